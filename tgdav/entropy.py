@@ -1,0 +1,20 @@
+"""The seam for randomness: keys, nonces and names come from an ``Entropy``."""
+
+import os
+from typing import Protocol
+
+
+class Entropy(Protocol):
+    """Source of unpredictable bytes. Tests put in a seeded one."""
+
+    def bytes(self, count: int) -> bytes:
+        """Return ``count`` random bytes."""
+        ...
+
+
+class SystemEntropy:
+    """The kernel's generator."""
+
+    def bytes(self, count: int) -> bytes:
+        """Return ``count`` random bytes."""
+        return os.urandom(count)
