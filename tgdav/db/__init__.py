@@ -1,0 +1,1 @@
+"""The local database: SQLite through SQLCipher, its schema, and the one writer with its durability barrier."""

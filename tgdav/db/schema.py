@@ -1,0 +1,307 @@
+"""The schema of a namespace's local database, version 1. Each column's meaning stands beside it.
+
+Rows keep time. ``since`` is the position (this machine's order of applied groups) from which a row holds. The tables
+``nodes``, ``entries`` and ``fields`` hold what is true now; a row that a later group closes moves to its ``*_past`` table
+with ``until``, the position that closed it, if history wants it. As of position P holds: current rows with
+``since <= P`` and past rows with ``since <= P < until``.
+
+Times are nanoseconds since 1970 UTC. Ids are the 16- or 32-byte values of ``tgdav.ids``; ``ino`` and the other integer keys
+are this machine's own and never leave it.
+"""
+
+from sqlalchemy import BLOB, INTEGER, TEXT, Column, Index, MetaData, PrimaryKeyConstraint, Table, text
+
+VERSION = 1
+ROOT_INODE = 1
+TRASH_INODE = 2
+"""The parent of every deleted entry; not reachable by path."""
+
+metadata = MetaData()
+
+
+def _node_columns() -> list[Column[object]]:
+    return [
+        Column("since", INTEGER, nullable=False, comment="position from which this state holds"),
+        Column("kind", INTEGER, nullable=False, comment="tgdav.metadata.types.Kind"),
+        Column("mode", INTEGER, nullable=False, comment="permission bits, 0o7777; the type is in kind"),
+        Column("uid", INTEGER, nullable=False, comment="owner's user number"),
+        Column("gid", INTEGER, nullable=False, comment="owner's group number"),
+        Column("rdev", INTEGER, nullable=False, comment="device number of a device node, else 0"),
+        Column("size", INTEGER, nullable=False, comment="bytes of content; a symlink's target length; 0 for others"),
+        Column("mtime", INTEGER, nullable=False, comment="content changed; on a folder, also moved by its entries"),
+        Column("ctime", INTEGER, nullable=False, comment="any attribute changed"),
+        Column("btime", INTEGER, nullable=False, comment="created"),
+        Column("tag", BLOB, comment="16-byte content tag of a file, NULL for other kinds"),
+        Column("content", BLOB, comment="manifest of up to INLINE_EXTENTS extents, or a symlink's target; else NULL"),
+        Column("manifest", INTEGER, comment="manifests.no of a longer manifest, else NULL"),
+        Column("writer", BLOB, comment="16-byte machine that wrote the content, NULL for other kinds"),
+        Column("written", INTEGER, nullable=False, comment="stamp's time of the last content write"),
+    ]
+
+
+settings = Table(
+    "settings",
+    metadata,
+    Column("key", TEXT, primary_key=True, comment="name of a local setting or counter"),
+    Column("value", BLOB, nullable=False, comment="its value, msgpack"),
+    comment="what this machine remembers beside the tree; never leaves it",
+)
+
+nodes = Table(
+    "nodes",
+    metadata,
+    Column("ino", INTEGER, primary_key=True, comment="this machine's number for the node; 1 root, 2 trash"),
+    Column("id", BLOB, nullable=False, unique=True, comment="16-byte node id in the log"),
+    *_node_columns(),
+    Column("nlink", INTEGER, nullable=False, comment="live entries outside the trash; a folder: 2 + sub-folders"),
+    Column("atime", INTEGER, nullable=False, comment="last read, local, never logged"),
+    Column("dirty", INTEGER, nullable=False, comment="overlay counter while an overlay holds unsettled writes, else 0"),
+    Column("local", INTEGER, nullable=False, comment="1: junk that stays on this machine, never logged"),
+    comment="inodes as they are now",
+)
+
+nodes_past = Table(
+    "nodes_past",
+    metadata,
+    Column("ino", INTEGER, nullable=False, comment="nodes.ino"),
+    Column("until", INTEGER, nullable=False, comment="position that closed this state"),
+    *_node_columns(),
+    PrimaryKeyConstraint("ino", "until"),
+    sqlite_with_rowid=False,
+    comment="earlier states of inodes: versions, and what snapshots pin",
+)
+
+entries = Table(
+    "entries",
+    metadata,
+    Column("parent", INTEGER, nullable=False, comment="nodes.ino of the folder"),
+    Column("name", BLOB, nullable=False, comment="1 to 255 bytes as given, no NUL, no slash"),
+    Column("id", BLOB, nullable=False, comment="16-byte entry id in the log"),
+    Column("ino", INTEGER, nullable=False, comment="nodes.ino it names"),
+    Column("since", INTEGER, nullable=False, comment="position from which it holds"),
+    Column("stamp", INTEGER, nullable=False, comment="stamp of the place that put it here"),
+    Column("nfc", BLOB, comment="the name in Unicode NFC where that differs, else NULL"),
+    Column("origin", BLOB, comment="in the trash: msgpack [parent's node id, time deleted in ns]; else NULL"),
+    Column("local", INTEGER, nullable=False, comment="1: a junk entry, never logged"),
+    PrimaryKeyConstraint("parent", "name", "id"),
+    Index("entries_id", "id", unique=True),
+    Index("entries_ino", "ino"),
+    Index("entries_nfc", "parent", "nfc", sqlite_where=text("nfc IS NOT NULL")),
+    sqlite_with_rowid=False,
+    comment="directory entries as they are now",
+)
+
+entries_past = Table(
+    "entries_past",
+    metadata,
+    Column("parent", INTEGER, nullable=False, comment="as in entries"),
+    Column("name", BLOB, nullable=False, comment="as in entries"),
+    Column("id", BLOB, nullable=False, comment="as in entries"),
+    Column("until", INTEGER, nullable=False, comment="position that closed it"),
+    Column("ino", INTEGER, nullable=False, comment="as in entries"),
+    Column("since", INTEGER, nullable=False, comment="as in entries"),
+    PrimaryKeyConstraint("parent", "name", "id", "until"),
+    sqlite_with_rowid=False,
+    comment="earlier places of entries",
+)
+
+fields = Table(
+    "fields",
+    metadata,
+    Column("ino", INTEGER, nullable=False, comment="nodes.ino"),
+    Column("field", BLOB, nullable=False, comment="b'x:' + xattr name, or b'p:' + '{namespace}name' of a property"),
+    Column("value", BLOB, nullable=False, comment="its value"),
+    Column("since", INTEGER, nullable=False, comment="position from which it holds"),
+    PrimaryKeyConstraint("ino", "field"),
+    sqlite_with_rowid=False,
+    comment="extended attributes and WebDAV properties as they are now",
+)
+
+fields_past = Table(
+    "fields_past",
+    metadata,
+    Column("ino", INTEGER, nullable=False, comment="nodes.ino"),
+    Column("field", BLOB, nullable=False, comment="as in fields"),
+    Column("until", INTEGER, nullable=False, comment="position that closed it"),
+    Column("value", BLOB, nullable=False, comment="as in fields"),
+    Column("since", INTEGER, nullable=False, comment="as in fields"),
+    PrimaryKeyConstraint("ino", "field", "until"),
+    sqlite_with_rowid=False,
+    comment="earlier values of fields",
+)
+
+manifests = Table(
+    "manifests",
+    metadata,
+    Column("no", INTEGER, primary_key=True, comment="named by nodes.manifest"),
+    Column("data", BLOB, nullable=False, comment="encoded manifest, tgdav.content.manifest"),
+    comment="manifests too long to stand in their node's row",
+)
+
+chunks = Table(
+    "chunks",
+    metadata,
+    Column("no", INTEGER, primary_key=True, comment="in order of arrival"),
+    Column("id", BLOB, nullable=False, unique=True, comment="32-byte chunk id"),
+    Column("length", INTEGER, nullable=False, comment="bytes of plaintext"),
+    Column("stored", INTEGER, nullable=False, comment="bytes when sealed"),
+    Column("codec", INTEGER, nullable=False, comment="0 raw, 1 LZ4 block"),
+    Column("epoch", INTEGER, nullable=False, comment="epoch of the namespace key that seals it"),
+    Column("pack", INTEGER, comment="packs.no that holds it; NULL while it is staged as a row"),
+    Column("offset", INTEGER, nullable=False, comment="of its sealed bytes in the pack; 0 while staged as a row"),
+    Column("data", BLOB, comment="the sealed bytes while staged as a row, else NULL"),
+    Column("local", INTEGER, nullable=False, comment="1: named by junk alone, never packed"),
+    Index("chunks_staged", "no", sqlite_where=text("data IS NOT NULL AND local = 0")),
+    comment="where each known chunk is",
+)
+
+packs = Table(
+    "packs",
+    metadata,
+    Column("no", INTEGER, primary_key=True, comment="named by chunks.pack"),
+    Column("name", BLOB, nullable=False, unique=True, comment="16-byte blob name, made before the first byte"),
+    Column(
+        "state", INTEGER, nullable=False, comment="tgdav.content.types.PackState: open, closed, sent, stored, retired"
+    ),
+    Column("epoch", INTEGER, nullable=False, comment="key epoch of its index"),
+    Column("file", TEXT, comment="file name in the staging folder while it lies there, else NULL"),
+    Column(
+        "end", INTEGER, nullable=False, comment="bytes of chunks that a commit names; an open file is cut here at start"
+    ),
+    Column("size", INTEGER, nullable=False, comment="whole size once closed, else 0"),
+    Column("hash", BLOB, comment="32-byte BLAKE3 of the whole file once closed"),
+    Column("label", TEXT, comment="sealed label once closed, sent as it is"),
+    Column("blob", INTEGER, comment="store id once stored"),
+    Column("announced", INTEGER, comment="number of the segment that carries its index; NULL: none yet"),
+    Column("damaged", INTEGER, nullable=False, comment="1: found missing or bad; its chunks are not known"),
+    Column("created", INTEGER, nullable=False, comment="time of the first byte, ns"),
+    comment="packs from their first byte on",
+)
+
+log = Table(
+    "log",
+    metadata,
+    Column("position", INTEGER, primary_key=True, comment="order in which groups were applied here"),
+    Column("machine", BLOB, nullable=False, comment="16-byte author"),
+    Column("incarnation", BLOB, nullable=False, comment="author's incarnation, 8 bytes big-endian"),
+    Column("sequence", INTEGER, nullable=False, comment="number of the group's first operation"),
+    Column("count", INTEGER, nullable=False, comment="operations in the group"),
+    Column("stamp", INTEGER, nullable=False, comment="hybrid logical clock: milliseconds << 16 | counter"),
+    Column("time", INTEGER, nullable=False, comment="author's wall clock, ns"),
+    Column("ops", BLOB, nullable=False, comment="encoded operations, tgdav.crdt.ops"),
+    Column("segment", INTEGER, comment="number of the own segment that carries it; NULL: not yet sealed into one"),
+    Index("log_unsent", "position", sqlite_where=text("segment IS NULL")),
+    sqlite_autoincrement=True,
+    comment="groups of operations, own ones until their segment is stored and a checkpoint covers them",
+)
+
+segments = Table(
+    "segments",
+    metadata,
+    Column("incarnation", BLOB, nullable=False, comment="author's incarnation, 8 bytes big-endian"),
+    Column("number", INTEGER, nullable=False, comment="1, 2, 3 … within the incarnation"),
+    Column("machine", BLOB, nullable=False, comment="16-byte author"),
+    Column("name", BLOB, nullable=False, unique=True, comment="16-byte blob name"),
+    Column("hash", BLOB, nullable=False, comment="32-byte BLAKE3 of its exact bytes"),
+    Column("size", INTEGER, nullable=False, comment="bytes"),
+    Column("first", INTEGER, nullable=False, comment="first operation's sequence"),
+    Column("last", INTEGER, nullable=False, comment="last operation's sequence"),
+    Column("last_stamp", INTEGER, nullable=False, comment="stamp of its last group"),
+    Column("position", INTEGER, nullable=False, comment="log position of its last group here"),
+    Column("file", TEXT, comment="file in the staging folder with its exact bytes; NULL when dropped"),
+    Column("label", TEXT, nullable=False, comment="sealed label, sent as it is"),
+    Column("blob", INTEGER, comment="store id once stored"),
+    PrimaryKeyConstraint("incarnation", "number"),
+    sqlite_with_rowid=False,
+    comment="segments sealed here or applied from the store; the hash chain",
+)
+
+checkpoints = Table(
+    "checkpoints",
+    metadata,
+    Column("number", INTEGER, primary_key=True, comment="1, 2, 3 … within the namespace"),
+    Column("base", INTEGER, comment="number of the full checkpoint it builds on; NULL: it is full"),
+    Column("position", INTEGER, nullable=False, comment="log position that it holds the state of"),
+    Column("segment", INTEGER, nullable=False, comment="last own segment it includes"),
+    Column("parts", INTEGER, nullable=False, comment="how many parts"),
+    Column("bytes", INTEGER, nullable=False, comment="size of all parts"),
+    Column("state", INTEGER, nullable=False, comment="0 sealed, 1 stored whole, 2 superseded and deleted"),
+    Column("created", INTEGER, nullable=False, comment="time, ns"),
+    comment="checkpoints made or used here",
+)
+
+checkpoint_parts = Table(
+    "checkpoint_parts",
+    metadata,
+    Column("number", INTEGER, nullable=False, comment="checkpoints.number"),
+    Column("part", INTEGER, nullable=False, comment="1 … parts; the last is the root part, sent last"),
+    Column("name", BLOB, nullable=False, unique=True, comment="16-byte blob name"),
+    Column("hash", BLOB, nullable=False, comment="32-byte BLAKE3 of its exact bytes"),
+    Column("size", INTEGER, nullable=False, comment="bytes"),
+    Column("file", TEXT, comment="file in the staging folder; NULL once stored"),
+    Column("label", TEXT, nullable=False, comment="sealed label, sent as it is"),
+    Column("blob", INTEGER, comment="store id once stored"),
+    PrimaryKeyConstraint("number", "part"),
+    sqlite_with_rowid=False,
+    comment="parts of checkpoints",
+)
+
+blobs = Table(
+    "blobs",
+    metadata,
+    Column("id", INTEGER, primary_key=True, comment="the store's number"),
+    Column("name", BLOB, nullable=False, comment="16-byte blob name"),
+    Column("kind", INTEGER, nullable=False, comment="tgdav.crypto.Kind of the label"),
+    Column("size", INTEGER, nullable=False, comment="bytes"),
+    Column("hash", BLOB, comment="BLAKE3 of its bytes where known: 32 bytes, or the 16 a label carries"),
+    Column("gone", INTEGER, nullable=False, comment="1: deleted on purpose, its absence is no damage"),
+    Index("blobs_name", "name"),
+    comment="every blob of the vault that this machine knows to be in the store",
+)
+
+machines = Table(
+    "machines",
+    metadata,
+    Column("machine", BLOB, primary_key=True, comment="16-byte machine id"),
+    Column("name", TEXT, nullable=False, comment="what its user calls it"),
+    Column("public_key", BLOB, nullable=False, comment="Ed25519, 32 bytes"),
+    Column("incarnation", BLOB, nullable=False, comment="its latest incarnation, 8 bytes"),
+    Column("epoch", INTEGER, nullable=False, comment="writer epoch it was made writer in; 0: never"),
+    Column("last_sequence", INTEGER, nullable=False, comment="its last operation applied here"),
+    Column("last_stamp", INTEGER, nullable=False, comment="stamp of that operation"),
+    Column("last_segment", INTEGER, nullable=False, comment="number of its last segment applied here"),
+    sqlite_with_rowid=False,
+    comment="members of the namespace",
+)
+
+damage = Table(
+    "damage",
+    metadata,
+    Column("blob", TEXT, primary_key=True, comment="hex blob name, or the role of a local file"),
+    Column("kind", TEXT, nullable=False, comment="what it is: pack, segment, checkpoint, header, staging, database"),
+    Column("reason", TEXT, nullable=False, comment="what failed, in plain words"),
+    Column("found", INTEGER, nullable=False, comment="time, ns"),
+    comment="damage met by reads and checks, until a later look finds it whole",
+)
+
+locks = Table(
+    "locks",
+    metadata,
+    Column("token", TEXT, primary_key=True, comment="WebDAV lock token"),
+    Column("ino", INTEGER, nullable=False, comment="nodes.ino it locks"),
+    Column("expires", INTEGER, nullable=False, comment="time, ns"),
+    Column("data", BLOB, nullable=False, comment="owner, scope, depth …: the WebDAV front end's own record"),
+    comment="WebDAV locks; local",
+)
+
+overlays = Table(
+    "overlays",
+    metadata,
+    Column("ino", INTEGER, primary_key=True, comment="nodes.ino"),
+    Column("file", TEXT, nullable=False, comment="file in the overlay folder"),
+    Column("salt", BLOB, nullable=False, comment="16 bytes that make the file's own key"),
+    Column("blocks", INTEGER, nullable=False, comment="sealed blocks in the file"),
+    Column("size", INTEGER, nullable=False, comment="the node's size with the overlay"),
+    Column("extents", BLOB, nullable=False, comment="extent map, tgdav.content.overlay"),
+    comment="dirty writes of open files that fsync made durable; adopted at start",
+)

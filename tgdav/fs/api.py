@@ -1,0 +1,311 @@
+"""The contract of the file system, as every front end sees it.
+
+All calls are synchronous and may come from any thread. Names are bytes, kept as given; ``normalized=True`` finds a name by
+its bytes first, then by Unicode NFC, earliest entry first. Each call that changes something is atomic: it happens whole
+or not at all, and another thread sees either the old state or the new. With ``durable=True`` the change survives a power
+cut when the call returns, else it survives the end of the process (kill -9).
+
+Every call may raise: ``ReadOnly`` where another machine became the writer, ``NoSpace``, ``LocalFailure`` (the local disk),
+and ``DamageError`` / ``StoreUnavailable`` where content has to be read.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from enum import Flag, auto
+from types import TracebackType
+from typing import Protocol, Self
+
+import msgspec
+
+from tgdav.ids import Inode
+from tgdav.metadata.types import AttributeChange, Attributes, DirectoryEntry, Kind
+
+
+class Owner(msgspec.Struct, frozen=True, gc=False):
+    """Who a new node belongs to."""
+
+    uid: int = 0
+    gid: int = 0
+
+
+class RenameFlag(Flag):
+    """As renameat2(2)."""
+
+    NONE = 0
+    NO_REPLACE = auto()
+    EXCHANGE = auto()
+
+
+class XattrFlag(Flag):
+    """As setxattr(2)."""
+
+    NONE = 0
+    CREATE = auto()
+    REPLACE = auto()
+
+
+class Capacity(msgspec.Struct, frozen=True):
+    """What ``statfs`` says. ``total`` and ``free`` in bytes; free is what may still be staged."""
+
+    total: int
+    free: int
+    used: int
+    files: int
+
+
+class LockRecord(msgspec.Struct, frozen=True):
+    """A WebDAV lock as it is kept: opaque ``data``, ``expires`` in ns since 1970."""
+
+    token: str
+    inode: Inode
+    expires: int
+    data: bytes
+
+
+Precondition = Callable[[Attributes | None], None]
+"""Called with what the name shows at the very moment of change (None: nothing); raises to refuse."""
+
+
+class Upload(Protocol):
+    """A file's new content, given in order. Nothing is visible before ``commit``; without it nothing ever was.
+
+    Used as a context manager, leaving the block without ``commit`` aborts.
+    """
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Take the next bytes. Blocks while staging is full; raises NoSpace after 60 s of that."""
+        ...
+
+    def commit(
+        self,
+        *,
+        precondition: Precondition | None = None,
+        mtime: int | None = None,
+        btime: int | None = None,
+        properties: Mapping[bytes, bytes | None] | None = None,
+        durable: bool = True,
+    ) -> tuple[Attributes, bool]:
+        """Make the content that of (parent, name), creating the file if needed; return it and whether it was created.
+
+        Raises IsADirectory, NotFound (the folder is gone), whatever ``precondition`` raises.
+        """
+        ...
+
+    def abort(self) -> None:
+        """Drop everything; calling it again, or after ``commit``, does nothing."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class FileHandle(Protocol):
+    """An open file. It stays usable when its last name is removed."""
+
+    inode: Inode
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return the bytes there; fewer only at the end of the file. Holes are zeros."""
+        ...
+
+    def write(self, offset: int, data: bytes | bytearray | memoryview, *, append: bool = False) -> int:
+        """Write all of ``data`` at ``offset`` (or at the end), return its length. Committed by fsync or close."""
+        ...
+
+    def truncate(self, size: int) -> None:
+        """Cut or extend with a hole; 10^15 costs nothing."""
+        ...
+
+    def fsync(self) -> None:
+        """Return when all written so far survives a power cut."""
+        ...
+
+    def flush(self) -> None:
+        """Commit what was written so far; reports a late failure."""
+        ...
+
+    def close(self) -> None:
+        """Give the handle up, committing its writes. Closing twice does nothing."""
+        ...
+
+
+class FileSystem(Protocol):
+    """A namespace's file system. ``root`` is its root folder's inode."""
+
+    root: Inode
+
+    # ---- looking -------------------------------------------------------------------------------------------------
+
+    def lookup(self, parent: Inode, name: bytes, *, normalized: bool = False) -> Attributes:
+        """Return what ``name`` in ``parent`` names. Raises NotFound, NotADirectory, NameTooLong."""
+        ...
+
+    def resolve(self, path: Sequence[bytes], *, normalized: bool = False) -> Attributes:
+        """Return what a path of names from the root leads to (symlinks are not followed). Raises as ``lookup``."""
+        ...
+
+    def attributes(self, inode: Inode) -> Attributes:
+        """Return a node's attributes, those of an unlinked open file too. Raises NotFound."""
+        ...
+
+    def list_directory(self, inode: Inode) -> list[DirectoryEntry]:
+        """Return all entries in byte order of their names, without "." and "..", in one query. Raises NotADirectory."""
+        ...
+
+    def parent(self, inode: Inode) -> Inode:
+        """Return the folder that holds a folder (the root holds itself)."""
+        ...
+
+    def read_link(self, inode: Inode) -> bytes:
+        """Return a symlink's target. Raises InvalidArgument for other kinds."""
+        ...
+
+    def capacity(self) -> Capacity:
+        """Return space and counts."""
+        ...
+
+    def storage_state(self, inode: Inode) -> str:
+        """Return ``local``, ``uploading`` or ``stored``: how far a file's bytes and name have gone."""
+        ...
+
+    # ---- names ---------------------------------------------------------------------------------------------------
+
+    def create(
+        self,
+        parent: Inode,
+        name: bytes,
+        kind: Kind,
+        mode: int,
+        owner: Owner,
+        *,
+        rdev: int = 0,
+        target: bytes = b"",
+        durable: bool = False,
+    ) -> Attributes:
+        """Make an empty file, folder, symlink (with ``target``), FIFO, socket or device. Raises Exists, NotFound."""
+        ...
+
+    def link(self, inode: Inode, parent: Inode, name: bytes, *, durable: bool = False) -> Attributes:
+        """Give a node that is no folder one more name. Raises Exists, NotPermitted (folder), TooManyLinks."""
+        ...
+
+    def unlink(self, parent: Inode, name: bytes, *, durable: bool = False) -> None:
+        """Remove a name of something that is no folder. Raises NotFound, IsADirectory."""
+        ...
+
+    def remove_directory(self, parent: Inode, name: bytes, *, durable: bool = False) -> None:
+        """Remove an empty folder. Raises NotEmpty, NotADirectory, NotFound."""
+        ...
+
+    def remove_tree(
+        self, parent: Inode, name: bytes, *, precondition: Precondition | None = None, durable: bool = False
+    ) -> None:
+        """Remove a name and all below it, as one change. Raises NotFound."""
+        ...
+
+    def rename(
+        self,
+        parent: Inode,
+        name: bytes,
+        new_parent: Inode,
+        new_name: bytes,
+        *,
+        flags: RenameFlag = RenameFlag.NONE,
+        replace_tree: bool = False,
+        precondition: Precondition | None = None,
+        durable: bool = False,
+    ) -> bool:
+        """Move an entry, replacing what has the new name as rename(2) does; return whether something was replaced.
+
+        ``replace_tree`` lets anything replace anything, full folders too (WebDAV). ``precondition`` sees the target.
+        Raises NotFound, Exists (NO_REPLACE), NotEmpty, IsADirectory, NotADirectory, InvalidArgument (into itself).
+        """
+        ...
+
+    def copy(
+        self,
+        inode: Inode,
+        parent: Inode,
+        name: bytes,
+        *,
+        recursive: bool = True,
+        replace: bool = False,
+        precondition: Precondition | None = None,
+        durable: bool = False,
+    ) -> tuple[Attributes, bool]:
+        """Copy a node, with its properties and times and all below it, as one change that moves no data.
+
+        Returns the copy and whether something was replaced. Raises Exists, InvalidArgument (into itself), NotFound.
+        """
+        ...
+
+    # ---- attributes ----------------------------------------------------------------------------------------------
+
+    def set_attributes(self, inode: Inode, change: AttributeChange, *, durable: bool = False) -> Attributes:
+        """Set attributes; ``size`` truncates. ctime moves unless given. Raises NotFound, IsADirectory (size)."""
+        ...
+
+    def get_xattr(self, inode: Inode, name: bytes) -> bytes:
+        """Return an extended attribute. Raises NoAttribute."""
+        ...
+
+    def set_xattr(
+        self, inode: Inode, name: bytes, value: bytes, *, flags: XattrFlag = XattrFlag.NONE, durable: bool = False
+    ) -> None:
+        """Set one. Raises Exists (CREATE), NoAttribute (REPLACE), InvalidArgument (over 64 KiB)."""
+        ...
+
+    def list_xattrs(self, inode: Inode) -> list[bytes]:
+        """Return the names."""
+        ...
+
+    def remove_xattr(self, inode: Inode, name: bytes, *, durable: bool = False) -> None:
+        """Remove one. Raises NoAttribute."""
+        ...
+
+    def properties(self, inodes: Iterable[Inode]) -> dict[Inode, dict[bytes, bytes]]:
+        """Return the WebDAV properties of nodes, in one query; nodes without any are left out."""
+        ...
+
+    def set_properties(
+        self,
+        inode: Inode,
+        values: Mapping[bytes, bytes | None],
+        *,
+        attributes: AttributeChange | None = None,
+        durable: bool = True,
+    ) -> None:
+        """Set (or, with None, remove) properties and attributes, all of them or none."""
+        ...
+
+    # ---- content -------------------------------------------------------------------------------------------------
+
+    def open(self, inode: Inode, *, writable: bool = False, truncate: bool = False) -> FileHandle:
+        """Open a file. Raises NotFound, IsADirectory, InvalidArgument (no regular file)."""
+        ...
+
+    def upload(
+        self, parent: Inode, name: bytes, *, owner: Owner, mode: int = 0o644, normalized: bool = False
+    ) -> Upload:
+        """Begin a file's new content. Raises NotFound, NotADirectory, IsADirectory, NameTooLong, NoSpace."""
+        ...
+
+    def sync(self) -> None:
+        """Return when everything committed so far survives a power cut."""
+        ...
+
+    # ---- WebDAV locks --------------------------------------------------------------------------------------------
+
+    def load_locks(self) -> list[LockRecord]:
+        """Return the locks kept, expired ones left out."""
+        ...
+
+    def save_lock(self, record: LockRecord) -> None:
+        """Keep a lock, replacing one of the same token; durable."""
+        ...
+
+    def delete_lock(self, token: str) -> None:
+        """Forget a lock; an unknown token is fine."""
+        ...

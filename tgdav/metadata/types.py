@@ -1,0 +1,92 @@
+"""What the tree shows of itself: kinds, attributes, entries."""
+
+import stat
+from enum import IntEnum
+
+import msgspec
+
+from tgdav.ids import ContentTag, EntryId, Inode, NodeId
+
+NAME_MAX = 255
+"""Longest name in bytes."""
+
+
+class Kind(IntEnum):
+    """What a node is; the numbers stand in the log."""
+
+    FILE = 1
+    DIRECTORY = 2
+    SYMLINK = 3
+    FIFO = 4
+    SOCKET = 5
+    CHARACTER_DEVICE = 6
+    BLOCK_DEVICE = 7
+
+
+FORMATS = {
+    Kind.FILE: stat.S_IFREG,
+    Kind.DIRECTORY: stat.S_IFDIR,
+    Kind.SYMLINK: stat.S_IFLNK,
+    Kind.FIFO: stat.S_IFIFO,
+    Kind.SOCKET: stat.S_IFSOCK,
+    Kind.CHARACTER_DEVICE: stat.S_IFCHR,
+    Kind.BLOCK_DEVICE: stat.S_IFBLK,
+}
+"""The type bits of ``st_mode`` for each kind."""
+
+
+class Attributes(msgspec.Struct, frozen=True, gc=False):
+    """A node as it is now. Times in ns since 1970 UTC, size in bytes, mode without type bits."""
+
+    inode: Inode
+    node: NodeId
+    kind: Kind
+    mode: int
+    uid: int
+    gid: int
+    rdev: int
+    nlink: int
+    size: int
+    atime: int
+    mtime: int
+    ctime: int
+    btime: int
+    tag: ContentTag | None
+    dirty: int
+    local: bool
+
+    @property
+    def is_directory(self) -> bool:
+        """Whether the node is a folder."""
+        return self.kind == Kind.DIRECTORY
+
+    @property
+    def is_file(self) -> bool:
+        """Whether the node is a regular file."""
+        return self.kind == Kind.FILE
+
+    @property
+    def st_mode(self) -> int:
+        """Type and permission bits as in ``stat``."""
+        return FORMATS[Kind(self.kind)] | self.mode
+
+
+class DirectoryEntry(msgspec.Struct, frozen=True, gc=False):
+    """A name in a folder and what it names."""
+
+    name: bytes
+    entry: EntryId
+    attributes: Attributes
+
+
+class AttributeChange(msgspec.Struct, frozen=True, gc=False):
+    """Attributes to set; None leaves one as it is. ``atime`` stays on this machine."""
+
+    mode: int | None = None
+    uid: int | None = None
+    gid: int | None = None
+    atime: int | None = None
+    mtime: int | None = None
+    ctime: int | None = None
+    btime: int | None = None
+    size: int | None = None
