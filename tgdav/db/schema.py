@@ -298,10 +298,7 @@ overlays = Table(
     "overlays",
     metadata,
     Column("ino", INTEGER, primary_key=True, comment="nodes.ino"),
-    Column("file", TEXT, nullable=False, comment="file in the overlay folder"),
+    Column("file", TEXT, nullable=False, unique=True, comment="file in the overlay folder"),
     Column("salt", BLOB, nullable=False, comment="16 bytes that make the file's own key"),
-    Column("blocks", INTEGER, nullable=False, comment="sealed blocks in the file"),
-    Column("size", INTEGER, nullable=False, comment="the node's size with the overlay"),
-    Column("extents", BLOB, nullable=False, comment="extent map, tgdav.content.overlay"),
-    comment="dirty writes of open files that fsync made durable; adopted at start",
+    comment="files of dirty writes that fsync made durable; the file itself says how far; adopted at start",
 )
