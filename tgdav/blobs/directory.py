@@ -1,0 +1,284 @@
+"""A store in one folder: one file a blob, for the embedded store, a second disk, or a folder that machines share.
+
+Machines and processes that share the folder are kept in order by flock on its lock file, so it must be on a file
+system where flock works between all of them (local disks, NFS 4, SMB 3; not a folder that a cloud client copies
+about). Names, ids and what is no blob: ``tgdav.blobs.layout``.
+
+An append writes a temporary file, syncs it, takes an id durably, renames, and syncs the folder; or, where the source
+is a private file of ours on the same file system, hard-links it, so that nothing is copied.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from tgdav.blobs.checks import check_append, check_name, check_range, check_source_end, check_within, read_source
+from tgdav.blobs.contract import START, BlobInfo, Source, StoreTraits
+from tgdav.blobs.folder import Folder, translated
+from tgdav.blobs.layout import MAX_LABEL_CHARACTERS, Entry, Listing, make_entry
+from tgdav.clock import Clock
+from tgdav.disk import Disk
+from tgdav.entropy import Entropy
+from tgdav.errors import BlobMissing, DamageError, StoreRejected
+from tgdav.failpoints import reach
+from tgdav.ids import BlobId, BlobName
+
+BLOCK_BYTES = 1 << 20
+_NO_LINK_HERE = {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS}
+_Progress = Callable[[int], None] | None
+
+
+class DirectoryStore:
+    """The ``BlobStore`` of one folder. Touches the disk only when asked something, so it may be made while it is away.
+
+    A folder that is missing, unreadable, full, or an empty mount point is StoreUnavailable.
+    """
+
+    traits = StoreTraits(
+        backend="directory",
+        max_blob_bytes=(1 << 63) - 1,
+        max_label_characters=MAX_LABEL_CHARACTERS,
+        is_local=True,
+        read_alignment=1,
+    )
+
+    def __init__(self, path: Path, *, disk: Disk, clock: Clock, entropy: Entropy) -> None:
+        self._path = path
+        self._disk = disk
+        self._entropy = entropy
+        self._folder = Folder(path, disk, clock)
+        self._has_cleaned = False
+        self._is_closed = False
+
+    @classmethod
+    def create(cls, path: Path, *, disk: Disk, clock: Clock, entropy: Entropy) -> "DirectoryStore":
+        """Make the folder (0700, with its parents) if it is not there and return its store; what is in it stays."""
+        store = cls(path, disk=disk, clock=clock, entropy=entropy)
+        with translated(path):
+            store._folder.create()
+        return store
+
+    def append(self, name: BlobName, source: Source, label: str, *, progress: _Progress = None) -> BlobInfo:
+        """Store the source's bytes as a new blob; see ``BlobStore.append``."""
+        self._check_open()
+        check_append(self.traits, name, source, label)
+        report = progress or _ignore
+        with translated(self._path):
+            is_there = name in self._folder.listing().by_name
+        linkable = self._linkable(name, source)
+        if is_there:
+            info = self._find_durable(name)
+            if info is not None:
+                report(source.size)
+                return info
+        if linkable is not None:
+            info = self._append_link(name, source.size, linkable, label, report)
+            if info is not None:
+                return info
+        return self._append_copy(name, source, label, report)
+
+    def _find_durable(self, name: BlobName) -> BlobInfo | None:
+        """Find a blob that another append may have put there but not yet synced.
+
+        Under the lock, for an append whose sync fails takes its name away again before it lets go.
+        """
+        with translated(self._path), self._folder.locked(fcntl.LOCK_EX):
+            info = self._first(self._folder.listing_locked(), name)
+            if info is not None:
+                self._disk.sync_folder(self._path)
+            return info
+
+    def _linkable(self, name: BlobName, source: Source) -> Path | None:
+        """Return the source's file if a link to it is as good as a copy: ours, private, on this file system."""
+        if source.path is None:
+            return None
+        try:
+            status = os.lstat(source.path)
+        except OSError:
+            return None  # reading the source says what is wrong with it
+        if stat.S_ISREG(status.st_mode) and status.st_size != source.size:
+            raise DamageError(f"a file to be stored has {status.st_size} bytes, not {source.size}", blob=name.hex())
+        with translated(self._path):
+            device = os.stat(self._path).st_dev
+        private = stat.S_IFREG | 0o600
+        is_ours = (status.st_mode, status.st_uid, status.st_dev) == (private, os.geteuid(), device)
+        return source.path if is_ours else None
+
+    def _append_link(
+        self, name: BlobName, size: int, path: Path, label: str, report: Callable[[int], None]
+    ) -> BlobInfo | None:
+        """Append by hard link; None where the file system makes none."""
+        report(size)
+        with translated(self._path):
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                self._disk.sync(descriptor)
+            finally:
+                os.close(descriptor)
+            try:
+                return self._publish(name, size, label, lambda target: self._disk.link(path, target))
+            except OSError as error:
+                if error.errno in _NO_LINK_HERE:
+                    return None
+                raise
+
+    def _append_copy(self, name: BlobName, source: Source, label: str, report: Callable[[int], None]) -> BlobInfo:
+        with translated(self._path):
+            temporary, descriptor = self._folder.open_temporary(f"{name.hex()}-{self._entropy.bytes(8).hex()}")
+        try:
+            self._copy(name, source, descriptor, report)
+            with translated(self._path):
+                self._disk.sync(descriptor)
+                reach("directory.temporary-synced")
+                info = self._publish(name, source.size, label, lambda target: self._disk.rename(temporary, target))
+            self._discard(temporary)
+            return info
+        except Exception:
+            self._discard(temporary)
+            raise
+        finally:
+            os.close(descriptor)
+
+    def _copy(self, name: BlobName, source: Source, descriptor: int, report: Callable[[int], None]) -> None:
+        report(0)
+        for offset in range(0, source.size, BLOCK_BYTES):
+            data = read_source(name, source, offset, min(BLOCK_BYTES, source.size - offset))
+            with translated(self._path):
+                self._disk.write(descriptor, data, offset)
+            report(offset + len(data))
+        check_source_end(name, source)
+
+    def _discard(self, temporary: Path) -> None:
+        with contextlib.suppress(OSError):  # gone when it became the blob; else the next start removes it
+            self._disk.unlink(temporary)
+
+    def _publish(self, name: BlobName, size: int, label: str, place: Callable[[Path], None]) -> BlobInfo:
+        """Give synced bytes their id and final name, durably, unless the blob is there by now."""
+        with self._folder.locked(fcntl.LOCK_EX) as lock:
+            self._clean_once()
+            listing = self._folder.listing_locked()
+            existing = self._first(listing, name)
+            if existing is None:
+                entry = make_entry(self._folder.take_id(lock, listing), name, label)
+                reach("directory.id-taken")
+                place(self._path / entry.file_name)
+                reach("directory.published")
+                self._sync_or_undo(entry)
+                reach("directory.durable")
+                return BlobInfo(entry.id, name, size, label)
+            self._disk.sync_folder(self._path)
+            return existing
+
+    def _sync_or_undo(self, entry: Entry) -> None:
+        """Sync the folder. If that fails, the name may never become durable: take it back, so that a retry is a new
+        append and not an answer that promises too much."""
+        try:
+            self._disk.sync_folder(self._path)
+        except OSError:
+            self._disk.unlink(self._path / entry.file_name)
+            raise
+
+    def _clean_once(self) -> None:
+        if not self._has_cleaned:
+            self._folder.remove_dead_temporaries()
+            self._has_cleaned = True
+
+    def read(self, blob_id: BlobId, offset: int, length: int) -> bytes:
+        """Return exactly ``length`` bytes from ``offset``; see ``BlobStore.read``."""
+        self._check_open()
+        check_range(offset, length)
+        with translated(self._path):
+            entry, descriptor = self._open_blob(blob_id)
+            try:
+                size = os.fstat(descriptor).st_size
+                check_within(blob_id, entry.name, size, offset + length)
+                data = _read_fully(descriptor, offset, length)
+            finally:
+                os.close(descriptor)
+        check_within(blob_id, entry.name, offset + len(data), offset + length)
+        return data
+
+    def _open_blob(self, blob_id: BlobId) -> tuple[Entry, int]:
+        """Open by the last listing, then by a new one: a blob may have come, or its file been renamed by hand."""
+        for listing in (self._folder.cached, self._folder.listing):
+            entry = listing().by_id.get(blob_id)
+            descriptor = self._folder.open(entry) if entry else None
+            if entry is not None and descriptor is not None:
+                return entry, descriptor
+        raise BlobMissing(f"blob {blob_id} is not in the store {self._path}")
+
+    def size(self, blob_id: BlobId) -> int:
+        """Return the blob's length in bytes as it is now. Raises BlobMissing."""
+        self._check_open()
+        with translated(self._path):
+            entry = self._folder.listing().by_id.get(blob_id)
+            size = self._folder.size(entry) if entry else None
+        if size is None:
+            raise BlobMissing(f"blob {blob_id} is not in the store {self._path}")
+        return size
+
+    def list(self, after: BlobId = START) -> Iterator[BlobInfo]:
+        """Go through all blobs with ids above ``after`` in append order; sizes are those of the moment."""
+        self._check_open()
+        with translated(self._path):
+            entries = self._folder.listing().after(after)
+        for entry in entries:
+            with translated(self._path):
+                info = self._info(entry)
+            if info is not None:
+                yield info
+
+    def find(self, name: BlobName) -> BlobInfo | None:
+        """Return the first blob of this name in append order, or None."""
+        self._check_open()
+        check_name(name)
+        with translated(self._path):
+            return self._first(self._folder.listing(), name)
+
+    def _first(self, listing: Listing, name: BlobName) -> BlobInfo | None:
+        found = (self._info(entry) for entry in listing.by_name.get(name, ()))
+        return next((info for info in found if info is not None), None)
+
+    def _info(self, entry: Entry) -> BlobInfo | None:
+        size = self._folder.size(entry)
+        return None if size is None else BlobInfo(entry.id, entry.name, size, entry.label)
+
+    def delete(self, ids: Sequence[BlobId]) -> None:
+        """Remove blobs for good; ids that are not there are fine."""
+        self._check_open()
+        with translated(self._path), self._folder.locked(fcntl.LOCK_EX):
+            listing = self._folder.listing_locked()
+            for entry in filter(None, map(listing.by_id.get, ids)):
+                if self._folder.size(entry) is not None:
+                    with contextlib.suppress(FileNotFoundError):
+                        self._disk.unlink(self._path / entry.file_name)
+                    reach("directory.deleted")
+            # Synced even if nothing was there: an earlier attempt may have removed it and not got this far.
+            self._disk.sync_folder(self._path)
+
+    def close(self) -> None:
+        """Refuse all further calls; no file is held open between calls."""
+        self._is_closed = True
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise StoreRejected("the store is closed")
+
+
+def _ignore(_sent: int) -> None:
+    return
+
+
+def _read_fully(descriptor: int, offset: int, length: int) -> bytes:
+    """Read up to ``length`` bytes, fewer only if the file ends."""
+    data = os.pread(descriptor, length, offset)
+    while len(data) < length:
+        more = os.pread(descriptor, length - len(data), offset + len(data))
+        if not more:
+            break
+        data += more
+    return data
