@@ -1,0 +1,1 @@
+"""Tests of tgdav, by area; each runs the real thing."""

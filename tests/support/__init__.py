@@ -1,0 +1,1 @@
+"""Tools that several test areas share: fault machinery, harnesses, models and generators."""
