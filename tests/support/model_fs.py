@@ -7,17 +7,8 @@ from threading import RLock
 from tests.support.model_files import ModelHandle, ModelUpload, Space, check_file, locked, set_values
 from tests.support.model_moves import Moves
 from tests.support.model_tree import ROOT, Node, Tree
+from tgdav import errors
 from tgdav.clock import Clock, SystemClock
-from tgdav.errors import BadHandle, Exists, InvalidArgument, IsADirectory, NoAttribute, NotADirectory, NotEmpty, NotFound, NotPermitted
-    Exists,
-    InvalidArgument,
-    IsADirectory,
-    NoAttribute,
-    NotADirectory,
-    NotEmpty,
-    NotFound,
-    NotPermitted,
-)
 from tgdav.fs.api import Capacity, FileSystem, LockRecord, Owner, Precondition, RenameFlag, XattrFlag
 from tgdav.ids import Inode
 from tgdav.metadata.types import AttributeChange, Attributes, DirectoryEntry, Kind
@@ -28,7 +19,7 @@ XATTR_MAX = 64 * 1024
 class ModelFileSystem:
     """An oracle for every file system, and a stand-in for one under a front end.
 
-    ``total`` bytes fit into it (None: no end); past that, writes raise NoSpace.
+    ``total`` bytes fit into it (None: no end); past that, writes raise errors.NoSpace.
     """
 
     def __init__(self, clock: Clock | None = None, *, total: int | None = None) -> None:
@@ -66,7 +57,7 @@ class ModelFileSystem:
     def read_link(self, inode: Inode) -> bytes:
         node = self._tree.node(inode)
         if node.kind != Kind.SYMLINK:
-            raise InvalidArgument("not a symlink")
+            raise errors.InvalidArgument("not a symlink")
         return node.target
 
     @locked
@@ -104,9 +95,9 @@ class ModelFileSystem:
     def link(self, inode: Inode, parent: Inode, name: bytes, *, durable: bool = False) -> Attributes:
         node = self._tree.node(inode)
         if node.is_directory:
-            raise NotPermitted("folders have one name")
+            raise errors.NotPermitted("folders have one name")
         if not node.links:
-            raise NotFound
+            raise errors.NotFound
         self._tree.place(self._free(parent, name), name, node)
         return self._tree.attributes(node)
 
@@ -114,7 +105,7 @@ class ModelFileSystem:
     def unlink(self, parent: Inode, name: bytes, *, durable: bool = False) -> None:
         folder = self._tree.folder(parent)
         if self._tree.get(folder, name).is_directory:
-            raise IsADirectory
+            raise errors.IsADirectory
         self._tree.drop(folder, name)
 
     @locked
@@ -122,9 +113,9 @@ class ModelFileSystem:
         folder = self._tree.folder(parent)
         node = self._tree.get(folder, name)
         if not node.is_directory:
-            raise NotADirectory
+            raise errors.NotADirectory
         if node.entries:
-            raise NotEmpty
+            raise errors.NotEmpty
         self._tree.drop(folder, name)
 
     @locked
@@ -174,7 +165,7 @@ class ModelFileSystem:
         folder = self._tree.folder(parent)
         self._tree.check_new(folder, name)
         if self._tree.find(folder, name):
-            raise Exists
+            raise errors.Exists
         return folder
 
     # ---- attributes ----------------------------------------------------------------------------------------------
@@ -202,9 +193,9 @@ class ModelFileSystem:
     ) -> None:
         node = self._tree.node(inode)
         if len(value) > XATTR_MAX or not name:
-            raise InvalidArgument
+            raise errors.InvalidArgument
         if XattrFlag.CREATE in flags and name in node.xattrs:
-            raise Exists
+            raise errors.Exists
         if XattrFlag.REPLACE in flags:
             _xattr(node, name)
         node.xattrs[name] = value
@@ -245,7 +236,7 @@ class ModelFileSystem:
         node = self._tree.node(inode)
         check_file(node)
         if truncate and not writable:
-            raise BadHandle("open for reading only")
+            raise errors.BadHandle("open for reading only")
         handle = ModelHandle(self._tree, self._space, self.lock, node, writable=writable)
         if truncate:
             handle.truncate(0)
@@ -294,7 +285,7 @@ def _set_given(node: Node, change: AttributeChange) -> None:
 
 def _xattr(node: Node, name: bytes) -> bytes:
     if name not in node.xattrs:
-        raise NoAttribute
+        raise errors.NoAttribute
     return node.xattrs[name]
 
 
