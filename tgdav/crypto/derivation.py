@@ -1,0 +1,41 @@
+"""Key derivation: HKDF-SHA256 (RFC 5869) with one info string a purpose, all of them in this table."""
+
+from enum import Enum
+
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+KEY_BYTES = 32
+
+
+class Purpose(Enum):
+    """What a derived key is for. The value is the HKDF info; it is part of the format."""
+
+    RECOVERY_SLOT = b"tgdav v1 recovery slot"
+
+    VAULT_LABEL = b"tgdav v1 vault label"
+    VAULT_NAMESPACE_WRAP = b"tgdav v1 vault namespace wrap"
+    VAULT_MACHINE_WRAP = b"tgdav v1 vault machine wrap"
+    VAULT_HEADER_MAC = b"tgdav v1 vault header mac"
+
+    NAMESPACE_CHUNK_ID = b"tgdav v1 namespace chunk id"
+    NAMESPACE_CHUNKER_SEED = b"tgdav v1 namespace chunker seed"
+    NAMESPACE_CONTENT_TAG = b"tgdav v1 namespace content tag"
+    NAMESPACE_DIRECTORY_NODE = b"tgdav v1 namespace directory node"
+    NAMESPACE_DIRECTORY_ENTRY = b"tgdav v1 namespace directory entry"
+
+    EPOCH_CHUNK_ROOT = b"tgdav v1 epoch chunk root"
+    EPOCH_PACK_INDEX = b"tgdav v1 epoch pack index"
+    EPOCH_LOG = b"tgdav v1 epoch log"
+
+    MACHINE_SIGNING = b"tgdav v1 machine ed25519"
+    MACHINE_EXCHANGE = b"tgdav v1 machine x25519"
+    MACHINE_DATABASE = b"tgdav v1 machine database"
+    MACHINE_STAGING = b"tgdav v1 machine staging"
+    MACHINE_CACHE = b"tgdav v1 machine cache"
+    MACHINE_OVERLAY = b"tgdav v1 machine overlay"
+
+
+def derive(secret: bytes, purpose: Purpose, salt: bytes, length: int = KEY_BYTES) -> bytes:
+    """Return ``length`` bytes for one purpose. ``salt`` is the id of what the secret belongs to, or a slot's salt."""
+    return HKDF(algorithm=SHA256(), length=length, salt=salt, info=purpose.value).derive(secret)

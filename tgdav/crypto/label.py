@@ -1,0 +1,130 @@
+"""A blob's label: its sealed caption, which tells what the blob is without downloading it.
+
+All labels are 172 characters of base64url, headers' too, so a listing shows no difference between kinds of blob. The
+layout is in ``docs/formats/label.md``.
+"""
+
+import base64
+import binascii
+import struct
+from enum import IntEnum
+
+import msgspec
+
+from tgdav.crypto.keys import VaultKeys
+from tgdav.crypto.sealing import OVERHEAD, Kind, associated_data
+from tgdav.entropy import Entropy
+from tgdav.errors import DamageError
+from tgdav.ids import BlobName, Incarnation, MachineId, NamespaceId
+
+LABEL_VERSION = 1
+
+_FIELDS = struct.Struct(">BBH16s16sQQII32sQ")
+LABEL_BYTES = OVERHEAD + _FIELDS.size
+LABEL_CHARACTERS = LABEL_BYTES * 4 // 3
+"""A multiple of three bytes gives base64 without spare bits: one text a label."""
+
+
+class BlobKind(IntEnum):
+    """Kinds of blob that carry a sealed label; a header is recognised by ``tgdav.crypto.header.recognise``."""
+
+    PACK = 1
+    SEGMENT = 2
+    CHECKPOINT = 3
+
+
+class Label(msgspec.Struct, frozen=True, kw_only=True):
+    """What a blob is.
+
+    ``number`` counts segments or checkpoints of one incarnation (0 for packs); ``part`` counts from 0 to ``parts`` - 1;
+    ``body_hash`` is BLAKE3-256 of the blob's bytes and ``size`` their number.
+    """
+
+    kind: BlobKind
+    namespace: NamespaceId
+    machine: MachineId
+    incarnation: Incarnation
+    number: int = 0
+    part: int = 0
+    parts: int = 1
+    format_version: int = 1
+    body_hash: bytes
+    size: int
+
+
+def encode_label(label: Label, vault_keys: VaultKeys, blob_name: BlobName, entropy: Entropy) -> str:
+    """Return the text of ``label``, bound to the blob's name."""
+    if (len(label.namespace), len(label.machine), len(label.body_hash)) != (16, 16, 32):
+        raise ValueError("namespace and machine ids have 16 bytes, a body hash has 32")
+    sealed = vault_keys.label_sealer.seal(_pack(label), _binding(vault_keys, blob_name), entropy)
+    return label_text(sealed)
+
+
+def decode_label(text: str, vault_keys: VaultKeys, blob_name: BlobName) -> Label | None:
+    """Return the label, or None when ``text`` is not a label of this vault for this blob. Never raises on bad text."""
+    sealed = label_bytes(text)
+    if sealed is None:
+        return None
+    try:
+        plaintext = vault_keys.label_sealer.open(sealed, _binding(vault_keys, blob_name), "label")
+    except DamageError:
+        return None
+    return _unpack(plaintext)
+
+
+def label_text(content: bytes) -> str:
+    """Return the text form of a label's ``LABEL_BYTES`` bytes."""
+    return base64.urlsafe_b64encode(content).decode("ascii")
+
+
+def label_bytes(text: str) -> bytes | None:
+    """Return a label's bytes, or None when ``text`` does not have the form of a label."""
+    if len(text) != LABEL_CHARACTERS or not text.isascii():
+        return None
+    try:
+        content = base64.b64decode(text, altchars=b"-_", validate=True)
+    except binascii.Error:
+        return None
+    return content if label_text(content) == text else None
+
+
+def _binding(vault_keys: VaultKeys, blob_name: BlobName) -> bytes:
+    return associated_data(vault_keys.vault, None, Kind.LABEL, blob_name, LABEL_VERSION)
+
+
+def _pack(label: Label) -> bytes:
+    return _FIELDS.pack(
+        label.kind,
+        label.format_version,
+        0,
+        label.namespace,
+        label.machine,
+        label.incarnation,
+        label.number,
+        label.part,
+        label.parts,
+        label.body_hash,
+        label.size,
+    )
+
+
+def _unpack(plaintext: bytes) -> Label | None:
+    """Return None for what a later version may have sealed: an unknown kind, a length or reserved bits in use."""
+    if len(plaintext) != _FIELDS.size:
+        return None
+    fields = _FIELDS.unpack(plaintext)
+    kind, format_version, reserved, namespace, machine, incarnation, number, part, parts, body_hash, size = fields
+    if kind not in set(BlobKind) or reserved:
+        return None
+    return Label(
+        kind=BlobKind(kind),
+        namespace=namespace,
+        machine=machine,
+        incarnation=incarnation,
+        number=number,
+        part=part,
+        parts=parts,
+        format_version=format_version,
+        body_hash=body_hash,
+        size=size,
+    )

@@ -1,0 +1,108 @@
+"""Authenticated encryption with AES-256-GCM, and the one layout of associated data.
+
+A sealed thing is ``version(1) ‖ nonce(12) ‖ ciphertext ‖ tag(16)``. What it is and where it belongs is not stored in it
+but bound as associated data, so that nothing passes for anything else (``docs/formats/keys.md``).
+"""
+
+import struct
+from enum import IntEnum
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from tgdav.entropy import Entropy
+from tgdav.errors import DamageError
+from tgdav.ids import NamespaceId, VaultId
+
+SEALING_VERSION = 1
+NONCE_BYTES = 12
+TAG_BYTES = 16
+PREFIX_BYTES = 1 + NONCE_BYTES
+OVERHEAD = PREFIX_BYTES + TAG_BYTES
+"""Bytes that a seal adds to its plaintext."""
+
+Data = bytes | bytearray | memoryview
+
+_VERSION = bytes([SEALING_VERSION])
+_ID_BYTES = 16
+_NO_NAMESPACE = bytes(_ID_BYTES)
+_ASSOCIATED = struct.Struct(">HB16sB16sH")
+
+
+class Kind(IntEnum):
+    """What was sealed. Numbers are part of the format and never change their meaning."""
+
+    HEADER = 1
+    LABEL = 2
+    PACK_INDEX = 3
+    PACK_TRAILER = 4
+    CHUNK = 5
+    SEGMENT = 6
+    CHECKPOINT_PART = 7
+    KEY_BOX = 8
+    MACHINE = 9
+    STAGING = 10
+    OVERLAY = 11
+    CACHE = 12
+    LOCAL = 13
+
+
+def associated_data(
+    vault: VaultId, namespace: NamespaceId | None, kind: Kind, name: bytes, format_version: int
+) -> bytes:
+    """Return the bytes that a seal is bound to; ``name`` is at most 65 535 bytes.
+
+    The fields have fixed places and the name its length, so two different bindings never give equal bytes.
+    """
+    if len(vault) != _ID_BYTES or (namespace is not None and len(namespace) != _ID_BYTES):
+        raise ValueError("vault and namespace ids have 16 bytes")
+    place = _NO_NAMESPACE if namespace is None else namespace
+    return _ASSOCIATED.pack(format_version, kind, vault, namespace is not None, place, len(name)) + name
+
+
+class Sealer:
+    """Seals and opens under one 256-bit key, with its key schedule ready. Thread-safe."""
+
+    __slots__ = ("_cipher",)
+
+    def __init__(self, key: bytes) -> None:
+        if len(key) != 32:
+            raise ValueError("a sealing key has 32 bytes")
+        self._cipher = AESGCM(key)
+
+    def seal(self, plaintext: Data, associated: bytes, entropy: Entropy) -> bytes:
+        """Return ``plaintext`` sealed; ``OVERHEAD`` bytes longer."""
+        nonce = entropy.bytes(NONCE_BYTES)
+        return b"".join((_VERSION, nonce, self._cipher.encrypt(nonce, plaintext, associated)))
+
+    def seal_large(self, plaintext: Data, associated: bytes, entropy: Entropy) -> bytearray:
+        """As ``seal``, encrypting straight into the result: for a MiB the copy would cost more than the cipher."""
+        nonce = entropy.bytes(NONCE_BYTES)
+        sealed = bytearray(len(plaintext) + OVERHEAD)
+        sealed[:PREFIX_BYTES] = _VERSION + nonce
+        with memoryview(sealed) as view:
+            self._cipher.encrypt_into(nonce, plaintext, associated, view[PREFIX_BYTES:])
+        return sealed
+
+    def open(self, sealed: Data, associated: bytes, what: str) -> bytes:
+        """Return the plaintext.
+
+        Raises ``DamageError`` with ``blob=what`` unless every byte is as it was sealed under this key and binding.
+        """
+        view = memoryview(sealed)
+        if len(view) < OVERHEAD or view[0] != SEALING_VERSION:
+            raise DamageError(f"{what}: not sealed data of a known version", blob=what)
+        try:
+            return self._cipher.decrypt(view[1:PREFIX_BYTES], view[PREFIX_BYTES:], associated)
+        except InvalidTag:
+            raise DamageError(f"{what}: changed since it was sealed, or not what it stands for", blob=what) from None
+
+
+def seal(key: bytes, plaintext: Data, associated: bytes, entropy: Entropy) -> bytes:
+    """Return ``plaintext`` sealed under the 32-byte ``key``; see ``Sealer`` for keys used often."""
+    return Sealer(key).seal(plaintext, associated, entropy)
+
+
+def open_sealed(key: bytes, sealed: Data, associated: bytes, what: str) -> bytes:
+    """Return the plaintext of ``sealed``; raises ``DamageError`` with ``blob=what`` when any check fails."""
+    return Sealer(key).open(sealed, associated, what)

@@ -1,0 +1,115 @@
+"""Slots of the vault header: the master key, sealed once for the passphrase and once for the recovery key."""
+
+import struct
+from enum import IntEnum
+
+import msgspec
+
+from tgdav.crypto.derivation import KEY_BYTES, Purpose, derive
+from tgdav.crypto.passphrase import Argon2Limits, Argon2Parameters, Passphrase, stretch
+from tgdav.crypto.recovery_key import RecoveryKey
+from tgdav.crypto.sealing import OVERHEAD, Kind, associated_data, open_sealed, seal
+from tgdav.entropy import Entropy
+from tgdav.errors import DamageError, UsageError
+from tgdav.ids import VaultId
+
+SALT_BYTES = 32
+SLOT_VERSION = 1
+
+Secret = Passphrase | RecoveryKey
+
+_FIELDS = struct.Struct(">BQ32sIII")
+_SEALED_BYTES = KEY_BYTES + OVERHEAD
+SLOT_BYTES = _FIELDS.size + _SEALED_BYTES
+_MAX_GENERATION = 2**63
+_NO_PARAMETERS = Argon2Parameters(memory_kib=0, iterations=0, parallelism=0)
+
+
+class SlotKind(IntEnum):
+    """Which secret opens a slot."""
+
+    PASSPHRASE = 1
+    RECOVERY_KEY = 2
+
+
+class Slot(msgspec.Struct, frozen=True):
+    """One way to the master key. ``generation`` grows by one each time the slot is made anew, from 1.
+
+    ``parameters`` are zeros in a recovery-key slot: 256 random bits need no stretching, HKDF does.
+    """
+
+    kind: SlotKind
+    generation: int
+    salt: bytes
+    parameters: Argon2Parameters
+    sealed_master: bytes
+
+    def bound_fields(self) -> bytes:
+        """Return the slot's bytes in front of the sealed master key, which the seal is bound to."""
+        cost = self.parameters
+        return _FIELDS.pack(self.kind, self.generation, self.salt, cost.memory_kib, cost.iterations, cost.parallelism)
+
+    def encode(self) -> bytes:
+        """Return the slot's ``SLOT_BYTES`` bytes."""
+        return self.bound_fields() + self.sealed_master
+
+
+def kind_for(secret: Secret) -> SlotKind:
+    """Return the kind of slot that ``secret`` opens."""
+    return SlotKind.PASSPHRASE if isinstance(secret, Passphrase) else SlotKind.RECOVERY_KEY
+
+
+def make_slot(
+    vault: VaultId,
+    master: bytes,
+    secret: Secret,
+    generation: int,
+    parameters: Argon2Parameters,
+    limits: Argon2Limits,
+    entropy: Entropy,
+) -> Slot:
+    """Return a slot that ``secret`` opens; ``parameters`` count for a passphrase only.
+
+    Raises ``UsageError`` when ``parameters`` are outside ``limits``, for then nobody could open it.
+    """
+    kind = kind_for(secret)
+    if kind is SlotKind.PASSPHRASE and not limits.allow(parameters):
+        raise UsageError("the Argon2 parameters are outside what a vault header may hold")
+    cost = parameters if kind is SlotKind.PASSPHRASE else _NO_PARAMETERS
+    empty = Slot(kind, generation, entropy.bytes(SALT_BYTES), cost, b"")
+    key = _wrapping_key(empty, secret, limits)
+    return msgspec.structs.replace(empty, sealed_master=seal(key, master, _binding(vault, empty), entropy))
+
+
+def open_slot(slot: Slot, vault: VaultId, secret: Secret, limits: Argon2Limits) -> bytes | None:
+    """Return the master key, or None when ``secret`` does not open the slot.
+
+    Raises ``DamageError`` before any work when the slot's Argon2 parameters are outside ``limits``.
+    """
+    key = _wrapping_key(slot, secret, limits)
+    try:
+        master = open_sealed(key, slot.sealed_master, _binding(vault, slot), "header slot")
+    except DamageError:
+        return None
+    return master
+
+
+def decode_slot(encoded: bytes) -> Slot:
+    """Return the slot in ``SLOT_BYTES`` bytes; raises ``DamageError`` when they are malformed."""
+    kind, generation, salt, *cost = _FIELDS.unpack(encoded[: _FIELDS.size])
+    if kind not in set(SlotKind) or not 1 <= generation < _MAX_GENERATION:
+        raise DamageError("vault header: malformed slot", blob="vault header")
+    parameters = Argon2Parameters(*cost)
+    if kind == SlotKind.RECOVERY_KEY and parameters != _NO_PARAMETERS:
+        raise DamageError("vault header: malformed slot", blob="vault header")
+    return Slot(SlotKind(kind), generation, salt, parameters, encoded[_FIELDS.size :])
+
+
+def _wrapping_key(slot: Slot, secret: Secret, limits: Argon2Limits) -> bytes:
+    if isinstance(secret, Passphrase):
+        return stretch(secret, slot.salt, slot.parameters, limits)
+    return derive(secret.key, Purpose.RECOVERY_SLOT, slot.salt)
+
+
+def _binding(vault: VaultId, slot: Slot) -> bytes:
+    return associated_data(vault, None, Kind.HEADER, slot.bound_fields(), SLOT_VERSION)
