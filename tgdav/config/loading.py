@@ -1,0 +1,114 @@
+"""Reading a configuration file, of either version."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from tgdav.config.document import MAX_BYTES, read_document, refusal
+from tgdav.config.model import Config
+from tgdav.config.problems import MAX_PROBLEMS, Problem, findings
+from tgdav.config.references import expand
+from tgdav.config.version1 import Version1, to_version2
+from tgdav.errors import ConfigError
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class LoadedConfig:
+    """A configuration and where it came from.
+
+    ``version`` is the file's (1 or 2), ``raw`` its tree in the words of version 2 and before references are replaced,
+    ``text`` the file itself. ``raw`` and ``text`` may hold secrets.
+    """
+
+    config: Config
+    path: Path
+    version: int
+    raw: dict[str, Any] = field(repr=False)
+    text: str = field(repr=False)
+
+
+def load(path: Path, environment: Mapping[str, str]) -> LoadedConfig:
+    """Read the file at ``path``; ``environment`` gives the values of ``${NAME}`` and, as ``HOME``, of ``~``.
+
+    Relative paths in the file start from its folder. Raises ConfigError with all that is wrong, also when the file
+    cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:
+        reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else "an impossible name"
+        raise refusal(str(path), "(file)", reason.lower(), "a file that can be read") from None
+    return parse(data, path, environment)
+
+
+def parse(data: bytes, path: Path, environment: Mapping[str, str]) -> LoadedConfig:
+    """Read a file's content, as ``load`` does; touches nothing outside."""
+    file = str(path)
+    tree, braces = read_document(data, file)
+    tree = {} if tree is None else tree
+    if not isinstance(tree, dict):
+        raise refusal(file, "(top level)", "no mapping", "sections, such as 'cache:' with its keys below")
+    context = {"folder": path.absolute().parent, "home": environment.get("HOME")}
+    expanded, problems = expand(tree, environment, file)
+    version = _version(tree, braces)
+    if version == 1:
+        old = _validated(Version1, expanded, tree, context, file, problems)
+        tree, expanded = to_version2(tree, old), to_version2(expanded, old)
+    config = _validated(Config, expanded, tree, context, file, problems)
+    return LoadedConfig(config, path, version, tree, data.decode("utf-8-sig"))
+
+
+def _version(tree: Mapping[str, Any], braces: bool) -> int:
+    """Return the version that the file names; without it, JSON that has only sections of version 1 is version 1."""
+    given = tree.get("version")
+    if given is None:
+        newer = Config.model_fields.keys() - Version1.model_fields.keys()
+        return 1 if braces and not newer & tree.keys() else 2
+    return 1 if given == 1 and given is not True else 2
+
+
+def _validated(
+    model: type[Model], expanded: Any, tree: Any, context: dict[str, Any], file: str, problems: list[Problem]
+) -> Model:
+    try:
+        result = model.model_validate(expanded, context=context)
+    except ValidationError as error:
+        known = {problem["key"] for problem in problems}
+        more = [problem for problem in findings(error, model, tree, file) if problem["key"] not in known]
+        raise ConfigError([*problems, *more][:MAX_PROBLEMS]) from None
+    if problems:
+        raise ConfigError(problems[:MAX_PROBLEMS])
+    return result
+
+
+def migrate(loaded: LoadedConfig) -> str:
+    """Return version 2's YAML of a version 1 file, with its ``${NAME}`` kept; a version 2 file's text as it is.
+
+    Loaded from the same folder it gives an equal Config. A reference in ``cache.max_size`` becomes its value, for the
+    unit changes.
+    """
+    if loaded.version == 2:
+        return loaded.text
+    lines = []
+    for section, keys in loaded.raw.items():
+        if not isinstance(keys, dict):
+            lines.append(f"{section}: {_scalar(keys)}")
+            continue
+        lines += [f"\n{section}:" if keys else f"\n{section}: {{}}"]
+        lines += [f"  {key}: {_scalar(value)}" for key, value in keys.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _scalar(value: Any) -> str:
+    if isinstance(value, str):
+        return yaml.safe_dump(value, default_style='"', width=float("inf")).rstrip("\n")
+    return json.dumps(value)

@@ -1,0 +1,113 @@
+"""Findings in plain words: where, what was found, what is allowed. No secret's value is ever among them."""
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+Key = tuple[str | int, ...]
+Problem = dict[str, str]
+
+HIDDEN = "(hidden)"
+TOP = "(top level)"
+MAX_PROBLEMS = 50
+_MAX_SHOWN = 80
+_PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_SECRET_KEYS = {"api_hash", "password", "proxy", "users"}
+_OPEN_KEYS = {"name", "type", "host", "port", "username"}
+_LIKE_A_HASH = re.compile(r"\s*[0-9a-fA-F]{24,}\s*")
+
+
+def key_path(key: Iterable[str | int]) -> str:
+    """Return the place as people write it, such as ``namespaces[1].access[0].machine``."""
+    path = ""
+    for part in key:
+        if isinstance(part, int):
+            path += f"[{part}]"
+        else:
+            path += ("." if path else "") + (part if _PLAIN_KEY.fullmatch(part) else _short(part))
+    return path or TOP
+
+
+def is_secret(key: Key) -> bool:
+    """Whether the value at ``key`` may be a secret, in its right place or near it."""
+    return any(part in _SECRET_KEYS for part in key) and key[-1] not in _OPEN_KEYS
+
+
+def shown(value: Any, key: Key) -> str:
+    """Return ``value`` as an error text may hold it."""
+    if isinstance(value, Mapping):
+        return "a mapping"
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return "a list"
+    if value is None:
+        return "nothing"
+    if is_secret(key) or (isinstance(value, str) and _LIKE_A_HASH.fullmatch(value)):
+        return HIDDEN
+    if isinstance(value, str) and len(key) < 2:
+        return "text"  # where a section belongs; it may be a secret that lost its place
+    return _short(value)
+
+
+def _short(value: Any) -> str:
+    whole = repr(value)
+    return whole if len(whole) <= _MAX_SHOWN else whole[: _MAX_SHOWN - 1] + "…"
+
+
+def findings(error: ValidationError, model: type[BaseModel], tree: Any, file: str) -> list[Problem]:
+    """Return one problem for each finding of ``model`` in ``tree``, which holds the values as they are written."""
+    details = error.errors(include_url=False, include_input=False)[:MAX_PROBLEMS]
+    return [_finding(detail, model, tree, file) for detail in details]
+
+
+def _finding(detail: ErrorDetails, model: type[BaseModel], tree: Any, file: str) -> Problem:
+    context = detail.get("ctx", {})
+    key: Key = (*detail["loc"], *context.get("key", ()))
+    if detail["type"] == "extra_forbidden":
+        allowed = _known_key(str(key[-1]), _keys_of(model, key[:-1]))
+        found = f"the key {key_path(key[-1:])}"
+    else:
+        allowed = context.get("allowed") or _allowed(model, key)
+        found = shown(_look_up(tree, key), key)
+    return {"file": file, "key": key_path(key), "found": found, "allowed": allowed}
+
+
+def _known_key(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name.lower(), known, 1)
+    return f"a known key: did you mean '{near[0]}'?" if near else "a known key: one of " + ", ".join(known)
+
+
+def _look_up(tree: Any, key: Key) -> Any:
+    for part in key:
+        try:
+            tree = tree[part]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return tree
+
+
+def _model_of(model: type[BaseModel], key: Key) -> type[BaseModel]:
+    for part in key:
+        if isinstance(part, str) and part in model.model_fields:
+            model = _nested(model.model_fields[part].annotation) or model
+    return model
+
+
+def _nested(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for part in get_args(annotation) if (found := _nested(part))), None)
+
+
+def _keys_of(model: type[BaseModel], key: Key) -> list[str]:
+    return list(_model_of(model, key).model_fields)
+
+
+def _allowed(model: type[BaseModel], key: Key) -> str:
+    names = [part for part in key if isinstance(part, str)]
+    owner = _model_of(model, tuple(names[:-1]))
+    extra = owner.model_fields[names[-1]].json_schema_extra if names else None
+    return str(extra["allowed"]) if isinstance(extra, dict) else "a mapping"
