@@ -1,0 +1,303 @@
+"""The one writer: group commit by combining, with the durability barrier.
+
+A thread that calls ``run`` while nobody writes becomes the leader: it takes all jobs that wait (at first its own alone),
+and for all of them together syncs the staging files they name, begins a transaction, runs each job in a savepoint of its
+own, commits, and syncs the write-ahead log once if one of them is durable. Then it wakes their callers, and the first
+job that came meanwhile makes its own thread the next leader. (Flat combining, Hendler et al. 2010; group commit,
+DeWitt et al. 1984.)
+
+The order is the promise: bytes are synced before a transaction that names them is committed, for SQLite or the kernel may
+make a commit durable at any time; and nothing durable is acknowledged before the log is synced.
+
+Jobs run in the leader's thread, one after another. They must not call ``run`` (RuntimeError), nor wait for another thread
+that does. ``after_commit`` callbacks run in the leader's thread too, in commit order, when the barrier is passed and no
+transaction is open: before the caller's ``run`` returns, and under the same two rules. A callback may take locks, but none
+that a thread holds while it calls ``run``.
+"""
+
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from typing import Any, Generic, Protocol, TypeVar, cast
+
+from tgdav.db.connection import Connection
+from tgdav.errors import LocalFailure, TgdavError
+from tgdav.failpoints import reach
+
+T = TypeVar("T")
+
+
+class Syncable(Protocol):
+    """A file whose bytes a transaction names."""
+
+    def sync(self) -> None:
+        """Return when its bytes survive a power cut. Raises LocalFailure, now and ever after once it failed."""
+        ...
+
+
+class Transaction(Connection):
+    """What a job changes the database through; of no use when the job has returned.
+
+    ``generation`` grows each time a whole batch was rolled back: whoever keeps in memory what a transaction of an
+    earlier generation wrote must read it again.
+    """
+
+    __slots__ = ("callbacks", "generation")
+
+    def __init__(self, connection: Connection, generation: int) -> None:
+        super().__init__(connection.raw)
+        self.generation = generation
+        self.callbacks: list[Callable[[], None]] = []
+
+    def after_commit(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` once the change stands, and for a durable job survives a power cut; never if it fails."""
+        self.callbacks.append(callback)
+
+
+class _Job(Generic[T]):
+    """One call of ``run`` or ``exclusively`` on its way through. ``outside`` runs between transactions."""
+
+    __slots__ = ("callbacks", "done", "durable", "error", "gate", "outside", "result", "sync", "work")
+
+    def __init__(
+        self,
+        work: Callable[[Transaction], T] | None,
+        durable: bool,
+        sync: Sequence[Syncable],
+        outside: Callable[[], T] | None = None,
+    ) -> None:
+        self.work = work
+        self.outside = outside
+        self.durable = durable
+        self.sync = sync
+        self.callbacks: list[Callable[[], None]] = []
+        self.result: T | None = None
+        self.error: BaseException | None = None
+        self.done = False
+        self.gate = threading.Lock()
+        self.gate.acquire()
+
+    def finish(self) -> None:
+        """Let the caller go on."""
+        self.done = True
+        self.gate.release()
+
+    def outcome(self) -> T:
+        """Return the result, or raise the error."""
+        if self.error is not None:
+            raise self.error
+        return cast(T, self.result)
+
+
+class Writer:
+    """Serializes all changes of one database. Thread-safe."""
+
+    def __init__(self, connection: Connection, sync_log: Callable[[], None]) -> None:
+        self._connection = connection
+        self._sync_log = sync_log
+        self._mutex = threading.Lock()
+        self._idle = threading.Condition(self._mutex)
+        self._waiting: list[_Job[Any]] = []
+        self._busy = False
+        self._next: _Job[Any] | None = None
+        self._leader: int | None = None
+        self._refusal: str | None = None
+        self._generation = 0
+        self._unsynced = True
+
+    def run(self, work: Callable[[Transaction], T], *, durable: bool = False, sync: Sequence[Syncable] = ()) -> T:
+        """Commit what ``work`` does, whole or not at all; return its result. Raises what ``work`` raises.
+
+        The files in ``sync`` are synced before; name every file whose bytes the change names. With ``durable`` the
+        change survives a power cut when this returns. Raises LocalFailure (also for a file's failed sync; after a failed
+        sync of the log always, until restarted) and NoSpace.
+        """
+        return self._enter(_Job(work, durable, sync))
+
+    def sync(self) -> None:
+        """Return when all that is committed survives a power cut. Raises LocalFailure."""
+        self._enter(_Job[None](None, True, ()))
+
+    def exclusively(self, action: Callable[[], T]) -> T:
+        """Call ``action`` while no transaction is open and none begins; return its result."""
+        return self._enter(_Job(None, False, (), action))
+
+    def poison(self, reason: str) -> None:
+        """Refuse all later work."""
+        with self._mutex:
+            self._refuse(f"{reason}; read-only until restarted")
+
+    @property
+    def refusal(self) -> str | None:
+        """Why nothing can be written any more, or None."""
+        return self._refusal
+
+    def close(self) -> None:
+        """Wait for the batch at work, refuse all else."""
+        with self._mutex:
+            self._refuse("the local database is closed")
+            while self._busy:
+                self._idle.wait()
+
+    # ---- taking turns --------------------------------------------------------------------------------------------
+
+    def _enter(self, job: _Job[T]) -> T:
+        if self._leader == threading.get_ident():
+            raise RuntimeError("a job of the writer called the writer")
+        with self._mutex:
+            if self._refusal is not None:
+                raise LocalFailure(self._refusal)
+            self._waiting.append(job)
+            leads = not self._busy
+            self._busy = True
+        if not leads:
+            self._wait(job)
+        if not job.done:
+            self._lead()
+        return job.outcome()
+
+    def _wait(self, job: _Job[Any]) -> None:
+        """Wait until the job is done or its thread is to lead. An interrupted wait gives the turn on."""
+        try:
+            job.gate.acquire()
+        except BaseException:
+            with self._mutex:
+                if job in self._waiting:
+                    self._waiting.remove(job)
+                chosen = self._next is job
+            if chosen:
+                self._hand_over([])
+            raise
+
+    def _lead(self) -> None:
+        with self._mutex:
+            batch, self._waiting, self._next = self._waiting, [], None
+        self._leader = threading.get_ident()
+        try:
+            self._process(batch)
+        except BaseException:
+            self._abandon(batch)
+            raise
+        finally:
+            self._leader = None
+            self._hand_over(batch)
+
+    def _abandon(self, batch: list[_Job[Any]]) -> None:
+        """After an error that is none of a job's own: what stands is unknown, so nothing more is written."""
+        self.poison("writing was cut off")
+        _fail(batch, LocalFailure(cast(str, self._refusal)))
+        with suppress(TgdavError):
+            self._roll_back()
+
+    def _hand_over(self, batch: list[_Job[Any]]) -> None:
+        with self._mutex:
+            refused: list[_Job[Any]] = []
+            if self._refusal is not None:
+                refused, self._waiting = self._waiting, []
+                _fail(refused, LocalFailure(self._refusal))
+            self._next = self._waiting[0] if self._waiting else None
+            successor = self._next
+            if successor is None:
+                self._busy = False
+                self._idle.notify_all()
+        for job in batch + refused:
+            job.finish()
+        if successor is not None:
+            successor.gate.release()
+
+    def _refuse(self, reason: str) -> None:
+        if self._refusal is None:
+            self._refusal = reason
+
+    # ---- one batch -----------------------------------------------------------------------------------------------
+
+    def _process(self, batch: list[_Job[Any]]) -> None:
+        reach("writer.before-sync")
+        _sync_files(batch)
+        reach("writer.after-sync")
+        working = [job for job in batch if job.work is not None and job.error is None]
+        if working:
+            self._commit(working)
+        if self._unsynced and any(job.durable and job.error is None for job in batch):
+            self._pass_barrier(batch)
+        for job in batch:
+            if job.error is None:
+                _conclude(job)
+
+    def _commit(self, jobs: list[_Job[Any]]) -> None:
+        connection = self._connection
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            for job in jobs:
+                self._run(job, alone=len(jobs) == 1)
+            if connection.in_transaction:
+                reach("writer.before-commit")
+                self._unsynced = True
+                connection.execute("COMMIT")
+                reach("writer.after-commit")
+        except TgdavError as error:
+            self._generation += 1
+            self._roll_back()
+            _fail(jobs, error)
+
+    def _run(self, job: _Job[Any], *, alone: bool) -> None:
+        """Run one job; an error undoes it alone. Raises where SQLite gave up the whole transaction."""
+        connection = self._connection
+        transaction = Transaction(connection, self._generation)
+        if not alone:
+            connection.execute("SAVEPOINT job")
+        try:
+            job.result = job.work(transaction) if job.work else None
+            job.callbacks = transaction.callbacks
+            if not alone:
+                connection.execute("RELEASE job")
+        except Exception as error:
+            job.error = error
+            if alone:
+                self._roll_back()
+            elif connection.in_transaction:
+                connection.execute("ROLLBACK TO job")
+                connection.execute("RELEASE job")
+            else:
+                raise LocalFailure("the local database gave up a transaction") from error
+
+    def _roll_back(self) -> None:
+        if self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
+
+    def _pass_barrier(self, batch: list[_Job[Any]]) -> None:
+        reach("writer.before-wal-sync")
+        try:
+            self._sync_log()
+        except OSError as error:
+            self.poison(f"the local database's log could not be synced ({error.strerror})")
+            _fail([job for job in batch if job.durable], LocalFailure(cast(str, self._refusal)))
+            return
+        self._unsynced = False
+        reach("writer.after-wal-sync")
+
+
+def _sync_files(batch: list[_Job[Any]]) -> None:
+    """Sync each file that a job names, once; a failure fails the jobs that named it, and no others."""
+    files = {id(file): file for job in batch for file in job.sync}
+    for number, file in files.items():
+        try:
+            file.sync()
+        except Exception as error:
+            _fail([job for job in batch if any(id(named) == number for named in job.sync)], error)
+
+
+def _conclude(job: _Job[Any]) -> None:
+    try:
+        for callback in job.callbacks:
+            callback()
+        if job.outside is not None:
+            job.result = job.outside()
+    except Exception as error:
+        job.error = error
+
+
+def _fail(jobs: Iterable[_Job[Any]], error: Exception) -> None:
+    for job in jobs:
+        if job.error is None:
+            job.error = error
