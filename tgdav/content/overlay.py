@@ -1,0 +1,246 @@
+"""The overlay of an open file: dirty writes, sealed, in an append-only file of their own.
+
+File format, version 1: records back to back, each ``length (u32, little-endian) ‖ sealed record``. The associated data
+bind the node's id and the record's counter (0, 1, 2 …), so no record can be moved, dropped from the middle or taken
+for another's. A record's plaintext begins with its kind (1 byte):
+
+========  =========================================================================
+kind      rest, integers little-endian
+========  =========================================================================
+1 write   offset u64 ‖ the bytes written there
+2 cut     size u64: the file is this long from now on (truncate and extend)
+3 mark    size u64: all before this record was made durable by an fsync
+========  =========================================================================
+
+After a crash only what a mark covers counts: an overlay shows the state of the last fsync, whole.
+The key is the overlay's own (machine root + random salt), and the counter stays far below 2^32.
+"""
+
+import errno
+import os
+import struct
+from bisect import bisect_left, bisect_right
+from collections import OrderedDict
+from pathlib import Path
+
+from tgdav.crypto.sealing import Sealer
+from tgdav.disk import Disk
+from tgdav.entropy import Entropy
+from tgdav.errors import DamageError, LocalFailure, NoSpace
+
+WRITE, CUT, MARK = 1, 2, 3
+BLOCK = 128 * 1024
+"""Largest write in one record, bytes; larger ones are split."""
+_LENGTH = struct.Struct("<I")
+_HEAD = struct.Struct("<BQ")
+_CACHED_RECORDS = 16
+
+
+class Piece:
+    """Bytes ``start``..``end`` of the file stand in record ``counter`` from ``skip`` on."""
+
+    __slots__ = ("counter", "end", "skip", "start")
+
+    def __init__(self, start: int, end: int, counter: int, skip: int) -> None:
+        self.start, self.end, self.counter, self.skip = start, end, counter, skip
+
+    def part(self, start: int, end: int) -> "Piece":
+        """Return the piece narrowed to ``start``..``end``."""
+        return Piece(start, end, self.counter, self.skip + start - self.start)
+
+
+class ExtentMap:
+    """Which record holds each dirty byte; sorted, not overlapping. Pure."""
+
+    def __init__(self) -> None:
+        self._starts: list[int] = []
+        self._pieces: list[Piece] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._pieces)
+
+    def put(self, piece: Piece) -> None:
+        """Let ``piece`` cover what was there."""
+        first = bisect_right(self._starts, piece.start) - 1
+        if first < 0 or self._pieces[first].end <= piece.start:
+            first += 1
+        last = bisect_left(self._starts, piece.end)
+        kept = [piece]
+        for old in self._pieces[first:last]:
+            if old.start < piece.start:
+                kept.insert(0, old.part(old.start, piece.start))
+            if old.end > piece.end:
+                kept.append(old.part(piece.end, old.end))
+        self._pieces[first:last] = kept
+        self._starts[first:last] = [each.start for each in kept]
+
+    def cut(self, size: int) -> None:
+        """Forget all from ``size`` on."""
+        index = bisect_left(self._starts, size)
+        del self._pieces[index:], self._starts[index:]
+        if self._pieces and self._pieces[-1].end > size:
+            last = self._pieces[-1]
+            self._pieces[-1] = last.part(last.start, size)
+
+    def within(self, start: int, end: int) -> list[Piece]:
+        """Return the pieces that overlap ``start``..``end``, narrowed to it."""
+        first = max(bisect_right(self._starts, start) - 1, 0)
+        last = bisect_left(self._starts, end)
+        return [
+            each.part(max(each.start, start), min(each.end, end))
+            for each in self._pieces[first:last]
+            if each.end > start
+        ]
+
+    def ranges(self) -> list[tuple[int, int]]:
+        """Return the dirty ranges, neighbours joined."""
+        joined: list[tuple[int, int]] = []
+        for piece in self._pieces:
+            if joined and joined[-1][1] == piece.start:
+                joined[-1] = (joined[-1][0], piece.end)
+            else:
+                joined.append((piece.start, piece.end))
+        return joined
+
+
+class Overlay:
+    """Dirty writes of one node over a base of ``size`` bytes. Not thread-safe: its open file locks.
+
+    ``floor`` is how much of the base still shows: a truncate lowers it, and what lies between it and ``size`` without
+    a piece is a hole. A failed write or sync poisons the overlay: every later call raises LocalFailure.
+    """
+
+    def __init__(
+        self, path: Path, node: bytes, key: bytes, *, base_size: int, disk: Disk, entropy: Entropy, fresh: bool = True
+    ) -> None:
+        flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT | os.O_EXCL if fresh else 0)
+        self._descriptor = os.open(path, flags, 0o600)
+        self._path, self._node, self._disk, self._entropy = path, node, disk, entropy
+        self._sealer = Sealer(key)
+        self._offsets: list[tuple[int, int]] = []
+        self._end = 0
+        self._poisoned = False
+        self._cache: OrderedDict[int, bytes] = OrderedDict()
+        self._named = not fresh
+        self.map = ExtentMap()
+        self.size = self.floor = base_size
+        self.changes = 0
+        self.durable_changes = 0
+
+    def close(self, *, remove: bool) -> None:
+        """Give the file up, and remove it when its writes have become content."""
+        os.close(self._descriptor)
+        if remove:
+            self._disk.unlink(self._path)
+
+    @property
+    def staged(self) -> int:
+        """Bytes of the file."""
+        return self._end
+
+    def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
+        """Add a write. Raises NoSpace, LocalFailure."""
+        view = memoryview(data).cast("B")
+        for start in range(0, len(view), BLOCK):
+            part = view[start : start + BLOCK]
+            counter = self._append(_HEAD.pack(WRITE, offset + start) + part)
+            self.map.put(Piece(offset + start, offset + start + len(part), counter, _HEAD.size))
+        self.size = max(self.size, offset + len(view))
+        self.changes += 1
+
+    def truncate(self, size: int) -> None:
+        """Cut or extend."""
+        self._append(_HEAD.pack(CUT, size))
+        self._cut(size)
+        self.changes += 1
+
+    def fsync(self) -> None:
+        """Make all so far durable. Raises LocalFailure."""
+        if self.durable_changes == self.changes:
+            return
+        self._append(_HEAD.pack(MARK, self.size))
+        try:
+            self._disk.sync(self._descriptor)
+            if not self._named:
+                self._disk.sync_folder(self._path.parent)
+                self._named = True
+        except OSError as error:
+            self._poisoned = True
+            raise LocalFailure("writing dirty data to the local disk failed") from error
+        self.durable_changes = self.changes
+
+    def read(self, piece: Piece) -> bytes:
+        """Return a piece's bytes. Raises DamageError."""
+        record = self._cache.get(piece.counter)
+        if record is None:
+            record = self._open_record(piece.counter)
+            self._cache[piece.counter] = record
+            if len(self._cache) > _CACHED_RECORDS:
+                self._cache.popitem(last=False)
+        return record[piece.skip : piece.skip + piece.end - piece.start]
+
+    def replay(self) -> None:
+        """Rebuild the state of the last mark from the file, and cut the file there."""
+        end = marked_end = marked = 0
+        length_of_file = os.fstat(self._descriptor).st_size
+        records: list[bytes] = []
+        while end + _LENGTH.size <= length_of_file:
+            (length,) = _LENGTH.unpack(os.pread(self._descriptor, _LENGTH.size, end))
+            if length > length_of_file - end - _LENGTH.size:
+                break
+            self._offsets.append((end + _LENGTH.size, length))
+            try:
+                record = self._open_record(len(self._offsets) - 1)
+            except DamageError:
+                self._offsets.pop()
+                break
+            end += _LENGTH.size + length
+            records.append(record)
+            if record[0] == MARK:
+                marked, marked_end = len(records), end
+        self._apply(records[:marked])
+        del self._offsets[marked:]
+        self._end = marked_end
+        self._disk.truncate(self._descriptor, marked_end)
+        self.durable_changes = self.changes
+
+    def _apply(self, records: list[bytes]) -> None:
+        for counter, record in enumerate(records):
+            kind, value = _HEAD.unpack_from(record)
+            if kind == WRITE:
+                end = value + len(record) - _HEAD.size
+                self.map.put(Piece(value, end, counter, _HEAD.size))
+                self.size = max(self.size, end)
+                self.changes += 1
+            elif kind == CUT:
+                self._cut(value)
+                self.changes += 1
+
+    def _cut(self, size: int) -> None:
+        self.map.cut(size)
+        self.floor = min(self.floor, size)
+        self.size = size
+
+    def _append(self, plaintext: bytes) -> int:
+        if self._poisoned:
+            raise LocalFailure("an earlier write of dirty data failed")
+        counter = len(self._offsets)
+        sealed = self._sealer.seal(plaintext, self._associated_data(counter), self._entropy)
+        try:
+            self._disk.write(self._descriptor, _LENGTH.pack(len(sealed)) + sealed, self._end)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise NoSpace("the local disk is full") from error
+            self._poisoned = True
+            raise LocalFailure("writing dirty data to the local disk failed") from error
+        self._offsets.append((self._end + _LENGTH.size, len(sealed)))
+        self._end += _LENGTH.size + len(sealed)
+        return counter
+
+    def _open_record(self, counter: int) -> bytes:
+        offset, length = self._offsets[counter]
+        sealed = os.pread(self._descriptor, length, offset)
+        return self._sealer.open(sealed, self._associated_data(counter), "overlay")
+
+    def _associated_data(self, counter: int) -> bytes:
+        return b"tgdav overlay 1" + self._node + counter.to_bytes(8, "little")
