@@ -80,6 +80,21 @@ def test_fuzzed_key_box_plaintext(plaintext: bytes):
         unwrap_namespace(vault_keys, namespace, vault_keys.namespace_wrap.seal(plaintext, binding, SeededEntropy(1)))
 
 
+def test_a_key_box_has_one_form_only(vault: Vault, secret: NamespaceSecret, entropy: SeededEntropy):
+    """No bytes where zeros are due, no epochs out of order or twice, no missing padding."""
+    right = secret.with_new_epoch(entropy).encode()
+    one, two = right[50:86], right[86:122]
+    forms = [right[:-1] + b"x", right + bytes(KEY_BOX_STEP), right[:122], right[:50] + two + one + right[122:]]
+    forms.append(right[:50] + one + one + right[122:])
+    binding = keys_module._box_binding(vault.keys, secret.namespace)
+    assert unwrap_namespace(
+        vault.keys, secret.namespace, vault.keys.namespace_wrap.seal(right, binding, entropy)
+    ) == secret.with_new_epoch(SeededEntropy(1))
+    for form in forms:
+        with pytest.raises(DamageError, match="malformed"):
+            unwrap_namespace(vault.keys, secret.namespace, vault.keys.namespace_wrap.seal(form, binding, entropy))
+
+
 @pytest.mark.parametrize("epochs", [{}, {number: bytes(32) for number in range(1001)}])
 def test_secrets_of_no_or_too_many_epochs(epochs: dict[int, bytes]):
     with pytest.raises(ValueError, match="epochs"):
