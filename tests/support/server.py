@@ -198,7 +198,8 @@ class Server:
             return
         if self._process.poll() is None:
             if self.prefix:
-                self.signal(signal.SIGKILL)
+                for child in psutil.Process(self._process.pid).children():
+                    child.kill()
             self._process.kill()
         self.wait()
 
