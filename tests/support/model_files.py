@@ -85,6 +85,7 @@ class ModelHandle:
     @locked
     def fsync(self) -> None:
         self._check()
+        self._node.keep()
 
     @locked
     def flush(self) -> None:

@@ -254,8 +254,14 @@ class ModelFileSystem:
             self._tree.check_new(folder, name)
         return ModelUpload(self._tree, self._space, self.lock, parent, name, owner, mode, normalized)
 
+    @locked
     def sync(self) -> None:
         return
+
+    @locked
+    def crash(self) -> None:
+        """Be as after kill -9: writes since the last fsync, flush or close are lost. Give up all handles before."""
+        self._tree.crash()
 
     # ---- WebDAV locks --------------------------------------------------------------------------------------------
 

@@ -18,7 +18,10 @@ RESERVED = frozenset({b".snapshots", b".versions", b".trash", b"-"})
 
 @dataclass(eq=False)
 class Node:
-    """An inode. ``links`` counts entries, ``handles`` open files; with neither it is gone."""
+    """An inode. ``links`` counts entries, ``handles`` open files; with neither it is gone.
+
+    ``kept`` is the content that a crash leaves.
+    """
 
     inode: Inode
     kind: Kind
@@ -35,6 +38,7 @@ class Node:
     handles: int = 0
     dirty: int = 0
     content: SparseBytes = field(default_factory=SparseBytes)
+    kept: SparseBytes = field(default_factory=SparseBytes)
     tag: ContentTag = field(default_factory=SparseBytes().tag)
     xattrs: dict[bytes, bytes] = field(default_factory=dict)
     properties: dict[bytes, bytes] = field(default_factory=dict)
@@ -48,8 +52,13 @@ class Node:
     def size(self) -> int:
         return len(self.target) if self.kind == Kind.SYMLINK else self.content.size
 
+    def keep(self) -> None:
+        """Make the content the one that a crash leaves."""
+        self.kept = self.content.copy()
+
     def settle(self) -> None:
         """Take the content as committed: its tag is the node's from now on."""
+        self.keep()
         self.tag, self.dirty = self.content.tag(), 0
 
 
@@ -67,7 +76,7 @@ class Tree:
         self.nodes: dict[Inode, Node] = {}
         self._numbers = 0
         root = self.make(Kind.DIRECTORY, 0o755, Owner())
-        root.parent = root.inode
+        root.parent, root.handles = root.inode, 1
 
     # ---- nodes ---------------------------------------------------------------------------------------------------
 
@@ -93,6 +102,13 @@ class Tree:
         """Drop a node that has neither a name nor an open handle."""
         if not node.links and not node.handles:
             self.nodes.pop(node.inode, None)
+
+    def crash(self) -> None:
+        """Lose what was written and not kept, and all open handles."""
+        for node in list(self.nodes.values()):
+            node.content, node.handles = node.kept, int(node.inode == ROOT)
+            node.settle()
+            self.forget_unused(node)
 
     def attributes(self, node: Node) -> Attributes:
         return Attributes(
