@@ -19,7 +19,7 @@ from pathlib import Path
 from tgdav.blobs.checks import check_append, check_name, check_range, check_source_end, check_within, read_source
 from tgdav.blobs.contract import START, BlobInfo, Source, StoreTraits
 from tgdav.blobs.folder import Folder, translated
-from tgdav.blobs.layout import MAX_LABEL_CHARACTERS, Entry, Listing, make_entry
+from tgdav.blobs.layout import MAX_LABEL_CHARACTERS, Entry, Listing, make_entry, temporary_name
 from tgdav.clock import Clock
 from tgdav.disk import Disk
 from tgdav.entropy import Entropy
@@ -128,7 +128,7 @@ class DirectoryStore:
 
     def _append_copy(self, name: BlobName, source: Source, label: str, report: Callable[[int], None]) -> BlobInfo:
         with translated(self._path):
-            temporary, descriptor = self._folder.open_temporary(f"{name.hex()}-{self._entropy.bytes(8).hex()}")
+            temporary, descriptor = self._folder.open_temporary(temporary_name(name, self._entropy.bytes(8)))
         try:
             self._copy(name, source, descriptor, report)
             with translated(self._path):

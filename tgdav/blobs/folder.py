@@ -17,9 +17,9 @@ from pathlib import Path
 from tgdav.blobs.layout import (
     ID_DIGITS,
     LOCK_NAME,
-    TEMPORARY_PREFIX,
     Entry,
     Listing,
+    is_temporary,
     make_listing,
     next_id,
     parse_entry,
@@ -196,9 +196,9 @@ class Folder:
         self._disk.sync(lock)
         return new
 
-    def open_temporary(self, suffix: str) -> tuple[Path, int]:
+    def open_temporary(self, file_name: str) -> tuple[Path, int]:
         """Make a temporary file (0600), locked by this writer until its descriptor is closed."""
-        path = self.path / f"{TEMPORARY_PREFIX}{suffix}"
+        path = self.path / file_name
         with self.locked(fcntl.LOCK_EX):
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -207,14 +207,16 @@ class Folder:
     def remove_dead_temporaries(self) -> None:
         """Remove the temporary files of writers that are no more. The caller holds the lock exclusively."""
         for file_name in os.listdir(self.path):
-            if file_name.startswith(TEMPORARY_PREFIX):
+            if is_temporary(file_name):
                 self._remove_if_dead(self.path / file_name)
 
     def _remove_if_dead(self, path: Path) -> None:
         try:
-            descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return
+            if not stat.S_ISREG(os.lstat(path).st_mode):
+                return
+            descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except (FileNotFoundError, PermissionError):
+            return  # its writer gave it up just now, or it is another user's
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._disk.unlink(path)

@@ -16,14 +16,13 @@ from tgdav.ids import BlobId, BlobName
 LOCK_NAME = ".lock"
 """Locked with flock by whoever appends or scans; holds the last id given, as decimal digits."""
 
-TEMPORARY_PREFIX = ".tmp-"
-"""Files being written; each is locked with flock by its writer, so one that is not locked is a dead writer's."""
-
 ID_DIGITS = 16
 LAST_ID = 10**ID_DIGITS - 1
 MAX_LABEL_CHARACTERS = 255 - ID_DIGITS - 32 - 2
 
 _PATTERN = re.compile(rf"(\d{{{ID_DIGITS}}})-([0-9a-f]{{32}})-([A-Za-z0-9_-]{{0,{MAX_LABEL_CHARACTERS}}})", re.ASCII)
+
+_TEMPORARY = re.compile(r"\.tmp-[0-9a-f]{32}-[0-9a-f]{16}")
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -46,6 +45,19 @@ def parse_entry(file_name: str) -> Entry | None:
     if match is None or int(match[1]) == 0:
         return None
     return Entry(BlobId(int(match[1])), BlobName(bytes.fromhex(match[2])), match[3], file_name)
+
+
+def temporary_name(name: BlobName, unique: bytes) -> str:
+    """Return the name of a file being written; ``unique`` is 8 random bytes.
+
+    Its writer holds it locked with flock, so one that is not locked is a dead writer's.
+    """
+    return f".tmp-{name.hex()}-{unique.hex()}"
+
+
+def is_temporary(file_name: str) -> bool:
+    """Return whether a file name is one that ``temporary_name`` makes."""
+    return _TEMPORARY.fullmatch(file_name) is not None
 
 
 class Listing(msgspec.Struct, frozen=True):

@@ -1,0 +1,151 @@
+"""Every store and every benign wrapper, each as a fixture parameter of the conformance suite."""
+
+import random
+import threading
+from collections.abc import Callable, Iterator
+from math import inf
+from pathlib import Path
+
+import pytest
+
+from tests.support.faulty_store import (
+    Alternating,
+    AwayStore,
+    FailingStore,
+    LostAnswerStore,
+    RollingBackStore,
+    Seeded,
+    SlowStore,
+    TearingStore,
+    never,
+)
+from tgdav.blobs import BlobStore
+from tgdav.blobs.counting import CountingStore
+from tgdav.blobs.directory import DirectoryStore
+from tgdav.blobs.memory import MemoryBlobs, MemoryStore
+from tgdav.blobs.retry import RetryPolicy, RetryStore
+from tgdav.disk import SystemDisk
+from tgdav.ids import BlobName
+
+
+class MovedClock:
+    """Time that passes only when it is waited for."""
+
+    def __init__(self) -> None:
+        self.seconds = 1000.0
+        self.waits: list[float] = []
+
+    def now_ns(self) -> int:
+        return int(self.seconds * 1e9)
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+    def wait(self, seconds: float) -> bool:
+        self.waits.append(seconds)
+        self.seconds += seconds
+        return False
+
+
+class SeededEntropy:
+    """The same bytes in each run."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self._random = random.Random(seed)
+        self._lock = threading.Lock()
+
+    def bytes(self, count: int) -> bytes:
+        with self._lock:
+            return self._random.randbytes(count)
+
+
+def name_of(number: int) -> BlobName:
+    """A blob name for a number."""
+    return BlobName(random.Random(number).randbytes(16))
+
+
+def directory_store(path: Path, clock: MovedClock | None = None, disk: SystemDisk | None = None) -> DirectoryStore:
+    """A directory store; the temporary names of two stores never meet, as with real entropy."""
+    entropy = SeededEntropy(random.SystemRandom().getrandbits(64))
+    return DirectoryStore(path, disk=disk or SystemDisk(), clock=clock or MovedClock(), entropy=entropy)
+
+
+def retrying(inner: BlobStore) -> RetryStore:
+    """A retrying store that never gives up and never really waits."""
+    clock = MovedClock()
+    policy = RetryPolicy(give_up_after=inf)
+    return RetryStore(
+        inner, clock=clock, entropy=SeededEntropy(), stop=threading.Event(), wait=clock.wait, policy=policy
+    )
+
+
+def slow(inner: BlobStore) -> SlowStore:
+    store = SlowStore(inner)
+    store.gate.set()
+    return store
+
+
+Wrap = Callable[[BlobStore], BlobStore]
+BASES = ("directory", "memory")
+WRAPPERS: dict[str, Wrap] = {
+    "bare": lambda inner: inner,
+    "retrying": retrying,
+    "counting": CountingStore,
+    "slow": slow,
+    "away and back": AwayStore,
+    "not rolled back": RollingBackStore,
+    "failing, retried": lambda inner: retrying(FailingStore(inner, Alternating())),
+    "failing at random, retried": lambda inner: retrying(FailingStore(inner, Seeded(7, 0.3))),
+    "lost answers, retried": lambda inner: retrying(LostAnswerStore(inner, Alternating())),
+    "torn, retried": lambda inner: retrying(TearingStore(inner, Alternating())),
+    "all at once": lambda inner: CountingStore(
+        retrying(
+            TearingStore(LostAnswerStore(FailingStore(inner, Seeded(1, 0.2)), Seeded(2, 0.2)), Seeded(3, 0.2)),
+        )
+    ),
+    "never failing": lambda inner: FailingStore(inner, never),
+}
+
+
+class Place:
+    """Where blobs are, and how to open stores on it. All stores opened are closed at the end."""
+
+    def __init__(self, base: str, wrap: Wrap, folder: Path) -> None:
+        self._base = base
+        self._wrap = wrap
+        self._folder = folder
+        self._blobs = MemoryBlobs()
+        self._opened: list[BlobStore] = []
+        if base == "directory":
+            directory_store(folder)._folder.create()
+
+    def open(self) -> BlobStore:
+        inner: BlobStore = directory_store(self._folder) if self._base == "directory" else MemoryStore(self._blobs)
+        store = self._wrap(inner)
+        self._opened.append(store)
+        return store
+
+    def close(self) -> None:
+        for store in self._opened:
+            store.close()
+
+
+@pytest.fixture(params=[(base, wrapper) for base in BASES for wrapper in WRAPPERS], ids="-".join)
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+    base, wrapper = request.param
+    place = Place(base, WRAPPERS[wrapper], tmp_path / "store")
+    yield place
+    place.close()
+
+
+@pytest.fixture
+def store(place: Place) -> BlobStore:
+    return place.open()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The folder of a new directory store."""
+    path = tmp_path / "store"
+    DirectoryStore.create(path, disk=SystemDisk(), clock=MovedClock(), entropy=SeededEntropy()).close()
+    return path
