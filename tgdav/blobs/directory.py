@@ -67,10 +67,8 @@ class DirectoryStore:
         self._check_open()
         check_append(self.traits, name, source, label)
         report = progress or _ignore
-        with translated(self._path):
-            is_there = name in self._folder.listing().by_name
         linkable = self._linkable(name, source)
-        if is_there:
+        if name in self._folder.cached().by_name:  # only to spare a copy: publishing looks again
             info = self._find_durable(name)
             if info is not None:
                 report(source.size)
