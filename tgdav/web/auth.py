@@ -1,0 +1,233 @@
+"""Logins: Basic (RFC 7617) and Digest (RFC 7616).
+
+Passwords are not kept: for Basic a keyed hash under a key that lives as long as the process, for Digest the HA1 that the
+scheme needs. Everything secret is compared in constant time.
+"""
+
+import base64
+import binascii
+import hashlib
+import hmac
+import re
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from urllib.parse import unquote_to_bytes, urlsplit
+
+import msgspec
+
+from tgdav.clock import Clock
+from tgdav.entropy import Entropy
+from tgdav.web.errors import Refused
+from tgdav.web.messages import Request
+
+REALM = "tgdav"
+NONCE_LIFE = 600
+"""Seconds for which a nonce is good; then the client is told ``stale`` and takes a new one by itself."""
+
+_NONCES_KEPT = 4096
+_WINDOW = 1024
+_FIELD = re.compile(r'(\w+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s",]+))\s*(?:,|$)')
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """What is kept of a user: keyed hashes for Basic, HA1 for Digest (for UTF-8 and Latin-1 clients)."""
+
+    hashes: tuple[bytes, ...]
+    ha1: tuple[str, ...]
+
+
+class Credentials:
+    """The users that may log in."""
+
+    def __init__(self, passwords: Mapping[str, str], entropy: Entropy) -> None:
+        self._key = entropy.bytes(32)
+        self._users = {user: self._identity(user, password) for user, password in passwords.items()}
+        self._nobody = self._identity("", entropy.bytes(32).hex())
+
+    def _identity(self, user: str, password: str) -> Identity:
+        forms = dict.fromkeys(_encodings(user, password))
+        return Identity(
+            tuple(self._hash(name + b":" + secret) for name, secret in forms),
+            tuple(_md5(name + b":" + REALM.encode() + b":" + secret) for name, secret in forms),
+        )
+
+    def _hash(self, pair: bytes) -> bytes:
+        return hashlib.blake2b(pair, key=self._key, digest_size=32).digest()
+
+    def check_pair(self, pair: bytes) -> str | None:
+        """Return the user that ``user:password`` logs in, or None."""
+        user = _text(pair.partition(b":")[0])
+        identity = self._users.get(user)
+        given = self._hash(pair)
+        known = identity or self._nobody
+        matches = [hmac.compare_digest(given, held) for held in known.hashes]
+        return user if identity is not None and any(matches) else None
+
+    def ha1(self, user: str) -> tuple[str, ...]:
+        """Return the possible HA1 of a user; of nobody's password for an unknown one."""
+        return self._users.get(user, self._nobody).ha1
+
+    def knows(self, user: str) -> bool:
+        """Return whether there is such a user."""
+        return user in self._users
+
+
+def _encodings(user: str, password: str) -> list[tuple[bytes, bytes]]:
+    forms = [(user.encode(), password.encode())]
+    try:
+        forms.append((user.encode("latin-1"), password.encode("latin-1")))
+    except UnicodeEncodeError:
+        return forms
+    return forms
+
+
+def _text(value: bytes) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
+
+
+def _md5(data: bytes) -> str:
+    return hashlib.md5(data, usedforsecurity=False).hexdigest()
+
+
+class Nonces:
+    """Makes and checks nonces: time and its MAC, so that none has to be kept until it is used."""
+
+    def __init__(self, clock: Clock, entropy: Entropy) -> None:
+        self._clock = clock
+        self._entropy = entropy
+        self._key = entropy.bytes(32)
+        self._lock = threading.Lock()
+        self._counts: OrderedDict[str, tuple[int, int]] = OrderedDict()
+        self._floor = -1.0
+
+    def make(self) -> str:
+        """Return a new nonce."""
+        issued = f"{int(self._clock.monotonic() * 1000):016x}{self._entropy.bytes(8).hex()}"
+        return issued + self._mac(issued)
+
+    def _mac(self, issued: str) -> str:
+        return hmac.new(self._key, issued.encode(), "sha256").hexdigest()[:32]
+
+    def is_ours(self, nonce: str) -> bool:
+        """Return whether this process made the nonce."""
+        return len(nonce) == 64 and nonce.isascii() and hmac.compare_digest(self._mac(nonce[:32]), nonce[32:])
+
+    def accept(self, nonce: str, count: int) -> bool:
+        """Use a nonce of ours for the ``count``-th time; False when it is too old or that count was used before.
+
+        Counts may arrive out of order within a window, for clients number requests that travel on several connections.
+        """
+        issued = int(nonce[:16], 16) / 1000
+        with self._lock:
+            if self._clock.monotonic() - issued > NONCE_LIFE:
+                return False
+            if nonce not in self._counts and issued <= self._floor:
+                return False
+            highest, seen = self._counts.pop(nonce, (0, 0))
+            fresh, self._counts[nonce] = _slide(highest, seen, count)
+            while len(self._counts) > _NONCES_KEPT:
+                self._floor = max(self._floor, int(self._counts.popitem(last=False)[0][:16], 16) / 1000)
+            return fresh
+
+
+def _slide(highest: int, seen: int, count: int) -> tuple[bool, tuple[int, int]]:
+    """Return whether ``count`` is new, and the window (highest count, bits of those below it) with it in."""
+    if count > highest:
+        return True, (
+            count,
+            ((seen << (count - highest)) | 1) & ((1 << _WINDOW) - 1) if count - highest < _WINDOW else 1,
+        )
+    behind = highest - count
+    if behind >= _WINDOW or seen >> behind & 1:
+        return False, (highest, seen)
+    return True, (highest, seen | 1 << behind)
+
+
+class Authenticator:
+    """Checks the Authorization of requests."""
+
+    def __init__(self, credentials: Credentials, clock: Clock, entropy: Entropy) -> None:
+        self._credentials = credentials
+        self._nonces = Nonces(clock, entropy)
+
+    def check(self, request: Request) -> str:
+        """Return the user. Raises Refused 401 with challenges, 400 for a malformed header; ``WrongLogin`` if wrong."""
+        header = request.headers.get("authorization")
+        if header is None:
+            raise self._challenge()
+        scheme, _, value = header.partition(" ")
+        if scheme.lower() == "basic":
+            return self._check_basic(value.strip())
+        if scheme.lower() == "digest":
+            return self._check_digest(value, request)
+        raise self._challenge()
+
+    def _challenge(self, *, stale: bool = False, wrong: bool = False) -> Refused:
+        kind = WrongLogin if wrong else Refused
+        suffix = ", stale=true" if stale else ""
+        digest = (
+            f'Digest realm="{REALM}", qop="auth", algorithm=MD5, nonce="{self._nonces.make()}", charset=UTF-8{suffix}'
+        )
+        basic = f'Basic realm="{REALM}", charset="UTF-8"'
+        return kind(401, "login needed", headers=(("WWW-Authenticate", digest), ("WWW-Authenticate", basic)))
+
+    def _check_basic(self, value: str) -> str:
+        try:
+            pair = base64.b64decode(value, validate=True)
+        except (binascii.Error, ValueError) as error:
+            raise Refused(400, "malformed Authorization") from error
+        user = self._credentials.check_pair(pair)
+        if user is None:
+            raise self._challenge(wrong=True)
+        return user
+
+    def _check_digest(self, value: str, request: Request) -> str:
+        fields = {name.lower(): _unquote(quoted) if quoted else token for name, quoted, token in _FIELD.findall(value)}
+        count = fields.get("nc", "")
+        if not (fields.get("qop") == "auth" and re.fullmatch(r"[0-9A-Fa-f]{8}", count) and fields.get("cnonce")):
+            raise Refused(400, "malformed Authorization")
+        if fields.get("realm") != REALM or fields.get("algorithm", "MD5").upper() != "MD5":
+            raise self._challenge()
+        if not _same_target(fields.get("uri", ""), request):
+            raise Refused(400, "the login is for another URL")
+        user = _text(fields.get("username", "").encode("latin-1"))
+        if not self._nonces.is_ours(fields.get("nonce", "")):
+            raise self._challenge(stale=True)
+        if not self._response_fits(user, fields, request.method):
+            raise self._challenge(wrong=True)
+        if not self._nonces.accept(fields["nonce"], int(count, 16)):
+            raise self._challenge(stale=True)
+        return user
+
+    def _response_fits(self, user: str, fields: dict[str, str], method: str) -> bool:
+        ha2 = _md5(f"{method}:{fields['uri']}".encode("latin-1"))
+        middle = f"{fields['nonce']}:{fields['nc']}:{fields['cnonce']}:auth:{ha2}"
+        given = fields.get("response", "").lower().encode("latin-1")
+        matches = [
+            hmac.compare_digest(_md5(f"{ha1}:{middle}".encode("latin-1")).encode(), given)
+            for ha1 in self._credentials.ha1(user)
+        ]
+        return any(matches) and self._credentials.knows(user)
+
+
+class WrongLogin(Refused):
+    """Credentials were given and are wrong."""
+
+
+def _unquote(value: str) -> str:
+    return re.sub(r"\\(.)", r"\1", value)
+
+
+def _same_target(uri: str, request: Request) -> bool:
+    """Return whether a Digest's ``uri`` is the request's own: absolute or not, whatever escapes its client prefers."""
+    if not uri:
+        return False
+    if uri == "*" or request.target == "*":
+        return uri == request.target
+    path = uri if uri.startswith("/") else urlsplit(uri).path or "/"
+    path = path.partition("?")[0]
+    return path == request.target or unquote_to_bytes(path) == unquote_to_bytes(request.target)

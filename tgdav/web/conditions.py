@@ -1,0 +1,132 @@
+"""Conditional requests: If-Match and its kin (RFC 9110 §13), and WebDAV's If (RFC 4918 §10.4). Pure."""
+
+import re
+from collections.abc import Callable
+from email.utils import parsedate_to_datetime
+
+import msgspec
+
+from tgdav.web.errors import Refused
+
+_TAG = re.compile(r'\s*(W/)?("[^"]*")\s*(?:,|$)')
+_IF_TOKEN = re.compile(r'\s*(?:<([^<>]*)>|(\()|(\))|(Not)(?=[\s<\[])|\[((?:W/)?"[^"]*")\]|(\S))', re.IGNORECASE)
+SECOND = 1_000_000_000
+
+
+class State(msgspec.Struct, frozen=True, gc=False):
+    """What conditions look at: ``etag`` (None: no strong one) and ``mtime`` in ns of something that exists."""
+
+    etag: str | None
+    mtime: int
+
+
+def check_conditions(method: str, headers: dict[str, str], state: State | None) -> None:
+    """Evaluate the conditions of a request on what the name shows now (None: nothing), in RFC 9110 §13.2.2's order.
+
+    Raises Refused 412, or 304 for GET and HEAD.
+    """
+    reading = method in ("GET", "HEAD")
+    if (match := headers.get("if-match")) is not None:
+        if state is None or not _matches(match, state.etag, weak=False):
+            raise Refused(412, "If-Match does not hold")
+    elif (since := headers.get("if-unmodified-since")) is not None:
+        limit = parse_date(since)
+        if limit is not None and (state is None or state.mtime // SECOND > limit):
+            raise Refused(412, "If-Unmodified-Since does not hold")
+    if (none := headers.get("if-none-match")) is not None:
+        if state is not None and _matches(none, state.etag, weak=True):
+            raise Refused(304) if reading else Refused(412, "If-None-Match does not hold")
+    elif reading and state is not None and (since := headers.get("if-modified-since")) is not None:
+        limit = parse_date(since)
+        if limit is not None and state.mtime // SECOND <= limit:
+            raise Refused(304)
+
+
+def range_applies(headers: dict[str, str], state: State) -> bool:
+    """Return whether If-Range (absent, a strong ETag, or the very Last-Modified) lets Range count (§13.1.5)."""
+    condition = headers.get("if-range")
+    if condition is None:
+        return True
+    if condition.startswith('"'):
+        return condition == state.etag
+    date = parse_date(condition)
+    return date is not None and date == state.mtime // SECOND
+
+
+def _matches(value: str, etag: str | None, *, weak: bool) -> bool:
+    if value.strip() == "*":
+        return True
+    if etag is None:
+        return False
+    return any(tag == etag and (weak or not prefix) for prefix, tag in _TAG.findall(value))
+
+
+def parse_date(value: str) -> int | None:
+    """Return an HTTP date as seconds since 1970; None when it is none, so that it is ignored as §13.1 asks."""
+    try:
+        return int(parsedate_to_datetime(value).timestamp())
+    except (ValueError, TypeError, OverflowError, IndexError):
+        return None
+
+
+# ---- If ----------------------------------------------------------------------------------------------------------
+
+
+class Condition(msgspec.Struct, frozen=True, gc=False):
+    """One of ``<token>``, ``["etag"]``, or their negation."""
+
+    negated: bool
+    token: str | None
+    etag: str | None
+
+
+class IfList(msgspec.Struct, frozen=True, gc=False):
+    """Conditions that must all hold for ``resource`` (a URL; None: the request's own)."""
+
+    resource: str | None
+    conditions: tuple[Condition, ...]
+
+
+def parse_if(value: str) -> list[IfList]:
+    """Parse an If header. Raises Refused 400 when it is malformed."""
+    lists: list[IfList] = []
+    resource: str | None = None
+    open_list: list[Condition] | None = None
+    negated = False
+    for url, opening, closing, negation, etag, other in _IF_TOKEN.findall(value):
+        if other or (opening and open_list is not None) or (not (url or opening) and open_list is None):
+            raise Refused(400, "malformed If")
+        if opening:
+            open_list = []
+        elif closing:
+            if negated or not open_list:
+                raise Refused(400, "malformed If")
+            lists.append(IfList(resource, tuple(open_list)))
+            open_list = None
+        elif negation:
+            negated = True
+        elif open_list is None:
+            resource = url
+        else:
+            open_list.append(Condition(negated, None if etag else url, etag or None))
+            negated = False
+    if open_list is not None or not lists:
+        raise Refused(400, "malformed If")
+    return lists
+
+
+def submitted_tokens(lists: list[IfList]) -> frozenset[str]:
+    """Return every state token that an If header names: naming it is submitting it (RFC 4918 §6.5)."""
+    return frozenset(condition.token for item in lists for condition in item.conditions if condition.token is not None)
+
+
+def if_holds(lists: list[IfList], shows: Callable[[str | None], tuple[frozenset[str], str | None]]) -> bool:
+    """Return whether any list holds; ``shows`` gives the lock tokens and the ETag of a resource."""
+    return any(_list_holds(item, *shows(item.resource)) for item in lists)
+
+
+def _list_holds(item: IfList, tokens: frozenset[str], etag: str | None) -> bool:
+    return all(
+        ((condition.token in tokens) if condition.token is not None else (condition.etag == etag)) != condition.negated
+        for condition in item.conditions
+    )

@@ -1,0 +1,179 @@
+"""One client connection in cheroot's server, with a request loop of our own.
+
+cheroot's own loop answers ``Expect`` before the application has looked at the login, reads refused bodies into memory,
+takes a body cut short for a whole one, and accepts framings that let requests be smuggled. It also parses through
+``_pyio``. So only its listener, selector and thread pool are used.
+"""
+
+import logging
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from cheroot.server import HTTPConnection
+
+from tgdav.web.answer import CONTINUE, encode_head
+from tgdav.web.bodies import ChunkedBody, SizedBody, StreamBody
+from tgdav.web.errors import Refused, translate
+from tgdav.web.http_head import Head, parse_head
+from tgdav.web.messages import Disconnected, Request, Response
+from tgdav.web.stream import SocketStream
+
+log = logging.getLogger(__name__)
+
+HEAD_TIME = 10.0
+"""Seconds from a head's first byte to its last."""
+
+LINGER = 50
+"""Milliseconds that a thread stays with a connection for its next request before the selector takes it back."""
+
+DRAIN_LIMIT = 1 << 20
+"""A refused body of at most this size is read, so that the connection can be kept; beyond it, the connection ends."""
+
+FAREWELL_LIMIT = 16 << 20
+"""Bytes that are still taken from a client whose connection ends, so that it sees the answer instead of a reset."""
+
+FAREWELL_TIME = 2
+"""Seconds that the same may take, each for silence and in all."""
+
+
+class Connection(HTTPConnection):
+    """See the module. The server gives ``handle``, ``clock``, ``late`` and ``pressed``."""
+
+    def __init__(self, server: Any, sock: socket.socket, _makefile: object = None) -> None:
+        # The base class would wrap the socket into slow file objects; what cheroot needs of it is set here.
+        self.server = server
+        self.socket = sock
+        self.rfile = self.stream = SocketStream(sock, server.pressed)
+        self.requests_seen = 0
+        self.new = True
+        self.parked = False
+        self._polite = False
+        self._head_deadline: float | None = None
+
+    # ---- the loop ------------------------------------------------------------------------------------------------
+
+    def communicate(self) -> bool:
+        """Serve requests while they come; return whether to wait for more (cheroot calls this when data is there)."""
+        try:
+            while self._serve_one():
+                if self._head_deadline is not None or self.server.pressed() or not self.stream.wait(LINGER):
+                    return True
+        except (ConnectionError, TimeoutError) as error:
+            log.debug("connection ended: %r", error)
+        except OSError as error:
+            log.debug("connection failed: %r", error)
+        return False
+
+    def _serve_one(self) -> bool:
+        try:
+            data = self.stream.head()
+            if data is None:
+                return self._wait_for_head()
+            self._head_deadline = None
+            head = parse_head(data)
+        except Refused as refusal:
+            self._send(translate(refusal), "GET", keep=False)
+            return False
+        return self._answer(head)
+
+    def _wait_for_head(self) -> bool:
+        now = self.server.clock.monotonic()
+        if self._head_deadline is None:
+            self._head_deadline = now + HEAD_TIME
+        if now < self._head_deadline:
+            return True
+        self._send(translate(Refused(408)), "GET", keep=False)
+        return False
+
+    def _answer(self, head: Head) -> bool:
+        body = self._body(head)
+        request = Request(
+            head.method,
+            head.target,
+            head.query,
+            head.headers,
+            body,
+            peer=self.remote_addr or "",
+            secure=self.server.ssl_adapter is not None,
+        )
+        response: Response = self.server.handle(request)
+        keep = head.keep_alive and not response.close and self.server.can_keep()
+        if not body.finished:
+            keep = keep and not body.awaits_continue and body.length is not None and body.length <= DRAIN_LIMIT
+        if response.delay and self._park(response, head.method):
+            return False
+        self._send(response, head.method, keep=keep)
+        return keep and (body.finished or body.drain(DRAIN_LIMIT))
+
+    def _body(self, head: Head) -> StreamBody:
+        announce: Callable[[], None] | None = self._send_continue if head.expects_continue else None
+        if head.length is None:
+            return ChunkedBody(self.stream, announce)
+        return SizedBody(self.stream, head.length, announce)
+
+    def _send_continue(self) -> None:
+        self.stream.write(CONTINUE)
+
+    # ---- answers -------------------------------------------------------------------------------------------------
+
+    def _send(self, response: Response, method: str, *, keep: bool) -> None:
+        self._polite = not keep
+        head = encode_head(response, self.server.date(), keep=keep)
+        if isinstance(response.body, bytes):
+            self.stream.write(head if method == "HEAD" else head + response.body)
+            return
+        blocks = response.body
+        try:
+            self.stream.write(head)
+            if method != "HEAD":
+                for block in blocks:
+                    self.stream.write(block)
+        finally:
+            close = getattr(blocks, "close", None)
+            if close is not None:
+                close()
+
+    def _park(self, response: Response, method: str) -> bool:
+        """Leave a late answer to the server's scheduler, which then ends the connection; needs no thread meanwhile."""
+        if not isinstance(response.body, bytes):
+            return False
+        body = b"" if method == "HEAD" else response.body
+        data = encode_head(response, self.server.date(), keep=False) + body
+        self.parked = self.server.late.put(response.delay, lambda: self._send_late(data))
+        return self.parked
+
+    def _send_late(self, data: bytes) -> None:
+        self.parked = False
+        try:
+            self.socket.setblocking(False)
+            self.socket.send(data)
+        except OSError as error:
+            log.debug("late answer not taken: %r", error)
+        self.close()
+
+    def close(self) -> None:
+        """End the connection, unless a late answer still has to go out over it."""
+        if self.parked:
+            return
+        self.stream.close()
+        try:
+            if self._polite:
+                self._say_farewell()
+            self.socket.shutdown(socket.SHUT_RDWR)
+        except (OSError, Disconnected) as error:
+            log.debug("closing: %r", error)
+        self.socket.close()
+
+    def _say_farewell(self) -> None:
+        """Let the client read the answer: unread bytes at close(2) would make the kernel reset the connection."""
+        self.socket.shutdown(socket.SHUT_WR)
+        self.socket.settimeout(FAREWELL_TIME)
+        deadline = self.server.clock.monotonic() + FAREWELL_TIME
+        block = bytearray(64 * 1024)
+        taken = 0
+        while taken < FAREWELL_LIMIT and self.server.clock.monotonic() < deadline:
+            count = self.socket.recv_into(block)
+            if not count:
+                return
+            taken += count

@@ -1,0 +1,111 @@
+"""From a request to its answer: login or origin, path, method, and errors turned into answers."""
+
+import logging
+
+from tgdav.errors import TgdavError
+from tgdav.web.application import Application
+from tgdav.web.auth import Authenticator, WrongLogin
+from tgdav.web.copy_move import copy, move
+from tgdav.web.errors import Refused, text, translate
+from tgdav.web.folders import ALLOW, delete, mkcol, options
+from tgdav.web.get import get
+from tgdav.web.lock_methods import lock, unlock
+from tgdav.web.messages import Request, Response
+from tgdav.web.origin import check_origin
+from tgdav.web.paths import split_path
+from tgdav.web.probes import HEALTH
+from tgdav.web.propfind import propfind
+from tgdav.web.proppatch import proppatch
+from tgdav.web.put import put
+from tgdav.web.site import Handler, Site
+
+log = logging.getLogger(__name__)
+
+DIRECT: dict[str, Handler] = {
+    "GET": get,
+    "HEAD": get,
+    "PUT": put,
+    "PROPFIND": propfind,
+    "LOCK": lock,
+    "UNLOCK": unlock,
+}
+"""What clients send by the thousand, and what WsgiDAV only lets through to lock managers of its own."""
+
+THROUGH_WSGIDAV: dict[str, Handler] = {
+    "PROPPATCH": proppatch,
+    "MKCOL": mkcol,
+    "DELETE": delete,
+    "COPY": copy,
+    "MOVE": move,
+    "OPTIONS": options,
+}
+
+WRONG_LOGIN_DELAY = 1.0
+"""Seconds by which a wrong login is answered late, so that guessing is slow. No right one ever waits."""
+
+ANYBODY = "anonymous"
+
+
+class Dispatcher:
+    """Answers requests. ``authenticator`` None means a server without passwords, which then is local only."""
+
+    def __init__(self, site: Site, authenticator: Authenticator | None, port: int) -> None:
+        self.site = site
+        self._authenticator = authenticator
+        self.port = port
+        self._application = Application(self._answer)
+
+    def handle(self, request: Request) -> Response:
+        """Return the answer, whatever happens; only a vanished client (ConnectionError) comes through."""
+        try:
+            if request.target != "*":
+                request.names = split_path(request.target)
+            request.user = self._admit(request)
+            return self._call(request)
+        except WrongLogin as error:
+            answer = translate(error)
+            answer.delay = WRONG_LOGIN_DELAY
+            return answer
+        except TgdavError as error:
+            return self._translate(request, error)
+        except ConnectionError:
+            raise
+        except Exception:
+            log.exception("%s failed", request.method)
+            return text(500, "internal error")
+
+    def _call(self, request: Request) -> Response:
+        if request.target == "*" and request.method != "OPTIONS":
+            raise Refused(400)
+        handler = DIRECT.get(request.method)
+        if handler is not None:
+            return handler(self.site, request)
+        answer = self._application(request)
+        if answer.status == 405:
+            answer.headers.append(("Allow", ALLOW))
+        return answer
+
+    def _answer(self, request: Request) -> Response:
+        """Answer what comes back from WsgiDAV; its layers must not see our errors, for they make 500 of them."""
+        handler = THROUGH_WSGIDAV.get(request.method)
+        try:
+            if handler is None:
+                raise Refused(405)
+            return handler(self.site, request)
+        except TgdavError as error:
+            return self._translate(request, error)
+
+    def _admit(self, request: Request) -> str:
+        """Return who asks. Raises Refused 401, 403 or 421."""
+        if self._authenticator is None:
+            check_origin(request.headers, self.port, secure=request.secure)
+            return ANYBODY
+        if request.names == HEALTH and request.method in ("GET", "HEAD"):
+            return ANYBODY
+        return self._authenticator.check(request)
+
+    def _translate(self, request: Request, error: TgdavError) -> Response:
+        answer = translate(error)
+        if answer.status >= 500 and answer.status != 507:
+            log.warning("%s answered %d: %s", request.method, answer.status, error.kind)
+        return answer

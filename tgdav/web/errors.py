@@ -1,0 +1,114 @@
+"""The one translation of tgdav's errors into HTTP: a status and, where RFC 4918 §16 has one, a ``DAV:error`` body."""
+
+from http import HTTPStatus
+
+from tgdav.errors import (
+    AccessDenied,
+    Exists,
+    FileTooLarge,
+    InvalidArgument,
+    IsADirectory,
+    NameTooLong,
+    NoSpace,
+    NotADirectory,
+    NotEmpty,
+    NotFound,
+    NotPermitted,
+    ReadOnly,
+    StoreUnavailable,
+    TgdavError,
+    UsageError,
+    WriterReplaced,
+)
+from tgdav.web.messages import Response
+
+
+class Refused(UsageError):
+    """A request that is answered with ``status``.
+
+    ``condition`` is the local name of a ``DAV:`` pre- or postcondition element, ``inner`` XML to put inside it;
+    ``close`` asks for the connection to end after the answer, because its framing cannot be trusted.
+    """
+
+    kind = "http"
+
+    def __init__(
+        self,
+        status: int,
+        message: str = "",
+        *,
+        condition: str = "",
+        inner: str = "",
+        headers: tuple[tuple[str, str], ...] = (),
+        close: bool = False,
+    ) -> None:
+        super().__init__(message or HTTPStatus(status).phrase)
+        self.status = status
+        self.condition = condition
+        self.inner = inner
+        self.headers = headers
+        self.close = close
+
+
+STATUSES: tuple[tuple[type[TgdavError], int], ...] = (
+    (NotFound, 404),
+    (NotADirectory, 409),
+    (IsADirectory, 405),
+    (Exists, 412),
+    (NotEmpty, 409),
+    (NameTooLong, 414),
+    (InvalidArgument, 403),
+    (NotPermitted, 403),
+    (AccessDenied, 403),
+    (ReadOnly, 403),
+    (WriterReplaced, 403),
+    (NoSpace, 507),
+    (FileTooLarge, 413),
+    (StoreUnavailable, 503),
+)
+"""First match counts; whatever is not listed is 500."""
+
+
+def status_of(error: TgdavError) -> int:
+    """Return the HTTP status that says what ``error`` says."""
+    if isinstance(error, Refused):
+        return error.status
+    return next((status for kind, status in STATUSES if isinstance(error, kind)), 500)
+
+
+def error_body(condition: str, inner: str = "") -> bytes:
+    """Return a ``DAV:error`` document naming one condition (RFC 4918 §16)."""
+    element = f"<D:{condition}>{inner}</D:{condition}>" if inner else f"<D:{condition}/>"
+    return f'<?xml version="1.0" encoding="utf-8"?><D:error xmlns:D="DAV:">{element}</D:error>'.encode()
+
+
+def translate(error: TgdavError) -> Response:
+    """Return the answer to a request that ended in ``error``. File names never appear in it."""
+    status = status_of(error)
+    if isinstance(error, Refused):
+        if error.condition:
+            body = error_body(error.condition, error.inner)
+            return Response(status, [*error.headers, XML], body, close=error.close)
+        return text(status, error.message, error.headers, close=error.close)
+    if isinstance(error, NoSpace):
+        return Response(status, [XML], error_body("quota-not-exceeded"))
+    retry = _retry_after(error)
+    return text(status, f"{HTTPStatus(status).phrase}: {error}", retry)
+
+
+XML = ("Content-Type", 'application/xml; charset="utf-8"')
+
+
+def text(status: int, message: str, headers: tuple[tuple[str, str], ...] = (), *, close: bool = False) -> Response:
+    """Return a plain text answer; statuses that forbid a body get none."""
+    if status in (204, 304):
+        return Response(status, list(headers), b"", close=close)
+    return Response(
+        status, [*headers, ("Content-Type", "text/plain; charset=utf-8")], f"{message}\n".encode(), close=close
+    )
+
+
+def _retry_after(error: TgdavError) -> tuple[tuple[str, str], ...]:
+    if not isinstance(error, StoreUnavailable):
+        return ()
+    return (("Retry-After", str(max(1, int(error.retry_after or 30)))),)

@@ -1,0 +1,141 @@
+"""Parsing of a request's head, strict where leniency lets requests be smuggled (RFC 9112 §3, §5, §6). Pure."""
+
+import re
+from urllib.parse import urlsplit
+
+import msgspec
+
+from tgdav.web.errors import Refused
+
+LARGEST_HEAD = 64 * 1024
+"""Bytes of request line and headers together."""
+
+_REQUEST_LINE = re.compile(rb"([A-Z][A-Z-]{0,31}) ([^\x00-\x20\x7f#]+) HTTP/(\d)\.(\d)\Z")
+_FIELDS = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*(?:\r\n|\Z))*\Z")
+_SINGLE = frozenset(
+    [
+        "host",
+        "content-length",
+        "transfer-encoding",
+        "authorization",
+        "destination",
+        "depth",
+        "overwrite",
+        "if",
+        "lock-token",
+        "timeout",
+        "range",
+        "if-range",
+        "if-modified-since",
+        "if-unmodified-since",
+        "content-type",
+        "content-range",
+        "expect",
+        "origin",
+        "x-oc-mtime",
+        "oc-checksum",
+    ]
+)
+
+
+class Head(msgspec.Struct, frozen=True, gc=False):
+    """A checked head. ``length`` is the body's size, None when it is chunked."""
+
+    method: str
+    target: str
+    query: str
+    headers: dict[str, str]
+    length: int | None
+    keep_alive: bool
+    expects_continue: bool
+
+
+def parse_head(data: bytes) -> Head:
+    """Parse a head (without its final empty line). Raises Refused: 400, 414, 417, 501 or 505, all of them closing."""
+    line, _, fields = data.partition(b"\r\n")
+    match = _REQUEST_LINE.match(line)
+    if not match:
+        raise _bad("malformed request line")
+    if match[3] != b"1":
+        raise Refused(505, close=True)
+    headers = _parse_fields(fields)
+    minor = 0 if match[4] == b"0" else 1
+    target, query = _split_target(match[2].decode("latin-1"), headers)
+    if minor and "host" not in headers:
+        raise _bad("Host is missing")
+    return Head(
+        match[1].decode(),
+        target,
+        query,
+        headers,
+        _body_length(headers, minor),
+        _keeps_alive(headers, minor),
+        _expectation(headers, minor),
+    )
+
+
+def _bad(message: str) -> Refused:
+    return Refused(400, message, close=True)
+
+
+def _parse_fields(fields: bytes) -> dict[str, str]:
+    if not _FIELDS.match(fields):
+        raise _bad("malformed header")
+    headers: dict[str, str] = {}
+    for line in fields.decode("latin-1").split("\r\n"):
+        name, _, value = line.partition(":")
+        name = name.lower()
+        if name in headers:
+            if name in _SINGLE:
+                raise _bad(f"more than one {name}")
+            headers[name] += ", " + value.strip(" \t")
+        elif name:
+            headers[name] = value.strip(" \t")
+    return headers
+
+
+def _split_target(target: str, headers: dict[str, str]) -> tuple[str, str]:
+    """Return path and query. The absolute form is accepted and its authority counts as Host (RFC 9112 §3.2.2)."""
+    if target == "*":
+        return target, ""
+    if not target.startswith("/"):
+        parts = urlsplit(target)
+        if parts.scheme.lower() not in ("http", "https") or not parts.netloc:
+            raise _bad("malformed request target")
+        headers["host"] = parts.netloc.rpartition("@")[2]
+        return parts.path or "/", parts.query
+    path, _, query = target.partition("?")
+    return path, query
+
+
+def _body_length(headers: dict[str, str], minor: int) -> int | None:
+    length = headers.get("content-length")
+    coding = headers.get("transfer-encoding")
+    if coding is not None:
+        if length is not None or not minor:
+            raise _bad("Transfer-Encoding does not go with Content-Length or HTTP/1.0")
+        if coding.lower() != "chunked":
+            raise Refused(501, "only the chunked transfer coding is known", close=True)
+        return None
+    if length is None:
+        return 0
+    if not (length.isascii() and length.isdigit() and len(length) <= 18):
+        raise _bad("malformed Content-Length")
+    return int(length)
+
+
+def _keeps_alive(headers: dict[str, str], minor: int) -> bool:
+    connection = headers.get("connection")
+    if connection is None:
+        return bool(minor)
+    options = [option.strip() for option in connection.lower().split(",")]
+    return "close" not in options and (bool(minor) or "keep-alive" in options)
+
+
+def _expectation(headers: dict[str, str], minor: int) -> bool:
+    expect = headers.get("expect")
+    if expect is None or not minor:
+        return False
+    if expect.lower() != "100-continue":
+        raise Refused(417, close=True)
+    return True

@@ -1,0 +1,109 @@
+"""cheroot's server with our connections: sizes, time limits, and threads that grow when clients stall."""
+
+import logging
+import resource
+import threading
+from collections.abc import Callable
+from email.utils import formatdate
+from typing import Any
+
+from cheroot.ssl.builtin import BuiltinSSLAdapter
+from cheroot.wsgi import Server
+
+from tgdav.clock import Clock
+from tgdav.web.connection import Connection
+from tgdav.web.late_answers import LateAnswers
+from tgdav.web.messages import Request, Response
+
+log = logging.getLogger(__name__)
+
+THREADS = 24
+MOST_THREADS = 320
+_GROWTH = 24
+_IDLE_TIME = 10
+_BACKLOG = 512
+
+
+class LazyHandshake(BuiltinSSLAdapter):
+    """TLS whose handshake runs in a worker: cheroot's runs in the accepting thread, where one silent client stops all."""
+
+    def wrap(self, sock: Any) -> tuple[Any, dict[str, str]]:
+        """Wrap a fresh client socket; the handshake happens with its first read."""
+        wrapped = self.context.wrap_socket(sock, do_handshake_on_connect=False, server_side=True)
+        return wrapped, {"wsgi.url_scheme": "https", "HTTPS": "on"}
+
+
+class HttpServer(Server):
+    """A listener whose connections hand their requests to ``handle``."""
+
+    ConnectionClass = Connection
+
+    def __init__(self, address: tuple[str, int], handle: Callable[[Request], Response], clock: Clock) -> None:
+        super().__init__(
+            address,
+            None,
+            numthreads=THREADS,
+            max=MOST_THREADS,
+            server_name="tgdav",
+            request_queue_size=_BACKLOG,
+            timeout=_IDLE_TIME,
+            shutdown_timeout=10,
+        )
+        self.handle = handle
+        self.clock = clock
+        self.late = LateAnswers(clock)
+        self.keep_alive_conn_limit = self._most_connections = _connection_limit()
+        self._growing = threading.Lock()
+        self._date = (0, "")
+
+    # ---- what connections ask ------------------------------------------------------------------------------------
+
+    def pressed(self) -> bool:
+        """Return whether a connection waits for a thread."""
+        return bool(self.requests.qsize)
+
+    def can_keep(self) -> bool:
+        """Return whether another idle connection may be kept."""
+        return bool(self.ready and self.can_add_keepalive_connection)
+
+    def date(self) -> str:
+        """Return the value of Date, made once a second."""
+        second = self.clock.now_ns() // 1_000_000_000
+        held = self._date
+        if held[0] != second:
+            held = self._date = (second, formatdate(second, usegmt=True))
+        return held[1]
+
+    # ---- what cheroot calls --------------------------------------------------------------------------------------
+
+    def process_conn(self, conn: Any) -> None:
+        """Give a connection to a worker; a new one first waits in the selector until it says something."""
+        if conn.new:
+            conn.new = False
+            self._admit(conn)
+            return
+        super().process_conn(conn)
+        if self.requests.qsize and not self.requests.idle:
+            self._grow()
+
+    def _admit(self, conn: Any) -> None:
+        if self.can_add_keepalive_connection:
+            self.put_conn(conn)
+        else:
+            conn.close()
+
+    def _grow(self) -> None:
+        if self._growing.acquire(blocking=False):
+            try:
+                self.requests.grow(_GROWTH)
+            finally:
+                self._growing.release()
+
+    def error_log(self, msg: str = "", level: int = 20, traceback: bool = False) -> None:
+        """Log what cheroot has to say; it may quote requests, so below the level that users see."""
+        log.debug("cheroot at level %d: %s", level, msg, exc_info=traceback)
+
+
+def _connection_limit() -> int:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 1000 if soft == resource.RLIM_INFINITY else max(16, min(1000, soft // 2))

@@ -1,0 +1,141 @@
+"""LOCK and UNLOCK (RFC 4918 §9.10, §9.11), and how locks are shown."""
+
+import re
+from collections.abc import Iterable
+
+from lxml import etree
+
+from tgdav.metadata.types import Attributes, Kind
+from tgdav.web.access import Access
+from tgdav.web.errors import XML, Refused
+from tgdav.web.locks import LONGEST, USUAL, Lock, LockDetails, LockTable, path_inodes
+from tgdav.web.messages import Request, Response
+from tgdav.web.paths import Place, href, is_reserved, locate
+from tgdav.web.site import Site
+from tgdav.web.xml import DAV, DECLARATION, children, read_xml, serialize
+
+_SECONDS = re.compile(r"Second-(\d{1,12})\Z", re.IGNORECASE)
+
+
+def lock(site: Site, request: Request) -> Response:
+    """Take a lock, making an empty file of an unmapped name; without a body refresh those that If names."""
+    root = read_xml(request, "lockinfo")
+    infinite = _depth_is_infinite(request)
+    if is_reserved(request.names):
+        raise Refused(403)
+    access = Access(site, request, request.names)
+    place = locate(site.fs, request.names)
+    if root is None:
+        return _refresh(site, request, access, place)
+    access.check_conditions(place.attributes)
+    exclusive, owner = _read_lockinfo(root)
+    details = LockDetails(request.names, exclusive, infinite, request.user, owner, _seconds(request, USUAL))
+    attributes, created = _mapped(site, access, place)
+    inodes = [*path_inodes(site.fs, request.names[:-1]), attributes.inode] if request.names else [attributes.inode]
+    inside = site.locks.inside(attributes.inode) if infinite and attributes.is_directory else []
+    taken = site.locks.add(inodes, details, inside=inside)
+    return _shown(site.locks, [taken], 201 if created else 200, (("Lock-Token", f"<{taken.token}>"),))
+
+
+def _mapped(site: Site, access: Access, place: Place) -> tuple[Attributes, bool]:
+    """Return what is to be locked, making it where there is nothing, and whether it was made."""
+    if place.attributes is not None:
+        return place.attributes, False
+    # Nothing stands on a name that does not exist, so only its folder's locks can refuse: checked before making it.
+    access.check_membership()
+    owner = site.options.owner
+    return site.fs.create(place.parent, place.name, Kind.FILE, 0o644, owner, durable=True), True
+
+
+def _read_lockinfo(root: etree._Element) -> tuple[bool, bytes]:
+    """Return whether the lock is exclusive, and the owner element. Raises Refused 400 for what RFC 4918 lacks."""
+    scope = kind = ""
+    owner = b""
+    for element in children(root):
+        inner = [str(child.tag) for child in children(element)]
+        if element.tag == DAV + "lockscope":
+            scope = inner[0] if len(inner) == 1 else ""
+        elif element.tag == DAV + "locktype":
+            kind = inner[0] if len(inner) == 1 else ""
+        elif element.tag == DAV + "owner":
+            owner = serialize(element)
+    if scope not in (DAV + "exclusive", DAV + "shared") or kind != DAV + "write":
+        raise Refused(400, "malformed lockinfo")
+    return scope == DAV + "exclusive", owner
+
+
+def _depth_is_infinite(request: Request) -> bool:
+    depth = request.headers.get("depth", "infinity").lower()
+    if depth not in ("0", "infinity"):
+        raise Refused(400, "the Depth of a LOCK is 0 or infinity")
+    return depth == "infinity"
+
+
+def _seconds(request: Request, usual: int) -> int:
+    """Return the first timeout asked for that is understood, cut to the longest (RFC 4918 §10.7)."""
+    for wish in request.headers.get("timeout", "").split(","):
+        wish = wish.strip()
+        if wish.lower() == "infinite":
+            return LONGEST
+        if match := _SECONDS.match(wish):
+            return max(1, min(int(match[1]), LONGEST))
+    return usual
+
+
+def _refresh(site: Site, request: Request, access: Access, place: Place) -> Response:
+    if "if" not in request.headers:
+        raise Refused(400, "a LOCK without body needs If")
+    access.check_conditions(place.attributes)
+    named = [held for held in _covering(site, request, place) if access.shows(held)]
+    if not named:
+        raise Refused(412, condition="lock-token-matches-request-uri")
+    renewed = [site.locks.refresh(held, _seconds(request, held.details.seconds)) for held in named]
+    return _shown(site.locks, renewed, 200)
+
+
+def _covering(site: Site, request: Request, place: Place) -> list[Lock]:
+    inodes = path_inodes(site.fs, request.names)
+    return site.locks.covering(inodes, exists=place.attributes is not None)
+
+
+def unlock(site: Site, request: Request) -> Response:
+    """End a lock; the token may come without its brackets, as Explorer's does at times."""
+    token = request.headers.get("lock-token", "").strip().strip("<>")
+    if not token:
+        raise Refused(400, "Lock-Token is missing")
+    place = locate(site.fs, request.names)
+    held = next((held for held in _covering(site, request, place) if held.token == token), None)
+    if held is None:
+        raise Refused(409, condition="lock-token-matches-request-uri")
+    if held.details.principal != request.user:
+        raise Refused(403, "the lock is another user's")
+    site.locks.remove([held])
+    return Response(204)
+
+
+# ---- showing -----------------------------------------------------------------------------------------------------
+
+
+def _shown(table: LockTable, locks: list[Lock], status: int, headers: tuple[tuple[str, str], ...] = ()) -> Response:
+    body = f'{DECLARATION}<D:prop xmlns:D="DAV:">{lockdiscovery(table, locks)}</D:prop>'.encode()
+    return Response(status, [*headers, XML], body)
+
+
+def lockdiscovery(table: LockTable, locks: Iterable[Lock]) -> str:
+    """Return the property that lists locks (RFC 4918 §15.8), inherited ones too."""
+    active = "".join(_active(table, held) for held in locks)
+    return f"<D:lockdiscovery>{active}</D:lockdiscovery>" if active else "<D:lockdiscovery/>"
+
+
+def _active(table: LockTable, held: Lock) -> str:
+    details = held.details
+    return (
+        f"<D:activelock><D:locktype><D:write/></D:locktype>"
+        f"<D:lockscope><D:{'exclusive' if details.exclusive else 'shared'}/></D:lockscope>"
+        f"<D:depth>{'infinity' if details.infinite else '0'}</D:depth>"
+        f"{details.owner.decode()}"
+        f"<D:timeout>Second-{table.seconds_left(held)}</D:timeout>"
+        f"<D:locktoken><D:href>{held.token}</D:href></D:locktoken>"
+        f"<D:lockroot><D:href>{href(details.names, folder=False)}</D:href></D:lockroot>"
+        f"</D:activelock>"
+    )

@@ -1,0 +1,71 @@
+"""What rclone's vendor ``owncloud`` and its kin say beside WebDAV: modification times and checksums."""
+
+import re
+
+import msgspec
+
+from tgdav.metadata.types import Attributes
+from tgdav.web.conditions import SECOND
+from tgdav.web.errors import Refused
+
+CHECKSUMS = b"{http://owncloud.org/ns}checksums"
+"""The property, as named in the file system. Its value there is the ETag's tag in hex, a space, ``SHA1:… MD5:…``."""
+
+_CHECKSUM = re.compile(r"(SHA1|MD5):([0-9A-Fa-f]+)\Z", re.IGNORECASE)
+_HEX_DIGITS = {"sha1": 40, "md5": 32}
+_LATEST = 2**33
+
+
+class Checksum(msgspec.Struct, frozen=True):
+    """A checksum that a client sent; ``algorithm`` as hashlib names it, ``value`` in lower-case hex."""
+
+    algorithm: str
+    value: str
+
+
+def read_mtime(headers: dict[str, str]) -> int | None:
+    """Return X-OC-Mtime (seconds since 1970, a fraction allowed) in ns. Raises Refused 400."""
+    value = headers.get("x-oc-mtime")
+    return None if value is None else parse_seconds(value)
+
+
+def parse_seconds(value: str) -> int:
+    """Return seconds since 1970 as ns. Raises Refused 400."""
+    try:
+        whole, _, fraction = value.strip().partition(".")
+        seconds, nanoseconds = int(whole), int(f"{fraction[:9]:0<9}")
+    except ValueError as error:
+        raise Refused(400, "malformed time") from error
+    if abs(seconds) > _LATEST:
+        raise Refused(400, "impossible time")
+    return seconds * SECOND + nanoseconds
+
+
+def read_checksum(headers: dict[str, str]) -> Checksum | None:
+    """Return OC-Checksum where it is SHA1 or MD5; other kinds are not checked. Raises Refused 400 if malformed."""
+    value = headers.get("oc-checksum")
+    if value is None:
+        return None
+    match = _CHECKSUM.match(value.strip())
+    if not match:
+        return None
+    algorithm = match[1].lower()
+    if len(match[2]) != _HEX_DIGITS[algorithm]:
+        raise Refused(400, "malformed OC-Checksum")
+    return Checksum(algorithm, match[2].lower())
+
+
+def checksum_property(attributes: Attributes, checksum: Checksum) -> bytes:
+    """Return the value under which a checksum is kept."""
+    assert attributes.tag is not None
+    return f"{attributes.tag.hex()} {checksum.algorithm.upper()}:{checksum.value}".encode()
+
+
+def shown_checksums(attributes: Attributes, kept: bytes | None) -> str | None:
+    """Return the property's XML, or None where nothing is known of the present content."""
+    if kept is None or attributes.tag is None or attributes.dirty:
+        return None
+    tag, _, sums = kept.decode().partition(" ")
+    if tag != attributes.tag.hex():
+        return None
+    return f'<o:checksums xmlns:o="http://owncloud.org/ns"><o:checksum>{sums}</o:checksum></o:checksums>'

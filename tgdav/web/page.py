@@ -1,0 +1,76 @@
+"""The page that a browser sees of a folder: a plain list, no script."""
+
+from html import escape
+
+from tgdav.metadata.types import Attributes, DirectoryEntry
+from tgdav.web.live import iso_date
+from tgdav.web.messages import Request, Response
+from tgdav.web.paths import href, quote_name, shown
+from tgdav.web.site import Site
+
+_STYLE = (
+    "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}"
+    "table{width:100%;border-collapse:collapse}td,th{padding:.25rem .5rem;text-align:left}"
+    "tr:hover{background:#8881}.n{text-align:right;white-space:nowrap}a{text-decoration:none}"
+    ":root{color-scheme:light dark}"
+)
+_HEADERS = [
+    ("Content-Type", "text/html; charset=utf-8"),
+    ("Cache-Control", "no-store"),
+    ("X-Content-Type-Options", "nosniff"),
+    ("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"),
+    ("Referrer-Policy", "no-referrer"),
+]
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+
+
+def folder_page(site: Site, request: Request, folder: Attributes) -> Response:
+    """Return the list of a folder; HEAD gets 200 and no length, as clients that probe a home folder want."""
+    if request.method == "HEAD":
+        return Response(200, list(_HEADERS), length=-1)
+    entries = [entry for entry in site.fs.list_directory(folder.inode) if is_listed(entry)]
+    entries.sort(key=lambda entry: (not entry.attributes.is_directory, entry.name))
+    return Response(200, list(_HEADERS), _render(request.names, entries).encode())
+
+
+def is_listed(entry: DirectoryEntry) -> bool:
+    """Return whether an entry shows over WebDAV, which knows files and folders only."""
+    return entry.attributes.is_directory or entry.attributes.is_file
+
+
+def _render(names: tuple[bytes, ...], entries: list[DirectoryEntry]) -> str:
+    base = href(names, folder=True)
+    title = escape("/" + "/".join(shown(name).decode() for name in names))
+    rows = "".join(_row(base, entry) for entry in entries) or '<tr><td colspan="3">empty</td></tr>'
+    return (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        f"<title>{title}</title><style>{_STYLE}</style><h1>{_breadcrumbs(names)}</h1>"
+        f'<table><thead><tr><th>Name<th class="n">Size<th class="n">Changed (UTC)</thead><tbody>{rows}</tbody></table>'
+    )
+
+
+def _breadcrumbs(names: tuple[bytes, ...]) -> str:
+    links = ['<a href="/">tgdav</a>']
+    for depth, name in enumerate(names, 1):
+        links.append(f'<a href="{href(names[:depth], folder=True)}">{escape(shown(name).decode())}</a>')
+    return " / ".join(links)
+
+
+def _row(base: str, entry: DirectoryEntry) -> str:
+    folder = entry.attributes.is_directory
+    slash = "/" if folder else ""
+    size = "" if folder else readable_size(entry.attributes.size)
+    return (
+        f'<tr><td><a href="{escape(base + quote_name(entry.name))}{slash}">{escape(shown(entry.name).decode())}{slash}</a>'
+        f'<td class="n">{size}<td class="n">{iso_date(entry.attributes.mtime).replace("T", " ").rstrip("Z")}'
+    )
+
+
+def readable_size(size: int) -> str:
+    """Return a size in bytes as ``1.5 MiB``."""
+    value = float(size)
+    for unit in _UNITS:
+        if value < 1024 or unit == _UNITS[-1]:
+            return f"{value:.1f} {unit}" if unit != "B" else f"{size} B"
+        value /= 1024
+    return f"{size} B"

@@ -1,0 +1,192 @@
+"""URLs and names: how a path becomes names of the file system, and back.
+
+A URL is split first and decoded once. Names are bytes as sent; what is not UTF-8 in a stored name shows as ``%XX`` in the
+name itself (so ``%25XX`` in the URL) and is found by that. Pure, but for ``locate`` and its kin, which ask the file system.
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from urllib.parse import quote_from_bytes, unquote_to_bytes, urlsplit
+
+import msgspec
+
+from tgdav.errors import NotADirectory, NotFound
+from tgdav.fs.api import FileSystem
+from tgdav.ids import Inode
+from tgdav.metadata.types import Attributes, Kind
+from tgdav.web.errors import Refused
+
+RESERVED = frozenset((b".snapshots", b".versions", b".trash", b"-"))
+"""Names in the root that no client may make or change."""
+
+_SAFE = "!$&'()*+,;=:@~"
+_PLAIN = re.compile(rb"[0-9A-Za-z._~!$()*+,;=:@-]*\Z")
+_ESCAPED = re.compile(rb"%([89A-Fa-f][0-9A-Fa-f])")
+_SURROGATE = re.compile("[\udc80-\udcff]")
+_BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_DEFAULT_PORTS = {"http": 80, "https": 443, "webdav": 80, "webdavs": 443, "dav": 80, "davs": 443}
+
+
+def split_path(target: str) -> tuple[bytes, ...]:
+    """Return the names of a percent-encoded path; empty segments vanish, so ``/x`` = ``/x/``.
+
+    Raises Refused 400: no leading slash, bad escapes, invalid UTF-8, NUL, ``.``, ``..``, an encoded slash.
+    """
+    if not target.startswith("/"):
+        raise Refused(400, "a path begins with /")
+    if "%" not in target and target.isascii():
+        names = tuple(part.encode() for part in target.split("/") if part)
+    else:
+        if _BAD_ESCAPE.search(target):
+            raise Refused(400, "malformed escape in the path")
+        raw = target.encode("latin-1")
+        names = tuple(unquote_to_bytes(part) for part in raw.split(b"/") if part)
+    for name in names:
+        _check_name(name)
+    return names
+
+
+def _check_name(name: bytes) -> None:
+    if name in (b".", b"..") or b"\0" in name or b"/" in name:
+        raise Refused(400, "impossible name in the path")
+    if not name.isascii():
+        try:
+            name.decode()
+        except UnicodeDecodeError as error:
+            raise Refused(400, "the path is not UTF-8") from error
+
+
+def split_destination(value: str, host: str, *, secure: bool) -> tuple[bytes, ...]:
+    """Return the names that a Destination header means (RFC 4918 §10.3).
+
+    Scheme and userinfo are ignored and a default port equals none. Raises Refused: 400 malformed, 502 another host.
+    """
+    if value.startswith("/") and not value.startswith("//"):
+        return split_path(value.partition("?")[0])
+    try:
+        parts = urlsplit(value)
+        asked = (parts.hostname or "", parts.port or _DEFAULT_PORTS.get(parts.scheme.lower()))
+        ours = urlsplit(f"//{host}")
+        own = ((ours.hostname or ""), ours.port or (443 if secure else 80))
+    except ValueError as error:
+        raise Refused(400, "malformed Destination") from error
+    if not asked[0] or "#" in value:
+        raise Refused(400, "malformed Destination")
+    if not _same_host(asked, own, explicit=parts.port is not None):
+        raise Refused(502, "the Destination is another server")
+    return split_path(parts.path or "/")
+
+
+def _same_host(asked: tuple[str, int | None], own: tuple[str, int], *, explicit: bool) -> bool:
+    # Behind a proxy that ends TLS the scheme differs from ours: without a port, the name alone decides.
+    return asked[0] == own[0] and (asked[1] == own[1] or (not explicit and own[1] in (80, 443)))
+
+
+def quote_name(name: bytes) -> str:
+    """Return a name percent-encoded for a URL."""
+    if _PLAIN.match(name):
+        return name.decode("ascii")
+    return quote_from_bytes(shown(name), safe=_SAFE).replace("&", "%26").replace("'", "%27")
+
+
+def shown(name: bytes) -> bytes:
+    """Return a name as UTF-8: bytes that are none become ``%XX``."""
+    try:
+        name.decode()
+    except UnicodeDecodeError:
+        text = name.decode("utf-8", "surrogateescape")
+        return _SURROGATE.sub(lambda match: f"%{ord(match[0]) - 0xDC00:02X}", text).encode()
+    return name
+
+
+def href(names: Iterable[bytes], *, folder: bool) -> str:
+    """Return the absolute path of names, percent-encoded; folders end in ``/``."""
+    path = "/" + "/".join(map(quote_name, names))
+    return path + "/" if folder and path != "/" else path
+
+
+def is_reserved(names: Sequence[bytes]) -> bool:
+    """Return whether a path lies at or under a name that no client may change."""
+    return bool(names) and names[0] in RESERVED
+
+
+# ---- asking the file system --------------------------------------------------------------------------------------
+
+
+class Place(msgspec.Struct, frozen=True, gc=False):
+    """Where a path leads: the folder, the name in it as stored (or as sent, if it is new) and what is there.
+
+    The root is its own parent, with an empty name.
+    """
+
+    names: tuple[bytes, ...]
+    parent: Inode
+    name: bytes
+    attributes: Attributes | None
+
+
+def find(fs: FileSystem, names: Sequence[bytes]) -> Attributes:
+    """Return what a path names. Raises NotFound (also when a file stands where a folder should)."""
+    try:
+        return fs.resolve(names, normalized=True)
+    except NotADirectory as error:
+        raise NotFound from error
+    except NotFound:
+        stored = unescaped(names)
+        if stored == tuple(names):
+            raise
+        return fs.resolve(stored, normalized=True)
+
+
+def unescaped(names: Sequence[bytes]) -> tuple[bytes, ...]:
+    """Return names with ``%XX`` above 7F turned back into the byte it stands for."""
+    return tuple(_ESCAPED.sub(lambda match: bytes([int(match[1], 16)]), name) for name in names)
+
+
+def locate(fs: FileSystem, names: tuple[bytes, ...]) -> Place:
+    """Return where a path leads, existing or not. Raises Refused 409 when its folder does not exist."""
+    if not names:
+        return Place(names, fs.root, b"", fs.attributes(fs.root))
+    parent = find_folder(fs, names)
+    for name in dict.fromkeys((names[-1], *unescaped(names[-1:]))):
+        try:
+            found = fs.lookup(parent.inode, name, normalized=True)
+        except NotFound:
+            continue
+        return Place(names, parent.inode, stored_name(fs, parent.inode, name, found), found)
+    return Place(names, parent.inode, names[-1], None)
+
+
+def find_folder(fs: FileSystem, names: Sequence[bytes]) -> Attributes:
+    """Return the folder that a path's last name lies in. Raises Refused 409 when there is none."""
+    try:
+        parent = find(fs, names[:-1])
+    except NotFound as error:
+        raise Refused(409, "the parent folder does not exist") from error
+    if parent.kind != Kind.DIRECTORY:
+        raise Refused(409, "the parent is no folder")
+    return parent
+
+
+def stored_name(fs: FileSystem, parent: Inode, name: bytes, found: Attributes) -> bytes:
+    """Return the bytes under which ``found`` stands in its folder, where ``name`` may be another normal form."""
+    if name.isascii():
+        return name
+    try:
+        if fs.lookup(parent, name).inode == found.inode:
+            return name
+    except NotFound:
+        pass
+    wanted = normal(name)
+    matches = [
+        entry.name
+        for entry in fs.list_directory(parent)
+        if entry.attributes.inode == found.inode and normal(entry.name) == wanted
+    ]
+    return matches[0] if matches else name
+
+
+def normal(name: bytes) -> str:
+    """Return a name's Unicode NFC, by which names are compared."""
+    return unicodedata.normalize("NFC", name.decode("utf-8", "surrogateescape"))

@@ -1,0 +1,120 @@
+"""PROPPATCH (RFC 4918 §9.2): all or nothing. Some names are times in disguise and change those."""
+
+from lxml import etree
+
+from tgdav.metadata.types import AttributeChange, Attributes
+from tgdav.web.access import Access
+from tgdav.web.answer import status_line
+from tgdav.web.conditions import SECOND, parse_date
+from tgdav.web.errors import XML, Refused
+from tgdav.web.messages import Request, Response
+from tgdav.web.owncloud import parse_seconds
+from tgdav.web.paths import find, href, is_reserved
+from tgdav.web.properties import PROTECTED, WIN32
+from tgdav.web.site import Site
+from tgdav.web.xml import DAV, DECLARATION, children, empty_element, read_xml, serialize, text_of
+
+_TIMES = {
+    DAV + "lastmodified": "mtime",
+    WIN32 + "Win32LastModifiedTime": "mtime",
+    WIN32 + "Win32CreationTime": "btime",
+}
+"""Properties that are a node's times; as seconds since 1970 or as an HTTP date."""
+
+
+class Patch:
+    """What a PROPPATCH asks for, gathered in document order, the last word on each name."""
+
+    def __init__(self, root: etree._Element) -> None:
+        self.values: dict[bytes, bytes | None] = {}
+        self.times: dict[str, int] = {}
+        self.names: list[str] = []
+        self.refused: dict[str, int] = {}
+        for instruction in children(root):
+            if instruction.tag not in (DAV + "set", DAV + "remove"):
+                continue
+            for prop in children(instruction):
+                if prop.tag != DAV + "prop":
+                    continue
+                for element in children(prop):
+                    self._take(element, removing=instruction.tag == DAV + "remove")
+
+    def _take(self, element: etree._Element, *, removing: bool) -> None:
+        name = str(element.tag)
+        if name not in self.names:
+            self.names.append(name)
+        if name in PROTECTED:
+            self.refused[name] = 403
+        elif name in _TIMES:
+            self._take_time(name, element, removing=removing)
+        else:
+            self.values[name.encode()] = None if removing else serialize(element)
+
+    def _take_time(self, name: str, element: etree._Element, *, removing: bool) -> None:
+        if removing:
+            return
+        moment = read_time(text_of(element))
+        if moment is None:
+            self.refused[name] = 409
+        else:
+            self.times[_TIMES[name]] = moment
+
+    @property
+    def only_win32(self) -> bool:
+        """Whether it names Explorer's own properties and nothing else."""
+        return bool(self.names) and all(name.startswith(WIN32) for name in self.names)
+
+
+def read_time(text: str) -> int | None:
+    """Return a time given as seconds since 1970 or as an HTTP date, in ns; None for anything else."""
+    seconds = parse_date(text)
+    if seconds is not None:
+        return seconds * SECOND
+    try:
+        return parse_seconds(text)
+    except Refused:
+        return None
+
+
+def proppatch(site: Site, request: Request) -> Response:
+    """Answer PROPPATCH."""
+    if is_reserved(request.names):
+        raise Refused(403)
+    root = read_xml(request, "propertyupdate")
+    if root is None:
+        raise Refused(400, "a PROPPATCH needs a body")
+    patch = Patch(root)
+    attributes = find(site.fs, request.names)
+    _check(Access(site, request, request.names), attributes, patch)
+    path = href(request.names, folder=attributes.is_directory)
+    if patch.refused:
+        return _answer(path, {name: patch.refused.get(name, 424) for name in patch.names})
+    change = AttributeChange(**patch.times) if patch.times else None
+    if patch.values or change is not None:
+        site.fs.set_properties(attributes.inode, patch.values, attributes=change, durable=True)
+    return _answer(path, dict.fromkeys(patch.names, 200))
+
+
+def _check(access: Access, attributes: Attributes, patch: Patch) -> None:
+    """Explorer and Office set Win32 times without showing their token; the lock's owner may."""
+    if patch.only_win32 and access.owns_lock(attributes):
+        access.check_conditions(attributes)
+    else:
+        access.check(attributes)
+
+
+def _answer(path: str, statuses: dict[str, int]) -> Response:
+    groups: dict[int, str] = {}
+    for name, status in statuses.items():
+        groups[status] = groups.get(status, "") + empty_element(name)
+    propstats = "".join(_propstat(names, status) for status, names in groups.items())
+    body = (
+        f'{DECLARATION}<D:multistatus xmlns:D="DAV:"><D:response><D:href>{path}</D:href>{propstats}'
+        "</D:response></D:multistatus>"
+    )
+    return Response(207, [XML], body.encode())
+
+
+def _propstat(names: str, status: int) -> str:
+    reason = "<D:error><D:cannot-modify-protected-property/></D:error>" if status == 403 else ""
+    return f"<D:propstat><D:prop>{names}</D:prop><D:status>{status_line(status)}</D:status>{reason}</D:propstat>"

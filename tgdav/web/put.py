@@ -1,0 +1,77 @@
+"""PUT: a body becomes a file's content, whole or not at all; no temporary file, nothing visible before the end."""
+
+import hashlib
+
+from tgdav.fs.api import Upload
+from tgdav.metadata.types import Attributes
+from tgdav.web.access import Access
+from tgdav.web.errors import Refused
+from tgdav.web.get import validators
+from tgdav.web.messages import Body, Request, Response
+from tgdav.web.owncloud import CHECKSUMS, Checksum, checksum_property, read_checksum, read_mtime
+from tgdav.web.paths import find_folder, is_reserved, locate
+from tgdav.web.site import BLOCK, Site
+
+_SMALL = 64 * 1024
+_CONDITIONS = ("if", "if-match", "if-none-match", "if-unmodified-since", "expect")
+
+
+def put(site: Site, request: Request) -> Response:
+    """Answer PUT: 201 for a new name, 204 for new content of an old one."""
+    headers = request.headers
+    if "content-range" in headers:
+        raise Refused(400, "a part of a file cannot be put")
+    if not request.names:
+        raise Refused(405)
+    if is_reserved(request.names):
+        raise Refused(403)
+    mtime = read_mtime(headers)
+    checksum = read_checksum(headers)
+    access = Access(site, request, request.names)
+    parent = find_folder(site.fs, request.names)
+    if _worth_asking(request):
+        place = locate(site.fs, request.names)
+        if place.attributes is not None and place.attributes.is_directory:
+            raise Refused(405)
+        access.check(place.attributes)
+    with site.fs.upload(parent.inode, request.names[-1], owner=site.options.owner, normalized=True) as upload:
+        _copy(request.body, upload, checksum)
+        attributes, created = upload.commit(precondition=access.check, mtime=mtime)
+    if checksum is not None:
+        _keep_checksum(site, attributes, checksum)
+    return _answer(attributes, created=created, accepted=mtime is not None)
+
+
+def _worth_asking(request: Request) -> bool:
+    """Return whether to decide before the body too: where it is large, or the client set conditions."""
+    length = request.body.length
+    return length is None or length > _SMALL or any(name in request.headers for name in _CONDITIONS)
+
+
+def _copy(body: Body, upload: Upload, checksum: Checksum | None) -> None:
+    """Move the body in blocks. Its early end raises ``Disconnected``, which leaves the upload uncommitted."""
+    size = BLOCK if body.length is None else min(BLOCK, body.length)
+    view = memoryview(bytearray(size))
+    digest = hashlib.new(checksum.algorithm, usedforsecurity=False) if checksum is not None else None
+    while size and (count := body.read_into(view)):
+        block = view[:count]
+        if digest is not None:
+            digest.update(block)
+        upload.write(block)
+        if count < size:
+            break
+    if digest is not None and checksum is not None and digest.hexdigest() != checksum.value:
+        raise Refused(400, "the checksum does not fit the body")
+
+
+def _keep_checksum(site: Site, attributes: Attributes, checksum: Checksum) -> None:
+    """Note the checksum with the content's tag, so that it is shown only while that is the content."""
+    if attributes.tag is not None:
+        site.fs.set_properties(attributes.inode, {CHECKSUMS: checksum_property(attributes, checksum)}, durable=False)
+
+
+def _answer(attributes: Attributes, *, created: bool, accepted: bool) -> Response:
+    headers = validators(attributes)
+    if accepted:
+        headers.append(("X-OC-Mtime", "accepted"))
+    return Response(201 if created else 204, headers)

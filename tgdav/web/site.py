@@ -1,0 +1,81 @@
+"""What every method's handler is given: the file system, the locks, the seams, the settings."""
+
+import threading
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+import msgspec
+
+from tgdav.clock import Clock
+from tgdav.entropy import Entropy
+from tgdav.errors import StoreUnavailable
+from tgdav.fs.api import FileSystem, Owner
+from tgdav.web.locks import LockTable
+from tgdav.web.messages import Request, Response
+
+BLOCK = 1 << 20
+"""Bytes moved at a time between socket and file system."""
+
+RETRY_PAUSE = 1.0
+"""Seconds between looks at a store that is away."""
+
+XML_LIMIT = 1 << 20
+"""Bytes of a request's XML."""
+
+
+T = TypeVar("T")
+
+
+class WebOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """Where and how to serve. Port 0 takes a free one; ``certificate`` and ``key`` are PEM files and switch TLS on.
+
+    ``store_wait`` is how many seconds a GET waits for a store that is away before it gives up.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    certificate: str = ""
+    key: str = ""
+    owner: Owner = Owner()
+    store_wait: float = 60.0
+
+
+class Probes(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``/-/…`` shows: ``healthy`` for healthz, ``metrics`` in Prometheus text, ``status`` as a JSON object."""
+
+    healthy: Callable[[], bool] = lambda: True
+    metrics: Callable[[], str] = lambda: ""
+    status: Callable[[], Mapping[str, object]] = dict
+
+
+class Site:
+    """A served file system."""
+
+    def __init__(
+        self, fs: FileSystem, locks: LockTable, options: WebOptions, probes: Probes, clock: Clock, entropy: Entropy
+    ) -> None:
+        self.fs = fs
+        self.locks = locks
+        self.options = options
+        self.probes = probes
+        self.clock = clock
+        self.entropy = entropy
+        self.stopping = threading.Event()
+
+    def patiently(self, call: Callable[[], T]) -> T:
+        """Return what ``call`` returns, repeating it while the store is away, up to ``store_wait`` seconds.
+
+        Finder forgets a file for which it once got a 5xx, so waiting is better than saying so. Raises StoreUnavailable.
+        """
+        deadline = self.clock.monotonic() + self.options.store_wait
+        while True:
+            try:
+                return call()
+            except StoreUnavailable as error:
+                left = deadline - self.clock.monotonic()
+                pause = min(left, error.retry_after or RETRY_PAUSE)
+                if left <= 0 or self.stopping.wait(pause):
+                    raise
+
+
+Handler = Callable[[Site, Request], Response]

@@ -1,0 +1,104 @@
+"""Reading XML from strangers, and small helpers to write it."""
+
+from collections.abc import Iterable
+from xml.sax.saxutils import escape, quoteattr
+
+from lxml import etree
+
+from tgdav.web.errors import Refused
+from tgdav.web.messages import Request
+from tgdav.web.site import XML_LIMIT
+
+DECLARATION = '<?xml version="1.0" encoding="utf-8"?>'
+DAV = "{DAV:}"
+_LANG = "{http://www.w3.org/XML/1998/namespace}lang"
+
+
+def read_xml(request: Request, root: str) -> etree._Element | None:
+    """Return the body's root element, which must be ``{DAV:}root``; None when there is no body.
+
+    No DTD, no entities, no network; libxml2 refuses more than 256 levels. Raises Refused 400, 413 or 415.
+    """
+    data = request.body.read(XML_LIMIT)
+    if not data:
+        return None
+    element = parse_xml(data)
+    if element.tag != DAV + root:
+        raise Refused(400, f"expected DAV:{root}")
+    return element
+
+
+def parse_xml(data: bytes) -> etree._Element:
+    """Parse XML without doctype. Raises Refused 400."""
+    if b"<!DOCTYPE" in data.replace(b"\0", b""):
+        raise Refused(400, "a DOCTYPE is refused")
+    parser = etree.XMLParser(
+        resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False, remove_comments=True, remove_pis=True
+    )
+    try:
+        element = etree.fromstring(data, parser)
+    except (etree.XMLSyntaxError, ValueError, LookupError) as error:
+        raise Refused(400, "malformed XML") from error
+    if element.getroottree().docinfo.internalDTD is not None:
+        raise Refused(400, "a DOCTYPE is refused")
+    return element
+
+
+def children(element: etree._Element) -> list[etree._Element]:
+    """Return the child elements."""
+    return [child for child in element if isinstance(child.tag, str)]
+
+
+def text_of(element: etree._Element) -> str:
+    """Return an element's own text, stripped."""
+    return (element.text or "").strip()
+
+
+def serialize(element: etree._Element) -> bytes:
+    """Return an element as a fragment that stands on its own: its namespaces and inherited xml:lang with it."""
+    language = next((parent.get(_LANG) for parent in _lineage(element) if parent.get(_LANG) is not None), None)
+    copy = etree.fromstring(etree.tostring(element, with_tail=False, encoding="utf-8"))
+    if language is not None:
+        copy.set(_LANG, language)
+    return etree.tostring(copy, encoding="utf-8", xml_declaration=False)
+
+
+def _lineage(element: etree._Element) -> Iterable[etree._Element]:
+    yield element
+    yield from element.iterancestors()
+
+
+def split_name(clark: str) -> tuple[str, str]:
+    """Return namespace and local part of ``{namespace}local``; no braces mean no namespace."""
+    if clark.startswith("{"):
+        namespace, _, local = clark[1:].partition("}")
+        return namespace, local
+    return "", clark
+
+
+def empty_element(clark: str) -> str:
+    """Return an empty element of that name, under the prefix ``D:`` where it belongs to ``DAV:``."""
+    namespace, local = split_name(clark)
+    if namespace == "DAV:":
+        return f"<D:{local}/>"
+    if not namespace:
+        return f'<{local} xmlns=""/>'
+    return f"<x:{local} xmlns:x={quoteattr(namespace)}/>"
+
+
+def element_with(clark: str, text: str) -> str:
+    """Return an element holding text, which is escaped here."""
+    namespace, local = split_name(clark)
+    if namespace == "DAV:":
+        return f"<D:{local}>{escape(text)}</D:{local}>"
+    return f"<x:{local} xmlns:x={quoteattr(namespace)}>{escape(text)}</x:{local}>"
+
+
+def xml_text(text: str) -> str:
+    """Escape text for XML; characters that XML cannot hold become U+FFFD."""
+    return escape("".join(character if _allowed(character) else "\ufffd" for character in text))
+
+
+def _allowed(character: str) -> bool:
+    code = ord(character)
+    return (code >= 0x20 and code not in (0xFFFE, 0xFFFF) and not 0xD800 <= code <= 0xDFFF) or character in "\t\n\r"
