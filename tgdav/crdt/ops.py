@@ -87,7 +87,15 @@ class Member(msgspec.Struct, array_like=True, frozen=True, tag=16):
     exchange_key: bytes = b""
 
 
-Op = Make | Place | Write | Attr | Field | Member
+class Namespace(msgspec.Struct, array_like=True, frozen=True, tag=17):
+    """The namespace comes to be; the first operation of its log. ``mode`` as in the configuration: ``standalone`` …"""
+
+    name: str
+    mode: str
+    time: int
+
+
+Op = Make | Place | Write | Attr | Field | Member | Namespace
 
 
 class Group(msgspec.Struct, array_like=True, frozen=True):

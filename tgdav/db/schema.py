@@ -57,6 +57,7 @@ nodes = Table(
     Column("atime", INTEGER, nullable=False, comment="last read, local, never logged"),
     Column("dirty", INTEGER, nullable=False, comment="overlay counter while an overlay holds unsettled writes, else 0"),
     Column("local", INTEGER, nullable=False, comment="1: junk that stays on this machine, never logged"),
+    Index("nodes_local", "ino", sqlite_where=text("local = 1")),
     comment="inodes as they are now",
 )
 
@@ -152,6 +153,7 @@ chunks = Table(
     Column("data", BLOB, comment="the sealed bytes while staged as a row, else NULL"),
     Column("local", INTEGER, nullable=False, comment="1: named by junk alone, never packed"),
     Index("chunks_staged", "no", sqlite_where=text("data IS NOT NULL AND local = 0")),
+    Index("chunks_pack", "pack", sqlite_where=text("pack IS NOT NULL")),
     comment="where each known chunk is",
 )
 

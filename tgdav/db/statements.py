@@ -6,9 +6,11 @@ plain string with ``:name`` parameters.
 
 import re
 from collections.abc import Iterable
+from typing import cast
 
 from sqlalchemy import ClauseElement
 from sqlalchemy.dialects import sqlite
+from sqlalchemy.sql.compiler import SQLCompiler
 
 DIALECT = sqlite.dialect(paramstyle="named")
 
@@ -20,11 +22,12 @@ def compiled(statement: ClauseElement, columns: Iterable[str] | None = None) -> 
     into the statement become literals; other constants are refused with ValueError: give them as parameters.
     """
     names = None if columns is None else list(columns)
-    result = statement.compile(dialect=DIALECT, column_keys=names)
+    result = cast(SQLCompiler, statement.compile(dialect=DIALECT, column_keys=names))
     text = str(result)
-    for name, value in result.params.items():
-        if value is None:
+    for name, parameter in result.binds.items():
+        if parameter.required:
             continue
+        value = parameter.value
         if not isinstance(value, int):
             raise ValueError(f"parameter {name} has a value that is no integer")
         text = re.sub(rf":{re.escape(name)}\b", str(int(value)), text)

@@ -1,0 +1,176 @@
+"""One change to the tree, while it is being made."""
+
+from sqlalchemy import bindparam, delete, func, select, update
+
+from tgdav.crdt.ops import TRASH, Attr, Field, Make, Op, Place, Write
+from tgdav.db import Connection, Transaction, compiled
+from tgdav.db.schema import TRASH_INODE, entries, fields, nodes
+from tgdav.entropy import Entropy
+from tgdav.errors import InvalidArgument, NotFound
+from tgdav.ids import Incarnation, Inode, Position, make_id
+from tgdav.metadata import history, queries
+from tgdav.metadata.apply import Application
+from tgdav.metadata.types import Attributes, Kind
+
+_n = nodes.c
+_KEEP_LOCAL_NODE = compiled(update(nodes).where(_n.ino == bindparam("inode")).values(local=1))
+_KEEP_LOCAL_ENTRIES = compiled(update(entries).where(entries.c.ino == bindparam("inode")).values(local=1))
+_SET_LOCAL = compiled(
+    update(nodes)
+    .where(_n.ino == bindparam("inode"))
+    .values(
+        atime=func.coalesce(bindparam("new_atime"), _n.atime), dirty=func.coalesce(bindparam("new_dirty"), _n.dirty)
+    )
+)
+_LOCAL_MANIFEST = compiled(select(_n.manifest).where(_n.ino == bindparam("ino"), _n.local == 1, _n.nlink == 0))
+_DROP_NODE = compiled(delete(nodes).where(_n.ino == bindparam("ino")))
+_DROP_FIELDS = compiled(delete(fields).where(fields.c.ino == bindparam("ino")))
+
+
+class IdSource:
+    """Makes ids that are never used twice: from the incarnation and a count.
+
+    Each opening of the journal takes a new ``block`` of counts, so that an id whose change was lost is not made again.
+    """
+
+    def __init__(self, incarnation: Incarnation, block: int) -> None:
+        self._incarnation = incarnation
+        self._count = block << 32
+
+    def next(self) -> bytes:
+        """Return 16 bytes; they sort by the order they were made in."""
+        self._count += 1
+        return make_id(self._incarnation, self._count)
+
+
+class Change:
+    """What ``Journal.change`` hands to its work. Every operation given to it becomes part of one group.
+
+    ``time`` is the change's wall-clock time in ns, ``position`` its place in this machine's log.
+    """
+
+    def __init__(self, application: Application, ids: IdSource, entropy: Entropy) -> None:
+        self._application = application
+        self._context = application.context
+        self._ids = ids
+        self._entropy = entropy
+        self._ops: list[Op] = []
+
+    @property
+    def transaction(self) -> Transaction:
+        """The transaction, with all operations so far in it."""
+        self._application.flush()
+        return self._application.transaction
+
+    @property
+    def connection(self) -> Connection:
+        """The same, for ``tgdav.metadata.queries``."""
+        return self.transaction
+
+    @property
+    def time(self) -> int:
+        """Wall-clock time of the change, ns."""
+        return self._context.time
+
+    @property
+    def stamp(self) -> int:
+        """Hybrid logical clock stamp of the group."""
+        return self._context.stamp
+
+    @property
+    def position(self) -> Position:
+        """Position of the group in this machine's log."""
+        return self._context.position
+
+    def new_id(self) -> bytes:
+        """Return an id for a node or an entry that is to be logged: never used before, and never again."""
+        made = self._ids.next()
+        self._context.fresh.add(made)
+        return made
+
+    def new_local_id(self) -> bytes:
+        """Return a random id for a node or an entry that stays on this machine."""
+        made = self._entropy.bytes(16)
+        self._context.fresh.add(made)
+        return made
+
+    def emit(self, op: Op) -> None:
+        """Apply an operation and log it; a ``Make`` of what is there already is logged only if it changes something.
+
+        Raises NotFound (its node or folder is not known) or InvalidArgument (a folder would come below itself).
+        """
+        if self._application.apply(op):
+            self._ops.append(op)
+        else:
+            self._refuse(op)
+
+    def emit_local(self, op: Op) -> None:
+        """Apply an operation on a local node, and log nothing. A local entry placed into the trash is deleted."""
+        if not self._application.apply(op, local=True):
+            self._refuse(op)
+
+    def _refuse(self, op: Op) -> None:
+        if isinstance(op, Place) and None not in map(self._application.find, (op.node, op.parent)):
+            raise InvalidArgument("a folder cannot be moved into itself")
+        if not isinstance(op, Make):
+            raise NotFound
+
+    def publish(self, ino: Inode, *, placed: bool = True) -> None:
+        """Log a local node as it is, its entries too unless ``placed`` is False: it is local no more.
+
+        The caller makes its chunks ready to be packed. A node that is not local stays as it is.
+        """
+        connection = self.connection
+        node = self._attributes(ino)
+        if not node.local:
+            return
+        content = queries.manifest(connection, ino)
+        places = queries.entries_of(connection, ino) if placed else []
+        target = content if node.kind == Kind.SYMLINK else b""
+        self.emit(Make(node.node, node.kind, node.mode, node.uid, node.gid, node.rdev, node.btime, target))
+        for entry, parent, name, _ in places:
+            above = queries.node_id_of(connection, parent)
+            if above is not None:
+                self.emit(Place(entry, node.node, above, name))
+        if node.tag is not None and node.size:
+            self.emit(Write(node.node, node.size, node.tag, content, None, node.mtime))
+        self.emit(Attr(node.node, {"mtime": node.mtime, "btime": node.btime}))
+        for field, value in queries.fields(connection, [ino], b"").get(ino, {}).items():
+            self.emit(Field(node.node, field, value))
+
+    def withdraw(self, ino: Inode) -> None:
+        """Make a logged node local with its entries and content: in the log it is deleted, here it stays.
+
+        The caller keeps its chunks from being packed. A node that is local already stays as it is.
+        """
+        node = self._attributes(ino)
+        if node.local:
+            return
+        for entry, parent, name, _ in queries.entries_of(self.connection, ino):
+            if parent != TRASH_INODE:
+                self._ops.append(Place(entry, node.node, TRASH, name))
+        self.transaction.execute(_KEEP_LOCAL_NODE, {"inode": ino})
+        self.transaction.execute(_KEEP_LOCAL_ENTRIES, {"inode": ino})
+
+    def drop_local(self, ino: Inode) -> None:
+        """Delete a local node that no entry names any more; any other node stays."""
+        row = self.transaction.one(_LOCAL_MANIFEST, {"ino": ino})
+        if row is not None:
+            self.transaction.execute(_DROP_NODE, {"ino": ino})
+            self.transaction.execute(_DROP_FIELDS, {"ino": ino})
+            history.drop_manifest(self.transaction, ino, row[0])
+
+    def set_local(self, ino: Inode, *, atime: int | None = None, dirty: int | None = None) -> None:
+        """Set what is never logged of a node: its last read (ns), its overlay counter."""
+        self.transaction.execute(_SET_LOCAL, {"inode": ino, "new_atime": atime, "new_dirty": dirty})
+
+    def finish(self) -> tuple[Op, ...]:
+        """Write what is still to be written and return the operations to log."""
+        self._application.flush()
+        return tuple(self._ops)
+
+    def _attributes(self, ino: Inode) -> Attributes:
+        found = queries.attributes(self.connection, ino)
+        if found is None:
+            raise NotFound
+        return found

@@ -1,0 +1,227 @@
+"""The journal: the only way to change a namespace's tree.
+
+A change is one group of operations. Applying it and logging it are one transaction, so that the log is the tree and
+the tree is the log, whatever happens in between.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol, TypeVar
+
+from sqlalchemy import bindparam, func, insert, select, update
+
+from tgdav.clock import Clock
+from tgdav.crdt.clocks import StampSource
+from tgdav.crdt.ops import ROOT, TRASH, Group, Make, Op, encode_ops
+from tgdav.db import Connection, Database, Syncable, Transaction, compiled
+from tgdav.db.connection import Row
+from tgdav.db.schema import ROOT_INODE, TRASH_INODE, log, machines, nodes, segments
+from tgdav.entropy import Entropy
+from tgdav.errors import ReadOnly
+from tgdav.ids import ContentTag, Incarnation, Inode, MachineId, NodeId, Position
+from tgdav.metadata import settings
+from tgdav.metadata.apply import INSERT_NODE, Application, apply_group
+from tgdav.metadata.change import Change, IdSource
+from tgdav.metadata.context import Context, InodeCounter, NewNode
+from tgdav.metadata.history import HistoryPolicy
+from tgdav.metadata.types import Kind
+
+T = TypeVar("T")
+
+_ID_BLOCK = "journal.id-block"
+_EMPTY_MANIFEST = b""
+
+_l, _s, _m = log.c, segments.c, machines.c
+_LAST_POSITION = "SELECT seq FROM sqlite_sequence WHERE name = 'log'"
+_LAST_LOGGED = compiled(select(_l.stamp).order_by(_l.position.desc()).limit(1))
+_LAST_OWN = compiled(
+    select(_l.sequence + _l.count - 1, _l.stamp)
+    .where(_l.machine == bindparam("machine"), _l.incarnation == bindparam("incarnation"))
+    .order_by(_l.position.desc())
+    .limit(1)
+)
+_LAST_SENT = compiled(
+    select(_s.last, _s.last_stamp).where(_s.incarnation == bindparam("incarnation")).order_by(_s.number.desc()).limit(1)
+)
+_LAST_SEEN = compiled(select(func.coalesce(func.max(_m.last_stamp), 0)))
+_INSERT_GROUP = compiled(insert(log))
+_APPLIED = compiled(
+    select(_m.last_sequence).where(_m.machine == bindparam("machine"), _m.incarnation == bindparam("incarnation"))
+)
+_SET_APPLIED = compiled(
+    update(machines)
+    .where(_m.machine == bindparam("author"), _m.incarnation == bindparam("run"))
+    .values(last_sequence=bindparam("sequence"), last_stamp=bindparam("stamp"))
+)
+_HAS_ROOT = compiled(select(nodes.c.ino).where(nodes.c.ino == ROOT_INODE))
+
+
+class ContentTagger(Protocol):
+    """What the journal needs of the namespace's keys."""
+
+    def content_tag(self, manifest: bytes, /) -> ContentTag:
+        """Return the tag of an encoded manifest."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Ends:
+    """Where the log ends: the last position, and the last sequence number of our own."""
+
+    position: int = 0
+    sequence: int = 0
+
+
+class Journal:
+    """A namespace's journal on this machine. Thread-safe.
+
+    ``read_only`` is None, or the reason why nothing is to be changed now. ``history`` says what stays of the past; its
+    fields may be changed at any time between changes.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        keys: ContentTagger,
+        machine: MachineId,
+        incarnation: Incarnation,
+        clock: Clock,
+        entropy: Entropy,
+        history: HistoryPolicy,
+    ) -> None:
+        """Take up the log where it ends, and make the root folder in a new database. Raises LocalFailure, NoSpace."""
+        self.history = history
+        self.read_only: str | None = None
+        self._writer = database.writer
+        self._machine = machine
+        self._incarnation = incarnation
+        self._clock = clock
+        self._entropy = entropy
+        self._empty_tag = keys.content_tag(_EMPTY_MANIFEST)
+        self._stamps = StampSource(clock)
+        self._ends = _Ends()
+        self._generation = -1
+        self._ids, self._inodes = self._writer.run(self._open)
+
+    def change(self, work: Callable[[Change], T], *, durable: bool = False, sync: Sequence[Syncable] = ()) -> T:
+        """Make one change: call ``work``, commit and log what it emitted, whole or not at all; return its result.
+
+        ``work`` runs in some thread of those that change things now, one at a time, and may be called but once. ``sync`` and
+        ``durable`` are those of ``Writer.run``. Raises what ``work`` raises, ReadOnly, LocalFailure, NoSpace.
+        """
+        return self._writer.run(lambda transaction: self._change(transaction, work), durable=durable, sync=sync)
+
+    def apply_groups(
+        self,
+        machine: MachineId,
+        incarnation: Incarnation,
+        groups: Iterable[Group],
+        *,
+        segment: int | None = None,
+        durable: bool = False,
+    ) -> int:
+        """Apply another's groups, in one transaction, each once however often it comes; return how many were new.
+
+        They are logged as carried by ``segment``. Raises LocalFailure, NoSpace.
+        """
+        return self._writer.run(
+            lambda transaction: self._apply_groups(transaction, machine, incarnation, groups, segment), durable=durable
+        )
+
+    # ---- in the writer's turn ------------------------------------------------------------------------------------
+
+    def _open(self, transaction: Transaction) -> tuple[IdSource, InodeCounter]:
+        if transaction.one(_HAS_ROOT) is None:
+            self._make_root(transaction)
+        block = settings.get(transaction, _ID_BLOCK, 0)
+        settings.put(transaction, _ID_BLOCK, block + 1)
+        return IdSource(self._incarnation, block), InodeCounter(transaction)
+
+    def _make_root(self, transaction: Transaction) -> None:
+        """Make the root and the trash, which are in no log: with the same times everywhere, 0."""
+        context = self._context(self._machine, 0, 0, 0)
+        for ino, node, mode in ((ROOT_INODE, ROOT, 0o755), (TRASH_INODE, TRASH, 0o700)):
+            make = Make(NodeId(node), Kind.DIRECTORY, mode, 0, 0, 0, 0)
+            transaction.execute(INSERT_NODE, NewNode.of(make, Inode(ino), context, local=False).row)
+
+    def _change(self, transaction: Transaction, work: Callable[[Change], T]) -> T:
+        if self.read_only is not None:
+            raise ReadOnly(self.read_only)
+        self._catch_up(transaction)
+        ends = self._ends
+        context = self._context(self._machine, ends.position + 1, self._stamps.next(), self._clock.now_ns())
+        application = Application(transaction, context, self.history, self._inodes)
+        change = Change(application, self._ids, self._entropy)
+        result = work(change)
+        ops = change.finish()
+        if ops:
+            _log(transaction, context, self._incarnation, ends.sequence + 1, ops, None)
+            self._ends = _Ends(ends.position + 1, ends.sequence + len(ops))
+        return result
+
+    def _apply_groups(
+        self,
+        transaction: Transaction,
+        machine: MachineId,
+        incarnation: Incarnation,
+        groups: Iterable[Group],
+        segment: int | None,
+    ) -> int:
+        self._catch_up(transaction)
+        author = {"machine": machine, "incarnation": incarnation.to_bytes(8, "big")}
+        row = transaction.one(_APPLIED, author)
+        position, known, last = self._ends.position, int(row[0]) if row else 0, None
+        for group in groups:
+            if group.sequence > known:
+                position += 1
+                context = self._context(machine, position, group.stamp, group.time)
+                apply_group(transaction, context, group, self.history, self._inodes)
+                _log(transaction, context, incarnation, group.sequence, group.ops, segment)
+                known, last = group.sequence + len(group.ops) - 1, group
+        if last is not None:
+            values = {"author": machine, "run": author["incarnation"], "sequence": known, "stamp": last.stamp}
+            transaction.execute(_SET_APPLIED, values)
+            self._stamps.observe(last.stamp)
+        applied, self._ends = position - self._ends.position, replace(self._ends, position=position)
+        return applied
+
+    def _context(self, machine: MachineId, position: int, stamp: int, time: int) -> Context:
+        return Context(machine, Position(position), stamp, time, self._empty_tag)
+
+    def _catch_up(self, transaction: Transaction) -> None:
+        """Read where the log ends, at first and after transactions that were lost."""
+        if transaction.generation == self._generation:
+            return
+        own = {"machine": self._machine, "incarnation": self._incarnation.to_bytes(8, "big")}
+        logged = transaction.one(_LAST_OWN, own) or (0, 0)
+        sent = transaction.one(_LAST_SENT, {"incarnation": own["incarnation"]}) or (0, 0)
+        others = (_number(transaction.one(_LAST_LOGGED)), _number(transaction.one(_LAST_SEEN)))
+        self._ends = _Ends(_number(transaction.one(_LAST_POSITION)), max(logged[0], sent[0]))
+        self._stamps.observe(max(logged[1], sent[1], *others))
+        self._generation = transaction.generation
+
+
+def _number(row: Row | None) -> int:
+    return int(row[0]) if row else 0
+
+
+def _log(
+    transaction: Connection,
+    context: Context,
+    incarnation: Incarnation,
+    sequence: int,
+    ops: tuple[Op, ...],
+    segment: int | None,
+) -> None:
+    row = {
+        "position": context.position,
+        "machine": context.machine,
+        "incarnation": incarnation.to_bytes(8, "big"),
+        "sequence": sequence,
+        "count": len(ops),
+        "stamp": context.stamp,
+        "time": context.time,
+        "ops": encode_ops(ops),
+        "segment": segment,
+    }
+    transaction.execute(_INSERT_GROUP, row)

@@ -1,0 +1,246 @@
+"""Questions about the tree as it is now: pure functions over a connection or a transaction.
+
+None of them raises for what is not there; all raise LocalFailure or DamageError when the database cannot be read.
+"""
+
+import json
+from collections.abc import Collection, Iterable, Iterator, Set
+
+from sqlalchemy import bindparam, func, select
+
+from tgdav.db import Connection, compiled
+from tgdav.db.connection import Row
+from tgdav.db.schema import ROOT_INODE, TRASH_INODE, entries, machines, manifests, nodes
+from tgdav.db.schema import fields as _fields
+from tgdav.ids import ChunkId, EntryId, Inode, NodeId
+from tgdav.metadata.names import CONFLICT_MARK, conflict_name, nfc
+from tgdav.metadata.types import Attributes, DirectoryEntry, Kind
+
+_KINDS: dict[int, Kind] = {int(kind): kind for kind in Kind}
+_n, _e = nodes.c, entries.c
+_ATTRIBUTES = (
+    *(_n.ino, _n.id, _n.kind, _n.mode, _n.uid, _n.gid, _n.rdev, _n.nlink, _n.size),
+    *(_n.atime, _n.mtime, _n.ctime, _n.btime, _n.tag, _n.dirty, _n.local),
+)
+_NAMED = select(*_ATTRIBUTES, _e.name, _e.id.label("entry"), _e.stamp).join_from(entries, nodes, _n.ino == _e.ino)
+
+_BY_INODE = compiled(select(*_ATTRIBUTES).where(_n.ino == bindparam("ino")))
+_INODE_OF = compiled(select(_n.ino).where(_n.id == bindparam("id")))
+_NODE_ID_OF = compiled(select(_n.id).where(_n.ino == bindparam("ino")))
+_BY_NAME = compiled(
+    _NAMED.where(_e.parent == bindparam("parent"), _e.name == bindparam("name")).order_by(_e.stamp, _e.id).limit(1)
+)
+_BY_NFC = compiled(
+    _NAMED.where(_e.parent == bindparam("parent"), _e.nfc == bindparam("name")).order_by(_e.stamp, _e.id).limit(1)
+)
+_CHILDREN = compiled(_NAMED.where(_e.parent == bindparam("parent")).order_by(_e.name, _e.id))
+_ANY_CHILD = compiled(select(_e.ino).where(_e.parent == bindparam("parent")).limit(1))
+_PLACES = compiled(select(_e.parent, _e.name).where(_e.ino == bindparam("ino")).order_by(_e.stamp, _e.id))
+_ENTRIES_OF = compiled(
+    select(_e.id, _e.parent, _e.name, _e.local).where(_e.ino == bindparam("ino")).order_by(_e.stamp, _e.id)
+)
+_CONTENT = compiled(
+    select(func.coalesce(manifests.c.data, _n.content))
+    .join_from(nodes, manifests, manifests.c.no == _n.manifest, isouter=True)
+    .where(_n.ino == bindparam("ino"))
+)
+_FIELD = compiled(
+    select(_fields.c.value).where(_fields.c.ino == bindparam("ino"), _fields.c.field == bindparam("field"))
+)
+_FIELDS = (
+    "SELECT fields.ino, fields.field, fields.value FROM json_each(:inodes) JOIN fields ON fields.ino = json_each.value"
+    " WHERE fields.field >= :first AND fields.field < :end"
+)
+_TOTALS = compiled(
+    select(func.count(), func.coalesce(func.sum(_n.size), 0))
+    .select_from(nodes)
+    .where(_n.kind == int(Kind.FILE), _n.nlink > 0)
+)
+_CONTENTS = compiled(
+    select(_n.ino, func.coalesce(manifests.c.data, _n.content))
+    .join_from(nodes, manifests, manifests.c.no == _n.manifest, isouter=True)
+    .where(_n.kind == int(Kind.FILE), _n.size > 0)
+)
+_MACHINE_OF = compiled(select(machines.c.name).where(machines.c.incarnation == bindparam("incarnation")).limit(1))
+_ABOVE = (
+    "WITH RECURSIVE up(ino) AS (SELECT :ino UNION SELECT entries.parent FROM up JOIN entries ON entries.ino = up.ino)"
+    " SELECT 1 FROM up WHERE ino = :ancestor"
+)
+
+_EXTENT_BYTES = 40
+_CHUNK_AT = 8
+"""A manifest is records of 40 bytes: length (8, little-endian), chunk id (32); see ``tgdav.content.manifest``."""
+
+
+def _attributes(row: Row) -> Attributes:
+    ino, node, kind, mode, uid, gid, rdev, nlink, size, atime, mtime, ctime, btime, tag, dirty, local = row[:16]
+    return Attributes(
+        *(ino, node, _KINDS[kind], mode, uid, gid, rdev, nlink),
+        *(size, atime, mtime, ctime, btime, tag, dirty, local == 1),
+    )
+
+
+def _entry(row: Row) -> DirectoryEntry:
+    return DirectoryEntry(row[16], row[17], _attributes(row))
+
+
+def attributes(c: Connection, ino: Inode) -> Attributes | None:
+    """Return a node's attributes, also of one that has no name any more; None when there is no such node."""
+    row = c.one(_BY_INODE, {"ino": ino})
+    return _attributes(row) if row else None
+
+
+def inode_of(c: Connection, node_id: NodeId) -> Inode | None:
+    """Return this machine's number for a node."""
+    row = c.one(_INODE_OF, {"id": node_id})
+    return row[0] if row else None
+
+
+def node_id_of(c: Connection, ino: Inode) -> NodeId | None:
+    """Return a node's identity in the log."""
+    row = c.one(_NODE_ID_OF, {"ino": ino})
+    return row[0] if row else None
+
+
+def find_entry(c: Connection, parent: Inode, name: bytes, *, normalized: bool = False) -> DirectoryEntry | None:
+    """Return what ``name`` in the folder ``parent`` names; with ``normalized``, by NFC where no bytes match.
+
+    The entry's ``name`` is the one it has, not the one asked for. Of several matches the earliest entry counts.
+    """
+    row = c.one(_BY_NAME, {"parent": parent, "name": name})
+    if row is not None:
+        return _entry(row)
+    if CONFLICT_MARK in name:
+        return next((entry for entry in children(c, parent) if entry.name == name), None)
+    if not normalized or name.isascii():
+        return None
+    wanted = {"parent": parent, "name": nfc(name) or name}
+    rows = [row for row in (c.one(_BY_NAME, wanted), c.one(_BY_NFC, wanted)) if row]
+    return _entry(min(rows, key=_age)) if rows else None
+
+
+def _age(row: Row) -> tuple[int, bytes]:
+    return row[18], row[17]
+
+
+def children(c: Connection, parent: Inode) -> list[DirectoryEntry]:
+    """Return the entries of a folder, sorted by name, each name once.
+
+    Of entries with one name the earliest keeps it, the others show as ``name (conflict MACHINE DATE)``.
+    """
+    rows = c.all(_CHILDREN, {"parent": parent})
+    found = [_entry(row) for row in rows]
+    if len({entry.name for entry in found}) == len(found):
+        return found
+    return sorted(_told_apart(c, rows), key=lambda entry: entry.name)
+
+
+def _told_apart(c: Connection, rows: list[Row]) -> Iterator[DirectoryEntry]:
+    names = {row[16] for row in rows}
+    taken: set[bytes] = set()
+    for row in sorted(rows, key=_age):
+        name = row[16]
+        if name in taken:
+            name = conflict_name(name, _author(c, row[17]), row[18], names | taken)
+        taken.add(name)
+        yield DirectoryEntry(name, row[17], _attributes(row))
+
+
+def _author(c: Connection, entry: EntryId) -> str:
+    """Return the name of the machine that made an entry, which its id begins with, or that beginning in hex."""
+    row = c.one(_MACHINE_OF, {"incarnation": entry[:8]})
+    return str(row[0]) if row else entry[:4].hex()
+
+
+def is_empty(c: Connection, ino: Inode) -> bool:
+    """Whether a folder has no entries."""
+    return c.one(_ANY_CHILD, {"parent": ino}) is None
+
+
+def parent_of(c: Connection, ino: Inode) -> Inode | None:
+    """Return the folder of a node's earliest entry (TRASH_INODE for a deleted one), None for one without entries."""
+    row = c.one(_PLACES, {"ino": ino})
+    return row[0] if row else None
+
+
+def entries_of(c: Connection, ino: Inode) -> list[tuple[EntryId, Inode, bytes, bool]]:
+    """Return (entry, folder, name, local) of each entry that names a node, in the trash too."""
+    return [(row[0], row[1], row[2], bool(row[3])) for row in c.all(_ENTRIES_OF, {"ino": ino})]
+
+
+def is_ancestor(c: Connection, ancestor: Inode, ino: Inode) -> bool:
+    """Whether ``ancestor`` is the folder ``ino`` itself or above it."""
+    return ancestor == ino or c.one(_ABOVE, {"ancestor": ancestor, "ino": ino}) is not None
+
+
+def walk(c: Connection, ino: Inode) -> Iterator[tuple[tuple[bytes, ...], DirectoryEntry]]:
+    """Yield (path below ``ino``, entry) of all below a folder, a folder before what is in it, sorted by name."""
+    waiting: list[tuple[tuple[bytes, ...], DirectoryEntry]] = []
+    waiting.extend(((entry.name,), entry) for entry in reversed(children(c, ino)))
+    while waiting:
+        path, entry = waiting.pop()
+        yield path, entry
+        if entry.attributes.is_directory:
+            below = children(c, entry.attributes.inode)
+            waiting.extend(((*path, child.name), child) for child in reversed(below))
+
+
+def paths_of(c: Connection, ino: Inode) -> list[bytes]:
+    """Return all paths of a node, each beginning with ``/``; none for one in the trash or without entries."""
+    if ino == ROOT_INODE:
+        return [b"/"]
+    if ino == TRASH_INODE:
+        return []
+    return [
+        above.rstrip(b"/") + b"/" + name
+        for parent, name in c.all(_PLACES, {"ino": ino})
+        for above in paths_of(c, parent)
+    ]
+
+
+def manifest(c: Connection, ino: Inode) -> bytes:
+    """Return a file's encoded manifest; empty for an empty file, other kinds and unknown nodes."""
+    row = c.one(_CONTENT, {"ino": ino})
+    return row[0] or b"" if row else b""
+
+
+def link_target(c: Connection, ino: Inode) -> bytes:
+    """Return a symlink's target."""
+    return manifest(c, ino)
+
+
+def field(c: Connection, ino: Inode, name: bytes) -> bytes | None:
+    """Return the value of one extended attribute or property, by its prefixed name."""
+    row = c.one(_FIELD, {"ino": ino, "field": name})
+    return row[0] if row else None
+
+
+def fields(c: Connection, inodes: Iterable[Inode], prefix: bytes) -> dict[Inode, dict[bytes, bytes]]:
+    """Return the fields of many nodes whose names begin with ``prefix``, in one statement; nodes without any are left out."""
+    end = prefix[:-1] + bytes([prefix[-1] + 1]) if prefix else b"\xff" * 8
+    wanted = {"inodes": json.dumps(list(inodes)), "first": prefix, "end": end}
+    found: dict[Inode, dict[bytes, bytes]] = {}
+    for ino, name, value in c.all(_FIELDS, wanted):
+        found.setdefault(ino, {})[name] = value
+    return found
+
+
+def totals(c: Connection) -> tuple[int, int]:
+    """Return (files, bytes) outside the trash, a file of several names once. Reads every node: about 1 s for a million."""
+    row = c.one(_TOTALS)
+    return (row[0], row[1]) if row else (0, 0)
+
+
+def nodes_naming_chunks(c: Connection, chunks: Set[ChunkId] | Collection[ChunkId]) -> list[Inode]:
+    """Return the files whose present content names one of ``chunks``. Reads every manifest."""
+    wanted = frozenset(chunks)
+    return [ino for ino, content in c.execute(_CONTENTS) if content and not wanted.isdisjoint(_chunks_of(content))]
+
+
+def _chunks_of(content: bytes) -> Iterator[bytes]:
+    return (content[at + _CHUNK_AT : at + _EXTENT_BYTES] for at in range(0, len(content), _EXTENT_BYTES))
+
+
+def paths_naming_chunks(c: Connection, chunks: Set[ChunkId] | Collection[ChunkId]) -> list[bytes]:
+    """Return the paths of the files whose content names one of ``chunks``, sorted, for reports of damage."""
+    return sorted(path for ino in nodes_naming_chunks(c, chunks) for path in paths_of(c, ino))

@@ -1,0 +1,40 @@
+"""What this machine remembers beside the tree: named msgpack values."""
+
+from typing import Any
+
+import msgspec
+from sqlalchemy import bindparam, delete, select
+from sqlalchemy.dialects import sqlite
+
+from tgdav.db import Connection, Transaction, compiled, schema
+from tgdav.errors import DamageError
+
+NAMESPACE = "namespace"
+"""(name, mode, time made in ns) of the namespace, as its log's first operation says."""
+
+_c = schema.settings.c
+_GET = compiled(select(_c.value).where(_c.key == bindparam("name")))
+_upsert = sqlite.insert(schema.settings)
+_SET = compiled(_upsert.on_conflict_do_update(set_={"value": _upsert.excluded.value}))
+_DELETE = compiled(delete(schema.settings).where(_c.key == bindparam("name")))
+
+
+def get(connection: Connection, key: str, default: Any = None) -> Any:
+    """Return the value of ``key``, in a transaction or on a reading connection. Raises DamageError if it is no msgpack."""
+    row = connection.one(_GET, {"name": key})
+    if row is None:
+        return default
+    try:
+        return msgspec.msgpack.decode(row[0])
+    except msgspec.MsgspecError as error:
+        raise DamageError(f"the local setting {key} cannot be read", blob="database") from error
+
+
+def put(transaction: Transaction, key: str, value: Any) -> None:
+    """Set ``key`` to a value that msgpack can hold."""
+    transaction.execute(_SET, {"key": key, "value": msgspec.msgpack.encode(value)})
+
+
+def remove(transaction: Transaction, key: str) -> None:
+    """Forget ``key``; nothing happens if it is not there."""
+    transaction.execute(_DELETE, {"name": key})
