@@ -1,0 +1,52 @@
+"""``tgdav passwd`` and ``tgdav recovery-key``: who can open the vault."""
+
+from pathlib import Path
+
+import click
+
+from tgdav.cli.exit_codes import ExitCode
+from tgdav.cli.invocation import Invocation, global_options
+from tgdav.cli.recover import recovery_key_option
+from tgdav.cli.secrets import drop_key_file, new_passphrase, passphrase_or_recovery_key, to_wire
+from tgdav.cli.session import require_vault, session
+
+OLD_COPIES = "Who kept an old copy of the vault's header, and what opened it, can still open this vault."
+
+
+@click.command
+@click.option(
+    "--new-passphrase-file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="File with the new passphrase (default: asked for).",
+)
+@recovery_key_option
+@global_options
+@click.pass_obj
+def passwd(invocation: Invocation, *, new_passphrase_file: Path | None) -> int:
+    """Set a new passphrase, with the old one or the recovery key."""
+    require_vault(invocation)
+    secret = passphrase_or_recovery_key(invocation)
+    wanted = new_passphrase(new_passphrase_file)
+    with session(invocation, lambda _: secret) as call, invocation.output.progress() as progress:
+        call("passwd", progress, secret=to_wire(secret), new_passphrase=wanted.text)
+    dropped = drop_key_file(invocation)
+    lines = ["the passphrase is changed", OLD_COPIES]
+    if dropped:
+        lines.append("The key file is removed; from now on the passphrase has to be given.")
+    invocation.output.result({"changed": True, "key_file_removed": dropped}, lines)
+    return ExitCode.DONE
+
+
+@click.command("recovery-key")
+@recovery_key_option
+@global_options
+@click.pass_obj
+def recovery_key(invocation: Invocation) -> int:
+    """Make a new recovery key and print it once; the old one opens the vault no more."""
+    require_vault(invocation)
+    secret = passphrase_or_recovery_key(invocation)
+    with session(invocation, lambda _: secret) as call, invocation.output.progress() as progress:
+        made = call("recovery-key", progress, secret=to_wire(secret))
+    invocation.output.result(made, (f"recovery key: {made['recovery_key']}", OLD_COPIES))
+    return ExitCode.DONE

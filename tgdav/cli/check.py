@@ -1,0 +1,55 @@
+"""``tgdav check``: whether database, log and store agree and every byte is what was sealed."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import click
+
+from tgdav.cli.exit_codes import ExitCode
+from tgdav.cli.invocation import Invocation, global_options
+from tgdav.cli.output import size
+from tgdav.cli.session import session
+
+
+def _percent(_context: click.Context, _parameter: click.Parameter, value: str | None) -> float | None:
+    """Return the number in ``N%`` or ``N``."""
+    if value is None:
+        return None
+    try:
+        percent = float(value.removesuffix("%"))
+    except ValueError:
+        percent = 0.0
+    if not 0 < percent <= 100:
+        raise click.BadParameter("give a number of percent above 0, at most 100")
+    return percent
+
+
+@click.command
+@click.option(
+    "--read-data",
+    is_flag=False,
+    flag_value="100",
+    callback=_percent,
+    metavar="[=N%]",
+    help="Read the stored data too: every byte, or as much of it.",
+)
+@click.option("--repair", is_flag=True, help="Repair what can be repaired.")
+@global_options
+@click.pass_obj
+def check(invocation: Invocation, *, read_data: float | None, repair: bool) -> int:
+    """Check the database, the log and the store. Exit code 4: damage was found."""
+    with session(invocation) as call, invocation.output.progress() as progress:
+        found = call("check", progress, read_data=read_data, repair=repair)
+    invocation.output.result(found, _lines(found))
+    return ExitCode.DONE if found["ok"] else ExitCode.DAMAGE
+
+
+def _lines(found: Mapping[str, Any]) -> Iterator[str]:
+    read = f", {size(found['bytes_read'])} read" if found["bytes_read"] else ""
+    yield f"checked {found['files']} files and {found['blobs']} blobs{read}"
+    for repaired in found["repaired"]:
+        yield f"repaired: {repaired}"
+    for damage in found["damage"]:
+        yield f"damage: {damage['kind']} {damage['blob']}: {damage['reason']}"
+        yield from (f"    touches {path}" for path in damage["paths"])
+    yield "no damage" if found["ok"] else f"{len(found['damage'])} damaged"

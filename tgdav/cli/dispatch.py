@@ -1,0 +1,69 @@
+"""What can be asked of an open volume, by name: the same table answers the control socket and this process itself."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from tgdav.cli.secrets import from_wire
+from tgdav.config import Config, namespace_of
+from tgdav.crypto.header import unlock
+from tgdav.errors import UsageError
+from tgdav.volume.control import Command, Progress
+from tgdav.volume.volume import Volume
+
+
+def commands(volume: Volume, config: Config, namespace: str | None) -> dict[str, Command]:
+    """Return the commands of ``volume``; each refuses a request for another namespace than the one that is open."""
+    table: dict[str, Command] = {
+        "status": lambda _arguments, _progress: volume.status(),
+        "sync": lambda arguments, progress: volume.sync(bool(arguments.get("wait")), progress),
+        "check": lambda arguments, progress: volume.check(_percent(arguments), bool(arguments.get("repair")), progress),
+        "cache": lambda _arguments, _progress: volume.cache_statistics(),
+        "cache-clear": lambda _arguments, _progress: volume.clear_cache(),
+        "passwd": lambda arguments, _progress: _change_passphrase(volume, arguments),
+        "recovery-key": lambda arguments, _progress: _new_recovery_key(volume, arguments),
+        "webdav-password": lambda _arguments, _progress: {"password": volume.webdav_password()[0]},
+    }
+    opened = namespace_of(config, namespace).name
+    return {name: _only_in(opened, command) for name, command in table.items()}
+
+
+def _only_in(opened: str, command: Command) -> Command:
+    def run(arguments: Mapping[str, Any], progress: Progress) -> Mapping[str, Any]:
+        wanted = arguments.get("namespace")
+        if wanted not in (None, opened):
+            raise UsageError(f"the running tgdav has opened the namespace '{opened}'", hint="stop it first")
+        return command(arguments, progress)
+
+    return run
+
+
+def _percent(arguments: Mapping[str, Any]) -> float | None:
+    percent = arguments.get("read_data")
+    if percent is None:
+        return None
+    if isinstance(percent, bool) or not isinstance(percent, int | float) or not 0 < percent <= 100:
+        raise UsageError("a share of the data is a number of percent above 0, at most 100")
+    return float(percent)
+
+
+def _change_passphrase(volume: Volume, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    wanted = arguments.get("new_passphrase")
+    if not isinstance(wanted, str) or not wanted:
+        raise UsageError("the new passphrase is empty")
+    _require_secret(volume, arguments)
+    volume.change_passphrase(wanted)
+    return {"changed": True}
+
+
+def _new_recovery_key(volume: Volume, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    _require_secret(volume, arguments)
+    return {"recovery_key": volume.new_recovery_key()}
+
+
+def _require_secret(volume: Volume, arguments: Mapping[str, Any]) -> None:
+    """Raise AccessError unless the request shows what opens the vault; that it is open here is not enough."""
+    unlock(volume.header, from_wire(arguments.get("secret")))
+
+
+Call = Callable[..., Mapping[str, Any]]
+"""``call(command, progress, **arguments)``: run a command of an open volume, here or in the process that owns it."""

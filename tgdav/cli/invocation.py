@@ -1,0 +1,129 @@
+"""What one run of the program was asked: global options and the environment."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from tgdav.cli import logs
+from tgdav.cli.output import Output
+from tgdav.config import Config, LoadedConfig, Places, load, parse
+from tgdav.volume.seams import Seams
+
+OPTIONS_FILE = "options.json"
+"""Beside the key file: what ``init`` was given that the user's own configuration file lacks."""
+
+
+@dataclass
+class Invocation:
+    """Global options, filled while click reads them, and where they lead."""
+
+    environment: Mapping[str, str]
+    seams: Seams
+    json: bool = False
+    verbose: int = 0
+    config_option: Path | None = None
+    namespace: str | None = None
+    passphrase_file: Path | None = None
+    recovery_key_file: Path | None = None
+
+    @cached_property
+    def output(self) -> Output:
+        """Where results go."""
+        return Output(as_json=self.json)
+
+    @cached_property
+    def bare_places(self) -> Places:
+        """The places before the configuration is read."""
+        return Places.from_environment(self.environment, self.config_option)
+
+    @property
+    def options_file(self) -> Path:
+        """Where ``init`` keeps what the configuration file lacks."""
+        return self.bare_places.key_file.with_name(OPTIONS_FILE)
+
+    @property
+    def has_config_file(self) -> bool:
+        """Whether there is a configuration file, or one was named."""
+        return self.bare_places.config_named or self.bare_places.config_file.exists()
+
+    def load_file(self) -> LoadedConfig | None:
+        """Read the user's configuration file as it is; None when there is none. Raises ConfigError."""
+        return load(self.bare_places.config_file, self.environment) if self.has_config_file else None
+
+    @cached_property
+    def config(self) -> Config:
+        """The configuration that holds. Raises ConfigError."""
+        loaded = self.load_file()
+        return Config() if loaded is None else self.completed(loaded, self._kept_options())
+
+    @cached_property
+    def places(self) -> Places:
+        """The places that the configuration leads to. Raises ConfigError."""
+        return self.bare_places.for_config(self.config)
+
+    def completed(self, loaded: LoadedConfig, options: Mapping[str, Any]) -> Config:
+        """Return the configuration with what it lacks taken from ``options``, a tree in the words of version 2."""
+        if not options:
+            return loaded.config
+        tree = {"version": 2} | filled(loaded.raw, options)
+        return parse(json.dumps(tree).encode(), loaded.path, self.environment).config
+
+    def _kept_options(self) -> dict[str, Any]:
+        try:
+            data = self.options_file.read_bytes()
+        except FileNotFoundError:
+            return {}
+        kept = parse(data, self.options_file, {}).raw
+        return {key: value for key, value in kept.items() if key != "version"}
+
+
+def filled(tree: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``tree`` with the values of ``options`` that it lacks; what it has stays."""
+    result = dict(tree)
+    for key, value in options.items():
+        held = result.get(key)
+        if isinstance(value, Mapping) and isinstance(held, Mapping | None):
+            result[key] = filled(held or {}, value)
+        elif held is None:
+            result[key] = value
+    return result
+
+
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+
+def global_options(decorated: Decorated) -> Decorated:
+    """Add the options that every command takes, before its name or after it."""
+    for option in reversed(_GLOBAL_OPTIONS):
+        decorated = option(decorated)
+    return decorated
+
+
+def _keep(name: str) -> Callable[[click.Context, click.Parameter, Any], Any]:
+    def keep(context: click.Context, _parameter: click.Parameter, value: Any) -> Any:
+        if value:
+            invocation = context.ensure_object(Invocation)
+            setattr(invocation, name, value)
+            logs.set_level(invocation.verbose)
+        return value
+
+    return keep
+
+
+def _option(*words: str, name: str, **settings: Any) -> Callable[[Decorated], Decorated]:
+    return click.option(*words, name, callback=_keep(name), expose_value=False, **settings)
+
+
+_FILE = click.Path(path_type=Path)
+_GLOBAL_OPTIONS = (
+    _option("--config", name="config_option", type=_FILE, metavar="FILE", help="Configuration file."),
+    _option("--namespace", name="namespace", metavar="NAME", help="Namespace to open (default: the first one)."),
+    _option("--json", name="json", is_flag=True, help="Print one JSON object."),
+    _option("-v", "--verbose", name="verbose", count=True, help="Say more; with errors, where they come from."),
+    _option("--passphrase-file", name="passphrase_file", type=_FILE, metavar="FILE", help="File with the passphrase."),
+)

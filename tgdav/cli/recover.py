@@ -1,0 +1,74 @@
+"""``tgdav recover``: the local state from the store alone; and how joining is told."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from tgdav.cli.exit_codes import ExitCode
+from tgdav.cli.invocation import Invocation, global_options
+from tgdav.cli.output import Output, iso_time
+from tgdav.cli.secrets import passphrase_or_recovery_key
+from tgdav.volume.vault import JoinedVault, MachineReport, recover_vault
+
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+
+def recovery_key_option(decorated: Decorated) -> Decorated:
+    """Add ``--recovery-key-file``, kept in the invocation."""
+
+    def keep(context: click.Context, _parameter: click.Parameter, value: Path | None) -> None:
+        context.ensure_object(Invocation).recovery_key_file = value
+
+    option = click.option(
+        "--recovery-key-file",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        callback=keep,
+        expose_value=False,
+        help="File with the recovery key, in place of the passphrase.",
+    )
+    return option(decorated)
+
+
+@click.command
+@recovery_key_option
+@global_options
+@click.pass_obj
+def recover(invocation: Invocation) -> int:
+    """Rebuild the local state from the store, with the passphrase or the recovery key.
+
+    Prints each machine's last operation. What is missing in the store is named, and the exit code is 4 then.
+    """
+    secret = passphrase_or_recovery_key(invocation)
+    with invocation.output.progress() as progress:
+        joined = recover_vault(invocation.places, invocation.config, secret, seams=invocation.seams, progress=progress)
+    return print_joined(invocation.output, joined, "recovered")
+
+
+def print_joined(output: Output, joined: JoinedVault, word: str) -> int:
+    """Print what joining found and return the exit code: 4 when something is missing."""
+    found = {
+        "epoch": joined.epoch,
+        "replaced": joined.replaced or None,
+        "machines": [_machine(machine) for machine in joined.machines],
+        "damage": joined.damage,
+    }
+    output.result(found, _lines(joined, word))
+    return ExitCode.DAMAGE if joined.damage else ExitCode.DONE
+
+
+def _machine(machine: MachineReport) -> dict[str, Any]:
+    time = iso_time(machine.last_operation) if machine.last_operation else None
+    return {"id": machine.id, "name": machine.name, "last_operation": time, "last_sequence": machine.last_sequence}
+
+
+def _lines(joined: JoinedVault, word: str) -> Iterator[str]:
+    replacing = f", replacing {joined.replaced}" if joined.replaced else ""
+    yield f"{word}; writer since epoch {joined.epoch}{replacing}"
+    for machine in joined.machines:
+        last = iso_time(machine.last_operation) if machine.last_operation else "never"
+        yield f"machine {machine.name}: last operation {machine.last_sequence}, {last}"
+    for line in joined.damage:
+        yield f"damage: {line}"

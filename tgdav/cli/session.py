@@ -1,0 +1,88 @@
+"""The way to the vault: through the process that has it open, else by opening it here."""
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from tgdav.cli.dispatch import Call, commands
+from tgdav.cli.invocation import Invocation
+from tgdav.cli.secrets import passphrase
+from tgdav.config import Config, Places, require_built
+from tgdav.crypto.slots import Secret
+from tgdav.errors import UsageError, VaultInUse
+from tgdav.volume.control import Progress
+from tgdav.volume.control_client import ControlClient
+from tgdav.volume.local_state import vault_exists
+from tgdav.volume.volume import Volume
+
+PATIENCE = 10.0
+"""Seconds that a command waits while another process opens or closes the vault."""
+
+_PAUSE = 0.1
+
+
+@contextmanager
+def session(invocation: Invocation, ask: Callable[[Invocation], Secret] = passphrase) -> Iterator[Call]:
+    """Yield a call that reaches the open vault.
+
+    ``ask`` gives the secret when the vault has to be opened here. Raises UsageError (no vault, bad configuration),
+    AccessError, VaultInUse.
+    """
+    require_vault(invocation)
+    opened = _Patience(invocation).open(ask)
+    if isinstance(opened, ControlClient):
+        with opened as client:
+            yield lambda name, progress, **arguments: client.call(name, arguments | _wanted(invocation), progress)
+        return
+    try:
+        table = commands(opened, invocation.config, invocation.namespace)
+
+        def call(name: str, progress: Progress, **arguments: Any) -> Mapping[str, Any]:
+            return table[name](arguments, progress)
+
+        yield call
+    finally:
+        opened.close()
+
+
+def _wanted(invocation: Invocation) -> dict[str, str]:
+    return {} if invocation.namespace is None else {"namespace": invocation.namespace}
+
+
+def require_vault(invocation: Invocation) -> None:
+    """Raise UsageError unless a vault was made or joined here, and ConfigError for a bad configuration."""
+    if not vault_exists(invocation.places.state):
+        raise UsageError("there is no vault here", hint="run 'tgdav init', or 'tgdav init --join'")
+
+
+def open_volume(invocation: Invocation, secret: Secret) -> Volume:
+    """Open the vault in this process. Raises as ``Volume.open`` does, UsageError for a mode that is not built."""
+    config: Config = invocation.config
+    places: Places = invocation.places
+    require_built(config, invocation.namespace)
+    return Volume.open(places, config, secret, namespace=invocation.namespace, seams=invocation.seams)
+
+
+class _Patience:
+    """Tries the control socket and the vault in turn while another process is between the two."""
+
+    def __init__(self, invocation: Invocation) -> None:
+        self._invocation = invocation
+        self._clock = invocation.seams.clock
+        self._deadline = self._clock.monotonic() + PATIENCE
+        self._pause = threading.Event()
+
+    def open(self, ask: Callable[[Invocation], Secret]) -> ControlClient | Volume:
+        secret: Secret | None = None
+        while True:
+            client = ControlClient.connect(self._invocation.places.control_note)
+            if client is not None:
+                return client
+            secret = secret or ask(self._invocation)
+            try:
+                return open_volume(self._invocation, secret)
+            except VaultInUse:
+                if self._clock.monotonic() > self._deadline:
+                    raise
+            self._pause.wait(_PAUSE)

@@ -1,0 +1,73 @@
+"""``tgdav status``, ``sync`` and ``cache``: how things stand."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import click
+
+from tgdav.cli.exit_codes import ExitCode
+from tgdav.cli.invocation import Invocation, global_options
+from tgdav.cli.output import size
+from tgdav.cli.session import session
+from tgdav.config import require_built
+
+
+@click.command
+@global_options
+@click.pass_obj
+def status(invocation: Invocation) -> int:
+    """Show the store, what waits to be stored, the cache, the machines and the last error."""
+    with session(invocation) as call, invocation.output.progress() as progress:
+        found = call("status", progress)
+    invocation.output.result(found, _status_lines(found))
+    return ExitCode.DONE
+
+
+def _status_lines(found: Mapping[str, Any]) -> Iterator[str]:
+    store, cache = found["store"], found["cache"]
+    reached = "reachable" if store["reachable"] else "not reachable"
+    waiting = f", waiting {store['waiting_seconds']:.0f} s" if store.get("waiting_seconds") else ""
+    yield f"store     {store['backend']}, {reached}{waiting}"
+    yield f"pending   {_pending(found)}"
+    yield f"files     {found['files']} with {size(found['bytes'])}"
+    yield f"cache     {size(cache['bytes'])} of {size(cache['max_bytes'])}"
+    for machine in found["machines"]:
+        yield f"machine   {machine['name']} ({machine['id']})"
+    if found.get("read_only"):
+        yield f"read-only {found['read_only']}"
+    yield f"last error: {found['last_error'] or 'none'}"
+
+
+def _pending(found: Mapping[str, Any]) -> str:
+    pending = found["pending"]
+    return f"{size(pending['bytes'])} and {pending['operations']} operations"
+
+
+@click.command
+@click.option("--wait", is_flag=True, help="Return when nothing is pending any more.")
+@global_options
+@click.pass_obj
+def sync(invocation: Invocation, *, wait: bool) -> int:
+    """Push to the store, and pull from it, now."""
+    require_built(invocation.config, invocation.namespace)
+    with session(invocation) as call, invocation.output.progress() as progress:
+        found = call("sync", progress, wait=wait)
+    nothing = not any(found["pending"].values())
+    invocation.output.result(found, [f"pending: {'nothing' if nothing else _pending(found)}"])
+    return ExitCode.DONE
+
+
+@click.command
+@click.option("--clear", is_flag=True, help="Drop what can be fetched again.")
+@global_options
+@click.pass_obj
+def cache(invocation: Invocation, *, clear: bool) -> int:
+    """Show what the cache holds, or empty it."""
+    with session(invocation) as call, invocation.output.progress() as progress:
+        found = call("cache-clear" if clear else "cache", progress)
+    lines = (
+        f"holds {size(found['bytes'])} of {size(found['max_bytes'])} in {found['chunks']} chunks",
+        f"hits {found['hits']}, misses {found['misses']}",
+    )
+    invocation.output.result(found, lines)
+    return ExitCode.DONE
