@@ -17,6 +17,9 @@ class Subject(Protocol):
     def crash(self) -> None:
         """Drop the file system without closing it, as kill -9 does, and open what is left as ``fs``."""
 
+    def restart(self) -> None:
+        """Close the file system, of which no handle is open, and open it again as ``fs``."""
+
     def close(self) -> None: ...
 
 
@@ -37,6 +40,9 @@ class ModelSubject:
 
     def crash(self) -> None:
         self._model.crash()
+
+    def restart(self) -> None:
+        return
 
     def close(self) -> None:
         return

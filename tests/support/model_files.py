@@ -96,7 +96,8 @@ class ModelHandle:
     def close(self) -> None:
         if self._open:
             self._open = False
-            self._node.settle()
+            if self._writable:
+                self._node.settle()
             self._node.handles -= 1
             self._tree.forget_unused(self._node)
 

@@ -1,0 +1,40 @@
+"""Random histories of each file system against the model, with crashes; and proof that the machine finds bugs."""
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from tests.fs.machine_steps import FileSystemMachine
+from tests.fs.planted_bugs import BUGS, factory_of
+from tests.fs.subjects import Factory
+from tests.support.model_fs import ModelFileSystem
+
+HISTORIES = settings(
+    max_examples=60,
+    stateful_step_count=40,
+    deadline=None,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
+SEARCH = settings(
+    HISTORIES,
+    max_examples=1000,
+    phases=[Phase.generate],
+    derandomize=True,
+    report_multiple_bugs=False,
+    print_blob=False,
+)
+
+
+def run(factory: Factory, how: settings) -> None:
+    run_state_machine_as_test(type("Histories", (FileSystemMachine,), {"factory": factory}), settings=how)
+
+
+def test_random_histories(factory: Factory) -> None:
+    run(factory, HISTORIES)
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.__name__)
+def test_finds_a_planted_bug(bug: type[ModelFileSystem]) -> None:
+    with pytest.raises((AssertionError, ExceptionGroup)):
+        run(factory_of(bug), SEARCH)
