@@ -104,7 +104,7 @@ def unlock(header: Header, secret: Secret, limits: Argon2Limits = _LIMITS) -> by
     master = None if slot is None else open_slot(slot, header.vault, secret, limits)
     if master is None:
         raise _refusal(secret)
-    if not _is_genuine(header, master):
+    if not is_genuine(header, master):
         raise DamageError("vault header: not made by this vault's owner", blob="vault header")
     return master
 
@@ -124,7 +124,7 @@ def try_headers(headers: Iterable[Header], secret: Secret, limits: Argon2Limits 
         except DamageError as error:
             damage = error
             continue
-        genuine = None if master is None else next((owner for owner in owners if _is_genuine(owner, master)), None)
+        genuine = None if master is None else next((owner for owner in owners if is_genuine(owner, master)), None)
         if master is not None and genuine is not None:
             return master, genuine
         if master is not None:
@@ -210,7 +210,8 @@ def _finish(vault: VaultId, master: bytes, slots: Iterable[Slot], entropy: Entro
     return msgspec.structs.replace(unsigned, mac=_mac(unsigned, master))
 
 
-def _is_genuine(header: Header, master: bytes) -> bool:
+def is_genuine(header: Header, master: bytes) -> bool:
+    """Return whether whoever made ``header`` had the master key."""
     return len(master) == KEY_BYTES and hmac.compare_digest(header.mac, _mac(header, master))
 
 

@@ -253,7 +253,7 @@ blobs = Table(
     metadata,
     Column("id", INTEGER, primary_key=True, comment="the store's number"),
     Column("name", BLOB, nullable=False, comment="16-byte blob name"),
-    Column("kind", INTEGER, nullable=False, comment="tgdav.crypto.Kind of the label"),
+    Column("kind", INTEGER, nullable=False, comment="tgdav.crypto.label.BlobKind; 0: vault header"),
     Column("size", INTEGER, nullable=False, comment="bytes"),
     Column("hash", BLOB, comment="BLAKE3 of its bytes where known: 32 bytes, or the 16 a label carries"),
     Column("gone", INTEGER, nullable=False, comment="1: deleted on purpose, its absence is no damage"),

@@ -30,6 +30,12 @@ def get(connection: Connection, key: str, default: Any = None) -> Any:
         raise DamageError(f"the local setting {key} cannot be read", blob="database") from error
 
 
+def everything(connection: Connection, prefix: str) -> dict[str, bytes]:
+    """Return the encoded values of all keys that begin with ``prefix``."""
+    rows = connection.all("SELECT key, value FROM settings WHERE substr(key, 1, ?) = ?", (len(prefix), prefix))
+    return {str(key): bytes(value) for key, value in rows}
+
+
 def put(transaction: Transaction, key: str, value: Any) -> None:
     """Set ``key`` to a value that msgpack can hold."""
     transaction.execute(_SET, {"key": key, "value": msgspec.msgpack.encode(value)})

@@ -1,0 +1,235 @@
+"""Changes of names, inside one transaction: what POSIX and WebDAV allow, said as operations.
+
+Each function takes the ``Change`` it runs in, looks at the tree as it is at that moment, and emits operations. Nothing
+here touches threads, files or the network.
+"""
+
+from tgdav.content import index
+from tgdav.content.manifest import decode
+from tgdav.crdt.ops import TRASH, Make, Place
+from tgdav.crypto.keys import NamespaceKeys
+from tgdav.db.schema import ROOT_INODE
+from tgdav.errors import (
+    Exists,
+    InvalidArgument,
+    IsADirectory,
+    NotADirectory,
+    NotEmpty,
+    NotFound,
+    NotPermitted,
+    TooManyLinks,
+)
+from tgdav.fs.api import Owner, Precondition, RenameFlag
+from tgdav.ids import EntryId, Inode, NodeId
+from tgdav.metadata import queries
+from tgdav.metadata.change import Change
+from tgdav.metadata.types import Attributes, DirectoryEntry, Kind
+
+LINK_MAX = 65_000
+
+_DEAD = """WITH RECURSIVE up(ino) AS (SELECT :ino UNION SELECT e.parent FROM entries e JOIN up ON e.ino = up.ino)
+SELECT 1 FROM up WHERE ino = :root"""
+
+
+def require_folder(change: Change, parent: Inode) -> Attributes:
+    """Return a folder that is reachable from the root. Raises NotFound, NotADirectory."""
+    attributes = queries.attributes(change.connection, parent)
+    if attributes is None:
+        raise NotFound
+    if not attributes.is_directory:
+        raise NotADirectory
+    if change.connection.one(_DEAD, {"ino": parent, "root": ROOT_INODE}) is None:
+        raise NotFound("the folder was removed")
+    return attributes
+
+
+def find(change: Change, parent: Inode, name: bytes, *, normalized: bool = False) -> DirectoryEntry | None:
+    """Return what a name names now."""
+    return queries.find_entry(change.connection, parent, name, normalized=normalized)
+
+
+def require(change: Change, parent: Inode, name: bytes) -> DirectoryEntry:
+    """Return what a name names. Raises NotFound."""
+    entry = find(change, parent, name)
+    if entry is None:
+        raise NotFound
+    return entry
+
+
+def emit(change: Change, op: Make | Place, *, local: bool) -> None:
+    """Apply an operation; log it unless it is ``local``."""
+    if local:
+        change.emit_local(op)
+    else:
+        change.emit(op)
+
+
+def make(
+    change: Change,
+    keys: NamespaceKeys,
+    parent: Attributes,
+    name: bytes,
+    kind: Kind,
+    mode: int,
+    owner: Owner,
+    *,
+    rdev: int = 0,
+    target: bytes = b"",
+    local: bool = False,
+) -> NodeId:
+    """Make a node and its first entry; the name must be free. Returns the node's id."""
+    node, entry = _new_ids(change, keys, parent, name, kind, local=local)
+    emit(change, Make(node, int(kind), mode & 0o7777, owner.uid, owner.gid, rdev, change.time, target), local=local)
+    emit(change, Place(entry, node, parent.node, name), local=local)
+    return node
+
+
+def _new_ids(
+    change: Change, keys: NamespaceKeys, parent: Attributes, name: bytes, kind: Kind, *, local: bool
+) -> tuple[NodeId, EntryId]:
+    """Folders made twice at once must merge, so their ids come from where they are, while these were never used."""
+    if kind == Kind.DIRECTORY and not local:
+        node = keys.directory_id(parent.node, name)
+        if queries.inode_of(change.connection, node) is None:
+            return node, keys.directory_entry_id(parent.node, name)
+    return NodeId(change.new_id()), EntryId(change.new_id())
+
+
+def link(change: Change, inode: Inode, parent: Attributes, name: bytes) -> None:
+    """Give a node one more name. Raises Exists, NotPermitted, TooManyLinks, NotFound."""
+    node = queries.attributes(change.connection, inode)
+    if node is None or (node.nlink == 0):
+        raise NotFound
+    if node.is_directory:
+        raise NotPermitted("a folder has one name only")
+    if node.nlink >= LINK_MAX:
+        raise TooManyLinks
+    if find(change, parent.inode, name) is not None:
+        raise Exists
+    emit(change, Place(EntryId(change.new_id()), node.node, parent.node, name), local=node.local)
+
+
+def delete(change: Change, entry: DirectoryEntry, name: bytes) -> None:
+    """Put an entry, and with it all below it, into the trash."""
+    emit(change, Place(entry.entry, entry.attributes.node, TRASH, name), local=entry.attributes.local)
+
+
+def unlink(change: Change, parent: Inode, name: bytes) -> None:
+    """Remove a name of what is no folder. Raises NotFound, IsADirectory."""
+    entry = require(change, parent, name)
+    if entry.attributes.is_directory:
+        raise IsADirectory
+    delete(change, entry, name)
+
+
+def remove_directory(change: Change, parent: Inode, name: bytes) -> None:
+    """Remove an empty folder. Raises NotFound, NotADirectory, NotEmpty."""
+    entry = require(change, parent, name)
+    if not entry.attributes.is_directory:
+        raise NotADirectory
+    if not queries.is_empty(change.connection, entry.attributes.inode):
+        raise NotEmpty
+    delete(change, entry, name)
+
+
+def rename(
+    change: Change,
+    parent: Inode,
+    name: bytes,
+    new_parent: Attributes,
+    new_name: bytes,
+    flags: RenameFlag,
+    *,
+    replace_tree: bool,
+    precondition: Precondition | None,
+    local: bool,
+) -> bool:
+    """Move an entry; return whether something was replaced. Raises as ``FileSystem.rename``."""
+    source = require(change, parent, name)
+    target = find(change, new_parent.inode, new_name)
+    if precondition is not None:
+        precondition(target.attributes if target else None)
+    _check_no_cycle(change, source, new_parent.inode)
+    if RenameFlag.EXCHANGE in flags:
+        _exchange(change, source, parent, name, target, new_parent, new_name)
+        return True
+    if target is not None:
+        if RenameFlag.NO_REPLACE in flags:
+            raise Exists
+        if target.attributes.inode == source.attributes.inode:
+            return _rename_onto_itself(change, source, target, name, new_parent, new_name)
+        if not replace_tree:
+            _check_replaceable(change, source, target)
+        _check_no_cycle(change, target, parent)
+        delete(change, target, new_name)
+    _move(change, source, new_parent, new_name, local=local)
+    return target is not None
+
+
+def _rename_onto_itself(
+    change: Change,
+    source: DirectoryEntry,
+    target: DirectoryEntry,
+    name: bytes,
+    new_parent: Attributes,
+    new_name: bytes,
+) -> bool:
+    """Two names of one node: rename(2) does nothing. A name found by its other normal form is truly renamed."""
+    if source.entry == target.entry and name != new_name:
+        emit(
+            change,
+            Place(source.entry, source.attributes.node, new_parent.node, new_name),
+            local=source.attributes.local,
+        )
+    return True
+
+
+def _check_no_cycle(change: Change, entry: DirectoryEntry, new_parent: Inode) -> None:
+    inode = entry.attributes.inode
+    if entry.attributes.is_directory and (
+        inode == new_parent or queries.is_ancestor(change.connection, inode, new_parent)
+    ):
+        raise InvalidArgument("a folder cannot go into itself")
+
+
+def _check_replaceable(change: Change, source: DirectoryEntry, target: DirectoryEntry) -> None:
+    if target.attributes.is_directory:
+        if not source.attributes.is_directory:
+            raise IsADirectory
+        if not queries.is_empty(change.connection, target.attributes.inode):
+            raise NotEmpty
+    elif source.attributes.is_directory:
+        raise NotADirectory
+
+
+def _exchange(
+    change: Change,
+    source: DirectoryEntry,
+    parent: Inode,
+    name: bytes,
+    target: DirectoryEntry | None,
+    new_parent: Attributes,
+    new_name: bytes,
+) -> None:
+    if target is None:
+        raise NotFound
+    _check_no_cycle(change, target, parent)
+    node = queries.node_id_of(change.connection, parent)
+    assert node is not None, "the folder of an entry is there"
+    first, second = source.attributes, target.attributes
+    emit(change, Place(source.entry, first.node, new_parent.node, new_name), local=first.local)
+    emit(change, Place(target.entry, second.node, node, name), local=second.local)
+
+
+def _move(change: Change, source: DirectoryEntry, new_parent: Attributes, new_name: bytes, *, local: bool) -> None:
+    """Move, and where the name stops or begins to be junk, publish or withdraw the file."""
+    inode, node = source.attributes.inode, source.attributes.node
+    was_local = source.attributes.local
+    if was_local and not local:
+        index.publish(change.transaction, decode(queries.manifest(change.connection, inode)).chunk_ids())
+        change.publish(inode, placed=False)
+        was_local = False
+    elif local and not was_local and source.attributes.is_file:
+        change.withdraw(inode)
+        was_local = True
+    emit(change, Place(source.entry, node, new_parent.node, new_name), local=was_local)

@@ -1,0 +1,109 @@
+"""Attributes, extended attributes and WebDAV properties, inside one transaction."""
+
+from collections.abc import Iterable, Mapping
+
+from tgdav.crdt.ops import Attr, Field
+from tgdav.db.connection import Connection
+from tgdav.errors import Exists, InvalidArgument, NameTooLong, NoAttribute, NotFound
+from tgdav.fs.api import XattrFlag
+from tgdav.ids import Inode
+from tgdav.metadata import queries
+from tgdav.metadata.change import Change
+from tgdav.metadata.types import AttributeChange, Attributes
+
+XATTR = b"x:"
+PROPERTY = b"p:"
+VALUE_MAX = 65_536
+"""Longest value of an extended attribute, bytes (as on Linux)."""
+_SET_ATIME = "UPDATE nodes SET atime = ? WHERE ino = ?"
+_LOGGED = ("mode", "uid", "gid", "mtime", "ctime", "btime")
+
+
+def _require(change: Change, inode: Inode) -> Attributes:
+    found = queries.attributes(change.connection, inode)
+    if found is None:
+        raise NotFound
+    return found
+
+
+def _emit(change: Change, node: Attributes, op: Attr | Field) -> None:
+    if node.local:
+        change.emit_local(op)
+    else:
+        change.emit(op)
+
+
+def set_attributes(change: Change, inode: Inode, wanted: AttributeChange) -> None:
+    """Set what ``wanted`` names (but for ``size``); ctime moves unless given. Raises NotFound."""
+    node = _require(change, inode)
+    if wanted.atime is not None:
+        change.transaction.execute(_SET_ATIME, (wanted.atime, inode))
+    values = {name: getattr(wanted, name) for name in _LOGGED if getattr(wanted, name) is not None}
+    if values:
+        if "mode" in values:
+            values["mode"] &= 0o7777
+        _emit(change, node, Attr(node.node, {"ctime": change.time} | values))
+
+
+def check_xattr(name: bytes, value: bytes) -> None:
+    """Refuse what can be no extended attribute. Raises InvalidArgument, NameTooLong."""
+    if not name or b"\0" in name:
+        raise InvalidArgument("not a possible attribute name")
+    if len(name) > 255:
+        raise NameTooLong("the attribute's name is longer than 255 bytes")
+    if len(value) > VALUE_MAX:
+        raise InvalidArgument("an attribute's value has at most 65536 bytes")
+
+
+def get_xattr(connection: Connection, inode: Inode, name: bytes) -> bytes:
+    """Return a value. Raises NoAttribute."""
+    value = queries.field(connection, inode, XATTR + name)
+    if value is None:
+        raise NoAttribute
+    return value
+
+
+def set_xattr(change: Change, inode: Inode, name: bytes, value: bytes, flags: XattrFlag) -> None:
+    """Set one. Raises Exists (CREATE), NoAttribute (REPLACE), NotFound."""
+    node = _require(change, inode)
+    present = queries.field(change.connection, inode, XATTR + name) is not None
+    if XattrFlag.CREATE in flags and present:
+        raise Exists("the attribute is there already")
+    if XattrFlag.REPLACE in flags and not present:
+        raise NoAttribute
+    _emit(change, node, Field(node.node, XATTR + name, value))
+    _emit(change, node, Attr(node.node, {"ctime": change.time}))
+
+
+def list_xattrs(connection: Connection, inode: Inode) -> list[bytes]:
+    """Return the names, sorted."""
+    found = queries.fields(connection, [inode], XATTR).get(inode, {})
+    return sorted(name.removeprefix(XATTR) for name in found)
+
+
+def remove_xattr(change: Change, inode: Inode, name: bytes) -> None:
+    """Remove one. Raises NoAttribute, NotFound."""
+    node = _require(change, inode)
+    if queries.field(change.connection, inode, XATTR + name) is None:
+        raise NoAttribute
+    _emit(change, node, Field(node.node, XATTR + name, None))
+    _emit(change, node, Attr(node.node, {"ctime": change.time}))
+
+
+def properties(connection: Connection, inodes: Iterable[Inode]) -> dict[Inode, dict[bytes, bytes]]:
+    """Return the WebDAV properties of nodes."""
+    found = queries.fields(connection, list(inodes), PROPERTY)
+    return {
+        inode: {name.removeprefix(PROPERTY): value for name, value in each.items()} for inode, each in found.items()
+    }
+
+
+def set_properties(
+    change: Change, inode: Inode, values: Mapping[bytes, bytes | None], attributes: AttributeChange | None
+) -> None:
+    """Set or remove properties, and attributes beside them. Raises NotFound."""
+    node = _require(change, inode)
+    for name, value in values.items():
+        _emit(change, node, Field(node.node, PROPERTY + name, value))
+    if attributes is not None:
+        set_attributes(change, inode, attributes)

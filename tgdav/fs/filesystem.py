@@ -1,0 +1,451 @@
+"""THE file system: what a namespace's tree is and does, for every front end.
+
+Lock order, outermost first:
+
+1. ``OpenFile.lock`` (one a node that is open or dirty)
+2. the writer's leadership (``tgdav.db.writer``): inside a change no open file may be locked
+3. ``OpenFiles`` table lock, content's own locks (leaves: nothing is taken while one is held)
+
+Changes look at the tree inside the writer's transaction, so each decision is made on the state that it changes.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from tgdav.clock import Clock
+from tgdav.content.manifest import decode as decode_manifest
+from tgdav.content.store import ContentStore
+from tgdav.crypto.keys import NamespaceKeys
+from tgdav.crypto.machine import MachineIdentity
+from tgdav.db.database import Database
+from tgdav.db.schema import ROOT_INODE
+from tgdav.disk import Disk
+from tgdav.entropy import Entropy
+from tgdav.errors import Exists, InvalidArgument, IsADirectory, NotADirectory, NotFound
+from tgdav.fs import changes, copying, fields
+from tgdav.fs.api import Capacity, LockRecord, Owner, Precondition, RenameFlag, XattrFlag
+from tgdav.fs.locks import LockKeeper
+from tgdav.fs.names import JunkPolicy, check_name, check_new_name
+from tgdav.fs.open_files import Handle, OpenFile, OpenFiles, Parts, require_writable
+from tgdav.fs.upload import FileUpload
+from tgdav.ids import Inode, NodeId
+from tgdav.metadata import queries
+from tgdav.metadata.change import Change
+from tgdav.metadata.journal import Journal
+from tgdav.metadata.types import AttributeChange, Attributes, DirectoryEntry, Kind
+
+T = TypeVar("T")
+
+IDLE_SECONDS = 30.0
+DIRTY_SECONDS = 300.0
+"""A dirty file is settled after so long without a write, or so long in any case."""
+
+_LOGGED = """SELECT 1 FROM nodes n LEFT JOIN entries e ON e.ino = n.ino WHERE n.ino = ?
+AND max(n.since, coalesce(e.since, 0)) <= (SELECT coalesce(max(position), 0) FROM segments WHERE blob IS NOT NULL)"""
+
+Space = Callable[[], tuple[int, int]]
+"""Returns (total, free) bytes of the place that data finally goes to."""
+
+
+class NamespaceFileSystem:
+    """A namespace's file system, as ``tgdav.fs.api.FileSystem``."""
+
+    root = Inode(ROOT_INODE)
+
+    def __init__(
+        self,
+        database: Database,
+        journal: Journal,
+        content: ContentStore,
+        keys: NamespaceKeys,
+        identity: MachineIdentity,
+        overlay_folder: Path,
+        *,
+        junk: JunkPolicy,
+        space: Space,
+        clock: Clock,
+        entropy: Entropy,
+        disk: Disk,
+    ) -> None:
+        self.database, self.journal, self.content, self.keys = database, journal, content, keys
+        self._junk, self._space, self._clock = junk, space, clock
+        parts = Parts(
+            journal, database, content, keys, identity, overlay_folder, clock=clock, entropy=entropy, disk=disk
+        )
+        self.open_files = OpenFiles(parts)
+        self._locks = LockKeeper(database, clock)
+
+    # ---- life ----------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Take over what fsync made durable before a crash."""
+        self.open_files.adopt()
+
+    def stop(self) -> None:
+        """Settle all, make it durable, let go of all files."""
+        if self.journal.read_only is None:
+            self.open_files.settle()
+            self.sync()
+        self.open_files.abandon()
+
+    def settle_idle(self) -> None:
+        """Settle files that were not written for a while, or are dirty for long; housekeeping calls it."""
+        now = self._clock.monotonic()
+
+        def due(file: OpenFile) -> bool:
+            return now - file.last_write >= IDLE_SECONDS or now - file.dirty_since >= DIRTY_SECONDS
+
+        self.open_files.settle(due)
+
+    def settle_all(self) -> None:
+        """Settle every dirty file."""
+        if self.journal.read_only is None:
+            self.open_files.settle()
+
+    def totals(self) -> tuple[int, int]:
+        """Return how many files there are, and their bytes."""
+        with self.database.reading() as connection:
+            return queries.totals(connection)
+
+    # ---- looking -------------------------------------------------------------------------------------------------
+
+    def lookup(self, parent: Inode, name: bytes, *, normalized: bool = False) -> Attributes:
+        """Return what ``name`` in ``parent`` names."""
+        check_name(name)
+        with self.database.reading() as connection:
+            entry = queries.find_entry(connection, parent, name, normalized=normalized)
+            if entry is None:
+                self._refuse_no_folder(queries.attributes(connection, parent))
+                raise NotFound
+        return self.open_files.dirty_attributes(entry.attributes)
+
+    def resolve(self, path: Sequence[bytes], *, normalized: bool = False) -> Attributes:
+        """Return what a path of names from the root leads to."""
+        with self.database.reading() as connection:
+            inode, found = self.root, None
+            for name in path:
+                check_name(name)
+                entry = queries.find_entry(connection, inode, name, normalized=normalized)
+                if entry is None:
+                    if found is not None and not found.is_directory:
+                        raise NotADirectory
+                    raise NotFound
+                found, inode = entry.attributes, entry.attributes.inode
+            if found is None:
+                found = queries.attributes(connection, self.root)
+        assert found is not None, "the root is always there"
+        return self.open_files.dirty_attributes(found)
+
+    def attributes(self, inode: Inode) -> Attributes:
+        """Return a node's attributes."""
+        with self.database.reading() as connection:
+            found = queries.attributes(connection, inode)
+        if found is None:
+            raise NotFound
+        return self.open_files.dirty_attributes(found)
+
+    def list_directory(self, inode: Inode) -> list[DirectoryEntry]:
+        """Return all entries in byte order of their names."""
+        with self.database.reading() as connection:
+            children = queries.children(connection, inode)
+            if not children:
+                self._refuse_no_folder(queries.attributes(connection, inode))
+        if not self.open_files:
+            return children
+        return [
+            DirectoryEntry(each.name, each.entry, self.open_files.dirty_attributes(each.attributes))
+            for each in children
+        ]
+
+    def _refuse_no_folder(self, attributes: Attributes | None) -> None:
+        if attributes is None:
+            raise NotFound
+        if not attributes.is_directory:
+            raise NotADirectory
+
+    def parent(self, inode: Inode) -> Inode:
+        """Return the folder that holds a folder."""
+        with self.database.reading() as connection:
+            found = queries.parent_of(connection, inode)
+        if found is None and inode != self.root:
+            raise NotFound
+        return found or self.root
+
+    def read_link(self, inode: Inode) -> bytes:
+        """Return a symlink's target."""
+        with self.database.reading() as connection:
+            attributes = queries.attributes(connection, inode)
+            if attributes is None:
+                raise NotFound
+            if attributes.kind != Kind.SYMLINK:
+                raise InvalidArgument("not a symbolic link")
+            return queries.link_target(connection, inode)
+
+    def capacity(self) -> Capacity:
+        """Return space and counts."""
+        with self.database.reading() as connection:
+            files, used = queries.totals(connection)
+        total, free = self._space()
+        return Capacity(total=total, free=free, used=used, files=files)
+
+    def storage_state(self, inode: Inode) -> str:
+        """Return ``local``, ``uploading`` or ``stored``."""
+        file = self.open_files.find(inode)
+        if file is not None and file.dirty:
+            return "local"
+        with self.database.reading() as connection:
+            attributes = queries.attributes(connection, inode)
+            if attributes is None:
+                raise NotFound
+            if attributes.local:
+                return "local"
+            encoded = queries.manifest(connection, inode) if attributes.is_file else b""
+            logged = connection.one(_LOGGED, (inode,)) is not None
+        chunks = [each.chunk for each in decode_manifest(encoded).extents if each.chunk] if encoded else []
+        state = self.content.state_of(chunks)
+        return "uploading" if state == "stored" and not logged else state
+
+    # ---- names ---------------------------------------------------------------------------------------------------
+
+    def create(
+        self,
+        parent: Inode,
+        name: bytes,
+        kind: Kind,
+        mode: int,
+        owner: Owner,
+        *,
+        rdev: int = 0,
+        target: bytes = b"",
+        durable: bool = False,
+    ) -> Attributes:
+        """Make an empty file, folder, symlink, FIFO, socket or device."""
+        local = check_new_name(parent, name, self._junk) and kind == Kind.FILE
+        if kind == Kind.SYMLINK and not 0 < len(target) < 4096:
+            raise InvalidArgument("a symbolic link's target has 1 to 4095 bytes")
+
+        def work(change: Change) -> Attributes:
+            folder = changes.require_folder(change, parent)
+            if changes.find(change, parent, name) is not None:
+                raise Exists
+            node = changes.make(
+                change, self.keys, folder, name, kind, mode, owner, rdev=rdev, target=target, local=local
+            )
+            return self._made(change, node)
+
+        return self._change(work, durable=durable)
+
+    def link(self, inode: Inode, parent: Inode, name: bytes, *, durable: bool = False) -> Attributes:
+        """Give a node that is no folder one more name."""
+        check_new_name(parent, name, self._junk)
+
+        def work(change: Change) -> Attributes:
+            changes.link(change, inode, changes.require_folder(change, parent), name)
+            found = queries.attributes(change.connection, inode)
+            assert found is not None
+            return found
+
+        return self.open_files.dirty_attributes(self._change(work, durable=durable))
+
+    def unlink(self, parent: Inode, name: bytes, *, durable: bool = False) -> None:
+        """Remove a name of something that is no folder."""
+        check_name(name)
+        self._change(lambda change: changes.unlink(change, parent, name), durable=durable)
+
+    def remove_directory(self, parent: Inode, name: bytes, *, durable: bool = False) -> None:
+        """Remove an empty folder."""
+        check_name(name)
+        self._change(lambda change: changes.remove_directory(change, parent, name), durable=durable)
+
+    def remove_tree(
+        self, parent: Inode, name: bytes, *, precondition: Precondition | None = None, durable: bool = False
+    ) -> None:
+        """Remove a name and all below it, as one change."""
+        check_name(name)
+
+        def work(change: Change) -> None:
+            entry = changes.require(change, parent, name)
+            if precondition is not None:
+                precondition(entry.attributes)
+            changes.delete(change, entry, name)
+
+        self._change(work, durable=durable)
+
+    def rename(
+        self,
+        parent: Inode,
+        name: bytes,
+        new_parent: Inode,
+        new_name: bytes,
+        *,
+        flags: RenameFlag = RenameFlag.NONE,
+        replace_tree: bool = False,
+        precondition: Precondition | None = None,
+        durable: bool = False,
+    ) -> bool:
+        """Move an entry, replacing what has the new name as rename(2) does."""
+        check_name(name)
+        local = check_new_name(new_parent, new_name, self._junk)
+        if flags == RenameFlag.NO_REPLACE | RenameFlag.EXCHANGE:
+            raise InvalidArgument("either of the two flags")
+
+        def work(change: Change) -> bool:
+            return changes.rename(
+                change,
+                parent,
+                name,
+                changes.require_folder(change, new_parent),
+                new_name,
+                flags,
+                replace_tree=replace_tree,
+                precondition=precondition,
+                local=local,
+            )
+
+        return self._change(work, durable=durable)
+
+    def copy(
+        self,
+        inode: Inode,
+        parent: Inode,
+        name: bytes,
+        *,
+        recursive: bool = True,
+        replace: bool = False,
+        precondition: Precondition | None = None,
+        durable: bool = False,
+    ) -> tuple[Attributes, bool]:
+        """Copy a node, with its properties and times and all below it, as one change that moves no data."""
+        local = check_new_name(parent, name, self._junk)
+        self.open_files.settle()
+
+        def work(change: Change) -> tuple[Attributes, bool]:
+            folder = changes.require_folder(change, parent)
+            node, replaced = copying.copy(
+                change,
+                self.keys,
+                inode,
+                folder,
+                name,
+                self._junk,
+                recursive=recursive,
+                replace=replace,
+                precondition=precondition,
+                local=local,
+            )
+            return self._made(change, node), replaced
+
+        return self._change(work, durable=durable)
+
+    def _change(self, work: Callable[[Change], T], *, durable: bool) -> T:
+        return self.journal.change(work, durable=durable)
+
+    def _made(self, change: Change, node: NodeId) -> Attributes:
+        inode = queries.inode_of(change.connection, node)
+        found = None if inode is None else queries.attributes(change.connection, inode)
+        assert found is not None, "a node that this transaction made is there"
+        return found
+
+    # ---- attributes ----------------------------------------------------------------------------------------------
+
+    def set_attributes(self, inode: Inode, change: AttributeChange, *, durable: bool = False) -> Attributes:
+        """Set attributes; ``size`` truncates."""
+        if change.size is not None:
+            self._truncate(inode, change.size)
+        self._change(lambda each: fields.set_attributes(each, inode, change), durable=durable)
+        file = self.open_files.find(inode)
+        if file is not None and change.mtime is not None:
+            file.mtime = change.mtime
+        return self.attributes(inode)
+
+    def _truncate(self, inode: Inode, size: int) -> None:
+        file = self.open_files.acquire(inode)
+        try:
+            file.truncate(size)
+            file.settle()
+        finally:
+            self.open_files.release(file)
+
+    def get_xattr(self, inode: Inode, name: bytes) -> bytes:
+        """Return an extended attribute."""
+        with self.database.reading() as connection:
+            return fields.get_xattr(connection, inode, name)
+
+    def set_xattr(
+        self, inode: Inode, name: bytes, value: bytes, *, flags: XattrFlag = XattrFlag.NONE, durable: bool = False
+    ) -> None:
+        """Set one."""
+        fields.check_xattr(name, value)
+        self._change(lambda change: fields.set_xattr(change, inode, name, value, flags), durable=durable)
+
+    def list_xattrs(self, inode: Inode) -> list[bytes]:
+        """Return the names."""
+        with self.database.reading() as connection:
+            return fields.list_xattrs(connection, inode)
+
+    def remove_xattr(self, inode: Inode, name: bytes, *, durable: bool = False) -> None:
+        """Remove one."""
+        self._change(lambda change: fields.remove_xattr(change, inode, name), durable=durable)
+
+    def properties(self, inodes: Iterable[Inode]) -> dict[Inode, dict[bytes, bytes]]:
+        """Return the WebDAV properties of nodes, in one query."""
+        with self.database.reading() as connection:
+            return fields.properties(connection, inodes)
+
+    def set_properties(
+        self,
+        inode: Inode,
+        values: Mapping[bytes, bytes | None],
+        *,
+        attributes: AttributeChange | None = None,
+        durable: bool = True,
+    ) -> None:
+        """Set (or, with None, remove) properties and attributes, all of them or none."""
+        self._change(lambda change: fields.set_properties(change, inode, values, attributes), durable=durable)
+
+    # ---- content -------------------------------------------------------------------------------------------------
+
+    def open(self, inode: Inode, *, writable: bool = False, truncate: bool = False) -> Handle:
+        """Open a file."""
+        file = self.open_files.acquire(inode)
+        try:
+            if truncate:
+                file.truncate(0)
+        except BaseException:
+            self.open_files.release(file)
+            raise
+        return Handle(self.open_files, file, self.content, writable=writable)
+
+    def upload(
+        self, parent: Inode, name: bytes, *, owner: Owner, mode: int = 0o644, normalized: bool = False
+    ) -> FileUpload:
+        """Begin a file's new content."""
+        local = check_new_name(parent, name, self._junk)
+        if not local:
+            require_writable(self.journal)
+        with self.database.reading() as connection:
+            entry = queries.find_entry(connection, parent, name, normalized=normalized)
+            if entry is None:
+                self._refuse_no_folder(queries.attributes(connection, parent))
+            elif entry.attributes.is_directory:
+                raise IsADirectory
+        return FileUpload(self, parent, name, owner=owner, mode=mode, normalized=normalized, local=local)
+
+    def sync(self) -> None:
+        """Return when everything committed so far survives a power cut."""
+        self.database.writer.sync()
+
+    # ---- WebDAV locks --------------------------------------------------------------------------------------------
+
+    def load_locks(self) -> list[LockRecord]:
+        """Return the locks kept, expired ones left out."""
+        return self._locks.load()
+
+    def save_lock(self, record: LockRecord) -> None:
+        """Keep a lock, replacing one of the same token."""
+        self._locks.save(record)
+
+    def delete_lock(self, token: str) -> None:
+        """Forget a lock."""
+        self._locks.delete(token)

@@ -1,0 +1,49 @@
+"""Which names are allowed, reserved or junk. Pure."""
+
+from enum import Enum
+
+from tgdav.db.schema import ROOT_INODE
+from tgdav.errors import InvalidArgument, NameTooLong, NotPermitted
+from tgdav.ids import Inode
+from tgdav.metadata.types import NAME_MAX
+
+RESERVED = frozenset((b".snapshots", b".versions", b".trash", b"-"))
+"""Names in the root that history and the server's own pages use."""
+
+_JUNK = frozenset((b".DS_Store", b"Thumbs.db", b"desktop.ini"))
+
+
+class JunkPolicy(Enum):
+    """What becomes of the files that Finder and Explorer drop everywhere."""
+
+    LOCAL = "local"
+    STORE = "store"
+    REFUSE = "refuse"
+
+
+def is_junk(name: bytes) -> bool:
+    """Return whether a name is one that Finder or Explorer makes for itself."""
+    return name in _JUNK or (name.startswith(b"._") and len(name) > 2)
+
+
+def check_name(name: bytes) -> None:
+    """Refuse what can be no name. Raises InvalidArgument, NameTooLong."""
+    if not name or name in (b".", b"..") or b"/" in name or b"\0" in name:
+        raise InvalidArgument("not a possible name")
+    if len(name) > NAME_MAX:
+        raise NameTooLong
+
+
+def check_new_name(parent: Inode, name: bytes, policy: JunkPolicy) -> bool:
+    """Refuse what may not be made; return whether the name is junk that stays on this machine.
+
+    Raises InvalidArgument, NameTooLong, NotPermitted (reserved in the root, or junk that is refused).
+    """
+    check_name(name)
+    if parent == ROOT_INODE and name in RESERVED:
+        raise NotPermitted("this name is reserved")
+    if not is_junk(name) or policy is JunkPolicy.STORE:
+        return False
+    if policy is JunkPolicy.REFUSE:
+        raise NotPermitted("files of this kind are refused by the configuration (webdav.junk_files)")
+    return True

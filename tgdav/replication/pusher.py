@@ -1,0 +1,236 @@
+"""Pushing: groups of operations leave as segments, after the packs that they name, each sealed once.
+
+A segment's exact bytes are a file, and a row names it, durably, before the first send; it is sent again byte for byte
+until the store has it, and the next is not sealed before that. So no crash and no lost answer makes a second version.
+"""
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from tgdav.blobs.contract import BlobStore
+from tgdav.content.manifest import decode as decode_manifest
+from tgdav.crdt.ops import Group, Write, decode_ops
+from tgdav.crypto.label import BlobKind, Label
+from tgdav.crypto.sealing import Kind
+from tgdav.db.connection import Connection
+from tgdav.db.database import Database
+from tgdav.db.writer import Transaction
+from tgdav.disk import Disk
+from tgdav.entropy import Entropy
+from tgdav.failpoints import reach
+from tgdav.ids import BlobId, BlobName, ChunkId
+from tgdav.replication import envelope, rows
+from tgdav.replication.identity import LogIdentity
+from tgdav.replication.outbox import SealedFile, seal_label, send
+from tgdav.replication.segment import FIRST, ClockEntry, PackEntry, PackIndex, Segment
+from tgdav.replication.segment import encode as encode_segment
+
+GROUPS_A_SEGMENT = 20_000
+SEGMENT_BYTES = 16 * 1024 * 1024
+"""A segment takes no further group once its operations have so many bytes."""
+_QUERY_IDS = 500
+
+
+class Unsent(msgspec.Struct, frozen=True):
+    """A group of the log that no segment carries yet."""
+
+    position: int
+    group: Group
+    size: int
+
+    @property
+    def chunks(self) -> set[ChunkId]:
+        """The chunks that it names."""
+        return {
+            extent.chunk
+            for op in self.group.ops
+            if isinstance(op, Write)
+            for extent in decode_manifest(op.manifest).extents
+            if extent.chunk is not None
+        }
+
+
+class Pushed(msgspec.Struct):
+    """What one push sent."""
+
+    segments: int = 0
+    bytes: int = 0
+
+
+class Pusher:
+    """Sends the log of one namespace. Thread-safe: one push at a time."""
+
+    def __init__(
+        self, database: Database, store: BlobStore, log: LogIdentity, folder: Path, *, entropy: Entropy, disk: Disk
+    ) -> None:
+        self._database, self._store, self._log, self._folder = database, store, log, folder
+        self._entropy, self._disk = entropy, disk
+        self._lock = threading.Lock()
+
+    def pending_operations(self) -> int:
+        """Return how many operations are not in the store yet."""
+        with self._database.reading() as connection:
+            row = connection.one(rows.PENDING_OPERATIONS)
+        return int(row[0]) if row else 0
+
+    def push(self) -> Pushed:
+        """Send all groups whose chunks are stored, in order. Raises StoreUnavailable and what the writer raises."""
+        with self._lock:
+            pushed = Pushed()
+            self._send_sealed(pushed)
+            while self._seal_next():
+                self._send_sealed(pushed)
+            return pushed
+
+    # ---- sealing -------------------------------------------------------------------------------------------------
+
+    def _seal_next(self) -> bool:
+        with self._database.reading() as connection:
+            ready = self._ready(connection)
+            if not ready:
+                return False
+            segment, packs = self._compose(connection, ready)
+        name = BlobName(self._entropy.bytes(16))
+        content = encode_segment(segment, self._log.machine, name)
+        log = self._log
+        blob = envelope.wrap(log.vault_keys, log.keys, log.box, Kind.SEGMENT, name, content, self._entropy)
+        file = SealedFile(self._folder, name, blob, self._disk)
+        label = seal_label(log.vault_keys, self._label(segment, file), name, self._entropy)
+        self._record(segment, ready, packs, name, file, label)
+        return True
+
+    def _ready(self, connection: Connection) -> list[Unsent]:
+        ready: list[Unsent] = []
+        size = 0
+        for row in connection.all(rows.UNSENT, (GROUPS_A_SEGMENT,)):
+            position, sequence, _, stamp, time, ops = row
+            ready.append(Unsent(position, Group(sequence, stamp, time, decode_ops(ops)), len(ops)))
+            size += len(ops)
+            if size >= SEGMENT_BYTES:
+                break
+        stored = _stored(connection, set().union(*(each.chunks for each in ready)))
+        for index, each in enumerate(ready):
+            if not each.chunks <= stored:
+                return ready[:index]
+        return ready
+
+    def _compose(self, connection: Connection, ready: list[Unsent]) -> tuple[Segment, list[int]]:
+        log = self._log
+        last = connection.one(rows.LAST_SEGMENT, (rows.incarnation_key(log.incarnation),))
+        number, previous = (last[0] + 1, last[1]) if last else (1, FIRST)
+        packs = connection.all(rows.NEW_PACKS)
+        indexes = tuple(
+            PackIndex(
+                name, size, hash_, epoch, tuple(PackEntry(*row) for row in connection.all(rows.PACK_CHUNKS, (no,)))
+            )
+            for no, name, size, hash_, epoch in packs
+        )
+        groups = tuple(each.group for each in ready)
+        clock = (ClockEntry(log.machine_id, log.incarnation, _last_sequence(groups)),)
+        segment = Segment(log.machine_id, log.incarnation, number, previous, clock, indexes, groups)
+        return segment, [row[0] for row in packs]
+
+    def _label(self, segment: Segment, file: SealedFile) -> Label:
+        return Label(
+            kind=BlobKind.SEGMENT,
+            namespace=self._log.namespace,
+            machine=segment.machine,
+            incarnation=segment.incarnation,
+            number=segment.number,
+            body_hash=file.hash,
+            size=file.size,
+        )
+
+    def _record(
+        self,
+        segment: Segment,
+        ready: Sequence[Unsent],
+        packs: Sequence[int],
+        name: BlobName,
+        file: SealedFile,
+        label: str,
+    ) -> None:
+        groups = segment.groups
+        row = (
+            rows.incarnation_key(segment.incarnation),
+            segment.number,
+            segment.machine,
+            name,
+            file.hash,
+            file.size,
+            groups[0].sequence,
+            _last_sequence(groups),
+            groups[-1].stamp,
+            ready[-1].position,
+            file.file,
+            label,
+            None,
+        )
+
+        def work(transaction: Transaction) -> None:
+            transaction.execute(rows.INSERT_SEGMENT, row)
+            transaction.execute(rows.MARK_LOG, (segment.number, ready[-1].position))
+            transaction.executemany(rows.MARK_PACKS, [(segment.number, no) for no in packs])
+
+        self._database.writer.run(work, durable=True, sync=[file])
+        reach("pusher.sealed")
+
+    # ---- sending -------------------------------------------------------------------------------------------------
+
+    def _send_sealed(self, pushed: Pushed) -> None:
+        with self._database.reading() as connection:
+            waiting = connection.all(rows.SEALED_SEGMENTS)
+        for incarnation, number, name, hash_, file, label, size in waiting:
+            info = send(self._store, self._folder, file, BlobName(name), hash_, label)
+            self._note_stored(incarnation, number, name, hash_, info.id, size)
+            pushed.segments += 1
+            pushed.bytes += size
+
+    def send_again(self, names: Sequence[str]) -> list[str]:
+        """Append segments (blob names in hex) that the store lost and whose files are still here; return those sent."""
+        sent = []
+        with self._lock:
+            for name in names:
+                with self._database.reading() as connection:
+                    row = connection.one(rows.SEGMENT_BY_NAME, (_blob_name(name),))
+                if row is None:
+                    continue
+                incarnation, number, blob_name, hash_, file, label, size, old = row
+                self._database.writer.run(lambda t, old=old: t.execute(rows.BLOB_GONE, (old,)))  # type: ignore[misc]
+                info = send(self._store, self._folder, file, BlobName(blob_name), hash_, label)
+                self._note_stored(incarnation, number, blob_name, hash_, info.id, size)
+                sent.append(name)
+        return sent
+
+    def _note_stored(self, incarnation: bytes, number: int, name: bytes, hash_: bytes, blob: BlobId, size: int) -> None:
+        def work(transaction: Transaction) -> None:
+            transaction.execute(rows.SEGMENT_STORED, (blob, incarnation, number))
+            transaction.execute(rows.INSERT_BLOB, rows.blob_row(blob, name, BlobKind.SEGMENT, size, hash_))
+            transaction.execute(rows.FORGET_LOG, (number,))
+
+        self._database.writer.run(work, durable=True)
+        reach("pusher.stored")
+
+
+def _blob_name(text: str) -> bytes:
+    try:
+        return bytes.fromhex(text)
+    except ValueError:
+        return b""
+
+
+def _last_sequence(groups: Sequence[Group]) -> int:
+    return groups[-1].sequence + len(groups[-1].ops) - 1
+
+
+def _stored(connection: Connection, chunks: set[ChunkId]) -> set[ChunkId]:
+    wanted = list(chunks)
+    found: set[ChunkId] = set()
+    for start in range(0, len(wanted), _QUERY_IDS):
+        part = wanted[start : start + _QUERY_IDS]
+        sql = rows.STORED_CHUNKS.format(",".join("?" * len(part)))
+        found.update(ChunkId(row[0]) for row in connection.all(sql, part))
+    return found

@@ -1,0 +1,90 @@
+"""The content of a segment: groups of one machine, and what they need. Pure; wrapped by ``tgdav.replication.envelope``.
+
+A segment is ``signature (64) ‖ msgpack array``. The Ed25519 signature covers the array and the blob's name. The array is a
+``Segment``: its fields in order, and only ever added to at the end.
+"""
+
+import msgspec
+
+from tgdav.crdt.ops import Group, Member
+from tgdav.crypto.machine import MachineIdentity, verify
+from tgdav.errors import DamageError
+from tgdav.ids import BlobName, ChunkId, Incarnation, MachineId
+
+_SIGNATURE = 64
+FIRST = bytes(32)
+"""What stands for the previous segment's hash in the first one of an incarnation."""
+
+
+class PackEntry(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A chunk's place in a pack, as in the pack's own index."""
+
+    id: ChunkId
+    offset: int
+    stored: int
+    length: int
+    codec: int
+    epoch: int
+
+
+class PackIndex(msgspec.Struct, array_like=True, frozen=True):
+    """A stored pack: its blob name, whole size, BLAKE3 hash, and where its chunks are."""
+
+    name: BlobName
+    size: int
+    hash: bytes
+    epoch: int
+    entries: tuple[PackEntry, ...]
+
+
+class ClockEntry(msgspec.Struct, array_like=True, frozen=True):
+    """One line of a vector clock: the last operation that the author had applied of (machine, incarnation)."""
+
+    machine: MachineId
+    incarnation: Incarnation
+    sequence: int
+
+
+class Segment(msgspec.Struct, array_like=True, frozen=True):
+    """Groups of one machine in a row. ``number`` is 1, 2, 3 … in its incarnation, ``previous`` chains the blobs' hashes."""
+
+    machine: MachineId
+    incarnation: Incarnation
+    number: int
+    previous: bytes
+    clock: tuple[ClockEntry, ...]
+    packs: tuple[PackIndex, ...]
+    groups: tuple[Group, ...]
+
+    @property
+    def members(self) -> list[Member]:
+        """The member operations in it."""
+        return [op for group in self.groups for op in group.ops if isinstance(op, Member)]
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Segment)
+
+
+def encode(segment: Segment, identity: MachineIdentity, name: BlobName) -> bytes:
+    """Return the signed content of a segment."""
+    body = _encoder.encode(segment)
+    return identity.sign(_signed(name, body)) + body
+
+
+def decode(content: bytes, name: BlobName) -> Segment:
+    """Return the segment, its signature not yet checked. Raises DamageError."""
+    try:
+        return _decoder.decode(content[_SIGNATURE:])
+    except msgspec.MsgspecError as error:
+        raise DamageError(f"segment {name.hex()} cannot be read", blob=name.hex()) from error
+
+
+def check_signature(content: bytes, name: BlobName, public_key: bytes) -> None:
+    """Raises DamageError unless the machine with ``public_key`` signed this segment under this name."""
+    if not verify(public_key, content[:_SIGNATURE], _signed(name, content[_SIGNATURE:])):
+        raise DamageError(f"segment {name.hex()} is not signed by its machine", blob=name.hex())
+
+
+def _signed(name: BlobName, body: bytes) -> bytes:
+    return b"tgdav segment 1" + name + body

@@ -1,0 +1,62 @@
+"""What lies in the store, by labels alone: headers, packs, segments, checkpoints; foreign things are left out."""
+
+from collections.abc import Iterable, Iterator
+
+import msgspec
+
+from tgdav.blobs.contract import START, BlobInfo
+from tgdav.crypto.header import recognise
+from tgdav.crypto.keys import VaultKeys
+from tgdav.crypto.label import BlobKind, Label, decode_label
+from tgdav.ids import BlobId, Incarnation, NamespaceId
+
+
+class Found(msgspec.Struct, frozen=True):
+    """A labelled blob of the vault."""
+
+    info: BlobInfo
+    label: Label
+
+
+def header_blobs(blobs: Iterable[BlobInfo]) -> Iterator[BlobInfo]:
+    """Return the blobs whose label says, without any key, that they are vault headers."""
+    return (info for info in blobs if recognise(info.label))
+
+
+class Survey:
+    """A listing of the store, sorted by kind. ``last`` is the highest id seen, foreign blobs' ids too."""
+
+    def __init__(self, blobs: Iterable[BlobInfo], vault_keys: VaultKeys, after: BlobId = START) -> None:
+        self.last = after
+        self.headers: list[BlobInfo] = []
+        self.found: list[Found] = []
+        for info in blobs:
+            self.last = max(self.last, info.id)
+            if recognise(info.label):
+                self.headers.append(info)
+            elif (label := decode_label(info.label, vault_keys, info.name)) is not None:
+                self.found.append(Found(info, label))
+
+    def namespaces(self) -> list[NamespaceId]:
+        """Return the namespaces that have a segment, oldest first."""
+        return list(dict.fromkeys(each.label.namespace for each in self.found if each.label.kind == BlobKind.SEGMENT))
+
+    def of(self, namespace: NamespaceId, kind: BlobKind) -> list[Found]:
+        """Return the blobs of a kind in append order, the first copy of each name only."""
+        seen: dict[bytes, Found] = {}
+        for each in self.found:
+            if each.label.namespace == namespace and each.label.kind == kind:
+                seen.setdefault(each.info.name, each)
+        return list(seen.values())
+
+    def checkpoints(self, namespace: NamespaceId) -> list[list[Found]]:
+        """Return the parts of each whole checkpoint, parts in order, oldest checkpoint first."""
+        groups: dict[tuple[Incarnation, int], dict[int, Found]] = {}
+        for each in self.of(namespace, BlobKind.CHECKPOINT):
+            groups.setdefault((each.label.incarnation, each.label.number), {})[each.label.part] = each
+        whole = [
+            [parts[number] for number in sorted(parts)]
+            for parts in groups.values()
+            if len(parts) == next(iter(parts.values())).label.parts
+        ]
+        return sorted(whole, key=lambda parts: parts[-1].info.id)
