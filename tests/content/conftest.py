@@ -1,21 +1,14 @@
-"""Keys made from a seed, and content to store."""
+"""A content store to test, and keys made from a seed."""
+
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from tests.content.identities import make_identity
+from tests.content.world import World
 from tests.crypto.seeded import SeededEntropy
 from tgdav.content.types import ContentIdentity
-from tgdav.crypto.keys import NamespaceKeys, VaultKeys, new_namespace_secret
-from tgdav.ids import Incarnation, MachineId, NamespaceId, VaultId
-
-
-def make_identity(seed: int = 7) -> ContentIdentity:
-    entropy = SeededEntropy(seed)
-    vault_keys = VaultKeys(entropy.bytes(32), VaultId(entropy.bytes(16)))
-    secret = new_namespace_secret(NamespaceId(entropy.bytes(16)), entropy)
-    keys = NamespaceKeys(secret.namespace, secret)
-    return ContentIdentity(
-        vault_keys=vault_keys, keys=keys, machine=MachineId(entropy.bytes(16)), incarnation=Incarnation(5)
-    )
 
 
 @pytest.fixture
@@ -26,3 +19,10 @@ def identity() -> ContentIdentity:
 @pytest.fixture
 def entropy() -> SeededEntropy:
     return SeededEntropy(11)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    world = World(tmp_path)
+    yield world
+    world.close()

@@ -2,7 +2,7 @@
 
 from blake3 import blake3
 
-from tests.content.conftest import make_identity
+from tests.content.identities import make_identity
 from tests.crypto.seeded import SeededEntropy
 from tgdav.content.codec import compress
 from tgdav.content.pack import PackSeal, plan, seal_index, seal_trailer

@@ -65,3 +65,7 @@ def test_chunks_stay_valid_while_more_is_fed() -> None:
     cutter = Chunker(SIZES, 3)
     views = [*cutter.feed(CONTENT), *cutter.feed(CONTENT), *cutter.finish()]
     assert b"".join(views) == CONTENT * 2
+
+
+def test_every_seed_of_64_bits_is_taken() -> None:
+    assert cut(CONTENT, [], seed=2**64 - 1) == cut(CONTENT, [], seed=2**63 - 1)

@@ -14,6 +14,7 @@ Data = bytes | bytearray | memoryview
 
 _NORMALIZED_CHUNKING = 3
 _HEADROOM = 64 * 1024
+_SEED_BITS = (1 << 63) - 1  # pyfastcdc refuses a larger seed
 
 
 class ChunkSizes(msgspec.Struct, frozen=True):
@@ -44,7 +45,7 @@ class Chunker:
             min_size=sizes.minimum,
             max_size=sizes.maximum,
             normalized_chunking=_NORMALIZED_CHUNKING,
-            seed=seed,
+            seed=seed & _SEED_BITS,
         )
         self._maximum = sizes.maximum
         self._block_bytes = 2 * sizes.maximum

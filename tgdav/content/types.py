@@ -79,7 +79,7 @@ class IndexEntry(msgspec.Struct, frozen=True, gc=False):
 class ChunkPlace(msgspec.Struct, frozen=True, gc=False):
     """A row of ``chunks`` joined with its pack: ``data`` while staged as a row, else a place in a pack.
 
-    ``file`` is the pack's file in the staging folder, or None; ``blob`` its id in the store, or None.
+    ``state``, ``damaged``, ``file`` (in the staging folder) and ``blob`` (id in the store) are the pack's.
     """
 
     id: ChunkId
@@ -91,15 +91,8 @@ class ChunkPlace(msgspec.Struct, frozen=True, gc=False):
     offset: int
     pack: int | None
     pack_name: BlobName | None
-    state: PackState | None
+    state: int | None
     file: str | None
     blob: int | None
-    damaged: bool
-    local: bool
-
-    @property
-    def is_sound(self) -> bool:
-        """Whether new content may name the chunk as it is: staged, or in a pack that is neither retired nor bad."""
-        if self.data is not None:
-            return True
-        return self.state is not None and self.state != PackState.RETIRED and not self.damaged
+    damaged: int | None
+    local: int

@@ -1,0 +1,144 @@
+"""Open → closed: index and trailer are written, all is synced, read back from disk and checked, then noted.
+
+Only a pack that was proven whole is ever sent. From one that fails the proof, or whose file is poisoned, the chunks that
+are good move to a new pack; the rest is damage.
+"""
+
+import logging
+from contextlib import suppress
+
+from tgdav.content import index, pack_rows
+from tgdav.content.core import ContentCore
+from tgdav.content.mover import ChunkMover
+from tgdav.content.pack import PackSeal, plan, seal_index, seal_trailer
+from tgdav.content.pack_check import CheckedPack, check_pack, hash_range
+from tgdav.content.pack_rows import PackRow
+from tgdav.content.staging import PackFile
+from tgdav.content.types import IndexEntry, PackState
+from tgdav.crypto.label import BlobKind, Label, encode_label
+from tgdav.db.writer import Transaction
+from tgdav.entropy import Entropy
+from tgdav.errors import DamageError, LocalFailure, NoSpace
+from tgdav.failpoints import reach
+
+_log = logging.getLogger(__name__)
+
+
+class PackCloser:
+    """Closes packs that it owns. Used by one thread at a time."""
+
+    def __init__(self, core: ContentCore, mover: ChunkMover, entropy: Entropy) -> None:
+        self._core = core
+        self._mover = mover
+        self._entropy = entropy
+
+    def close(self, pack: PackFile) -> int:
+        """Close ``pack`` and return its size; 0 if nothing in it was worth sending.
+
+        Raises NoSpace and LocalFailure: then the pack is back in the pool, as it was.
+        """
+        with self._core.database.reading() as connection:
+            row = pack_rows.pack_named(connection, pack.name)
+            entries = [] if row is None else index.entries(connection, row.no)
+        if row is None or not entries:
+            self._drop(pack, row)
+            return 0
+        try:
+            return self._close_or_salvage(pack, row, entries)
+        except (NoSpace, LocalFailure):
+            self._undo(pack, row)
+            raise
+
+    def _close_or_salvage(self, pack: PackFile, row: PackRow, entries: list[IndexEntry]) -> int:
+        if not pack.is_poisoned:
+            try:
+                return self._close(pack, row, entries)
+            except DamageError as error:
+                _log.error("a staged pack is damaged: %s", error.message)
+        self._salvage(pack, row, entries)
+        return 0
+
+    def _close(self, pack: PackFile, row: PackRow, entries: list[IndexEntry]) -> int:
+        reach("content.before-close")
+        self._finish_file(pack, row, entries)
+        checked = self._read_back(pack, row)
+        if checked.entries != entries:
+            raise self._seal(row).damage("has another index than was written")
+        self._note(pack, row, checked)
+        pack.close()
+        return pack.length
+
+    def _finish_file(self, pack: PackFile, row: PackRow, entries: list[IndexEntry]) -> None:
+        pack.end = row.end
+        pack.cut(row.end)
+        seal, sizes = self._seal(row), plan(row.end, len(entries))
+        _, hasher = hash_range(pack.read, 0, row.end)
+        sealed = seal_index(seal, entries, sizes, self._entropy)
+        hasher.update(sealed)
+        pack.append(sealed)
+        reach("content.after-index")
+        pack.append(seal_trailer(seal, sizes, hasher.digest(), self._entropy))
+        pack.sync()
+
+    def _read_back(self, pack: PackFile, row: PackRow) -> CheckedPack:
+        reach("content.before-read-back")
+        pack.forget_pages()
+        return check_pack(pack.read, pack.length, self._seal(row), self._core.sealer)
+
+    def _note(self, pack: PackFile, row: PackRow, checked: CheckedPack) -> None:
+        identity = self._core.identity
+        label = encode_label(
+            Label(
+                kind=BlobKind.PACK,
+                namespace=identity.keys.namespace,
+                machine=identity.machine,
+                incarnation=identity.incarnation,
+                body_hash=checked.digest,
+                size=pack.length,
+            ),
+            identity.vault_keys,
+            row.name,
+            self._entropy,
+        )
+        reach("content.before-closed")
+        self._core.database.writer.run(
+            lambda transaction: pack_rows.close_pack(transaction, row.no, pack.length, checked.digest, label),
+            durable=True,
+            sync=[pack],
+        )
+        reach("content.after-closed")
+
+    def _salvage(self, pack: PackFile, row: PackRow, entries: list[IndexEntry]) -> None:
+        """Move what is good to a new pack; forget the old one, or keep it as damage where something is bad."""
+        bad = self._mover.move_from(pack, row, entries)
+        if not bad:
+            self._drop(pack, row)
+            return
+        reason = f"{bad} of {len(entries)} chunks do not open"
+        now = self._core.clock.now_ns()
+
+        def note(transaction: Transaction) -> None:
+            pack_rows.mark_bad(transaction, row.no)
+            pack_rows.note_damage(transaction, row.name.hex(), "staging", reason, now)
+
+        self._core.database.writer.run(note)
+        pack.close()
+
+    def _drop(self, pack: PackFile, row: PackRow | None) -> None:
+        """Forget a pack in which nothing is named; it was never sent."""
+        if row is not None and row.state == PackState.OPEN:
+            self._core.database.writer.run(lambda transaction: pack_rows.drop_pack(transaction, row.no), durable=True)
+            reach("content.after-drop")
+        pack.close()
+        self._core.staging.remove(pack.file)
+
+    def _undo(self, pack: PackFile, row: PackRow) -> None:
+        pack.end = row.end
+        if not pack.is_poisoned:
+            with suppress(LocalFailure):
+                pack.cut(row.end)
+        self._core.pool.give_back(pack)
+
+    def _seal(self, row: PackRow) -> PackSeal:
+        identity = self._core.identity
+        return PackSeal(identity.keys, identity.vault_keys.vault, row.name, row.epoch)

@@ -1,0 +1,215 @@
+"""The statements on chunks, compiled once, and thin functions over them: where each known chunk is.
+
+All take a ``Connection`` (to look) or a ``Transaction`` (to change). Those on packs are in ``pack_rows``.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import msgspec
+from sqlalchemy import and_, bindparam, case, func, null, or_, select, update
+from sqlalchemy.dialects.sqlite import insert as upsert
+
+from tgdav.content.types import ChunkPlace, IndexEntry, PackState, SealedChunk
+from tgdav.db.connection import Connection
+from tgdav.db.schema import chunks, packs
+from tgdav.db.statements import compiled
+from tgdav.db.writer import Transaction
+from tgdav.ids import ChunkId
+
+_UNSOUND = or_(packs.c.damaged == 1, packs.c.state == int(PackState.RETIRED))
+_BAD_PACKS = select(packs.c.no).where(_UNSOUND)
+_JOINED = chunks.outerjoin(packs, packs.c.no == chunks.c.pack)
+_STAGED = and_(chunks.c.data.is_not(None), chunks.c.local == 0)
+
+
+class StagedRow(msgspec.Struct, frozen=True, gc=False):
+    """A chunk that is staged as a row."""
+
+    no: int
+    id: ChunkId
+    length: int
+    codec: int
+    epoch: int
+    data: bytes
+
+
+_KNOWN = compiled(
+    select(chunks.c.local)
+    .select_from(_JOINED)
+    .where(chunks.c.id == bindparam("id"), or_(chunks.c.pack.is_(None), packs.c.no.is_not(None) & ~_UNSOUND))
+)
+_FIND = compiled(
+    select(
+        chunks.c.id,
+        chunks.c.length,
+        chunks.c.stored,
+        chunks.c.codec,
+        chunks.c.epoch,
+        chunks.c.data,
+        chunks.c.offset,
+        chunks.c.pack,
+        packs.c.name,
+        packs.c.state,
+        packs.c.file,
+        packs.c.blob,
+        packs.c.damaged,
+        chunks.c.local,
+    )
+    .select_from(_JOINED)
+    .where(chunks.c.id == bindparam("id"))
+)
+_CHUNK_COLUMNS = ("id", "length", "stored", "codec", "epoch", "pack", "offset", "data", "local")
+
+
+def _put_chunk() -> str:
+    statement = upsert(chunks).values({name: bindparam(name, type_=chunks.c[name].type) for name in _CHUNK_COLUMNS})
+    new = statement.excluded
+    fields: dict[str, Any] = {name: new[name] for name in _CHUNK_COLUMNS if name not in ("id", "local")}
+    fields["local"] = func.min(chunks.c.local, new.local)
+    replaceable = or_(bindparam("replace") == 1, chunks.c.pack.in_(_BAD_PACKS))
+    return compiled(statement.on_conflict_do_update(index_elements=["id"], set_=fields, where=replaceable))
+
+
+_PUT_CHUNK = _put_chunk()
+_PUBLISH = compiled(update(chunks).where(chunks.c.id == bindparam("chunk"), chunks.c.local == 1).values(local=0))
+_MOVE = compiled(
+    update(chunks)
+    .where(chunks.c.id == bindparam("chunk"), chunks.c.pack.is_not_distinct_from(bindparam("old")))
+    .values(
+        pack=bindparam("new"),
+        offset=bindparam("place"),
+        stored=bindparam("sealed"),
+        codec=bindparam("coding"),
+        epoch=bindparam("era"),
+        data=null(),
+    )
+)
+_STAGED_ROWS = compiled(
+    select(chunks.c.no, chunks.c.id, chunks.c.length, chunks.c.codec, chunks.c.epoch, chunks.c.data)
+    .where(_STAGED, chunks.c.no > bindparam("after"))
+    .order_by(chunks.c.no)
+    .limit(bindparam("count"))
+)
+_STAGED_SIZES = compiled(
+    select(chunks.c.no, chunks.c.stored)
+    .where(_STAGED, chunks.c.no > bindparam("after"))
+    .order_by(chunks.c.no)
+    .limit(bindparam("count"))
+)
+_STAGED_TOTAL = compiled(select(func.count(), func.coalesce(func.sum(chunks.c.stored), 0)).where(_STAGED))
+_ENTRIES = compiled(
+    select(chunks.c.id, chunks.c.offset, chunks.c.stored, chunks.c.length, chunks.c.codec, chunks.c.epoch)
+    .where(chunks.c.pack == bindparam("pack"))
+    .order_by(chunks.c.offset)
+)
+_STATE = compiled(
+    select(
+        case((chunks.c.pack.is_(None), int(PackState.OPEN)), else_=func.coalesce(packs.c.state, int(PackState.OPEN)))
+    )
+    .select_from(_JOINED)
+    .where(chunks.c.id == bindparam("id"))
+)
+
+
+def known(connection: Connection, chunk: ChunkId) -> bool | None:
+    """Return None if new content cannot name the chunk as it is, else whether it is local (named by junk alone)."""
+    row = connection.one(_KNOWN, {"id": chunk})
+    return None if row is None else bool(row[0])
+
+
+def find(connection: Connection, chunk: ChunkId) -> ChunkPlace | None:
+    """Return where a chunk is."""
+    row = connection.one(_FIND, {"id": chunk})
+    return None if row is None else ChunkPlace(*row)
+
+
+def put_row(transaction: Transaction, chunk: SealedChunk, *, local: bool, replace: bool) -> bool:
+    """Stage a chunk as a row. False: another was faster (and is kept), or ``replace`` is False and it was known."""
+    values = {
+        "id": chunk.id,
+        "length": chunk.length,
+        "stored": len(chunk.data),
+        "codec": chunk.codec,
+        "epoch": chunk.epoch,
+        "pack": None,
+        "offset": 0,
+        "data": chunk.data,
+        "local": int(local),
+        "replace": int(replace),
+    }
+    return _put(transaction, values)
+
+
+def put_in_pack(transaction: Transaction, entry: IndexEntry, pack: int, *, replace: bool) -> bool:
+    """Note a chunk that was appended to an open pack; as ``put_row``."""
+    values = {
+        "id": entry.id,
+        "length": entry.length,
+        "stored": entry.stored,
+        "codec": entry.codec,
+        "epoch": entry.epoch,
+        "pack": pack,
+        "offset": entry.offset,
+        "data": None,
+        "local": 0,
+        "replace": int(replace),
+    }
+    return _put(transaction, values)
+
+
+def _put(transaction: Transaction, values: dict[str, Any]) -> bool:
+    won = bool(transaction.execute(_PUT_CHUNK, values).rowcount)
+    if not won and not values["local"]:
+        publish(transaction, [values["id"]])
+    return won
+
+
+def publish(transaction: Transaction, ids: Iterable[ChunkId]) -> None:
+    """Chunks that only junk named so far are named by content of the log now: they go to the store."""
+    transaction.executemany(_PUBLISH, [{"chunk": chunk} for chunk in ids])
+
+
+def move(transaction: Transaction, entries: Sequence[IndexEntry], old: int | None, new: int) -> None:
+    """Chunks staged as rows (``old`` None) or in pack ``old`` lie in pack ``new`` now; what went elsewhere meanwhile stays."""
+    rows = [
+        {
+            "chunk": entry.id,
+            "old": old,
+            "new": new,
+            "place": entry.offset,
+            "sealed": entry.stored,
+            "coding": entry.codec,
+            "era": entry.epoch,
+        }
+        for entry in entries
+    ]
+    transaction.executemany(_MOVE, rows)
+
+
+def staged_rows(connection: Connection, after: int, count: int) -> list[StagedRow]:
+    """Return up to ``count`` chunks staged as rows and meant for the store, in order of arrival, from number ``after`` on."""
+    return [StagedRow(*row) for row in connection.all(_STAGED_ROWS, {"after": after, "count": count})]
+
+
+def staged_sizes(connection: Connection, after: int, count: int) -> list[tuple[int, int]]:
+    """Return (number, sealed bytes) of what ``staged_rows`` would return."""
+    return [(row[0], row[1]) for row in connection.all(_STAGED_SIZES, {"after": after, "count": count})]
+
+
+def staged_total(connection: Connection) -> tuple[int, int]:
+    """Return (how many, sealed bytes) of the chunks staged as rows and meant for the store."""
+    row = connection.one(_STAGED_TOTAL)
+    return (row[0], row[1]) if row else (0, 0)
+
+
+def entries(connection: Connection, pack: int) -> list[IndexEntry]:
+    """Return what a pack's index is to hold, by offset."""
+    return [IndexEntry(*row) for row in connection.all(_ENTRIES, {"pack": pack})]
+
+
+def states(connection: Connection, ids: Iterable[ChunkId]) -> Iterator[PackState | None]:
+    """Go through the states of the packs that hold the chunks; OPEN for rows, None for chunks nowhere known."""
+    for chunk in ids:
+        row = connection.one(_STATE, {"id": chunk})
+        yield None if row is None else PackState(row[0])

@@ -1,0 +1,59 @@
+"""What an earlier run left in staging, taken over at start."""
+
+import logging
+
+from tgdav.content import index, pack_rows
+from tgdav.content.core import ContentCore
+from tgdav.content.pack_rows import PackRow
+from tgdav.content.types import PackState
+from tgdav.db.writer import Transaction
+from tgdav.errors import DamageError
+from tgdav.failpoints import reach
+
+_log = logging.getLogger(__name__)
+
+
+def take_over(core: ContentCore) -> None:
+    """Cut open packs to what commits name and offer them again, remove files that no row names, count what is there.
+
+    Closed packs need nothing: they are sent by name. An open pack that is gone or too short is damage; its chunks are no
+    longer known, so content that holds them is stored anew. Raises LocalFailure, NoSpace.
+    """
+    with core.database.reading() as connection:
+        rows = pack_rows.waiting_packs(connection)
+        count, size = index.staged_total(connection)
+        counts = {row.no: len(index.entries(connection, row.no)) for row in rows if row.state == PackState.OPEN}
+    files = core.staging.files()
+    for file in files.keys() - {row.file for row in rows}:
+        _log.info("removing a staging file that nothing names")
+        core.staging.disk.unlink(core.staging.folder / file)
+        reach("content.after-sweep")
+    core.space.charge(size + sum(files[row.file] for row in rows if row.file in files))
+    core.backlog.add(count, size)
+    for row in rows:
+        if row.state == PackState.OPEN and not row.damaged:
+            _reopen(core, row, files, counts[row.no])
+
+
+def _reopen(core: ContentCore, row: PackRow, files: dict[str, int], count: int) -> None:
+    assert row.file is not None
+    length = files.get(row.file)
+    if length is None or length < row.end:
+        _note_damage(core, row, "is gone" if length is None else f"has {length} bytes of {row.end}")
+        return
+    pack = core.staging.reopen(row.name, row.epoch, row.file)
+    pack.adopt(end=row.end, length=length, count=count, created=row.created)
+    pack.cut(row.end)
+    core.pool.give_back(pack)
+
+
+def _note_damage(core: ContentCore, row: PackRow, reason: str) -> None:
+    error = DamageError(f"the staged file of an open pack {reason}", blob=row.name.hex())
+    _log.error("%s", error.message)
+    now = core.clock.now_ns()
+
+    def note(transaction: Transaction) -> None:
+        pack_rows.mark_bad(transaction, row.no)
+        pack_rows.note_damage(transaction, error.blob, "staging", error.message, now)
+
+    core.database.writer.run(note)

@@ -1,0 +1,46 @@
+"""From plaintext to a sealed chunk that is proven to open, and back."""
+
+from tgdav.content import codec
+from tgdav.content.types import ContentIdentity, SealedChunk
+from tgdav.crypto.chunk_seal import CODEC_RAW, open_chunk, seal_chunk
+from tgdav.entropy import Entropy
+from tgdav.errors import DamageError
+from tgdav.ids import ChunkId
+
+Data = bytes | bytearray | memoryview
+
+_FRESH = "memory"
+
+
+class ChunkSealer:
+    """Seals and opens the chunks of one namespace. Thread-safe."""
+
+    def __init__(self, identity: ContentIdentity, entropy: Entropy, *, compresses: bool) -> None:
+        self._keys = identity.keys
+        self._vault = identity.vault_keys.vault
+        self._entropy = entropy
+        self._compresses = compresses
+
+    def chunk_id(self, plaintext: Data) -> ChunkId:
+        """Return the id of a chunk."""
+        return self._keys.chunk_id(plaintext)
+
+    def seal(self, chunk: ChunkId, plaintext: Data) -> SealedChunk:
+        """Return ``plaintext`` sealed, opened again and found to have the id ``chunk``.
+
+        Raises ``DamageError`` if it has not: a bit flipped in memory since the id was taken, and must not become a
+        permanent loss.
+        """
+        number, packed = codec.compress(plaintext) if self._compresses else (CODEC_RAW, plaintext)
+        epoch, length = self._keys.current_epoch, len(plaintext)
+        data = seal_chunk(self._keys, self._vault, chunk, epoch, number, length, packed, self._entropy)
+        self.open(chunk, epoch, number, length, data, _FRESH)
+        return SealedChunk(chunk, length, number, epoch, data)
+
+    def open(self, chunk: ChunkId, epoch: int, number: int, length: int, sealed: Data, what: str) -> bytes:
+        """Return a chunk's plaintext; raises ``DamageError`` with ``blob=what`` unless all of it checks out."""
+        packed = open_chunk(self._keys, self._vault, chunk, epoch, number, length, sealed, what)
+        plaintext = codec.decompress(number, packed, length, what)
+        if self._keys.chunk_id(plaintext) != chunk:
+            raise DamageError(f"{what}: a chunk's content is not what its id says", blob=what)
+        return plaintext

@@ -1,0 +1,86 @@
+"""Closed → sent → stored: a closed pack goes to the store, by name, as often as it takes."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from tgdav.blobs.contract import BlobInfo, BlobStore, FileSource
+from tgdav.content import pack_rows
+from tgdav.content.core import ContentCore
+from tgdav.content.pack_rows import PackRow
+from tgdav.content.types import PackState
+from tgdav.db.writer import Transaction
+from tgdav.errors import DamageError
+from tgdav.failpoints import reach
+
+_log = logging.getLogger(__name__)
+
+OnStored = Callable[[PackRow, Path], None]
+"""Takes over the staging file of a pack that is stored; the caller forgets it."""
+
+
+class PackSender:
+    """Sends packs. Thread-safe; each pack is sent by one thread at a time."""
+
+    def __init__(self, core: ContentCore, store: BlobStore) -> None:
+        self._core = core
+        self._store = store
+        self.on_stored: OnStored | None = None
+
+    def send(self, row: PackRow) -> None:
+        """Return when the pack is stored and that is durable. Raises StoreError, LocalFailure.
+
+        A pack whose file is gone or that the store has in another size is noted as damage, and not sent again.
+        """
+        writer = self._core.database.writer
+        reach("content.before-sent")
+        if row.state == PackState.CLOSED:
+            writer.run(lambda transaction: pack_rows.mark_sent(transaction, row.no), durable=True)
+        reach("content.before-send")
+        try:
+            info = self._append(row)
+        except DamageError as error:
+            self._note_damage(row, error.message)
+            return
+        reach("content.after-send")
+        writer.run(lambda transaction: pack_rows.mark_stored(transaction, row, info.id), durable=True)
+        reach("content.after-stored")
+        self._leave_file(row)
+
+    def _append(self, row: PackRow) -> BlobInfo:
+        assert row.file is not None
+        assert row.label is not None
+        path = self._core.staging.folder / row.file
+        info = self._store.append(row.name, FileSource(path), row.label) if _is_whole(path, row) else None
+        info = info or self._store.find(row.name)
+        if info is None:
+            raise DamageError("the staged file of a pack is gone or cut, and the store does not have it")
+        if info.size != row.size:
+            raise DamageError(f"the store has {info.size} bytes of a pack of {row.size}")
+        return info
+
+    def _leave_file(self, row: PackRow) -> None:
+        assert row.file is not None
+        if self.on_stored is None:
+            self._core.staging.remove(row.file)
+        else:
+            self.on_stored(row, self._core.staging.folder / row.file)
+            self._core.space.charge(-row.size)
+        reach("content.after-leave")
+
+    def _note_damage(self, row: PackRow, reason: str) -> None:
+        _log.error("pack %s cannot be stored: %s", row.name.hex(), reason)
+        now = self._core.clock.now_ns()
+
+        def note(transaction: Transaction) -> None:
+            pack_rows.mark_bad(transaction, row.no)
+            pack_rows.note_damage(transaction, row.name.hex(), "pack", reason, now)
+
+        self._core.database.writer.run(note)
+
+
+def _is_whole(path: Path, row: PackRow) -> bool:
+    try:
+        return path.stat().st_size == row.size
+    except FileNotFoundError:
+        return False

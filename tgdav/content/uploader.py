@@ -1,0 +1,242 @@
+"""The uploader: packs rows, closes packs and sends them, when the schedule says so. One thread drives, a few send.
+
+Without ``start`` nothing happens by itself, and ``flush`` does all the work in the caller's thread.
+"""
+
+import logging
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from tgdav.blobs.contract import BlobStore
+from tgdav.content import index, pack_rows
+from tgdav.content.closing import PackCloser
+from tgdav.content.core import ContentCore
+from tgdav.content.mover import ChunkMover
+from tgdav.content.pack_rows import PackRow
+from tgdav.content.schedule import (
+    FIRST_INTERVAL,
+    LAST_INTERVAL,
+    Decision,
+    Situation,
+    decide,
+    next_backoff,
+    next_interval,
+)
+from tgdav.content.sending import PackSender
+from tgdav.entropy import Entropy
+from tgdav.errors import StoreUnavailable, TgdavError
+
+_log = logging.getLogger(__name__)
+
+_LOOK_SECONDS = 0.25
+"""How often a waiting thread looks at the clock again, in real time."""
+
+
+class Uploader:
+    """Moves what is staged into the store."""
+
+    def __init__(self, core: ContentCore, store: BlobStore, entropy: Entropy) -> None:
+        self._core = core
+        self._mover = ChunkMover(core)
+        self._closer = PackCloser(core, self._mover, entropy)
+        self.sender = PackSender(core, store)
+        self.last_error: str | None = None
+        """What failed last, in one line, until something works again."""
+        self._interval = FIRST_INTERVAL
+        self._since: float | None = None
+        self._last_closed = core.clock.monotonic()
+        self._backoff = 0.0
+        self._not_before = 0.0
+        self._flush = False
+        self._stop = False
+        self._woken = False
+        self._sending: set[int] = set()
+        self._condition = threading.Condition()
+        self._driving = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._pool: ThreadPoolExecutor | None = None
+
+    # ---- from outside --------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to work by itself."""
+        workers = self._core.settings.max_concurrent_uploads
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="tgdav-send")
+        self._thread = threading.Thread(target=self._run, name="tgdav-upload", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Finish what is being sent, then end the threads; what is staged stays for the next start."""
+        with self._condition:
+            self._stop = True
+            self._condition.notify_all()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._pool = None
+
+    def wake(self) -> None:
+        """Look now."""
+        with self._condition:
+            self._woken = True
+            self._condition.notify_all()
+
+    def flush(self, timeout: float) -> bool:
+        """Close and send all that is staged; True once nothing is pending, False after ``timeout`` seconds."""
+        deadline = self._core.clock.monotonic() + timeout
+        self._not_before = self._backoff = 0.0
+        if self._thread is None:
+            return self._flush_here(deadline)
+        while self.pending():
+            if self._core.clock.monotonic() >= deadline or self._stop:
+                return False
+            with self._condition:
+                self._flush = self._woken = True
+                self._condition.notify_all()
+                self._condition.wait(_LOOK_SECONDS)
+        return True
+
+    def pending(self) -> int:
+        """Return the bytes that are staged, meant for the store, and not there yet."""
+        with self._core.database.reading() as connection:
+            return index.staged_total(connection)[1] + pack_rows.waiting_bytes(connection)
+
+    def step(self, *, flush: bool = False) -> float:
+        """Pack and close what is due; return the seconds until it is worth looking again. Raises NoSpace, LocalFailure."""
+        with self._driving:
+            self._close_full()
+            decision = self._decide(flush)
+            if decision.move:
+                self._mover.move_rows()
+                self._close_full()
+            if decision.close:
+                self._close_idle()
+            return decision.wait
+
+    def send_waiting(self) -> None:
+        """Send all closed packs from this thread, one after another. Raises StoreError, LocalFailure."""
+        for row in self._take_waiting():
+            try:
+                self.sender.send(row)
+            finally:
+                self._sending.discard(row.no)
+
+    # ---- deciding and closing ------------------------------------------------------------------------------------------
+
+    def _decide(self, flush: bool) -> Decision:
+        core, now = self._core, self._core.clock.monotonic()
+        idle = core.pool.idle()
+        if not idle and not core.backlog.count:
+            self._since = None
+        elif self._since is None:
+            self._since = now
+            if now - self._last_closed > LAST_INTERVAL:
+                self._interval = FIRST_INTERVAL
+        situation = Situation(
+            now=now,
+            row_count=core.backlog.count,
+            row_bytes=core.backlog.bytes,
+            idle_packs=len(idle),
+            touched=max([core.backlog.touched, *(pack.touched for pack in idle)]),
+            since=now if self._since is None else self._since,
+            interval=self._interval,
+            limit=core.pool.limit,
+            flush=flush,
+            pressed=core.space.is_pressed,
+        )
+        return decide(situation)
+
+    def _close_full(self) -> None:
+        while pack := self._core.pool.claim_full():
+            self._closer.close(pack)
+
+    def _close_idle(self) -> None:
+        pool = self._core.pool
+        closed = sum(self._closer.close(pack) for pack in pool.idle() if pool.claim(pack))
+        self._interval = next_interval(self._interval, closed, pool.limit)
+        self._last_closed = self._core.clock.monotonic()
+        self._since = None
+
+    # ---- sending -------------------------------------------------------------------------------------------------------
+
+    def _take_waiting(self) -> list[PackRow]:
+        with self._core.database.reading() as connection:
+            rows = pack_rows.waiting_packs(connection)
+        ready = [row for row in rows if row.state and row.file and not row.damaged and row.no not in self._sending]
+        self._sending.update(row.no for row in ready)
+        return ready
+
+    def _send_one(self, row: PackRow) -> None:
+        try:
+            if not self._stop and self._core.clock.monotonic() >= self._not_before:
+                self.sender.send(row)
+                self._succeeded()
+        except TgdavError as error:
+            self._failed(error)
+        finally:
+            with self._condition:
+                self._sending.discard(row.no)
+                self._woken = True
+                self._condition.notify_all()
+
+    def _succeeded(self) -> None:
+        self.last_error, self._backoff = None, 0.0
+
+    def _failed(self, error: TgdavError) -> None:
+        asked = error.retry_after if isinstance(error, StoreUnavailable) else None
+        self._backoff = next_backoff(self._backoff, asked)
+        self._not_before = self._core.clock.monotonic() + self._backoff
+        self.last_error = error.message
+        _log.warning("uploading goes on in %.0f s: %s", self._backoff, error.message)
+
+    # ---- driving -------------------------------------------------------------------------------------------------------
+
+    def _flush_here(self, deadline: float) -> bool:
+        while self.pending():
+            before = self.pending()
+            try:
+                self.step(flush=True)
+                self.send_waiting()
+                self._succeeded()
+            except TgdavError as error:
+                self._failed(error)
+                return False
+            after = self.pending()
+            if after >= before or (after and self._core.clock.monotonic() >= deadline):
+                return False
+        return True
+
+    def _run(self) -> None:
+        while not self._stop:
+            delay = self._look()
+            self._wait(delay)
+
+    def _look(self) -> float:
+        """Do what is due, hand over what is to be sent; return the seconds until the next look."""
+        with self._condition:
+            flush, self._flush, self._woken = self._flush, False, False
+        now = self._core.clock.monotonic()
+        try:
+            delay = self.step(flush=flush)
+        except TgdavError as error:
+            self._failed(error)
+            return self._backoff
+        if now < self._not_before:
+            return min(delay, self._not_before - now)
+        return min(delay, self._hand_over())
+
+    def _hand_over(self) -> float:
+        assert self._pool is not None
+        futures: list[Future[None]] = [self._pool.submit(self._send_one, row) for row in self._take_waiting()]
+        return LAST_INTERVAL if futures else self._not_before_delay()
+
+    def _not_before_delay(self) -> float:
+        return max(self._not_before - self._core.clock.monotonic(), 0.0) or LAST_INTERVAL
+
+    def _wait(self, delay: float) -> None:
+        deadline = self._core.clock.monotonic() + delay
+        with self._condition:
+            while not self._woken and not self._stop and self._core.clock.monotonic() < deadline:
+                self._condition.wait(_LOOK_SECONDS)
