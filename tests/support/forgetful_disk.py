@@ -69,7 +69,13 @@ class ForgetfulDisk:
     def _answers(self) -> bool:
         if self._process is None or self._process.poll() is not None:
             raise RuntimeError("the forgetful disk did not start")
-        return os.path.exists(self._socket) and os.path.ismount(self.path)
+        if not (os.path.exists(self._socket) and os.path.ismount(self.path)):
+            return False
+        try:
+            self._ask("counts")
+        except ConnectionRefusedError:  # the socket has its name before it listens
+            return False
+        return True
 
     def _ask(self, do: str, **values: Any) -> dict[str, Any]:
         with socket.socket(socket.AF_UNIX) as channel, channel.makefile("rwb") as lines:
