@@ -107,7 +107,7 @@ def test_operations_on_unknown_nodes_are_refused_here_and_skipped_from_elsewhere
         with pytest.raises(NotFound):
             tree.journal.change(lambda change, op=op: change.emit(op))
     groups = [Group(1, 1, 1, (*ops, Make(NodeId(b"m" * 16), 99, 0, 0, 0, 0, 0)))]
-    assert tree.journal.apply_groups(MachineId(b"2" * 16), Incarnation(2), groups) == 1
+    tree.journal.apply_groups(MachineId(b"2" * 16), Incarnation(2), groups)
     assert tree.names() == []
 
 

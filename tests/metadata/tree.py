@@ -48,8 +48,18 @@ class Tree:
         self.clock = ManualClock()
         self.entropy = SeededEntropy(1)
         self.history = HistoryPolicy()
-        self.database = Database.open(path, KEY, disk=disk or SystemDisk())
-        self.journal = Journal(self.database, Tagger(), machine, incarnation, self.clock, self.entropy, self.history)
+        self._machine, self._incarnation, self._disk = machine, incarnation, disk or SystemDisk()
+        self._open()
+
+    def _open(self) -> None:
+        self.database = Database.open(self.path, KEY, disk=self._disk)
+        self.journal = Journal(
+            self.database, Tagger(), self._machine, self._incarnation, self.clock, self.entropy, self.history
+        )
+
+    def reopen(self) -> None:
+        self.close()
+        self._open()
 
     def close(self) -> None:
         self.database.close()
@@ -158,7 +168,7 @@ def check_invariants(c: Connection) -> None:
     named = {row[3] for row in nodes.values()} | {row[0] for row in c.all("SELECT manifest FROM nodes_past")}
     assert {row[0] for row in c.all("SELECT no FROM manifests")} == named - {None}, "manifests leak or miss"
     groups = c.all("SELECT sequence, count FROM log WHERE machine = ? ORDER BY position", (MACHINE,))
-    expected = 1
+    expected = groups[0][0] if groups else 1
     for sequence, count in groups:
         assert sequence == expected, "sequence numbers have a gap"
         expected += count

@@ -35,7 +35,7 @@ def _node_columns() -> list[Column[object]]:
         Column("content", BLOB, comment="manifest of up to INLINE_EXTENTS extents, or a symlink's target; else NULL"),
         Column("manifest", INTEGER, comment="manifests.no of a longer manifest, else NULL"),
         Column("writer", BLOB, comment="16-byte machine that wrote the content, NULL for other kinds"),
-        Column("written", INTEGER, nullable=False, comment="stamp's time of the last content write"),
+        Column("written", INTEGER, nullable=False, comment="its author's wall clock at the last content write"),
     ]
 
 

@@ -45,13 +45,13 @@ _LAST_SENT = compiled(
 )
 _LAST_SEEN = compiled(select(func.coalesce(func.max(_m.last_stamp), 0)))
 _INSERT_GROUP = compiled(insert(log))
-_APPLIED = compiled(
-    select(_m.last_sequence).where(_m.machine == bindparam("machine"), _m.incarnation == bindparam("incarnation"))
-)
 _SET_APPLIED = compiled(
     update(machines)
     .where(_m.machine == bindparam("author"), _m.incarnation == bindparam("run"))
-    .values(last_sequence=bindparam("sequence"), last_stamp=bindparam("stamp"))
+    .values(
+        last_sequence=func.max(_m.last_sequence, bindparam("sequence")),
+        last_stamp=func.max(_m.last_stamp, bindparam("stamp")),
+    )
 )
 _HAS_ROOT = compiled(select(nodes.c.ino).where(nodes.c.ino == ROOT_INODE))
 
@@ -118,14 +118,17 @@ class Journal:
         groups: Iterable[Group],
         *,
         segment: int | None = None,
+        record: Callable[[Transaction], None] | None = None,
         durable: bool = False,
-    ) -> int:
-        """Apply another's groups, in one transaction, each once however often it comes; return how many were new.
+    ) -> None:
+        """Apply another's groups and log them as carried by ``segment``, in one transaction.
 
-        They are logged as carried by ``segment``. Raises LocalFailure, NoSpace.
+        Groups are applied in the order given, again if they come again: ``record`` notes in the same transaction which
+        segments were applied, for the caller to look at before. Raises what ``record`` raises, LocalFailure, NoSpace.
         """
-        return self._writer.run(
-            lambda transaction: self._apply_groups(transaction, machine, incarnation, groups, segment), durable=durable
+        self._writer.run(
+            lambda transaction: self._apply_groups(transaction, machine, incarnation, groups, segment, record),
+            durable=durable,
         )
 
     # ---- in the writer's turn ------------------------------------------------------------------------------------
@@ -166,24 +169,27 @@ class Journal:
         incarnation: Incarnation,
         groups: Iterable[Group],
         segment: int | None,
-    ) -> int:
+        record: Callable[[Transaction], None] | None,
+    ) -> None:
         self._catch_up(transaction)
-        author = {"machine": machine, "incarnation": incarnation.to_bytes(8, "big")}
-        row = transaction.one(_APPLIED, author)
-        position, known, last = self._ends.position, int(row[0]) if row else 0, None
+        position, last = self._ends.position, None
         for group in groups:
-            if group.sequence > known:
-                position += 1
-                context = self._context(machine, position, group.stamp, group.time)
-                apply_group(transaction, context, group, self.history, self._inodes)
-                _log(transaction, context, incarnation, group.sequence, group.ops, segment)
-                known, last = group.sequence + len(group.ops) - 1, group
+            position, last = position + 1, group
+            context = self._context(machine, position, group.stamp, group.time)
+            apply_group(transaction, context, group, self.history, self._inodes)
+            _log(transaction, context, incarnation, group.sequence, group.ops, segment)
         if last is not None:
-            values = {"author": machine, "run": author["incarnation"], "sequence": known, "stamp": last.stamp}
-            transaction.execute(_SET_APPLIED, values)
-            self._stamps.observe(last.stamp)
-        applied, self._ends = position - self._ends.position, replace(self._ends, position=position)
-        return applied
+            self._note_applied(transaction, machine, incarnation, last)
+        if record is not None:
+            record(transaction)
+        self._ends = replace(self._ends, position=position)
+
+    def _note_applied(
+        self, transaction: Transaction, machine: MachineId, incarnation: Incarnation, group: Group
+    ) -> None:
+        values = {"author": machine, "run": incarnation.to_bytes(8, "big"), "stamp": group.stamp}
+        transaction.execute(_SET_APPLIED, {**values, "sequence": group.sequence + len(group.ops) - 1})
+        self._stamps.observe(group.stamp)
 
     def _context(self, machine: MachineId, position: int, stamp: int, time: int) -> Context:
         return Context(machine, Position(position), stamp, time, self._empty_tag)

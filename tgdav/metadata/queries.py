@@ -62,6 +62,7 @@ _CONTENTS = compiled(
     .where(_n.kind == int(Kind.FILE), _n.size > 0)
 )
 _MACHINE_OF = compiled(select(machines.c.name).where(machines.c.incarnation == bindparam("incarnation")).limit(1))
+_UNNAMED_LOCAL = compiled(select(_n.ino).where(_n.local == 1, _n.nlink == 0))
 _ABOVE = (
     "WITH RECURSIVE up(ino) AS (SELECT :ino UNION SELECT entries.parent FROM up JOIN entries ON entries.ino = up.ino)"
     " SELECT 1 FROM up WHERE ino = :ancestor"
@@ -244,3 +245,8 @@ def _chunks_of(content: bytes) -> Iterator[bytes]:
 def paths_naming_chunks(c: Connection, chunks: Set[ChunkId] | Collection[ChunkId]) -> list[bytes]:
     """Return the paths of the files whose content names one of ``chunks``, sorted, for reports of damage."""
     return sorted(path for ino in nodes_naming_chunks(c, chunks) for path in paths_of(c, ino))
+
+
+def unnamed_local(c: Connection) -> list[Inode]:
+    """Return the local nodes that no entry names: left by files that were still open when the process ended."""
+    return [row[0] for row in c.all(_UNNAMED_LOCAL)]
