@@ -1,0 +1,277 @@
+"""The disk cache: sealed bytes of stored packs kept on this machine (``docs/formats/cache.md``).
+
+Nothing here is the only copy of anything and nothing is trusted: readers check what they get and drop what fails. So
+nothing is synced, and every failure of the disk only means that a range is not kept.
+"""
+
+import errno
+import logging
+import os
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from tgdav.clock import Clock
+from tgdav.content.cached_ranges import CachedRange, CachedRanges, parse
+from tgdav.disk import Disk
+from tgdav.ids import BlobName
+
+_log = logging.getLogger(__name__)
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_LEEWAY = 64 * 1024 * 1024
+"""Bytes dropped at once when the disk is full."""
+_TOUCH_NS = 60 * 1_000_000_000
+"""A file's time follows its use at most this often."""
+
+Data = bytes | bytearray | memoryview
+
+
+class CacheStatistics(msgspec.Struct, frozen=True):
+    """Sizes in bytes; ``chunks``: ranges held; ``hits``, ``misses``: reads since the start."""
+
+    bytes: int
+    max_bytes: int
+    chunks: int
+    hits: int
+    misses: int
+
+
+class DiskCache:
+    """Ranges of packs as files below ``folder``, at most ``max_bytes`` (0: keeps nothing). Thread-safe."""
+
+    def __init__(self, folder: Path, max_bytes: int, *, disk: Disk, clock: Clock) -> None:
+        self.max_bytes = max_bytes
+        self._folder = folder
+        self._disk = disk
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._ranges = CachedRanges()
+        self._writing: set[CachedRange] = set()
+        self._hits = 0
+        self._misses = 0
+        self._stopping = False
+        self._scanner: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Begin to look for what an earlier run left. Until it is found it is neither read nor counted."""
+        self._scanner = threading.Thread(target=self._scan, name="cache-scan", daemon=True)
+        self._scanner.start()
+
+    def close(self) -> None:
+        """Stop looking. The files stay for the next start."""
+        self._stopping = True
+        self.wait_for_scan()
+
+    def wait_for_scan(self) -> None:
+        """Return when what an earlier run left is known."""
+        if self._scanner is not None:
+            self._scanner.join()
+
+    def statistics(self) -> CacheStatistics:
+        """Return what is held and how it was used."""
+        with self._lock:
+            return CacheStatistics(
+                self._ranges.used, self.max_bytes, len(self._ranges), hits=self._hits, misses=self._misses
+            )
+
+    def get(self, pack: BlobName, offset: int, length: int, *, counted: bool = True) -> bytes | None:
+        """Return ``length`` sealed bytes from ``offset`` of a pack, unchecked; None if they are not here."""
+        if not self.max_bytes:
+            return None
+        with self._lock:
+            entry = self._ranges.find(pack, offset, length)
+        data = None if entry is None else self._read(entry, offset - entry.offset, length)
+        if entry is not None and data is None:
+            self._forget([entry])
+        with self._lock:
+            self._hits += counted and data is not None
+            self._misses += counted and data is None
+        return data
+
+    def put(self, pack: BlobName, offset: int, data: Data) -> None:
+        """Keep sealed bytes of a pack, if there is room or can be made."""
+        entry = CachedRange(pack, offset, len(data))
+        with self._adding(entry) as admitted:
+            if admitted and self._write(entry, data):
+                self._added(entry)
+
+    def adopt(self, pack: BlobName, path: Path) -> bool:
+        """Keep a whole stored pack by a second link to its file; False if that cannot be. The caller unlinks ``path``."""
+        try:
+            entry = CachedRange(pack, 0, path.stat().st_size)
+            with self._adding(entry) as admitted:
+                if not admitted:
+                    return False
+                self._disk.link(path, self._free_path(entry))
+                self._added(entry)
+        except OSError as error:
+            _log.debug("a stored pack could not be kept: %s", error.strerror)
+            return False
+        return True
+
+    def drop(self, pack: BlobName, offset: int, length: int) -> None:
+        """Remove what holds any of these bytes: they failed a check."""
+        with self._lock:
+            bad = self._ranges.touching(pack, offset, length)
+        self._forget(bad)
+
+    def evict(self, count: int) -> int:
+        """Remove at least ``count`` bytes, those used longest ago first, if there are so many; return how many."""
+        with self._lock:
+            before = self._ranges.used
+            victims = list(self._ranges.take_oldest(max(before - count, 0)))
+        self._unlink(victims)
+        return sum(victim.length for victim in victims)
+
+    def clear(self) -> None:
+        """Remove everything."""
+        self.wait_for_scan()
+        with self._lock:
+            victims = list(self._ranges.take_oldest(0))
+        self._unlink(victims)
+
+    @contextmanager
+    def _adding(self, entry: CachedRange) -> Iterator[bool]:
+        """Make room for a range and yield True; False if it is not to be kept or another thread is at it."""
+        with self._lock:
+            admitted = self._is_wanted(entry)
+            if admitted:
+                self._writing.add(entry)
+            victims = self._excess()
+        self._unlink(victims)
+        try:
+            yield admitted
+        finally:
+            if admitted:
+                with self._lock:
+                    self._writing.discard(entry)
+
+    def _is_wanted(self, entry: CachedRange) -> bool:
+        if not entry.length or entry in self._writing or self._being_written() + entry.length > self.max_bytes:
+            return False
+        return self._ranges.find(entry.pack, entry.offset, entry.length) is None
+
+    def _being_written(self) -> int:
+        return sum(entry.length for entry in self._writing)
+
+    def _excess(self) -> list[CachedRange]:
+        """Take out what is too much together with what is being written."""
+        return list(self._ranges.take_oldest(max(self.max_bytes - self._being_written(), 0)))
+
+    def _added(self, entry: CachedRange) -> None:
+        with self._lock:
+            self._writing.discard(entry)
+            self._ranges.add(entry, self._clock.now_ns())
+            needless = self._ranges.within(entry)
+            for inner in needless:
+                self._ranges.remove(inner)
+        self._unlink(needless)
+
+    def _write(self, entry: CachedRange, data: Data) -> bool:
+        """Write a range's file; when the disk is full, once more after dropping the oldest. False: it is not there."""
+        for _ in range(2):
+            try:
+                self._write_file(entry, data)
+            except OSError as error:
+                self._unlink([entry])
+                if error.errno not in _FULL or not self.evict(max(_LEEWAY, entry.length)):
+                    _log.debug("a range could not be kept: %s", error.strerror)
+                    return False
+            else:
+                return True
+        return False
+
+    def _write_file(self, entry: CachedRange, data: Data) -> None:
+        descriptor = os.open(self._free_path(entry), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            self._disk.write(descriptor, data, 0)
+        finally:
+            os.close(descriptor)
+
+    def _read(self, entry: CachedRange, offset: int, length: int) -> bytes | None:
+        try:
+            descriptor = os.open(self._path(entry), os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                data = os.pread(descriptor, length, offset)
+                self._note_use(entry, descriptor)
+            finally:
+                os.close(descriptor)
+        except OSError:
+            return None  # removed meanwhile, or unreadable: the store has it
+        return data if len(data) == length else None
+
+    def _note_use(self, entry: CachedRange, descriptor: int) -> None:
+        now = self._clock.now_ns()
+        with self._lock:
+            if entry not in self._ranges or now - self._ranges.use(entry, now) < _TOUCH_NS:
+                return
+        os.utime(descriptor, ns=(now, now))
+
+    def _forget(self, entries: Iterable[CachedRange]) -> None:
+        with self._lock:
+            removed = [entry for entry in entries if self._ranges.remove(entry)]
+        self._unlink(removed)
+
+    def _unlink(self, entries: Iterable[CachedRange]) -> None:
+        for entry in entries:
+            try:
+                self._disk.unlink(self._path(entry))
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                _log.warning("a file of the cache could not be removed: %s", error.strerror)
+
+    def _free_path(self, entry: CachedRange) -> Path:
+        """Return where a range's file is to be made; its folder is there.
+
+        A file of that name (not found yet, or left by a crash) is unlinked, never written into: it may have other names.
+        """
+        path = self._path(entry)
+        for folder in (self._folder, path.parent):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        return path
+
+    def _path(self, entry: CachedRange) -> Path:
+        return self._folder / entry.folder / entry.file
+
+    def _scan(self) -> None:
+        """Take in what an earlier run left, as used longer ago than anything since."""
+        try:
+            found = sorted(self._left_over(), key=lambda one: one[0])
+        except OSError as error:
+            _log.warning("the cache folder cannot be read: %s", error.strerror)
+            return
+        with self._lock:
+            for touched, entry in reversed(found):
+                if entry not in self._ranges:
+                    self._ranges.add(entry, touched, oldest=True)
+            victims = self._excess()
+        self._unlink(victims)
+
+    def _left_over(self) -> Iterator[tuple[int, CachedRange]]:
+        """Go through (time of last use, range) of the files that are whole; remove all others."""
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder in sorted(path for path in self._folder.iterdir() if len(path.name) == 2 and path.is_dir()):
+            for path in folder.iterdir():
+                if self._stopping:
+                    return
+                try:
+                    status = path.stat()
+                except FileNotFoundError:
+                    continue
+                entry = parse(path.name)
+                if entry is not None and status.st_size == entry.length:
+                    yield status.st_mtime_ns, entry
+                else:
+                    self._remove_torn(path, entry)
+
+    def _remove_torn(self, path: Path, entry: CachedRange | None) -> None:
+        with self._lock:
+            is_live = entry is not None and (entry in self._writing or entry in self._ranges)
+        if not is_live:
+            path.unlink(missing_ok=True)
