@@ -1,0 +1,220 @@
+"""What is being done when the crash comes: short scripts that pass through every durable step."""
+
+from tests.proofs.crashing import Run, Scenario, Step
+from tests.proofs.machines import PASSPHRASE, Machine, content, folder_of, make_folder, path_of, put
+from tgdav.crypto.passphrase import Passphrase
+from tgdav.errors import AccessError
+from tgdav.fs.api import Owner
+from tgdav.metadata.types import AttributeChange, Kind
+from tgdav.volume.local_state import vault_exists
+from tgdav.volume.volume import Volume
+
+NEW_PASSPHRASE = "staple battery horse"
+
+
+def empty(machine: Machine) -> None:
+    machine.create()
+
+
+def furnished(machine: Machine) -> None:
+    """A vault with a few files and folders, some in the store, some only staged."""
+    machine.create()
+    with machine.opened() as volume:
+        for folder in ("a", "a/b", "a/b/c", "d"):
+            make_folder(volume, folder)
+        put(volume, "a/small", content(1, 900), {b"color": b"red"})
+        put(volume, "a/b/large", content(2, 200_000))
+        volume.sync(wait=True)
+        put(volume, "a/b/c/staged", content(3, 90_000))
+        put(volume, "d/row", content(4, 10_000))
+
+
+def _put(path: str, seed: int, size: int) -> Step:
+    return lambda run: put(run.volume, path, content(seed, size), {b"seed": b"%d" % seed})
+
+
+def _folder(path: str) -> Step:
+    return lambda run: make_folder(run.volume, path)
+
+
+def _rename(source: str, target: str) -> Step:
+    def step(run: Run) -> None:
+        old, new = folder_of(run.volume, source), folder_of(run.volume, target)
+        run.volume.fs.rename(*old, *new, replace_tree=True, durable=True)
+
+    return step
+
+
+def _copy(source: str, target: str) -> Step:
+    def step(run: Run) -> None:
+        inode = run.volume.fs.resolve(path_of(source)).inode
+        run.volume.fs.copy(inode, *folder_of(run.volume, target), replace=True, durable=True)
+
+    return step
+
+
+def _remove(path: str) -> Step:
+    return lambda run: run.volume.fs.remove_tree(*folder_of(run.volume, path), durable=True)
+
+
+def _write_and_fsync(path: str, pieces: list[tuple[int, bytes]]) -> Step:
+    """Write through a handle, fsync, and leave it open, dirty."""
+
+    def step(run: Run) -> None:
+        handle = run.volume.fs.open(run.volume.fs.resolve(path_of(path)).inode, writable=True)
+        for offset, data in pieces:
+            handle.write(offset, data)
+        handle.fsync()
+
+    return step
+
+
+def _write_and_close(path: str, offset: int, data: bytes) -> Step:
+    def step(run: Run) -> None:
+        handle = run.volume.fs.open(run.volume.fs.resolve(path_of(path)).inode, writable=True)
+        handle.write(offset, data)
+        handle.close()
+
+    return step
+
+
+def _create(path: str, kind: Kind, target: bytes = b"") -> Step:
+    def step(run: Run) -> None:
+        run.volume.fs.create(*folder_of(run.volume, path), kind, 0o644, Owner(), target=target, durable=True)
+
+    return step
+
+
+def _attributes(path: str) -> Step:
+    def step(run: Run) -> None:
+        inode = run.volume.fs.resolve(path_of(path)).inode
+        run.volume.fs.set_attributes(inode, AttributeChange(mode=0o600, mtime=5_000_000_000), durable=True)
+        run.volume.fs.set_properties(inode, {b"one": b"1", b"two": b"2"})
+
+    return step
+
+
+def _properties(path: str, values: dict[bytes, bytes | None]) -> Step:
+    return lambda run: run.volume.fs.set_properties(run.volume.fs.resolve(path_of(path)).inode, values)
+
+
+def sync(run: Run) -> None:
+    run.volume.sync(wait=True)
+
+
+def settle(run: Run) -> None:
+    run.volume.fs.settle_all()
+
+
+def fold(run: Run) -> None:
+    """Fold the whole write-ahead log back into the database."""
+    run.volume.database.checkpoint(pages=1)
+
+
+def checkpoint(run: Run) -> None:
+    assert run.volume.housekeeping.checkpoint()
+
+
+def _open(run: Run) -> None:
+    assert run.volume
+
+
+# ---- vaults --------------------------------------------------------------------------------------------------------
+
+
+def nothing(machine: Machine) -> None:
+    assert machine.places
+
+
+def create(run: Run) -> None:
+    run.machine.create()
+
+
+def reopen_or_create(machine: Machine, finished: int) -> Volume:
+    """An interrupted init leaves a vault that the next start brings to the store, or lets init run again."""
+    if not vault_exists(machine.places.state):
+        assert not finished, "init said done, and there is no vault"
+        machine.create()
+    return machine.open()
+
+
+def stored(machine: Machine) -> None:
+    first = Machine(machine.folder, "first", seed=machine.seed + 1)
+    furnished(first)
+    with first.opened() as volume:
+        volume.sync(wait=True)
+
+
+def checkpointed(machine: Machine) -> None:
+    first = Machine(machine.folder, "first", seed=machine.seed + 1)
+    furnished(first)
+    with first.opened() as volume:
+        volume.sync(wait=True)
+        assert volume.housekeeping.checkpoint()
+        put(volume, "after-checkpoint", content(77, 50_000))
+        volume.sync(wait=True)
+
+
+def join(run: Run) -> None:
+    run.machine.join()
+
+
+def reopen_or_join(machine: Machine, finished: int) -> Volume:
+    if not vault_exists(machine.places.state):
+        assert not finished, "joining said done, and there is no vault"
+        assert not machine.join().damage
+    return machine.open()
+
+
+def to_new_passphrase(run: Run) -> None:
+    run.volume.change_passphrase(NEW_PASSPHRASE)
+
+
+def back_to_old_passphrase(run: Run) -> None:
+    run.volume.change_passphrase(PASSPHRASE)
+
+
+def reopen_with_either(machine: Machine, finished: int) -> Volume:
+    """One of the two passphrases opens the vault, and the one that was told last if nothing was at work."""
+    if finished == 3:
+        return machine.open()
+    volume = _open_with(machine, PASSPHRASE) or _open_with(machine, NEW_PASSPHRASE)
+    assert volume is not None, "neither passphrase opens the vault"
+    volume.sync(wait=True)
+    volume.change_passphrase(PASSPHRASE)
+    return volume
+
+
+def _open_with(machine: Machine, passphrase: str) -> Volume | None:
+    try:
+        return machine.open(Passphrase(passphrase))
+    except AccessError:
+        return None
+
+
+SCENARIOS = (
+    Scenario("create a vault", nothing, (create,), reopen_or_create),
+    Scenario("upload", empty, (
+        _open, _put("small", 10, 500), _put("row", 11, 30_000), _put("large", 12, 250_000), _put("small", 13, 700),
+        _put("large", 14, 260_000), _put("empty", 15, 0), _put("large", 12, 250_000), sync, _put("row", 16, 31_000),
+        _put("large", 17, 120_000), sync,
+    )),
+    Scenario("trees", furnished, (
+        _open, _folder("e"), _rename("a/b", "e/b"), _copy("e", "copy"), _rename("copy/b/large", "d/row"), _remove("a"),
+        sync, _copy("e/b", "d/b"), _remove("e"), _create("link", Kind.SYMLINK, b"d/row"), _rename("d", "z"),
+        _attributes("z/row"), sync, _folder("e"), _remove("copy"), fold,
+    )),
+    Scenario("handles", furnished, (
+        _open, _create("file", Kind.FILE), _write_and_fsync("file", [(0, content(20, 100_000))]),
+        _write_and_fsync("file", [(50, b"x" * 500), (90_000, b"y" * 5000)]), settle,
+        _write_and_close("a/b/large", 100_000, b"z" * 3000), sync, _write_and_fsync("a/small", [(10, b"s" * 100)]),
+        _write_and_close("a/b/c/staged", 0, content(21, 90_000)), settle, sync,
+    )),
+    Scenario("push and checkpoint", furnished, (
+        _open, sync, checkpoint, _put("p", 30, 80_000), _remove("a/b/large"), sync, _put("q", 31, 400), sync, checkpoint,
+        _put("a/b/c/staged", 32, 95_000), _properties("d", {b"x": b"y"}), sync,
+    )),
+    Scenario("change the passphrase", furnished, (_open, to_new_passphrase, back_to_old_passphrase), reopen_with_either),
+    Scenario("join", stored, (join,), reopen_or_join, home="second"),
+    Scenario("join at a checkpoint", checkpointed, (join, sync), reopen_or_join, home="second"),
+)  # fmt: skip
