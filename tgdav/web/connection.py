@@ -12,6 +12,7 @@ from typing import Any
 
 from cheroot.server import HTTPConnection
 
+from tgdav.errors import TgdavError
 from tgdav.web.answer import CONTINUE, encode_head
 from tgdav.web.bodies import ChunkedBody, SizedBody, StreamBody
 from tgdav.web.errors import Refused, translate
@@ -101,6 +102,8 @@ class Connection(HTTPConnection):
         keep = head.keep_alive and not response.close and self.server.can_keep()
         if not body.finished:
             keep = keep and not body.awaits_continue and body.length is not None and body.length <= DRAIN_LIMIT
+        if response.delay and keep:
+            body.drain(DRAIN_LIMIT)
         if response.delay and self._park(response, head.method):
             return False
         self._send(response, head.method, keep=keep)
@@ -129,6 +132,10 @@ class Connection(HTTPConnection):
             if method != "HEAD":
                 for block in blocks:
                     self.stream.write(block)
+        except TgdavError as error:
+            # The head is out: cutting the connection is the one way left to say that these are not all the bytes.
+            log.warning("an answer was cut off: %s", error.kind)
+            raise Disconnected from error
         finally:
             close = getattr(blocks, "close", None)
             if close is not None:

@@ -70,8 +70,10 @@ class Dispatcher:
             return self._translate(request, error)
         except ConnectionError:
             raise
-        except Exception:
-            log.exception("%s failed", request.method)
+        except Exception as error:
+            # The message and the values of a traceback may hold names, which are for debug logs only.
+            log.error("%s failed: %s", request.method, type(error).__name__)
+            log.debug("traceback", exc_info=True)
             return text(500, "internal error")
 
     def _call(self, request: Request) -> Response:

@@ -125,11 +125,10 @@ def _body_length(headers: dict[str, str], minor: int) -> int | None:
 
 
 def _keeps_alive(headers: dict[str, str], minor: int) -> bool:
+    if not minor:
+        return False
     connection = headers.get("connection")
-    if connection is None:
-        return bool(minor)
-    options = [option.strip() for option in connection.lower().split(",")]
-    return "close" not in options and (bool(minor) or "keep-alive" in options)
+    return connection is None or "close" not in [option.strip() for option in connection.lower().split(",")]
 
 
 def _expectation(headers: dict[str, str], minor: int) -> bool:

@@ -2,11 +2,13 @@
 
 import logging
 import resource
+import socket
 import threading
 from collections.abc import Callable
 from email.utils import formatdate
 from typing import Any
 
+from cheroot.connections import ConnectionManager
 from cheroot.ssl.builtin import BuiltinSSLAdapter
 from cheroot.wsgi import Server
 
@@ -73,6 +75,29 @@ class HttpServer(Server):
         if held[0] != second:
             held = self._date = (second, formatdate(second, usegmt=True))
         return held[1]
+
+    def prepare(self) -> None:
+        """Bind and listen; raise OSError when no address of the host can be had.
+
+        cheroot's own would take descriptor 3 for a listening socket as soon as LISTEN_PID is in the environment.
+        """
+        host, port = self.bind_addr
+        self.socket = self._bind_first(host, port)
+        self.socket.settimeout(1)
+        self.socket.listen(self.request_queue_size)
+        self._connections = ConnectionManager(self)
+        self.requests.start()
+        self.ready = True
+
+    def _bind_first(self, host: str, port: int) -> Any:
+        infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for position, (family, kind, protocol, _, _) in enumerate(infos):
+            try:
+                return self.bind(family, kind, protocol)
+            except OSError:
+                if position == len(infos) - 1:
+                    raise
+        raise OSError(f"no address for {host}")
 
     # ---- what cheroot calls --------------------------------------------------------------------------------------
 

@@ -1,6 +1,5 @@
 """What a node's attributes look like over HTTP: ETag, dates, media type. Pure."""
 
-import base64
 import mimetypes
 from datetime import UTC, datetime
 from email.utils import formatdate
@@ -11,13 +10,10 @@ from tgdav.web.conditions import SECOND, State
 
 
 def etag(attributes: Attributes) -> str | None:
-    """Return a file's strong ETag, quoted: its content's tag, and a counter while it is being written. Folders: None."""
+    """Return a file's strong ETag, quoted: its content's tag in hex, and a counter while it is being written. Folders: None."""
     if not attributes.is_file:
         return None
-    if attributes.tag is None:
-        tag = f"{attributes.size:x}-{attributes.mtime:x}"
-    else:
-        tag = base64.b32hexencode(attributes.tag).rstrip(b"=").decode("ascii").lower()
+    tag = f"{attributes.size:x}-{attributes.mtime:x}" if attributes.tag is None else attributes.tag.hex()
     return f'"{tag}-{attributes.dirty:x}"' if attributes.dirty else f'"{tag}"'
 
 

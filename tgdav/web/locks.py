@@ -112,8 +112,10 @@ class LockTable:
             ]
             if against:
                 raise Refused(423, condition="no-conflicting-lock", inner=lock_roots(against))
-            self._locks = (*self.live(), lock)
+            before, self._locks = self._locks, (*self.live(), lock)
         self._save(lock)
+        for expired in {other.token for other in before} - {other.token for other in self._locks}:
+            self._fs.delete_lock(expired)
         return lock
 
     def _save(self, lock: Lock) -> None:

@@ -1,5 +1,6 @@
 """What rclone's vendor ``owncloud`` and its kin say beside WebDAV: modification times and checksums."""
 
+import hashlib
 import re
 
 import msgspec
@@ -55,10 +56,28 @@ def read_checksum(headers: dict[str, str]) -> Checksum | None:
     return Checksum(algorithm, match[2].lower())
 
 
-def checksum_property(attributes: Attributes, checksum: Checksum) -> bytes:
-    """Return the value under which a checksum is kept."""
-    assert attributes.tag is not None
-    return f"{attributes.tag.hex()} {checksum.algorithm.upper()}:{checksum.value}".encode()
+class Verifier:
+    """Checks a body against the checksum that came with it, and makes the other kind on the way."""
+
+    def __init__(self, expected: Checksum) -> None:
+        self._expected = expected
+        self._digests = {algorithm: hashlib.new(algorithm, usedforsecurity=False) for algorithm in _HEX_DIGITS}
+
+    def update(self, block: memoryview) -> None:
+        """Take the next bytes."""
+        for digest in self._digests.values():
+            digest.update(block)
+
+    def check(self) -> None:
+        """Raise Refused 400 unless the checksum fits."""
+        if self._digests[self._expected.algorithm].hexdigest() != self._expected.value:
+            raise Refused(400, "the checksum does not fit the body")
+
+    def property_of(self, attributes: Attributes) -> bytes:
+        """Return the value under which the checksums are kept: with the content's tag, so that they end with it."""
+        assert attributes.tag is not None
+        sums = " ".join(f"{algorithm.upper()}:{digest.hexdigest()}" for algorithm, digest in self._digests.items())
+        return f"{attributes.tag.hex()} {sums}".encode()
 
 
 def shown_checksums(attributes: Attributes, kept: bytes | None) -> str | None:

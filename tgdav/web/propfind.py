@@ -19,7 +19,7 @@ from tgdav.web.owncloud import shown_checksums
 from tgdav.web.page import is_listed
 from tgdav.web.paths import find, href, quote_name
 from tgdav.web.properties import ALL, BRIEF, CHECKSUMS, FILE, FOLDER, QUOTA, STATE, Renderer
-from tgdav.web.site import Site
+from tgdav.web.site import MOST_PROPERTIES, Site
 from tgdav.web.xml import DAV, DECLARATION, children, element_with, empty_element, read_xml
 
 _OPEN = f'{DECLARATION}<D:multistatus xmlns:D="DAV:">'
@@ -75,7 +75,10 @@ def _read_wish(request: Request) -> Wish:
 
 
 def _names_in(element: etree._Element) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(str(child.tag) for child in children(element)))
+    names = tuple(dict.fromkeys(str(child.tag) for child in children(element)))
+    if len(names) > MOST_PROPERTIES:
+        raise Refused(413, "too many properties")
+    return names
 
 
 def _entries(site: Site, names: tuple[bytes, ...], attributes: Attributes, *, deep: bool) -> list[Entry]:

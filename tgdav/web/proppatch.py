@@ -11,7 +11,7 @@ from tgdav.web.messages import Request, Response
 from tgdav.web.owncloud import parse_seconds
 from tgdav.web.paths import find, href, is_reserved
 from tgdav.web.properties import PROTECTED, WIN32
-from tgdav.web.site import Site
+from tgdav.web.site import MOST_PROPERTIES, Site
 from tgdav.web.xml import DAV, DECLARATION, children, empty_element, read_xml, serialize, text_of
 
 _TIMES = {
@@ -28,7 +28,7 @@ class Patch:
     def __init__(self, root: etree._Element) -> None:
         self.values: dict[bytes, bytes | None] = {}
         self.times: dict[str, int] = {}
-        self.names: list[str] = []
+        self.names: dict[str, None] = {}
         self.refused: dict[str, int] = {}
         for instruction in children(root):
             if instruction.tag not in (DAV + "set", DAV + "remove"):
@@ -41,8 +41,7 @@ class Patch:
 
     def _take(self, element: etree._Element, *, removing: bool) -> None:
         name = str(element.tag)
-        if name not in self.names:
-            self.names.append(name)
+        self.names[name] = None
         if name in PROTECTED:
             self.refused[name] = 403
         elif name in _TIMES:
@@ -84,6 +83,8 @@ def proppatch(site: Site, request: Request) -> Response:
     if root is None:
         raise Refused(400, "a PROPPATCH needs a body")
     patch = Patch(root)
+    if len(patch.names) > MOST_PROPERTIES:
+        raise Refused(413, "too many properties")
     attributes = find(site.fs, request.names)
     _check(Access(site, request, request.names), attributes, patch)
     path = href(request.names, folder=attributes.is_directory)

@@ -1,14 +1,12 @@
 """PUT: a body becomes a file's content, whole or not at all; no temporary file, nothing visible before the end."""
 
-import hashlib
-
 from tgdav.fs.api import Upload
 from tgdav.metadata.types import Attributes
 from tgdav.web.access import Access
 from tgdav.web.errors import Refused
 from tgdav.web.get import validators
 from tgdav.web.messages import Body, Request, Response
-from tgdav.web.owncloud import CHECKSUMS, Checksum, checksum_property, read_checksum, read_mtime
+from tgdav.web.owncloud import CHECKSUMS, Verifier, read_checksum, read_mtime
 from tgdav.web.paths import find_folder, is_reserved, locate
 from tgdav.web.site import BLOCK, Site
 
@@ -27,6 +25,7 @@ def put(site: Site, request: Request) -> Response:
         raise Refused(403)
     mtime = read_mtime(headers)
     checksum = read_checksum(headers)
+    verifier = Verifier(checksum) if checksum is not None else None
     access = Access(site, request, request.names)
     parent = find_folder(site.fs, request.names)
     if _worth_asking(request):
@@ -35,10 +34,10 @@ def put(site: Site, request: Request) -> Response:
             raise Refused(405)
         access.check(place.attributes)
     with site.fs.upload(parent.inode, request.names[-1], owner=site.options.owner, normalized=True) as upload:
-        _copy(request.body, upload, checksum)
+        _copy(request.body, upload, verifier)
         attributes, created = upload.commit(precondition=access.check, mtime=mtime)
-    if checksum is not None:
-        _keep_checksum(site, attributes, checksum)
+    if verifier is not None and attributes.tag is not None:
+        site.fs.set_properties(attributes.inode, {CHECKSUMS: verifier.property_of(attributes)}, durable=False)
     return _answer(attributes, created=created, accepted=mtime is not None)
 
 
@@ -48,26 +47,19 @@ def _worth_asking(request: Request) -> bool:
     return length is None or length > _SMALL or any(name in request.headers for name in _CONDITIONS)
 
 
-def _copy(body: Body, upload: Upload, checksum: Checksum | None) -> None:
+def _copy(body: Body, upload: Upload, verifier: Verifier | None) -> None:
     """Move the body in blocks. Its early end raises ``Disconnected``, which leaves the upload uncommitted."""
     size = BLOCK if body.length is None else min(BLOCK, body.length)
     view = memoryview(bytearray(size))
-    digest = hashlib.new(checksum.algorithm, usedforsecurity=False) if checksum is not None else None
     while size and (count := body.read_into(view)):
         block = view[:count]
-        if digest is not None:
-            digest.update(block)
+        if verifier is not None:
+            verifier.update(block)
         upload.write(block)
         if count < size:
             break
-    if digest is not None and checksum is not None and digest.hexdigest() != checksum.value:
-        raise Refused(400, "the checksum does not fit the body")
-
-
-def _keep_checksum(site: Site, attributes: Attributes, checksum: Checksum) -> None:
-    """Note the checksum with the content's tag, so that it is shown only while that is the content."""
-    if attributes.tag is not None:
-        site.fs.set_properties(attributes.inode, {CHECKSUMS: checksum_property(attributes, checksum)}, durable=False)
+    if verifier is not None:
+        verifier.check()
 
 
 def _answer(attributes: Attributes, *, created: bool, accepted: bool) -> Response:

@@ -19,6 +19,9 @@ BLOCK = 1 << 20
 RETRY_PAUSE = 1.0
 """Seconds between looks at a store that is away."""
 
+MOST_PROPERTIES = 500
+"""Names in one PROPFIND or PROPPATCH: a listing may repeat each of them for each of its entries."""
+
 XML_LIMIT = 1 << 20
 """Bytes of a request's XML."""
 

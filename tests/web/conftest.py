@@ -1,0 +1,85 @@
+"""Servers over the file system in memory: one for most tests, emptied after each; more where a test needs its own."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.support.model_fs import ModelFileSystem
+from tests.web.client import Client, ShiftedClock
+from tgdav.entropy import SystemEntropy
+from tgdav.fs.api import FileSystem
+from tgdav.web import Credentials, Probes, WebOptions, WebServer
+
+PASSWORD = "correct horse"
+LOGIN = ("tgdav", PASSWORD)
+
+
+class Served:
+    """A running server, its file system and its clock."""
+
+    def __init__(self, fs: FileSystem, *, login: bool = True, probes: Probes | None = None, **options: object) -> None:
+        self.fs = fs
+        self.clock = ShiftedClock()
+        entropy = SystemEntropy()
+        credentials = Credentials({LOGIN[0]: PASSWORD, "other": "secret"}, entropy) if login else None
+        settings = WebOptions(**{"port": 0, "store_wait": 0.0, **options})
+        self.server = WebServer(fs, settings, credentials, self.clock, entropy, probes)
+        self.port = self.server.start()
+        self.login = LOGIN if login else None
+        self.clients: list[Client] = []
+
+    def client(self, login: tuple[str, str] | None = LOGIN) -> Client:
+        self.clients.append(Client(self.port, login if self.login is not None else None))
+        return self.clients[-1]
+
+    def hang_up(self) -> None:
+        while self.clients:
+            self.clients.pop().close()
+
+    def empty(self) -> None:
+        self.hang_up()
+        for record in self.fs.load_locks():
+            self.fs.delete_lock(record.token)
+        self.server.site.locks.remove(self.server.site.locks.live())
+        for entry in self.fs.list_directory(self.fs.root):
+            self.fs.remove_tree(self.fs.root, entry.name)
+        self.fs.set_properties(self.fs.root, dict.fromkeys(self.fs.properties([self.fs.root]).get(self.fs.root, {})))
+        self.clock.shift = 0
+
+    def stop(self) -> None:
+        self.hang_up()
+        self.server.stop()
+
+
+@pytest.fixture(scope="session")
+def shared_server() -> Iterator[Served]:
+    served = Served(ModelFileSystem())
+    yield served
+    served.stop()
+
+
+@pytest.fixture
+def served(shared_server: Served) -> Iterator[Served]:
+    """A server with logins, empty at first."""
+    yield shared_server
+    shared_server.empty()
+
+
+@pytest.fixture
+def dav(served: Served) -> Client:
+    """A connection to ``served``, logged in."""
+    return served.client()
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Served]]:
+    """Start servers of a test's own."""
+    running: list[Served] = []
+
+    def start(fs: FileSystem | None = None, **options: object) -> Served:
+        running.append(Served(fs or ModelFileSystem(), **options))
+        return running[-1]
+
+    yield start
+    for served in running:
+        served.stop()
