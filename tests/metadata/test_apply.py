@@ -218,3 +218,10 @@ def test_a_folder_whose_making_is_missing_waits_in_lost_and_found(tree: Tree) ->
     assert tree.names(lost) == [b"file"]
     assert tree.names() == [b"found", b"lost+found"]
     assert (tree.attributes(lost).mode, tree.attributes(lost).uid) == (0o750, 3)
+
+
+def test_an_own_change_cannot_name_an_unknown_folder(tree: Tree) -> None:
+    node = tree.make(b"file")
+    with pytest.raises(NotFound):
+        tree.move(node, NodeId(b"g" * 16), b"file")
+    assert tree.names() == [b"file"]

@@ -125,5 +125,5 @@ def decode_ops(data: bytes) -> tuple[Op, ...]:
     """Decode what ``encode_ops`` made. Raises DamageError on anything else."""
     try:
         return _ops_decoder.decode(data)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise DamageError("an operation in the log cannot be read", blob="log") from error

@@ -97,7 +97,8 @@ class Change:
     def emit(self, op: Op) -> None:
         """Apply an operation and log it; a ``Make`` of what is there already is logged only if it changes something.
 
-        Raises NotFound (its node or folder is not known) or InvalidArgument (a folder would come below itself).
+        Raises NotFound (its node or folder is not known) or InvalidArgument (an entry would stand in no folder, or a
+        folder below itself).
         """
         if self._application.apply(op):
             self._ops.append(op)
@@ -111,7 +112,7 @@ class Change:
 
     def _refuse(self, op: Op) -> None:
         if isinstance(op, Place) and None not in map(self._application.find, (op.node, op.parent)):
-            raise InvalidArgument("a folder cannot be moved into itself")
+            raise InvalidArgument("an entry belongs into a folder, and a folder not below itself")
         if not isinstance(op, Make):
             raise NotFound
 

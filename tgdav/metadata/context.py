@@ -18,9 +18,9 @@ _LARGEST_INODE = compiled(select(func.coalesce(func.max(nodes.c.ino), 0)))
 class Context:
     """Whose group is applied, and when: ``stamp`` orders, ``time`` (ns) is shown, ``position`` is the place in our log.
 
-    ``empty_tag`` is the tag of a file without content. ``fresh`` holds ids that are known to be new, so that nothing is
-    looked up for them; ``touched`` the nodes, and ``touched_fields`` the fields, whose state before this group is
-    settled: kept, or of no interest.
+    ``empty_tag`` is the tag of a file without content. ``own``: an unknown folder is a mistake, not a gap in the log.
+    ``fresh`` holds ids that are known to be new, so that nothing is looked up for them; ``touched`` the nodes, and
+    ``touched_fields`` the fields, whose state before this group is settled: kept, or of no interest.
     """
 
     machine: MachineId
@@ -28,6 +28,7 @@ class Context:
     stamp: int
     time: int
     empty_tag: ContentTag
+    own: bool = False
     fresh: set[bytes] = field(default_factory=set)
     touched: set[Inode] = field(default_factory=set)
     touched_fields: set[tuple[Inode, bytes]] = field(default_factory=set)

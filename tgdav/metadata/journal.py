@@ -153,6 +153,7 @@ class Journal:
         self._catch_up(transaction)
         ends = self._ends
         context = self._context(self._machine, ends.position + 1, self._stamps.next(), self._clock.now_ns())
+        context.own = True
         application = Application(transaction, context, self.history, self._inodes)
         change = Change(application, self._ids, self._entropy)
         result = work(change)

@@ -72,7 +72,7 @@ class Places:
     def place(self, op: Place, local: bool) -> bool:
         """Put an entry at (parent, name). Return False where the rule skips it or the node is not known."""
         found = self._application.find(op.node)
-        parent = self._folder(op.parent)
+        parent = self._folder(op.parent) if found is not None else None
         if found is None or parent is None:
             return False
         target = _Target(found[0], found[1] == Kind.DIRECTORY, op.node)
@@ -167,7 +167,7 @@ class Places:
             return Inode(TRASH_INODE)
         found = self._application.find(node)
         if found is None:
-            return self._placeholder(node)
+            return None if self._context.own else self._placeholder(node)
         if found[1] != Kind.DIRECTORY:
             return None
         if self._application.new_node(node) is not None:

@@ -26,7 +26,7 @@ def get(connection: Connection, key: str, default: Any = None) -> Any:
         return default
     try:
         return msgspec.msgpack.decode(row[0])
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise DamageError(f"the local setting {key} cannot be read", blob="database") from error
 
 

@@ -1,0 +1,93 @@
+"""The encoding of operations stands for ever: what is in a store today is read by every later version."""
+
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tgdav.crdt.ops import (
+    ROOT,
+    TRASH,
+    Attr,
+    Field,
+    Make,
+    Member,
+    Namespace,
+    Op,
+    Place,
+    Write,
+    decode_ops,
+    encode_ops,
+)
+from tgdav.errors import DamageError
+from tgdav.ids import ContentTag, EntryId, Incarnation, MachineId, NodeId
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "ops-v1.bin"
+NODE = NodeId(bytes(range(16)))
+ENTRY = EntryId(bytes(range(16, 32)))
+OPS: tuple[Op, ...] = (
+    Namespace("main", "standalone", 1_700_000_000_123_456_789),
+    Member(MachineId(b"m" * 16), "laptop", b"k" * 32, Incarnation(2**64 - 1), 1, None, b"x" * 32),
+    Member(MachineId(b"n" * 16), "desk", b"K" * 32, Incarnation(1), 2, MachineId(b"m" * 16)),
+    Make(NODE, 1, 0o644, 1000, 1000, 0, 1_700_000_000_123_456_789),
+    Make(NODE, 3, 0o777, 0, 0, 0, 0, b"../target"),
+    Make(NODE, 7, 0o600, 0, 0, 2049, 1),
+    Place(ENTRY, NODE, ROOT, "Bücher".encode()),
+    Place(ENTRY, NODE, TRASH, b"not utf-8 \xff"),
+    Write(NODE, 4096, ContentTag(b"t" * 16), b"\x00\x10" + bytes(38), None, 1_700_000_000_123_456_789),
+    Write(NODE, 0, ContentTag(b"t" * 16), b"", ContentTag(b"r" * 16), -1),
+    Attr(NODE, {"mode": 0o600, "mtime": -1, "btime": 2**62}),
+    Field(NODE, b"x:user.comment", b"\x00\xff"),
+    Field(NODE, b"p:{DAV:}displayname", None),
+)
+
+
+def test_todays_encoding_is_the_golden_one() -> None:
+    assert encode_ops(OPS) == GOLDEN.read_bytes()
+
+
+def test_the_golden_bytes_are_read_as_they_were_meant() -> None:
+    assert decode_ops(GOLDEN.read_bytes()) == OPS
+
+
+def test_fields_added_later_are_skipped_and_missing_ones_have_defaults() -> None:
+    raw = [[5, NODE, b"x:a", b"1", "a field of a later version"], [1, NODE, 1, 0, 0, 0, 0, 0]]
+    data = msgspec.msgpack.encode(raw)
+    assert decode_ops(data) == (Field(NODE, b"x:a", b"1"), Make(NODE, 1, 0, 0, 0, 0, 0))
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        [[999, NODE]],
+        [[1, NODE]],
+        [[5, "text", b"x:a", None]],
+        [5, NODE],
+        "text",
+        {},
+    ],
+)
+def test_anything_else_is_damage_of_the_log(raw: object) -> None:
+    with pytest.raises(DamageError) as caught:
+        decode_ops(msgspec.msgpack.encode(raw))
+    assert caught.value.blob == "log"
+
+
+@given(st.binary(max_size=200))
+def test_random_bytes_are_operations_or_damage(data: bytes) -> None:
+    try:
+        ops = decode_ops(data)
+    except DamageError:
+        return
+    assert decode_ops(encode_ops(ops)) == ops
+
+
+@given(st.integers(0, 2000), st.integers(0, 7))
+def test_a_flipped_bit_gives_other_operations_or_damage_never_another_error(at: int, bit: int) -> None:
+    data = bytearray(GOLDEN.read_bytes())
+    data[at % len(data)] ^= 1 << bit
+    with suppress(DamageError):
+        assert decode_ops(bytes(data)) is not None
