@@ -287,3 +287,16 @@ def test_chunks_larger_than_a_pack_are_refused_at_once(world: World) -> None:
     world.settings = SMALL
     world.database.close()
     world._open()
+
+
+def test_a_commit_whose_barrier_failed_keeps_its_bytes(world: World) -> None:
+    data = noise(300_000)
+    staged = world.stage(data)
+    world.database_disk.errors["sync"] = errno.EIO
+    with pytest.raises(LocalFailure):
+        world.commit(staged)
+    world.database_disk.errors.clear()
+    world.reopen()
+    assert world.load(staged.manifest) == data
+    world.upload()
+    assert world.load(staged.manifest) == data

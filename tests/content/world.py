@@ -88,6 +88,7 @@ class World:
         self.blobs: BlobStore = blobs if blobs is not None else MemoryStore()
         self.clock = ManualClock()
         self.disk = FailingDisk()
+        self.database_disk = FailingDisk()
         self.entropy = SeededEntropy(4)
         self.identity = make_identity()
         self.saved: dict[bytes, Manifest] = {}
@@ -99,7 +100,7 @@ class World:
 
     def _open(self) -> None:
         disk: Disk = self.disk
-        self.database = Database.open(self.folder / "state.db", bytes(32), disk=SystemDisk())
+        self.database = Database.open(self.folder / "state.db", bytes(32), disk=self.database_disk)
         self.content = ContentStore.open(
             self.database,
             self.blobs,

@@ -74,7 +74,7 @@ class ContentCore:
         self.pins = Pins()
         self.backlog = Backlog(clock)
         self.on_work: Callable[[], None] = _nothing
-        """Called when there is a full pack, or rows for one; the uploader is to look."""
+        """Called when something was staged; the uploader sees whether that makes anything due."""
 
     def pin_known(self, chunk: ChunkId) -> bool | None:
         """Return None if the chunk must be stored; else pin it and return whether only junk names it so far."""

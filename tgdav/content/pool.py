@@ -70,6 +70,10 @@ class PackPool:
         with self._lock:
             return self._full.pop() if self._full else None
 
+    def has_full(self) -> bool:
+        """Whether a pack only waits to be closed."""
+        return bool(self._full)
+
     def close(self) -> None:
         """Close the descriptors of all packs here; the files stay for the next start."""
         with self._lock:

@@ -10,7 +10,7 @@ from tgdav.content.core import ContentCore
 from tgdav.content.pack_rows import PackRow
 from tgdav.content.types import PackState
 from tgdav.db.writer import Transaction
-from tgdav.errors import DamageError
+from tgdav.errors import DamageError, LocalFailure
 from tgdav.failpoints import reach
 
 _log = logging.getLogger(__name__)
@@ -84,3 +84,5 @@ def _is_whole(path: Path, row: PackRow) -> bool:
         return path.stat().st_size == row.size
     except FileNotFoundError:
         return False
+    except OSError as error:
+        raise LocalFailure(f"a staging file could not be read: {error.strerror}") from error

@@ -2,25 +2,29 @@
 
 import logging
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from tgdav.blobs.contract import BlobStore
 from tgdav.clock import Clock
 from tgdav.content import index
+from tgdav.content.cache import DiskCache
 from tgdav.content.core import ContentCore
+from tgdav.content.damage_notes import DamageNotes
 from tgdav.content.manifest import Manifest
+from tgdav.content.pack_rows import PackRow
+from tgdav.content.reader import ContentReader, Reader, ReadSettings
 from tgdav.content.recovery import take_over
 from tgdav.content.sealer import ChunkSealer
 from tgdav.content.space import RESERVE, Space
 from tgdav.content.staging import Staging
 from tgdav.content.stream import ContentStream
-from tgdav.content.types import ChunkPlace, ContentIdentity, ContentSettings, ContentState, PackState
+from tgdav.content.types import ContentIdentity, ContentSettings, ContentState, PackState
 from tgdav.content.uploader import Uploader
 from tgdav.db.database import Database
 from tgdav.disk import Disk
 from tgdav.entropy import Entropy
-from tgdav.errors import BlobMissing, DamageError
-from tgdav.ids import BlobId, ChunkId
+from tgdav.ids import ChunkId
 
 _log = logging.getLogger(__name__)
 
@@ -30,10 +34,11 @@ _STORED_FROM = int(PackState.STORED)
 class ContentStore:
     """Files' content, in and out. Thread-safe. Made by ``open``."""
 
-    def __init__(self, core: ContentCore, blobs: BlobStore, uploader: Uploader) -> None:
+    def __init__(self, core: ContentCore, uploader: Uploader, reading: Reader) -> None:
         self.core = core
         self.uploader = uploader
-        self._blobs = blobs
+        self.reading = reading
+        uploader.sender.on_stored = self._keep
 
     @classmethod
     def open(
@@ -48,10 +53,12 @@ class ContentStore:
         entropy: Entropy,
         disk: Disk,
         reserve: int = RESERVE,
+        cache: DiskCache | None = None,
+        read_settings: ReadSettings | None = None,
     ) -> "ContentStore":
         """Open the staging ``folder`` (made if it is not there) and take over what an earlier run left in it.
 
-        ``reserve``: bytes of staging and of its disk that writers cannot take. Raises LocalFailure, NoSpace, UsageError.
+        ``reserve``: bytes of staging and of its disk that writers cannot take; ``cache``: None keeps no copies. Raises LocalFailure, NoSpace, UsageError.
         """
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         disk.sync_folder(folder.parent)
@@ -61,15 +68,29 @@ class ContentStore:
         core = ContentCore(database, staging, identity, settings, sealer, clock)
         take_over(core)
         uploader = Uploader(core, blobs, entropy)
-        core.on_work = core.space.on_shortage = uploader.wake
-        return cls(core, blobs, uploader)
+        core.on_work, core.space.on_shortage = uploader.notice, uploader.wake
+        notes = DamageNotes(database, clock)
+        reading = Reader(
+            database,
+            staging,
+            blobs,
+            cache or DiskCache(folder / "no-cache", 0, disk=disk, clock=clock),
+            sealer,
+            read_settings or ReadSettings(),
+            on_damage=notes.damaged,
+            on_healed=notes.healed,
+        )
+        return cls(core, uploader, reading)
 
     def start(self) -> None:
-        """Begin to upload."""
+        """Begin to upload, and to look what the cache holds."""
+        self.reading.cache.start()
         self.uploader.start()
 
     def stop(self) -> None:
         """Finish what is being sent and let go of all files; staged content stays for the next start."""
+        self.reading.close()
+        self.reading.cache.close()
         self.uploader.stop()
         self.core.pool.close()
 
@@ -100,51 +121,18 @@ class ContentStore:
 
         Raises DamageError that names the blob, StoreUnavailable, LocalFailure.
         """
-        parts = []
-        for number, start, count in manifest.slice(offset, length):
-            chunk = manifest.extents[number].chunk
-            parts.append(bytes(count) if chunk is None else self.chunk(chunk)[start : start + count])
-        return b"".join(parts)
+        return self.reading.read(manifest, offset, length)
+
+    def reader(self, manifest: Manifest) -> ContentReader:
+        """Return a reader for one handle, which fetches ahead when it is read in sequence; to be closed."""
+        return self.reading.reader(manifest)
 
     def chunk(self, chunk: ChunkId) -> bytes:
         """Return a chunk's plaintext, checked against its id. Raises as ``read``."""
-        while True:
-            place = self._find(chunk)
-            sealed = self.fetch(place, place.offset, place.stored) if place.data is None else place.data
-            if sealed is not None:
-                break
-        return self.core.sealer.open(chunk, place.epoch, place.codec, place.length, sealed, _blob_of(place))
+        return self.reading.chunk(chunk)
 
-    def fetch(self, place: ChunkPlace, offset: int, length: int) -> bytes | None:
-        """Return a range of the pack at ``place``, from the staging file or the store; None: the pack is elsewhere now.
-
-        Raises as ``read``.
-        """
-        if place.file is not None:
-            return self._fetch_staged(place, place.file, offset, length)
-        if place.blob is None:
-            raise DamageError("a chunk lies in a pack that is nowhere", blob=_blob_of(place))
-        try:
-            return self._blobs.read(BlobId(place.blob), offset, length)
-        except BlobMissing as error:
-            raise DamageError("the store has lost a pack", blob=_blob_of(place)) from error
-
-    def _fetch_staged(self, place: ChunkPlace, file: str, offset: int, length: int) -> bytes | None:
-        data = self.core.staging.read(file, offset, length)
-        if data is not None and len(data) == length:
-            return data
-        # A pack that was stored leaves staging; its row says so before its file goes.
-        if self._find(place.id).file != file:
-            return None
-        raise DamageError("a staged pack is gone or cut", blob=_blob_of(place))
-
-    def _find(self, chunk: ChunkId) -> ChunkPlace:
-        with self.core.database.reading() as connection:
-            place = index.find(connection, chunk)
-        if place is None:
-            raise DamageError("a chunk is in no known pack", blob=f"chunk {chunk.hex()}")
-        return place
-
-
-def _blob_of(place: ChunkPlace) -> str:
-    return "database" if place.pack_name is None else place.pack_name.hex()
+    def _keep(self, row: PackRow, path: Path) -> None:
+        """A pack is stored: its staging file goes, and may live on in the cache."""
+        self.reading.keep(row.name, path)
+        with suppress(FileNotFoundError):
+            self.core.staging.disk.unlink(path)

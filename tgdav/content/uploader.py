@@ -5,7 +5,7 @@ Without ``start`` nothing happens by itself, and ``flush`` does all the work in 
 
 import logging
 import threading
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 
 from tgdav.blobs.contract import BlobStore
 from tgdav.content import index, pack_rows
@@ -15,6 +15,7 @@ from tgdav.content.mover import ChunkMover
 from tgdav.content.pack_rows import PackRow
 from tgdav.content.schedule import (
     FIRST_INTERVAL,
+    LAST_BACKOFF,
     LAST_INTERVAL,
     Decision,
     Situation,
@@ -23,6 +24,8 @@ from tgdav.content.schedule import (
     next_interval,
 )
 from tgdav.content.sending import PackSender
+from tgdav.content.staging import PackFile
+from tgdav.content.types import PackState
 from tgdav.entropy import Entropy
 from tgdav.errors import StoreUnavailable, TgdavError
 
@@ -50,6 +53,8 @@ class Uploader:
         self._flush = False
         self._stop = False
         self._woken = False
+        self._is_idle = True
+        self._may_wait = True
         self._sending: set[int] = set()
         self._condition = threading.Condition()
         self._driving = threading.Lock()
@@ -76,6 +81,12 @@ class Uploader:
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
             self._pool = None
+
+    def notice(self) -> None:
+        """Something was staged: look now if that may have made something due. Cheap; called after each commit."""
+        core = self._core
+        if self._is_idle or core.pool.has_full() or core.backlog.bytes >= core.pool.limit or core.space.is_pressed:
+            self.wake()
 
     def wake(self) -> None:
         """Look now."""
@@ -117,18 +128,20 @@ class Uploader:
 
     def send_waiting(self) -> None:
         """Send all closed packs from this thread, one after another. Raises StoreError, LocalFailure."""
-        for row in self._take_waiting():
-            try:
+        rows = self._take_waiting()
+        try:
+            for row in rows:
                 self.sender.send(row)
-            finally:
-                self._sending.discard(row.no)
+        finally:
+            self._sending.difference_update(row.no for row in rows)
 
     # ---- deciding and closing ------------------------------------------------------------------------------------------
 
     def _decide(self, flush: bool) -> Decision:
         core, now = self._core, self._core.clock.monotonic()
         idle = core.pool.idle()
-        if not idle and not core.backlog.count:
+        self._is_idle = not idle and not core.backlog.count
+        if self._is_idle:
             self._since = None
         elif self._since is None:
             self._since = now
@@ -150,11 +163,15 @@ class Uploader:
 
     def _close_full(self) -> None:
         while pack := self._core.pool.claim_full():
-            self._closer.close(pack)
+            self._close(pack)
+
+    def _close(self, pack: PackFile) -> int:
+        self._may_wait = True
+        return self._closer.close(pack)
 
     def _close_idle(self) -> None:
         pool = self._core.pool
-        closed = sum(self._closer.close(pack) for pack in pool.idle() if pool.claim(pack))
+        closed = sum(self._close(pack) for pack in pool.idle() if pool.claim(pack))
         self._interval = next_interval(self._interval, closed, pool.limit)
         self._last_closed = self._core.clock.monotonic()
         self._since = None
@@ -164,7 +181,9 @@ class Uploader:
     def _take_waiting(self) -> list[PackRow]:
         with self._core.database.reading() as connection:
             rows = pack_rows.waiting_packs(connection)
-        ready = [row for row in rows if row.state and row.file and not row.damaged and row.no not in self._sending]
+        waiting = [row for row in rows if row.state != PackState.OPEN and row.file and not row.damaged]
+        self._may_wait = bool(waiting)
+        ready = [row for row in waiting if row.no not in self._sending]
         self._sending.update(row.no for row in ready)
         return ready
 
@@ -178,17 +197,20 @@ class Uploader:
         finally:
             with self._condition:
                 self._sending.discard(row.no)
-                self._woken = True
+                self._woken = self._may_wait = True
                 self._condition.notify_all()
 
     def _succeeded(self) -> None:
         self.last_error, self._backoff = None, 0.0
 
     def _failed(self, error: TgdavError) -> None:
+        self.last_error = error.message
+        now = self._core.clock.monotonic()
+        if now < self._not_before:
+            return  # one of several that failed together
         asked = error.retry_after if isinstance(error, StoreUnavailable) else None
         self._backoff = next_backoff(self._backoff, asked)
-        self._not_before = self._core.clock.monotonic() + self._backoff
-        self.last_error = error.message
+        self._not_before = now + self._backoff
         _log.warning("uploading goes on in %.0f s: %s", self._backoff, error.message)
 
     # ---- driving -------------------------------------------------------------------------------------------------------
@@ -217,23 +239,24 @@ class Uploader:
         """Do what is due, hand over what is to be sent; return the seconds until the next look."""
         with self._condition:
             flush, self._flush, self._woken = self._flush, False, False
-        now = self._core.clock.monotonic()
         try:
             delay = self.step(flush=flush)
         except TgdavError as error:
-            self._failed(error)
-            return self._backoff
-        if now < self._not_before:
-            return min(delay, self._not_before - now)
-        return min(delay, self._hand_over())
+            # What is closed already can still be sent, which may be what helps.
+            self.last_error = error.message
+            delay = LAST_BACKOFF
+            _log.warning("staged content cannot be packed now: %s", error.message)
+        pause = self._not_before - self._core.clock.monotonic()
+        if pause > 0:
+            return min(delay, pause)
+        self._hand_over()
+        return delay
 
-    def _hand_over(self) -> float:
+    def _hand_over(self) -> None:
+        """Give what waits to the sending threads; each wakes this one when it is done."""
         assert self._pool is not None
-        futures: list[Future[None]] = [self._pool.submit(self._send_one, row) for row in self._take_waiting()]
-        return LAST_INTERVAL if futures else self._not_before_delay()
-
-    def _not_before_delay(self) -> float:
-        return max(self._not_before - self._core.clock.monotonic(), 0.0) or LAST_INTERVAL
+        for row in self._take_waiting() if self._may_wait else ():
+            self._pool.submit(self._send_one, row)
 
     def _wait(self, delay: float) -> None:
         deadline = self._core.clock.monotonic() + delay
