@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from tests.support.model_fs import ModelFileSystem
+from tests.support.volumes import VolumeSubject
 from tgdav.fs.api import FileSystem
 
 
@@ -48,4 +49,4 @@ class ModelSubject:
         return
 
 
-FACTORIES = [Factory("model", lambda _folder: ModelSubject(ModelFileSystem()))]
+FACTORIES = [Factory("model", lambda _folder: ModelSubject(ModelFileSystem())), Factory("volume", VolumeSubject)]

@@ -152,7 +152,7 @@ def rename(
     _check_no_cycle(change, source, new_parent.inode)
     if RenameFlag.EXCHANGE in flags:
         _exchange(change, source, parent, name, target, new_parent, new_name)
-        return True
+        return False
     if target is not None:
         if RenameFlag.NO_REPLACE in flags:
             raise Exists

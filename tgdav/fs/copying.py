@@ -33,8 +33,10 @@ def copy(
     source = queries.attributes(change.connection, inode)
     if source is None:
         raise NotFound
-    if source.is_directory and (
-        source.inode == parent.inode or queries.is_ancestor(change.connection, source.inode, parent.inode)
+    if (
+        source.is_directory
+        and recursive
+        and (source.inode == parent.inode or queries.is_ancestor(change.connection, source.inode, parent.inode))
     ):
         raise InvalidArgument("a folder cannot be copied into itself")
     target = changes.find(change, parent.inode, name)
@@ -66,15 +68,17 @@ def _make_room(
 
 
 def _copy_children(change: Change, keys: NamespaceKeys, source: Attributes, node: NodeId, policy: JunkPolicy) -> None:
-    pending: list[tuple[Inode, NodeId]] = [(source.inode, node)]
+    pending: list[tuple[Attributes, NodeId]] = [(source, node)]
     while pending:
-        inode, into = pending.pop()
+        folder, into = pending.pop()
         parent = _folder(change, into)
-        for entry in queries.children(change.connection, inode):
+        for entry in queries.children(change.connection, folder.inode):
             local = is_junk(entry.name) and policy is JunkPolicy.LOCAL
             made = _copy_node(change, keys, entry.attributes, parent, entry.name, local=local)
             if entry.attributes.is_directory:
-                pending.append((entry.attributes.inode, made))
+                pending.append((entry.attributes, made))
+        # What was put into the copy moved its times.
+        change.emit(Attr(into, {"mtime": folder.mtime, "btime": folder.btime}))
 
 
 def _folder(change: Change, node: NodeId) -> Attributes:

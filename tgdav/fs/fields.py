@@ -106,4 +106,6 @@ def set_properties(
     for name, value in values.items():
         _emit(change, node, Field(node.node, PROPERTY + name, value))
     if attributes is not None:
+        if attributes.size is not None:
+            raise InvalidArgument("a size is no property")
         set_attributes(change, inode, attributes)

@@ -141,7 +141,7 @@ class NamespaceFileSystem:
         """Return a node's attributes."""
         with self.database.reading() as connection:
             found = queries.attributes(connection, inode)
-        if found is None:
+        if found is None or (found.nlink == 0 and self.open_files.find(inode) is None):
             raise NotFound
         return self.open_files.dirty_attributes(found)
 

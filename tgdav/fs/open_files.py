@@ -131,10 +131,14 @@ class OpenFile:
         """Add a write to the overlay."""
         with self.lock:
             self._check_writable()
-            overlay = self._ensure_overlay()
-            offset = overlay.size if append else offset
-            if offset < 0 or offset + len(data) > SIZE_MAX:
+            offset = self.size if append else offset
+            if offset < 0:
+                raise InvalidArgument("a place below zero")
+            if not len(data):
+                return 0
+            if offset + len(data) > SIZE_MAX:
                 raise FileTooLarge
+            overlay = self._ensure_overlay()
             self._parts.content.core.space.admit(len(data))
             overlay.write(offset, data)
             self._touched()

@@ -50,6 +50,12 @@ _RELINK = compiled(
     .where(_n.ino == bindparam("inode"))
     .values(nlink=_n.nlink + bindparam("links"), ctime=bindparam("time"), since=bindparam("position"))
 )
+_RELINK_BELOW = """WITH RECURSIVE below(ino) AS (
+ SELECT :top UNION SELECT e.ino FROM entries e JOIN below b ON e.parent = b.ino JOIN nodes n ON n.ino = e.ino AND n.kind = 2),
+links(ino, count) AS (
+ SELECT e.ino, count(*) FROM entries e JOIN below b ON e.parent = b.ino JOIN nodes n ON n.ino = e.ino AND n.kind != 2
+ GROUP BY e.ino)
+UPDATE nodes SET nlink = nlink + :sign * links.count FROM links WHERE nodes.ino = links.ino"""
 
 
 @dataclass(slots=True)
@@ -84,7 +90,15 @@ class Places:
         if old is not None and old[2] != target.ino:
             self._unlink_other(old)
         self._move(op, target, parent, old, local)
+        if target.is_directory and old is not None:
+            self._relink_below(target.ino, (parent != TRASH_INODE) - (old[0] != TRASH_INODE))
         return True
+
+    def _relink_below(self, folder: Inode, sign: int) -> None:
+        """A folder that goes to the trash (-1) or comes back (1) takes along the names of all files below it."""
+        if sign:
+            self._application.flush()
+            self._transaction.execute(_RELINK_BELOW, {"top": folder, "sign": sign})
 
     def _move(self, op: Place, target: _Target, parent: Inode, old: Row | None, local: bool) -> None:
         before = old[0] if old is not None and old[2] == target.ino else None
