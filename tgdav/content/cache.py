@@ -92,6 +92,11 @@ class DiskCache:
             self._misses += counted and data is None
         return data
 
+    def holds(self, pack: BlobName, offset: int, length: int) -> bool:
+        """Whether ``get`` is likely to give this range; uses nothing, counts nothing."""
+        with self._lock:
+            return self._ranges.find(pack, offset, length) is not None
+
     def put(self, pack: BlobName, offset: int, data: Data) -> None:
         """Keep sealed bytes of a pack, if there is room or can be made."""
         entry = CachedRange(pack, offset, len(data))
@@ -255,7 +260,8 @@ class DiskCache:
 
     def _left_over(self) -> Iterator[tuple[int, CachedRange]]:
         """Go through (time of last use, range) of the files that are whole; remove all others."""
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not self._folder.is_dir():
+            return
         for folder in sorted(path for path in self._folder.iterdir() if len(path.name) == 2 and path.is_dir()):
             for path in folder.iterdir():
                 if self._stopping:

@@ -70,6 +70,14 @@ class ChunkLoader:
                 return
             places = self._moved(failures, settle, try_again=left > 0)
 
+    def is_far(self, chunk: ChunkId) -> bool:
+        """Whether a chunk must come from the store."""
+        with self._database.reading() as connection:
+            place = index.find(connection, chunk)
+        if place is None or place.pack_name is None or place.file is not None or place.blob is None:
+            return False
+        return not self._cache.holds(place.pack_name, place.offset, place.stored)
+
     def _find(self, chunks: Iterable[ChunkId], settle: Settle) -> Iterator[ChunkPlace]:
         with self._database.reading() as connection:
             found = [(chunk, index.find(connection, chunk)) for chunk in chunks]

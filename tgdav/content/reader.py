@@ -80,6 +80,11 @@ class Reader:
         """Return a reader that fetches ahead once it is read in sequence."""
         return ContentReader(self, manifest)
 
+    @property
+    def keeps_copies(self) -> bool:
+        """Whether bytes of stored packs are kept in the disk cache."""
+        return self._loader.keeps_copies
+
     def keep(self, pack: BlobName, path: Path) -> bool:
         """Take a stored pack's staging file into the cache by a link; False if it is not wanted. ``path`` stays."""
         return self._loader.keeps_copies and self.cache.adopt(pack, path)
@@ -106,8 +111,13 @@ class Reader:
         return range(start, number)
 
     def fetch_ahead(self, chunk: ChunkId, length: int) -> Future[None] | None:
-        """Begin to load a chunk into memory; None if it is there, or too much is under way."""
-        return None if chunk in self._memory else self._prefetcher.fetch(chunk, length)
+        """Begin to fetch a chunk into memory; None if it is on this machine, or too much is under way.
+
+        What is here is read faster than it is handed from thread to thread.
+        """
+        if chunk in self._memory or not self._loader.is_far(chunk):
+            return None
+        return self._prefetcher.fetch(chunk, length)
 
     def _part(self, chunks: dict[ChunkId, bytes], extent: Extent, start: int, count: int) -> bytes | memoryview:
         if extent.chunk is None:
@@ -146,7 +156,7 @@ class ContentReader:
         return self._reader.read(self.manifest, offset, length)
 
     def close(self) -> None:
-        """Give up what is fetched ahead and has not begun."""
+        """Give up what was to be fetched ahead and has not begun."""
         with self._lock:
             self._is_closed = True
             for future in self._under_way:

@@ -50,6 +50,12 @@ class Space:
         """Whether open packs should be closed and sent as they are."""
         return self._used * 100 >= self.bound() * PRESSURE_PERCENT
 
+    @property
+    def lacks_disk(self) -> bool:
+        """Whether writers would get more if the disk had more free: the cache is to give way."""
+        bound, free = self._limits()
+        return (self._bound is None and bound < DEFAULT_BOUND) or free < 2 * RESERVE
+
     def bound(self) -> int:
         """Return the bytes that staging may hold now."""
         return self._limits()[0]

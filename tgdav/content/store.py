@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 
 from tgdav.blobs.contract import BlobStore
@@ -24,11 +23,14 @@ from tgdav.content.uploader import Uploader
 from tgdav.db.database import Database
 from tgdav.disk import Disk
 from tgdav.entropy import Entropy
+from tgdav.errors import LocalFailure
 from tgdav.ids import ChunkId
 
 _log = logging.getLogger(__name__)
 
 _STORED_FROM = int(PackState.STORED)
+_GIVE_WAY = 64 * 1024 * 1024
+"""Bytes of the cache dropped at once for a writer that waits for disk space."""
 
 
 class ContentStore:
@@ -38,7 +40,9 @@ class ContentStore:
         self.core = core
         self.uploader = uploader
         self.reading = reading
-        uploader.sender.on_stored = self._keep
+        core.on_work, core.space.on_shortage = uploader.notice, self._on_shortage
+        if reading.keeps_copies:
+            uploader.sender.on_stored = self._keep
 
     @classmethod
     def open(
@@ -58,7 +62,8 @@ class ContentStore:
     ) -> "ContentStore":
         """Open the staging ``folder`` (made if it is not there) and take over what an earlier run left in it.
 
-        ``reserve``: bytes of staging and of its disk that writers cannot take; ``cache``: None keeps no copies. Raises LocalFailure, NoSpace, UsageError.
+        ``reserve``: bytes of staging and of its disk that writers cannot take. ``cache``: None keeps no copies.
+        Raises LocalFailure, NoSpace, UsageError.
         """
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         disk.sync_folder(folder.parent)
@@ -68,7 +73,6 @@ class ContentStore:
         core = ContentCore(database, staging, identity, settings, sealer, clock)
         take_over(core)
         uploader = Uploader(core, blobs, entropy)
-        core.on_work, core.space.on_shortage = uploader.notice, uploader.wake
         notes = DamageNotes(database, clock)
         reading = Reader(
             database,
@@ -134,5 +138,15 @@ class ContentStore:
     def _keep(self, row: PackRow, path: Path) -> None:
         """A pack is stored: its staging file goes, and may live on in the cache."""
         self.reading.keep(row.name, path)
-        with suppress(FileNotFoundError):
+        try:
             self.core.staging.disk.unlink(path)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise LocalFailure(f"a staging file could not be removed: {error.strerror}") from error
+
+    def _on_shortage(self) -> None:
+        """A writer waits for space: the cache gives way, and what can be sent is sent."""
+        if self.core.space.lacks_disk:
+            self.reading.cache.evict(_GIVE_WAY)
+        self.uploader.wake()

@@ -1,0 +1,152 @@
+"""The content store as a whole: what was uploaded is read from what stayed here, and damage leaves its note."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.content.identities import make_identity
+from tests.content.reading import KEY, RemoteStore
+from tests.content.world import noise
+from tests.support.faulty_store import AwayStore, CorruptingStore, only
+from tgdav.blobs.memory import MemoryStore
+from tgdav.clock import SystemClock
+from tgdav.content.cache import DiskCache
+from tgdav.content.manifest import Manifest
+from tgdav.content.store import ContentStore
+from tgdav.content.types import ContentSettings
+from tgdav.db.database import Database
+from tgdav.disk import SystemDisk
+from tgdav.entropy import SystemEntropy
+from tgdav.errors import DamageError
+
+
+class Machine:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.corrupting = CorruptingStore(MemoryStore(), lambda _: False)
+        self.store = AwayStore(self.corrupting)
+        self.open()
+
+    def open(self) -> None:
+        self.database = Database.open(self.folder / "main.db", KEY, disk=SystemDisk())
+        self.cache = DiskCache(self.folder / "cache", 1 << 30, disk=SystemDisk(), clock=SystemClock())
+        self.content = ContentStore.open(
+            self.database,
+            RemoteStore(self.store),
+            self.folder / "staging",
+            make_identity(),
+            ContentSettings(),
+            clock=SystemClock(),
+            entropy=SystemEntropy(),
+            disk=SystemDisk(),
+            cache=self.cache,
+        )
+
+    def close(self) -> None:
+        self.content.stop()
+        self.database.close()
+
+    def save(self, data: bytes) -> Manifest:
+        stream = self.content.open_stream()
+        stream.write(data)
+        staged = stream.finish()
+        self.database.writer.run(staged.record, durable=True, sync=staged.sync)
+        staged.release()
+        assert self.content.flush(60)
+        return staged.manifest
+
+    def damage(self) -> list[tuple[object, ...]]:
+        with self.database.reading() as connection:
+            return connection.all("SELECT blob, kind FROM damage")
+
+    def bad_packs(self) -> list[tuple[object, ...]]:
+        with self.database.reading() as connection:
+            return connection.all("SELECT lower(hex(name)) FROM packs WHERE damaged = 1")
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[Machine]:
+    made = Machine(tmp_path)
+    yield made
+    made.close()
+
+
+def test_a_stored_pack_stays_as_cache_and_leaves_staging(machine: Machine) -> None:
+    data = noise(3_000_000)
+    manifest = machine.save(data)
+    assert list((machine.folder / "staging").iterdir()) == []
+    assert machine.content.core.space.used == 0
+    machine.store.away = True
+    assert machine.content.read(manifest, 0, len(data)) == data
+    assert machine.cache.statistics().chunks == 1
+    machine.store.away = False
+    machine.close()
+    machine.open()
+    machine.content.start()
+    machine.cache.wait_for_scan()
+    machine.store.away = True
+    assert machine.content.reader(manifest).read(0, len(data)) == data
+    machine.store.away = False
+
+
+def test_a_writer_that_waits_for_disk_space_gets_that_of_the_cache(machine: Machine) -> None:
+    machine.save(noise(1_000_000))
+    space = machine.content.core.space
+    space._limits = lambda: (0, 0)  # type: ignore[method-assign]
+    assert machine.cache.statistics().bytes > 1_000_000
+    space.on_shortage()
+    assert machine.cache.statistics().bytes == 0
+
+
+def test_damage_that_a_read_meets_is_noted_until_it_reads_well(machine: Machine) -> None:
+    data = noise(400_000)
+    manifest = machine.save(data)
+    machine.content.reading.clear()
+    machine.corrupting.schedule = only("read")
+    for _ in range(2):
+        with pytest.raises(DamageError) as caught:
+            machine.content.read(manifest, 0, 10)
+        assert machine.damage() == [(caught.value.blob, "pack")]
+        assert machine.bad_packs() == [(caught.value.blob,)]
+    machine.corrupting.schedule = lambda _: False
+    assert machine.content.read(manifest, 0, len(data)) == data
+    assert machine.damage() == machine.bad_packs() == []
+
+
+def test_what_an_earlier_run_noted_waits_for_a_check(machine: Machine) -> None:
+    data = noise(400_000)
+    manifest = machine.save(data)
+    machine.content.reading.clear()
+    machine.corrupting.schedule = only("read")
+    with pytest.raises(DamageError):
+        machine.content.read(manifest, 0, 10)
+    machine.close()
+    machine.open()
+    with pytest.raises(DamageError):
+        machine.content.read(manifest, 0, 10)
+    machine.corrupting.schedule = lambda _: False
+    assert machine.content.read(manifest, 0, len(data)) == data
+    assert len(machine.damage()) == len(machine.bad_packs()) == 1
+
+
+def test_damaged_content_that_is_saved_again_is_whole_again(machine: Machine) -> None:
+    data = noise(400_000)
+    manifest = machine.save(data)
+    machine.content.reading.clear()
+    machine.corrupting.schedule = lambda operation: operation == "read"
+    with pytest.raises(DamageError):
+        machine.content.read(manifest, 0, len(data))
+    machine.corrupting.schedule = lambda _: False
+    assert machine.save(data) == manifest
+    machine.content.reading.clear()
+    assert machine.content.read(manifest, 0, len(data)) == data
+
+
+def test_damage_that_cannot_be_noted_is_still_damage_to_the_reader(machine: Machine) -> None:
+    manifest = machine.save(noise(400_000))
+    machine.content.reading.clear()
+    machine.database.writer.poison("for the test")
+    machine.corrupting.schedule = only("read")
+    with pytest.raises(DamageError):
+        machine.content.read(manifest, 0, 10)
