@@ -83,11 +83,12 @@ class Machine(RuleBasedStateMachine):
         found, expected = _outcome(on_subject), _outcome(on_oracle)
         if isinstance(expected, FileSystemError):
             assert isinstance(found, FileSystemError), f"not refused: {expected!r}"
-            assert type(found) is type(expected) or (isinstance(found, EITHER) and isinstance(expected, EITHER))
+            alike = isinstance(found, EITHER) and isinstance(expected, EITHER)
+            assert type(found) is type(expected) or alike, f"{found!r} is not {expected!r}"
             return None
         if isinstance(found, FileSystemError):
             raise AssertionError("refused, and should not be") from found
-        assert _plain(found) == _plain(expected)
+        assert _plain(found) == _plain(expected), f"{_plain(found)} is not {_plain(expected)}"
         return expected
 
     def path(self, number: int) -> Path:

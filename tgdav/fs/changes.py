@@ -95,7 +95,7 @@ def _new_ids(
     return NodeId(change.new_id()), EntryId(change.new_id())
 
 
-def link(change: Change, inode: Inode, parent: Attributes, name: bytes) -> None:
+def link(change: Change, inode: Inode, folder: Inode, name: bytes) -> None:
     """Give a node one more name. Raises Exists, NotPermitted, TooManyLinks, NotFound."""
     node = queries.attributes(change.connection, inode)
     if node is None or (node.nlink == 0):
@@ -104,6 +104,7 @@ def link(change: Change, inode: Inode, parent: Attributes, name: bytes) -> None:
         raise NotPermitted("a folder has one name only")
     if node.nlink >= LINK_MAX:
         raise TooManyLinks
+    parent = require_folder(change, folder)
     if find(change, parent.inode, name) is not None:
         raise Exists
     emit(change, Place(EntryId(change.new_id()), node.node, parent.node, name), local=node.local)
@@ -150,38 +151,24 @@ def rename(
     if precondition is not None:
         precondition(target.attributes if target else None)
     _check_no_cycle(change, source, new_parent.inode)
+    if target is not None and target.entry == source.entry:
+        if RenameFlag.NO_REPLACE in flags:
+            raise Exists
+        return False
     if RenameFlag.EXCHANGE in flags:
         _exchange(change, source, parent, name, target, new_parent, new_name)
         return False
     if target is not None:
         if RenameFlag.NO_REPLACE in flags:
             raise Exists
-        if target.attributes.inode == source.attributes.inode:
-            return _rename_onto_itself(change, source, target, name, new_parent, new_name)
         if not replace_tree:
+            if target.attributes.inode == source.attributes.inode:
+                return False  # rename(2): two names of one file stay as they are
             _check_replaceable(change, source, target)
         _check_no_cycle(change, target, parent)
         delete(change, target, new_name)
     _move(change, source, new_parent, new_name, local=local)
     return target is not None
-
-
-def _rename_onto_itself(
-    change: Change,
-    source: DirectoryEntry,
-    target: DirectoryEntry,
-    name: bytes,
-    new_parent: Attributes,
-    new_name: bytes,
-) -> bool:
-    """Two names of one node: rename(2) does nothing. A name found by its other normal form is truly renamed."""
-    if source.entry == target.entry and name != new_name:
-        emit(
-            change,
-            Place(source.entry, source.attributes.node, new_parent.node, new_name),
-            local=source.attributes.local,
-        )
-    return True
 
 
 def _check_no_cycle(change: Change, entry: DirectoryEntry, new_parent: Inode) -> None:

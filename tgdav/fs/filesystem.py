@@ -241,7 +241,7 @@ class NamespaceFileSystem:
         check_new_name(parent, name, self._junk)
 
         def work(change: Change) -> Attributes:
-            changes.link(change, inode, changes.require_folder(change, parent), name)
+            changes.link(change, inode, parent, name)
             found = queries.attributes(change.connection, inode)
             assert found is not None
             return found
