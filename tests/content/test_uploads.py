@@ -199,7 +199,7 @@ def test_a_waiting_writer_goes_on_when_packs_are_stored(tmp_path: Path) -> None:
     world.content.start()
     world.save(noise(12_000_000))
     assert world.content.flush(3600.0)
-    assert world.content.core.space.used == 0
+    wait_for(lambda: world.content.core.space.used == 0, what="the last files to go")
     world.check_all()
     world.close()
 

@@ -67,12 +67,19 @@ def _put_chunk() -> str:
     new = statement.excluded
     fields: dict[str, Any] = {name: new[name] for name in _CHUNK_COLUMNS if name not in ("id", "local")}
     fields["local"] = func.min(chunks.c.local, new.local)
-    replaceable = or_(bindparam("replace") == 1, chunks.c.pack.in_(_BAD_PACKS))
+    # A row is never replaced: it is on its way already.
+    stored_before = and_(bindparam("replace") == 1, chunks.c.pack.is_not(None))
+    replaceable = or_(stored_before, chunks.c.pack.in_(_BAD_PACKS))
     return compiled(statement.on_conflict_do_update(index_elements=["id"], set_=fields, where=replaceable))
 
 
 _PUT_CHUNK = _put_chunk()
-_PUBLISH = compiled(update(chunks).where(chunks.c.id == bindparam("chunk"), chunks.c.local == 1).values(local=0))
+_PUBLISH = compiled(
+    update(chunks)
+    .where(chunks.c.id == bindparam("chunk"), chunks.c.local == 1)
+    .values(local=0)
+    .returning(chunks.c.stored)
+)
 _MOVE = compiled(
     update(chunks)
     .where(chunks.c.id == bindparam("chunk"), chunks.c.pack.is_not_distinct_from(bindparam("old")))
@@ -159,15 +166,16 @@ def put_in_pack(transaction: Transaction, entry: IndexEntry, pack: int, *, repla
 
 
 def _put(transaction: Transaction, values: dict[str, Any]) -> bool:
-    won = bool(transaction.execute(_PUT_CHUNK, values).rowcount)
-    if not won and not values["local"]:
-        publish(transaction, [values["id"]])
-    return won
+    return bool(transaction.execute(_PUT_CHUNK, values).rowcount)
 
 
-def publish(transaction: Transaction, ids: Iterable[ChunkId]) -> None:
-    """Chunks that only junk named so far are named by content of the log now: they go to the store."""
-    transaction.executemany(_PUBLISH, [{"chunk": chunk} for chunk in ids])
+def publish(transaction: Transaction, ids: Iterable[ChunkId]) -> list[int]:
+    """Chunks that only junk named so far are named by content of the log now: they go to the store.
+
+    Return the sealed bytes of each that was not on its way already.
+    """
+    rows = (transaction.one(_PUBLISH, {"chunk": chunk}) for chunk in ids)
+    return [row[0] for row in rows if row is not None]
 
 
 def move(transaction: Transaction, entries: Sequence[IndexEntry], old: int | None, new: int) -> None:

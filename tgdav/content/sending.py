@@ -64,8 +64,8 @@ class PackSender:
         if self.on_stored is None:
             self._core.staging.remove(row.file)
         else:
-            self.on_stored(row, self._core.staging.folder / row.file)
             self._core.space.charge(-row.size)
+            self.on_stored(row, self._core.staging.folder / row.file)
         reach("content.after-leave")
 
     def _note_damage(self, row: PackRow, reason: str) -> None:

@@ -85,35 +85,44 @@ class Batch:
     def record(self, transaction: Transaction) -> None:
         """Put the rows of all new chunks, and how far the pack is named, into ``transaction``."""
         self._tried = True
-        won = [row for row in self.rows if index.put_row(transaction, row, local=self._local, replace=self._replace)]
-        if self.entries:
-            number = self._record_pack(transaction)
-            for entry in self.entries:
-                index.put_in_pack(transaction, entry, number, replace=self._replace)
-        if self._publish:
-            index.publish(transaction, self._publish)
-        if self.rows or self.entries or self._publish:
-            transaction.after_commit(lambda: self._after_commit(won))
+        added, lost = self._record_rows(transaction)
+        lost += self._record_entries(transaction)
+        if not self._local:
+            added += index.publish(transaction, [*self._publish, *lost])
+        if self.rows or self.entries or added:
+            transaction.after_commit(lambda: self._after_commit(added))
         reach("content.recorded")
 
-    def _record_pack(self, transaction: Transaction) -> int:
+    def _record_rows(self, transaction: Transaction) -> tuple[list[int], list[ChunkId]]:
+        """Return the sizes of the rows that were added, and the chunks that another was faster to stage."""
+        added, lost = [], []
+        for row in self.rows:
+            if index.put_row(transaction, row, local=self._local, replace=self._replace):
+                added.append(len(row.data))
+            else:
+                lost.append(row.id)
+        return added, lost
+
+    def _record_entries(self, transaction: Transaction) -> list[ChunkId]:
         pack = self.pack
-        assert pack is not None
-        return pack_rows.put_pack(
+        if not self.entries or pack is None:
+            return []
+        number = pack_rows.put_pack(
             transaction, name=pack.name, epoch=pack.epoch, file=pack.file, end=pack.length, created=pack.created
         )
+        replace = self._replace
+        return [
+            entry.id for entry in self.entries if not index.put_in_pack(transaction, entry, number, replace=replace)
+        ]
 
-    def _after_commit(self, won: Sequence[SealedChunk]) -> None:
+    def _after_commit(self, added: Sequence[int]) -> None:
+        """``added``: sizes of the rows that are there now and meant for the store (junk's are no staging)."""
         self._committed = True
         if self.pack is not None and self.entries:
             self.pack.end = max(self.pack.end, self.pack.length)
-        if won:
-            size = sum(len(row.data) for row in won)
-            self._core.space.charge(size)
-            if not self._local:
-                self._core.backlog.add(len(won), size)
-        if self._publish:
-            self._core.backlog.add(len(self._publish), 0)
+        if added and not self._local:
+            self._core.space.charge(sum(added))
+            self._core.backlog.add(len(added), sum(added))
 
     def commit(self) -> None:
         """Record in a transaction of its own, before anything names the chunks; they stay pinned."""
