@@ -1,6 +1,7 @@
 """A WebDAV client over a bare socket, so that every byte is the test's own."""
 
 import base64
+import select
 import socket
 from types import TracebackType
 from typing import Self
@@ -164,6 +165,10 @@ class Client:
         if not data:
             raise ConnectionError("the server ended the connection")
         self._buffer += data
+
+    def has_answer(self) -> bool:
+        """Return whether an answer has begun to arrive."""
+        return bool(self._buffer) or bool(select.select([self.socket], [], [], 0)[0])
 
     def is_ended(self) -> bool:
         """Return whether the server ends the connection without another byte."""

@@ -65,6 +65,20 @@ def served(shared_server: Served) -> Iterator[Served]:
     shared_server.empty()
 
 
+@pytest.fixture(scope="session")
+def shared_open_server() -> Iterator[Served]:
+    served = Served(ModelFileSystem(), login=False)
+    yield served
+    served.stop()
+
+
+@pytest.fixture
+def open_server(shared_open_server: Served) -> Iterator[Served]:
+    """A server without logins, empty at first."""
+    yield shared_open_server
+    shared_open_server.empty()
+
+
 @pytest.fixture
 def dav(served: Served) -> Client:
     """A connection to ``served``, logged in."""

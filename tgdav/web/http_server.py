@@ -35,6 +35,14 @@ class LazyHandshake(BuiltinSSLAdapter):
         return wrapped, {"wsgi.url_scheme": "https", "HTTPS": "on"}
 
 
+class Connections(ConnectionManager):
+    """The selector's loop, which also looks after waiting connections each half second."""
+
+    def _expire(self, threshold: float) -> None:
+        super()._expire(threshold)  # type: ignore[misc]
+        self.server.relieve()
+
+
 class HttpServer(Server):
     """A listener whose connections hand their requests to ``handle``."""
 
@@ -85,7 +93,7 @@ class HttpServer(Server):
         self.socket = self._bind_first(host, port)
         self.socket.settimeout(1)
         self.socket.listen(self.request_queue_size)
-        self._connections = ConnectionManager(self)
+        self._connections = Connections(self)
         self.requests.start()
         self.ready = True
 
@@ -108,7 +116,11 @@ class HttpServer(Server):
             self._admit(conn)
             return
         super().process_conn(conn)
-        if self.requests.qsize and not self.requests.idle:
+        self.relieve()
+
+    def relieve(self) -> None:
+        """Start more threads when connections wait and all threads are held up by slow clients."""
+        if self.requests.qsize and self.requests.qsize > self.requests.idle:
             self._grow()
 
     def _admit(self, conn: Any) -> None:

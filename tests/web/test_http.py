@@ -1,0 +1,371 @@
+"""HTTP as strangers speak it: framings that smuggle, bodies cut or lying, clients that stall. Sections are RFC 9112's."""
+
+import hashlib
+import socket
+import threading
+from collections.abc import Callable
+
+import psutil
+import pytest
+
+from tests.support.model_fs import ModelFileSystem
+from tests.support.waiting import wait_for
+from tests.web.client import Client
+from tests.web.conftest import Served
+
+
+def names(served: Served) -> list[bytes]:
+    return [entry.name for entry in served.fs.list_directory(served.fs.root)]
+
+
+def raw(client: Client, lines: str, body: bytes = b"") -> int:
+    """Send a head given as lines, with login and Host unless it brings its own; return the status."""
+    client.send((lines.replace("\n", "\r\n") + "\r\n\r\n").encode("latin-1") + body)
+    return client.reply().status
+
+
+@pytest.fixture
+def open_dav(open_server: Served) -> Client:
+    """A connection to a server without passwords, so that raw heads need no login."""
+    return open_server.client()
+
+
+GOOD = "PUT /f HTTP/1.1\nHost: {host}\n"
+
+
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [
+        ("Host: other\nContent-Length: 1", 400),
+        ("Content-Length : 1", 400),
+        ("Content-Length: 1\nContent-Length: 2", 400),
+        ("Content-Length: 1\nContent-Length: 1", 400),
+        ("Content-Length: 1, 1", 400),
+        ("Content-Length: +1", 400),
+        ("Content-Length: 0x1", 400),
+        ("Content-Length: 1_0", 400),
+        ("Content-Length: -1", 400),
+        ("Content-Length: \xb2", 400),
+        ("Content-Length:", 400),
+        ("Content-Length: 1\nTransfer-Encoding: chunked", 400),
+        ("Transfer-Encoding: chunked, chunked", 501),
+        ("Transfer-Encoding: gzip, chunked", 501),
+        ("Transfer-Encoding: identity", 501),
+        ("Transfer-Encoding: xchunked", 501),
+        ("X: a\n folded: b", 400),
+        ("No colon", 400),
+        ("X\x00: a", 400),
+        ("X: a\x00b", 400),
+        (": empty name", 400),
+        ("Expect: a miracle\nContent-Length: 1", 417),
+    ],
+)
+def test_ambiguous_framing_is_refused_and_closed(open_dav: Client, fields: str, status: int) -> None:
+    """What two parsers could read in two ways is refused, and the connection ends: §5.1, §6.1, §6.3, RFC 9110 §10.1.1."""
+    hidden = b"x\r\nGET /-/healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+    assert raw(open_dav, GOOD.format(host=open_dav.host) + fields, hidden) == status
+    assert open_dav.is_ended()
+
+
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [
+        ("GET /", 400),
+        ("get / HTTP/1.1", 400),
+        ("GET  / HTTP/1.1", 400),
+        ("GET / HTTP/1.1 ", 400),
+        ("GET / HTTP/2.0", 505),
+        ("GET nowhere HTTP/1.1", 400),
+        ("GET /a#b HTTP/1.1", 400),
+        ("GET /\x00 HTTP/1.1", 400),
+        ("\x16\x03\x01", 400),
+        ("GET ftp://x/ HTTP/1.1", 400),
+    ],
+)
+def test_malformed_request_lines(open_dav: Client, line: str, status: int) -> None:
+    """§3: anything but ``METHOD SP target SP version`` is refused and closed."""
+    assert raw(open_dav, f"{line}\nHost: {open_dav.host}") == status
+    assert open_dav.is_ended()
+
+
+def test_host_is_needed(open_dav: Client) -> None:
+    """§3.2: HTTP/1.1 without Host is 400."""
+    assert raw(open_dav, "GET / HTTP/1.1\nX: y") == 400
+
+
+def test_bare_line_feeds(open_dav: Client) -> None:
+    """§2.2: lines end in CRLF; a bare LF within the head is refused."""
+    open_dav.send(f"GET / HTTP/1.1\r\nHost: {open_dav.host}\nX: y\r\n\r\n".encode())
+    assert open_dav.reply().status == 400
+
+
+def test_absolute_form(open_dav: Client) -> None:
+    """§3.2.2: the absolute form is accepted and its authority counts."""
+    assert raw(open_dav, f"GET http://{open_dav.host}/-/healthz HTTP/1.1\nHost: {open_dav.host}") == 200
+    assert raw(open_dav, f"GET http://evil.example/ HTTP/1.1\nHost: {open_dav.host}") == 421
+
+
+def test_heads_are_bounded(open_dav: Client) -> None:
+    """§3, §5: a URL or headers without end are 414 and 431."""
+    open_dav.send(b"GET /" + b"a" * 70_000)
+    assert open_dav.reply().status == 414
+    other = Client(open_dav.port)
+    other.send(b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 12_000)
+    assert other.reply().status == 431
+    other.close()
+
+
+def test_empty_lines_before_a_request(open_dav: Client) -> None:
+    """§2.2: a CRLF before the request line is skipped."""
+    assert raw(open_dav, f"\n\nGET /-/healthz HTTP/1.1\nHost: {open_dav.host}") == 200
+
+
+# ---- chunks ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        b"0x5\r\nhello\r\n0\r\n\r\n",
+        b"+5\r\nhello\r\n0\r\n\r\n",
+        b" 5\r\nhello\r\n0\r\n\r\n",
+        b"5 \r\nhello\r\n0\r\n\r\n",
+        b"1_0\r\nhello\r\n0\r\n\r\n",
+        b"-1\r\nhello\r\n0\r\n\r\n",
+        b"\r\nhello\r\n0\r\n\r\n",
+        b"5\nhello\r\n0\r\n\r\n",
+        b"5\r\nhelloXX0\r\n\r\n",
+        b"ffffffffffffffff\r\nhello",
+        b"5;" + b"a" * 5000,
+    ],
+)
+def test_malformed_chunks(served: Served, dav: Client, chunks: bytes) -> None:
+    """§7.1: chunk sizes are bare hexadecimal and chunks end in CRLF; else 400, closed, nothing stored."""
+    dav.send_head("PUT", "/f", None)
+    dav.send(chunks)
+    assert dav.reply().status == 400
+    assert dav.is_ended()
+    assert names(served) == []
+
+
+def test_chunk_extensions_and_trailers(dav: Client) -> None:
+    """§7.1.1, §7.1.2: extensions and trailers are read and ignored; the next request is found after them."""
+    dav.send_head("PUT", "/f", None)
+    dav.send(b'5;name="value"\r\nhello\r\n0\r\nX-Trailer: y\r\n\r\n')
+    assert dav.reply().status == 201
+    assert dav("GET", "/f").body == b"hello"
+
+
+def test_large_chunks(dav: Client) -> None:
+    """A body in one large chunk arrives whole."""
+    data = bytes(range(256)) * 32_768
+    assert dav("PUT", "/f", data, chunked=True).status == 201
+    assert hashlib.sha256(dav("GET", "/f").body).digest() == hashlib.sha256(data).digest()
+
+
+@pytest.mark.parametrize("method", ["PROPFIND", "PROPPATCH", "LOCK"])
+def test_chunked_xml(dav: Client, method: str) -> None:
+    """A body needs no Content-Length, for no method."""
+    bodies = {
+        "PROPFIND": '<propfind xmlns="DAV:"><prop><getetag/></prop></propfind>',
+        "PROPPATCH": '<propertyupdate xmlns="DAV:"><set><prop><x xmlns="urn:x"/></prop></set></propertyupdate>',
+        "LOCK": '<lockinfo xmlns="DAV:"><lockscope><exclusive/></lockscope><locktype><write/></locktype></lockinfo>',
+    }
+    dav("PUT", "/f", b"")
+    reply = dav(method, "/f", bodies[method], chunked=True, Depth="0")
+    assert reply.status in (200, 207)
+    assert b"getetag" in reply.body or method != "PROPFIND"
+
+
+# ---- bodies that end early ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize("sent", [0, 1, 5000, 2_000_000])
+def test_a_put_cut_off_stores_nothing(served: Served, dav: Client, sent: int, chunked: bool) -> None:
+    """A client that vanishes in the middle leaves the old content, and no new name."""
+    dav("PUT", "/old", b"old")
+    for path in ("/old", "/new"):
+        client = served.client()
+        client.send_head("PUT", path, None if chunked else 3_000_000)
+        client.send((b"2dc6c0\r\n" if chunked else b"") + b"x" * sent)
+        client.half_close()
+        assert client.is_ended()
+    assert dav("GET", "/old").body == b"old"
+    assert names(served) == [b"old"]
+
+
+def test_every_cut_of_a_request(served: Served, dav: Client) -> None:
+    """A request cut at any byte changes nothing, and the server goes on."""
+    head = f"PUT /f HTTP/1.1\r\nHost: {dav.host}\r\nAuthorization: Basic dGdkYXY6Y29ycmVjdCBob3JzZQ==\r\n"
+    whole = f"{head}Content-Length: 10\r\n\r\n0123456789".encode()
+    for length in range(len(whole)):
+        client = served.client()
+        client.send(whole[:length])
+        client.half_close()
+        assert client.is_ended()
+    assert names(served) == []
+    client = served.client()
+    client.send(whole)
+    assert client.reply().status == 201
+
+
+def test_a_lie_about_the_length(served: Served, dav: Client) -> None:
+    """8 GiB announced and 10 bytes sent: no memory is taken for what does not come."""
+    before = psutil.Process().memory_info().rss
+    dav.send_head("PUT", "/f", 8 << 30)
+    dav.send(b"0123456789")
+    assert served.client()("GET", "/").status == 200
+    assert psutil.Process().memory_info().rss - before < 64 << 20
+    dav.half_close()
+    assert dav.is_ended()
+    assert names(served) == []
+
+
+# ---- refused bodies ----------------------------------------------------------------------------------------------
+
+
+def test_no_continue_before_the_login(served: Served) -> None:
+    """Expect: 100-continue is answered by the refusal itself, and the body never asked for (RFC 9110 §10.1.1)."""
+    client = served.client(login=None)
+    client.send_head("PUT", "/f", 1 << 30, Expect="100-continue")
+    reply = client.reply()
+    assert (reply.status, reply["Connection"]) == (401, "close")
+
+
+def test_no_continue_before_conditions_and_locks(served: Served, dav: Client) -> None:
+    """A PUT that cannot succeed is told so before its body."""
+    dav("PUT", "/f", b"x")
+    dav.send_head("PUT", "/f", 1 << 30, Expect="100-continue", If_None_Match="*")
+    assert dav.reply().status == 412
+
+
+def test_continue_when_welcome(dav: Client) -> None:
+    """100 Continue comes before the body is read, the answer after it."""
+    dav.send_head("PUT", "/f", 5, Expect="100-continue")
+    assert dav.reply().status == 100
+    dav.send(b"hello")
+    assert dav.reply().status == 201
+
+
+def test_a_giant_body_without_login(served: Served) -> None:
+    """A refused body of 64 MiB is thrown away in blocks, and the answer is readable."""
+    before = psutil.Process().memory_info().rss
+    client = served.client(login=None)
+    client.send_head("PUT", "/f", 64 << 20)
+    block = b"x" * (1 << 20)
+
+    def feed() -> None:
+        try:
+            for _ in range(64):
+                client.send(block)
+        except OSError:
+            return
+
+    sender = threading.Thread(target=feed)
+    sender.start()
+    assert client.reply().status == 401
+    sender.join()
+    assert psutil.Process().memory_info().rss - before < 32 << 20
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_small_refused_body_is_not_taken_for_a_request(dav: Client, chunked: bool) -> None:
+    """After an early refusal the rest of the body is skipped, or the connection ends; it is never parsed."""
+    dav("MKCOL", "/d")
+    hidden = b"DELETE /d HTTP/1.1\r\nHost: x\r\n\r\n"
+    reply = dav("PUT", "/missing/f", hidden, chunked=chunked)
+    assert reply.status == 409
+    if chunked:
+        assert reply["Connection"] == "close"
+    assert dav("PROPFIND", "/d", Depth="0").status == 207
+
+
+def test_keep_alive_and_close(served: Served, dav: Client) -> None:
+    """§9.3: connections are kept, closed on request, and pipelined requests are answered in order."""
+    first = dav.socket
+    assert dav("GET", "/-/healthz").status == dav("GET", "/missing").status + 200 - 404
+    assert dav.socket is first
+    assert dav("GET", "/-/healthz", Connection="close")["Connection"] == "close"
+    client = served.client()
+    for path in ("/-/healthz", "/missing"):
+        client.send_head("GET", path)
+    assert [client.reply().status, client.reply().status] == [200, 404]
+
+
+def test_http_1_0(served: Served) -> None:
+    """§2.3: HTTP/1.0 is answered, with a length, and closed."""
+    client = served.client()
+    client.send(b"GET /-/healthz HTTP/1.0\r\n\r\n")
+    reply = client.reply()
+    assert (reply.status, reply.body) == (200, b"ok\n")
+    assert client.is_ended()
+
+
+def test_unknown_methods(dav: Client) -> None:
+    """405 with Allow, from WsgiDAV's register of methods (RFC 9110 §15.5.6)."""
+    for method in ("POST", "PATCH", "TRACE", "BREW"):
+        reply = dav(method, "/")
+        assert reply.status == 405
+        assert "PROPFIND" in reply["Allow"]
+
+
+def test_no_body_on_head_errors(dav: Client) -> None:
+    """An error to HEAD has no body, so the connection stays in step (RFC 9110 §9.3.2)."""
+    assert dav("HEAD", "/missing").status == 404
+    assert dav("HEAD", "/").status == 200
+
+
+# ---- stalls ------------------------------------------------------------------------------------------------------
+
+
+def test_stalled_clients_do_not_keep_others_waiting(served: Served, dav: Client) -> None:
+    """120 clients that stall, some in their heads, some in their bodies, hold up nobody."""
+    stalled = [served.client() for _ in range(120)]
+    for number, client in enumerate(stalled):
+        if number % 3:
+            client.send_head("PUT", f"/stalled{number}", 100)
+            client.send(b"half")
+        else:
+            client.send(b"GET / HT")
+    dav.socket.settimeout(20)
+    assert dav("PUT", "/f", b"x").status == 201
+    assert names(served) == [b"f"]
+
+
+def test_a_slow_head_ends(served: Served) -> None:
+    """A head has ten seconds in all, however often another byte of it comes."""
+    client = served.client()
+    client.send(b"GET / HTTP/1.1\r\n")
+
+    def answered() -> bool:
+        served.clock.shift += 11
+        client.send(b"X: y\r\n")
+        return client.has_answer()
+
+    wait_for(answered)
+    assert client.reply().status == 408
+
+
+def test_stop_lets_a_request_finish(serve: Callable[..., Served]) -> None:
+    """Stopping waits for what is under way: the answer still comes."""
+    served = serve(ModelFileSystem())
+    client = served.client()
+    client.send_head("PUT", "/f", 10, Expect="100-continue")
+    assert client.reply().status == 100
+    served.clients.clear()
+    stopping = threading.Thread(target=served.server.stop)
+    stopping.start()
+    wait_for(lambda: not _accepts(served.port))
+    client.send(b"0123456789")
+    assert client.reply().status == 201
+    stopping.join()
+    client.close()
+
+
+def _accepts(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
