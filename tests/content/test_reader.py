@@ -15,7 +15,7 @@ from tgdav.blobs.memory import MemoryBlobs
 from tgdav.content.manifest import EMPTY, Extent, Manifest
 from tgdav.content.ranges import WINDOW
 from tgdav.content.reader import ReadSettings
-from tgdav.errors import DamageError, StoreUnavailable
+from tgdav.errors import DamageError, LocalFailure, StoreUnavailable
 from tgdav.ids import BlobId, ChunkId
 
 SIZES = [300_000, 500_000, 100_000, 250_000, 400_000, 7]
@@ -258,6 +258,20 @@ def test_closing_gives_up_what_has_not_begun(tmp_path: Path) -> None:
     assert world.reads == 1 + 5
 
 
+def test_what_is_on_this_machine_is_not_fetched_ahead(tmp_path: Path) -> None:
+    world = ReadingWorld(tmp_path, settings=AHEAD)
+    contents = blocks(33, [100_000] * 4)
+    extents = world.stage_pack(contents[:2])[0].extents + world.store_pack(contents[2:]).extents
+    whole(world, Manifest(extents[2:3]))
+    reader = world.open_reader(world.store).reader(Manifest(extents))
+    before = world.fetched
+    assert [reader.read(offset, 10) for offset in (0, 10, 20)] == [contents[0][o : o + 10] for o in (0, 10, 20)]
+    world.reader.close()
+    assert world.fetched == before
+    assert len(world.reader._memory._kept) == 1
+    world.close()
+
+
 def test_an_error_ahead_is_only_told_to_who_gets_there(tmp_path: Path) -> None:
     world = ReadingWorld(tmp_path, settings=AHEAD)
     contents = blocks(16, [100_000] * 4)
@@ -469,6 +483,15 @@ def test_a_flipped_or_cut_staging_file_is_damage_of_its_pack(world: ReadingWorld
     path.unlink()
     with pytest.raises(DamageError):
         world.reader.read(manifest, 0, 1)
+
+
+def test_a_disk_that_fails_under_the_only_copy_is_a_local_failure_and_no_damage(world: ReadingWorld) -> None:
+    manifest, path = world.stage_pack(blocks(32, [100_000]))
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(LocalFailure):
+        whole(world, manifest)
+    assert not world.damage
 
 
 def test_a_damaged_row_is_damage_of_the_database(world: ReadingWorld) -> None:
