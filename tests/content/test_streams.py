@@ -300,3 +300,14 @@ def test_a_commit_whose_barrier_failed_keeps_its_bytes(world: World) -> None:
     assert world.load(staged.manifest) == data
     world.upload()
     assert world.load(staged.manifest) == data
+
+
+def test_staging_is_for_its_owner_alone_and_shows_no_plaintext(world: World) -> None:
+    text = b"a line that nobody else may read\n" * 9000
+    world.save(text)
+    world.save(b"a line that nobody else may read, in a row")
+    (path,) = world.staging.iterdir()
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert world.staging.stat().st_mode & 0o777 == 0o700
+    for file in world.folder.rglob("*"):
+        assert file.is_dir() or b"nobody else" not in file.read_bytes()

@@ -14,7 +14,7 @@ from tgdav.errors import DamageError
 from tgdav.failpoints import reach
 
 _BATCH_BYTES = 8 * 1024 * 1024
-_BATCH_ROWS = 2048
+_BATCH_ROWS = 512
 
 
 class ChunkMover:

@@ -26,7 +26,7 @@ def take_over(core: ContentCore) -> None:
     files = core.staging.files()
     for file in files.keys() - {row.file for row in rows}:
         _log.info("removing a staging file that nothing names")
-        core.staging.disk.unlink(core.staging.folder / file)
+        core.staging.remove(file)
         reach("content.after-sweep")
     core.space.charge(size + sum(files[row.file] for row in rows if row.file in files))
     core.backlog.add(count, size)

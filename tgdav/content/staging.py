@@ -191,8 +191,11 @@ class Staging:
             os.close(descriptor)
 
     def files(self) -> dict[str, int]:
-        """Return the pack files in the folder and their lengths."""
-        return {path.name: path.stat().st_size for path in self.folder.iterdir() if path.name.endswith(SUFFIX)}
+        """Return the pack files in the folder and their lengths. Raises LocalFailure."""
+        try:
+            return {path.name: path.stat().st_size for path in self.folder.iterdir() if path.name.endswith(SUFFIX)}
+        except OSError as error:
+            raise LocalFailure(f"the staging folder cannot be used: {error.strerror}") from error
 
     def _open(self, file: str, flags: int) -> int:
         try:
