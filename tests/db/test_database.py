@@ -1,5 +1,6 @@
 import os
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -162,6 +163,31 @@ def test_a_checkpoint_goes_on_beside_writers(database: Database) -> None:
     with database.reading() as connection:
         assert connection.one("SELECT count(*) FROM settings") == (450,)
         assert connection.one("PRAGMA integrity_check") == ("ok",)
+
+
+def test_a_long_log_is_folded_back_with_writers_held_off(
+    path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As readers and writers that never pause would otherwise let the log grow for ever."""
+    monkeypatch.setattr("tgdav.db.database.RESTART_PAGES", 10)
+    held: list[bool] = []
+    original = database.writer.exclusively
+    monkeypatch.setattr(database.writer, "exclusively", lambda action: [held.append(True), original(action)][1])
+    for number in range(30):
+        put(database, f"{number}", bytes(3000))
+    assert database.checkpoint(pages=10) > 30
+    assert held == [True]
+    size = path.with_name("main.db-wal").stat().st_size
+    put(database, "after")
+    assert path.with_name("main.db-wal").stat().st_size == size
+
+
+def test_more_readers_than_are_kept_can_read_at_once(database: Database) -> None:
+    put(database, "a", b"1")
+    with ExitStack() as stack:
+        readers = [stack.enter_context(database.reading()) for _ in range(20)]
+        assert {reader.one(GET, {"key": "a"}) for reader in readers} == {(b"1",)}
+    assert len(database._idle) == 16
 
 
 def test_a_newer_database_is_refused(path: Path, database: Database) -> None:

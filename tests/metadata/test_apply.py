@@ -225,3 +225,44 @@ def test_an_own_change_cannot_name_an_unknown_folder(tree: Tree) -> None:
     with pytest.raises(NotFound):
         tree.move(node, NodeId(b"g" * 16), b"file")
     assert tree.names() == [b"file"]
+
+
+def test_a_folder_takes_its_files_names_to_the_trash_and_back(tree: Tree) -> None:
+    top = tree.mkdir(b"top")
+    low = tree.mkdir(b"low", top)
+    node = tree.make(b"file", low)
+    tree.link(node, b"link")
+    tree.delete(top)
+    assert tree.attributes(node).nlink == 1
+    tree.move(low, ROOT, b"low")
+    assert tree.attributes(node).nlink == 2
+    tree.delete(low)
+    tree.move(node, ROOT, b"saved")
+    assert tree.attributes(node).nlink == 2
+    tree.move(top, ROOT, b"top")
+    assert tree.attributes(node).nlink == 2
+
+
+def test_a_folder_has_one_place_the_latest(tree: Tree) -> None:
+    top, other = tree.mkdir(b"top"), tree.mkdir(b"other")
+    node = tree.make(b"file", top)
+    tree.history.last_pinned = tree.journal.change(lambda change: change.position)
+    tree.link(top, b"again", other)
+    assert (tree.names(), tree.names(other)) == ([b"other"], [b"again"])
+    assert (tree.attributes(ROOT).nlink, tree.attributes(other).nlink) == (3, 3)
+    assert tree.attributes(node).nlink == 1
+    stale = Group(1, 5, 5, (Place(EntryId(b"s" * 16), top, ROOT, b"stale"),))
+    tree.journal.apply_groups(MachineId(b"2" * 16), Incarnation(2), [stale])
+    assert tree.names() == [b"other"]
+
+
+def test_what_is_made_can_be_moved_in_the_same_change(tree: Tree) -> None:
+    def work(change):  # type: ignore[no-untyped-def]
+        for kind in (Kind.FILE, Kind.DIRECTORY):
+            node, entry = NodeId(change.new_id()), EntryId(change.new_id())
+            change.emit(Make(node, kind, 0, 0, 0, 0, 0))
+            change.emit(Place(entry, node, ROOT, b"first"))
+            change.emit(Place(entry, node, ROOT, b"then %d" % kind))
+
+    tree.journal.change(work)
+    assert tree.names() == [b"then 1", b"then 2"]

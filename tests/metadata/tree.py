@@ -152,19 +152,21 @@ def check_invariants(c: Connection) -> None:
     for parent, ino in entries:
         assert ino in nodes, "an entry names no node"
         assert nodes[parent][1] == Kind.DIRECTORY, "an entry is in what is no folder"
-    for ino, kind, nlink, _ in nodes.values():
-        if kind == Kind.DIRECTORY:
-            below = [child for parent, child in entries if parent == ino and nodes[child][1] == Kind.DIRECTORY]
-            assert ino == 2 or nlink == 2 + len(below), f"folder {ino} counts {nlink} links"
-        else:
-            assert nlink == sum(1 for parent, child in entries if child == ino and parent != 2)
     above = {child: parent for parent, child in entries if nodes[child][1] == Kind.DIRECTORY}
+    assert len(above) == sum(nodes[child][1] == Kind.DIRECTORY for _, child in entries), "a folder is in two places"
     for ino in above:
         seen = set()
         while ino in above:
             assert ino not in seen, "folders go round in a circle"
             seen.add(ino)
             ino = above[ino]
+    trashed = _below_trash(above)
+    for ino, kind, nlink, _ in nodes.values():
+        if kind == Kind.DIRECTORY:
+            below = [child for parent, child in entries if parent == ino and nodes[child][1] == Kind.DIRECTORY]
+            assert ino == 2 or nlink == 2 + len(below), f"folder {ino} counts {nlink} links"
+        else:
+            assert nlink == sum(1 for parent, child in entries if child == ino and parent not in trashed)
     named = {row[3] for row in nodes.values()} | {row[0] for row in c.all("SELECT manifest FROM nodes_past")}
     assert {row[0] for row in c.all("SELECT no FROM manifests")} == named - {None}, "manifests leak or miss"
     groups = c.all("SELECT sequence, count FROM log WHERE machine = ? ORDER BY position", (MACHINE,))
@@ -172,3 +174,11 @@ def check_invariants(c: Connection) -> None:
     for sequence, count in groups:
         assert sequence == expected, "sequence numbers have a gap"
         expected += count
+
+
+def _below_trash(above: dict[int, int]) -> set[int]:
+    """Return the trash and all folders somewhere below it."""
+    found = {2}
+    while more := {child for child, parent in above.items() if parent in found} - found:
+        found |= more
+    return found

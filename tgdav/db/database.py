@@ -68,8 +68,8 @@ class Database:
     def reading(self) -> Iterator[Connection]:
         """Lend a connection that sees one consistent state, as of its first query, for the whole ``with`` block."""
         connection = self._borrow()
-        connection.execute("BEGIN")
         try:
+            connection.execute("BEGIN")
             yield connection
         finally:
             if connection.in_transaction:

@@ -53,7 +53,9 @@ nodes = Table(
     Column("ino", INTEGER, primary_key=True, comment="this machine's number for the node; 1 root, 2 trash"),
     Column("id", BLOB, nullable=False, unique=True, comment="16-byte node id in the log"),
     *_node_columns(),
-    Column("nlink", INTEGER, nullable=False, comment="live entries outside the trash; a folder: 2 + sub-folders"),
+    Column(
+        "nlink", INTEGER, nullable=False, comment="entries not in the trash, nor below it; a folder: 2 + sub-folders"
+    ),
     Column("atime", INTEGER, nullable=False, comment="last read, local, never logged"),
     Column("dirty", INTEGER, nullable=False, comment="overlay counter while an overlay holds unsettled writes, else 0"),
     Column("local", INTEGER, nullable=False, comment="1: junk that stays on this machine, never logged"),

@@ -29,6 +29,7 @@ _n, _e = nodes.c, entries.c
 _OLD = compiled(
     select(_e.parent, _e.name, _e.ino, _e.since, _e.stamp, _e.origin, _e.local).where(_e.id == bindparam("id"))
 )
+_OTHERS = compiled(select(_e.id, _e.parent, _e.stamp).where(_e.ino == bindparam("ino"), _e.id != bindparam("entry")))
 _INSERT = compiled(insert(entries))
 _MOVE = compiled(
     update(entries).where(_e.id == bindparam("entry")),
@@ -82,26 +83,68 @@ class Places:
         if found is None or parent is None:
             return False
         target = _Target(found[0], found[1] == Kind.DIRECTORY, op.node)
-        old = None if op.entry in self._context.fresh else self._transaction.one(_OLD, {"id": op.entry})
+        fresh = self._context.fresh
+        old = None if op.entry in fresh else self._transaction.one(_OLD, {"id": op.entry})
         if old is not None and old[4] > self._context.stamp:
             return False
-        if self._makes_a_cycle(target, parent):
-            return False
-        if old is not None and old[2] != target.ino:
-            self._unlink_other(old)
-        self._move(op, target, parent, old, local)
-        if target.is_directory and old is not None:
-            self._relink_below(target.ino, (parent != TRASH_INODE) - (old[0] != TRASH_INODE))
+        is_known_folder = target.is_directory and op.node not in fresh
+        fresh.difference_update((op.entry, op.node))
+        if is_known_folder:
+            return self._place_known_folder(op, target, parent, old, local)
+        self._move(op, target, parent, self._own_place(op, target, old), local)
         return True
 
-    def _relink_below(self, folder: Inode, sign: int) -> None:
-        """A folder that goes to the trash (-1) or comes back (1) takes along the names of all files below it."""
+    def _own_place(self, op: Place, target: _Target, old: Row | None) -> Row | None:
+        """Return the entry's row if it named this node before; if it named another, that one loses it."""
+        if old is None or old[2] == target.ino:
+            return old
+        self._remove(op.entry, old[2], old[0])
+        return None
+
+    def _place_known_folder(self, op: Place, target: _Target, parent: Inode, old: Row | None, local: bool) -> bool:
+        """Move a folder. It has one place only: the latest; and takes along the names of all files below it."""
+        self._application.flush()
+        others = self._transaction.all(_OTHERS, {"ino": target.ino, "entry": op.entry})
+        if queries.is_ancestor(self._transaction, target.ino, parent):
+            return False
+        if any(stamp > self._context.stamp for _, _, stamp in others):
+            return False
+        old = self._own_place(op, target, old)
+        for entry, folder, _ in others:
+            self._remove(entry, target.ino, folder)
+        was_in_trash = self._in_trash(target.ino)
+        self._move(op, target, parent, old, local)
+        self._relink_below(target.ino, was_in_trash)
+        return True
+
+    def _remove(self, entry: EntryId, ino: Inode, folder: Inode) -> None:
+        """Take an entry away from the node that it named, as it now names another, or another names the node."""
+        self._application.flush()
+        found = queries.attributes(self._transaction, ino)
+        if found is None:
+            return
+        target = _Target(ino, found.is_directory, found.node)
+        was_in_trash = found.is_directory and self._in_trash(ino)
+        if self._application.pinned:
+            history.close_entry(self._transaction, entry, self._context.position, self._application.pinned)
+        self._transaction.execute(_DROP, {"id": entry})
+        self._count(target, folder, None)
+        if found.is_directory:
+            self._relink_below(ino, was_in_trash)
+
+    def _relink_below(self, folder: Inode, was_in_trash: bool) -> None:
+        """Where a folder went to the trash, or came back: the names of all files below it count no more, or again."""
+        sign = was_in_trash - self._in_trash(folder)
         if sign:
-            self._application.flush()
             self._transaction.execute(_RELINK_BELOW, {"top": folder, "sign": sign})
 
+    def _in_trash(self, folder: Inode) -> bool:
+        if folder in (ROOT_INODE, TRASH_INODE):
+            return folder == TRASH_INODE
+        return queries.is_ancestor(self._transaction, Inode(TRASH_INODE), folder)
+
     def _move(self, op: Place, target: _Target, parent: Inode, old: Row | None, local: bool) -> None:
-        before = old[0] if old is not None and old[2] == target.ino else None
+        before = old[0] if old is not None else None
         if local and parent == TRASH_INODE:
             self._drop(op.entry, target, before)
             return
@@ -129,16 +172,16 @@ class Places:
             self._transaction.execute(_DROP, {"id": entry})
             self._count(target, before, Inode(TRASH_INODE))
 
-    def _count(self, target: _Target, before: Inode | None, after: Inode) -> None:
+    def _count(self, target: _Target, before: Inode | None, after: Inode | None) -> None:
         """Move link counts and times: of the folders left and entered, and of the node itself."""
-        left = before if before not in (None, TRASH_INODE) else None
+        left = before if before != TRASH_INODE else None
         entered = after if after != TRASH_INODE else None
         if left == entered:
             self._touch(entered, 0)
         else:
             self._touch(left, -1 if target.is_directory else 0)
             self._touch(entered, 1 if target.is_directory else 0)
-        links = 0 if target.is_directory else (entered is not None) - (left is not None)
+        links = 0 if target.is_directory else self._links(left, entered, is_new=before is None)
         new = self._application.new_node(target.known_as)
         if new is not None:
             new.row["nlink"] += links
@@ -147,31 +190,23 @@ class Places:
         values = {"inode": target.ino, "links": links}
         self._transaction.execute(_RELINK, {**values, "time": self._context.time, "position": self._context.position})
 
+    def _links(self, left: Inode | None, entered: Inode | None, *, is_new: bool) -> int:
+        """Return how many names a file gains: one below a folder in the trash is none."""
+        if left == entered:
+            return 0
+        if is_new and self._context.own:
+            # Whoever makes a new name here has looked the folder up by its path.
+            return int(entered is not None)
+        gained = entered is not None and not self._in_trash(entered)
+        lost = left is not None and not self._in_trash(left)
+        return gained - lost
+
     def _touch(self, folder: Inode | None, links: int) -> None:
         if folder is None:
             return
         self._application.keep_pinned(folder)
         values = {"inode": folder, "links": links}
         self._transaction.execute(_TOUCH, {**values, "time": self._context.time, "position": self._context.position})
-
-    def _unlink_other(self, old: Row) -> None:
-        """The entry named another node until now: that one loses it."""
-        attributes = queries.attributes(self._transaction, old[2])
-        if attributes is not None and old[0] != TRASH_INODE:
-            if attributes.is_directory:
-                self._touch(old[0], -1)
-            else:
-                self._touch(old[0], 0)
-                values = {"inode": old[2], "links": -1}
-                self._transaction.execute(
-                    _RELINK, {**values, "time": self._context.time, "position": self._context.position}
-                )
-
-    def _makes_a_cycle(self, target: _Target, parent: Inode) -> bool:
-        if not target.is_directory or target.known_as in self._context.fresh:
-            return False
-        self._application.flush()
-        return queries.is_ancestor(self._transaction, target.ino, parent)
 
     def _folder(self, node: NodeId) -> Inode | None:
         """Return the folder's inode; one that is not known is put into ``lost+found``. None for what is no folder."""
