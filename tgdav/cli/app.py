@@ -3,7 +3,7 @@
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import click
 
@@ -34,12 +34,12 @@ for command in (init, serve, status, sync, cache, check, recover, passwd, recove
     tgdav.add_command(command)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the program with ``arguments`` (default: the process's own) and return its exit code."""
+def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] | None = None) -> int:
+    """Run the program with ``arguments`` and ``environment`` (default: the process's own) and return its exit code."""
     os.umask(0o077)
     logs.set_up()
     words = list(sys.argv[1:] if arguments is None else arguments)
-    invocation = Invocation(os.environ, Seams.system())
+    invocation = Invocation(os.environ if environment is None else environment, Seams.system())
     try:
         return _run(words, invocation)
     except KeyboardInterrupt:

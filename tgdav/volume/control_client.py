@@ -12,6 +12,7 @@ import msgspec
 from tgdav.errors import (
     AccessError,
     BlobMissing,
+    ConfigError,
     DamageError,
     FileSystemError,
     StoreError,
@@ -26,21 +27,19 @@ from tgdav.volume.control import MAX_REPLY_BYTES, Progress, peer_user, read_note
 
 _CONNECT_TIMEOUT = 5.0
 
-_ERRORS: dict[str, type[TgdavError]] = {
-    error.kind: error
-    for error in (
-        UsageError,
-        AccessError,
-        DamageError,
-        StoreError,
-        StoreUnavailable,
-        BlobMissing,
-        StoreRejected,
-        VaultInUse,
-        WriterReplaced,
-        FileSystemError,
-    )
-} | {"configuration": UsageError}
+_KINDS: tuple[type[TgdavError], ...] = (
+    UsageError,
+    AccessError,
+    DamageError,
+    StoreError,
+    StoreUnavailable,
+    BlobMissing,
+    StoreRejected,
+    VaultInUse,
+    WriterReplaced,
+    FileSystemError,
+)
+_ERRORS = {error.kind: error for error in _KINDS}
 
 
 class ControlClient:
@@ -108,7 +107,8 @@ def _decode(line: bytes) -> dict[str, dict[str, Any]]:
 
 
 def _error(found: Mapping[str, Any]) -> TgdavError:
-    kind = _ERRORS.get(str(found.get("kind")), TgdavError)
+    named = str(found.get("kind"))
+    kind = UsageError if named == ConfigError.kind else _ERRORS.get(named, TgdavError)
     return kind(str(found.get("message", "")), hint=str(found.get("hint", "")))
 
 

@@ -8,10 +8,13 @@ import msgspec
 from tgdav.blobs.contract import BlobStore
 from tgdav.blobs.counting import CountingStore
 from tgdav.blobs.directory import DirectoryStore
-from tgdav.blobs.retry import RetryStore
+from tgdav.blobs.retry import RetryPolicy, RetryStore
 from tgdav.config import Config, Places
 from tgdav.errors import UsageError
 from tgdav.volume.seams import Seams
+
+_PATIENCE = RetryPolicy(give_up_after=5.0)
+"""A folder that is away is away at once and comes back by hand: who asked is told soon, background work tries again."""
 
 
 class Stores(msgspec.Struct, frozen=True):
@@ -36,5 +39,7 @@ def open_store(config: Config, places: Places, seams: Seams, *, create: bool = F
     inner = make(path, disk=seams.disk, clock=seams.clock, entropy=seams.entropy)
     counting = CountingStore(inner)
     stopping = threading.Event()
-    retrying = RetryStore(counting, clock=seams.clock, entropy=seams.entropy, wait=stopping.wait, stop=stopping)
+    retrying = RetryStore(
+        counting, clock=seams.clock, entropy=seams.entropy, wait=stopping.wait, stop=stopping, policy=_PATIENCE
+    )
     return Stores(retrying, retrying, counting, stopping)

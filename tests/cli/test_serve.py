@@ -1,0 +1,168 @@
+"""``serve`` and the commands beside it."""
+
+import json
+import re
+import signal
+import stat
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Machine
+from tests.support.server import Home, RawClient, Server
+
+
+def bare(home: Machine) -> Machine:
+    """Return the same machine without the passphrase."""
+    return home.beside(home.path.name, variables={"TGDAV_PASSPHRASE": None})
+
+
+def test_commands_beside_a_server_need_no_passphrase(vault: Machine) -> None:
+    with Server(vault) as server, server.client() as client:
+        assert client.request("PUT", "/file", body=b"content").status == 201
+        other = bare(vault)
+        assert other.run("--json", "sync", "--wait").json()["pending"] == {"bytes": 0, "operations": 0}
+        assert other.run("--json", "status").json()["files"] == 1
+        assert other.run("--json", "check", "--read-data").json()["ok"]
+        assert other.run("--json", "cache", "--clear").json()["bytes"] == 0
+        assert client.request("GET", "/file").body == b"content"
+        server.terminate()
+    assert not (vault.path / "state" / "control").exists()
+
+
+def test_secrets_must_be_shown_beside_a_server_too(vault: Machine) -> None:
+    with Server(vault):
+        assert vault.run("passwd", input="new\n", check=False, variables={"TGDAV_PASSPHRASE": "x"}).code == 3
+        assert vault.run("recovery-key", check=False, variables={"TGDAV_PASSPHRASE": "x"}).code == 3
+        assert vault.run("passwd", input="new\n").code == 0
+    assert vault.run("status", check=False).code == 3
+    assert vault.run("status", variables={"TGDAV_PASSPHRASE": "new"}).code == 0
+
+
+def test_errors_come_through_the_socket_as_themselves(vault: Machine) -> None:
+    with Server(vault):
+        refused = vault.run("--json", "--namespace", "other", "status", check=False)
+        assert refused.code == 2
+        assert refused.json()["error"]["kind"] == "usage"
+        assert vault.run("--namespace", "default", "status").code == 0
+
+
+def test_a_second_server_is_exit_6(vault: Machine) -> None:
+    with Server(vault):
+        refused = vault.run("--json", "serve", "--port", "0", check=False)
+        assert refused.code == 6
+        assert refused.json()["error"]["kind"] == "in-use"
+        assert vault.run("status").code == 0
+
+
+def test_a_killed_server_leaves_nothing_in_the_way(vault: Machine) -> None:
+    with Server(vault) as server:
+        server.kill()
+    assert (vault.path / "state" / "control").exists()
+    assert vault.run("status").code == 0
+    with Server(vault) as server:
+        assert bare(vault).run("status").code == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_both_signals_end_in_good_order(vault: Machine, number: signal.Signals) -> None:
+    with Server(vault) as server:
+        server.signal(number)
+        assert server.wait() == 0
+        assert "Traceback" not in server.output
+
+
+def test_the_first_run_makes_a_vault_with_a_key_file(tmp_path: Path) -> None:
+    variables = {"TGDAV_PASSPHRASE": None, "TGDAV_WEBDAV_PASSWORD": None}
+    home = Machine(tmp_path, variables=variables)
+    with Server(home) as server:
+        key_file = home.path / "vault.key"
+        assert stat.S_IMODE(key_file.stat().st_mode) == 0o600
+        assert "tgdav passwd" in server.output
+        made = re.search(r"user tgdav and password (\S+)", server.output)
+        assert made
+        password = made[1]
+        with RawClient(server.url, ("tgdav", password), 30) as client:
+            assert client.request("PUT", "/file", body=b"content").status == 201
+        assert password in home.run("config", "show", "--secrets").stdout
+        assert password not in home.run("config", "show").stdout
+        server.terminate()
+    with Server(home) as server:
+        assert password not in server.output
+        assert password in home.run("config", "show", "--secrets").stdout
+        server.terminate()
+    assert password in home.run("config", "show", "--secrets").stdout
+    for path in home.path.rglob("*"):
+        assert path.is_dir() or password.encode() not in path.read_bytes(), path
+
+    assert home.run("passwd", input="mine\n").code == 0
+    assert not key_file.exists()
+    assert home.run("status", input="mine\n").code == 0
+
+
+def test_a_passphrase_that_is_given_makes_no_key_file(tmp_path: Path) -> None:
+    home = Machine(tmp_path)
+    with Server(home) as server:
+        assert not (home.path / "vault.key").exists()
+        server.terminate()
+
+
+def test_serve_makes_no_vault_in_a_store_of_the_users_own(home: Machine, tmp_path: Path) -> None:
+    refused = home.run("serve", "--port", "0", check=False)
+    assert refused.code == 2
+    assert "tgdav init" in refused.stderr
+    assert not (tmp_path / "store").exists()
+
+
+def test_without_passwords_only_this_machine_is_served(vault: Machine) -> None:
+    refused = vault.run("serve", "--no-auth", "--host", "0.0.0.0", "--port", "0", check=False)
+    assert refused.code == 2
+    with Server(vault, "--no-auth") as server, RawClient(server.url, None, 30) as client:
+        assert client.request("OPTIONS", "/").status == 200
+
+
+def test_what_is_not_built_is_refused_in_plain_words(tmp_path: Path, vault: Machine) -> None:
+    refused = vault.run("serve", "--mount", "/mnt", check=False)
+    assert refused.code == 2
+    assert "mount" in refused.stderr
+    replica = Machine(tmp_path, "replica", config="distribution: {mode: distributed}\n")
+    assert replica.run("serve", check=False).code == 2
+    assert replica.run("sync", check=False).code == 2
+    assert replica.run("config", "check").code == 0
+
+
+def test_a_taken_port_is_exit_2(vault: Machine) -> None:
+    with Server(vault) as server:
+        port = server.url.rstrip("/").rpartition(":")[2]
+        other = Home(vault.folder, "other")
+        refused = other.run("serve", "--port", port, check=False)
+        assert refused.code == 2
+        assert "port" in refused.stderr.splitlines()[-1]
+
+
+def test_status_and_metrics_over_http(vault: Machine) -> None:
+    with Server(vault) as server, server.client() as client:
+        assert set(json.loads(client.request("GET", "/-/status").body)) >= {"store", "pending", "cache"}
+        metrics = client.request("GET", "/-/metrics").body.decode()
+        assert re.search(r"^tgdav_store_reachable 1$", metrics, re.M)
+        assert client.request("GET", "/-/healthz").status == 200
+
+
+def test_a_long_home_works_too(tmp_path: Path) -> None:
+    home = Machine(tmp_path / ("deep" * 30), config="")
+    with Server(home) as server:
+        note = (home.path / "state" / "control").read_text().strip()
+        assert len(note) < 108
+        assert bare(home).run("status").code == 0
+        server.terminate()
+    assert not Path(note).parent.exists()
+
+
+def test_no_secret_is_in_arguments_or_logs(vault: Machine) -> None:
+    with Server(vault, "-vv") as server, server.client() as client:
+        client.request("PUT", "/file", body=b"content")
+        words = Path(f"/proc/{server.pid}/cmdline").read_bytes().decode()
+        vault.run("passwd", input="brand new secret\n")
+        output = server.terminate()
+    for secret in (vault.passphrase, vault.password, "brand new secret"):
+        assert secret not in words + output

@@ -1,0 +1,61 @@
+"""A machine is set up, used, lost and replaced, each step as a user types it."""
+
+import re
+import shutil
+from pathlib import Path
+
+from tests.cli.conftest import CHEAP, Machine
+from tests.support.server import Home, Server
+
+PHOTO = bytes(range(256)) * 2000
+
+
+def test_every_step_works_as_written(tmp_path: Path) -> None:
+    home = Home(tmp_path, "a")
+    store = str(tmp_path / "store")
+    made = home.run("init", "--backend", "directory", "--path", store)
+    assert re.search(r"^vault made in ", made.stdout, re.M)
+    assert re.search(r"^recovery key: ([0-9A-Z]{5}-){13}[0-9A-Z]{5}$", made.stdout, re.M)
+    config = (home.path / "config.yaml").read_text()
+    assert store in config
+
+    with Server(home) as server:
+        with server.client() as client:
+            assert client.request("PUT", "/photo.jpg", body=PHOTO).status == 201
+        synced = home.run("--json", "sync", "--wait")
+        assert synced.json()["pending"] == {"bytes": 0, "operations": 0}
+        server.terminate()
+
+    shutil.rmtree(home.path)
+    home.path.mkdir()
+    (home.path / "config.yaml").write_text(config)
+    joined = home.run("init", "--join")
+    assert re.search(r"^joined; writer since epoch 2, replacing .+$", joined.stdout, re.M)
+    checked = home.run("--json", "check", "--read-data").json()
+    assert checked["ok"]
+    assert checked["damage"] == []
+    assert checked["bytes_read"] >= len(PHOTO) // 100
+    with Server(home) as server, server.client() as client:
+        assert client.request("GET", "/photo.jpg").body == PHOTO
+        server.terminate()
+
+
+def test_the_recovery_key_is_enough(tmp_path: Path) -> None:
+    config = f"storage: {{directory: {{path: {tmp_path / 'store'}}}}}\n{CHEAP}"
+    home = Machine(tmp_path, "a", config=config)
+    key = home.run("--json", "init").json()["recovery_key"]
+    with Server(home) as server, server.client() as client:
+        assert client.request("PUT", "/file", body=b"content").status == 201
+        home.run("sync", "--wait")
+
+    other = home.beside("b", config=config, variables={"TGDAV_PASSPHRASE": None, "TGDAV_RECOVERY_KEY": key})
+    recovered = other.run("--json", "recover").json()
+    assert recovered["epoch"] == 2
+    assert recovered["damage"] == []
+    assert {"id", "name", "last_operation", "last_sequence"} <= set(recovered["machines"][0])
+
+    changed = other.run("passwd", input="a new passphrase\n")
+    assert "passphrase is changed" in changed.stdout
+    again = other.beside("c", config=config, passphrase="a new passphrase")
+    assert "epoch 3" in again.run("init", "--join").stdout
+    assert home.beside("d", config=config).run("init", "--join", check=False).code == 3
