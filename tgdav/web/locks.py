@@ -16,7 +16,7 @@ from tgdav.errors import NotADirectory, NotFound
 from tgdav.fs.api import FileSystem, LockRecord
 from tgdav.ids import Inode
 from tgdav.web.errors import Refused
-from tgdav.web.paths import href
+from tgdav.web.paths import href, look_up
 
 LONGEST = 3600
 """Seconds; a longer wish is cut to this, so that what a crashed client leaves behind soon ends."""
@@ -55,7 +55,7 @@ def path_inodes(fs: FileSystem, names: Sequence[bytes]) -> list[Inode]:
     inodes = [fs.root]
     for name in names:
         try:
-            inodes.append(fs.lookup(inodes[-1], name, normalized=True).inode)
+            inodes.append(look_up(fs, inodes[-1], name)[1].inode)
         except (NotFound, NotADirectory):
             break
     return inodes

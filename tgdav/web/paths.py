@@ -149,13 +149,22 @@ def locate(fs: FileSystem, names: tuple[bytes, ...]) -> Place:
     if not names:
         return Place(names, fs.root, b"", fs.attributes(fs.root))
     parent = find_folder(fs, names)
-    for name in dict.fromkeys((names[-1], *unescaped(names[-1:]))):
-        try:
-            found = fs.lookup(parent.inode, name, normalized=True)
-        except NotFound:
-            continue
-        return Place(names, parent.inode, stored_name(fs, parent.inode, name, found), found)
-    return Place(names, parent.inode, names[-1], None)
+    try:
+        name, found = look_up(fs, parent.inode, names[-1])
+    except NotFound:
+        return Place(names, parent.inode, names[-1], None)
+    return Place(names, parent.inode, stored_name(fs, parent.inode, name, found), found)
+
+
+def look_up(fs: FileSystem, parent: Inode, name: bytes) -> tuple[bytes, Attributes]:
+    """Return what a name, as sent or with its ``%XX`` turned back, means in a folder. Raises NotFound, NotADirectory."""
+    try:
+        return name, fs.lookup(parent, name, normalized=True)
+    except NotFound:
+        (stored,) = unescaped((name,))
+        if stored == name:
+            raise
+        return stored, fs.lookup(parent, stored, normalized=True)
 
 
 def find_folder(fs: FileSystem, names: Sequence[bytes]) -> Attributes:

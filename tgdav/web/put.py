@@ -27,13 +27,14 @@ def put(site: Site, request: Request) -> Response:
     checksum = read_checksum(headers)
     verifier = Verifier(checksum) if checksum is not None else None
     access = Access(site, request, request.names)
-    parent = find_folder(site.fs, request.names)
+    parent, name = find_folder(site.fs, request.names).inode, request.names[-1]
     if _worth_asking(request):
         place = locate(site.fs, request.names)
+        name = place.name
         if place.attributes is not None and place.attributes.is_directory:
             raise Refused(405)
         access.check(place.attributes)
-    with site.fs.upload(parent.inode, request.names[-1], owner=site.options.owner, normalized=True) as upload:
+    with site.fs.upload(parent, name, owner=site.options.owner, normalized=True) as upload:
         _copy(request.body, upload, verifier)
         attributes, created = upload.commit(precondition=access.check, mtime=mtime)
     if verifier is not None and attributes.tag is not None:
@@ -42,9 +43,14 @@ def put(site: Site, request: Request) -> Response:
 
 
 def _worth_asking(request: Request) -> bool:
-    """Return whether to decide before the body too: where it is large, or the client set conditions."""
+    """Return whether to look before the body: where it is large, has conditions, or its name may stand for another."""
     length = request.body.length
-    return length is None or length > _SMALL or any(name in request.headers for name in _CONDITIONS)
+    return (
+        length is None
+        or length > _SMALL
+        or b"%" in request.names[-1]
+        or any(name in request.headers for name in _CONDITIONS)
+    )
 
 
 def _copy(body: Body, upload: Upload, verifier: Verifier | None) -> None:
