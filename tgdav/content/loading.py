@@ -137,7 +137,7 @@ class ChunkLoader:
         return self._cached(place)
 
     def _cached(self, place: ChunkPlace, *, counted: bool = True) -> bytes | None:
-        if not self.keeps_copies or place.pack_name is None:
+        if place.pack_name is None:
             return None
         sealed = self._cache.get(place.pack_name, place.offset, place.stored, counted=counted)
         if sealed is None:

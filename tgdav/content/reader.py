@@ -37,7 +37,8 @@ class Reader:
     """Reads content. Thread-safe; no two threads load one chunk at the same time.
 
     ``on_damage(blob, kind, reason)`` and ``on_healed(blob)`` come from the reading thread and must not raise. Where the
-    store is local, nothing is copied into the cache and nothing is fetched ahead.
+    store is local, nothing that was read is copied into the cache or fetched ahead; packs that were staged here stay, as
+    links that cost no space.
     """
 
     def __init__(
@@ -80,14 +81,9 @@ class Reader:
         """Return a reader that fetches ahead once it is read in sequence."""
         return ContentReader(self, manifest)
 
-    @property
-    def keeps_copies(self) -> bool:
-        """Whether bytes of stored packs are kept in the disk cache."""
-        return self._loader.keeps_copies
-
     def keep(self, pack: BlobName, path: Path) -> bool:
         """Take a stored pack's staging file into the cache by a link; False if it is not wanted. ``path`` stays."""
-        return self._loader.keeps_copies and self.cache.adopt(pack, path)
+        return bool(self.cache.max_bytes) and self.cache.adopt(pack, path)
 
     def clear(self) -> None:
         """Forget all that can be fetched again, in memory and on disk."""

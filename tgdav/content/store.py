@@ -41,7 +41,7 @@ class ContentStore:
         self.uploader = uploader
         self.reading = reading
         core.on_work, core.space.on_shortage = uploader.notice, self._on_shortage
-        if reading.keeps_copies:
+        if reading.cache.max_bytes:
             uploader.sender.on_stored = self._keep
 
     @classmethod

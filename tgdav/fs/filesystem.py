@@ -27,7 +27,8 @@ from tgdav.fs import changes, copying, fields
 from tgdav.fs.api import Capacity, LockRecord, Owner, Precondition, RenameFlag, XattrFlag
 from tgdav.fs.locks import LockKeeper
 from tgdav.fs.names import JunkPolicy, check_name, check_new_name
-from tgdav.fs.open_files import Handle, OpenFile, OpenFiles, Parts, require_writable
+from tgdav.fs.open_file import OpenFile, Parts, require_writable
+from tgdav.fs.open_files import Handle, OpenFiles
 from tgdav.fs.upload import FileUpload
 from tgdav.ids import Inode, NodeId
 from tgdav.metadata import queries

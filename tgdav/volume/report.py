@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from tgdav.blobs.contract import BlobInfo
 from tgdav.db.database import Database
 from tgdav.db.writer import Transaction
@@ -38,7 +40,7 @@ def status(volume: "Volume") -> dict[str, Any]:
 
 def cache(volume: "Volume") -> dict[str, Any]:
     """Return the ``cache`` object."""
-    return {"bytes": 0, "max_bytes": volume.config.cache.max_bytes, "chunks": 0, "hits": 0, "misses": 0}
+    return msgspec.structs.asdict(volume.content.reading.cache.statistics())
 
 
 def _machines(database: Database) -> list[dict[str, Any]]:

@@ -8,6 +8,8 @@ import logging
 from typing import Any
 
 from tgdav.config import Config, Places, namespace_of, require_built
+from tgdav.content.cache import DiskCache
+from tgdav.content.reader import ReadSettings
 from tgdav.content.store import ContentStore
 from tgdav.content.types import ContentIdentity, ContentSettings
 from tgdav.crypto.header import Header, try_headers, with_passphrase, with_recovery_key
@@ -158,7 +160,7 @@ class Volume:
 
     def _content(self) -> ContentStore:
         config, log = self.config, self.log
-        chunk = config.chunk
+        chunk, cache = config.chunk, config.cache
         return ContentStore.open(
             self.database,
             self._stores.store,
@@ -177,6 +179,8 @@ class Volume:
             clock=self.seams.clock,
             entropy=self.seams.entropy,
             disk=self.seams.disk,
+            cache=DiskCache(self.places.cache, cache.max_bytes, disk=self.seams.disk, clock=self.seams.clock),
+            read_settings=ReadSettings(prefetch_enabled=cache.prefetch_enabled, prefetch_count=cache.prefetch_count),
         )
 
     def _replication(self) -> None:
@@ -267,6 +271,7 @@ class Volume:
 
     def clear_cache(self) -> dict[str, Any]:
         """Drop what can be fetched again; return the ``cache`` object."""
+        self.content.reading.clear()
         return report.cache(self)
 
     def change_passphrase(self, new: str) -> None:
