@@ -29,6 +29,7 @@ from tgdav.fs.locks import LockKeeper
 from tgdav.fs.names import JunkPolicy, check_name, check_new_name
 from tgdav.fs.open_file import OpenFile, Parts, require_writable
 from tgdav.fs.open_files import Handle, OpenFiles
+from tgdav.fs.totals import RecentTotals
 from tgdav.fs.upload import FileUpload
 from tgdav.ids import Inode, NodeId
 from tgdav.metadata import queries
@@ -76,12 +77,14 @@ class NamespaceFileSystem:
         )
         self.open_files = OpenFiles(parts)
         self._locks = LockKeeper(database, clock)
+        self._recent_totals = RecentTotals(self.totals, clock)
 
     # ---- life ----------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Take over what fsync made durable before a crash."""
+        """Take over what fsync made durable before a crash, and forget junk files that have no name any more."""
         self.open_files.adopt()
+        self.sweep_local()
 
     def stop(self) -> None:
         """Settle all, make it durable, let go of all files."""
@@ -98,6 +101,13 @@ class NamespaceFileSystem:
             return now - file.last_write >= IDLE_SECONDS or now - file.dirty_since >= DIRTY_SECONDS
 
         self.open_files.settle(due)
+
+    def sweep_local(self) -> None:
+        """Forget local files without a name that nobody has open."""
+        with self.database.reading() as connection:
+            unnamed = [inode for inode in queries.unnamed_local(connection) if self.open_files.find(inode) is None]
+        for inode in unnamed:
+            self.journal.change(lambda change, inode=inode: change.drop_local(inode))  # type: ignore[misc]
 
     def settle_all(self) -> None:
         """Settle every dirty file."""
@@ -185,8 +195,7 @@ class NamespaceFileSystem:
 
     def capacity(self) -> Capacity:
         """Return space and counts."""
-        with self.database.reading() as connection:
-            files, used = queries.totals(connection)
+        files, used = self._recent_totals.get()
         total, free = self._space()
         return Capacity(total=total, free=free, used=used, files=files)
 

@@ -8,6 +8,7 @@ from blake3 import blake3
 from tgdav.blobs.contract import BlobInfo, BlobStore, FileSource
 from tgdav.crypto.keys import VaultKeys
 from tgdav.crypto.label import Label, encode_label
+from tgdav.db.database import Database
 from tgdav.disk import Disk
 from tgdav.entropy import Entropy
 from tgdav.errors import DamageError, LocalFailure, NoSpace
@@ -62,3 +63,16 @@ def send(store: BlobStore, folder: Path, file: str, name: BlobName, hash_: bytes
     if info.size != source.size or info.label != label:
         raise DamageError(f"the store holds another blob under the name {name.hex()}", blob=name.hex())
     return info
+
+
+def remove_leftovers(database: Database, folder: Path, disk: Disk) -> None:
+    """Remove files of the outbox that no row names: a crash came between the file and its row, or after it."""
+    with database.reading() as connection:
+        rows = connection.all(
+            "SELECT file FROM segments WHERE file IS NOT NULL"
+            " UNION SELECT file FROM checkpoint_parts WHERE file IS NOT NULL"
+        )
+    named = {row[0] for row in rows}
+    for path in folder.iterdir():
+        if path.name not in named:
+            disk.unlink(path)

@@ -19,6 +19,9 @@ from tgdav.replication.survey import Found, Survey
 
 SEEN = "store.last-seen"
 REPLACED = "writer.replaced"
+REPORTED = "store.losses-reported"
+"""Losses of blobs up to this id were reported by a check; they no longer hold pushing up."""
+_NEWEST = "SELECT id, name FROM blobs WHERE gone = 0 ORDER BY id DESC LIMIT 1"
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -40,7 +43,11 @@ class LogWatch:
         return found
 
     def look(self) -> Verdict:
-        """List what is new in the store, and judge it. Raises StoreUnavailable."""
+        """List what is new in the store, and judge it.
+
+        Raises StoreUnavailable; DamageError when the newest blob that this machine knows is gone: the store was set back.
+        """
+        self._refuse_older_store()
         with self._database.reading() as connection:
             after = BlobId(settings.get(connection, SEEN, 0))
             epoch = connection.one("SELECT coalesce(max(epoch), 0) FROM machines")
@@ -50,6 +57,21 @@ class LogWatch:
         reason = self._judge(survey, int(epoch[0]) if epoch else 0)
         self._remember(survey, reason)
         return Verdict(reason or self.replaced())
+
+    def _refuse_older_store(self) -> None:
+        """Adding to a store that was set back would bury what it lost; a check says what that is first."""
+        with self._database.reading() as connection:
+            newest = connection.one(_NEWEST)
+            reported = settings.get(connection, REPORTED, 0)
+        if newest is None or newest[0] <= reported:
+            return
+        first = next(iter(self._store.list(BlobId(newest[0] - 1))), None)
+        if first is None or (first.id, first.name) != newest:
+            raise DamageError(
+                "the store no longer has the newest blob that this machine knows: it was set back, or lost something",
+                blob=newest[1].hex(),
+                hint="nothing is sent until 'tgdav check' has said what is missing",
+            )
 
     def _judge(self, survey: Survey, epoch: int) -> str | None:
         reason = None

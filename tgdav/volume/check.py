@@ -17,9 +17,11 @@ from tgdav.crypto.label import BlobKind, decode_label
 from tgdav.db.connection import Connection
 from tgdav.db.writer import Transaction
 from tgdav.errors import BlobMissing, DamageError
-from tgdav.ids import ChunkId
-from tgdav.metadata import queries
+from tgdav.ids import BlobId, ChunkId
+from tgdav.metadata import queries, settings
 from tgdav.replication import rows
+from tgdav.replication.watch import REPORTED
+from tgdav.volume.headers import newest_header
 
 if TYPE_CHECKING:
     from tgdav.volume.volume import Volume
@@ -124,12 +126,13 @@ class Checker:
         return [KnownBlob(row[0], row[1], row[2], row[3], row[4], bool(row[5])) for row in found]
 
     def _check_listing(self, listed: list[BlobInfo], known: list[KnownBlob]) -> None:
+        replaced = self._has_newer_header(listed)
         by_id = {info.id: info for info in listed}
         by_name = {info.name: info for info in listed}
         for blob in known:
-            if blob.gone:
+            if blob.gone or (blob.kind == rows.HEADER and replaced and BlobId(blob.id) not in by_id):
                 continue
-            info = by_id.get(blob.id)  # type: ignore[call-overload]
+            info = by_id.get(BlobId(blob.id))
             if info is None or info.name != blob.name:
                 elsewhere = blob.name in by_name
                 reason = "it lies elsewhere in the store" if elsewhere else "the store does not have it any more"
@@ -138,6 +141,11 @@ class Checker:
                 self._found(blob.name.hex(), blob.role, f"it has {info.size} bytes, not {blob.size}")
             elif not self._label_fits(info, blob):
                 self._found(blob.name.hex(), blob.role, "its label is not the one it was stored with")
+
+    def _has_newer_header(self, listed: list[BlobInfo]) -> bool:
+        """Return whether another machine changed a secret: it deleted the headers that its own supersede."""
+        volume = self._volume
+        return newest_header(self._store, listed, volume.header, volume.master) != volume.header
 
     def _label_fits(self, info: BlobInfo, blob: KnownBlob) -> bool:
         if blob.kind == rows.HEADER:
@@ -207,11 +215,13 @@ class Checker:
 
     def _remember(self) -> None:
         now = self._volume.seams.clock.now_ns()
+        newest = max((blob.id for blob in self._known()), default=0)
         bad = [each.blob for each in self._findings.values() if each.kind == "pack"]
         found = [(each.blob, each.kind, each.reason, now) for each in self._findings.values()]
 
         def work(transaction: Transaction) -> None:
             transaction.execute("DELETE FROM damage")
+            settings.put(transaction, REPORTED, newest)
             transaction.executemany("INSERT INTO damage (blob, kind, reason, found) VALUES (?, ?, ?, ?)", found)
             transaction.execute("UPDATE packs SET damaged = 0 WHERE damaged = 1")
             transaction.executemany(

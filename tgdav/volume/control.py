@@ -105,8 +105,9 @@ class ControlServer:
         for peer, _ in peers:
             with suppress(OSError):
                 peer.shutdown(socket.SHUT_RDWR)
+        deadline = self._clock.monotonic() + _STOP_TIMEOUT
         for _, thread in peers:
-            thread.join(_STOP_TIMEOUT)
+            thread.join(max(0.0, deadline - self._clock.monotonic()))
         if self._path is not None:
             _remove(self._path)
 

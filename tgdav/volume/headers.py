@@ -1,5 +1,7 @@
 """Keeping two whole copies of the vault header in the store, and replacing them when a secret changes."""
 
+from collections.abc import Iterable
+
 import msgspec
 
 from tgdav.blobs.contract import BlobInfo, BlobStore, BytesSource
@@ -27,10 +29,8 @@ def place_headers(store: BlobStore, header: Header, master: bytes, entropy: Entr
     Nothing is deleted: the caller first keeps the header locally, then deletes what is outdated, so that an interruption
     anywhere is finished by the next call. Raises StoreUnavailable.
     """
-    found = [(info, each) for info in header_blobs(store.list()) if (each := _read(store, info)) is not None]
-    for _, each in found:
-        if superseded(header, each) and is_genuine(each, master):
-            header = each
+    found = _headers(store, store.list())
+    header = _newest(found, header, master)
     wanted = encode(header)
     copies = [info for info, each in found if encode(each) == wanted]
     outdated = [info.id for info, each in found if encode(each) != wanted and superseded(each, header)]
@@ -39,6 +39,22 @@ def place_headers(store: BlobStore, header: Header, master: bytes, entropy: Entr
         copies.append(store.append(BlobName(entropy.bytes(16)), BytesSource(wanted), make_header_label(entropy)))
         reach("headers.after-append")
     return Placed(header, copies, outdated)
+
+
+def newest_header(store: BlobStore, listed: Iterable[BlobInfo], header: Header, master: bytes) -> Header:
+    """Return ``header``, or the genuine one in the store that supersedes it."""
+    return _newest(_headers(store, listed), header, master)
+
+
+def _headers(store: BlobStore, listed: Iterable[BlobInfo]) -> list[tuple[BlobInfo, Header]]:
+    return [(info, each) for info in header_blobs(listed) if (each := _read(store, info)) is not None]
+
+
+def _newest(found: list[tuple[BlobInfo, Header]], header: Header, master: bytes) -> Header:
+    for _, each in found:
+        if superseded(header, each) and is_genuine(each, master):
+            header = each
+    return header
 
 
 def _read(store: BlobStore, info: BlobInfo) -> Header | None:

@@ -76,13 +76,16 @@ class Housekeeping:
 
     # ---- pushing -------------------------------------------------------------------------------------------------
 
-    def push(self) -> None:
-        """Look who the writer is, then send what is ready. Raises WriterReplaced, StoreUnavailable."""
+    def push(self) -> bool:
+        """Look who the writer is, then send what is ready; return whether anything was.
+
+        Raises WriterReplaced, StoreUnavailable, DamageError (the store was set back).
+        """
         with self._work:
-            volume = self._volume
             self._check_writer()
-            volume.pusher.push()
+            pushed = self._volume.pusher.push()
             self._check_writer()
+            return pushed.segments > 0
 
     def _check_writer(self) -> None:
         volume = self._volume
@@ -101,9 +104,13 @@ class Housekeeping:
             self._check_writer()
         volume.keep_headers()
         while True:
-            volume.content.flush(FLUSH_SECONDS)
-            self.push()
+            flushed = volume.content.flush(FLUSH_SECONDS)
+            moved = self.push()
             pending = volume.pending()
+            if wait and flushed and not moved and pending["operations"]:
+                raise DamageError(
+                    f"{pending['operations']} operations name content that this machine has lost", blob="staging"
+                )
             if progress is not None:
                 progress("pending bytes", 0, pending["bytes"])
             if not wait or not (pending["bytes"] or pending["operations"]) or self._stop.is_set():

@@ -28,6 +28,7 @@ from tgdav.metadata.history import HistoryPolicy
 from tgdav.metadata.journal import Journal
 from tgdav.replication.checkpoint import CheckpointWriter
 from tgdav.replication.identity import LogIdentity
+from tgdav.replication.outbox import remove_leftovers
 from tgdav.replication.pusher import Pusher
 from tgdav.replication.watch import LogWatch
 from tgdav.volume import report
@@ -81,7 +82,7 @@ class Volume:
         self.places, self.config, self.seams = places, config, seams
         self.namespace_name = namespace.name
         self.vault_keys, self.header = opened.vault_keys, opened.header
-        self._master, self._stores, self._saved_header = opened.master, stores, opened.saved_header
+        self.master, self._stores, self._saved_header = opened.master, stores, opened.saved_header
         secret = unwrap_namespace(opened.vault_keys, namespace.id, namespace.box)
         keys = NamespaceKeys(namespace.id, secret)
         identity = opened.identity
@@ -143,6 +144,7 @@ class Volume:
             lock.release()
             raise
         volume._lock = lock
+        remove_leftovers(volume.database, places.state / "outbox", seams.disk)
         volume.journal.read_only = volume.watch.replaced()
         volume.content.start()
         if volume.journal.read_only is None:
@@ -240,7 +242,7 @@ class Volume:
     def keep_headers(self) -> None:
         """See to two copies of the header in the store, and note them."""
         store = self._stores.store
-        placed = place_headers(store, self.header, self._master, self.seams.entropy)
+        placed = place_headers(store, self.header, self.master, self.seams.entropy)
         report.note_headers(self.database, placed.copies, [])
         if placed.header != self._saved_header:
             save_header(self.places.state, placed.header, self.seams.disk)
@@ -277,13 +279,13 @@ class Volume:
     def change_passphrase(self, new: str) -> None:
         """Open the vault with ``new`` from now on. Raises StoreUnavailable: then the next start finishes."""
         parameters = argon2_parameters(self.config)
-        header = with_passphrase(self.header, self._master, Passphrase(new), self.seams.entropy, parameters)
+        header = with_passphrase(self.header, self.master, Passphrase(new), self.seams.entropy, parameters)
         self._replace_header(header)
 
     def new_recovery_key(self) -> str:
         """Make a new recovery key and return it as text; the old one no longer opens the vault."""
         recovery = new_recovery_key(self.seams.entropy)
-        self._replace_header(with_recovery_key(self.header, self._master, recovery, self.seams.entropy))
+        self._replace_header(with_recovery_key(self.header, self.master, recovery, self.seams.entropy))
         return format_recovery_key(recovery)
 
     def _replace_header(self, header: Header) -> None:

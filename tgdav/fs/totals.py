@@ -1,0 +1,30 @@
+"""Counts of files and bytes for ``df`` and quota, which are asked for often and may be a little old."""
+
+import threading
+from collections.abc import Callable
+
+from tgdav.clock import Clock
+
+SHARE = 100
+"""Counting a million files takes about a second; it may take this part of the time at most."""
+LEAST_SECONDS = 1.0
+
+
+class RecentTotals:
+    """Remembers the last count for a second, or a hundred times as long as it took. Thread-safe."""
+
+    def __init__(self, count: Callable[[], tuple[int, int]], clock: Clock) -> None:
+        self._count, self._clock = count, clock
+        self._lock = threading.Lock()
+        self._until = 0.0
+        self._last: tuple[int, int] | None = None
+
+    def get(self) -> tuple[int, int]:
+        """Return (files, bytes)."""
+        with self._lock:
+            began = self._clock.monotonic()
+            if self._last is None or began >= self._until:
+                self._last = self._count()
+                took = self._clock.monotonic() - began
+                self._until = began + took + max(LEAST_SECONDS, took * SHARE)
+            return self._last
