@@ -73,10 +73,18 @@ def test_json_gives_errors_as_one_object(vault: Machine, place: str) -> None:
     assert wrong.json() == {"error": {"kind": "access", "message": "wrong passphrase"}}
 
 
-@pytest.mark.parametrize(
-    "words",
-    [("bogus",), ("status", "--bogus"), ("check", "--read-data=0"), ("serve", "--port", "70000"), ("init", "extra")],
-)
+WRONG = [
+    (),
+    ("config",),
+    ("bogus",),
+    ("status", "--bogus"),
+    ("check", "--read-data=0"),
+    ("serve", "--port", "70000"),
+    ("init", "extra"),
+]
+
+
+@pytest.mark.parametrize("words", WRONG)
 def test_wrong_usage_is_exit_2_in_one_line(home: Machine, words: tuple[str, ...]) -> None:
     refused = home.run("--json", *words, check=False)
     assert refused.code == 2
@@ -150,6 +158,23 @@ def test_check_finds_a_missing_blob(vault: Machine, tmp_path: Path) -> None:
     assert set(found.json()["damage"][0]) >= {"blob", "kind", "reason", "paths"}
     shutil.move(tmp_path / "away", blobs[-1])
     assert vault.run("check").code == 0
+
+
+def test_check_reports_damage_that_keeps_the_vault_shut(vault: Machine) -> None:
+    database = next((vault.path / "state").glob("*.db"))
+    database.write_bytes(bytes(database.stat().st_size))
+    found = vault.run("--json", "check", check=False)
+    assert found.code == 4
+    assert not found.json()["ok"]
+    assert found.json()["damage"]
+    assert vault.run("status", check=False).code == 4
+
+
+def test_a_full_or_closed_standard_output_is_no_disaster(home: Machine) -> None:
+    full = Home.run(home, check=False, prefix=("sh", "-c", '"$@" config show >/dev/full', "sh"))
+    assert (full.code, full.stderr) == (1, "tgdav: No space left on device\n")
+    closed = Home.run(home, check=False, prefix=("sh", "-c", '"$@" config show >&-', "sh"))
+    assert (closed.code, closed.stderr) == (0, "")
 
 
 def test_a_store_that_is_away_is_exit_5(vault: Machine, tmp_path: Path) -> None:

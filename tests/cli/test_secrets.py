@@ -132,3 +132,10 @@ def test_configured_users_go_before_the_variable(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("webdav: {users: [{name: anna, password: secret}]}\n")
     run = invocation(tmp_path, TGDAV_WEBDAV_PASSWORD="from variable")
     assert secrets.webdav_users(run, lambda: "sealed") == {"anna": "secret"}
+
+
+def test_a_hash_is_never_taken_for_a_password(tmp_path: Path) -> None:
+    hashed = "$argon2id$v=19$m=65536,t=3,p=4$" + "c2FsdHNhbHQ" + "$" + "A" * 43
+    (tmp_path / "config.yaml").write_text(f"webdav: {{users: [{{name: anna, password: '{hashed}'}}]}}\n")
+    with pytest.raises(UsageError, match="hash"):
+        secrets.webdav_users(invocation(tmp_path), lambda: "sealed")

@@ -23,7 +23,7 @@ from tgdav.errors import TgdavError, UsageError
 from tgdav.volume.seams import Seams
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}, no_args_is_help=False)
 @click.version_option(__version__, prog_name="tgdav", message="%(prog)s %(version)s")
 @global_options
 def tgdav() -> None:
@@ -52,7 +52,8 @@ def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
 def _run(words: list[str], invocation: Invocation) -> int:
     try:
         code = tgdav.main(words, prog_name="tgdav", standalone_mode=False, obj=invocation)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # it is when the caller closed it
+            sys.stdout.flush()
         return int(code or 0)
     except click.exceptions.Exit as end:
         return end.exit_code

@@ -9,6 +9,7 @@ from tgdav.cli.exit_codes import ExitCode
 from tgdav.cli.invocation import Invocation, global_options
 from tgdav.cli.output import size
 from tgdav.cli.session import session
+from tgdav.errors import DamageError
 
 
 def _percent(_context: click.Context, _parameter: click.Parameter, value: str | None) -> float | None:
@@ -38,10 +39,19 @@ def _percent(_context: click.Context, _parameter: click.Parameter, value: str | 
 @click.pass_obj
 def check(invocation: Invocation, *, read_data: float | None, repair: bool) -> int:
     """Check the database, the log and the store. Exit code 4: damage was found."""
-    with session(invocation) as call, invocation.output.progress() as progress:
-        found = call("check", progress, read_data=read_data, repair=repair)
+    try:
+        with session(invocation) as call, invocation.output.progress() as progress:
+            found = call("check", progress, read_data=read_data, repair=repair)
+    except DamageError as error:
+        found = _unopened(error)
     invocation.output.result(found, _lines(found))
     return ExitCode.DONE if found["ok"] else ExitCode.DAMAGE
+
+
+def _unopened(error: DamageError) -> dict[str, Any]:
+    """Return the result where damage keeps the vault from being opened at all."""
+    damage = {"blob": error.blob, "kind": "local", "reason": str(error), "paths": []}
+    return {"ok": False, "files": 0, "blobs": 0, "bytes_read": 0, "damage": [damage], "repaired": []}
 
 
 def _lines(found: Mapping[str, Any]) -> Iterator[str]:

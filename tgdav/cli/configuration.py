@@ -15,7 +15,7 @@ from tgdav.errors import ConfigError, UsageError
 from tgdav.volume.local_state import vault_exists
 
 
-@click.group
+@click.group(no_args_is_help=False)
 @global_options
 def config() -> None:
     """Work with the configuration."""
