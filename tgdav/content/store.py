@@ -21,6 +21,7 @@ from tgdav.content.stream import ContentStream
 from tgdav.content.types import ContentIdentity, ContentSettings, ContentState, PackState
 from tgdav.content.uploader import Uploader
 from tgdav.db.database import Database
+from tgdav.db.writer import Transaction
 from tgdav.disk import Disk
 from tgdav.entropy import Entropy
 from tgdav.errors import LocalFailure
@@ -101,6 +102,17 @@ class ContentStore:
     def open_stream(self, *, local: bool = False) -> ContentStream:
         """Return a stream for new content; ``local`` content never leaves this machine."""
         return ContentStream(self.core, local=local)
+
+    def publish(self, transaction: Transaction, manifest: Manifest) -> None:
+        """What only junk named so far is named by content of the log, from this transaction on: it goes to the store."""
+        sizes = index.publish(transaction, manifest.chunk_ids())
+
+        def count() -> None:
+            self.core.space.charge(sum(sizes))
+            self.core.backlog.add(len(sizes), sum(sizes))
+
+        if sizes:
+            transaction.after_commit(count)
 
     def flush(self, timeout: float) -> bool:
         """Send all that is staged now; True once nothing is pending, False after ``timeout`` seconds."""

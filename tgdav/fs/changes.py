@@ -4,8 +4,8 @@ Each function takes the ``Change`` it runs in, looks at the tree as it is at tha
 here touches threads, files or the network.
 """
 
-from tgdav.content import index
 from tgdav.content.manifest import decode
+from tgdav.content.store import ContentStore
 from tgdav.crdt.ops import TRASH, Make, Place
 from tgdav.crypto.keys import NamespaceKeys
 from tgdav.db.schema import ROOT_INODE
@@ -135,6 +135,7 @@ def remove_directory(change: Change, parent: Inode, name: bytes) -> None:
 
 def rename(
     change: Change,
+    content: ContentStore,
     parent: Inode,
     name: bytes,
     new_parent: Attributes,
@@ -167,7 +168,7 @@ def rename(
             _check_replaceable(change, source, target)
         _check_no_cycle(change, target, parent)
         delete(change, target, new_name)
-    _move(change, source, new_parent, new_name, local=local)
+    _move(change, content, source, new_parent, new_name, local=local)
     return target is not None
 
 
@@ -208,12 +209,20 @@ def _exchange(
     emit(change, Place(target.entry, second.node, node, name), local=second.local)
 
 
-def _move(change: Change, source: DirectoryEntry, new_parent: Attributes, new_name: bytes, *, local: bool) -> None:
+def _move(
+    change: Change,
+    content: ContentStore,
+    source: DirectoryEntry,
+    new_parent: Attributes,
+    new_name: bytes,
+    *,
+    local: bool,
+) -> None:
     """Move, and where the name stops or begins to be junk, publish or withdraw the file."""
     inode, node = source.attributes.inode, source.attributes.node
     was_local = source.attributes.local
     if was_local and not local:
-        index.publish(change.transaction, decode(queries.manifest(change.connection, inode)).chunk_ids())
+        content.publish(change.transaction, decode(queries.manifest(change.connection, inode)))
         change.publish(inode, placed=False)
         was_local = False
     elif local and not was_local and source.attributes.is_file:

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from tgdav.content import index
 from tgdav.content.manifest import decode
+from tgdav.content.store import ContentStore
 from tgdav.crdt.ops import Attr, Field, Make, Place, Write
 from tgdav.crypto.keys import NamespaceKeys
 from tgdav.errors import Exists, InvalidArgument, NotFound
@@ -18,6 +18,7 @@ from tgdav.metadata.types import Attributes, DirectoryEntry, Kind
 
 def copy(
     change: Change,
+    content: ContentStore,
     keys: NamespaceKeys,
     inode: Inode,
     parent: Attributes,
@@ -44,9 +45,9 @@ def copy(
         precondition(target.attributes if target else None)
     if target is not None:
         _make_room(change, source, target, name, replace=replace)
-    node = _copy_node(change, keys, source, parent, name, local=local)
+    node = _copy_node(change, content, keys, source, parent, name, local=local)
     if source.is_directory and recursive:
-        _copy_children(change, keys, source, node, policy)
+        _copy_children(change, content, keys, source, node, policy)
     return node, target is not None
 
 
@@ -67,14 +68,16 @@ def _make_room(
     changes.delete(change, target, name)
 
 
-def _copy_children(change: Change, keys: NamespaceKeys, source: Attributes, node: NodeId, policy: JunkPolicy) -> None:
+def _copy_children(
+    change: Change, content: ContentStore, keys: NamespaceKeys, source: Attributes, node: NodeId, policy: JunkPolicy
+) -> None:
     pending: list[tuple[Attributes, NodeId]] = [(source, node)]
     while pending:
         folder, into = pending.pop()
         parent = _folder(change, into)
         for entry in queries.children(change.connection, folder.inode):
             local = is_junk(entry.name) and policy is JunkPolicy.LOCAL
-            made = _copy_node(change, keys, entry.attributes, parent, entry.name, local=local)
+            made = _copy_node(change, content, keys, entry.attributes, parent, entry.name, local=local)
             if entry.attributes.is_directory:
                 pending.append((entry.attributes, made))
         # What was put into the copy moved its times.
@@ -90,7 +93,14 @@ def _folder(change: Change, node: NodeId) -> Attributes:
 
 
 def _copy_node(
-    change: Change, keys: NamespaceKeys, source: Attributes, parent: Attributes, name: bytes, *, local: bool
+    change: Change,
+    content: ContentStore,
+    keys: NamespaceKeys,
+    source: Attributes,
+    parent: Attributes,
+    name: bytes,
+    *,
+    local: bool,
 ) -> NodeId:
     target = queries.link_target(change.connection, source.inode) if source.kind == Kind.SYMLINK else b""
     node = changes.make(
@@ -106,7 +116,7 @@ def _copy_node(
         local=local,
     )
     if source.local and not local:
-        index.publish(change.transaction, decode(queries.manifest(change.connection, source.inode)).chunk_ids())
+        content.publish(change.transaction, decode(queries.manifest(change.connection, source.inode)))
     for op in _contents(change, source, node):
         if local:
             change.emit_local(op)

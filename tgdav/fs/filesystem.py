@@ -303,6 +303,7 @@ class NamespaceFileSystem:
         def work(change: Change) -> bool:
             return changes.rename(
                 change,
+                self.content,
                 parent,
                 name,
                 changes.require_folder(change, new_parent),
@@ -334,6 +335,7 @@ class NamespaceFileSystem:
             folder = changes.require_folder(change, parent)
             node, replaced = copying.copy(
                 change,
+                self.content,
                 self.keys,
                 inode,
                 folder,

@@ -7,11 +7,12 @@ from tgdav.clock import Clock
 
 SHARE = 100
 """Counting a million files takes about a second; it may take this part of the time at most."""
-LEAST_SECONDS = 1.0
+QUICK_SECONDS = 0.005
+"""What is counted faster is counted each time."""
 
 
 class RecentTotals:
-    """Remembers the last count for a second, or a hundred times as long as it took. Thread-safe."""
+    """Remembers a slow count for a hundred times as long as it took. Thread-safe."""
 
     def __init__(self, count: Callable[[], tuple[int, int]], clock: Clock) -> None:
         self._count, self._clock = count, clock
@@ -26,5 +27,5 @@ class RecentTotals:
             if self._last is None or began >= self._until:
                 self._last = self._count()
                 took = self._clock.monotonic() - began
-                self._until = began + took + max(LEAST_SECONDS, took * SHARE)
+                self._until = began + (took * SHARE if took > QUICK_SECONDS else 0.0)
             return self._last
