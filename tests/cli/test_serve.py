@@ -140,6 +140,17 @@ def test_a_taken_port_is_exit_2(vault: Machine) -> None:
         assert "port" in refused.stderr.splitlines()[-1]
 
 
+@pytest.mark.parametrize("content", [None, "no certificate"])
+def test_bad_certificates_are_exit_2(tmp_path: Path, content: str | None) -> None:
+    file = tmp_path / "file.pem"
+    if content is not None:
+        file.write_text(content)
+    home = Home(tmp_path, config=f"webdav: {{tls: {{certificate: {file}, key: {file}}}}}\n")
+    refused = home.run("serve", "--port", "0", check=False)
+    assert refused.code == 2
+    assert "webdav.tls" in refused.stderr.splitlines()[-1]
+
+
 def test_status_and_metrics_over_http(vault: Machine) -> None:
     with Server(vault) as server, server.client() as client:
         assert set(json.loads(client.request("GET", "/-/status").body)) >= {"store", "pending", "cache"}

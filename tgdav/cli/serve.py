@@ -53,6 +53,9 @@ def _options(invocation: Invocation, host: str, port: int) -> WebOptions:
     tls = invocation.config.webdav.tls
     if tls is None:
         return WebOptions(host=host, port=port)
+    for file in (tls.certificate, tls.key):
+        if not file.is_file():
+            raise UsageError(f"webdav.tls names {file}, which is no file", hint="correct the configuration")
     return WebOptions(host=host, port=port, certificate=str(tls.certificate), key=str(tls.key))
 
 
@@ -80,8 +83,8 @@ def _listen(web: WebServer, options: WebOptions) -> int:
         return web.start()
     except OSError as error:
         raise UsageError(
-            f"{options.host} port {options.port} cannot be listened at: {error.strerror or error}",
-            hint="choose another with --host and --port",
+            f"{options.host} port {options.port} cannot be served: {error.strerror or error}",
+            hint="choose another with --host and --port, or look at webdav.tls",
         ) from error
 
 
