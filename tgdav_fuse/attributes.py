@@ -1,0 +1,75 @@
+"""Attributes, from our form to the kernel's and back. Pure."""
+
+import stat
+
+import msgspec
+import pyfuse3
+
+from tgdav.metadata.types import AttributeChange, Attributes
+
+TIMEOUT = 3600.0
+"""Seconds that the kernel keeps names and attributes: this process owns the vault, and tells it of every change."""
+
+BLOCK = 4096
+
+
+class Presentation(msgspec.Struct, frozen=True):
+    """Who all files seem to belong to; None shows the real owner."""
+
+    uid: int | None = None
+    gid: int | None = None
+
+
+class Translator:
+    """Fills the kernel's entries; remembers each inode's generation.
+
+    A new generation makes the kernel drop the inode it had, with all that it kept of it.
+    """
+
+    def __init__(self, shown: Presentation) -> None:
+        self._shown = shown
+        self._generations: dict[int, int] = {}
+
+    def renew(self, inode: int) -> None:
+        """Give ``inode`` a new generation from the next look-up on."""
+        self._generations[inode] = self._generations.get(inode, 0) + 1
+
+    def entry(self, node: Attributes) -> pyfuse3.EntryAttributes:
+        """Return a node's attributes for the kernel."""
+        entry = pyfuse3.EntryAttributes()
+        entry.st_ino = node.inode
+        entry.generation = self._generations.get(node.inode, 0)
+        entry.entry_timeout = entry.attr_timeout = TIMEOUT
+        entry.st_mode, entry.st_nlink, entry.st_rdev = node.st_mode, node.nlink, node.rdev
+        entry.st_uid = node.uid if self._shown.uid is None else self._shown.uid
+        entry.st_gid = node.gid if self._shown.gid is None else self._shown.gid
+        entry.st_size, entry.st_blksize, entry.st_blocks = node.size, BLOCK, (node.size + 511) // 512
+        entry.st_atime_ns, entry.st_mtime_ns, entry.st_ctime_ns = node.atime, node.mtime, node.ctime
+        return entry
+
+    def nothing(self) -> pyfuse3.EntryAttributes:
+        """Return the answer for a name that is not there, which the kernel may remember too."""
+        entry = pyfuse3.EntryAttributes()
+        entry.st_ino = 0
+        entry.entry_timeout = TIMEOUT
+        return entry
+
+
+def without_set_id(node: Attributes) -> int:
+    """Return the mode that is left when someone writes to the file or its owner changes."""
+    mode = node.mode & ~stat.S_ISUID
+    if mode & stat.S_IXGRP:
+        mode &= ~stat.S_ISGID
+    return mode
+
+
+def asked(attr: pyfuse3.EntryAttributes, fields: pyfuse3.SetattrFields) -> AttributeChange:
+    """Return what a setattr asks for, its size left out."""
+    return AttributeChange(
+        mode=stat.S_IMODE(attr.st_mode) if fields.update_mode else None,
+        uid=attr.st_uid if fields.update_uid else None,
+        gid=attr.st_gid if fields.update_gid else None,
+        atime=attr.st_atime_ns if fields.update_atime else None,
+        mtime=attr.st_mtime_ns if fields.update_mtime else None,
+        ctime=attr.st_ctime_ns if fields.update_ctime else None,
+    )
