@@ -114,7 +114,7 @@ class Sweep:
     def crash(self, number: int, *, joins: bool) -> str:
         """Crash at failpoint ``number`` and look; return its name, or nothing if the run ended before."""
         folder = self._copy()
-        finished, name = _run_and_die(self._machine(folder, "run"), self.scenario.steps, number)
+        finished, name = run_and_die(self._machine(folder, "run"), self.scenario.steps, number)
         where = f"scenario {self.scenario.name}, seed {self.seed}, crash {number} at {name or 'the end'}"
         try:
             self._look(self._machine(folder, "look"), finished, joins=joins)
@@ -161,7 +161,7 @@ class Sweep:
         self.outcome.joins += 1
 
 
-def _run_and_die(machine: Machine, steps: Sequence[Step], number: int) -> tuple[int, str]:
+def run_and_die(machine: Machine, steps: Sequence[Step], number: int) -> tuple[int, str]:
     """Run the steps in a fork that dies at failpoint ``number``; return (steps finished, the failpoint's name)."""
     reader, writer = os.pipe()
     child = os.fork()

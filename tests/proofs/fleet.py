@@ -9,7 +9,7 @@ import random
 import socket
 import threading
 from collections import Counter
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 from xml.etree import ElementTree
 
 from tests.support.raw_client import ConnectionCut, RawClient
@@ -149,26 +149,28 @@ def _difference(seed: int, client: Client, seen: Held) -> str:
     return f"seed {seed}, {client.folder}: (promised, in flight, shown): {wrong or 'a mixture of two states'}"
 
 
-def listing(client: RawClient, folder: str) -> dict[str, int]:
-    """Return the names in a folder, quoted, and their sizes."""
+def listing(client: RawClient, folder: str) -> dict[str, int | None]:
+    """Return the names in a folder, quoted, and the sizes of files; None for folders."""
     answer = client.request("PROPFIND", folder, {"Depth": "1"}, b"")
     assert answer.status == 207, answer
-    found = {}
+    found: dict[str, int | None] = {}
     for each in ElementTree.fromstring(answer.body).iter("{DAV:}response"):
         path = urlsplit(each.findtext("{DAV:}href", "")).path
         if path.rstrip("/") != folder.rstrip("/"):
-            found[path.rstrip("/").rpartition("/")[2]] = int(each.findtext(".//{DAV:}getcontentlength") or 0)
+            is_folder = each.find(".//{DAV:}collection") is not None
+            size = None if is_folder else int(each.findtext(".//{DAV:}getcontentlength", ""))
+            found[path.rstrip("/").rpartition("/")[2]] = size
     return found
 
 
 def observe(client: RawClient, folder: str) -> Held:
     """Read every file that a folder lists."""
     held = {}
-    for name, size in listing(client, folder).items():
+    for name, size in listing(client, folder or "/").items():
+        if size is None:
+            continue
         answer = client.request("GET", f"{folder}/{name}")
         assert answer.status == 200, f"{folder}/{name} is listed, and GET says {answer.status} {answer.body[:200]!r}"
-        assert len(answer.body) == size, (
-            f"{folder}/{unquote(name)} is listed with {size} bytes and has {len(answer.body)}"
-        )
+        assert len(answer.body) == size, f"{folder}/{name} is listed with {size} bytes and has {len(answer.body)}"
         held[name] = (size, hashlib.sha256(answer.body).hexdigest())
     return held

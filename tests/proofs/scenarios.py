@@ -210,6 +210,10 @@ SCENARIOS = (
         _write_and_close("a/b/large", 100_000, b"z" * 3000), sync, _write_and_fsync("a/small", [(10, b"s" * 100)]),
         _write_and_close("a/b/c/staged", 0, content(21, 90_000)), settle, sync,
     )),
+    Scenario("overwrites", furnished, (
+        _open, _put("a/small", 40, 901), _put("a/b/large", 41, 150_000), _put("a/b/c/staged", 2, 200_000),
+        _put("d/row", 42, 0), sync, _put("d/row", 43, 70_000), _remove("a/b/large"), _put("a/b/large", 44, 33_000), sync,
+    )),
     Scenario("push and checkpoint", furnished, (
         _open, sync, checkpoint, _put("p", 30, 80_000), _remove("a/b/large"), sync, _put("q", 31, 400), sync, checkpoint,
         _put("a/b/c/staged", 32, 95_000), _properties("d", {b"x": b"y"}), sync,

@@ -3,6 +3,7 @@
 import multiprocessing
 import random
 import re
+import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -53,22 +54,20 @@ def _report(seed: int, outcome: Outcome, totals: list[int]) -> None:
 
 
 @pytest.mark.timeout(600)
-def test_a_crash_at_every_failpoint(tmp_path: Path) -> None:
+def test_a_crash_at_every_failpoint(quick_path: Path) -> None:
     seed = random.randrange(1 << 16)
-    outcome, totals = run_all(tmp_path, seed, join_every=10)
+    outcome, totals = run_all(quick_path, seed, join_every=10)
     _report(seed, outcome, totals)
     assert outcome.crashes.total() >= 2000
     assert failpoints() - set(outcome.crashes) == set()
 
 
 @pytest.mark.torture
-def test_crashes_at_failpoints_over_and_over(tmp_path: Path) -> None:
-    import time
-
+def test_crashes_at_failpoints_over_and_over(quick_path: Path) -> None:
     end, total = time.monotonic() + MINUTES * 60 / 3, 0
     while time.monotonic() < end:
         seed = random.randrange(1 << 32)
-        folder = tmp_path / str(seed)
+        folder = quick_path / str(seed)
         folder.mkdir()
         outcome, totals = run_all(folder, seed, join_every=1)
         _report(seed, outcome, totals)

@@ -21,6 +21,7 @@ from tgdav.ids import BlobId, ChunkId
 from tgdav.metadata import queries, settings
 from tgdav.replication import rows
 from tgdav.replication.watch import REPORTED
+from tgdav.volume.check_staged import LOST, damaged_staging, given_up
 from tgdav.volume.headers import newest_header
 
 if TYPE_CHECKING:
@@ -70,14 +71,16 @@ class Checker:
     def run(self, *, read_data: float | None, repair: bool) -> dict[str, Any]:
         """Check; return the ``check`` object. Raises StoreUnavailable: then nothing can be said of the store."""
         files = self._check_database()
+        known = self._known()  # before the listing: uploads go on meanwhile
         listed = list(self._store.list())
-        known = self._known()
         self._check_listing(listed, known)
         if repair and self._findings:
             self._repair()
             listed = list(self._store.list())
         if read_data is not None:
             self._read_blobs(listed, known, read_data)
+            for name, reason in damaged_staging(self._volume.content):
+                self._found(name, "staging", reason)
         self._name_paths()
         self._remember()
         return {
@@ -103,6 +106,8 @@ class Checker:
                 row = connection.one(sql)
                 if row is not None and row[0]:
                     self._found("database", "database", f"{row[0]} {what}")
+            for name in given_up(connection):
+                self._found(name, "staging", LOST)
             self._check_chunks(connection)
             return queries.totals(connection)[0]
 
@@ -208,7 +213,7 @@ class Checker:
     def _name_paths(self) -> None:
         with self._volume.database.reading() as connection:
             for finding in self._findings.values():
-                if finding.kind == "pack":
+                if finding.kind in ("pack", "staging") and finding.blob != "database":
                     named = connection.all(_PACK_CHUNKS, (bytes.fromhex(finding.blob),))
                     chunks = {ChunkId(row[0]) for row in named}
                     finding.paths = [_shown(path) for path in queries.paths_naming_chunks(connection, chunks)]
@@ -223,7 +228,7 @@ class Checker:
             transaction.execute("DELETE FROM damage")
             settings.put(transaction, REPORTED, newest)
             transaction.executemany("INSERT INTO damage (blob, kind, reason, found) VALUES (?, ?, ?, ?)", found)
-            transaction.execute("UPDATE packs SET damaged = 0 WHERE damaged = 1")
+            transaction.execute("UPDATE packs SET damaged = 0 WHERE damaged = 1 AND state >= 3")
             transaction.executemany(
                 "UPDATE packs SET damaged = 1 WHERE name = ?", [(bytes.fromhex(name),) for name in bad]
             )

@@ -1,0 +1,28 @@
+"""``python -m tests.proofs.altered NAME ARGS…``: the real program with one thing in it changed, for this run alone."""
+
+import sys
+from collections.abc import Callable
+
+from tests.proofs.bugs import BUGS
+from tgdav.cli import main
+
+
+def impatient() -> None:
+    """Writers wait for space for one second instead of sixty."""
+    import tgdav.content.space as space
+
+    space.WAIT_SECONDS = 1.0
+
+
+ALTERATIONS: dict[str, Callable[[], object]] = {"impatient": impatient}
+
+
+def program(name: str) -> list[str]:
+    """Return the words that start the altered program."""
+    return [sys.executable, "-m", "tests.proofs.altered", name]
+
+
+if __name__ == "__main__":
+    chosen = sys.argv.pop(1)
+    (ALTERATIONS | BUGS)[chosen]()
+    main()
