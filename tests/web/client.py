@@ -160,6 +160,11 @@ class Client:
         data, self._buffer = self._buffer[:length], self._buffer[length:]
         return data
 
+    @property
+    def buffered(self) -> bytes:
+        """What arrived and was not taken."""
+        return self._buffer
+
     def _receive(self) -> None:
         data = self.socket.recv(1 << 20)
         if not data:

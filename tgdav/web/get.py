@@ -18,6 +18,8 @@ from tgdav.web.site import BLOCK, Site
 
 _RANGE = re.compile(r"bytes=\s*(?:(\d{1,18})-(\d{0,18})|-(\d{1,18}))\s*\Z")
 
+_ATTEMPTS = 3
+
 # A page of the drive must not act on the drive in the name of whoever opened it.
 _HARMLESS = (("X-Content-Type-Options", "nosniff"), ("Content-Security-Policy", "sandbox"))
 
@@ -36,7 +38,12 @@ def get(site: Site, request: Request) -> Response:
         Access(site, request, names).check_conditions(attributes)
     if request.method == "HEAD":
         return _head(request, attributes)
-    return _content(site, request, attributes)
+    for _ in range(_ATTEMPTS):
+        answer = _content(site, request, attributes)
+        if answer is not None:
+            return answer
+        attributes = find(site.fs, names)
+    raise ConnectionError("the file changes faster than it can be read")
 
 
 def _head(request: Request, attributes: Attributes) -> Response:
@@ -46,7 +53,8 @@ def _head(request: Request, attributes: Attributes) -> Response:
     return Response(200, headers, length=attributes.size)
 
 
-def _content(site: Site, request: Request, attributes: Attributes) -> Response:
+def _content(site: Site, request: Request, attributes: Attributes) -> Response | None:
+    """Return the answer; None when the file has changed since ``attributes`` were read."""
     headers = validators(attributes)
     _check(request, attributes, headers)
     headers += (("Content-Type", media_type(request.names[-1])), ("Accept-Ranges", "bytes"), *_HARMLESS)
@@ -63,19 +71,29 @@ def _content(site: Site, request: Request, attributes: Attributes) -> Response:
     if len(first) == end - start:
         handle.close()
         return Response(status, headers, first)
-    return Response(status, headers, _blocks(site, handle, first, start, end), length=end - start)
+    if not _is_unchanged(site, attributes):
+        handle.close()
+        return None
+    return Response(status, headers, _blocks(site, handle, attributes, first, start, end), length=end - start)
 
 
-def _blocks(site: Site, handle: FileHandle, first: bytes, start: int, end: int) -> Iterator[bytes]:
-    """Yield a file's bytes. An error, or a file that shrinks meanwhile, cuts the connection: never wrong bytes."""
+def _is_unchanged(site: Site, attributes: Attributes) -> bool:
+    """Return whether a file still has the content it had: a handle reads what is there now, whatever was there before."""
+    return etag(site.fs.attributes(attributes.inode)) == etag(attributes)
+
+
+def _blocks(
+    site: Site, handle: FileHandle, attributes: Attributes, first: bytes, start: int, end: int
+) -> Iterator[bytes]:
+    """Yield a file's bytes. An error, or a change of the file, cuts the connection: never wrong bytes, nor mixed ones."""
     try:
         yield first
         at = start + len(first)
         while at < end:
             size = min(BLOCK, end - at)
             block = site.patiently(lambda at=at, size=size: handle.read(at, size))  # type: ignore[misc]
-            if not block:
-                raise ConnectionError("the file shrank while it was sent")
+            if not block or not _is_unchanged(site, attributes):
+                raise ConnectionError("the file changed while it was sent")
             yield block
             at += len(block)
     finally:

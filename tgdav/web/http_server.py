@@ -101,11 +101,23 @@ class HttpServer(Server):
         infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         for position, (family, kind, protocol, _, _) in enumerate(infos):
             try:
-                return self.bind(family, kind, protocol)
+                return self._bind(family, kind, protocol)
             except OSError:
                 if position == len(infos) - 1:
                     raise
         raise OSError(f"no address for {host}")
+
+    def _bind(self, family: int, kind: int, protocol: int) -> socket.socket:
+        sock: socket.socket = self.prepare_socket(
+            self.bind_addr, family, kind, protocol, self.nodelay, self.ssl_adapter, self.reuse_port
+        )
+        try:
+            sock.bind(self.bind_addr)
+        except OSError:
+            sock.close()
+            raise
+        self.bind_addr = sock.getsockname()[:2]
+        return sock
 
     # ---- what cheroot calls --------------------------------------------------------------------------------------
 
