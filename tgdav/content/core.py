@@ -82,7 +82,7 @@ class ContentCore:
             return None
         local = None
         try:
-            with self.database.reading() as connection:
+            with self.database.glancing() as connection:
                 local = index.known(connection, chunk)
         finally:
             if local is None:

@@ -19,6 +19,8 @@ DEFAULT_BOUND = 10 * 1024**3
 RESERVE = 64 * 1024**2
 WAIT_SECONDS = 60.0
 PRESSURE_PERCENT = 80
+_FRESH_SECONDS = 0.25
+_LOOK_BYTES = 16 * 1024**2
 _LOOK_SECONDS = 0.05
 """How often a waiting writer looks at clock and disk again, in real time."""
 
@@ -37,6 +39,9 @@ class Space:
         self._reserve = reserve
         self._changed = threading.Condition()
         self._used = 0
+        self._free: int | None = None
+        self._used_at_look = 0
+        self._looked = 0.0
         self.on_shortage: Callable[[], None] = _nothing
         """Called when a writer must wait; the uploader is to send what it can."""
 
@@ -88,14 +93,22 @@ class Space:
 
     def _limits(self) -> tuple[int, int]:
         """Return (bound, free bytes of the disk)."""
-        try:
-            disk = os.statvfs(self._folder)
-        except OSError as error:
-            raise LocalFailure(f"the staging folder cannot be used: {error.strerror}") from error
-        free = disk.f_bavail * disk.f_frsize
+        free = self._free_bytes()
         if self._bound is not None:
             return self._bound, free
         return min(DEFAULT_BOUND, (free + self._used) // 2), free
+
+    def _free_bytes(self) -> int:
+        """Return the disk's free bytes, asked anew where they run short, soon change, or were asked a while ago."""
+        now, drift = self._clock.monotonic(), abs(self._used - self._used_at_look)
+        near = self._free is None or self._free < self._reserve + _LOOK_BYTES
+        if self._free is None or near or drift > _LOOK_BYTES or now - self._looked > _FRESH_SECONDS:
+            try:
+                disk = os.statvfs(self._folder)
+            except OSError as error:
+                raise LocalFailure(f"the staging folder cannot be used: {error.strerror}") from error
+            self._free, self._used_at_look, self._looked = disk.f_bavail * disk.f_frsize, self._used, now
+        return self._free
 
 
 def _nothing() -> None:

@@ -76,6 +76,15 @@ class Database:
                 connection.execute("ROLLBACK")
             self._give_back(connection)
 
+    @contextmanager
+    def glancing(self) -> Iterator[Connection]:
+        """Lend a connection whose statements each see the state of their own moment: cheaper, for a single question."""
+        connection = self._borrow()
+        try:
+            yield connection
+        finally:
+            self._give_back(connection)
+
     def _borrow(self) -> Connection:
         with self._lock:
             if self._closed:

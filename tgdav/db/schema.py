@@ -194,8 +194,6 @@ log = Table(
     Column("time", INTEGER, nullable=False, comment="author's wall clock, ns"),
     Column("ops", BLOB, nullable=False, comment="encoded operations, tgdav.crdt.ops"),
     Column("segment", INTEGER, comment="number of the own segment that carries it; NULL: not yet sealed into one"),
-    Index("log_unsent", "position", sqlite_where=text("segment IS NULL")),
-    sqlite_autoincrement=True,
     comment="groups of operations, own ones until their segment is stored and a checkpoint covers them",
 )
 

@@ -38,7 +38,7 @@ def require_folder(change: Change, parent: Inode) -> Attributes:
         raise NotFound
     if not attributes.is_directory:
         raise NotADirectory
-    if change.connection.one(_DEAD, {"ino": parent, "root": ROOT_INODE}) is None:
+    if parent != ROOT_INODE and change.connection.one(_DEAD, {"ino": parent, "root": ROOT_INODE}) is None:
         raise NotFound("the folder was removed")
     return attributes
 

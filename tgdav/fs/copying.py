@@ -85,8 +85,7 @@ def _copy_children(
 
 
 def _folder(change: Change, node: NodeId) -> Attributes:
-    inode = queries.inode_of(change.connection, node)
-    attributes = None if inode is None else queries.attributes(change.connection, inode)
+    attributes = queries.attributes_of(change.connection, node)
     if attributes is None:
         raise NotFound
     return attributes

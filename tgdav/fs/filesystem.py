@@ -124,7 +124,7 @@ class NamespaceFileSystem:
     def lookup(self, parent: Inode, name: bytes, *, normalized: bool = False) -> Attributes:
         """Return what ``name`` in ``parent`` names."""
         check_name(name)
-        with self.database.reading() as connection:
+        with self.database.glancing() as connection:
             entry = queries.find_entry(connection, parent, name, normalized=normalized)
             if entry is None:
                 self._refuse_no_folder(queries.attributes(connection, parent))
@@ -150,7 +150,7 @@ class NamespaceFileSystem:
 
     def attributes(self, inode: Inode) -> Attributes:
         """Return a node's attributes."""
-        with self.database.reading() as connection:
+        with self.database.glancing() as connection:
             found = queries.attributes(connection, inode)
         if found is None or (found.nlink == 0 and self.open_files.find(inode) is None):
             raise NotFound
@@ -354,8 +354,7 @@ class NamespaceFileSystem:
         return self.journal.change(work, durable=durable)
 
     def _made(self, change: Change, node: NodeId) -> Attributes:
-        inode = queries.inode_of(change.connection, node)
-        found = None if inode is None else queries.attributes(change.connection, inode)
+        found = queries.attributes_of(change.connection, node)
         assert found is not None, "a node that this transaction made is there"
         return found
 
@@ -436,7 +435,7 @@ class NamespaceFileSystem:
         local = check_new_name(parent, name, self._junk)
         if not local:
             require_writable(self.journal)
-        with self.database.reading() as connection:
+        with self.database.glancing() as connection:
             entry = queries.find_entry(connection, parent, name, normalized=normalized)
             if entry is None:
                 self._refuse_no_folder(queries.attributes(connection, parent))

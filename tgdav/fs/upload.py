@@ -120,8 +120,7 @@ class FileUpload:
         return entry.attributes.node, entry.attributes.local
 
     def _result(self, change: Change, node: NodeId) -> Attributes:
-        inode = queries.inode_of(change.connection, node)
-        attributes = None if inode is None else queries.attributes(change.connection, inode)
+        attributes = queries.attributes_of(change.connection, node)
         assert attributes is not None, "a file that this transaction wrote is there"
         return attributes
 

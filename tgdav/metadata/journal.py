@@ -32,7 +32,9 @@ _ID_BLOCK = "journal.id-block"
 _EMPTY_MANIFEST = b""
 
 _l, _s, _m = log.c, segments.c, machines.c
-_LAST_POSITION = "SELECT seq FROM sqlite_sequence WHERE name = 'log'"
+LAST_POSITION = """SELECT max((SELECT coalesce(max(position), 0) FROM log),
+ (SELECT coalesce(max(position), 0) FROM segments))"""
+"""Groups leave the log when their segment is stored; the segment's row then tells how far positions went."""
 _LAST_LOGGED = compiled(select(_l.stamp).order_by(_l.position.desc()).limit(1))
 _LAST_OWN = compiled(
     select(_l.sequence + _l.count - 1, _l.stamp)
@@ -203,7 +205,7 @@ class Journal:
         logged = transaction.one(_LAST_OWN, own) or (0, 0)
         sent = transaction.one(_LAST_SENT, {"incarnation": own["incarnation"]}) or (0, 0)
         others = (_number(transaction.one(_LAST_LOGGED)), _number(transaction.one(_LAST_SEEN)))
-        self._ends = _Ends(_number(transaction.one(_LAST_POSITION)), max(logged[0], sent[0]))
+        self._ends = _Ends(_number(transaction.one(LAST_POSITION)), max(logged[0], sent[0]))
         self._stamps.observe(max(logged[1], sent[1], *others))
         self._generation = transaction.generation
 

@@ -25,6 +25,7 @@ _ATTRIBUTES = (
 _NAMED = select(*_ATTRIBUTES, _e.name, _e.id.label("entry"), _e.stamp).join_from(entries, nodes, _n.ino == _e.ino)
 
 _BY_INODE = compiled(select(*_ATTRIBUTES).where(_n.ino == bindparam("ino")))
+_BY_ID = compiled(select(*_ATTRIBUTES).where(_n.id == bindparam("id")))
 _INODE_OF = compiled(select(_n.ino).where(_n.id == bindparam("id")))
 _NODE_ID_OF = compiled(select(_n.id).where(_n.ino == bindparam("ino")))
 _BY_NAME = compiled(
@@ -88,6 +89,12 @@ def _entry(row: Row) -> DirectoryEntry:
 def attributes(c: Connection, ino: Inode) -> Attributes | None:
     """Return a node's attributes, also of one that has no name any more; None when there is no such node."""
     row = c.one(_BY_INODE, {"ino": ino})
+    return _attributes(row) if row else None
+
+
+def attributes_of(c: Connection, node_id: NodeId) -> Attributes | None:
+    """As ``attributes``, by the node's identity in the log."""
+    row = c.one(_BY_ID, {"id": node_id})
     return _attributes(row) if row else None
 
 

@@ -21,14 +21,12 @@ from tgdav.db.database import Database
 from tgdav.db.writer import Transaction
 from tgdav.errors import BlobMissing, DamageError
 from tgdav.ids import BlobId, Incarnation, MachineId, NamespaceId
-from tgdav.metadata.journal import Journal
+from tgdav.metadata.journal import LAST_POSITION, Journal
 from tgdav.replication import checkpoint, envelope, rows
 from tgdav.replication.fetching import fetch
 from tgdav.replication.segment import FIRST, PackIndex, Segment, check_signature
 from tgdav.replication.segment import decode as decode_segment
 from tgdav.replication.survey import Found, Survey
-
-_LAST_POSITION = "SELECT seq FROM sqlite_sequence WHERE name = 'log'"
 
 Progress = Callable[[str, int, int], None]
 """Told (what, done, total)."""
@@ -199,7 +197,7 @@ class Rebuilder:
         def record(transaction: Transaction) -> None:
             for index in segment.packs:
                 self._record_pack(transaction, index, segment.number)
-            position = transaction.one(_LAST_POSITION)
+            position = transaction.one(LAST_POSITION)
             transaction.execute(
                 rows.INSERT_SEGMENT, _segment_row(found, segment, hash_, position[0] if position else 0)
             )
