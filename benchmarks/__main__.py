@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
 from rich.console import Console
 
 from benchmarks import report
@@ -28,6 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run what the command line asks for. Raises http_client.Failed when a server does not do its work."""
     asked = _arguments(arguments)
     scale = QUICK if asked.quick else Scale()
+    scale = msgspec.structs.replace(scale, rounds=asked.rounds or scale.rounds)
     run = {
         "time": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "machine": report.machine(),
@@ -54,6 +56,7 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there too")
     parser.add_argument("--page", type=Path, metavar="FILE", help="put the tables into this Markdown page")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, nothing judged: does it run at all?")
+    parser.add_argument("--rounds", type=int, metavar="N", help="how often everyone's turn comes (default: 3)")
     parser.add_argument(
         "--folder", type=Path, metavar="DIR", help="where the data goes; needs 15 GiB (default: the system's)"
     )

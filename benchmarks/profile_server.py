@@ -15,31 +15,26 @@ from benchmarks.http_client import Endpoint, get_file, put_file, request, run_lo
 from benchmarks.scale import MIB, make_file
 
 _CLIENTS = 8
-_WORTH_PRINTING = 20
-"""Microseconds."""
-
-
-def _files(endpoint: Endpoint, count: int) -> list[bytes]:
-    request(endpoint, "MKCOL", "/files")
-    return small_puts(endpoint, "/files", count, 4096)
+_LISTINGS = 5
+_WORTH_PRINTING = 0.05
+"""Share of all threads' time."""
 
 
 def _put(endpoint: Endpoint, count: int, _: Path) -> int:
-    run_load(endpoint, _files(endpoint, count), _CLIENTS)
+    request(endpoint, "MKCOL", "/files")
+    run_load(endpoint, small_puts(endpoint, "/files", count, 4096), _CLIENTS)
     return count
 
 
 def _get(endpoint: Endpoint, count: int, _: Path) -> int:
-    run_load(endpoint, _files(endpoint, 100), _CLIENTS)
-    run_load(endpoint, small_gets(endpoint, "/files", 100) * (count // 100), _CLIENTS)
+    run_load(endpoint, small_gets(endpoint, "/files", count), _CLIENTS)
     return count
 
 
-def _propfind(endpoint: Endpoint, count: int, _: Path) -> int:
-    run_load(endpoint, _files(endpoint, count), _CLIENTS)
-    for _number in range(5):
+def _propfind(endpoint: Endpoint, _count: int, _: Path) -> int:
+    for _number in range(_LISTINGS):
         request(endpoint, "PROPFIND", "/files/", Depth=1)
-    return 5
+    return _LISTINGS
 
 
 def _large_put(endpoint: Endpoint, count: int, folder: Path) -> int:
@@ -47,20 +42,21 @@ def _large_put(endpoint: Endpoint, count: int, folder: Path) -> int:
     return count
 
 
-def _large_get(endpoint: Endpoint, count: int, folder: Path) -> int:
-    _large_put(endpoint, count, folder)
-    for _number in range(3):
-        get_file(endpoint, "/large", count * MIB)
-    return 3 * count
+def _large_get(endpoint: Endpoint, count: int, _: Path) -> int:
+    get_file(endpoint, "/large", count * MIB)
+    return count
 
 
-_WORKLOADS: dict[str, tuple[Callable[[Endpoint, int, Path], int], str]] = {
-    "put": (_put, "file put"),
-    "get": (_get, "file got (100 files put first)"),
-    "propfind": (_propfind, "listing (files put first)"),
-    "large-put": (_large_put, "MiB put"),
-    "large-get": (_large_get, "MiB got (a third as many put first)"),
+_Work = Callable[[Endpoint, int, Path], int]
+
+_WORKLOADS: dict[str, tuple[_Work | None, _Work, str]] = {
+    "put": (None, _put, "file"),
+    "get": (_put, _get, "file"),
+    "propfind": (_put, _propfind, "listing"),
+    "large-put": (None, _large_put, "MiB"),
+    "large-get": (_large_put, _large_get, "MiB"),
 }
+"""What to do first, unprofiled; what to profile, which returns how many it did; of what."""
 
 
 def main() -> None:
@@ -69,23 +65,27 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=2000, help="files, or MiB of a large file")
     parser.add_argument("--lines", type=int, default=25, help="functions to print for each group of threads")
     asked = parser.parse_args()
-    work, unit = _WORKLOADS[asked.workload]
+    prepare, work, unit = _WORKLOADS[asked.workload]
     with tempfile.TemporaryDirectory(prefix="tgdav-profile-") as name:
         folder = Path(name)
+        if prepare is not None:
+            with tgdav(folder) as running:
+                prepare(running.endpoint, asked.count, folder)
+                running.settle()
         with tgdav(folder, [sys.executable, "-m", "benchmarks.profiled", str(folder / "profile")]) as running:
             done = work(running.endpoint, asked.count, folder)
-        for path in sorted(folder.glob("profile.*")):
-            _print(path, done, unit, asked.lines)
+        _print({path.suffix[1:]: pstats.Stats(str(path)) for path in folder.glob("profile.*")}, done, unit, asked.lines)
 
 
-def _print(path: Path, done: int, unit: str, lines: int) -> None:
-    stats = pstats.Stats(str(path))
-    total: float = stats.total_tt  # type: ignore[attr-defined]
-    print(f"\n=== {path.suffix[1:]}: {total * 1e6 / done:.0f} µs a {unit}, profiling included")
-    if total * 1e6 / done > _WORTH_PRINTING:
-        stats.strip_dirs().sort_stats("tottime").print_stats(lines)
-        stats.sort_stats("cumulative").print_stats(lines)
-        stats.print_callers(r"'execute|fdatasync|statvfs")
+def _print(groups: dict[str, pstats.Stats], done: int, unit: str, lines: int) -> None:
+    """Print what each group of threads took, and the functions of those that took much."""
+    seconds: dict[str, float] = {name: stats.total_tt for name, stats in groups.items()}  # type: ignore[attr-defined]
+    for name in sorted(groups, key=lambda name: -seconds[name]):
+        print(f"=== {name}: {seconds[name] * 1e6 / done:.0f} µs a {unit}, profiling included")
+        if seconds[name] >= _WORTH_PRINTING * sum(seconds.values()):
+            stats = groups[name].strip_dirs()
+            stats.sort_stats("tottime").print_stats(lines).sort_stats("cumulative").print_stats(lines)
+            stats.print_callers(r"'execute|fdatasync|statvfs")
 
 
 if __name__ == "__main__":
