@@ -65,6 +65,10 @@ Precondition = Callable[[Attributes | None], None]
 """Called with what the name shows at the very moment of change (None: nothing); raises to refuse."""
 
 
+ChangeListener = Callable[[Inode | None, Inode | None, bytes | None], None]
+"""Called as (inode, parent, name): the node's content or attributes changed, or what the name in the parent names."""
+
+
 class Upload(Protocol):
     """A file's new content, given in order. Nothing is visible before ``commit``; without it nothing ever was.
 
@@ -308,4 +312,19 @@ class FileSystem(Protocol):
 
     def delete_lock(self, token: str) -> None:
         """Forget a lock; an unknown token is fine."""
+        ...
+
+
+class ObservedFileSystem(FileSystem, Protocol):
+    """A file system that tells of its changes, for those who keep copies."""
+
+    def on_change(self, listener: ChangeListener) -> Callable[[], None]:
+        """Tell ``listener`` of each change once it is committed, in the thread that made it, while no lock is held.
+
+        Returns a function that ends it.
+        """
+        ...
+
+    def places(self, inode: Inode) -> list[tuple[Inode, bytes]]:
+        """Return each (parent, name) of a node outside the trash."""
         ...

@@ -19,12 +19,13 @@ from tgdav.content.store import ContentStore
 from tgdav.crypto.keys import NamespaceKeys
 from tgdav.crypto.machine import MachineIdentity
 from tgdav.db.database import Database
-from tgdav.db.schema import ROOT_INODE
+from tgdav.db.schema import ROOT_INODE, TRASH_INODE
 from tgdav.disk import Disk
 from tgdav.entropy import Entropy
 from tgdav.errors import Exists, InvalidArgument, IsADirectory, NotADirectory, NotFound
 from tgdav.fs import changes, copying, fields
-from tgdav.fs.api import Capacity, LockRecord, Owner, Precondition, RenameFlag, XattrFlag
+from tgdav.fs.api import Capacity, ChangeListener, LockRecord, Owner, Precondition, RenameFlag, XattrFlag
+from tgdav.fs.listeners import Listeners
 from tgdav.fs.locks import LockKeeper
 from tgdav.fs.names import JunkPolicy, check_name, check_new_name
 from tgdav.fs.open_file import OpenFile, Parts, require_writable
@@ -77,6 +78,7 @@ class NamespaceFileSystem:
         )
         self.open_files = OpenFiles(parts)
         self._locks = LockKeeper(database, clock)
+        self.listeners = Listeners()
         self._recent_totals = RecentTotals(self.totals, clock)
 
     # ---- life ----------------------------------------------------------------------------------------------------
@@ -113,6 +115,10 @@ class NamespaceFileSystem:
         """Settle every dirty file."""
         if self.journal.read_only is None:
             self.open_files.settle()
+
+    def on_change(self, listener: ChangeListener) -> Callable[[], None]:
+        """Tell ``listener`` of each change, until the function returned is called."""
+        return self.listeners.add(listener)
 
     def totals(self) -> tuple[int, int]:
         """Return how many files there are, and their bytes."""
@@ -183,6 +189,11 @@ class NamespaceFileSystem:
             raise NotFound
         return found or self.root
 
+    def places(self, inode: Inode) -> list[tuple[Inode, bytes]]:
+        """Return each (parent, name) of a node outside the trash."""
+        with self.database.reading() as connection:
+            return [place for place in queries.places_of(connection, inode) if place[0] != TRASH_INODE]
+
     def read_link(self, inode: Inode) -> bytes:
         """Return a symlink's target."""
         with self.database.reading() as connection:
@@ -244,7 +255,9 @@ class NamespaceFileSystem:
             )
             return self._made(change, node)
 
-        return self._change(work, durable=durable)
+        made = self._change(work, durable=durable)
+        self.listeners.tell(None, parent, name)
+        return made
 
     def link(self, inode: Inode, parent: Inode, name: bytes, *, durable: bool = False) -> Attributes:
         """Give a node that is no folder one more name."""
@@ -256,17 +269,21 @@ class NamespaceFileSystem:
             assert found is not None
             return found
 
-        return self.open_files.dirty_attributes(self._change(work, durable=durable))
+        linked = self._change(work, durable=durable)
+        self.listeners.tell(inode, parent, name)
+        return self.open_files.dirty_attributes(linked)
 
     def unlink(self, parent: Inode, name: bytes, *, durable: bool = False) -> None:
         """Remove a name of something that is no folder."""
         check_name(name)
         self._change(lambda change: changes.unlink(change, parent, name), durable=durable)
+        self.listeners.tell(None, parent, name)
 
     def remove_directory(self, parent: Inode, name: bytes, *, durable: bool = False) -> None:
         """Remove an empty folder."""
         check_name(name)
         self._change(lambda change: changes.remove_directory(change, parent, name), durable=durable)
+        self.listeners.tell(None, parent, name)
 
     def remove_tree(
         self, parent: Inode, name: bytes, *, precondition: Precondition | None = None, durable: bool = False
@@ -281,6 +298,7 @@ class NamespaceFileSystem:
             changes.delete(change, entry, name)
 
         self._change(work, durable=durable)
+        self.listeners.tell(None, parent, name)
 
     def rename(
         self,
@@ -314,7 +332,10 @@ class NamespaceFileSystem:
                 local=local,
             )
 
-        return self._change(work, durable=durable)
+        replaced = self._change(work, durable=durable)
+        self.listeners.tell(None, parent, name)
+        self.listeners.tell(None, new_parent, new_name)
+        return replaced
 
     def copy(
         self,
@@ -348,7 +369,9 @@ class NamespaceFileSystem:
             )
             return self._made(change, node), replaced
 
-        return self._change(work, durable=durable)
+        copied = self._change(work, durable=durable)
+        self.listeners.tell(None, parent, name)
+        return copied
 
     def _change(self, work: Callable[[Change], T], *, durable: bool) -> T:
         return self.journal.change(work, durable=durable)
@@ -368,6 +391,7 @@ class NamespaceFileSystem:
         file = self.open_files.find(inode)
         if file is not None and change.mtime is not None:
             file.mtime = change.mtime
+        self.listeners.tell(inode)
         return self.attributes(inode)
 
     def _truncate(self, inode: Inode, size: int) -> None:
@@ -389,6 +413,7 @@ class NamespaceFileSystem:
         """Set one."""
         fields.check_xattr(name, value)
         self._change(lambda change: fields.set_xattr(change, inode, name, value, flags), durable=durable)
+        self.listeners.tell(inode)
 
     def list_xattrs(self, inode: Inode) -> list[bytes]:
         """Return the names."""
@@ -398,6 +423,7 @@ class NamespaceFileSystem:
     def remove_xattr(self, inode: Inode, name: bytes, *, durable: bool = False) -> None:
         """Remove one."""
         self._change(lambda change: fields.remove_xattr(change, inode, name), durable=durable)
+        self.listeners.tell(inode)
 
     def properties(self, inodes: Iterable[Inode]) -> dict[Inode, dict[bytes, bytes]]:
         """Return the WebDAV properties of nodes, in one query."""
@@ -414,6 +440,8 @@ class NamespaceFileSystem:
     ) -> None:
         """Set (or, with None, remove) properties and attributes, all of them or none."""
         self._change(lambda change: fields.set_properties(change, inode, values, attributes), durable=durable)
+        if attributes is not None:
+            self.listeners.tell(inode)
 
     # ---- content -------------------------------------------------------------------------------------------------
 

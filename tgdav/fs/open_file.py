@@ -93,11 +93,14 @@ class OpenFile:
         return self._overlay.size if self._overlay else self.manifest.size
 
     def shown(self, attributes: Attributes) -> Attributes:
-        """Return a node's attributes as they are with its unsettled writes."""
-        with self.lock:
-            if self._overlay is None:
-                return attributes
-            return _with(attributes, self._overlay.size, self.mtime, self._overlay.changes)
+        """Return a node's attributes as they are with its unsettled writes.
+
+        Takes no lock, so that nobody who only looks waits for a file that is being settled.
+        """
+        overlay = self._overlay
+        if overlay is None:
+            return attributes
+        return _with(attributes, overlay.size, self.mtime, overlay.changes)
 
     def read(self, offset: int, length: int, reader: ContentReader | None = None) -> bytes:
         """Return the bytes there; ``reader`` remembers a sequential reader's place."""

@@ -71,6 +71,7 @@ class FileUpload:
         open_file = self._system.open_files.find(result[0].inode)
         if open_file is not None:
             open_file.replaced(staged.manifest, staged.tag)
+        self._system.listeners.tell(result[0].inode, self._parent, self._name)
         return result
 
     def _finish(self) -> StagedContent:

@@ -206,6 +206,11 @@ def paths_of(c: Connection, ino: Inode) -> list[bytes]:
     ]
 
 
+def places_of(c: Connection, ino: Inode) -> list[tuple[Inode, bytes]]:
+    """Return each (parent, name) of a node, the trash among the parents."""
+    return [(Inode(parent), name) for parent, name in c.all(_PLACES, {"ino": ino})]
+
+
 def manifest(c: Connection, ino: Inode) -> bytes:
     """Return a file's encoded manifest; empty for an empty file, other kinds and unknown nodes."""
     row = c.one(_CONTENT, {"ino": ino})
