@@ -243,14 +243,21 @@ class Uploader:
             delay = self.step(flush=flush)
         except TgdavError as error:
             # What is closed already can still be sent, which may be what helps.
-            self.last_error = error.message
-            delay = LAST_BACKOFF
-            _log.warning("staged content cannot be packed now: %s", error.message)
+            delay = self._put_off("staged content cannot be packed now", error)
         pause = self._not_before - self._core.clock.monotonic()
         if pause > 0:
             return min(delay, pause)
-        self._hand_over()
+        try:
+            self._hand_over()
+        except TgdavError as error:
+            delay = self._put_off("what waits to be sent cannot be found now", error)
         return delay
+
+    def _put_off(self, what: str, error: TgdavError) -> float:
+        """Note what failed here, and return the seconds until it is tried again: this thread never ends by an error."""
+        self.last_error = error.message
+        _log.warning("%s: %s", what, error.message)
+        return LAST_BACKOFF
 
     def _hand_over(self) -> None:
         """Give what waits to the sending threads; each wakes this one when it is done."""

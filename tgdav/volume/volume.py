@@ -144,14 +144,22 @@ class Volume:
             lock.release()
             raise
         volume._lock = lock
-        remove_leftovers(volume.database, places.state / "outbox", seams.disk)
-        volume.journal.read_only = volume.watch.replaced()
-        volume.content.start()
-        if volume.journal.read_only is None:
-            volume.fs.start()
+        try:
+            volume._take_up()
+        except BaseException:
+            volume._let_go()
+            raise
         return volume
 
     _lock: StateLock
+
+    def _take_up(self) -> None:
+        """Go on where the last process stopped."""
+        remove_leftovers(self.database, self.places.state / "outbox", self.seams.disk)
+        self.journal.read_only = self.watch.replaced()
+        self.content.start()
+        if self.journal.read_only is None:
+            self.fs.start()
 
     def _incarnation(self) -> Incarnation:
         with self.database.reading() as connection:
@@ -204,11 +212,14 @@ class Volume:
         try:
             self.fs.stop()
         finally:
-            self._stores.stopping.set()
-            self.content.stop()
-            self.database.close()
-            self._stores.store.close()
-            self._lock.release()
+            self._let_go()
+
+    def _let_go(self) -> None:
+        self._stores.stopping.set()
+        self.content.stop()
+        self.database.close()
+        self._stores.store.close()
+        self._lock.release()
 
     @property
     def stores(self) -> Stores:
