@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.support.model_fs import ModelFileSystem
+from tests.support.volumes import new_vault, open_volume
 from tests.web.client import Client, ShiftedClock
 from tgdav.entropy import SystemEntropy
 from tgdav.fs.api import FileSystem
@@ -51,11 +52,21 @@ class Served:
         self.server.stop()
 
 
-@pytest.fixture(scope="session")
-def shared_server() -> Iterator[Served]:
-    served = Served(ModelFileSystem())
+@pytest.fixture(scope="session", params=["model", "volume"])
+def shared_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A server over the model, and one over a real volume: what holds for one must hold for the other."""
+    if request.param == "model":
+        served = Served(ModelFileSystem())
+        yield served
+        served.stop()
+        return
+    folder = tmp_path_factory.mktemp("vault")
+    new_vault(folder)
+    volume = open_volume(folder)
+    served = Served(volume.fs)
     yield served
     served.stop()
+    volume.close()
 
 
 @pytest.fixture
