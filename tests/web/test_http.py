@@ -363,6 +363,22 @@ def test_stop_lets_a_request_finish(serve: Callable[..., Served]) -> None:
     client.close()
 
 
+def test_stop_does_not_wait_for_ever(serve: Callable[..., Served]) -> None:
+    """A download that goes on and on is cut when the grace is over."""
+    served = serve(ModelFileSystem())
+    assert served.client()("PUT", "/f", bytes(48 << 20)).status == 201
+    client = served.client()
+    client.send_head("GET", "/f")
+    wait_for(client.has_answer)
+    stopping = threading.Thread(target=served.server.stop)
+    stopping.start()
+    wait_for(lambda: not _accepts(served.port))
+    served.clock.shift = 11
+    with pytest.raises(ConnectionError):
+        client.reply()
+    stopping.join()
+
+
 def _accepts(port: int) -> bool:
     try:
         socket.create_connection(("127.0.0.1", port), timeout=1).close()

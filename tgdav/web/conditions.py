@@ -1,8 +1,9 @@
 """Conditional requests: If-Match and its kin (RFC 9110 §13), and WebDAV's If (RFC 4918 §10.4). Pure."""
 
+import calendar
 import re
 from collections.abc import Callable
-from email.utils import parsedate_to_datetime
+from email.utils import parsedate_tz
 
 import msgspec
 
@@ -64,7 +65,9 @@ def _matches(value: str, etag: str | None, *, weak: bool) -> bool:
 def parse_date(value: str) -> int | None:
     """Return an HTTP date as seconds since 1970; None when it is none, so that it is ignored as §13.1 asks."""
     try:
-        return int(parsedate_to_datetime(value).timestamp())
+        parts = parsedate_tz(value)
+        # The asctime form names no zone; HTTP's dates are UTC all the same.
+        return None if parts is None else calendar.timegm(parts[:6]) - (parts[9] or 0)
     except (ValueError, TypeError, OverflowError, IndexError):
         return None
 

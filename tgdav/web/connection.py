@@ -45,7 +45,7 @@ class Connection(HTTPConnection):
         # The base class would wrap the socket into slow file objects; what cheroot needs of it is set here.
         self.server = server
         self.socket = sock
-        self.rfile = self.stream = SocketStream(sock, server.pressed)
+        self.rfile = self.stream = SocketStream(sock, server.pressed, server.overdue)
         self.requests_seen = 0
         self.new = True
         self.parked = False
@@ -132,6 +132,8 @@ class Connection(HTTPConnection):
             if method != "HEAD":
                 for block in blocks:
                     self.stream.write(block)
+                    if self.server.overdue():
+                        raise Disconnected
         except TgdavError as error:
             # The head is out: cutting the connection is the one way left to say that these are not all the bytes.
             log.warning("an answer was cut off: %s", error.kind)

@@ -21,6 +21,9 @@ log = logging.getLogger(__name__)
 
 THREADS = 24
 MOST_THREADS = 320
+GRACE = 10
+"""Seconds that requests under way are given when the server stops."""
+
 _GROWTH = 24
 _IDLE_TIME = 10
 _BACKLOG = 512
@@ -57,7 +60,7 @@ class HttpServer(Server):
             server_name="tgdav",
             request_queue_size=_BACKLOG,
             timeout=_IDLE_TIME,
-            shutdown_timeout=10,
+            shutdown_timeout=GRACE,
         )
         self.handle = handle
         self.clock = clock
@@ -65,12 +68,22 @@ class HttpServer(Server):
         self.keep_alive_conn_limit = self._most_connections = _connection_limit()
         self._growing = threading.Lock()
         self._date = (0, "")
+        self._grace_ends = 0.0
 
     # ---- what connections ask ------------------------------------------------------------------------------------
 
     def pressed(self) -> bool:
         """Return whether a connection waits for a thread."""
         return bool(self.requests.qsize)
+
+    def overdue(self) -> bool:
+        """Return whether the server is stopping and its grace for answers under way is over."""
+        return not self.ready and self.clock.monotonic() > self._grace_ends
+
+    def stop(self) -> None:
+        """Stop accepting and wait for the requests under way, as long as the grace lasts."""
+        self._grace_ends = self.clock.monotonic() + GRACE
+        super().stop()
 
     def can_keep(self) -> bool:
         """Return whether another idle connection may be kept."""

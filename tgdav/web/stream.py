@@ -31,12 +31,15 @@ class SocketStream:
     """Reads and writes one connection.
 
     The socket blocks; SO_RCVTIMEO and SO_SNDTIMEO bound each call, which costs no poll(2) a call as Python's own
-    timeouts do. ``pressed`` tells whether threads run short.
+    timeouts do. ``pressed`` tells whether threads run short, ``overdue`` whether the server should long have stopped.
     """
 
-    def __init__(self, sock: socket.socket, pressed: Callable[[], bool]) -> None:
+    def __init__(
+        self, sock: socket.socket, pressed: Callable[[], bool], overdue: Callable[[], bool] = lambda: False
+    ) -> None:
         self._socket = sock
         self._pressed = pressed
+        self._overdue = overdue
         self._buffer = bytearray()
         self._poll: select.poll | None = None
         self.closed = False
@@ -157,7 +160,7 @@ class SocketStream:
                 sent = self._socket.send(view)
             except NOT_YET as error:
                 waited += SLICE
-                if waited >= PATIENCE:
+                if waited >= PATIENCE or self._overdue():
                     raise Disconnected from error
                 continue
             waited = 0
