@@ -6,18 +6,27 @@ import ssl
 import struct
 from collections.abc import Callable
 
+import msgspec
+
 from tgdav.web.errors import Refused
 from tgdav.web.http_head import LARGEST_HEAD
 from tgdav.web.messages import Disconnected
 
-SLICE = 10
-"""Seconds a single socket call waits; limits are multiples of it."""
 
-PATIENCE = 120
-"""Seconds without a byte after which a client that sends or receives a body is given up."""
+class Limits(msgspec.Struct, frozen=True):
+    """Times in seconds.
 
-SHORT_PATIENCE = 30
-"""The same while threads run short."""
+    ``call``: how long a single socket call waits. ``patience``: without a byte, after which a client that sends or
+    receives a body is given up. ``short_patience``: the same for one that sends, while threads run short.
+    """
+
+    call: float = 10
+    patience: float = 120
+    short_patience: float = 30
+
+
+USUAL = Limits()
+
 
 NOT_YET = (BlockingIOError, TimeoutError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 """What a socket call raises when its slice is over."""
@@ -35,18 +44,24 @@ class SocketStream:
     """
 
     def __init__(
-        self, sock: socket.socket, pressed: Callable[[], bool], overdue: Callable[[], bool] = lambda: False
+        self,
+        sock: socket.socket,
+        pressed: Callable[[], bool],
+        overdue: Callable[[], bool],
+        limits: Limits = USUAL,
     ) -> None:
         self._socket = sock
         self._pressed = pressed
         self._overdue = overdue
+        self._limits = limits
         self._buffer = bytearray()
         self._poll: select.poll | None = None
         self.closed = False
         self.bytes_read = 0
         self.bytes_written = 0
         sock.settimeout(None)
-        limit = struct.pack("ll", SLICE, 0)
+        seconds, fraction = divmod(limits.call, 1)
+        limit = struct.pack("ll", int(seconds), int(fraction * 1_000_000))
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
 
@@ -118,13 +133,13 @@ class SocketStream:
             view[:count] = self._buffer[:count]
             del self._buffer[:count]
             return count
-        waited = 0
+        waited = 0.0
         while True:
             try:
                 count = self._socket.recv_into(view)
             except NOT_YET as error:
-                waited += SLICE
-                if waited >= (SHORT_PATIENCE if self._pressed() else PATIENCE):
+                waited += self._limits.call
+                if waited >= (self._limits.short_patience if self._pressed() else self._limits.patience):
                     raise Disconnected from error
                 continue
             if not count:
@@ -152,16 +167,16 @@ class SocketStream:
     # ---- writing -------------------------------------------------------------------------------------------------
 
     def write(self, data: bytes | memoryview) -> None:
-        """Send all of ``data``. Raises Disconnected when the client takes none of it for ``PATIENCE`` seconds."""
+        """Send all of ``data``. Raises Disconnected when the client takes none of it within the patience."""
         view = memoryview(data)
-        waited = 0
+        waited = 0.0
         while view:
             try:
                 sent = self._socket.send(view)
             except NOT_YET as error:
-                waited += SLICE
-                if waited >= PATIENCE or self._overdue():
+                waited += self._limits.call
+                if waited >= self._limits.patience or self._overdue():
                     raise Disconnected from error
                 continue
-            waited = 0
+            waited = 0.0
             view = view[sent:]
