@@ -15,9 +15,11 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from benchmarks.http_client import Endpoint
+from benchmarks.http_client import Endpoint, Failed
 from tests.support.server import PROGRAM, Home, Server, basic_auth
 from tests.support.waiting import wait_for
+from tgdav.config import Places
+from tgdav.volume.control_client import ControlClient
 
 TGDAV = "tgdav"
 RCLONE = "rclone crypt"
@@ -48,7 +50,16 @@ class RunningTgdav(msgspec.Struct, frozen=True):
 
     def settle(self) -> None:
         """Return when all is in the store."""
-        self.home.run("sync", "--wait", timeout=600)
+        self.ask("sync", wait=True)
+
+    def ask(self, command: str, **arguments: object) -> None:
+        """Have the server do what ``tgdav COMMAND`` would ask of it, without the time that a program takes to start."""
+        note = Places.from_environment(self.home.environment()).control_note
+        client = ControlClient.connect(note)
+        if client is None:
+            raise Failed("tgdav does not answer at its control socket")
+        with client:
+            client.call(command, arguments, lambda _stage, _done, _total: None)
 
 
 @contextmanager

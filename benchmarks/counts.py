@@ -61,7 +61,7 @@ def _cold_reads(running: RunningTgdav, source: Path, scale: Scale, results: Resu
 
 
 def _cold_read(running: RunningTgdav, process: psutil.Process, start: int, expected: bytes) -> int:
-    running.home.run("cache", "--clear")
+    running.ask("cache-clear")
     before = process.io_counters().read_chars
     _, answer = request(running.endpoint, "GET", "/large", Range=f"bytes={start}-{start + _READ - 1}")
     if answer.body() != expected:
