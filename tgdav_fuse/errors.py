@@ -52,7 +52,7 @@ def request(
     """
 
     @functools.wraps(handler)
-    async def handle(self: S, *args: P.args, **kwargs: P.kwargs) -> R:
+    async def handle(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return await handler(self, *args, **kwargs)
         except FUSEError:

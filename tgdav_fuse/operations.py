@@ -1,12 +1,38 @@
-"""The kernel's requests, translated into calls of ``tgdav.fs.api``."""
+"""The kernel's requests, translated into calls of ``tgdav.fs.api``.
+
+What changes something, or may wait, runs in a worker thread; look-ups, attributes and small reads of the database are
+answered in the loop. The kernel keeps names, attributes and pages, and writes pages back when it likes; of a file that
+has unwritten pages it alone knows size and times, and says so by setattr and before a flush.
+"""
+
+import os
+import stat
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import pyfuse3
+from pyfuse3 import EntryAttributes, RequestContext
 
-from tgdav.errors import NotFound
-from tgdav.fs.api import FileSystem
+from tgdav.clock import Clock
+from tgdav.errors import Exists, InvalidArgument, NoAttribute, NotFound, NotPermitted
+from tgdav.fs.api import Capacity, FileHandle, FileSystem, Owner, RenameFlag
 from tgdav.ids import Inode
-from tgdav_fuse.attributes import Presentation, Translator
+from tgdav.metadata.types import FORMATS, NAME_MAX, AttributeChange, Attributes, Kind
+from tgdav_fuse.attributes import BLOCK, Presentation, Translator, asked, without_set_id
+from tgdav_fuse.bridge import Bridge
 from tgdav_fuse.errors import request
+from tgdav_fuse.handles import Handles, OpenHandle
+from tgdav_fuse.listings import Listing
+from tgdav_fuse.xattrs import Xattrs
+
+T = TypeVar("T")
+
+CAPACITY_SECONDS = 5.0
+"""How long what statfs says is not counted anew."""
+
+_KINDS = {bits: kind for kind, bits in FORMATS.items()}
+_RENAME = {0: RenameFlag.NONE, 1: RenameFlag.NO_REPLACE, 2: RenameFlag.EXCHANGE}
+_SET_ID = stat.S_ISUID | stat.S_ISGID
 
 
 class TgdavOperations(pyfuse3.Operations):
@@ -14,20 +40,344 @@ class TgdavOperations(pyfuse3.Operations):
 
     supports_dot_lookup = False
 
-    def __init__(self, fs: FileSystem, shown: Presentation) -> None:
+    def __init__(self, fs: FileSystem, clock: Clock, shown: Presentation, *, read_only: bool = False) -> None:
         super().__init__()
-        self._fs = fs
-        self._translator = Translator(shown)
+        self.enable_writeback_cache = not read_only
+        self._fs, self._clock, self._shown = fs, clock, shown
+        self.translator = Translator(shown)
+        self.handles = Handles()
+        self.bridge = Bridge()
+        self.xattrs = Xattrs(fs)
+        self.known: dict[int, int] = {}
+        self.resizing: set[int] = set()
+        self.changes = 0
+        self._capacity: Capacity | None = None
+        self._capacity_until = 0.0
+
+    # ---- names -----------------------------------------------------------------------------------------------------
+
+    def _entered(self, node: Attributes) -> EntryAttributes:
+        """Count that the kernel got to know an inode, and describe it."""
+        self.known[node.inode] = self.known.get(node.inode, 0) + 1
+        return self.translator.entry(node)
 
     @request
-    async def lookup(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
+    async def lookup(self, parent_inode: int, name: bytes, ctx: RequestContext) -> EntryAttributes:
         """Find a name."""
+        if name == b".":
+            return self._entered(self._fs.attributes(Inode(parent_inode)))
+        if name == b"..":
+            return self._entered(self._fs.attributes(self._fs.parent(Inode(parent_inode))))
         try:
-            return self._translator.entry(self._fs.lookup(Inode(parent_inode), name))
+            return self._entered(self._fs.lookup(Inode(parent_inode), name))
         except NotFound:
-            return self._translator.nothing()
+            return self.translator.nothing()
+
+    async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
+        """Count inodes that the kernel knows no more."""
+        for inode, count in inode_list:
+            left = self.known.get(inode, 0) - count
+            if left > 0:
+                self.known[inode] = left
+            else:
+                self.known.pop(inode, None)
 
     @request
-    async def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
+    async def mknod(self, parent_inode: int, name: bytes, mode: int, rdev: int, ctx: RequestContext) -> EntryAttributes:
+        """Make a file of any kind but folder and symlink."""
+        kind = _KINDS.get(stat.S_IFMT(mode))
+        if kind is None:
+            raise InvalidArgument("not a kind of file")
+        return self._entered(await self._make(parent_inode, name, kind, mode, ctx, rdev=rdev))
+
+    @request
+    async def mkdir(self, parent_inode: int, name: bytes, mode: int, ctx: RequestContext) -> EntryAttributes:
+        """Make a folder."""
+        return self._entered(await self._make(parent_inode, name, Kind.DIRECTORY, mode, ctx))
+
+    @request
+    async def symlink(self, parent_inode: int, name: bytes, target: bytes, ctx: RequestContext) -> EntryAttributes:
+        """Make a symbolic link."""
+        return self._entered(await self._make(parent_inode, name, Kind.SYMLINK, 0o777, ctx, target=target))
+
+    async def _make(
+        self,
+        parent: int,
+        name: bytes,
+        kind: Kind,
+        mode: int,
+        ctx: RequestContext,
+        *,
+        rdev: int = 0,
+        target: bytes = b"",
+    ) -> Attributes:
+        mode, owner = self._new_owner(parent, kind, mode, ctx)
+        return await self._change(
+            lambda: self._fs.create(Inode(parent), name, kind, mode, owner, rdev=rdev, target=target)
+        )
+
+    def _new_owner(self, parent: int, kind: Kind, mode: int, ctx: RequestContext) -> tuple[int, Owner]:
+        """Return mode and owner of a new node; below a folder with setgid the group, and the bit, are inherited."""
+        mode = stat.S_IMODE(mode) if kind == Kind.SYMLINK else stat.S_IMODE(mode) & ~ctx.umask
+        folder = self._fs.attributes(Inode(parent))
+        if not folder.mode & stat.S_ISGID:
+            return mode, Owner(ctx.uid, ctx.gid)
+        return (mode | stat.S_ISGID if kind == Kind.DIRECTORY else mode), Owner(ctx.uid, folder.gid)
+
+    async def _change(self, work: Callable[[], T]) -> T:
+        try:
+            return await self.bridge.call(work)
+        finally:
+            self.changes += 1
+
+    @request
+    async def link(self, inode: int, new_parent_inode: int, new_name: bytes, ctx: RequestContext) -> EntryAttributes:
+        """Give a node one more name."""
+        return self._entered(await self._change(lambda: self._fs.link(Inode(inode), Inode(new_parent_inode), new_name)))
+
+    @request
+    async def unlink(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
+        """Remove a name."""
+        await self._change(lambda: self._fs.unlink(Inode(parent_inode), name))
+
+    @request
+    async def rmdir(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
+        """Remove an empty folder."""
+        await self._change(lambda: self._fs.remove_directory(Inode(parent_inode), name))
+
+    @request
+    async def rename(
+        self, parent_inode_old: int, name_old: bytes, parent_inode_new: int, name_new: bytes, flags: int,
+        ctx: RequestContext,
+    ) -> None:  # fmt: skip
+        """Move a name, as renameat2(2)."""
+        wanted = _RENAME.get(flags)
+        if wanted is None:
+            raise InvalidArgument("not a kind of rename")
+        await self._change(
+            lambda: self._fs.rename(Inode(parent_inode_old), name_old, Inode(parent_inode_new), name_new, flags=wanted)
+        )
+
+    @request
+    async def readlink(self, inode: int, ctx: RequestContext) -> bytes:
+        """Return a symlink's target."""
+        return self._fs.read_link(Inode(inode))
+
+    # ---- attributes ------------------------------------------------------------------------------------------------
+
+    @request
+    async def getattr(self, inode: int, ctx: RequestContext) -> EntryAttributes:
         """Show a node's attributes."""
-        return self._translator.entry(self._fs.attributes(Inode(inode)))
+        return self.translator.entry(self._fs.attributes(Inode(inode)))
+
+    @request
+    async def setattr(
+        self, inode: int, attr: EntryAttributes, fields: pyfuse3.SetattrFields, fh: int | None, ctx: RequestContext
+    ) -> EntryAttributes:
+        """Set attributes. No field at all means: someone wrote, so setuid and setgid go."""
+        node = self._fs.attributes(Inode(inode))
+        if fields.update_size and inode in self.resizing:
+            return self.translator.entry(node)
+        change = self._wanted(node, attr, fields, ctx)
+        if fields.update_size:
+            await self._truncate(inode, attr.st_size, fh)
+        if change != AttributeChange():
+            await self._change(lambda: self._fs.set_attributes(Inode(inode), change))
+        return self.translator.entry(self._fs.attributes(Inode(inode)))
+
+    def _wanted(
+        self, node: Attributes, attr: EntryAttributes, fields: pyfuse3.SetattrFields, ctx: RequestContext
+    ) -> AttributeChange:
+        change = asked(attr, fields)
+        if _differs(change.uid, self._shown.uid) or _differs(change.gid, self._shown.gid):
+            raise NotPermitted("the mount shows all files as one owner's")
+        nothing = change == AttributeChange() and not fields.update_size
+        written = nothing or (fields.update_size and ctx.uid != 0)
+        owned = change.uid is not None or change.gid is not None
+        if change.mode is None and node.is_file and node.mode & _SET_ID and (written or owned):
+            change = _with_mode(change, without_set_id(node))
+        return change
+
+    async def _truncate(self, inode: int, size: int, fh: int | None) -> None:
+        handle = self.handles.file(fh) if fh is not None else self.handles.writable(inode)
+        if handle is None or not handle.writable:
+            await self._change(lambda: self._fs.set_attributes(Inode(inode), AttributeChange(size=size)))
+            return
+        file = handle.file
+        async with handle.node.order:
+            handle.node.unsettled = handle.used = True
+            await self._change(lambda: file.truncate(size))
+
+    @request
+    async def getxattr(self, inode: int, name: bytes, ctx: RequestContext) -> bytes:
+        """Return an extended attribute."""
+        if self.xattrs.has_none(inode, name):
+            raise NoAttribute
+        return self.xattrs.get(Inode(inode), name)
+
+    @request
+    async def setxattr(self, inode: int, name: bytes, value: bytes, ctx: RequestContext) -> None:
+        """Set an extended attribute; pyfuse3 has looked at the flags."""
+        await self._change(lambda: self.xattrs.set(Inode(inode), name, value))
+
+    @request
+    async def listxattr(self, inode: int, ctx: RequestContext) -> Sequence[bytes]:
+        """Return the names of the extended attributes."""
+        return self._fs.list_xattrs(Inode(inode))
+
+    @request
+    async def removexattr(self, inode: int, name: bytes, ctx: RequestContext) -> None:
+        """Remove an extended attribute."""
+        await self._change(lambda: self.xattrs.remove(Inode(inode), name))
+
+    @request
+    async def statfs(self, ctx: RequestContext) -> pyfuse3.StatvfsData:
+        """Tell about space. Counting reads the whole tree, so the answer holds for a while."""
+        now = self._clock.monotonic()
+        if self._capacity is None or now >= self._capacity_until:
+            self._capacity = await self.bridge.call(self._fs.capacity)
+            self._capacity_until = self._clock.monotonic() + CAPACITY_SECONDS
+        return _statvfs(self._capacity)
+
+    # ---- folders ---------------------------------------------------------------------------------------------------
+
+    @request
+    async def opendir(self, inode: int, ctx: RequestContext) -> int:
+        """Open a folder."""
+        return self.handles.add_listing(Listing(self._fs, Inode(inode)))
+
+    @request
+    async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
+        """Show what comes after a cookie."""
+        listing = self.handles.listing(fh)
+        if start_id == 0 or not listing.begun:
+            changes = self.changes
+            await self.bridge.call(lambda: listing.begin(changes))
+        for cookie, name in ((1, b"."), (2, b"..")):
+            if start_id < cookie:
+                shown = listing.inode if cookie == 1 else self._fs.parent(listing.inode)
+                entry = self.translator.entry(self._fs.attributes(shown))
+                if not pyfuse3.readdir_reply(token, name, entry, cookie):
+                    return
+        for cookie, name, node in listing.after(start_id, self.changes):
+            if not pyfuse3.readdir_reply(token, name, self.translator.entry(node), cookie):
+                return
+            self.known[node.inode] = self.known.get(node.inode, 0) + 1
+
+    @request
+    async def releasedir(self, fh: int) -> None:
+        """Close a folder."""
+        self.handles.remove_listing(fh)
+
+    @request
+    async def fsyncdir(self, fh: int, datasync: bool) -> None:
+        """Make all names durable."""
+        await self.bridge.call(self._fs.sync)
+
+    # ---- files -----------------------------------------------------------------------------------------------------
+
+    @request
+    async def open(self, inode: int, flags: int, ctx: RequestContext) -> pyfuse3.FileInfo:
+        """Open a file."""
+        writable = flags & os.O_ACCMODE != os.O_RDONLY
+        if flags & os.O_TRUNC:
+            number = await self._open_empty(Inode(inode))
+        else:
+            number = self.handles.add(Inode(inode), self._fs.open(Inode(inode), writable=writable), writable=writable)
+        return pyfuse3.FileInfo(fh=number)
+
+    async def _open_empty(self, inode: Inode) -> int:
+        file = await self._change(lambda: self._fs.open(inode, writable=True, truncate=True))
+        number = self.handles.add(inode, file, writable=True)
+        handle = self.handles.file(number)
+        handle.node.unsettled = handle.used = True
+        return number
+
+    @request
+    async def create(
+        self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: RequestContext
+    ) -> tuple[pyfuse3.FileInfo, EntryAttributes]:
+        """Make a file and open it; one that appeared meanwhile is opened, unless O_EXCL."""
+        mode, owner = self._new_owner(parent_inode, Kind.FILE, mode, ctx)
+        writable = flags & os.O_ACCMODE != os.O_RDONLY
+
+        def work() -> tuple[Attributes, FileHandle]:
+            try:
+                made = self._fs.create(Inode(parent_inode), name, Kind.FILE, mode, owner)
+            except Exists:
+                if flags & os.O_EXCL:
+                    raise
+                made = self._fs.lookup(Inode(parent_inode), name)
+            return made, self._fs.open(made.inode, writable=writable, truncate=bool(flags & os.O_TRUNC and made.size))
+
+        node, file = await self._change(work)
+        number = self.handles.add(node.inode, file, writable=writable)
+        return pyfuse3.FileInfo(fh=number), self._entered(node)
+
+    @request
+    async def read(self, fh: int, off: int, size: int) -> bytes:
+        """Return bytes."""
+        handle = self.handles.file(fh)
+        handle.used = True
+        return await self.bridge.call(lambda: handle.file.read(off, size))
+
+    @request
+    async def write(self, fh: int, off: int, buf: bytes) -> int:
+        """Take bytes. Requests of one file are worked off in the order in which they came."""
+        handle = self.handles.file(fh)
+        async with handle.node.order:
+            handle.node.unsettled = handle.used = True
+            return await self.bridge.call(lambda: handle.file.write(off, buf))
+
+    @request
+    async def flush(self, fh: int) -> None:
+        """Commit what was written: someone closes the file, and hears of failures now."""
+        handle = self.handles.file(fh)
+        if handle.writable and handle.node.unsettled:
+            await self._settle(handle)
+
+    async def _settle(self, handle: OpenHandle) -> None:
+        async with handle.node.order:
+            handle.node.unsettled = False
+            try:
+                await self._change(handle.file.flush)
+            except BaseException:
+                handle.node.unsettled = True
+                raise
+
+    @request
+    async def release(self, fh: int) -> None:
+        """Close a file."""
+        handle = self.handles.remove(fh)
+        if handle.used:
+            await self.bridge.call(handle.file.close)
+        else:
+            handle.file.close()
+
+    @request
+    async def fsync(self, fh: int, datasync: bool) -> None:
+        """Make a file durable."""
+        handle = self.handles.file(fh)
+        async with handle.node.order:
+            await self.bridge.call(handle.file.fsync)
+
+
+def _differs(wanted: int | None, shown: int | None) -> bool:
+    return wanted is not None and shown is not None and wanted != shown
+
+
+def _with_mode(change: AttributeChange, mode: int) -> AttributeChange:
+    values = {name: getattr(change, name) for name in change.__struct_fields__}
+    return AttributeChange(**(values | {"mode": mode}))
+
+
+def _statvfs(capacity: Capacity) -> pyfuse3.StatvfsData:
+    found = pyfuse3.StatvfsData()
+    found.f_bsize = found.f_frsize = BLOCK
+    free = capacity.free // BLOCK
+    found.f_blocks = max(capacity.total // BLOCK, free)
+    found.f_bfree = found.f_bavail = free
+    found.f_files = capacity.files + free
+    found.f_ffree = found.f_favail = free
+    found.f_namemax = NAME_MAX
+    return found

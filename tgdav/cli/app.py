@@ -15,6 +15,7 @@ from tgdav.cli.configuration import config
 from tgdav.cli.exit_codes import ExitCode, exit_code
 from tgdav.cli.init import init
 from tgdav.cli.invocation import Invocation, global_options
+from tgdav.cli.mount import mount, unmount
 from tgdav.cli.recover import recover
 from tgdav.cli.reports import as_json, one_line
 from tgdav.cli.serve import serve
@@ -30,18 +31,23 @@ def tgdav() -> None:
     """An encrypted drive: files are sealed on this machine, kept in a store, served over WebDAV."""
 
 
-for command in (init, serve, status, sync, cache, check, recover, passwd, recovery_key, config):
+for command in (init, serve, mount, unmount, status, sync, cache, check, recover, passwd, recovery_key, config):
     tgdav.add_command(command)
 
 
 def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] | None = None) -> int:
     """Run the program with ``arguments`` and ``environment`` (default: the process's own) and return its exit code."""
+    words = sys.argv[1:] if arguments is None else arguments
+    return run_program(tgdav, "tgdav", words, os.environ if environment is None else environment)
+
+
+def run_program(program: click.Command, name: str, arguments: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Run ``program`` and return its exit code; errors become one line, after ``tgdav:``."""
     os.umask(0o077)
     logs.set_up()
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    invocation = Invocation(os.environ if environment is None else environment, Seams.system())
+    invocation = Invocation(environment, Seams.system())
     try:
-        return _run(words, invocation)
+        return _run(program, name, list(arguments), invocation)
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
     except BrokenPipeError:
@@ -49,9 +55,9 @@ def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
         return ExitCode.FAILURE
 
 
-def _run(words: list[str], invocation: Invocation) -> int:
+def _run(program: click.Command, name: str, words: list[str], invocation: Invocation) -> int:
     try:
-        code = tgdav.main(words, prog_name="tgdav", standalone_mode=False, obj=invocation)
+        code = program.main(words, prog_name=name, standalone_mode=False, obj=invocation)
         if sys.stdout is not None:  # it is when the caller closed it
             sys.stdout.flush()
         return int(code or 0)

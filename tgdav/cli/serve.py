@@ -11,10 +11,12 @@ import click
 
 from tgdav.cli.dispatch import commands
 from tgdav.cli.exit_codes import ExitCode
+from tgdav.cli.hosting import MountHost
 from tgdav.cli.invocation import Invocation, global_options
 from tgdav.cli.metrics import metrics
 from tgdav.cli.reports import for_control
 from tgdav.cli.secrets import find_passphrase, make_key_file, passphrase, webdav_users
+from tgdav.cli.service import notify
 from tgdav.cli.session import open_volume
 from tgdav.config import notices, require_built
 from tgdav.crypto.passphrase import Passphrase
@@ -24,12 +26,14 @@ from tgdav.volume.local_state import vault_exists
 from tgdav.volume.vault import create_vault
 from tgdav.volume.volume import Volume
 from tgdav.web import Credentials, Probes, WebOptions, WebServer
+from tgdav_fuse.mount_table import prepare
+from tgdav_fuse.options import MountOptions
 
 
 @click.command
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at.")
 @click.option("--port", default=8080, show_default=True, type=click.IntRange(0, 65535), help="Port; 0: any free one.")
-@click.option("--mount", metavar="PATH", help="Mount the drive there too (not built in this version).")
+@click.option("--mount", metavar="PATH", help="Mount the drive at PATH, an existing folder, too.")
 @click.option("--no-auth", is_flag=True, help="Ask for no password; only on a loopback address.")
 @global_options
 @click.pass_obj
@@ -38,14 +42,14 @@ def serve(invocation: Invocation, *, host: str, port: int, mount: str | None, no
 
     Without a vault and without a store of your own in the configuration, a vault is made in the embedded store.
     """
-    if mount is not None:
-        raise UsageError("this version of tgdav cannot mount", hint="leave out --mount, and use WebDAV")
     stop = threading.Event()
-    with _stopping_by_signals(stop):
+    with stopping_by_signals(stop):
+        if mount is not None:
+            prepare(mount)
         require_built(invocation.config, invocation.namespace)
         for line in notices(invocation.config):
             invocation.output.notice(line)
-        _serve(invocation, _options(invocation, host, port), stop, no_auth=no_auth)
+        _serve(invocation, _options(invocation, host, port), stop, mount, no_auth=no_auth)
     return ExitCode.DONE
 
 
@@ -59,7 +63,9 @@ def _options(invocation: Invocation, host: str, port: int) -> WebOptions:
     return WebOptions(host=host, port=port, certificate=str(tls.certificate), key=str(tls.key))
 
 
-def _serve(invocation: Invocation, options: WebOptions, stop: threading.Event, *, no_auth: bool) -> None:
+def _serve(
+    invocation: Invocation, options: WebOptions, stop: threading.Event, mount: str | None, *, no_auth: bool
+) -> None:
     """Open, serve until ``stop``, and close in the reverse order, so that all that was answered is on disk."""
     seams = invocation.seams
     with ExitStack() as closing:
@@ -68,14 +74,20 @@ def _serve(invocation: Invocation, options: WebOptions, stop: threading.Event, *
         credentials = None if no_auth else _credentials(invocation, volume)
         probes = Probes(metrics=lambda: metrics(volume.status()), status=volume.status)
         web = WebServer(volume.fs, options, credentials, seams.clock, seams.entropy, probes)
-        control = _control(invocation, volume)
+        mounts = MountHost(volume, stays=True)
+        control = control_server(invocation, volume, mounts)
         control.start()
         closing.callback(control.stop)
+        closing.callback(mounts.finish, lambda line: click.echo(f"tgdav: {line}", err=True))
+        if mount is not None:
+            mounts.mount(mount, MountOptions())
         volume.start()
         port = _listen(web, options)
         closing.callback(web.stop)
         _say_listening(invocation, options, port)
+        notify(invocation.environment, "READY=1", f"STATUS=listening at port {port}")
         stop.wait()
+        notify(invocation.environment, "STOPPING=1")
 
 
 def _listen(web: WebServer, options: WebOptions) -> int:
@@ -94,13 +106,14 @@ def _say_listening(invocation: Invocation, options: WebOptions, port: int) -> No
     invocation.output.result({"listening": url}, [f"listening on {url}"])
 
 
-def _control(invocation: Invocation, volume: Volume) -> ControlServer:
+def control_server(invocation: Invocation, volume: Volume, mounts: MountHost) -> ControlServer:
+    """Return the server of the control socket, for the commands of ``volume`` and of its mount."""
     runtime = invocation.environment.get("XDG_RUNTIME_DIR")
     folders = [Path(runtime)] if runtime else []
     return ControlServer(
         invocation.places.control_note,
         [*folders, Path(tempfile.gettempdir()), Path("/tmp")],  # noqa: S108 - a fresh folder of 0700 is made there
-        commands(volume, invocation.config, invocation.namespace),
+        commands(volume, invocation.config, invocation.namespace) | mounts.commands(),
         for_control,
         invocation.seams.clock,
     )
@@ -143,7 +156,7 @@ def _own_password(invocation: Invocation, volume: Volume) -> str:
 
 
 @contextmanager
-def _stopping_by_signals(stop: threading.Event) -> Iterator[None]:
+def stopping_by_signals(stop: threading.Event) -> Iterator[None]:
     """Turn SIGTERM and SIGINT into ``stop``; a second SIGINT interrupts at once."""
 
     def on_signal(number: int, _frame: object) -> None:

@@ -48,6 +48,7 @@ MAX_CONNECTIONS = 32
 _BACKLOG = 128
 _TIMEOUT = 30.0
 _STOP_TIMEOUT = 5.0
+_LAST_REPLY_TIMEOUT = 0.5
 _PROGRESS_INTERVAL = 0.1
 _FOLDER_PREFIX = "tgdav-"
 _MAX_NOTE_BYTES = 4096
@@ -102,14 +103,18 @@ class ControlServer:
         self._acceptor.join()
         with self._lock:
             peers = list(self._peers.items())
-        for peer, _ in peers:
-            with suppress(OSError):
-                peer.shutdown(socket.SHUT_RDWR)
-        deadline = self._clock.monotonic() + _STOP_TIMEOUT
-        for _, thread in peers:
-            thread.join(max(0.0, deadline - self._clock.monotonic()))
+        self._cut(peers, socket.SHUT_RD, _LAST_REPLY_TIMEOUT)  # what is nearly done may still answer
+        self._cut(peers, socket.SHUT_RDWR, _STOP_TIMEOUT)
         if self._path is not None:
             _remove(self._path)
+
+    def _cut(self, peers: list[tuple[socket.socket, threading.Thread]], how: int, timeout: float) -> None:
+        for peer, _ in peers:
+            with suppress(OSError):
+                peer.shutdown(how)
+        deadline = self._clock.monotonic() + timeout
+        for _, thread in peers:
+            thread.join(max(0.0, deadline - self._clock.monotonic()))
 
     def _accept(self, listener: socket.socket, woken: socket.socket) -> None:
         with listener, woken, selectors.DefaultSelector() as selector:

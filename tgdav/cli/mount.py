@@ -1,0 +1,212 @@
+"""``tgdav mount`` and ``tgdav unmount``, and what holds a mount in the foreground (``tgdav-fuse``)."""
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tgdav.cli.exit_codes import ExitCode
+from tgdav.cli.hosting import MountHost
+from tgdav.cli.invocation import Invocation, global_options
+from tgdav.cli.output import size
+from tgdav.cli.secrets import ask, find_passphrase, passphrase
+from tgdav.cli.serve import control_server, stopping_by_signals
+from tgdav.cli.service import notify
+from tgdav.cli.session import open_volume, require_vault
+from tgdav.config import require_built
+from tgdav.errors import TgdavError
+from tgdav.volume.control_client import ControlClient
+from tgdav_fuse import mount_table
+from tgdav_fuse.options import MountOptions, parse_options
+
+PROGRAM = (sys.executable, "-m", "tgdav_fuse.mount")
+_PLACES = {"home": "TGDAV_HOME", "config": "TGDAV_CONFIG", "passphrase_file": "TGDAV_PASSPHRASE_FILE"}
+_END_SECONDS = 60.0
+
+options_option = click.option(
+    "-o", "words", multiple=True, metavar="OPTIONS", help="Mount options, separated by commas (see docs/fuse.md)."
+)
+
+
+@click.command()
+@click.argument("path")
+@options_option
+@global_options
+@click.pass_obj
+def mount(invocation: Invocation, *, path: str, words: Sequence[str]) -> int:
+    """Mount the drive at PATH, an existing folder, and return when it can be used."""
+    options = parse_options(words)
+    invocation = placed(invocation, options)
+    where = mount_table.prepare(path)
+    require_vault(invocation)
+    client = ControlClient.connect(invocation.places.control_note)
+    if client is not None:
+        with client, invocation.output.progress() as progress:
+            client.call("mount", {"path": os.fspath(where), "options": ",".join(words)}, progress)
+    elif code := _spawn(invocation, where, words):
+        return code
+    invocation.output.result({"mounted": os.fspath(where)}, [f"mounted at {where}"])
+    return ExitCode.DONE
+
+
+def placed(invocation: Invocation, options: MountOptions) -> Invocation:
+    """Return an invocation with the places that the mount options name (for fstab, which has no environment)."""
+    if not options.places:
+        return invocation
+    changed = {name: options.places[key] for key, name in _PLACES.items() if key in options.places}
+    return Invocation(
+        dict(invocation.environment) | changed,
+        invocation.seams,
+        json=invocation.json,
+        verbose=invocation.verbose,
+        config_option=None if "config" in options.places else invocation.config_option,
+        namespace=options.places.get("namespace", invocation.namespace),
+        passphrase_file=None if "passphrase_file" in options.places else invocation.passphrase_file,
+    )
+
+
+def _spawn(invocation: Invocation, where: Path, words: Sequence[str]) -> int:
+    """Start the program that holds the mount; return 0 once it is mounted, else the exit code that it ended with.
+
+    It says itself what went wrong, on the standard streams that it lets go of when it is mounted.
+    """
+    given = find_passphrase(invocation)
+    typed = "" if given else ask("Passphrase", "passphrase") + "\n"
+    ready, told = os.pipe()
+    command = [*PROGRAM, os.fspath(where), "--ready", str(told), *_global_words(invocation)]
+    for word in words:
+        command += ["-o", word]
+    with os.fdopen(ready, "rb") as waiting:
+        child = subprocess.Popen(  # noqa: S603 - this program itself
+            command, stdin=subprocess.PIPE, pass_fds=[told], start_new_session=True, env=dict(invocation.environment)
+        )
+        os.close(told)
+        _give(child, typed)
+        is_ready = waiting.read(1) == b"+"
+    if is_ready:
+        child.returncode = 0  # it lives on; nobody is to wait for it
+        return ExitCode.DONE
+    return child.wait() or ExitCode.FAILURE
+
+
+def _give(child: "subprocess.Popen[bytes]", typed: str) -> None:
+    assert child.stdin is not None
+    try:
+        child.stdin.write(typed.encode())
+        child.stdin.close()
+    except BrokenPipeError:
+        pass  # it ended before it asked, and says why
+
+
+def _global_words(invocation: Invocation) -> list[str]:
+    words = ["--json"] * invocation.json + ["-v"] * invocation.verbose
+    named = {
+        "--config": invocation.config_option,
+        "--namespace": invocation.namespace,
+        "--passphrase-file": invocation.passphrase_file,
+    }
+    for word, value in named.items():
+        words += [] if value is None else [word, str(value)]
+    return words
+
+
+def hold(invocation: Invocation, path: str, options: MountOptions, on_ready: Callable[[Path], None]) -> None:
+    """Mount, answer until unmounted or told to stop, and close, so that all that was written is on disk."""
+    stop = threading.Event()
+    with stopping_by_signals(stop), ExitStack() as closing:
+        require_vault(invocation)
+        require_built(invocation.config, invocation.namespace)
+        mount_table.prepare(path)
+        volume = open_volume(invocation, passphrase(invocation))
+        closing.callback(volume.close)
+        host = MountHost(volume, stays=False, on_end=stop.set)
+        control = control_server(invocation, volume, host)
+        control.start()
+        closing.callback(control.stop)
+        where = host.mount(path, options)
+        closing.callback(host.finish, lambda line: click.echo(f"tgdav: {line}", err=True))
+        volume.start()
+        on_ready(where)
+        notify(invocation.environment, "READY=1", f"STATUS=mounted at {where}")
+        stop.wait()
+        notify(invocation.environment, "STOPPING=1")
+
+
+@click.command()
+@click.argument("path")
+@global_options
+@click.pass_obj
+def unmount(invocation: Invocation, *, path: str) -> int:
+    """Unmount PATH; return when all that was written is safe on this machine's disk."""
+    where = mount_table.require_mounted(path)
+    if mount_table.is_stale(where):
+        mount_table.unmount(where, lazily=True)
+        result: Mapping[str, Any] = {"unmounted": os.fspath(where), "stale": True}
+        invocation.output.result(result, [f"cleared {where}, whose tgdav is gone"])
+        return ExitCode.DONE
+    found = _ask_owner(invocation, where)
+    if found is None:
+        mount_table.unmount(where)
+        found = {"unmounted": os.fspath(where)}
+    elif found["ends"]:
+        _wait_for_end(int(found["process"]))
+    invocation.output.result(_shown(found), _lines(found, where))
+    return ExitCode.DONE
+
+
+def _ask_owner(invocation: Invocation, where: Path) -> Mapping[str, Any] | None:
+    """Let the process that holds the mount take it away; None when it cannot be reached from here."""
+    client = ControlClient.connect(invocation.places.control_note)
+    if client is None:
+        return None
+    with client, invocation.output.progress() as progress:
+        if os.fspath(where) not in client.call("mounts", {}, progress)["mounts"]:
+            return None
+        return client.call("unmount", {"path": os.fspath(where)}, progress)
+
+
+def _wait_for_end(process: int) -> None:
+    """Wait until the process that held the mount has closed the vault."""
+    try:
+        descriptor = os.pidfd_open(process)
+    except (OSError, AttributeError):
+        return
+    try:
+        if not select.select([descriptor], [], [], _END_SECONDS)[0]:
+            raise TgdavError("the mount is gone, but its process is still at work", hint="look at 'tgdav status'")
+    finally:
+        os.close(descriptor)
+
+
+def _shown(found: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in found.items() if key in ("unmounted", "pending")}
+
+
+def _lines(found: Mapping[str, Any], where: Path) -> list[str]:
+    lines = [f"unmounted {where}"]
+    pending = found.get("pending")
+    if pending is not None and any(pending.values()):
+        waiting = f"{size(pending['bytes'])} and {pending['operations']} operations"
+        lines.append(f"still to be uploaded: {waiting}; they are safe here, 'tgdav sync --wait' sends them")
+    return lines
+
+
+def let_go(descriptor: int) -> None:
+    """Close the inherited standard streams, so that nobody waits for them, and tell the caller that all is ready."""
+    nothing = os.open(os.devnull, os.O_RDWR)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    for stream in (0, 1, 2):
+        os.dup2(nothing, stream)
+    os.close(nothing)
+    os.write(descriptor, b"+")
+    os.close(descriptor)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)

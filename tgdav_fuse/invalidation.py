@@ -1,0 +1,102 @@
+"""Telling the kernel what someone else changed, so that it can keep names, attributes and pages for long.
+
+The kernel believes no one about the size of a file that it keeps pages of and may write back. So a file that it knows but
+has not open gets a new generation: at the next look-up the kernel starts afresh with it. One that it has open is cut or
+extended through the mount itself, by a request that comes back here and changes nothing.
+"""
+
+import errno
+import logging
+import os
+from collections.abc import Callable
+
+import pyfuse3
+
+from tgdav.errors import NotFound
+from tgdav.fs.api import ObservedFileSystem
+from tgdav.ids import Inode
+from tgdav_fuse.operations import TgdavOperations
+
+_log = logging.getLogger(__name__)
+
+_FORGOTTEN = (errno.ENOENT, errno.EBADF, errno.ENODEV, errno.ENOTCONN)
+"""What the kernel answers about things that it does not keep, or when the mount is gone."""
+
+
+class Invalidation:
+    """Listens to changes of ``fs`` that others make, and passes them on. Called in any thread but the loop's."""
+
+    def __init__(self, fs: ObservedFileSystem, operations: TgdavOperations, mountpoint: str) -> None:
+        self._fs, self._operations, self._mountpoint = fs, operations, mountpoint
+
+    def __call__(self, inode: Inode | None, parent: Inode | None, name: bytes | None) -> None:
+        """Take in a change."""
+        operations = self._operations
+        if operations.bridge.is_own:
+            return
+        operations.changes += 1
+        if inode is not None:
+            operations.xattrs.changed(inode)
+            if inode in operations.known:
+                self._refresh(inode)
+        if parent is not None and name is not None:
+            self._forget_name(parent, name)
+            self._forget_attributes(parent)
+
+    def _refresh(self, inode: Inode) -> None:
+        try:
+            node = self._fs.attributes(inode)
+        except NotFound:
+            return
+        if not node.is_file:
+            self._forget_attributes(inode)
+        elif self._operations.handles.is_open(inode) and self._resize(inode, node.size):
+            return
+        else:
+            self._operations.translator.renew(inode)
+        for parent, name in self._fs.places(inode):
+            self._forget_name(parent, name)
+
+    def _resize(self, inode: Inode, size: int) -> bool:
+        """Let the kernel take over pages and size of an open file; return whether it did."""
+        try:
+            pyfuse3.invalidate_inode(inode)
+        except OSError as error:
+            _log.debug("the kernel keeps no pages: %s", error)
+        path = self._path(inode)
+        if path is None:
+            return True
+        self._operations.resizing.add(inode)
+        try:
+            os.truncate(path, size)
+        except OSError as error:
+            _log.debug("an open file could not be resized: %s", error)
+            return False
+        finally:
+            self._operations.resizing.discard(inode)
+        return True
+
+    def _path(self, inode: Inode) -> bytes | None:
+        names: list[bytes] = []
+        while inode != self._fs.root:
+            places = self._fs.places(inode)
+            if not places:
+                return None
+            inode, name = places[0]
+            names.append(name)
+        return os.path.join(os.fsencode(self._mountpoint), *reversed(names))
+
+    def _forget_name(self, parent: Inode, name: bytes) -> None:
+        if parent in self._operations.known or parent == self._fs.root:
+            self._quietly(lambda: pyfuse3.invalidate_entry(parent, name))
+
+    def _forget_attributes(self, inode: Inode) -> None:
+        if inode in self._operations.known or inode == self._fs.root:
+            self._quietly(lambda: pyfuse3.invalidate_inode(inode, attr_only=True))
+
+    def _quietly(self, tell: Callable[[], None]) -> None:
+        try:
+            tell()
+        except OSError as error:
+            if error.errno not in _FORGOTTEN:
+                _log.warning("the kernel could not be told of a change: %s", os.strerror(error.errno or 0))
