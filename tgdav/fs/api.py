@@ -76,7 +76,10 @@ class Upload(Protocol):
     """
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Take the next bytes. Blocks while staging is full; raises NoSpace after 60 s of that."""
+        """Take the next bytes; the caller may reuse ``data`` afterwards.
+
+        Blocks while staging is full; raises NoSpace after 60 s of that.
+        """
         ...
 
     def commit(

@@ -13,12 +13,10 @@ import msgspec
 
 from tgdav.errors import NotADirectory, NotFound
 from tgdav.fs.api import FileSystem
+from tgdav.fs.names import RESERVED
 from tgdav.ids import Inode
 from tgdav.metadata.types import Attributes, Kind
 from tgdav.web.errors import Refused
-
-RESERVED = frozenset((b".snapshots", b".versions", b".trash", b"-"))
-"""Names in the root that no client may make or change."""
 
 _SAFE = "!$&'()*+,;=:@~"
 _PLAIN = re.compile(rb"[0-9A-Za-z._~!$()*+,;=:@-]*\Z")
@@ -150,10 +148,10 @@ def locate(fs: FileSystem, names: tuple[bytes, ...]) -> Place:
         return Place(names, fs.root, b"", fs.attributes(fs.root))
     parent = find_folder(fs, names)
     try:
-        name, found = look_up(fs, parent.inode, names[-1])
+        name, found = look_up(fs, parent, names[-1])
     except NotFound:
-        return Place(names, parent.inode, names[-1], None)
-    return Place(names, parent.inode, stored_name(fs, parent.inode, name, found), found)
+        return Place(names, parent, names[-1], None)
+    return Place(names, parent, stored_name(fs, parent, name, found), found)
 
 
 def look_up(fs: FileSystem, parent: Inode, name: bytes) -> tuple[bytes, Attributes]:
@@ -167,15 +165,17 @@ def look_up(fs: FileSystem, parent: Inode, name: bytes) -> tuple[bytes, Attribut
         return stored, fs.lookup(parent, stored, normalized=True)
 
 
-def find_folder(fs: FileSystem, names: Sequence[bytes]) -> Attributes:
+def find_folder(fs: FileSystem, names: Sequence[bytes]) -> Inode:
     """Return the folder that a path's last name lies in. Raises Refused 409 when there is none."""
+    if len(names) < 2:
+        return fs.root
     try:
         parent = find(fs, names[:-1])
     except NotFound as error:
         raise Refused(409, "the parent folder does not exist") from error
     if parent.kind != Kind.DIRECTORY:
         raise Refused(409, "the parent is no folder")
-    return parent
+    return parent.inode
 
 
 def stored_name(fs: FileSystem, parent: Inode, name: bytes, found: Attributes) -> bytes:

@@ -27,7 +27,7 @@ def put(site: Site, request: Request) -> Response:
     checksum = read_checksum(headers)
     verifier = Verifier(checksum) if checksum is not None else None
     access = Access(site, request, request.names)
-    parent, name = find_folder(site.fs, request.names).inode, request.names[-1]
+    parent, name = find_folder(site.fs, request.names), request.names[-1]
     if _worth_asking(request):
         place = locate(site.fs, request.names)
         name = place.name
