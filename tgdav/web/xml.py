@@ -1,4 +1,4 @@
-"""Reading XML from strangers, and small helpers to write it."""
+"""Reading XML from strangers, and the few functions that write it."""
 
 from collections.abc import Iterable
 from xml.sax.saxutils import escape, quoteattr
