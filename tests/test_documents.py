@@ -5,6 +5,7 @@ import re
 import socket
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +15,6 @@ import pytest
 
 from tgdav.cli.app import tgdav
 from tgdav.crdt import ops
-from tgdav.replication.checkpoint import TABLES
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -49,7 +49,7 @@ def walk_through() -> list[str]:
 def script(port: int) -> str:
     """Return the walk-through as one script, at a free port, that waits for the server where a reader would."""
     listening = (
-        f"curl -sS --retry 60 --retry-delay 1 --retry-connrefused -o answer.txt http://127.0.0.1:{port}/-/healthz"
+        f"curl -s --retry 30 --retry-delay 1 --retry-connrefused -o answer.txt http://127.0.0.1:{port}/-/healthz"
     )
     text = "\n".join(walk_through()).replace(":8080/", f":{port}/")
     return text.replace("tgdav serve &\n", f"tgdav serve --port {port} &\n{listening}\n")
@@ -124,7 +124,7 @@ def problem(words: list[str]) -> str | None:
     """Return what is wrong with ``tgdav WORDS``, None if nothing is."""
     command: click.Command = tgdav
     known = options_of(tgdav) | {"--help", "-h"}
-    skip = False
+    arguments, skip = 0, False
     for raw in words:
         word = raw.strip("[].,:\"'…")
         if skip or not word:
@@ -141,9 +141,10 @@ def problem(words: list[str]) -> str | None:
                 return f"no command {word}"
             command = command.commands[word]
             known |= options_of(command)
+            arguments = sum(isinstance(parameter, click.Argument) for parameter in command.params)
         elif word.startswith((">", "<")):
             return None
-        else:
+        elif (arguments := arguments - 1) < 0:
             return f"{command.name} takes no argument {word}"
     return None
 
@@ -247,6 +248,17 @@ def is_module(dotted: str) -> bool:
     return place.is_dir() or place.with_suffix(".py").is_file()
 
 
+def test_the_layers_are_those_that_lint_checks() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    layers = project["tool"]["importlinter"]["contracts"][0]["layers"]
+    diagram = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    start = 0
+    for layer in layers:
+        found = re.search(rf"^{re.escape(layer)}(?=  |$)", diagram[start:], re.M)
+        assert found, layer
+        start += found.end()
+
+
 # ---- tables of numbers -----------------------------------------------------------------------------------------------------
 
 
@@ -275,9 +287,3 @@ def test_reserved_numbers_stay_free() -> None:
     reserved = {int(number) for number in re.findall(r"\b\d+\b", text)}
     assert reserved == set(range(6, 16))
     assert not reserved & {kind.__struct_config__.tag for kind in ops.Op.__args__}
-
-
-def test_the_page_lists_every_column_of_a_checkpoint() -> None:
-    listed = {row[0].strip("`"): re.findall(r"`(\w+)`", row[1]) for row in rows_of("Checkpoint") if len(row) == 3}
-    listed.pop("table")
-    assert listed == {table: [name.strip() for name in columns.split(",")] for table, (columns, _) in TABLES.items()}
