@@ -1,0 +1,1 @@
+"""What users are promised, shown on the running program with the tools that users have."""
