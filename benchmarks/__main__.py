@@ -1,6 +1,7 @@
 """``python -m benchmarks``: run the workloads, print the tables, keep them as JSON and in the documentation."""
 
 import argparse
+import os
 import tempfile
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -33,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     run = {
         "time": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "machine": report.machine(),
+        "load": round(os.getloadavg()[0], 1),
         "quick": asked.quick,
         "rounds": scale.rounds,
     }

@@ -13,6 +13,7 @@ from pathlib import Path
 from benchmarks.contestants import tgdav
 from benchmarks.http_client import Endpoint, get_file, put_file, request, run_load, small_gets, small_puts
 from benchmarks.scale import MIB, make_file
+from benchmarks.servers import PROPERTIES
 
 _CLIENTS = 8
 _LISTINGS = 5
@@ -33,7 +34,7 @@ def _get(endpoint: Endpoint, count: int, _: Path) -> int:
 
 def _propfind(endpoint: Endpoint, _count: int, _: Path) -> int:
     for _number in range(_LISTINGS):
-        request(endpoint, "PROPFIND", "/files/", Depth=1)
+        request(endpoint, "PROPFIND", "/files/", PROPERTIES, Depth=1)
     return _LISTINGS
 
 

@@ -68,7 +68,7 @@ def update_page(page: Path, results: Results, run: dict[str, Any]) -> None:
 
 def _markdown(results: Results, run: dict[str, Any]) -> str:
     described = "; ".join(f"{name} {value}" for name, value in run["machine"].items())
-    lines = [f"{run['time']}, {run['rounds']} rounds: {described}."]
+    lines = [f"{run['time']}, {run['rounds']} rounds, load {run['load']} before: {described}."]
     for sheet in _sheets(results):
         lines += ["", f"**{sheet.title}**", "", _line(sheet.columns), _line(["---"] * len(sheet.columns))]
         lines += [_line(row) for row in sheet.rows]

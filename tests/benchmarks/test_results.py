@@ -55,7 +55,7 @@ def test_the_json_document_has_the_run_and_what_was_made_of_the_samples() -> Non
 def test_a_page_keeps_all_but_its_results(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- results begin -->\nold\n<!-- results end -->\nafter\n", encoding="utf-8")
-    run = {"time": "now", "rounds": 1, "machine": {"memory": "1 GiB"}}
+    run = {"time": "now", "rounds": 1, "load": 0.5, "machine": {"memory": "1 GiB"}}
     for _ in range(2):
         update_page(page, Results([rate("tgdav", 10)]), run)
     text = page.read_text(encoding="utf-8")
