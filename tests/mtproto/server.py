@@ -1,0 +1,105 @@
+"""The listening side: two DCs, each with a main and a media-only port, over one folder of state."""
+
+import asyncio
+import contextlib
+import functools
+from pathlib import Path
+
+from tests.mtproto import methods  # noqa: F401  (importing registers the methods)
+from tests.mtproto.connection import Connection
+from tests.mtproto.faults import Faults
+from tests.mtproto.rules import Rules
+from tests.mtproto.statistics import Statistics
+from tests.mtproto.wire.frames import FrameProtocol
+from tests.mtproto.world import HOME_DC, OTHER_DC, World
+
+HOST = "127.0.0.1"
+
+
+class LoopServer:
+    """The server inside a running event loop.
+
+    Faults, rules and statistics stay over its restarts, all else comes back from the folder.
+    """
+
+    def __init__(self, folder: Path, faults: Faults, rules: Rules, port: int = 0) -> None:
+        self.folder = folder
+        self.faults = faults
+        self.rules = rules
+        self.statistics = Statistics()
+        self.world = self._made_world()
+        self._wanted = port
+        self._listeners: list[asyncio.Server] = []
+        self._frames: set[FrameProtocol] = set()
+        self._restarting: asyncio.Task[None] | None = None
+
+    def _made_world(self) -> World:
+        world = World(self.folder, self.faults, self.rules, self.statistics)
+        world.restart = self.restart
+        return world
+
+    async def start(self) -> None:
+        """Listens; the ports of the first time are taken again later."""
+        ports = self.world.ports or {HOME_DC: (self._wanted, 0), OTHER_DC: (0, 0)}
+        self.world.ports = {
+            dc: (await self._listen(dc, False, main), await self._listen(dc, True, media))
+            for dc, (main, media) in ports.items()
+        }
+
+    async def _listen(self, dc: int, media: bool, port: int) -> int:
+        loop = asyncio.get_running_loop()
+        make = functools.partial(FrameProtocol, functools.partial(self._accept, dc, media))
+        listener = await loop.create_server(make, HOST, port)
+        self._listeners.append(listener)
+        return int(listener.sockets[0].getsockname()[1])
+
+    def _accept(self, dc: int, media: bool, frames: FrameProtocol) -> None:
+        connection = Connection(self.world, frames, dc, media)
+        closed = frames.closed
+        self._frames.add(frames)
+
+        def gone() -> None:
+            self._frames.discard(frames)
+            closed()
+
+        frames.closed = gone
+        assert connection.open
+
+    def drop_connections(self) -> int:
+        """Cuts every connection; how many there were."""
+        frames = list(self._frames)
+        for each in frames:
+            each.abort()
+        return len(frames)
+
+    async def pause(self) -> None:
+        """Stops listening and cuts every connection: the network is gone."""
+        for listener in self._listeners:
+            listener.close()
+        self._listeners.clear()
+        self.drop_connections()
+        while self._frames:
+            await asyncio.sleep(0)
+
+    def restart(self, pause: float) -> None:
+        """Goes away soon, for `pause` seconds, and comes back with what its folder holds."""
+        if self._restarting is None or self._restarting.done():
+            self._restarting = asyncio.get_running_loop().create_task(self._restart(pause))
+
+    async def _restart(self, pause: float) -> None:
+        await self.pause()
+        ports = self.world.ports
+        shift, skew = self.world.shift, self.world.skew
+        self.world.close()
+        await asyncio.sleep(pause)
+        self.world = self._made_world()
+        self.world.ports, self.world.shift, self.world.skew = ports, shift, skew
+        await self.start()
+
+    async def stop(self) -> None:
+        """Ends everything."""
+        if self._restarting is not None:
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._restarting
+        await self.pause()
+        self.world.close()

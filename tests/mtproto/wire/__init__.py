@@ -1,0 +1,1 @@
+"""The MTProto transport: TCP frames, key exchange, encryption and the packing of messages."""
