@@ -27,11 +27,11 @@ def record_stored_pack(
 ) -> None:
     """Note a pack and its chunks. ``blob`` None: the store does not have it, so its chunks are not known for sound.
 
-    A later index wins over an earlier one: what was stored anew is read from there.
+    A later index wins over an earlier one, unless its pack is lost: what was stored anew is read from there.
     """
     row = transaction.one(
         _PUT_PACK, (name, int(PackState.STORED), epoch, size, digest, label, blob, segment, int(blob is None))
     )
     assert row is not None, "RETURNING gives a row"
     for entry in entries:
-        index.put_in_pack(transaction, entry, int(row[0]), replace=True)
+        index.put_in_pack(transaction, entry, int(row[0]), replace=blob is not None)

@@ -5,7 +5,7 @@ are SQLCipher 4's own but for the HMAC (SHA-512 by default), which costs a quart
 instructions. Nothing is spilled in plaintext: temporary tables and sub-journals stay in memory.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -82,6 +82,13 @@ class Connection:
         except dbapi2.Error as error:
             raise translated(error) from error
         return rows
+
+    def each(self, sql: str, params: Parameters = ()) -> Iterator[Row]:
+        """Go through the rows without holding them all; the connection is in use until the last one, or ``close``."""
+        try:
+            yield from self.raw.execute(sql, params)
+        except dbapi2.Error as error:
+            raise translated(error) from error
 
     @property
     def in_transaction(self) -> bool:

@@ -1,130 +1,48 @@
-"""Checkpoints: the state of a namespace at a log position, as sealed parts.
+"""Writing checkpoints: from one read of the database into sealed parts, and from there to the store.
 
-A part's content (wrapped by ``tgdav.replication.envelope``) is a msgpack array ``[version, rows …]``: a ``Part``. Each
-part but the last carries batches of rows of tables; the last, sent last, is the root: it names position, counters, the
-heads of the segment chains, and each part's blob name and hash. A checkpoint counts once its root is in the store.
+The format is that of ``tgdav.replication.checkpoint_format``. A checkpoint counts once its root part, sent last, is in
+the store; until then its parts are files of the outbox, resent byte for byte.
 """
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from tgdav.blobs.contract import BlobStore
-from tgdav.crypto.label import BlobKind, Label
+from tgdav.crypto.label import BlobKind, Label, encode_label
 from tgdav.crypto.sealing import Kind
 from tgdav.db.connection import Connection
 from tgdav.db.database import Database
 from tgdav.db.writer import Transaction
 from tgdav.disk import Disk
 from tgdav.entropy import Entropy
-from tgdav.errors import DamageError
+from tgdav.errors import DamageError, TgdavError
 from tgdav.failpoints import reach
 from tgdav.ids import BlobName
-from tgdav.replication import envelope, rows
+from tgdav.metadata import settings
+from tgdav.metadata.journal import LAST_POSITION
+from tgdav.replication import checkpoint_format, envelope, outbox, rows
+from tgdav.replication.checkpoint_format import Outline, PartName, Root, TableOutline
 from tgdav.replication.identity import LogIdentity
-from tgdav.replication.outbox import SealedFile, seal_label, send
+from tgdav.replication.outbox import SealedFile, discard_unnamed, send
+from tgdav.replication.tables import TABLES
 
-VERSION = 1
+_log = logging.getLogger(__name__)
+
 PART_BYTES = 16 * 1024 * 1024
 """A part takes no further rows once it has so many bytes of content."""
-_BATCH = 1000
-MIN_LOG_BYTES = 16 * 1024 * 1024
-MAX_AGE_SECONDS = 24 * 3600
+OUTLINE = "checkpoint.base"
+"""The setting with the outline of the full checkpoint that the next ones build on."""
+LAST_NUMBER = "checkpoint.last-number"
+"""The setting with the largest number of a checkpoint that the store showed."""
 
-_ATTRIBUTES = (
-    """since, kind, mode, uid, gid, rdev, size, mtime, ctime, btime, tag, content, manifest, writer, written"""
-)
-TABLES: dict[str, tuple[str, str]] = {
-    "nodes": (f"ino, id, {_ATTRIBUTES}, nlink, atime, dirty, local", "local = 0"),
-    "nodes_past": (f"ino, until, {_ATTRIBUTES}", "1"),
-    "entries": ("parent, name, id, ino, since, stamp, nfc, origin, local", "local = 0"),
-    "entries_past": ("parent, name, id, until, ino, since", "1"),
-    "fields": ("ino, field, value, since", "ino IN (SELECT ino FROM nodes WHERE local = 0)"),
-    "fields_past": ("ino, field, until, value, since", "1"),
-    "manifests": ("no, data", "1"),
-    "packs": ("no, name, state, epoch, end, size, hash, label, blob, announced, damaged, created", "state = 3"),
-    "chunks": (
-        "no, id, length, stored, codec, epoch, pack, offset, local",
-        "pack IN (SELECT no FROM packs WHERE state = 3) AND data IS NULL",
-    ),
-    "machines": (
-        "machine, name, public_key, incarnation, epoch, last_sequence, last_stamp, last_segment",
-        "1",
-    ),
-    "segments": (
-        "incarnation, number, machine, name, hash, size, first, last, last_stamp, position, label, blob",
-        "blob IS NOT NULL",
-    ),
-}
-"""Columns that a checkpoint carries of each table, and which rows."""
+Sealed = list[tuple[BlobName, SealedFile]]
+Encoded = Iterator[tuple[checkpoint_format.Batch, bytes]]
 
 
-class Batch(msgspec.Struct, array_like=True, frozen=True):
-    """Rows of one table, in the column order of ``TABLES``."""
-
-    table: str
-    rows: list[tuple[Any, ...]]
-
-
-class PartName(msgspec.Struct, array_like=True, frozen=True):
-    """Blob name and BLAKE3 hash of a part."""
-
-    name: bytes
-    hash: bytes
-
-
-class Root(msgspec.Struct, array_like=True, frozen=True):
-    """What holds the parts together. ``settings`` are the counters that travel with the state."""
-
-    position: int
-    segment: int
-    parts: list[PartName]
-    settings: dict[str, bytes]
-    created: int
-
-
-class Part(msgspec.Struct, array_like=True, frozen=True):
-    """The content of one part; ``root`` is set in the last alone."""
-
-    version: int
-    batches: list[Batch]
-    root: Root | None = None
-
-
-_encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(Part)
-
-
-def decode(content: bytes, name: BlobName) -> Part:
-    """Return a part. Raises DamageError."""
-    try:
-        part = _decoder.decode(content)
-    except msgspec.MsgspecError as error:
-        raise DamageError(f"checkpoint part {name.hex()} cannot be read", blob=name.hex()) from error
-    if part.version != VERSION or any(batch.table not in TABLES for batch in part.batches):
-        raise DamageError(f"checkpoint part {name.hex()} is of another version", blob=name.hex())
-    return part
-
-
-def is_due(*, log_bytes: int, last_bytes: int, age_seconds: float, changed: bool) -> bool:
-    """Return whether a checkpoint should be written now. Pure.
-
-    It should when something changed and the log since the last one is larger than that one (and at least 16 MiB), or
-    the last one is a day old.
-    """
-    if not changed:
-        return False
-    return log_bytes >= max(MIN_LOG_BYTES, last_bytes) or age_seconds >= MAX_AGE_SECONDS
-
-
-def _batches(connection: Connection) -> Iterator[Batch]:
-    for table, (columns, where) in TABLES.items():
-        # Table and column names are constants of this module.
-        cursor = connection.execute(f"SELECT {columns} FROM {table} WHERE {where}")  # noqa: S608
-        while found := cursor.fetchmany(_BATCH):
-            yield Batch(table, found)
+class _TooMuch(Exception):
+    """More changed than is worth building on the base."""
 
 
 class CheckpointWriter:
@@ -135,67 +53,115 @@ class CheckpointWriter:
     ) -> None:
         self._database, self._store, self._log, self._folder = database, store, log, folder
         self._entropy, self._disk = entropy, disk
+        self.part_bytes = PART_BYTES
 
-    def write(self, settings: dict[str, bytes], now_ns: int) -> bool:
-        """Seal and send a checkpoint; return False when some operation is in no stored segment yet."""
-        number = self._seal(settings, now_ns)
-        if number is None:
-            return False
+    def write(self, counters: dict[str, bytes], now_ns: int) -> bool:
+        """Seal and send a checkpoint; return False when some operation is in no stored segment yet.
+
+        Raises StoreUnavailable, NoSpace, LocalFailure.
+        """
+        sealed: Sealed = []
+        try:
+            if not self._seal(sealed, counters, now_ns):
+                return False
+        except TgdavError:
+            discard_unnamed(self._database, (file for _, file in sealed))
+            raise
         self.send_sealed()
         return True
 
-    def _seal(self, settings: dict[str, bytes], now_ns: int) -> int | None:
-        files: list[tuple[BlobName, SealedFile]] = []
+    # ---- sealing -------------------------------------------------------------------------------------------------
+
+    def _seal(self, sealed: Sealed, counters: dict[str, bytes], now_ns: int) -> bool:
         with self._database.reading() as connection:
             pending = connection.one(rows.PENDING_OPERATIONS)
-            heads = connection.one(
-                "SELECT coalesce(max(position), 0), coalesce(max(number), 0) FROM segments WHERE incarnation = ?",
-                (rows.incarnation_key(self._log.incarnation),),
-            )
-            previous = connection.one("SELECT coalesce(max(number), 0) FROM checkpoints")
-            if (pending and pending[0]) or heads is None or previous is None:
-                return None
-            batches: list[Batch] = []
-            size = 0
-            for batch in _batches(connection):
-                batches.append(batch)
-                size += len(_encoder.encode(batch))
-                if size >= PART_BYTES:
-                    files.append(self._seal_part(Part(VERSION, batches)))
-                    batches, size = [], 0
-        files.append(self._seal_part(Part(VERSION, batches)))
-        number = int(previous[0]) + 1
-        parts = [PartName(name, file.hash) for name, file in files]
-        root = Root(int(heads[0]), int(heads[1]), parts, settings, now_ns)
-        files.append(self._seal_part(Part(VERSION, [], root)))
-        self._record(number, root, files)
-        return number
+            last = connection.one(LAST_POSITION)
+            ends = connection.one(rows.ENDS, (rows.incarnation_key(self._log.incarnation),))
+            if pending is None or pending[0] or last is None or ends is None:
+                return False
+            position, (segment, number) = last[0], ends
+            number = max(number, settings.get(connection, LAST_NUMBER, 0)) + 1
+            base = self._base(connection)
+            if base is not None and not self._seal_changes(connection, base, sealed):
+                base = None
+            outline = base or self._seal_all(connection, number, sealed)
+        parts = [PartName(name, file.hash) for name, file in sealed]
+        root = Root(position, segment, base.root if base else None, parts, counters, now_ns)
+        name, file = self._seal_part([], root)
+        sealed.append((name, file))
+        if base is None:
+            outline.root = PartName(name, file.hash)
+        self._record(number, base.number if base else None, root, sealed, None if base else outline)
+        return True
 
-    def _seal_part(self, part: Part) -> tuple[BlobName, SealedFile]:
+    def _base(self, connection: Connection) -> Outline | None:
+        """Return the outline of the full checkpoint to build on, if there is one in the store that is not damaged."""
+        encoded: bytes | None = settings.get(connection, OUTLINE)
+        if encoded is None:
+            return None
+        outline = checkpoint_format.decode_outline(encoded)
+        sound = connection.one(rows.SOUND_CHECKPOINT, (outline.number,))
+        return outline if sound is not None and sound[0] else None
+
+    def _seal_changes(self, connection: Connection, base: Outline, sealed: Sealed) -> bool:
+        """Seal what changed since ``base``; False, with nothing left of it, when that is more than half of it."""
+        try:
+            self._seal_batches(_changes(connection, base), sealed)
+        except _TooMuch:
+            while sealed:
+                sealed.pop()[1].discard()
+            return False
+        return True
+
+    def _seal_all(self, connection: Connection, number: int, sealed: Sealed) -> Outline:
+        outline = Outline(number, PartName(b"", b""))
+
+        def all_rows() -> Encoded:
+            for table in TABLES.values():
+                for batch in checkpoint_format.full(table, table.rows(connection)):
+                    encoded = checkpoint_format.encode_batch(batch)
+                    outline.add(batch, encoded)
+                    yield batch, encoded
+
+        self._seal_batches(all_rows(), sealed)
+        return outline
+
+    def _seal_batches(self, batches: Encoded, sealed: Sealed) -> None:
+        gathered: list[bytes] = []
+        size = 0
+        for _, encoded in batches:
+            gathered.append(encoded)
+            size += len(encoded)
+            if size >= self.part_bytes:
+                sealed.append(self._seal_part(gathered))
+                gathered, size = [], 0
+        if gathered:
+            sealed.append(self._seal_part(gathered))
+
+    def _seal_part(self, batches: list[bytes], root: Root | None = None) -> tuple[BlobName, SealedFile]:
         log = self._log
         name = BlobName(self._entropy.bytes(16))
-        content = _encoder.encode(part)
+        content = checkpoint_format.encode_part(batches, root)
         blob = envelope.wrap(log.vault_keys, log.keys, log.box, Kind.CHECKPOINT_PART, name, content, self._entropy)
         return name, SealedFile(self._folder, name, blob, self._disk)
 
-    def _record(self, number: int, root: Root, files: list[tuple[BlobName, SealedFile]]) -> None:
-        def work(transaction: Transaction) -> None:
-            transaction.execute(
-                "INSERT INTO checkpoints (number, base, position, segment, parts, bytes, state, created)"
-                " VALUES (?, NULL, ?, ?, ?, ?, 0, ?)",
-                (number, root.position, root.segment, len(files), sum(file.size for _, file in files), root.created),
+    def _record(self, number: int, base: int | None, root: Root, sealed: Sealed, outline: Outline | None) -> None:
+        """Note a sealed checkpoint, and with ``outline`` that later ones build on it, in one transaction."""
+        whole = (number, base, root.position, root.segment, len(sealed), sum(file.size for _, file in sealed))
+        parts = []
+        for index, (name, file) in enumerate(sealed):
+            label = encode_label(
+                self._label(number, index, len(sealed), file), self._log.vault_keys, name, self._entropy
             )
-            for index, (name, file) in enumerate(files):
-                label = seal_label(
-                    self._log.vault_keys, self._label(number, index, len(files), file), name, self._entropy
-                )
-                transaction.execute(
-                    "INSERT INTO checkpoint_parts (number, part, name, hash, size, file, label, blob)"
-                    " VALUES (?, ?, ?, ?, ?, ?, ?, NULL)",
-                    (number, index, name, file.hash, file.size, file.file, label),
-                )
+            parts.append((number, index, name, file.hash, file.size, file.file, label, None))
 
-        self._database.writer.run(work, durable=True, sync=[file for _, file in files])
+        def work(transaction: Transaction) -> None:
+            transaction.execute(rows.INSERT_CHECKPOINT, (*whole, rows.SEALED, root.created))
+            transaction.executemany(rows.INSERT_PART, parts)
+            if outline is not None:
+                settings.put(transaction, OUTLINE, checkpoint_format.encode_outline(outline))
+
+        self._database.writer.run(work, durable=True, sync=[file for _, file in sealed])
         reach("checkpoint.sealed")
 
     def _label(self, number: int, part: int, parts: int, file: SealedFile) -> Label:
@@ -211,30 +177,59 @@ class CheckpointWriter:
             size=file.size,
         )
 
-    def send_sealed(self) -> None:
-        """Send the parts that wait, in order; after the last the checkpoint counts and older log files may go."""
+    # ---- sending -------------------------------------------------------------------------------------------------
+
+    def send_sealed(self) -> int:
+        """Send the parts that wait, in order; return how many there were. After the last of one, it counts.
+
+        A checkpoint whose file was damaged here is given up: the next one does not need it.
+        """
         with self._database.reading() as connection:
-            waiting = connection.all(
-                "SELECT number, part, name, hash, file, label, size FROM checkpoint_parts"
-                " WHERE blob IS NULL AND file IS NOT NULL ORDER BY number, part"
-            )
+            waiting = connection.all(rows.WAITING_PARTS)
+        given_up: set[int] = set()
         for number, part, name, hash_, file, label, size in waiting:
-            info = send(self._store, self._folder, file, BlobName(name), hash_, label)
+            if number in given_up:
+                continue
+            try:
+                info = send(self._store, self._folder, file, BlobName(name), hash_, label)
+            except DamageError as error:
+                _log.error("checkpoint %d is given up: %s", number, error.message)
+                self._give_up(number)
+                given_up.add(number)
+                continue
             self._note_stored(number, part, rows.blob_row(info.id, name, BlobKind.CHECKPOINT, size, hash_))
-            self._disk.unlink(self._folder / file)
+            outbox.remove(self._folder / file, self._disk)
+        return len(waiting)
 
     def _note_stored(self, number: int, part: int, blob: tuple[Any, ...]) -> None:
         def work(transaction: Transaction) -> None:
-            transaction.execute(
-                "UPDATE checkpoint_parts SET blob = ?, file = NULL WHERE number = ? AND part = ?",
-                (blob[0], number, part),
-            )
+            transaction.execute(rows.PART_STORED, (blob[0], number, part))
             transaction.execute(rows.INSERT_BLOB, blob)
-            transaction.execute(
-                "UPDATE checkpoints SET state = 1 WHERE number = ? AND NOT EXISTS"
-                " (SELECT 1 FROM checkpoint_parts WHERE number = ? AND blob IS NULL)",
-                (number, number),
-            )
+            transaction.execute(rows.CHECKPOINT_STORED, (number, number))
 
         self._database.writer.run(work, durable=True)
         reach("checkpoint.part-stored")
+
+    def _give_up(self, number: int) -> None:
+        with self._database.reading() as connection:
+            files = [row[0] for row in connection.all(rows.PART_FILES, (number,))]
+
+        def work(transaction: Transaction) -> None:
+            transaction.execute(rows.DROP_PART_FILES, (number,))
+            transaction.execute(rows.GIVE_UP_CHECKPOINT, (number,))
+
+        self._database.writer.run(work, durable=True)
+        for file in files:
+            outbox.remove(self._folder / file, self._disk)
+
+
+def _changes(connection: Connection, base: Outline) -> Encoded:
+    """Go through the batches that changed since ``base``. Raises _TooMuch beyond half of its size."""
+    size = 0
+    for table in TABLES.values():
+        outline = base.tables.get(table.name) or TableOutline()
+        for batch, encoded in checkpoint_format.changed(table, table.rows(connection), outline):
+            size += len(encoded)
+            if size * 2 > base.size:
+                raise _TooMuch
+            yield batch, encoded

@@ -7,7 +7,7 @@
 The key box lets whoever has the vault key open this blob on its own. The body's plaintext is
 ``codec (1) ‖ length of the content (u64) ‖ stored content (u64 length before it) ‖ zeros``; the zeros bring the blob to a
 Padmé size of at least 64 KiB. The associated data bind vault, namespace, kind, blob name, version, and every byte before
-the sealed body, so each byte and the length of the blob are authenticated. Byte by byte: ``docs/formats.md``.
+the sealed body, so each byte and the length of the blob are authenticated. Byte by byte: ``docs/formats/segment.md``.
 """
 
 import struct

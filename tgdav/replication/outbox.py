@@ -1,23 +1,29 @@
 """Sealed files on their way to the store: written once, durable before they are named, sent byte for byte."""
 
+import errno
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from blake3 import blake3
 
 from tgdav.blobs.contract import BlobInfo, BlobStore, FileSource
-from tgdav.crypto.keys import VaultKeys
-from tgdav.crypto.label import Label, encode_label
 from tgdav.db.database import Database
 from tgdav.disk import Disk
-from tgdav.entropy import Entropy
 from tgdav.errors import DamageError, LocalFailure, NoSpace
 from tgdav.failpoints import reach
 from tgdav.ids import BlobName
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_NAMED = """SELECT file FROM segments WHERE file IS NOT NULL
+UNION SELECT file FROM checkpoint_parts WHERE file IS NOT NULL"""
+
 
 class SealedFile:
-    """The exact bytes of a blob in a file of the outbox; ``sync`` before a row may name it."""
+    """The exact bytes of a blob in a file of the outbox; ``sync`` before a row may name it.
+
+    Raises NoSpace, LocalFailure when it cannot be written; then nothing is left of it.
+    """
 
     def __init__(self, folder: Path, name: BlobName, data: bytes, disk: Disk) -> None:
         self.file = f"{name.hex()}.log"
@@ -26,27 +32,38 @@ class SealedFile:
         self._disk = disk
         self._path = folder / self.file
         try:
-            self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            self._descriptor: int | None = os.open(
+                self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600
+            )
             disk.write(self._descriptor, data, 0)
         except OSError as error:
-            raise NoSpace("the local disk is full or failing") from error
+            self.discard()
+            if error.errno in _FULL:
+                raise NoSpace("the local disk is full") from error
+            raise LocalFailure(f"a sealed part of the log could not be written: {error.strerror}") from error
 
     def sync(self) -> None:
         """Make bytes and name durable. Raises LocalFailure."""
         reach("outbox.before-sync")
         try:
+            assert self._descriptor is not None, "synced once"
             self._disk.sync(self._descriptor)
             self._disk.sync_folder(self._path.parent)
         except OSError as error:
             raise LocalFailure("a sealed part of the log could not be synced") from error
         finally:
-            os.close(self._descriptor)
+            self._close()
         reach("outbox.after-sync")
 
+    def discard(self) -> None:
+        """Remove it: no row names it."""
+        self._close()
+        remove(self._path, self._disk)
 
-def seal_label(vault_keys: VaultKeys, label: Label, name: BlobName, entropy: Entropy) -> str:
-    """Return the label's text."""
-    return encode_label(label, vault_keys, name, entropy)
+    def _close(self) -> None:
+        descriptor, self._descriptor = getattr(self, "_descriptor", None), None
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 def send(store: BlobStore, folder: Path, file: str, name: BlobName, hash_: bytes, label: str) -> BlobInfo:
@@ -65,14 +82,32 @@ def send(store: BlobStore, folder: Path, file: str, name: BlobName, hash_: bytes
     return info
 
 
+def remove(path: Path, disk: Disk) -> None:
+    """Remove a file that may be gone. Raises LocalFailure."""
+    try:
+        disk.unlink(path)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise LocalFailure(f"a file of the outbox could not be removed: {error.strerror}") from error
+
+
+def discard_unnamed(database: Database, files: Iterable[SealedFile]) -> None:
+    """Remove those of ``files`` that no row names: recording them failed, perhaps after all was committed."""
+    named = _named(database)
+    for file in files:
+        if file.file not in named:
+            file.discard()
+
+
 def remove_leftovers(database: Database, folder: Path, disk: Disk) -> None:
     """Remove files of the outbox that no row names: a crash came between the file and its row, or after it."""
-    with database.reading() as connection:
-        rows = connection.all(
-            "SELECT file FROM segments WHERE file IS NOT NULL"
-            " UNION SELECT file FROM checkpoint_parts WHERE file IS NOT NULL"
-        )
-    named = {row[0] for row in rows}
+    named = _named(database)
     for path in folder.iterdir():
         if path.name not in named:
-            disk.unlink(path)
+            remove(path, disk)
+
+
+def _named(database: Database) -> set[str]:
+    with database.reading() as connection:
+        return {row[0] for row in connection.all(_NAMED)}

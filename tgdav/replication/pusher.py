@@ -9,22 +9,24 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
+from blake3 import blake3
 
 from tgdav.blobs.contract import BlobStore
 from tgdav.content.manifest import decode as decode_manifest
 from tgdav.crdt.ops import Group, Write, decode_ops
-from tgdav.crypto.label import BlobKind, Label
+from tgdav.crypto.label import BlobKind, Label, encode_label
 from tgdav.crypto.sealing import Kind
 from tgdav.db.connection import Connection
 from tgdav.db.database import Database
 from tgdav.db.writer import Transaction
 from tgdav.disk import Disk
 from tgdav.entropy import Entropy
+from tgdav.errors import TgdavError
 from tgdav.failpoints import reach
 from tgdav.ids import BlobId, BlobName, ChunkId
 from tgdav.replication import envelope, rows
 from tgdav.replication.identity import LogIdentity
-from tgdav.replication.outbox import SealedFile, seal_label, send
+from tgdav.replication.outbox import SealedFile, discard_unnamed, send
 from tgdav.replication.segment import FIRST, ClockEntry, PackEntry, PackIndex, Segment
 from tgdav.replication.segment import encode as encode_segment
 
@@ -76,8 +78,17 @@ class Pusher:
             row = connection.one(rows.PENDING_OPERATIONS)
         return int(row[0]) if row else 0
 
+    def oldest_unsent(self) -> int | None:
+        """Return the log position of the oldest group that is in no segment yet."""
+        with self._database.reading() as connection:
+            row = connection.one(rows.OLDEST_UNSENT)
+        return row[0] if row else None
+
     def push(self) -> Pushed:
-        """Send all groups whose chunks are stored, in order. Raises StoreUnavailable and what the writer raises."""
+        """Send all groups whose chunks are stored, in order.
+
+        Raises StoreUnavailable, what the writer raises, DamageError (a sealed segment was damaged before it was sent).
+        """
         with self._lock:
             pushed = Pushed()
             self._send_sealed(pushed)
@@ -98,8 +109,12 @@ class Pusher:
         log = self._log
         blob = envelope.wrap(log.vault_keys, log.keys, log.box, Kind.SEGMENT, name, content, self._entropy)
         file = SealedFile(self._folder, name, blob, self._disk)
-        label = seal_label(log.vault_keys, self._label(segment, file), name, self._entropy)
-        self._record(segment, ready, packs, name, file, label)
+        label = encode_label(self._label(segment, file), log.vault_keys, name, self._entropy)
+        try:
+            self._record(segment, ready, packs, name, file, label)
+        except TgdavError:
+            discard_unnamed(self._database, [file])
+            raise
         return True
 
     def _ready(self, connection: Connection) -> list[Unsent]:
@@ -190,20 +205,68 @@ class Pusher:
             pushed.bytes += size
 
     def send_again(self, names: Sequence[str]) -> list[str]:
-        """Append segments (blob names in hex) that the store lost and whose files are still here; return those sent."""
+        """Put segments (blob names in hex) whose files are still here into the store anew, in place of what is there of
+        them; return those sent. A crash in between leaves them waiting for the next push.
+        """
         sent = []
         with self._lock:
             for name in names:
                 with self._database.reading() as connection:
                     row = connection.one(rows.SEGMENT_BY_NAME, (_blob_name(name),))
-                if row is None:
+                if row is None or not self._is_whole(row[4], row[3]):
                     continue
                 incarnation, number, blob_name, hash_, file, label, size, old = row
-                self._database.writer.run(lambda t, old=old: t.execute(rows.BLOB_GONE, (old,)))  # type: ignore[misc]
+                if old is not None:
+                    self._forget_blob(incarnation, number, old)
                 info = send(self._store, self._folder, file, BlobName(blob_name), hash_, label)
                 self._note_stored(incarnation, number, blob_name, hash_, info.id, size)
                 sent.append(name)
         return sent
+
+    def _is_whole(self, file: str, hash_: bytes) -> bool:
+        try:
+            return bytes(blake3((self._folder / file).read_bytes()).digest()) == hash_
+        except OSError:
+            return False
+
+    def _forget_blob(self, incarnation: bytes, number: int, blob: int) -> None:
+        """What is damaged goes first: a store gives back what it has under a name instead of taking it anew."""
+
+        def work(transaction: Transaction) -> None:
+            transaction.execute(rows.SEGMENT_LOST, (incarnation, number))
+            transaction.execute(rows.BLOB_GONE, (blob,))
+
+        self._database.writer.run(work, durable=True)
+        self._store.delete([BlobId(blob)])
+
+    def spoilt(self) -> list[str]:
+        """Return the blob names, in hex, of sealed segments that wait to be sent and whose files are damaged."""
+        with self._database.reading() as connection:
+            waiting = connection.all(rows.SEALED_SEGMENTS)
+        return [name.hex() for _, _, name, hash_, file, *_ in waiting if not self._is_whole(file, hash_)]
+
+    def seal_anew(self, names: Sequence[str]) -> list[str]:
+        """Let the operations of spoilt segments that never reached the store be sealed anew; return those undone."""
+        undone = []
+        with self._lock:
+            for name in names:
+                with self._database.reading() as connection:
+                    row = connection.one(rows.SEGMENT_BY_NAME, (_blob_name(name),))
+                    number = row[1] if row is not None and row[7] is None else 0
+                    logged = connection.one(rows.LOGGED_IN, (number,))
+                if row is None or logged is None or not logged[0] or self._store.find(BlobName(row[2])) is not None:
+                    continue
+                self._undo(row[0], number)
+                undone.append(name)
+        return undone
+
+    def _undo(self, incarnation: bytes, number: int) -> None:
+        def work(transaction: Transaction) -> None:
+            transaction.execute(rows.DROP_SEGMENT, (incarnation, number))
+            transaction.execute(rows.UNMARK_LOG, (number,))
+            transaction.execute(rows.UNMARK_PACKS, (number,))
+
+        self._database.writer.run(work, durable=True)
 
     def _note_stored(self, incarnation: bytes, number: int, name: bytes, hash_: bytes, blob: BlobId, size: int) -> None:
         def work(transaction: Transaction) -> None:

@@ -4,36 +4,33 @@ Every segment that opens is applied, in store order, and only while its author's
 open, and every gap in a chain, is reported as damage; it never stops the rest.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import msgspec
 
 from tgdav.blobs.contract import BlobStore
-from tgdav.clock import Clock
-from tgdav.content.adoption import record_stored_pack
-from tgdav.content.types import IndexEntry
 from tgdav.crdt.clocks import stamp_time_ns
 from tgdav.crdt.ops import Member
 from tgdav.crypto.keys import NamespaceKeys, NamespaceSecret, VaultKeys
 from tgdav.crypto.label import BlobKind
-from tgdav.crypto.sealing import Kind
 from tgdav.db.database import Database
 from tgdav.db.writer import Transaction
 from tgdav.errors import BlobMissing, DamageError
-from tgdav.ids import BlobId, Incarnation, MachineId, NamespaceId
-from tgdav.metadata.journal import LAST_POSITION, Journal
-from tgdav.replication import checkpoint, envelope, rows
-from tgdav.replication.fetching import fetch
-from tgdav.replication.segment import FIRST, PackIndex, Segment, check_signature
-from tgdav.replication.segment import decode as decode_segment
+from tgdav.ids import BlobId, BlobName, Incarnation, MachineId, NamespaceId
+from tgdav.metadata.journal import Journal
+from tgdav.replication import envelope, rows, tables
+from tgdav.replication.fetching import LogReader, OpenedSegment, fetch
+from tgdav.replication.loading import CheckpointLoader
+from tgdav.replication.segment import FIRST, Segment, check_signature
 from tgdav.replication.survey import Found, Survey
+from tgdav.replication.taking import take_segment
 
 Progress = Callable[[str, int, int], None]
 """Told (what, done, total)."""
 
 
 class Head(msgspec.Struct):
-    """How far the chain of one incarnation is applied."""
+    """How far the chain of one incarnation was followed. ``time`` of its last operation in ns."""
 
     machine: MachineId
     number: int = 0
@@ -42,14 +39,21 @@ class Head(msgspec.Struct):
     time: int = 0
 
 
+class Damage(msgspec.Struct, frozen=True):
+    """Something that is missing or does not open. ``blob``: its name in hex, as far as it has one."""
+
+    blob: str
+    kind: str
+    reason: str
+
+
 class Rebuilt(msgspec.Struct):
-    """What a rebuild found. ``damage`` holds (blob name in hex, kind, reason)."""
+    """What a rebuild found. ``writer`` is the member with the newest epoch."""
 
     writer: Member | None = None
     heads: dict[Incarnation, Head] = {}
     members: dict[MachineId, Member] = {}
-    damage: list[tuple[str, str, str]] = []
-    last_stamp: int = 0
+    damage: list[Damage] = []
 
 
 def find_secret(store: BlobStore, survey: Survey, vault_keys: VaultKeys, namespace: NamespaceId) -> NamespaceSecret:
@@ -63,6 +67,21 @@ def find_secret(store: BlobStore, survey: Survey, vault_keys: VaultKeys, namespa
     raise DamageError("no part of the namespace's log opens", blob=namespace.hex())
 
 
+def chain_order(segments: list[Found]) -> Iterator[Found]:
+    """Go through segments in store order, but each chain in the order of its numbers: one that was lost and appended
+    again stands where it belongs. Pure.
+    """
+    by_number: dict[Incarnation, dict[int, Found]] = {}
+    for found in segments:
+        by_number.setdefault(found.label.incarnation, {}).setdefault(found.label.number, found)
+    done: dict[Incarnation, int] = {}
+    for found in segments:
+        incarnation, number = found.label.incarnation, found.label.number
+        chain, last = by_number[incarnation], done.get(incarnation, 0)
+        yield from (chain[each] for each in sorted(chain) if last < each <= number)
+        done[incarnation] = max(last, number)
+
+
 class Rebuilder:
     """One rebuild into an empty database."""
 
@@ -73,63 +92,48 @@ class Rebuilder:
         vault_keys: VaultKeys,
         keys: NamespaceKeys,
         database: Database,
-        clock: Clock,
         open_journal: Callable[[], Journal],
         progress: Progress,
     ) -> None:
-        self._store, self._survey, self._vault_keys, self._keys = store, survey, vault_keys, keys
-        self._database, self._clock, self._progress = database, clock, progress
+        self._survey, self._keys = survey, keys
+        self._database, self._progress = database, progress
         self._open_journal = open_journal
+        self._reader = LogReader(store, vault_keys, keys)
         self._result = Rebuilt()
+        self._signers: dict[Incarnation, bytes] = {}
         self._packs = {each.info.name: each for each in survey.of(keys.namespace, BlobKind.PACK)}
 
     def run(self) -> tuple[Rebuilt, Journal]:
-        """Rebuild; return what was found, and the journal to go on with."""
+        """Rebuild; return what was found, and the journal to go on with.
+
+        Raises StoreUnavailable, LocalFailure, NoSpace.
+        """
         self._load_newest_checkpoint()
-        self._journal = self._open_journal()
-        segments = self._survey.of(self._keys.namespace, BlobKind.SEGMENT)
+        journal = self._open_journal()
+        segments = list(chain_order(self._survey.of(self._keys.namespace, BlobKind.SEGMENT)))
         for number, found in enumerate(segments, 1):
-            self._take_segment(found)
+            self._follow(journal, found)
+            self._database.checkpoint()
             self._progress("segments", number, len(segments))
+        self._find_packs()
         self._note_blobs()
-        self._database.writer.run(lambda t: t.execute("DELETE FROM log WHERE segment IS NOT NULL"))
-        return self._result, self._journal
+        return self._result, journal
 
     # ---- checkpoint ----------------------------------------------------------------------------------------------
 
     def _load_newest_checkpoint(self) -> None:
-        for parts in reversed(self._survey.checkpoints(self._keys.namespace)):
+        checkpoints = self._survey.checkpoints(self._keys.namespace)
+        loader = CheckpointLoader(self._database, self._reader, checkpoints)
+        for number, parts in enumerate(reversed(checkpoints), 1):
+            self._progress("checkpoint", number, len(checkpoints))
             try:
-                self._load_checkpoint(parts)
+                loader.load(parts)
             except (DamageError, BlobMissing) as error:
-                self._damaged(parts[-1], "checkpoint", error)
+                self._damaged(parts[-1].info.name.hex(), "checkpoint", str(error))
+                self._database.writer.run(tables.clear)
             else:
+                self._read_heads()
                 return
-
-    def _load_checkpoint(self, parts: list[Found]) -> None:
-        root = self._open_part(parts[-1]).root
-        if root is None or [each.name for each in root.parts] != [each.info.name for each in parts[:-1]]:
-            name = parts[-1].info.name.hex()
-            raise DamageError(f"checkpoint part {name} does not name its parts", blob=name)
-        opened = [self._open_part(found) for found in parts[:-1]]
-
-        def work(transaction: Transaction) -> None:
-            for table in checkpoint.TABLES:
-                transaction.execute(f"DELETE FROM {table}")  # noqa: S608 - a constant
-            for number, part in enumerate(opened, 1):
-                for batch in part.batches:
-                    _insert(transaction, batch)
-                self._progress("checkpoint", number, len(opened))
-            for key, value in root.settings.items():
-                transaction.execute("INSERT OR REPLACE INTO settings (key, value) VALUES (?, ?)", (key, value))
-
-        self._database.writer.run(work)
-        self._read_heads()
-
-    def _open_part(self, found: Found) -> checkpoint.Part:
-        name = found.info.name
-        blob = fetch(self._store, found)
-        return checkpoint.decode(envelope.unwrap(self._vault_keys, self._keys, Kind.CHECKPOINT_PART, name, blob), name)
 
     def _read_heads(self) -> None:
         with self._database.reading() as connection:
@@ -137,147 +141,113 @@ class Rebuilder:
                 "SELECT incarnation, number, machine, hash, last, last_stamp FROM segments ORDER BY number"
             )
             machines = connection.all("SELECT machine, name, public_key, incarnation, epoch FROM machines")
-        for incarnation, number, machine, hash_, last, stamp in segments:
-            key = Incarnation(int.from_bytes(incarnation, "big"))
-            self._result.heads[key] = Head(MachineId(machine), number, hash_, last, stamp_time_ns(stamp))
-            self._result.last_stamp = max(self._result.last_stamp, stamp)
-        for machine, name, public_key, incarnation, epoch in machines:
-            key = Incarnation(int.from_bytes(incarnation, "big"))
-            self._admit(Member(MachineId(machine), name, public_key, key, epoch, None))
+        for key, number, machine, hash_, last, stamp in segments:
+            head = Head(MachineId(machine), number, hash_, last, stamp_time_ns(stamp))
+            self._result.heads[rows.incarnation_of(key)] = head
+        for machine, name, public_key, key, epoch in machines:
+            self._admit(Member(MachineId(machine), name, public_key, rows.incarnation_of(key), epoch, None))
 
     # ---- segments ------------------------------------------------------------------------------------------------
 
-    def _take_segment(self, found: Found) -> None:
+    def _follow(self, journal: Journal, found: Found) -> None:
         label = found.label
         head = self._result.heads.get(label.incarnation) or Head(label.machine)
         if label.number <= head.number:
             return
         try:
-            segment, hash_ = self._open_segment(found)
+            opened = self._reader.segment(found)
+            counts = self._counts(opened.segment)
+            if counts:
+                self._check_signature(opened, head)
         except (DamageError, BlobMissing) as error:
-            self._damaged(found, "segment", error)
+            self._damaged(found.info.name.hex(), "segment", str(error))
             return
-        if label.number != head.number + 1 or segment.previous != head.hash:
+        if label.number != head.number + 1 or opened.segment.previous != head.hash:
             self._gap(found, head)
-        if self._is_valid(segment):
-            self._apply(found, segment, hash_)
-        self._result.heads[label.incarnation] = _head_after(head, segment, hash_)
+        if counts:
+            self._take(journal, opened)
+        self._result.heads[label.incarnation] = _head_after(head, opened)
 
-    def _open_segment(self, found: Found) -> tuple[Segment, bytes]:
-        name = found.info.name
-        blob = fetch(self._store, found)
-        content = envelope.unwrap(self._vault_keys, self._keys, Kind.SEGMENT, name, blob)
-        segment = decode_segment(content, name)
-        if (segment.machine, segment.incarnation, segment.number) != (
-            found.label.machine,
-            found.label.incarnation,
-            found.label.number,
-        ):
-            raise DamageError(f"segment {name.hex()} is not what its label says", blob=name.hex())
-        check_signature(content, name, self._public_key(segment, name.hex()))
-        return segment, found.label.body_hash
-
-    def _public_key(self, segment: Segment, name: str) -> bytes:
-        own = [member for member in segment.members if member.machine == segment.machine]
-        known = self._result.members.get(segment.machine)
-        if known is not None:
-            return known.public_key
-        if not own:
-            raise DamageError(f"segment {name} is of a machine that nobody admitted", blob=name)
-        return own[0].public_key
-
-    def _is_valid(self, segment: Segment) -> bool:
+    def _counts(self, segment: Segment) -> bool:
         """An older writer's segment counts only if it stands before its successor's in the store."""
         writer = self._result.writer
         if writer is None or writer.incarnation == segment.incarnation:
             return True
         return any(member.epoch > writer.epoch for member in segment.members)
 
-    def _apply(self, found: Found, segment: Segment, hash_: bytes) -> None:
-        def record(transaction: Transaction) -> None:
-            for index in segment.packs:
-                self._record_pack(transaction, index, segment.number)
-            position = transaction.one(LAST_POSITION)
-            transaction.execute(
-                rows.INSERT_SEGMENT, _segment_row(found, segment, hash_, position[0] if position else 0)
-            )
+    def _check_signature(self, opened: OpenedSegment, head: Head) -> None:
+        """A machine is admitted by what it signed first; where that was lost, the seal of the log must do."""
+        segment, name = opened.segment, opened.found.info.name
+        own = [member.public_key for member in segment.members if member.incarnation == segment.incarnation]
+        key = self._signers.get(segment.incarnation) or (own[0] if own else None)
+        if key is not None:
+            check_signature(opened.content, name, key)
+        elif segment.number == head.number + 1 and not self._result.damage:
+            raise DamageError(f"segment {name.hex()} is of a machine that nobody admitted", blob=name.hex())
 
-        self._journal.apply_groups(segment.machine, segment.incarnation, segment.groups, segment=segment.number)
-        self._database.writer.run(record)
-        for member in segment.members:
+    def _take(self, journal: Journal, opened: OpenedSegment) -> None:
+        take_segment(journal, opened, self._packs)
+        for member in opened.segment.members:
             self._admit(member)
-        self._result.last_stamp = max([self._result.last_stamp, *(group.stamp for group in segment.groups)])
-
-    def _record_pack(self, transaction: Transaction, index: PackIndex, segment: int) -> None:
-        found = self._packs.get(index.name)
-        entries = [IndexEntry(e.id, e.offset, e.stored, e.length, e.codec, e.epoch) for e in index.entries]
-        record_stored_pack(
-            transaction,
-            name=index.name,
-            epoch=index.epoch,
-            size=index.size,
-            digest=index.hash,
-            label=found.info.label if found else "",
-            blob=found.info.id if found else None,
-            segment=segment,
-            entries=entries,
-        )
-        if found is None:
-            self._result.damage.append((index.name.hex(), "pack", "the store does not have it"))
 
     def _admit(self, member: Member) -> None:
         self._result.members[member.machine] = member
+        self._signers[member.incarnation] = member.public_key
         if member.epoch and (self._result.writer is None or member.epoch > self._result.writer.epoch):
             self._result.writer = member
 
-    # ---- reports -------------------------------------------------------------------------------------------------
+    # ---- packs and blobs -----------------------------------------------------------------------------------------
 
-    def _gap(self, found: Found, head: Head) -> None:
-        label = found.label
-        missing = f"{head.number + 1} to {label.number - 1}" if label.number > head.number + 1 else f"{head.number}"
-        reason = f"segments {missing} of machine {label.machine.hex()} are missing or were replaced"
-        self._result.damage.append((found.info.name.hex(), "segment", reason))
-
-    def _damaged(self, found: Found, kind: str, error: Exception) -> None:
-        self._result.damage.append((found.info.name.hex(), kind, str(error)))
+    def _find_packs(self) -> None:
+        """Look for every pack that the log names: where it lies now, or that it is lost."""
+        with self._database.reading() as connection:
+            known = connection.all(rows.STORED_PACKS)
+        moved: list[tuple[BlobId | None, int, int]] = []
+        for number, name, size, _, blob, damaged in known:
+            found = self._packs.get(BlobName(name))
+            if found is None:
+                self._damaged(name.hex(), "pack", "the store does not have it")
+                moved.append((None, 1, number))
+            elif found.info.size != size:
+                self._damaged(name.hex(), "pack", f"it has {found.info.size} bytes, not {size}")
+                moved.append((found.info.id, 1, number))
+            elif (blob, damaged) != (found.info.id, 0):
+                moved.append((found.info.id, 0, number))
+        self._database.writer.run(lambda transaction: transaction.executemany(rows.PLACE_PACK, moved))
 
     def _note_blobs(self) -> None:
-        """Remember every blob of the namespace that the store shows, so that one that goes missing is noticed."""
+        """Remember every blob that the store shows, so that one that goes missing is noticed, and what is missing."""
         known = [
             rows.blob_row(each.info.id, each.info.name, each.label.kind, each.label.size, each.label.body_hash)
             for each in self._survey.found
         ]
         known += [rows.blob_row(each.id, each.name, rows.HEADER, each.size, None) for each in self._survey.headers]
-        self._database.writer.run(lambda t: t.executemany(rows.INSERT_BLOB, known))
+
+        def work(transaction: Transaction) -> None:
+            transaction.executemany(rows.INSERT_BLOB, known)
+
+        self._database.writer.run(work)
+
+    # ---- reports -------------------------------------------------------------------------------------------------
+
+    def _gap(self, found: Found, head: Head) -> None:
+        label = found.label
+        lost = range(head.number + 1, label.number)
+        machine = label.machine.hex()
+        if not lost:
+            reason = f"segment {label.number} of machine {machine} does not follow segment {head.number}"
+        elif len(lost) == 1:
+            reason = f"segment {lost[0]} of machine {machine} is missing"
+        else:
+            reason = f"segments {lost[0]} to {lost[-1]} of machine {machine} are missing"
+        self._damaged(found.info.name.hex(), "gap", reason)
+
+    def _damaged(self, blob: str, kind: str, reason: str) -> None:
+        self._result.damage.append(Damage(blob, kind, reason))
 
 
-def _insert(transaction: Transaction, batch: checkpoint.Batch) -> None:
-    columns = checkpoint.TABLES[batch.table][0]
-    marks = ",".join("?" * len(columns.split(",")))
-    transaction.executemany(f"INSERT INTO {batch.table} ({columns}) VALUES ({marks})", batch.rows)  # noqa: S608 - constants
-
-
-def _head_after(head: Head, segment: Segment, hash_: bytes) -> Head:
+def _head_after(head: Head, opened: OpenedSegment) -> Head:
+    segment = opened.segment
     last = segment.groups[-1] if segment.groups else None
     sequence = last.sequence + len(last.ops) - 1 if last else head.sequence
-    return Head(segment.machine, segment.number, hash_, sequence, last.time if last else head.time)
-
-
-def _segment_row(found: Found, segment: Segment, hash_: bytes, position: int) -> tuple[object, ...]:
-    first, last = segment.groups[0], segment.groups[-1]
-    blob: BlobId = found.info.id
-    return (
-        rows.incarnation_key(segment.incarnation),
-        segment.number,
-        segment.machine,
-        found.info.name,
-        hash_,
-        found.info.size,
-        first.sequence,
-        last.sequence + len(last.ops) - 1,
-        last.stamp,
-        position,
-        None,
-        found.info.label,
-        blob,
-    )
+    return Head(segment.machine, segment.number, opened.hash, sequence, last.time if last else head.time)

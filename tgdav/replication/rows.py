@@ -7,8 +7,11 @@ from tgdav.ids import Incarnation
 HEADER = 0
 """``blobs.kind`` of a vault header; the other kinds are ``tgdav.crypto.label.BlobKind``."""
 
+# ---- pushing -------------------------------------------------------------------------------------------------------
+
 UNSENT = """SELECT position, sequence, count, stamp, time, ops FROM log WHERE segment IS NULL
 ORDER BY position LIMIT ?"""
+OLDEST_UNSENT = "SELECT min(position) FROM log WHERE segment IS NULL"
 STORED_CHUNKS = """SELECT c.id FROM chunks c JOIN packs p ON p.no = c.pack
 WHERE p.state = 3 AND p.damaged = 0 AND c.id IN ({})"""
 NEW_PACKS = """SELECT no, name, size, hash, epoch FROM packs
@@ -26,16 +29,70 @@ SEGMENT_BY_NAME = """SELECT incarnation, number, name, hash, file, label, size, 
 WHERE name = ? AND file IS NOT NULL"""
 BLOB_GONE = "UPDATE blobs SET gone = 1 WHERE id = ?"
 SEGMENT_STORED = "UPDATE segments SET blob = ? WHERE incarnation = ? AND number = ?"
+SEGMENT_LOST = "UPDATE segments SET blob = NULL WHERE incarnation = ? AND number = ?"
+LOGGED_IN = "SELECT count(*) FROM log WHERE segment = ?"
+DROP_SEGMENT = "DELETE FROM segments WHERE incarnation = ? AND number = ? AND blob IS NULL"
+UNMARK_LOG = "UPDATE log SET segment = NULL WHERE segment = ?"
+UNMARK_PACKS = "UPDATE packs SET announced = NULL WHERE announced = ?"
 FORGET_LOG = "DELETE FROM log WHERE segment IS NOT NULL AND segment <= ?"
 INSERT_BLOB = "INSERT OR REPLACE INTO blobs (id, name, kind, size, hash, gone) VALUES (?, ?, ?, ?, ?, 0)"
+NOTE_BLOB = """INSERT INTO blobs (id, name, kind, size, hash, gone) VALUES (?, ?, ?, ?, ?, 0)
+ON CONFLICT (id) DO UPDATE SET name = excluded.name, kind = excluded.kind, size = excluded.size, hash = excluded.hash,
+gone = 0 WHERE blobs.name != excluded.name"""
 PENDING_OPERATIONS = """SELECT
  (SELECT coalesce(sum(count), 0) FROM log WHERE segment IS NULL) +
  (SELECT coalesce(sum(last - first + 1), 0) FROM segments WHERE blob IS NULL AND file IS NOT NULL)"""
+
+# ---- taking in -----------------------------------------------------------------------------------------------------
+
+FORGET_CARRIED = "DELETE FROM log WHERE incarnation = ? AND segment = ?"
+KNOWN_SEGMENT = "SELECT 1 FROM segments WHERE name = ?"
+KNOWN_INCARNATION = "SELECT 1 FROM segments WHERE incarnation = ? LIMIT 1"
+FIRST_STORED = "SELECT min(blob) FROM segments WHERE incarnation = ? AND blob IS NOT NULL"
+UNSTORE_AFTER = "UPDATE segments SET blob = NULL WHERE incarnation = ? AND blob > ? AND file IS NOT NULL"
+NEWEST_EPOCH = "SELECT coalesce(max(epoch), 0) FROM machines"
+NEWEST_BLOB = "SELECT id, name FROM blobs WHERE gone = 0 AND kind != 0 ORDER BY id DESC LIMIT 1"
+STORED_PACKS = "SELECT no, name, size, hash, blob, damaged FROM packs WHERE state = 3"
+PLACE_PACK = "UPDATE packs SET blob = ?, damaged = ? WHERE no = ?"
+
+# ---- checkpoints ---------------------------------------------------------------------------------------------------
+
+SEALED, STORED, GIVEN_UP = 0, 1, 2
+"""``checkpoints.state``."""
+ENDS = """SELECT
+ coalesce((SELECT max(number) FROM segments WHERE incarnation = ? AND blob IS NOT NULL), 0),
+ coalesce((SELECT max(number) FROM checkpoints), 0)"""
+SOUND_CHECKPOINT = """SELECT c.state = 1 AND NOT EXISTS
+ (SELECT 1 FROM checkpoint_parts p JOIN damage d ON d.blob = lower(hex(p.name)) WHERE p.number = c.number)
+FROM checkpoints c WHERE c.number = ?"""
+INSERT_CHECKPOINT = """INSERT OR REPLACE INTO checkpoints (number, base, position, segment, parts, bytes, state, created)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?)"""
+INSERT_PART = """INSERT OR REPLACE INTO checkpoint_parts (number, part, name, hash, size, file, label, blob)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?)"""
+WAITING_PARTS = """SELECT number, part, name, hash, file, label, size FROM checkpoint_parts
+WHERE blob IS NULL AND file IS NOT NULL ORDER BY number, part"""
+PART_FILES = "SELECT file FROM checkpoint_parts WHERE number = ? AND file IS NOT NULL"
+PART_STORED = "UPDATE checkpoint_parts SET blob = ?, file = NULL WHERE number = ? AND part = ?"
+CHECKPOINT_STORED = """UPDATE checkpoints SET state = 1 WHERE number = ? AND state = 0 AND NOT EXISTS
+ (SELECT 1 FROM checkpoint_parts WHERE number = ? AND blob IS NULL)"""
+DROP_PART_FILES = "UPDATE checkpoint_parts SET file = NULL WHERE number = ?"
+GIVE_UP_CHECKPOINT = "UPDATE checkpoints SET state = 2 WHERE number = ?"
+LAST_CHECKPOINT = "SELECT position, bytes FROM checkpoints WHERE state = 1 ORDER BY position DESC, number DESC LIMIT 1"
+COVERED_FILES = """SELECT file FROM segments WHERE blob IS NOT NULL AND file IS NOT NULL
+AND position <= (SELECT max(position) FROM checkpoints WHERE state = 1)"""
+FORGET_FILE = "UPDATE segments SET file = NULL WHERE file = ?"
+LOG_SINCE = """SELECT coalesce(sum(size), 0), count(*), coalesce(min(last_stamp), 0) FROM segments
+WHERE blob IS NOT NULL AND position > ?"""
 
 
 def incarnation_key(incarnation: Incarnation) -> bytes:
     """Return an incarnation as the tables hold it."""
     return incarnation.to_bytes(8, "big")
+
+
+def incarnation_of(key: bytes) -> Incarnation:
+    """Return the incarnation that a table holds."""
+    return Incarnation(int.from_bytes(key, "big"))
 
 
 def blob_row(blob: int, name: bytes, kind: int, size: int, hash_: bytes | None) -> tuple[Any, ...]:

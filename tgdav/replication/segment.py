@@ -1,7 +1,7 @@
 """The content of a segment: groups of one machine, and what they need. Pure; wrapped by ``tgdav.replication.envelope``.
 
 A segment is ``signature (64) ‖ msgpack array``. The Ed25519 signature covers the array and the blob's name. The array is a
-``Segment``: its fields in order, and only ever added to at the end.
+``Segment``: its fields in order, and only ever added to at the end. Byte by byte: ``docs/formats/segment.md``.
 """
 
 import msgspec
@@ -75,9 +75,12 @@ def encode(segment: Segment, identity: MachineIdentity, name: BlobName) -> bytes
 def decode(content: bytes, name: BlobName) -> Segment:
     """Return the segment, its signature not yet checked. Raises DamageError."""
     try:
-        return _decoder.decode(content[_SIGNATURE:])
-    except msgspec.MsgspecError as error:
+        segment = _decoder.decode(content[_SIGNATURE:])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise DamageError(f"segment {name.hex()} cannot be read", blob=name.hex()) from error
+    if not segment.groups or not all(group.ops for group in segment.groups):
+        raise DamageError(f"segment {name.hex()} has no operations", blob=name.hex())
+    return segment
 
 
 def check_signature(content: bytes, name: BlobName, public_key: bytes) -> None:

@@ -12,10 +12,11 @@ from tgdav.ids import BlobId, Incarnation, NamespaceId
 
 
 class Found(msgspec.Struct, frozen=True):
-    """A labelled blob of the vault."""
+    """A labelled blob of the vault. ``spares`` are further copies of it: same name, same body by their labels."""
 
     info: BlobInfo
     label: Label
+    spares: tuple[BlobInfo, ...] = ()
 
 
 def header_blobs(blobs: Iterable[BlobInfo]) -> Iterator[BlobInfo]:
@@ -42,12 +43,12 @@ class Survey:
         return list(dict.fromkeys(each.label.namespace for each in self.found if each.label.kind == BlobKind.SEGMENT))
 
     def of(self, namespace: NamespaceId, kind: BlobKind) -> list[Found]:
-        """Return the blobs of a kind in append order, the first copy of each name only."""
-        seen: dict[bytes, Found] = {}
+        """Return the blobs of a kind in append order, each name once: equal copies count as one."""
+        copies: dict[bytes, list[Found]] = {}
         for each in self.found:
             if each.label.namespace == namespace and each.label.kind == kind:
-                seen.setdefault(each.info.name, each)
-        return list(seen.values())
+                copies.setdefault(each.info.name, []).append(each)
+        return [_joined(several) for several in copies.values()]
 
     def checkpoints(self, namespace: NamespaceId) -> list[list[Found]]:
         """Return the parts of each whole checkpoint, parts in order, oldest checkpoint first."""
@@ -57,6 +58,14 @@ class Survey:
         whole = [
             [parts[number] for number in sorted(parts)]
             for parts in groups.values()
-            if len(parts) == next(iter(parts.values())).label.parts
+            if sorted(parts) == list(range(next(iter(parts.values())).label.parts))
         ]
         return sorted(whole, key=lambda parts: parts[-1].info.id)
+
+
+def _joined(copies: list[Found]) -> Found:
+    """Return the first copy, the others as its spares; copies whose size is wrong come last."""
+    first = copies[0].label
+    same = [each.info for each in copies if each.label.body_hash == first.body_hash]
+    same.sort(key=lambda info: info.size != first.size)
+    return Found(same[0], first, tuple(same[1:]))

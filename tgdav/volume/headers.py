@@ -1,16 +1,23 @@
 """Keeping two whole copies of the vault header in the store, and replacing them when a secret changes."""
 
+import threading
 from collections.abc import Iterable
+from pathlib import Path
 
 import msgspec
 
 from tgdav.blobs.contract import BlobInfo, BlobStore, BytesSource
 from tgdav.crypto.header import HEADER_BYTES, Header, decode, encode, is_genuine, make_header_label, superseded
+from tgdav.db.database import Database
+from tgdav.db.writer import Transaction
 from tgdav.entropy import Entropy
 from tgdav.errors import BlobMissing, DamageError
 from tgdav.failpoints import reach
 from tgdav.ids import BlobId, BlobName
+from tgdav.replication import rows
 from tgdav.replication.survey import header_blobs
+from tgdav.volume.local_state import save_header
+from tgdav.volume.seams import Seams
 
 COPIES = 2
 
@@ -63,3 +70,90 @@ def _read(store: BlobStore, info: BlobInfo) -> Header | None:
         return decode(store.read(info.id, 0, HEADER_BYTES))
     except (DamageError, BlobMissing):
         return None
+
+
+class HeaderKeeper:
+    """This machine's copy of the header, and the store's. Thread-safe: one change at a time."""
+
+    def __init__(
+        self,
+        state: Path,
+        database: Database,
+        store: BlobStore,
+        header: Header,
+        saved: Header,
+        master: bytes,
+        seams: Seams,
+    ) -> None:
+        """``header`` is what opened the vault, ``saved`` what the local state has."""
+        self._state, self._database, self._store = state, database, store
+        self._saved, self._master, self._seams = saved, master, seams
+        self._lock = threading.Lock()
+        self.header = header
+
+    def keep(self) -> None:
+        """See to two copies of the newest header in the store and to the local one, then delete what these supersede.
+
+        Raises StoreUnavailable, NoSpace, LocalFailure; the next call goes on where this one ended.
+        """
+        with self._lock:
+            self._keep(self.header)
+
+    def replace(self, header: Header) -> None:
+        """Let ``header``, which supersedes the present one, take its place.
+
+        Raises as ``keep``. If a copy was stored by then, the next ``keep`` of any machine finishes the change.
+        """
+        with self._lock:
+            self._keep(header)
+
+    def put_back(self, names: Iterable[str]) -> None:
+        """Put new copies where blobs of these names (hex) were lost or damaged, and expect those no longer."""
+        wanted = {bytes.fromhex(name) for name in names}
+        with self._lock:
+            with self._database.reading() as connection:
+                known = connection.all("SELECT id, name FROM blobs WHERE kind = ?", (rows.HEADER,))
+            lost = [BlobId(blob) for blob, name in known if name in wanted]
+            self._keep(self.header)
+            self._note([], lost)
+            self._store.delete(lost)
+
+    def is_superseded(self, listed: Iterable[BlobInfo]) -> bool:
+        """Whether another machine changed a secret, so that the headers known here may have been deleted."""
+        return newest_header(self._store, listed, self._saved, self._master) != self._saved
+
+    def _keep(self, header: Header) -> None:
+        placed = place_headers(self._store, header, self._master, self._seams.entropy)
+        older = self._others(placed.copies) if placed.header != self._saved else placed.outdated
+        self._note(placed.copies, [])
+        if placed.header != self._saved:
+            save_header(self._state, placed.header, self._seams.disk)
+            self._saved = placed.header
+        self.header = placed.header
+        self._note([], older)
+        if placed.outdated:
+            self._store.delete(placed.outdated)
+
+    def _others(self, copies: list[BlobInfo]) -> list[BlobId]:
+        """Return the headers known from before that are no copies of the new one: they are gone, or go now."""
+        kept = {info.id for info in copies}
+        with self._database.reading() as connection:
+            known = connection.all("SELECT id FROM blobs WHERE kind = ? AND gone = 0", (rows.HEADER,))
+        return [BlobId(row[0]) for row in known if row[0] not in kept]
+
+    def _note(self, copies: list[BlobInfo], deleted: list[BlobId]) -> None:
+        """Remember which copies lie in the store, and which were deleted on purpose."""
+        with self._database.reading() as connection:
+            query = "SELECT id FROM blobs WHERE kind = ? AND gone = 0"
+            known = {row[0] for row in connection.all(query, (rows.HEADER,))}
+        new = [
+            rows.blob_row(each.id, each.name, rows.HEADER, each.size, None) for each in copies if each.id not in known
+        ]
+        if not new and not deleted:
+            return
+
+        def work(transaction: Transaction) -> None:
+            transaction.executemany(rows.INSERT_BLOB, new)
+            transaction.executemany(rows.BLOB_GONE, [(each,) for each in deleted])
+
+        self._database.writer.run(work, durable=True)

@@ -2,13 +2,15 @@
 
 import logging
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from tgdav.crdt.clocks import stamp_time_ns
 from tgdav.db.writer import Transaction
-from tgdav.errors import DamageError, LocalFailure, StoreError, StoreUnavailable, WriterReplaced
+from tgdav.errors import DamageError, StoreUnavailable, TgdavError, WriterReplaced
 from tgdav.metadata import settings
-from tgdav.replication.checkpoint import is_due
+from tgdav.replication import outbox, rows
+from tgdav.replication.checkpoint_format import is_due
 
 if TYPE_CHECKING:
     from tgdav.volume.volume import Volume
@@ -17,7 +19,9 @@ _log = logging.getLogger(__name__)
 
 TICK_SECONDS = 1.0
 PUSH_SECONDS = 60.0
+JOIN_SECONDS = 5.0
 HEADER_SECONDS = 3600.0
+HEADER_AGAIN_SECONDS = 60.0
 FLUSH_SECONDS = 3600.0
 CHECKPOINT_LOOK_SECONDS = 30.0
 
@@ -30,10 +34,11 @@ class Housekeeping:
         self._clock = volume.seams.clock
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        self._work = threading.Lock()
+        self._work = threading.RLock()
+        self._errors: dict[str, str] = {}
         started = self._clock.monotonic()
         self._next_push = started + PUSH_SECONDS
-        self._next_header = started
+        self._next_join = self._next_header = started
         self._next_checkpoint = started + CHECKPOINT_LOOK_SECONDS
 
     def start(self) -> None:
@@ -47,67 +52,89 @@ class Housekeeping:
         if self._thread is not None:
             self._thread.join()
 
+    @property
+    def last_error(self) -> str | None:
+        """What failed last of what has not succeeded since."""
+        return next(reversed(self._errors.values()), None) if self._errors else None
+
     def _run(self) -> None:
         while not self._stop.wait(TICK_SECONDS):
-            try:
-                self.tick()
-            except StoreUnavailable as error:
-                self._volume.last_error = str(error)
-            except (StoreError, DamageError, LocalFailure, WriterReplaced) as error:
-                self._volume.last_error = str(error)
-                _log.warning("background work met: %s", error)
+            self.tick()
 
     def tick(self) -> None:
-        """Do what is due now. Raises what the tasks raise; each task is due again later."""
+        """Do what is due now. What fails is noted and due again later; it keeps nothing else from being done."""
         volume, now = self._volume, self._clock.monotonic()
-        volume.database.checkpoint()
+        self._attempt("folding the database's log", volume.database.checkpoint)
+        if now >= self._next_header:
+            self._next_header = now + HEADER_AGAIN_SECONDS
+            if self._attempt("keeping the headers", volume.keep_headers):
+                self._next_header = now + HEADER_SECONDS
+        if volume.is_joining and now >= self._next_join:
+            self._next_join = now + JOIN_SECONDS
+            self._attempt("joining", self.push)
         if volume.read_only_reason is not None:
             return
-        volume.fs.settle_idle()
-        if now >= self._next_header:
-            self._next_header = now + HEADER_SECONDS
-            volume.keep_headers()
+        self._attempt("settling files", volume.fs.settle_idle)
         if now >= self._next_push and volume.pusher.pending_operations():
             self._next_push = now + PUSH_SECONDS
-            self.push()
+            self._attempt("pushing the log", self.push)
         if now >= self._next_checkpoint:
             self._next_checkpoint = now + CHECKPOINT_LOOK_SECONDS
-            self.checkpoint_if_due()
+            self._attempt("writing a checkpoint", self.checkpoint_if_due)
+
+    def _attempt(self, what: str, task: Callable[[], object]) -> bool:
+        try:
+            task()
+        except TgdavError as error:
+            if self._errors.pop(what, None) != str(error) and not isinstance(error, StoreUnavailable):
+                _log.warning("%s: %s", what, error)
+            self._errors[what] = str(error)
+            return False
+        self._errors.pop(what, None)
+        return True
 
     # ---- pushing -------------------------------------------------------------------------------------------------
 
     def push(self) -> bool:
         """Look who the writer is, then send what is ready; return whether anything was.
 
-        Raises WriterReplaced, StoreUnavailable, DamageError (the store was set back).
+        Raises WriterReplaced, StoreUnavailable, DamageError (the store was set back), NoSpace, LocalFailure.
         """
+        volume = self._volume
         with self._work:
             self._check_writer()
-            pushed = self._volume.pusher.push()
+            pushed = volume.pusher.push()
             self._check_writer()
+            if volume.is_joining and volume.watch.has_joined():
+                volume.finish_joining()
             return pushed.segments > 0
 
     def _check_writer(self) -> None:
         volume = self._volume
-        reason = volume.watch.look().reason
-        if reason is not None:
-            volume.journal.read_only = reason
+        verdict = volume.watch.look()
+        while verdict.late and verdict.reason is None:
+            volume.watch.take_late(volume.journal, verdict)
+            verdict = volume.watch.look()
+        if verdict.reason is not None:
+            volume.journal.read_only = verdict.reason
             raise WriterReplaced(
-                f"{reason}; this machine serves read-only and keeps its unsent operations",
+                f"{verdict.reason}; this machine serves read-only and keeps its unsent operations",
                 hint="to write here again, run 'tgdav init --join' in a fresh home",
             )
 
     def sync(self, *, wait: bool, progress: Any = None) -> dict[str, Any]:
-        """Send everything that waits; with ``wait``, return only when nothing is pending."""
+        """Send everything that waits; with ``wait``, return only when nothing is pending.
+
+        Raises as ``push``; DamageError when operations name content that this machine has lost.
+        """
         volume = self._volume
-        if volume.read_only_reason is not None:
-            self._check_writer()
         volume.keep_headers()
         while True:
+            stuck = volume.pusher.oldest_unsent()
             flushed = volume.content.flush(FLUSH_SECONDS)
-            moved = self.push()
+            self.push()
             pending = volume.pending()
-            if wait and flushed and not moved and pending["operations"]:
+            if wait and flushed and stuck is not None and stuck == volume.pusher.oldest_unsent():
                 raise DamageError(
                     f"{pending['operations']} operations name content that this machine has lost", blob="staging"
                 )
@@ -119,30 +146,28 @@ class Housekeeping:
     # ---- checkpoints ---------------------------------------------------------------------------------------------
 
     def checkpoint_if_due(self) -> bool:
-        """Write a checkpoint if one is due; return whether one was written."""
+        """Write a checkpoint if one is due, or finish one that was cut off; return whether one was written."""
         volume = self._volume
+        with self._work:
+            if volume.checkpoints.send_sealed():
+                self._drop_log_files()
+                return True
         with volume.database.reading() as connection:
-            last = connection.one(
-                "SELECT segment, bytes, created FROM checkpoints WHERE state = 1 ORDER BY number DESC LIMIT 1"
-            )
-            segment, size, created = last or (0, 0, 0)
-            log = connection.one(
-                "SELECT coalesce(sum(size), 0), count(*), coalesce(max(number), 0), min(last_stamp) FROM segments"
-                " WHERE blob IS NOT NULL AND file IS NOT NULL AND number > ?",
-                (segment,),
-            )
-        if log is None or not log[1]:
-            return False
-        since = created or stamp_time_ns(int(log[3]))
-        age = (self._clock.now_ns() - since) / 1e9
-        if not is_due(log_bytes=int(log[0]), last_bytes=int(size), age_seconds=age, changed=bool(log[1])):
+            position, size = connection.one(rows.LAST_CHECKPOINT) or (0, 0)
+            log_bytes, count, stamp = connection.one(rows.LOG_SINCE, (position,)) or (0, 0, 0)
+        age = (self._clock.now_ns() - stamp_time_ns(stamp)) / 1e9
+        if not is_due(log_bytes=log_bytes, last_bytes=size, age_seconds=age, changed=count > 0):
             return False
         return self.checkpoint()
 
     def checkpoint(self) -> bool:
-        """Write a checkpoint now; False when some operation is not in the store yet. Older log files may go then."""
+        """Write a checkpoint now; False when some operation is not in the store yet. Older log files go then.
+
+        Raises StoreUnavailable, WriterReplaced, DamageError, NoSpace, LocalFailure.
+        """
         volume = self._volume
         with self._work:
+            self._check_writer()
             with volume.database.reading() as connection:
                 counters = settings.everything(connection, prefix=settings.NAMESPACE)
             if not volume.checkpoints.write(counters, self._clock.now_ns()):
@@ -151,16 +176,14 @@ class Housekeeping:
         return True
 
     def _drop_log_files(self) -> None:
+        """A stored checkpoint covers the segments: their files are no longer kept for appending them again."""
         volume = self._volume
         with volume.database.reading() as connection:
-            files = [
-                str(row[0])
-                for row in connection.all("SELECT file FROM segments WHERE blob IS NOT NULL AND file IS NOT NULL")
-            ]
+            files = [str(row[0]) for row in connection.all(rows.COVERED_FILES)]
 
         def work(transaction: Transaction) -> None:
-            transaction.executemany("UPDATE segments SET file = NULL WHERE file = ?", [(file,) for file in files])
+            transaction.executemany(rows.FORGET_FILE, [(file,) for file in files])
 
         volume.database.writer.run(work, durable=True)
         for file in files:
-            volume.seams.disk.unlink(volume.places.state / "outbox" / file)
+            outbox.remove(volume.places.state / "outbox" / file, volume.seams.disk)

@@ -1,14 +1,18 @@
-"""Opening a vault's header with a secret."""
+"""Opening a vault with a secret: by the header in the store, or by the local state with the store's help."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from tgdav.blobs.contract import BlobInfo, BlobStore
-from tgdav.config import Config
+from tgdav.config import Config, Places
 from tgdav.crypto.header import HEADER_BYTES, Header, decode, try_headers
+from tgdav.crypto.keys import VaultKeys
+from tgdav.crypto.machine import MachineIdentity, open_machine
 from tgdav.crypto.passphrase import Argon2Parameters
-from tgdav.crypto.slots import Secret
-from tgdav.errors import BlobMissing, DamageError, UsageError
+from tgdav.crypto.slots import Secret, kind_for
+from tgdav.errors import AccessError, BlobMissing, DamageError, StoreUnavailable, UsageError
 from tgdav.replication.survey import header_blobs
+from tgdav.volume.local_state import LocalVault, load_header, load_vault
+from tgdav.volume.stores import Stores
 
 
 def argon2_parameters(config: Config) -> Argon2Parameters:
@@ -17,7 +21,12 @@ def argon2_parameters(config: Config) -> Argon2Parameters:
     return Argon2Parameters(wanted.argon2_memory_kib, wanted.argon2_iterations, wanted.argon2_parallelism)
 
 
-def unlock_store(store: BlobStore, blobs: Iterable[BlobInfo], secret: Secret) -> tuple[bytes, Header]:
+def unlock_store(
+    store: BlobStore,
+    blobs: Iterable[BlobInfo],
+    secret: Secret,
+    worth_trying: Callable[[Header], bool] = lambda _header: True,
+) -> tuple[bytes, Header]:
     """Return the master key and the newest header in the store that ``secret`` opens.
 
     Raises UsageError (no vault), DamageError (no header can be read), AccessError.
@@ -30,7 +39,38 @@ def unlock_store(store: BlobStore, blobs: Iterable[BlobInfo], secret: Secret) ->
         except (DamageError, BlobMissing) as error:
             damage = error
     if headers:
-        return try_headers(headers, secret)
+        return try_headers([header for header in headers if worth_trying(header)], secret)
     if damage is not None:
         raise damage
     raise UsageError("the store holds no vault", hint="use 'tgdav init' to make one")
+
+
+class Unlocked:
+    """What the secret opened: keys and local state, before anything is started.
+
+    Raises AccessError, DamageError, UsageError (no vault here).
+    """
+
+    def __init__(self, places: Places, secret: Secret, stores: Stores) -> None:
+        header = self.saved_header = load_header(places.state)
+        try:
+            self.master, self.header = try_headers([header], secret)
+        except AccessError as error:
+            # Another machine may have changed the secret; only the store's headers know.
+            self.master, self.header = _from_store(stores.store, secret, header, error)
+        self.vault_keys = VaultKeys(self.master, self.header.vault)
+        self.local: LocalVault = load_vault(places.state, self.vault_keys)
+        self.identity: MachineIdentity = open_machine(self.local.machine, self.vault_keys)
+
+
+def _from_store(store: BlobStore, secret: Secret, local: Header, refusal: AccessError) -> tuple[bytes, Header]:
+    """Try what the local header did not: a wrong secret costs no second run for the slot that refused it already."""
+    kind = kind_for(secret)
+    tried = local.slot(kind)
+    try:
+        master, header = unlock_store(store, store.list(), secret, lambda each: each.slot(kind) != tried)
+    except (StoreUnavailable, UsageError, DamageError):
+        raise refusal from None
+    if header.vault != local.vault:
+        raise refusal
+    return master, header

@@ -4,7 +4,7 @@ Start: lock, header, database, content, file system, then the background work. S
 gone first, then dirty files settle, background work ends, the log is folded back, the lock goes last.
 """
 
-import logging
+from contextlib import ExitStack
 from typing import Any
 
 from tgdav.config import Config, Places, namespace_of, require_built
@@ -12,17 +12,16 @@ from tgdav.content.cache import DiskCache
 from tgdav.content.reader import ReadSettings
 from tgdav.content.store import ContentStore
 from tgdav.content.types import ContentIdentity, ContentSettings
-from tgdav.crypto.header import Header, try_headers, with_passphrase, with_recovery_key
-from tgdav.crypto.keys import NamespaceKeys, VaultKeys, unwrap_namespace
-from tgdav.crypto.machine import MachineIdentity, open_machine
+from tgdav.crypto.header import Header, with_passphrase, with_recovery_key
+from tgdav.crypto.keys import NamespaceKeys, unwrap_namespace
 from tgdav.crypto.passphrase import Passphrase
 from tgdav.crypto.recovery_key import format_recovery_key, new_recovery_key
 from tgdav.crypto.slots import Secret
 from tgdav.db.database import Database
-from tgdav.errors import AccessError, DamageError, StoreUnavailable, UsageError
+from tgdav.errors import DamageError
 from tgdav.fs.filesystem import NamespaceFileSystem
 from tgdav.fs.names import JunkPolicy
-from tgdav.ids import BlobId, Incarnation
+from tgdav.ids import Incarnation
 from tgdav.metadata import settings
 from tgdav.metadata.history import HistoryPolicy
 from tgdav.metadata.journal import Journal
@@ -33,76 +32,56 @@ from tgdav.replication.pusher import Pusher
 from tgdav.replication.watch import LogWatch
 from tgdav.volume import report
 from tgdav.volume.check import Checker
-from tgdav.volume.headers import place_headers
+from tgdav.volume.folders import make_folder
+from tgdav.volume.headers import HeaderKeeper
 from tgdav.volume.housekeeping import Housekeeping
-from tgdav.volume.local_state import LocalNamespace, LocalVault, load_header, load_vault, save_header
+from tgdav.volume.local_state import LocalNamespace, load_header
 from tgdav.volume.lock import StateLock
 from tgdav.volume.seams import Seams
 from tgdav.volume.space import space_of
 from tgdav.volume.stores import Stores, open_store
-from tgdav.volume.unlock import argon2_parameters, unlock_store
-
-_log = logging.getLogger(__name__)
+from tgdav.volume.unlock import Unlocked, argon2_parameters
 
 INCARNATION = "incarnation"
 WEBDAV_PASSWORD = "webdav.password"  # noqa: S105 - the name of a setting
-
-
-class Unlocked:
-    """What the secret opened: keys and local state, before anything is started."""
-
-    def __init__(self, places: Places, secret: Secret, stores: Stores) -> None:
-        header = self.saved_header = load_header(places.state)
-        try:
-            self.master, self.header = try_headers([header], secret)
-        except AccessError:
-            # Another machine may have changed the passphrase; only the store's headers know.
-            self.master, self.header = _from_store(stores, secret, header)
-        self.vault_keys = VaultKeys(self.master, self.header.vault)
-        self.local: LocalVault = load_vault(places.state, self.vault_keys)
-        self.identity: MachineIdentity = open_machine(self.local.machine, self.vault_keys)
-
-
-def _from_store(stores: Stores, secret: Secret, local: Header) -> tuple[bytes, Header]:
-    try:
-        master, header = unlock_store(stores.store, stores.store.list(), secret)
-    except (StoreUnavailable, UsageError, DamageError):
-        raise AccessError("wrong passphrase") from None
-    if header.vault != local.vault:
-        raise AccessError("wrong passphrase")
-    return master, header
+JOINING = "joining this vault is not finished: the store has not been told yet"
+"""Why a machine that joined changes nothing until its first segment is stored."""
 
 
 class Volume:
     """One namespace of a vault, open. Made by ``Volume.open``; every command and front end works through it."""
 
     def __init__(
-        self, places: Places, config: Config, seams: Seams, stores: Stores, opened: Unlocked, namespace: LocalNamespace
+        self,
+        places: Places,
+        config: Config,
+        seams: Seams,
+        stores: Stores,
+        opened: Unlocked,
+        namespace: LocalNamespace,
+        database: Database,
     ) -> None:
         self.places, self.config, self.seams = places, config, seams
         self.namespace_name = namespace.name
-        self.vault_keys, self.header = opened.vault_keys, opened.header
-        self.master, self._stores, self._saved_header = opened.master, stores, opened.saved_header
+        self.vault_keys, self.master, self._stores = opened.vault_keys, opened.master, stores
+        self.database = database
         secret = unwrap_namespace(opened.vault_keys, namespace.id, namespace.box)
         keys = NamespaceKeys(namespace.id, secret)
         identity = opened.identity
-        path = places.state / namespace.database
-        if not path.exists():
-            raise DamageError(
-                "the local database is gone", blob="database", hint="move the state folder away and run 'tgdav recover'"
-            )
-        self.database = Database.open(path, identity.database_key, disk=seams.disk)
         incarnation = self._incarnation()
         self.log = LogIdentity(
             opened.vault_keys, keys, secret, namespace.box, identity, opened.local.machine_name, incarnation
         )
         self.journal = Journal(
-            self.database, keys, identity.machine, incarnation, seams.clock, seams.entropy, _history(config)
+            database, keys, identity.machine, incarnation, seams.clock, seams.entropy, history_policy(config)
+        )
+        self.headers = HeaderKeeper(
+            places.state, database, stores.store, opened.header, opened.saved_header, opened.master, seams
         )
         self.content = self._content()
         self._replication()
         self.fs = NamespaceFileSystem(
-            self.database,
+            database,
             self.journal,
             self.content,
             keys,
@@ -115,7 +94,6 @@ class Volume:
             disk=seams.disk,
         )
         self.housekeeping = Housekeeping(self)
-        self.last_error = ""
 
     @classmethod
     def open(
@@ -129,37 +107,41 @@ class Volume:
     ) -> "Volume":
         """Open the vault of this state. ``start`` begins background work; without it only calls do anything.
 
-        Raises UsageError (no vault, a mode that is not built), AccessError, VaultInUse, DamageError.
+        Raises UsageError (no vault, a mode that is not built), AccessError, VaultInUse, DamageError, LocalFailure.
         """
         require_built(config, namespace)
         places = places.for_config(config)
         load_header(places.state)
-        lock = StateLock(places.lock_file)
-        try:
+        with ExitStack() as undo:
+            lock = StateLock(places.lock_file)
+            undo.callback(lock.release)
             stores = open_store(config, places, seams)
             opened = Unlocked(places, secret, stores)
             wanted = opened.local.namespace(namespace_of(config, namespace).name if namespace else None)
-            volume = cls(places, config, seams, stores, opened, wanted)
-        except BaseException:
-            lock.release()
-            raise
-        volume._lock = lock
-        try:
+            database = _open_database(places, wanted, opened, seams)
+            undo.callback(database.close)
+            volume = cls(places, config, seams, stores, opened, wanted, database)
+            volume._lock = lock
             volume._take_up()
-        except BaseException:
-            volume._let_go()
-            raise
+            undo.pop_all()
         return volume
 
     _lock: StateLock
 
     def _take_up(self) -> None:
         """Go on where the last process stopped."""
-        remove_leftovers(self.database, self.places.state / "outbox", self.seams.disk)
-        self.journal.read_only = self.watch.replaced()
+        outbox = self.places.state / "outbox"
+        make_folder(outbox, self.seams.disk)
+        make_folder(self.places.state / "overlay", self.seams.disk)
+        remove_leftovers(self.database, outbox, self.seams.disk)
+        self.journal.read_only = self.watch.replaced() or (None if self.watch.has_joined() else JOINING)
         self.content.start()
-        if self.journal.read_only is None:
-            self.fs.start()
+        try:
+            if self.journal.read_only is None:
+                self.fs.start()
+        except BaseException:
+            self.content.stop()
+            raise
 
     def _incarnation(self) -> Incarnation:
         with self.database.reading() as connection:
@@ -208,18 +190,14 @@ class Volume:
 
     def close(self) -> None:
         """Finish: settle dirty files, end background work, make all durable, give the vault up."""
-        self.housekeeping.stop()
-        try:
-            self.fs.stop()
-        finally:
-            self._let_go()
-
-    def _let_go(self) -> None:
-        self._stores.stopping.set()
-        self.content.stop()
-        self.database.close()
-        self._stores.store.close()
-        self._lock.release()
+        with ExitStack() as rest:
+            rest.callback(self._lock.release)
+            rest.callback(self._stores.store.close)
+            rest.callback(self.database.close)
+            rest.callback(self.content.stop)
+            rest.callback(self._stores.stopping.set)
+            rest.callback(self.fs.stop)
+            self.housekeeping.stop()
 
     @property
     def stores(self) -> Stores:
@@ -227,9 +205,24 @@ class Volume:
         return self._stores
 
     @property
+    def header(self) -> Header:
+        """The newest header known."""
+        return self.headers.header
+
+    @property
     def read_only_reason(self) -> str | None:
         """Why nothing can be changed here, or None."""
         return self.journal.read_only
+
+    @property
+    def is_joining(self) -> bool:
+        """Whether this machine is the writer, and the store does not know yet."""
+        return self.journal.read_only == JOINING
+
+    def finish_joining(self) -> None:
+        """The store knows that this machine is the writer: changes are welcome."""
+        self.journal.read_only = None
+        self.fs.start()
 
     def used_bytes(self) -> int:
         """Bytes of content of all files."""
@@ -246,36 +239,16 @@ class Volume:
         return {"bytes": self.content.pending(), "operations": self.pusher.pending_operations()}
 
     def sync(self, wait: bool = False, progress: Any = None) -> dict[str, Any]:
-        """Push now; with ``wait``, until nothing is pending. Raises StoreUnavailable, WriterReplaced."""
+        """Push now; with ``wait``, until nothing is pending. Raises StoreUnavailable, WriterReplaced, DamageError."""
         self.fs.settle_all()
         return self.housekeeping.sync(wait=wait, progress=progress)
 
     def keep_headers(self) -> None:
-        """See to two copies of the header in the store, and note them."""
-        store = self._stores.store
-        placed = place_headers(store, self.header, self.master, self.seams.entropy)
-        report.note_headers(self.database, placed.copies, [])
-        if placed.header != self._saved_header:
-            save_header(self.places.state, placed.header, self.seams.disk)
-            self.header = self._saved_header = placed.header
-        if placed.outdated:
-            report.note_headers(self.database, [], placed.outdated)
-            store.delete(placed.outdated)
-
-    def replace_lost_headers(self, names: list[str]) -> None:
-        """Put new copies of the header where the named ones were lost, and expect those no longer."""
-        with self.database.reading() as connection:
-            lost = [
-                BlobId(row[0])
-                for name in names
-                for row in connection.all("SELECT id FROM blobs WHERE name = ?", (bytes.fromhex(name),))
-            ]
-        self.keep_headers()
-        report.note_headers(self.database, [], lost)
-        self._stores.store.delete(lost)
+        """See to two copies of the header in the store, and note them. Raises StoreUnavailable."""
+        self.headers.keep()
 
     def check(self, read_data: float | None = None, repair: bool = False, progress: Any = None) -> dict[str, Any]:
-        """Return the ``check`` object."""
+        """Return the ``check`` object. ``read_data``: percent of the blobs to read, None for none."""
         return Checker(self, progress).run(read_data=read_data, repair=repair)
 
     def cache_statistics(self) -> dict[str, Any]:
@@ -288,21 +261,20 @@ class Volume:
         return report.cache(self)
 
     def change_passphrase(self, new: str) -> None:
-        """Open the vault with ``new`` from now on. Raises StoreUnavailable: then the next start finishes."""
+        """Open the vault with ``new`` from now on.
+
+        Raises StoreUnavailable: then the old one stays, unless the new header reached the store, where the next start
+        finds it and finishes.
+        """
         parameters = argon2_parameters(self.config)
         header = with_passphrase(self.header, self.master, Passphrase(new), self.seams.entropy, parameters)
-        self._replace_header(header)
+        self.headers.replace(header)
 
     def new_recovery_key(self) -> str:
-        """Make a new recovery key and return it as text; the old one no longer opens the vault."""
+        """Make a new recovery key and return it as text; the old one no longer opens the vault. Raises as above."""
         recovery = new_recovery_key(self.seams.entropy)
-        self._replace_header(with_recovery_key(self.header, self.master, recovery, self.seams.entropy))
+        self.headers.replace(with_recovery_key(self.header, self.master, recovery, self.seams.entropy))
         return format_recovery_key(recovery)
-
-    def _replace_header(self, header: Header) -> None:
-        """Two new copies in the store, the local one, then the old ones go; after a crash in between the next start goes on."""
-        self.header = header
-        self.keep_headers()
 
     def webdav_password(self) -> tuple[str, bool]:
         """Return the WebDAV password that was made here, and whether this call made it."""
@@ -315,7 +287,17 @@ class Volume:
         return made, True
 
 
-def _history(config: Config) -> HistoryPolicy:
+def _open_database(places: Places, namespace: LocalNamespace, opened: Unlocked, seams: Seams) -> Database:
+    path = places.state / namespace.database
+    if not path.exists():
+        raise DamageError(
+            "the local database is gone", blob="database", hint="move the state folder away and run 'tgdav recover'"
+        )
+    return Database.open(path, opened.identity.database_key, disk=seams.disk)
+
+
+def history_policy(config: Config) -> HistoryPolicy:
+    """Return how many versions the configuration keeps."""
     return HistoryPolicy(config.versioning.max_versions if config.versioning.enabled else 0)
 
 

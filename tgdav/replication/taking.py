@@ -1,0 +1,68 @@
+"""Taking in segments of other machines, or of this one in an earlier life: their operations, packs and place in the chain."""
+
+from collections.abc import Mapping
+
+from tgdav.content.adoption import record_stored_pack
+from tgdav.content.types import IndexEntry
+from tgdav.db.writer import Transaction
+from tgdav.ids import BlobName
+from tgdav.metadata.journal import LAST_POSITION, Journal
+from tgdav.replication import rows
+from tgdav.replication.fetching import OpenedSegment
+from tgdav.replication.segment import PackIndex
+from tgdav.replication.survey import Found
+
+
+def take_segment(journal: Journal, opened: OpenedSegment, packs: Mapping[BlobName, Found]) -> list[BlobName]:
+    """Apply a segment's groups and note its packs, in one transaction; return the packs that the store does not have.
+
+    ``packs`` are those that it has. Whether the segment counts is for the caller to judge. Raises LocalFailure, NoSpace.
+    """
+    segment = opened.segment
+
+    def record(transaction: Transaction) -> None:
+        for index in segment.packs:
+            _record_pack(transaction, index, segment.number, packs.get(index.name))
+        position = transaction.one(LAST_POSITION)
+        transaction.execute(rows.INSERT_SEGMENT, _row(opened, position[0] if position else 0))
+        # They are in the store: nothing of them waits to be sent.
+        transaction.execute(rows.FORGET_CARRIED, (rows.incarnation_key(segment.incarnation), segment.number))
+
+    journal.apply_groups(
+        segment.machine, segment.incarnation, segment.groups, segment=segment.number, record=record, durable=True
+    )
+    return [index.name for index in segment.packs if index.name not in packs]
+
+
+def _record_pack(transaction: Transaction, index: PackIndex, segment: int, found: Found | None) -> None:
+    record_stored_pack(
+        transaction,
+        name=index.name,
+        epoch=index.epoch,
+        size=index.size,
+        digest=index.hash,
+        label=found.info.label if found else "",
+        blob=found.info.id if found else None,
+        segment=segment,
+        entries=(IndexEntry(e.id, e.offset, e.stored, e.length, e.codec, e.epoch) for e in index.entries),
+    )
+
+
+def _row(opened: OpenedSegment, position: int) -> tuple[object, ...]:
+    segment, found = opened.segment, opened.found
+    first, last = segment.groups[0], segment.groups[-1]
+    return (
+        rows.incarnation_key(segment.incarnation),
+        segment.number,
+        segment.machine,
+        found.info.name,
+        opened.hash,
+        found.info.size,
+        first.sequence,
+        last.sequence + len(last.ops) - 1,
+        last.stamp,
+        position,
+        None,
+        found.info.label,
+        found.info.id,
+    )

@@ -1,0 +1,121 @@
+"""The local half of ``check``: the database, and the files that it names."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from tgdav.content.manifest import decode as decode_manifest
+from tgdav.content.types import PackState
+from tgdav.db.connection import Connection
+from tgdav.metadata import queries
+from tgdav.volume.check_staged import LOST, damaged_staging, given_up
+from tgdav.volume.findings import Findings
+
+if TYPE_CHECKING:
+    from tgdav.volume.volume import Volume
+
+
+class StagedPack(msgspec.Struct, frozen=True):
+    """A row of ``packs`` that is not stored yet; ``size`` once it is closed."""
+
+    no: int
+    name: bytes
+    state: int
+    file: str | None
+    end: int
+    size: int
+
+
+_STAGED = """SELECT no, name, state, file, end, size FROM packs WHERE state < 3 AND no >= ?
+AND EXISTS (SELECT 1 FROM chunks WHERE pack = packs.no) ORDER BY no"""
+# A stored pack that is damaged is found by itself.
+_SOUND_CHUNKS = """SELECT c.id FROM chunks c LEFT JOIN packs p ON p.no = c.pack
+WHERE c.data IS NOT NULL OR p.state = 3 OR (p.state < 3 AND p.damaged = 0)"""
+_MANIFESTS = """SELECT n.ino, coalesce(m.data, n.content) FROM nodes n LEFT JOIN manifests m ON m.no = n.manifest
+WHERE n.kind = 1 AND n.size > 0"""
+_STRUCTURE = {
+    "entries name a file or folder that is not there": (
+        "SELECT count(*) FROM entries e LEFT JOIN nodes n ON n.ino = e.ino WHERE n.ino IS NULL"
+    ),
+    "entries are in a folder that is not there": (
+        "SELECT count(*) FROM entries e LEFT JOIN nodes n ON n.ino = e.parent WHERE n.ino IS NULL"
+    ),
+    "files name a manifest that is not there": (
+        "SELECT count(*) FROM nodes n LEFT JOIN manifests m ON m.no = n.manifest"
+        " WHERE n.manifest IS NOT NULL AND m.no IS NULL"
+    ),
+    "files with content have no manifest": (
+        "SELECT count(*) FROM nodes WHERE kind = 1 AND size > 0 AND content IS NULL AND manifest IS NULL"
+    ),
+}
+
+
+class LocalCheck:
+    """Looks at the database and at what staging and the outbox hold; ``findings`` takes what is wrong."""
+
+    def __init__(self, volume: "Volume", findings: Findings, *, read_data: bool) -> None:
+        self._volume, self._findings, self._read_data = volume, findings, read_data
+
+    def run(self) -> int:
+        """Check; return the number of files. Raises DamageError when the database cannot be read at all."""
+        with self._volume.database.reading() as connection:
+            for (text,) in connection.all("PRAGMA integrity_check(20)"):
+                if text != "ok":
+                    self._findings.add("database", "database", str(text))
+            for what, sql in _STRUCTURE.items():
+                row = connection.one(sql)
+                if row is not None and row[0]:
+                    self._findings.add("database", "database", f"{row[0]} {what}")
+            self._check_chunks(connection)
+            files = queries.totals(connection)[0]
+            for name in given_up(connection):
+                self._findings.add(name, "staging", LOST)
+        self._check_staged()
+        if self._read_data:
+            for name, reason in damaged_staging(self._volume.content):
+                self._findings.add(name, "staging", reason)
+        for name in self._volume.pusher.spoilt():
+            self._findings.add(name, "outbox", "a part of the log that waits to be sent was changed on the local disk")
+        return files
+
+    def _check_chunks(self, connection: Connection) -> None:
+        """Every chunk that a file names must be known, and in a pack that is neither retired nor lost."""
+        sound = {row[0] for row in connection.each(_SOUND_CHUNKS)}
+        for inode, manifest in _manifests(connection):
+            missing = [chunk for chunk in decode_manifest(manifest).chunk_ids() if chunk not in sound]
+            if missing:
+                paths = queries.paths_of(connection, inode)
+                self._findings.add("chunks", "database", "files name chunks that are nowhere", paths)
+
+    def _check_staged(self) -> None:
+        for pack in self._staged(0):
+            problem = self._problem(pack)
+            # It may have been sent, and its file be gone, since the row was read.
+            if problem is None or self._staged(pack.no)[:1] != [pack]:
+                continue
+            self._findings.add(pack.name.hex(), "staging", problem)
+
+    def _staged(self, first: int) -> list[StagedPack]:
+        with self._volume.database.reading() as connection:
+            return [StagedPack(*row) for row in connection.all(_STAGED, (first,))]
+
+    def _problem(self, pack: StagedPack) -> str | None:
+        if pack.file is None:
+            return "it has no file and is not stored"
+        path = self._volume.places.state / "staging" / pack.file
+        try:
+            size = path.stat().st_size
+        except OSError:
+            return "its staged file is gone"
+        if pack.state == PackState.OPEN:
+            return f"its staged file has {size} bytes of {pack.end}" if size < pack.end else None
+        if size != pack.size:
+            return f"its staged file has {size} bytes, not {pack.size}"
+        return None
+
+
+def _manifests(connection: Connection) -> Iterator[tuple[Any, bytes]]:
+    for inode, data in connection.each(_MANIFESTS):
+        if data is not None:
+            yield inode, data

@@ -1,0 +1,154 @@
+"""Joining a vault, which is also recovering it: the local state is rebuilt from the store, and this machine writes on.
+
+An interrupted attempt leaves nothing that counts: the next one begins anew. Once the state is complete the vault is
+joined here, and the store is told by the next start if not now.
+"""
+
+import msgspec
+
+from tgdav.blobs.contract import BlobStore
+from tgdav.config import Config, Places
+from tgdav.crypto.keys import NamespaceKeys, NamespaceSecret, VaultKeys, wrap_namespace
+from tgdav.crypto.machine import MachineIdentity
+from tgdav.crypto.slots import Secret
+from tgdav.db.writer import Transaction
+from tgdav.errors import DamageError
+from tgdav.ids import Incarnation
+from tgdav.metadata import settings
+from tgdav.metadata.journal import Journal
+from tgdav.replication.rebuild import Progress, Rebuilder, Rebuilt, find_secret
+from tgdav.replication.survey import Survey
+from tgdav.replication.watch import SEEN
+from tgdav.volume import making
+from tgdav.volume.local_state import LocalNamespace, save_header
+from tgdav.volume.lock import StateLock
+from tgdav.volume.seams import Seams
+from tgdav.volume.stores import open_store
+from tgdav.volume.unlock import unlock_store
+from tgdav.volume.volume import Volume
+
+
+class MachineReport(msgspec.Struct, frozen=True):
+    """The last thing that the store shows of a machine. ``last_operation`` in ns since 1970, 0 if there is none."""
+
+    id: str
+    name: str
+    last_operation: int
+    last_sequence: int
+
+
+class JoinedVault(msgspec.Struct, frozen=True):
+    """What joining or rebuilding found. ``damage`` holds a line for everything that is missing or does not open."""
+
+    epoch: int
+    replaced: str
+    machines: list[MachineReport]
+    damage: list[str]
+
+
+def join_vault(
+    places: Places, config: Config, secret: Secret, *, seams: Seams, progress: Progress | None = None
+) -> JoinedVault:
+    """Rebuild the local state from the store, and become the writer. ``recover`` is the same.
+
+    Raises AccessError (wrong secret), UsageError (a vault is here, or none in the store), StoreUnavailable, DamageError
+    (no header or no log opens), WriterReplaced (another machine joined meanwhile).
+    """
+    places = places.for_config(config)
+    making.refuse_existing(places)
+    making.prepare_state(places, seams)
+    lock = StateLock(places.lock_file)
+    try:
+        making.refuse_existing(places)
+        result = _join_local(places, config, secret, seams, progress or _silent)
+    finally:
+        lock.release()
+    volume = Volume.open(places, config, secret, seams=seams)
+    try:
+        volume.sync(wait=True)
+    finally:
+        volume.close()
+    return result
+
+
+recover_vault = join_vault
+
+
+def _silent(_what: str, _done: int, _total: int) -> None:
+    return
+
+
+def _join_local(places: Places, config: Config, secret: Secret, seams: Seams, progress: Progress) -> JoinedVault:
+    store = open_store(config, places, seams).store
+    blobs = list(store.list())
+    master, header = unlock_store(store, blobs, secret)
+    vault_keys = VaultKeys(master, header.vault)
+    survey = Survey(blobs, vault_keys)
+    found = survey.namespaces()
+    if not found:
+        raise DamageError("the store holds a vault's header, but nothing of its log", blob="log")
+    namespace_secret = find_secret(store, survey, vault_keys, found[0])
+    result, identity, local = _rebuild(places, config, store, survey, vault_keys, namespace_secret, seams, progress)
+    save_header(places.state, header, seams.disk)
+    making.save_local(places, vault_keys, identity, config, local, seams)
+    store.close()
+    return result
+
+
+def _rebuild(
+    places: Places,
+    config: Config,
+    store: BlobStore,
+    survey: Survey,
+    vault_keys: VaultKeys,
+    secret: NamespaceSecret,
+    seams: Seams,
+    progress: Progress,
+) -> tuple[JoinedVault, MachineIdentity, LocalNamespace]:
+    identity = making.new_identity(config, seams)
+    keys = NamespaceKeys(secret.namespace, secret)
+    box = wrap_namespace(vault_keys, secret, seams.entropy)
+    local = LocalNamespace(secret.namespace, making.namespace_name(config), box)
+    database = making.fresh_database(places, local, identity, seams)
+    incarnation = Incarnation(0)
+
+    def open_journal() -> Journal:
+        nonlocal incarnation
+        journal, incarnation = making.open_journal(database, config, identity, keys, seams)
+        return journal
+
+    try:
+        rebuilt, journal = Rebuilder(store, survey, vault_keys, keys, database, open_journal, progress).run()
+        now = seams.clock.now_ns()
+        database.writer.run(lambda transaction: _note(transaction, survey, rebuilt, now))
+        epoch = _next_epoch(rebuilt)
+        making.begin_log(database, config, identity, journal, incarnation, epoch=epoch, predecessor=rebuilt.writer)
+    finally:
+        database.close()
+    return _report(rebuilt, epoch), identity, local
+
+
+def _note(transaction: Transaction, survey: Survey, rebuilt: Rebuilt, now_ns: int) -> None:
+    settings.put(transaction, SEEN, survey.last)
+    found = [(each.blob, each.kind, each.reason, now_ns) for each in rebuilt.damage]
+    transaction.executemany("INSERT OR REPLACE INTO damage (blob, kind, reason, found) VALUES (?, ?, ?, ?)", found)
+
+
+def _next_epoch(rebuilt: Rebuilt) -> int:
+    """Return the epoch to write in; where the log's beginning is lost, somebody was its writer all the same."""
+    if rebuilt.writer is not None:
+        return rebuilt.writer.epoch + 1
+    return 2
+
+
+def _report(rebuilt: Rebuilt, epoch: int) -> JoinedVault:
+    machines = []
+    for machine, member in rebuilt.members.items():
+        heads = [head for head in rebuilt.heads.values() if head.machine == machine]
+        last = max(heads, key=lambda head: head.time, default=None)
+        machines.append(
+            MachineReport(machine.hex(), member.name, last.time if last else 0, last.sequence if last else 0)
+        )
+    replaced = rebuilt.writer.name if rebuilt.writer else ""
+    damage = [f"{each.kind} {each.blob}: {each.reason}" for each in rebuilt.damage]
+    return JoinedVault(epoch, replaced, machines, damage)

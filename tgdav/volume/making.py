@@ -1,0 +1,192 @@
+"""Making a vault, and what making and joining have in common.
+
+Local state is complete and durable before the store hears of a new vault, so an interrupted ``init`` leaves a vault that
+the next start brings to the store, never a store that no machine can open.
+"""
+
+import socket
+
+import msgspec
+
+from tgdav.config import Config, Places
+from tgdav.crdt.ops import Member, Namespace
+from tgdav.crypto.header import make_header
+from tgdav.crypto.keys import NamespaceKeys, VaultKeys, new_namespace_secret, wrap_namespace
+from tgdav.crypto.machine import MachineIdentity, seal_machine
+from tgdav.crypto.passphrase import Passphrase
+from tgdav.crypto.recovery_key import format_recovery_key, new_recovery_key
+from tgdav.db.database import Database
+from tgdav.db.writer import Transaction
+from tgdav.errors import UsageError
+from tgdav.ids import Incarnation, MachineId, NamespaceId, VaultId
+from tgdav.metadata import settings
+from tgdav.metadata.change import Change
+from tgdav.metadata.journal import Journal
+from tgdav.replication.survey import header_blobs
+from tgdav.replication.watch import PREDECESSOR
+from tgdav.volume.folders import make_folder
+from tgdav.volume.local_state import LocalNamespace, LocalVault, save_header, save_vault, vault_exists
+from tgdav.volume.lock import StateLock
+from tgdav.volume.seams import Seams
+from tgdav.volume.stores import open_store
+from tgdav.volume.unlock import argon2_parameters
+from tgdav.volume.volume import INCARNATION, Volume, history_policy
+
+DEFAULT_NAMESPACE = "default"
+
+
+class CreatedVault(msgspec.Struct, frozen=True):
+    """A new vault. The recovery key is shown once and kept nowhere in the clear."""
+
+    vault: VaultId
+    recovery_key: str
+
+
+def create_vault(places: Places, config: Config, passphrase: str, *, seams: Seams) -> CreatedVault:
+    """Make a vault in the configured store. Raises UsageError where one is, here or there; StoreUnavailable."""
+    places = places.for_config(config)
+    refuse_existing(places)
+    prepare_state(places, seams)
+    lock = StateLock(places.lock_file)
+    try:
+        refuse_existing(places)
+        store = open_store(config, places, seams, create=True).store
+        if any(True for _ in header_blobs(store.list())):
+            raise UsageError("the store holds a vault already", hint="use 'tgdav init --join' to join it")
+        store.close()
+        created = _make_local(places, config, passphrase, seams)
+    finally:
+        lock.release()
+    volume = Volume.open(places, config, Passphrase(passphrase), seams=seams)
+    try:
+        volume.sync(wait=True)
+    finally:
+        volume.close()
+    return created
+
+
+def _make_local(places: Places, config: Config, passphrase: str, seams: Seams) -> CreatedVault:
+    entropy = seams.entropy
+    vault, master, recovery = VaultId(entropy.bytes(16)), entropy.bytes(32), new_recovery_key(entropy)
+    header = make_header(vault, master, Passphrase(passphrase), recovery, entropy, argon2_parameters(config))
+    vault_keys = VaultKeys(master, vault)
+    namespace = NamespaceId(entropy.bytes(16))
+    secret = new_namespace_secret(namespace, entropy)
+    identity = new_identity(config, seams)
+    local = LocalNamespace(namespace, namespace_name(config), wrap_namespace(vault_keys, secret, entropy))
+    database = fresh_database(places, local, identity, seams)
+    try:
+        journal, incarnation = open_journal(database, config, identity, NamespaceKeys(namespace, secret), seams)
+        begin_log(database, config, identity, journal, incarnation, epoch=1)
+    finally:
+        database.close()
+    save_header(places.state, header, seams.disk)
+    save_local(places, vault_keys, identity, config, local, seams)
+    return CreatedVault(vault, format_recovery_key(recovery))
+
+
+# ---- what joining does too -------------------------------------------------------------------------------------------
+
+
+def machine_name(config: Config) -> str:
+    """Return what this machine is called: as configured, else its host name."""
+    return config.machine.name or socket.gethostname()
+
+
+def namespace_name(config: Config) -> str:
+    """Return the name of the vault's namespace, as configured."""
+    return config.namespaces[0].name if config.namespaces else DEFAULT_NAMESPACE
+
+
+def prepare_state(places: Places, seams: Seams) -> None:
+    """Make the folders of the local state, private and durable."""
+    for folder in (places.state, places.state / "staging", places.state / "outbox", places.state / "overlay"):
+        make_folder(folder, seams.disk)
+    make_folder(places.cache, seams.disk)
+
+
+def refuse_existing(places: Places) -> None:
+    """Raise UsageError where there is a vault."""
+    if vault_exists(places.state):
+        raise UsageError("there is a vault here already", hint="move its folder away first")
+
+
+def new_identity(config: Config, seams: Seams) -> MachineIdentity:
+    """Return a fresh identity, under the configured machine id if there is one."""
+    if config.machine.id in ("", "auto", None):
+        return MachineIdentity.new(seams.entropy)
+    machine = MachineId(bytes.fromhex(str(config.machine.id).replace("-", "")))
+    return MachineIdentity(machine, seams.entropy.bytes(32))
+
+
+def fresh_database(places: Places, namespace: LocalNamespace, identity: MachineIdentity, seams: Seams) -> Database:
+    """Open an empty database; what an interrupted attempt left is no vault's state, and goes."""
+    for ending in ("", "-wal", "-shm"):
+        path = places.state / (namespace.database + ending)
+        if path.exists():
+            seams.disk.unlink(path)
+    database = Database.open(places.state / namespace.database, identity.database_key, disk=seams.disk)
+    seams.disk.sync_folder(places.state)
+    return database
+
+
+def open_journal(
+    database: Database, config: Config, identity: MachineIdentity, keys: NamespaceKeys, seams: Seams
+) -> tuple[Journal, Incarnation]:
+    """Open the journal under a fresh incarnation."""
+    incarnation = Incarnation(int.from_bytes(seams.entropy.bytes(8), "big"))
+    policy = history_policy(config)
+    return Journal(database, keys, identity.machine, incarnation, seams.clock, seams.entropy, policy), incarnation
+
+
+def begin_log(
+    database: Database,
+    config: Config,
+    identity: MachineIdentity,
+    journal: Journal,
+    incarnation: Incarnation,
+    *,
+    epoch: int,
+    predecessor: Member | None = None,
+) -> None:
+    """Log that this machine is the writer from now on, in the place of ``predecessor``."""
+
+    def begin(transaction: Transaction) -> bool:
+        settings.put(transaction, INCARNATION, incarnation.to_bytes(8, "big"))
+        if epoch > 1:
+            replaced = predecessor.incarnation if predecessor else 0
+            settings.put(transaction, PREDECESSOR, replaced.to_bytes(8, "big"))
+        return settings.get(transaction, settings.NAMESPACE) is not None
+
+    is_known = database.writer.run(begin)
+    mode = config.namespaces[0].type if config.namespaces else "standalone"
+    member = Member(
+        identity.machine,
+        machine_name(config),
+        identity.signing_public,
+        incarnation,
+        epoch,
+        predecessor.machine if predecessor else None,
+        identity.exchange_public,
+    )
+
+    def work(change: Change) -> None:
+        if not is_known:
+            change.emit(Namespace(namespace_name(config), str(mode), change.time))
+        change.emit(member)
+
+    journal.change(work, durable=True)
+
+
+def save_local(
+    places: Places,
+    vault_keys: VaultKeys,
+    identity: MachineIdentity,
+    config: Config,
+    namespace: LocalNamespace,
+    seams: Seams,
+) -> None:
+    """Say durably that this state is a vault's: the last step of making and joining."""
+    sealed = seal_machine(identity, vault_keys, seams.entropy)
+    local = LocalVault(sealed, machine_name(config), (namespace,))
+    save_vault(places.state, local, vault_keys, seams.entropy, seams.disk)
