@@ -14,7 +14,11 @@ def impatient() -> None:
     space.WAIT_SECONDS = 1.0
 
 
-ALTERATIONS: dict[str, Callable[[], object]] = {"impatient": impatient}
+def nothing() -> None:
+    """The program as it is."""
+
+
+ALTERATIONS: dict[str, Callable[[], None]] = {"impatient": impatient, "nothing": nothing}
 
 
 def program(name: str) -> list[str]:
@@ -25,4 +29,4 @@ def program(name: str) -> list[str]:
 if __name__ == "__main__":
     chosen = sys.argv.pop(1)
     (ALTERATIONS | BUGS)[chosen]()
-    main()
+    sys.exit(main())

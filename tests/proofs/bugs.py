@@ -1,3 +1,250 @@
-"""placeholder"""
+"""Bugs to plant: each function makes this process wrong in one way, for good. The proofs must notice.
 
-BUGS: dict = {}
+``CAUGHT_BY`` names the proof (``tests.proofs.small``) that is to fail.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives.ciphers import Cipher
+from cryptography.hazmat.primitives.ciphers.algorithms import AES
+from cryptography.hazmat.primitives.ciphers.modes import CTR
+
+import tgdav.replication.pusher as pusher_module
+import tgdav.volume.check as check_module
+from tgdav.blobs.directory import DirectoryStore
+from tgdav.content import codec
+from tgdav.content.closing import PackCloser
+from tgdav.content.overlay import Overlay
+from tgdav.content.pack_check import CheckedPack, hash_range
+from tgdav.content.sealer import ChunkSealer
+from tgdav.content.staging import PackFile
+from tgdav.content.stream import StagedContent
+from tgdav.crypto.passphrase import Argon2Limits
+from tgdav.crypto.sealing import OVERHEAD
+from tgdav.db.writer import Writer
+from tgdav.disk import SystemDisk
+from tgdav.fs.upload import FileUpload
+from tgdav.metadata.change import IdSource
+from tgdav.volume.check import Checker
+from tgdav.volume.lock import StateLock
+from tgdav.web.bodies import SizedBody
+
+BUGS: dict[str, Callable[[], None]] = {}
+CAUGHT_BY: dict[str, str] = {}
+
+
+def planted(proof: str) -> Callable[[Callable[[], None]], Callable[[], None]]:
+    """Register a bug and the proof that is to catch it."""
+
+    def register(function: Callable[[], None]) -> Callable[[], None]:
+        name = function.__name__.replace("_", " ")
+        BUGS[name], CAUGHT_BY[name] = function, proof
+        return function
+
+    return register
+
+
+def _nothing(*_: Any, **__: Any) -> None:
+    return
+
+
+def _replace(owner: Any, name: str, value: Any) -> None:
+    setattr(owner, name, value)
+
+
+# ---- durability ------------------------------------------------------------------------------------------------------
+
+
+@planted("power_cut")
+def staging_is_not_synced() -> None:
+    _replace(PackFile, "sync", _nothing)
+
+
+@planted("power_cut")
+def a_write_is_answered_before_the_log_is_synced() -> None:
+    _replace(Writer, "_pass_barrier", _nothing)
+
+
+@planted("power_cut")
+def folders_are_not_synced() -> None:
+    _replace(SystemDisk, "sync_folder", _nothing)
+
+
+@planted("power_cut")
+def the_overlay_is_not_synced() -> None:
+    original = Overlay.fsync
+
+    def fsync(overlay: Overlay) -> None:
+        disk, overlay._disk = overlay._disk, _Syncless()  # type: ignore[assignment]
+        try:
+            original(overlay)
+        finally:
+            overlay._disk = disk
+
+    _replace(Overlay, "fsync", fsync)
+
+
+class _Syncless(SystemDisk):
+    def sync(self, descriptor: int) -> None:
+        return
+
+    def sync_folder(self, folder: Path) -> None:
+        return
+
+
+@planted("power_cut")
+def the_store_answers_before_it_synced() -> None:
+    original = DirectoryStore.__init__
+
+    def __init__(store: Any, *arguments: Any, **options: Any) -> None:
+        original(store, *arguments, **options | {"disk": _Syncless()})
+
+    _replace(DirectoryStore, "__init__", __init__)
+
+
+@planted("order_of_steps")
+def a_commit_comes_before_the_sync_of_what_it_names() -> None:
+    commit, sync = Writer._commit, PackFile.sync
+
+    def commit_first(writer: Writer, jobs: Any) -> None:
+        commit(writer, jobs)
+        for file in [file for job in jobs for file in job.sync if isinstance(file, PackFile)]:
+            sync(file)
+
+    _replace(PackFile, "sync", _nothing)
+    _replace(Writer, "_commit", commit_first)
+
+
+@planted("failed_syncs")
+def a_failed_sync_of_staging_is_passed_over() -> None:
+    original = PackFile.sync
+
+    def sync(pack: PackFile) -> None:
+        try:
+            original(pack)
+        except Exception:
+            pack.is_poisoned = False
+
+    _replace(PackFile, "sync", sync)
+
+
+@planted("failed_syncs")
+def writing_goes_on_after_a_failed_sync_of_the_log() -> None:
+    _replace(Writer, "poison", _nothing)
+    _replace(Writer, "_refuse", _nothing)
+
+
+# ---- the log, the tree -----------------------------------------------------------------------------------------------
+
+
+@planted("segments_follow_packs")
+def a_segment_leaves_before_its_packs() -> None:
+    _replace(pusher_module, "_stored", lambda _connection, chunks: set(chunks))
+
+
+@planted("crashes")
+def chunks_are_not_recorded() -> None:
+    _replace(StagedContent, "record", _nothing)
+
+
+@planted("crashes")
+def ids_are_used_again_after_a_restart() -> None:
+    original = IdSource.__init__
+    _replace(IdSource, "__init__", lambda source, incarnation, _block: original(source, incarnation, 0))
+
+
+@planted("one_of_two_creates")
+def a_precondition_is_judged_before_the_change() -> None:
+    original = FileUpload.commit
+
+    def commit(upload: FileUpload, *, precondition: Any = None, **options: Any) -> Any:
+        if precondition is not None:
+            precondition(None)
+        return original(upload, **options)
+
+    _replace(FileUpload, "commit", commit)
+
+
+@planted("two_owners")
+def the_state_has_no_lock() -> None:
+    _replace(StateLock, "__init__", _nothing)
+    _replace(StateLock, "release", _nothing)
+
+
+@planted("a_body_cut_off")
+def a_body_cut_off_is_stored_short() -> None:
+    original = SizedBody._receive
+
+    def receive(body: SizedBody, view: memoryview) -> int:
+        try:
+            return original(body, view)
+        except Exception:
+            body.finished = True
+            return 0
+
+    _replace(SizedBody, "_receive", receive)
+
+
+# ---- damage ----------------------------------------------------------------------------------------------------------
+
+
+def _decrypt_only(self: Any, sealed: Any, _associated: bytes, _what: str) -> bytes:
+    """AES-GCM without its tag is AES-CTR from block 2 on."""
+    data = bytes(sealed)
+    decryptor = Cipher(AES(self), CTR(data[1:13] + b"\0\0\0\2")).decryptor()
+    return decryptor.update(data[13 : len(data) - (OVERHEAD - 13)])
+
+
+@planted("damage")
+def a_chunks_tag_and_id_are_not_checked() -> None:
+    def open_(sealer: ChunkSealer, chunk: Any, epoch: int, number: int, length: int, sealed: Any, what: str) -> bytes:
+        packed = _decrypt_only(sealer._keys.chunk_key(chunk, epoch), sealed, b"", what)
+        return codec.decompress(number, packed, length, what)
+
+    _replace(ChunkSealer, "open", open_)
+
+
+@planted("damage")
+def a_check_takes_every_blob_as_it_is() -> None:
+    _replace(Checker, "_read_blob", _nothing)
+
+
+@planted("damage")
+def a_swapped_blob_is_accepted() -> None:
+    """The hash is that of whatever lies there, and a size is a size."""
+    _replace(check_module.Checker, "_digest", lambda _checker, _info: _Anything())
+
+
+class _Anything:
+    __hash__ = None  # type: ignore[assignment]
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    def __ne__(self, other: object) -> bool:
+        return False
+
+
+@planted("rollback")
+def a_store_rolled_back_is_not_noticed() -> None:
+    _replace(Checker, "_check_listing", _nothing)
+
+
+@planted("staged_damage")
+def a_closed_pack_is_not_read_back() -> None:
+    def read_back(closer: PackCloser, pack: PackFile, row: Any) -> CheckedPack:
+        from tgdav.content import index
+
+        with closer._core.database.reading() as connection:
+            entries = index.entries(connection, row.no)
+        _, hasher = hash_range(pack.read, 0, pack.length)
+        return CheckedPack(entries, hasher.digest())
+
+    _replace(PackCloser, "_read_back", read_back)
+
+
+@planted("forged_parameters")
+def argon2_parameters_are_not_bounded() -> None:
+    _replace(Argon2Limits, "allow", lambda _limits, _parameters: True)

@@ -1,0 +1,267 @@
+"""The proofs in small: each takes a folder, works without chance, and raises AssertionError when a promise is broken.
+
+They are what the planted bugs are held against; the long proofs use the same parts.
+"""
+
+import os
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.proofs.altered import program
+from tests.proofs.crashing import CRASHED, Run, Scenario, Sweep, run_and_die
+from tests.proofs.damaging import bench, damage_blobs, forget, name_of, replaced
+from tests.proofs.machines import CHEAP, Machine, clean, content, folder_of, make_folder, path_of, put, read, tree
+from tests.proofs.scenarios import empty, sync
+from tests.proofs.test_store_faults import not_a_segment_before_its_packs
+from tests.support.damage import flip_bit
+from tests.support.forgetful_disk import ForgetfulDisk
+from tests.support.seams import FailingDisk
+from tests.support.server import Home, wait_for
+from tgdav.crypto.passphrase import Argon2Limits, Argon2Parameters, Passphrase, stretch
+from tgdav.errors import DamageError, Exists, LocalFailure, TgdavError, VaultInUse
+from tgdav.failpoints import installed
+from tgdav.fs.api import Owner
+from tgdav.metadata.types import Attributes
+
+
+def power_cut(folder: Path) -> None:
+    """Everything done and synced, then the power goes: all of it is there."""
+    for seed in range(6):
+        _one_power_cut(folder / f"{seed}", seed)
+
+
+def _one_power_cut(folder: Path, seed: int) -> None:
+    (folder / "backing").mkdir(parents=True)
+    Machine(folder / "backing", seed=seed)  # the configuration: durable from the start
+    with ForgetfulDisk(folder / "backing", folder / "disk", seed) as disk:
+        first = Machine(disk.path, seed=seed, life="first")
+        finished, _ = run_and_die(first, _STEPS, 0)
+        assert finished == len(_STEPS) - 1
+        disk.power_cut()
+        disk.start()
+        try:
+            with Machine(disk.path, seed=seed, life="second").opened() as volume:
+                shown = {path.decode(): read(volume, path.decode()) for path in tree(volume) if path != b"folder"}
+                assert shown == _RIGHT
+                clean(volume)
+        except TgdavError as error:
+            raise AssertionError(f"seed {seed}: after the power cut: {error}") from error
+
+
+def _fsync(run: Run) -> None:
+    handle = run.volume.fs.open(run.volume.fs.resolve(path_of("row")).inode, writable=True)
+    handle.write(100, b"dirty")
+    handle.fsync()
+
+
+def _die(_run: Run) -> None:
+    os._exit(CRASHED)
+
+
+_STEPS: tuple[Callable[[Run], None], ...] = (
+    lambda run: empty(run.machine),
+    lambda run: put(run.volume, "stored", content(1, 150_000)),
+    sync,
+    lambda run: make_folder(run.volume, "folder"),
+    lambda run: put(run.volume, "row", content(2, 5000)),
+    lambda run: put(run.volume, "folder/large", content(3, 200_000)),
+    _fsync,
+    _die,
+)
+_RIGHT = {
+    "stored": content(1, 150_000),
+    "row": content(2, 5000)[:100] + b"dirty" + content(2, 5000)[105:],
+    "folder/large": content(3, 200_000),
+}
+
+
+def order_of_steps(folder: Path) -> None:
+    """Bytes are synced before the commit that names them, and the log after it, before the answer."""
+    machine = Machine(folder)
+    machine.create()
+    with machine.opened() as volume:
+        seen: list[str] = []
+        with installed(seen.append):
+            put(volume, "large", content(1, 150_000))
+        last_append = max(number for number, name in enumerate(seen) if name == "content.after-append")
+        synced = [number for number, name in enumerate(seen) if name == "content.after-pack-sync"]
+        committed = seen.index("writer.before-commit")
+        assert synced
+        assert last_append < synced[-1] < committed < seen.index("writer.after-wal-sync"), seen
+
+
+def failed_syncs(folder: Path) -> None:
+    """What did not sync is not acknowledged; after the log failed, nothing is."""
+    machine = Machine(folder)
+    disk = machine.disk = FailingDisk()
+    machine.create()
+    volume = machine.open()
+    disk.fail("sync", 5, suffix=".pack")
+    _refused(lambda: put(volume, "large", content(1, 150_000)))
+    put(volume, "small", b"small")
+    disk.fail("sync", 5, suffix="-wal")
+    _refused(lambda: put(volume, "other", b"other"))
+    _refused(lambda: put(volume, "third", b"third"))
+    assert set(tree(volume)) <= {b"small", b"other"}
+    _refused(volume.close)
+
+
+def _refused(action: Callable[[], None]) -> None:
+    try:
+        action()
+    except LocalFailure:
+        return
+    raise AssertionError("done, although a sync failed")
+
+
+def segments_follow_packs(folder: Path) -> None:
+    """At no moment does the store's log name what the store does not have."""
+    with pytest.MonkeyPatch.context() as patch:
+        not_a_segment_before_its_packs(folder / "machine", patch)
+
+
+def crashes(folder: Path) -> None:
+    """Crashes in a short scenario of two sessions."""
+
+    def again(run: Run) -> None:
+        run.close()
+
+    steps = (
+        lambda run: put(run.volume, "a", content(1, 90_000)),
+        lambda run: make_folder(run.volume, "f"),
+        again,
+        lambda run: put(run.volume, "b", content(2, 90_000)),
+        lambda run: put(run.volume, "c", content(3, 900)),
+        sync,
+    )
+    try:
+        sweep = Sweep(Scenario("two sessions", empty, steps), folder, 1)
+        names = set(sweep.expected[-1])
+    except TgdavError as error:
+        raise AssertionError(f"without any crash: {error}") from error
+    assert names == {b"a", b"b", b"c", b"f"}, f"without any crash there are {names}"
+    for number in range(1, sweep.total, 9):
+        sweep.crash(number, joins=number % 3 == 0)
+
+
+def one_of_two_creates(folder: Path) -> None:
+    """Of two uploads that both ask for a new name, exactly one makes it."""
+    machine = Machine(folder)
+    machine.create()
+    with machine.opened() as volume:
+        made: list[bytes] = []
+        both_ready = threading.Barrier(2, timeout=30)
+
+        def create(body: bytes) -> None:
+            parent, name = folder_of(volume, "new")
+            with volume.fs.upload(parent, name, owner=Owner()) as upload:
+                upload.write(body)
+                both_ready.wait()
+                try:
+                    upload.commit(precondition=_must_be_new)
+                except Exists:
+                    return
+                made.append(body)
+
+        threads = [threading.Thread(target=create, args=(body,)) for body in (b"one", b"two")]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(made) == 1, f"{len(made)} uploads made the same new name"
+        assert read(volume, "new") == made[0]
+
+
+def _must_be_new(attributes: Attributes | None) -> None:
+    if attributes is not None:
+        raise Exists
+
+
+def two_owners(folder: Path) -> None:
+    """One process owns the state."""
+    machine = Machine(folder)
+    machine.create()
+    with machine.opened():
+        try:
+            other = Machine(folder, life="other").open()
+        except VaultInUse:
+            return
+        other.close()
+        raise AssertionError("two opened the same state")
+
+
+def a_body_cut_off(folder: Path, bug: str = "nothing") -> None:
+    """A PUT whose body ends early leaves what was there, and no new name."""
+    home = Home(folder, config="version: 2\n" + CHEAP)
+    home.run("init", "--backend", "directory", "--path", str(folder / "store"))
+    home.program = tuple(program(bug))
+    with home.server() as server, server.client() as client:
+        assert client.request("PUT", "/old", body=b"old" * 1000).status == 201
+        for name in ("old", "new"):
+            with server.client() as other:
+                other.send(other.head("PUT", f"/{name}", {"Content-Length": "100000"}) + b"x" * 50_000)
+        wait_for(lambda: client.request("GET", "/-/healthz").status == 200)
+        assert client.request("PUT", "/after", body=b"after").status == 201
+        assert client.request("GET", "/old").body == b"old" * 1000, "an old content was cut"
+        assert client.request("GET", "/new").status == 404, "a body cut off made a file"
+
+
+def damage(folder: Path) -> None:
+    """Harm to every kind of blob is noticed, named, and never read."""
+    with bench(folder) as each:
+        try:
+            damage_blobs(each, seed=5, flips=80, others=40)
+        except TgdavError as error:
+            raise AssertionError(f"the damage made a check or a read fail oddly: {error}") from error
+
+
+def rollback(folder: Path) -> None:
+    """A store that shows an older state is damaged."""
+    with bench(folder) as each:
+        shutil.copytree(each.machine.store, folder / "older")
+        put(each.volume, "later", content(9, 200_000))
+        each.volume.sync(wait=True)
+        new = {name_of(path) for path in each.machine.blobs() if not (folder / "older" / path.name).exists()}
+        with replaced(each.machine.store, folder / "older"):
+            named = {one["blob"] for one in each.volume.check(read_data=100.0)["damage"]}
+            assert new <= named, f"of {len(new)} lost blobs {len(new & named)} are named"
+
+
+def staged_damage(folder: Path) -> None:
+    """What was damaged in staging before it was sent is reported, or read right."""
+    machine = Machine(folder)
+    machine.create()
+    with machine.opened() as volume:
+        put(volume, "file", content(1, 200_000))
+    pack = next((machine.places.state / "staging").glob("*.pack"))
+    flip_bit(pack, 8 * 50_000)
+    with Machine(folder, life="after").opened() as volume:
+        volume.housekeeping.sync(wait=False)
+        forget(volume)
+        try:
+            right = read(volume, "file") == content(1, 200_000)
+        except DamageError:
+            right = False
+        assert right or not volume.check(read_data=100.0)["ok"], "a file is lost, and check says nothing"
+
+
+def forged_parameters(_folder: Path) -> None:
+    """A header's demand beyond the limits is refused before any work."""
+    try:
+        stretch(Passphrase("x"), bytes(16), Argon2Parameters(1024, 60, 1), Argon2Limits())
+    except DamageError:
+        return
+    raise AssertionError("an impossible Argon2 run was done")
+
+
+PROOFS: dict[str, Callable[[Path], None]] = {
+    proof.__name__: proof
+    for proof in (
+        power_cut, order_of_steps, failed_syncs, segments_follow_packs, crashes, one_of_two_creates, two_owners,
+        a_body_cut_off, damage, rollback, staged_damage, forged_parameters,
+    )
+}  # fmt: skip
