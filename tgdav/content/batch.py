@@ -32,6 +32,8 @@ class Batch:
         self.row_bytes = 0
         self.entries: list[IndexEntry] = []
         self.pack: PackFile | None = None
+        self.plaintext = b""
+        """Of the one chunk, where content is as small as that: it is likely to be read soon."""
 
     def knows(self, chunk: ChunkId) -> bool:
         """Whether the chunk is staged already, here or elsewhere; then it stays pinned until ``let_go``."""
@@ -75,7 +77,7 @@ class Batch:
         lost += self._record_entries(transaction)
         if not self._local:
             added += index.publish(transaction, [*self._publish, *lost])
-        if self.rows or self.entries or added:
+        if self.rows or self.entries or added or self.plaintext:
             transaction.after_commit(lambda: self._after_commit(added))
         reach("content.recorded")
 
@@ -104,6 +106,8 @@ class Batch:
     def _after_commit(self, added: Sequence[int]) -> None:
         """``added``: sizes of the rows that are there now and meant for the store (junk's are no staging)."""
         self._committed = True
+        if self.plaintext and self.rows:
+            self._core.on_small(self.rows[0].id, self.plaintext)
         if self.pack is not None and self.entries:
             self.pack.end = max(self.pack.end, self.pack.length)
         if added and not self._local:

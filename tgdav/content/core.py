@@ -73,6 +73,8 @@ class ContentCore:
         self.pool = PackPool(staging, clock, settings.chunk_size)
         self.pins = Pins()
         self.backlog = Backlog(clock)
+        self.on_small: Callable[[ChunkId, bytes], None] = _ignore
+        """Called with the plaintext of small content that was committed."""
         self.on_work: Callable[[], None] = _nothing
         """Called when something was staged; the uploader sees whether that makes anything due."""
 
@@ -91,4 +93,8 @@ class ContentCore:
 
 
 def _nothing() -> None:
+    return
+
+
+def _ignore(_chunk: ChunkId, _plaintext: bytes) -> None:
     return

@@ -74,6 +74,12 @@ class ChunkMemory:
                     found[chunk] = _data(outcome)
         return found
 
+    def keep(self, chunk: ChunkId, plaintext: bytes) -> None:
+        """Keep a chunk that was just written: it is likely to be read."""
+        with self._lock:
+            if chunk not in self._kept:
+                self._keep(chunk, plaintext)
+
     def clear(self) -> None:
         """Forget all that is kept."""
         with self._lock:

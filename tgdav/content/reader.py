@@ -85,6 +85,10 @@ class Reader:
         """Take a stored pack's staging file into the cache by a link; False if it is not wanted. ``path`` stays."""
         return bool(self.cache.max_bytes) and self.cache.adopt(pack, path)
 
+    def remember(self, chunk: ChunkId, plaintext: bytes) -> None:
+        """Keep in memory what was just written."""
+        self._memory.keep(chunk, plaintext)
+
     def clear(self) -> None:
         """Forget all that can be fetched again, in memory and on disk."""
         self._memory.clear()

@@ -41,6 +41,7 @@ class ContentStore:
         self.core = core
         self.uploader = uploader
         self.reading = reading
+        core.on_small = reading.remember
         core.on_work, core.space.on_shortage = uploader.notice, self._on_shortage
         if reading.cache.max_bytes:
             uploader.sender.on_stored = self._keep

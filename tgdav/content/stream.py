@@ -95,6 +95,7 @@ class ContentStream:
             self._chunker = None
         elif self._head:
             self._take(self._head)
+            self._batch.plaintext = bytes(self._head)
         if self._batch.pack is not None:
             self._batch.pack.sync()
         self._closed = True
@@ -120,7 +121,9 @@ class ContentStream:
 
     def _take(self, plaintext: Data) -> None:
         chunk = self._core.sealer.chunk_id(plaintext)
-        if not self._batch.knows(chunk):
+        # A small chunk costs less to seal than to look for; recording it finds out whether it is known.
+        small = self._chunker is None and chunk not in self._batch.ids
+        if small or not self._batch.knows(chunk):
             self._stage(self._core.sealer.seal(chunk, plaintext))
         self._extents.append(Extent(len(plaintext), chunk))
 

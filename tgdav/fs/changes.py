@@ -32,7 +32,10 @@ SELECT 1 FROM up WHERE ino = :root"""
 
 
 def require_folder(change: Change, parent: Inode) -> Attributes:
-    """Return a folder that is reachable from the root. Raises NotFound, NotADirectory."""
+    """Return a folder that is reachable from the root; its times may be old. Raises NotFound, NotADirectory."""
+    known = change.folders.get(parent)
+    if known is not None:
+        return known
     attributes = queries.attributes(change.connection, parent)
     if attributes is None:
         raise NotFound
@@ -40,6 +43,7 @@ def require_folder(change: Change, parent: Inode) -> Attributes:
         raise NotADirectory
     if parent != ROOT_INODE and change.connection.one(_DEAD, {"ino": parent, "root": ROOT_INODE}) is None:
         raise NotFound("the folder was removed")
+    change.folders.add(attributes)
     return attributes
 
 

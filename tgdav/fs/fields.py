@@ -15,7 +15,6 @@ XATTR = b"x:"
 PROPERTY = b"p:"
 VALUE_MAX = 65_536
 """Longest value of an extended attribute, bytes (as on Linux)."""
-_SET_ATIME = "UPDATE nodes SET atime = ? WHERE ino = ?"
 _LOGGED = ("mode", "uid", "gid", "mtime", "ctime", "btime")
 
 
@@ -37,7 +36,7 @@ def set_attributes(change: Change, inode: Inode, wanted: AttributeChange) -> Non
     """Set what ``wanted`` names (but for ``size``); ctime moves unless given. Raises NotFound."""
     node = _require(change, inode)
     if wanted.atime is not None:
-        change.transaction.execute(_SET_ATIME, (wanted.atime, inode))
+        change.set_local(inode, atime=wanted.atime)
     values = {name: getattr(wanted, name) for name in _LOGGED if getattr(wanted, name) is not None}
     if values:
         if "mode" in values:

@@ -45,16 +45,23 @@ class OpenFiles:
             return found
 
     def _load(self, inode: Inode) -> OpenFile:
+        attributes, encoded = self._parts.journal.cache.content(inode) or self._read(inode)
+        if attributes.is_directory:
+            raise IsADirectory
+        if not attributes.is_file:
+            raise InvalidArgument("not a regular file")
+        return OpenFile(self._parts, attributes, decode_manifest(encoded) if encoded else EMPTY)
+
+    def _read(self, inode: Inode) -> tuple[Attributes, bytes]:
+        cache = self._parts.journal.cache
+        generation = cache.generation
         with self._parts.database.reading() as connection:
             attributes = queries.attributes(connection, inode)
             if attributes is None:
                 raise NotFound
-            if attributes.is_directory:
-                raise IsADirectory
-            if not attributes.is_file:
-                raise InvalidArgument("not a regular file")
-            encoded = queries.manifest(connection, inode)
-        return OpenFile(self._parts, attributes, decode_manifest(encoded) if encoded else EMPTY)
+            encoded = queries.manifest(connection, inode) if attributes.is_file else b""
+        cache.remember_node(generation, attributes, encoded)
+        return attributes, encoded
 
     def release(self, file: OpenFile) -> None:
         """Give one handle back; the last one forgets a file that is settled."""

@@ -4,14 +4,12 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from tgdav.content.manifest import encode as encode_manifest
 from tgdav.content.stream import StagedContent
 from tgdav.crdt.ops import Attr, Field, Write
 from tgdav.errors import BadHandle, InvalidArgument, IsADirectory
 from tgdav.fs import changes
 from tgdav.fs.api import Owner, Precondition
 from tgdav.ids import Inode, NodeId
-from tgdav.metadata import queries
 from tgdav.metadata.change import Change
 from tgdav.metadata.types import Attributes, DirectoryEntry, Kind
 
@@ -99,12 +97,12 @@ class FileUpload:
         node, local = self._target(change, parent, entry)
         emit = change.emit_local if local else change.emit
         replaces = entry.attributes.tag if entry else None
-        emit(Write(node, staged.size, staged.tag, encode_manifest(staged.manifest), replaces, mtime or change.time))
+        emit(Write(node, staged.size, staged.tag, staged.encoded, replaces, mtime or change.time))
         if btime is not None:
             emit(Attr(node, {"btime": btime}))
         for name, value in properties.items():
             emit(Field(node, PROPERTY + name, value))
-        return self._result(change, node), entry is None
+        return self._result(change, node, staged.encoded), entry is None
 
     def _target(self, change: Change, parent: Attributes, entry: DirectoryEntry | None) -> tuple[NodeId, bool]:
         if entry is None:
@@ -120,9 +118,11 @@ class FileUpload:
             change.transaction.execute(_DELETE_OVERLAY, (entry.attributes.inode,))
         return entry.attributes.node, entry.attributes.local
 
-    def _result(self, change: Change, node: NodeId) -> Attributes:
-        attributes = queries.attributes_of(change.connection, node)
+    def _result(self, change: Change, node: NodeId, manifest: bytes) -> Attributes:
+        attributes = change.attributes_of(node)
         assert attributes is not None, "a file that this transaction wrote is there"
+        change.changes.nodes.add(attributes.inode)
+        change.changes.contents[attributes.inode] = (attributes, manifest)
         return attributes
 
     def abort(self) -> None:

@@ -169,6 +169,7 @@ class Application:
         if known_local and not local:
             self.flush()
             self._transaction.execute(_PUBLISH, {"inode": ino})
+            self._context.changes.nodes.add(ino)
             self._context.touched.add(ino)
             return True
         return self._settle_placeholder(op, ino)
@@ -178,6 +179,7 @@ class Application:
         row = self._transaction.one(_PLACEHOLDER_ENTRY, {"id": op.node})
         if row is None:
             return False
+        self._context.changes.everything = True
         self._transaction.execute(_FEWER_FOLDERS, {"inode": row[0]})
         times = {"mtime": op.time, "ctime": op.time, "btime": op.time}
         self._transaction.execute(_MAKE_AGAIN, {"inode": ino, "mode": op.mode, "uid": op.uid, "gid": op.gid, **times})
@@ -201,6 +203,7 @@ class Application:
                 replaced = None
             values = self._content(op)
             self._transaction.execute(_WRITE, {"inode": ino, **values})
+            context.changes.nodes.add(ino)
         context.touched.add(ino)
         history.drop_manifest(self._transaction, ino, replaced)
         return True
@@ -244,6 +247,7 @@ class Application:
         if known is None:
             return False
         self.keep_pinned(known[0])
+        self._context.changes.nodes.add(known[0])
         params = {"inode": known[0], "since": self._context.position, **values}
         self._transaction.execute(_set_attributes(tuple(values)), params)
         return True
@@ -263,11 +267,13 @@ class Application:
             self._transaction.execute(_SET_FIELD, row)
         if op.node not in self._new:
             self.keep_pinned(ino)
+            context.changes.nodes.add(ino)
             self._transaction.execute(_MOVE_CTIME, {"inode": ino, "since": context.position, "ctime": context.time})
         return True
 
     def _found(self, op: Namespace) -> bool:
         """Note what the namespace is; its root folder is as old as it."""
+        self._context.changes.everything = True
         settings.put(self._transaction, settings.NAMESPACE, (op.name, op.mode, op.time))
         times = dict.fromkeys(("mtime", "ctime", "btime"), op.time)
         self._transaction.execute(

@@ -7,9 +7,11 @@ from tgdav.db import Connection, Transaction, compiled
 from tgdav.db.schema import TRASH_INODE, entries, fields, nodes
 from tgdav.entropy import Entropy
 from tgdav.errors import InvalidArgument, NotFound
-from tgdav.ids import Incarnation, Inode, Position, make_id
+from tgdav.ids import Incarnation, Inode, NodeId, Position, make_id
 from tgdav.metadata import history, queries
 from tgdav.metadata.apply import Application
+from tgdav.metadata.context import LiveFolders
+from tgdav.metadata.tree_cache import TreeChanges
 from tgdav.metadata.types import Attributes, Kind
 
 _n = nodes.c
@@ -71,6 +73,21 @@ class Change:
     def time(self) -> int:
         """Wall-clock time of the change, ns."""
         return self._context.time
+
+    @property
+    def changes(self) -> TreeChanges:
+        """What a cache of the tree must take in; whoever changes nodes by other means than operations adds it here."""
+        return self._context.changes
+
+    @property
+    def folders(self) -> LiveFolders:
+        """Folders that are known to be reachable."""
+        return self._context.folders
+
+    def attributes_of(self, node: NodeId) -> Attributes | None:
+        """Return the attributes of a node as it will be, without a look at the database where it was just made."""
+        new = self._application.new_node(node)
+        return queries.attributes_of(self.connection, node) if new is None else new.attributes
 
     @property
     def stamp(self) -> int:
@@ -150,6 +167,7 @@ class Change:
         for entry, parent, name, _ in queries.entries_of(self.connection, ino):
             if parent != TRASH_INODE:
                 self._ops.append(Place(entry, node.node, TRASH, name))
+        self.changes.nodes.add(ino)
         self.transaction.execute(_KEEP_LOCAL_NODE, {"inode": ino})
         self.transaction.execute(_KEEP_LOCAL_ENTRIES, {"inode": ino})
 
@@ -157,12 +175,14 @@ class Change:
         """Delete a local node that no entry names any more; any other node stays."""
         row = self.transaction.one(_LOCAL_MANIFEST, {"ino": ino})
         if row is not None:
+            self.changes.nodes.add(ino)
             self.transaction.execute(_DROP_NODE, {"ino": ino})
             self.transaction.execute(_DROP_FIELDS, {"ino": ino})
             history.drop_manifest(self.transaction, ino, row[0])
 
     def set_local(self, ino: Inode, *, atime: int | None = None, dirty: int | None = None) -> None:
         """Set what is never logged of a node: its last read (ns), its overlay counter."""
+        self.changes.nodes.add(ino)
         self.transaction.execute(_SET_LOCAL, {"inode": ino, "new_atime": atime, "new_dirty": dirty})
 
     def finish(self) -> tuple[Op, ...]:

@@ -8,9 +8,11 @@ from sqlalchemy import func, select
 from tgdav.crdt.ops import Make
 from tgdav.db import Transaction, compiled
 from tgdav.db.schema import nodes
-from tgdav.ids import ContentTag, Inode, MachineId, Position
-from tgdav.metadata.types import Kind
+from tgdav.ids import ContentTag, Inode, MachineId, NodeId, Position
+from tgdav.metadata.tree_cache import TreeChanges
+from tgdav.metadata.types import Attributes, Kind
 
+_MOST_FOLDERS = 10_000
 _LARGEST_INODE = compiled(select(func.coalesce(func.max(nodes.c.ino), 0)))
 
 
@@ -21,6 +23,7 @@ class Context:
     ``empty_tag`` is the tag of a file without content. ``own``: an unknown folder is a mistake, not a gap in the log.
     ``fresh`` holds ids that are known to be new, so that nothing is looked up for them; ``touched`` the nodes, and
     ``touched_fields`` the fields, whose state before this group is settled: kept, or of no interest.
+    ``changes`` says what a cache of the tree must take in.
     """
 
     machine: MachineId
@@ -32,6 +35,39 @@ class Context:
     fresh: set[bytes] = field(default_factory=set)
     touched: set[Inode] = field(default_factory=set)
     touched_fields: set[tuple[Inode, bytes]] = field(default_factory=set)
+    changes: TreeChanges = field(default_factory=TreeChanges)
+    folders: "LiveFolders" = field(default_factory=lambda: LiveFolders())
+
+
+class LiveFolders:
+    """Folders that were seen to be reachable from the root, while no folder has been moved since.
+
+    Used in the writer's turn alone. The times and counts of what it returns may be old; ids and kinds never change.
+    """
+
+    def __init__(self) -> None:
+        self._by_inode: dict[Inode, Attributes] = {}
+        self._by_node: dict[NodeId, Inode] = {}
+
+    def get(self, inode: Inode) -> Attributes | None:
+        """Return a folder that is reachable for certain."""
+        return self._by_inode.get(inode)
+
+    def inode_of(self, node: NodeId) -> Inode | None:
+        """Return the inode of a folder that is reachable for certain."""
+        return self._by_node.get(node)
+
+    def add(self, folder: Attributes) -> None:
+        """Remember a folder that this transaction found reachable."""
+        if len(self._by_inode) >= _MOST_FOLDERS:
+            self.clear()
+        self._by_inode[folder.inode] = folder
+        self._by_node[folder.node] = folder.inode
+
+    def clear(self) -> None:
+        """Some folder moved, or a transaction was lost."""
+        self._by_inode.clear()
+        self._by_node.clear()
 
 
 class InodeCounter:
@@ -80,3 +116,26 @@ class NewNode:
             "local": int(local),
         }
         return cls(ino, row)
+
+    @property
+    def attributes(self) -> Attributes:
+        """What the node shows once its row is written."""
+        row = self.row
+        return Attributes(
+            inode=self.ino,
+            node=row["id"],
+            kind=Kind(row["kind"]),
+            mode=row["mode"],
+            uid=row["uid"],
+            gid=row["gid"],
+            rdev=row["rdev"],
+            nlink=row["nlink"],
+            size=row["size"],
+            atime=row["atime"],
+            mtime=row["mtime"],
+            ctime=row["ctime"],
+            btime=row["btime"],
+            tag=row["tag"],
+            dirty=row["dirty"],
+            local=bool(row["local"]),
+        )

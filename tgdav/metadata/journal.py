@@ -22,8 +22,9 @@ from tgdav.ids import ContentTag, Incarnation, Inode, MachineId, NodeId, Positio
 from tgdav.metadata import settings
 from tgdav.metadata.apply import INSERT_NODE, Application, apply_group
 from tgdav.metadata.change import Change, IdSource
-from tgdav.metadata.context import Context, InodeCounter, NewNode
+from tgdav.metadata.context import Context, InodeCounter, LiveFolders, NewNode
 from tgdav.metadata.history import HistoryPolicy
+from tgdav.metadata.tree_cache import TreeCache, TreeChanges
 from tgdav.metadata.types import Kind
 
 T = TypeVar("T")
@@ -78,7 +79,7 @@ class Journal:
     """A namespace's journal on this machine. Thread-safe.
 
     ``read_only`` is None, or the reason why nothing is to be changed now. ``history`` says what stays of the past; its
-    fields may be changed at any time between changes.
+    fields may be changed at any time between changes. ``cache`` shows the tree as of the last change.
     """
 
     def __init__(
@@ -103,6 +104,8 @@ class Journal:
         self._stamps = StampSource(clock)
         self._ends = _Ends()
         self._generation = -1
+        self.cache = TreeCache()
+        self._folders = LiveFolders()
         self._ids, self._inodes = self._writer.run(self._open)
 
     def change(self, work: Callable[[Change], T], *, durable: bool = False, sync: Sequence[Syncable] = ()) -> T:
@@ -155,11 +158,12 @@ class Journal:
         self._catch_up(transaction)
         ends = self._ends
         context = self._context(self._machine, ends.position + 1, self._stamps.next(), self._clock.now_ns())
-        context.own = True
+        context.own, context.folders = True, self._folders
         application = Application(transaction, context, self.history, self._inodes)
         change = Change(application, self._ids, self._entropy)
         result = work(change)
         ops = change.finish()
+        transaction.after_commit(lambda: self.cache.absorb(context.changes))
         if ops:
             _log(transaction, context, self._incarnation, ends.sequence + 1, ops, None)
             self._ends = _Ends(ends.position + 1, ends.sequence + len(ops))
@@ -175,6 +179,7 @@ class Journal:
         record: Callable[[Transaction], None] | None,
     ) -> None:
         self._catch_up(transaction)
+        self._folders.clear()
         position, last = self._ends.position, None
         for group in groups:
             position, last = position + 1, group
@@ -185,6 +190,7 @@ class Journal:
             self._note_applied(transaction, machine, incarnation, last)
         if record is not None:
             record(transaction)
+        transaction.after_commit(lambda: self.cache.absorb(TreeChanges(everything=True)))
         self._ends = replace(self._ends, position=position)
 
     def _note_applied(
@@ -201,6 +207,7 @@ class Journal:
         """Read where the log ends, at first and after transactions that were lost."""
         if transaction.generation == self._generation:
             return
+        self._folders.clear()
         own = {"machine": self._machine, "incarnation": self._incarnation.to_bytes(8, "big")}
         logged = transaction.one(_LAST_OWN, own) or (0, 0)
         sent = transaction.one(_LAST_SENT, {"incarnation": own["incarnation"]}) or (0, 0)

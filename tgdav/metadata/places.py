@@ -103,6 +103,7 @@ class Places:
 
     def _place_known_folder(self, op: Place, target: _Target, parent: Inode, old: Row | None, local: bool) -> bool:
         """Move a folder. It has one place only: the latest; and takes along the names of all files below it."""
+        self._context.folders.clear()
         self._application.flush()
         others = self._transaction.all(_OTHERS, {"ino": target.ino, "entry": op.entry})
         if queries.is_ancestor(self._transaction, target.ino, parent):
@@ -128,6 +129,7 @@ class Places:
         if self._application.pinned:
             history.close_entry(self._transaction, entry, self._context.position, self._application.pinned)
         self._transaction.execute(_DROP, {"id": entry})
+        self._context.changes.everything = True
         self._count(target, folder, None)
         if found.is_directory:
             self._relink_below(ino, was_in_trash)
@@ -136,6 +138,7 @@ class Places:
         """Where a folder went to the trash, or came back: the names of all files below it count no more, or again."""
         sign = was_in_trash - self._in_trash(folder)
         if sign:
+            self._context.changes.everything = True
             self._transaction.execute(_RELINK_BELOW, {"top": folder, "sign": sign})
 
     def _in_trash(self, folder: Inode) -> bool:
@@ -145,6 +148,11 @@ class Places:
 
     def _move(self, op: Place, target: _Target, parent: Inode, old: Row | None, local: bool) -> None:
         before = old[0] if old is not None else None
+        names = self._context.changes.names
+        names.add((parent, op.name))
+        if old is not None:
+            names.add((old[0], old[1]))
+            self._context.changes.placed.pop((old[0], old[1]), None)
         if local and parent == TRASH_INODE:
             self._drop(op.entry, target, before)
             return
@@ -160,6 +168,9 @@ class Places:
             "origin": self._origin(old) if parent == TRASH_INODE else None,
             "local": int(local),
         }
+        if self._context.own and parent != TRASH_INODE:
+            # Whoever places here has seen that the name is free.
+            self._context.changes.placed[parent, op.name] = (op.entry, target.ino)
         if old is None:
             self._transaction.execute(_INSERT, {"id": op.entry, **row})
         else:
@@ -187,6 +198,7 @@ class Places:
             new.row["nlink"] += links
             return
         self._application.keep_pinned(target.ino)
+        self._context.changes.nodes.add(target.ino)
         values = {"inode": target.ino, "links": links}
         self._transaction.execute(_RELINK, {**values, "time": self._context.time, "position": self._context.position})
 
@@ -205,6 +217,7 @@ class Places:
         if folder is None:
             return
         self._application.keep_pinned(folder)
+        self._context.changes.touch(folder, self._context.time, links)
         values = {"inode": folder, "links": links}
         self._transaction.execute(_TOUCH, {**values, "time": self._context.time, "position": self._context.position})
 
@@ -214,6 +227,9 @@ class Places:
             return Inode(ROOT_INODE)
         if node == TRASH:
             return Inode(TRASH_INODE)
+        live = self._context.folders.inode_of(node)
+        if live is not None:
+            return live
         found = self._application.find(node)
         if found is None:
             return None if self._context.own else self._placeholder(node)
