@@ -1,7 +1,9 @@
 """An open file: one shared state a node, however many handles it has.
 
-Reads see the overlay over the base manifest. Writes go to the overlay. ``settle`` makes them content: it cuts around the
-dirty ranges, and one transaction logs the write and forgets the overlay. See ``tgdav.fs.filesystem`` for the lock order.
+A file that is written from its beginning is a draft, which becomes content in one go. Other writes go to the overlay, and
+reads see it over the base manifest; ``settle`` cuts around the dirty ranges. Either way one transaction logs the write, and
+forgets the overlay if there was one. A file has a draft, or an overlay, or neither. See ``tgdav.fs.filesystem`` for the
+lock order.
 """
 
 import threading
@@ -14,7 +16,7 @@ from tgdav.content.overlay import Overlay
 from tgdav.content.reader import ContentReader
 from tgdav.content.store import ContentStore
 from tgdav.content.stream import StagedContent
-from tgdav.crdt.ops import Write
+from tgdav.crdt.ops import Attr, Write
 from tgdav.crypto.keys import NamespaceKeys
 from tgdav.crypto.machine import MachineIdentity
 from tgdav.db.database import Database
@@ -22,6 +24,7 @@ from tgdav.disk import Disk
 from tgdav.entropy import Entropy
 from tgdav.errors import FileTooLarge, InvalidArgument, ReadOnly
 from tgdav.failpoints import reach
+from tgdav.fs.draft import GAP, Draft, DraftMemory
 from tgdav.fs.settle import dirty_regions, kept_extents
 from tgdav.ids import ContentTag, Inode, NodeId
 from tgdav.metadata.change import Change
@@ -58,6 +61,7 @@ class Parts:
     ) -> None:
         self.journal, self.database, self.content, self.keys = journal, database, content, keys
         self.identity, self.folder, self.clock, self.entropy, self.disk = identity, folder, clock, entropy, disk
+        self.draft_memory = DraftMemory()
 
 
 class OpenFile:
@@ -72,11 +76,14 @@ class OpenFile:
         self._local = attributes.local
         self._tag: ContentTag | None = attributes.tag
         self.manifest = manifest
+        self._draft: Draft | None = None
         self._overlay: Overlay | None = None
         self._overlay_file = ""
         self._salt = b""
         self._row = False
         self.mtime = 0
+        self._atime: int | None = None
+        self._ctime: int | None = None
         self.last_write = 0.0
         self.dirty_since = 0.0
 
@@ -85,26 +92,33 @@ class OpenFile:
     @property
     def dirty(self) -> int:
         """How many unsettled writes there are."""
-        return self._overlay.changes if self._overlay else 0
+        unsettled = self._draft or self._overlay
+        return unsettled.changes if unsettled else 0
 
     @property
     def size(self) -> int:
         """Bytes, with unsettled writes."""
-        return self._overlay.size if self._overlay else self.manifest.size
+        unsettled = self._draft or self._overlay
+        return unsettled.size if unsettled else self.manifest.size
 
     def shown(self, attributes: Attributes) -> Attributes:
         """Return a node's attributes as they are with its unsettled writes.
 
         Takes no lock, so that nobody who only looks waits for a file that is being settled.
         """
-        overlay = self._overlay
-        if overlay is None:
+        unsettled = self._draft or self._overlay
+        if unsettled is None:
             return attributes
-        return _with(attributes, overlay.size, self.mtime, overlay.changes)
+        return _with(attributes, unsettled.size, self.mtime, unsettled.changes)
 
     def read(self, offset: int, length: int, reader: ContentReader | None = None) -> bytes:
         """Return the bytes there; ``reader`` remembers a sequential reader's place."""
         with self.lock:
+            if self._draft is not None:
+                found = self._draft.read(offset, length)
+                if found is not None:
+                    return found
+                self.settle()
             if self._overlay is not None:
                 return self._read_dirty(offset, min(length, self._overlay.size - offset))
             manifest = self.manifest
@@ -131,7 +145,7 @@ class OpenFile:
     # ---- writing -------------------------------------------------------------------------------------------------
 
     def write(self, offset: int, data: bytes | bytearray | memoryview, *, append: bool = False) -> int:
-        """Add a write to the overlay."""
+        """Add a write to the draft or the overlay."""
         with self.lock:
             self._check_writable()
             offset = self.size if append else offset
@@ -141,29 +155,82 @@ class OpenFile:
                 return 0
             if offset + len(data) > SIZE_MAX:
                 raise FileTooLarge
-            overlay = self._ensure_overlay()
-            self._parts.content.core.space.admit(len(data))
-            overlay.write(offset, data)
+            if not self._write_draft(offset, data):
+                overlay = self._ensure_overlay()
+                self._parts.content.core.space.admit(len(data))
+                overlay.write(offset, data)
             self._touched()
             return len(data)
 
+    def _write_draft(self, offset: int, data: bytes | bytearray | memoryview) -> bool:
+        """Add a write to the draft, begun here when the file is empty; False where the overlay has to take it."""
+        if self._draft is None and self._overlay is None and self.manifest.size == 0 and offset <= GAP:
+            self._begin_draft()
+        if self._draft is None:
+            return False
+        if self._parts.draft_memory.is_short or not self._draft.write(offset, data):
+            self._leave_draft()
+            return False
+        return True
+
+    def _begin_draft(self) -> None:
+        self._draft = Draft(self._parts.content, self._parts.draft_memory, local=self._local)
+
+    def _leave_draft(self) -> None:
+        """Go on with the overlay: what the draft holds moves there, or becomes content if it is on its way already."""
+        draft = self._draft
+        assert draft is not None
+        whole = draft.read(0, draft.size)
+        if whole is None:
+            self.settle()
+            return
+        overlay = self._ensure_overlay()
+        if self.manifest.size:
+            overlay.truncate(0)
+        if whole:
+            self._parts.content.core.space.admit(len(whole))
+            overlay.write(0, whole)
+        draft.abort()
+        self._draft = None
+
     def truncate(self, size: int) -> None:
-        """Cut or extend, in the overlay."""
+        """Cut or extend, in the draft or the overlay."""
         if size < 0:
             raise InvalidArgument("a size below zero")
         if size > SIZE_MAX:
             raise FileTooLarge
         with self.lock:
             self._check_writable()
-            self._ensure_overlay().truncate(size)
+            if self._draft is None and size == 0 and not self._row:
+                self._drop_overlay()
+                self._begin_draft()
+            elif self._draft is None or not self._draft.truncate(size):
+                if self._draft is not None:
+                    self._leave_draft()
+                self._ensure_overlay().truncate(size)
             self._touched()
+
+    def _drop_overlay(self) -> None:
+        if self._overlay is not None:
+            self._overlay.close(remove=True)
+            self._overlay = None
+
+    def take_times(self, atime: int | None, mtime: int | None, ctime: int | None) -> bool:
+        """Keep times for the commit of the unsettled writes; False if there are none."""
+        with self.lock:
+            if not self.dirty:
+                return False
+            self.mtime = self.mtime if mtime is None else mtime
+            self._atime = self._atime if atime is None else atime
+            self._ctime = self._parts.clock.now_ns() if ctime is None else ctime
+            return True
 
     def _check_writable(self) -> None:
         if not self._local:
             require_writable(self._parts.journal)
 
     def _touched(self) -> None:
-        self.mtime = self._parts.clock.now_ns()
+        self.mtime, self._ctime = self._parts.clock.now_ns(), None
         self.last_write = self._parts.clock.monotonic()
         self.dirty_since = self.dirty_since or self.last_write
 
@@ -196,8 +263,11 @@ class OpenFile:
             self._touched()
 
     def fsync(self) -> None:
-        """Make all writes so far durable, without cutting or logging."""
+        """Make all writes so far durable; those to the overlay without cutting or logging."""
         with self.lock:
+            if self._draft is not None:
+                self.settle(durable=True)
+                return
             overlay = self._overlay
             if overlay is not None:
                 overlay.fsync()
@@ -213,11 +283,10 @@ class OpenFile:
     def settle(self, *, durable: bool = False) -> None:
         """Make the unsettled writes content: committed, and durable if asked."""
         with self.lock:
-            overlay = self._overlay
-            if overlay is None:
+            if not self.dirty:
                 return
             self._check_writable()
-            extents, staged = self._cut(overlay)
+            extents, staged = self._stage_all()
             manifest = Manifest.from_extents(extents)
             try:
                 self._commit(manifest, staged, durable=durable)
@@ -226,6 +295,14 @@ class OpenFile:
                     part.release()
             reach("fs.settled")
             self._rebase(manifest)
+
+    def _stage_all(self) -> tuple[list[Extent], list[StagedContent]]:
+        draft, self._draft = self._draft, None
+        if draft is not None:
+            staged = draft.finish()
+            return list(staged.manifest.extents), [staged]
+        assert self._overlay is not None
+        return self._cut(self._overlay)
 
     def _cut(self, overlay: Overlay) -> tuple[list[Extent], list[StagedContent]]:
         extents: list[Extent] = []
@@ -264,13 +341,19 @@ class OpenFile:
             for part in staged:
                 part.record(change.transaction)
             op = Write(self._node, manifest.size, tag, encoded, self._tag, self.mtime)
-            (change.emit_local if self._local else change.emit)(op)
-            change.transaction.execute(_DELETE_OVERLAY, (self.inode,))
+            emit = change.emit_local if self._local else change.emit
+            emit(op)
+            if self._ctime is not None:
+                emit(Attr(self._node, {"ctime": self._ctime}))
+            if self._atime is not None:
+                change.set_local(self.inode, atime=self._atime)
+            if self._row:
+                change.transaction.execute(_DELETE_OVERLAY, (self.inode,))
 
         sync = [each for part in staged for each in part.sync]
         # What fsync made durable stays so: the overlay's file goes only after its successor is durable too.
         self._parts.journal.change(work, durable=durable or self._row, sync=sync)
-        self._tag = tag
+        self._tag, self._atime = tag, None
 
     def _rebase(self, manifest: Manifest) -> None:
         overlay, self._overlay = self._overlay, None
@@ -281,6 +364,9 @@ class OpenFile:
     def replaced(self, manifest: Manifest, tag: ContentTag | None) -> None:
         """Take in that the content was replaced as a whole, durably; unsettled writes go with the old content."""
         with self.lock:
+            if self._draft is not None:
+                self._draft.abort()
+                self._draft = None
             if self._row:
                 self._parts.database.writer.run(lambda t: t.execute(_DELETE_OVERLAY, (self.inode,)), durable=True)
             self._rebase(manifest)
@@ -289,6 +375,9 @@ class OpenFile:
     def abandon(self) -> None:
         """Let go of the overlay's file without settling; what fsync marked is adopted at the next start."""
         with self.lock:
+            if self._draft is not None:
+                self._draft.abort()
+                self._draft = None
             if self._overlay is not None:
                 self._overlay.close(remove=not self._row)
                 self._overlay = None
