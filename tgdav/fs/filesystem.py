@@ -387,12 +387,17 @@ class NamespaceFileSystem:
         """Set attributes; ``size`` truncates."""
         if change.size is not None:
             self._truncate(inode, change.size)
-        self._change(lambda each: fields.set_attributes(each, inode, change), durable=durable)
-        file = self.open_files.find(inode)
-        if file is not None and change.mtime is not None:
-            file.mtime = change.mtime
+        if durable or not self._wait_with_times(inode, change):
+            self._change(lambda each: fields.set_attributes(each, inode, change), durable=durable)
         self.listeners.tell(inode)
         return self.attributes(inode)
+
+    def _wait_with_times(self, inode: Inode, change: AttributeChange) -> bool:
+        """Leave times to the commit of a file's unsettled writes; False when there is more to set, or no such writes."""
+        file = self.open_files.find(inode)
+        if file is None or not file.take_times(change.atime, change.mtime, change.ctime):
+            return False
+        return (change.mode, change.uid, change.gid, change.btime) == (None, None, None, None)
 
     def _truncate(self, inode: Inode, size: int) -> None:
         file = self.open_files.acquire(inode)
