@@ -43,7 +43,7 @@ def _mounts() -> list[tuple[str, str]]:
 def is_stale(path: Path) -> bool:
     """Return whether the process behind the mount at ``path`` is gone."""
     try:
-        os.stat(path)
+        os.statvfs(path)  # os.stat may be answered from what the kernel kept
     except OSError as error:
         return error.errno in (errno.ENOTCONN, errno.ECONNABORTED, errno.EIO)
     return False

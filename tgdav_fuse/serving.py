@@ -1,5 +1,6 @@
 """A mount inside this process, from mounting to its end. The FUSE library allows one mount a process at a time."""
 
+import errno
 import logging
 import os
 import threading
@@ -19,6 +20,16 @@ from tgdav_fuse.operations import TgdavOperations
 from tgdav_fuse.options import MountOptions
 
 _log = logging.getLogger(__name__)
+
+_UNANSWERED = os.strerror(errno.ENOENT)
+
+
+def _is_worth_saying(record: logging.LogRecord) -> bool:
+    """Leave out answers that came too late: the kernel gave up the request, at an unmount or after a signal."""
+    return not ("fuse_reply" in str(record.msg) and _UNANSWERED in record.getMessage())
+
+
+logging.getLogger("pyfuse3").addFilter(_is_worth_saying)
 
 BUSY_PAUSE = 0.2
 """Seconds between attempts to unmount what is busy."""

@@ -57,7 +57,8 @@ class MountedVault:
         return self
 
     def _errors(self) -> str:
-        assert self.process is not None and self.process.stderr is not None
+        assert self.process is not None
+        assert self.process.stderr is not None
         return self.process.stderr.read().decode()
 
     def stop(self, timeout: float = 60.0) -> str:
