@@ -387,7 +387,8 @@ class NamespaceFileSystem:
         """Set attributes; ``size`` truncates."""
         if change.size is not None:
             self._truncate(inode, change.size)
-        if durable or not self._wait_with_times(inode, change):
+        waits = self._wait_with_times(inode, change)
+        if durable or not waits:
             self._change(lambda each: fields.set_attributes(each, inode, change), durable=durable)
         self.listeners.tell(inode)
         return self.attributes(inode)
