@@ -36,6 +36,7 @@ from tgdav.ids import Inode, NodeId
 from tgdav.metadata import queries
 from tgdav.metadata.change import Change
 from tgdav.metadata.journal import Journal
+from tgdav.metadata.tree_cache import UNKNOWN
 from tgdav.metadata.types import AttributeChange, Attributes, DirectoryEntry, Kind
 
 T = TypeVar("T")
@@ -130,34 +131,53 @@ class NamespaceFileSystem:
     def lookup(self, parent: Inode, name: bytes, *, normalized: bool = False) -> Attributes:
         """Return what ``name`` in ``parent`` names."""
         check_name(name)
-        with self.database.glancing() as connection:
-            entry = queries.find_entry(connection, parent, name, normalized=normalized)
-            if entry is None:
-                self._refuse_no_folder(queries.attributes(connection, parent))
-                raise NotFound
+        entry = self._find(parent, name, normalized=normalized)
+        if entry is None:
+            self._refuse_no_folder(self._node(parent))
+            raise NotFound
         return self.open_files.dirty_attributes(entry.attributes)
 
     def resolve(self, path: Sequence[bytes], *, normalized: bool = False) -> Attributes:
         """Return what a path of names from the root leads to."""
-        with self.database.reading() as connection:
-            inode, found = self.root, None
-            for name in path:
-                check_name(name)
-                entry = queries.find_entry(connection, inode, name, normalized=normalized)
-                if entry is None:
-                    if found is not None and not found.is_directory:
-                        raise NotADirectory
-                    raise NotFound
-                found, inode = entry.attributes, entry.attributes.inode
-            if found is None:
-                found = queries.attributes(connection, self.root)
+        found = self._node(self.root)
+        for name in path:
+            check_name(name)
+            assert found is not None, "the root is always there"
+            entry = self._find(found.inode, name, normalized=normalized)
+            if entry is None:
+                self._refuse_no_folder(found)
+                raise NotFound
+            found = entry.attributes
         assert found is not None, "the root is always there"
         return self.open_files.dirty_attributes(found)
 
-    def attributes(self, inode: Inode) -> Attributes:
-        """Return a node's attributes."""
+    def _find(self, parent: Inode, name: bytes, *, normalized: bool) -> DirectoryEntry | None:
+        cache = self.journal.cache
+        known = cache.find(parent, name)
+        if known is not UNKNOWN and (known is not None or not normalized or name.isascii()):
+            return known
+        generation = cache.generation
+        with self.database.glancing() as connection:
+            entry = queries.find_entry(connection, parent, name, normalized=normalized)
+        if entry is None or entry.name == name:
+            cache.remember(generation, parent, name, entry)
+        return entry
+
+    def _node(self, inode: Inode) -> Attributes | None:
+        cache = self.journal.cache
+        known = cache.node(inode)
+        if known is not None:
+            return known
+        generation = cache.generation
         with self.database.glancing() as connection:
             found = queries.attributes(connection, inode)
+        if found is not None:
+            cache.remember_node(generation, found)
+        return found
+
+    def attributes(self, inode: Inode) -> Attributes:
+        """Return a node's attributes."""
+        found = self._node(inode)
         if found is None or (found.nlink == 0 and self.open_files.find(inode) is None):
             raise NotFound
         return self.open_files.dirty_attributes(found)
@@ -377,7 +397,7 @@ class NamespaceFileSystem:
         return self.journal.change(work, durable=durable)
 
     def _made(self, change: Change, node: NodeId) -> Attributes:
-        found = queries.attributes_of(change.connection, node)
+        found = change.attributes_of(node)
         assert found is not None, "a node that this transaction made is there"
         return found
 
@@ -469,12 +489,13 @@ class NamespaceFileSystem:
         local = check_new_name(parent, name, self._junk)
         if not local:
             require_writable(self.journal)
-        with self.database.glancing() as connection:
-            entry = queries.find_entry(connection, parent, name, normalized=normalized)
-            if entry is None:
-                self._refuse_no_folder(queries.attributes(connection, parent))
-            elif entry.attributes.is_directory:
-                raise IsADirectory
+        entry = self._find(parent, name, normalized=normalized)
+        if entry is None:
+            self._refuse_no_folder(self._node(parent))
+        elif entry.attributes.is_directory:
+            raise IsADirectory
+        elif not entry.attributes.is_file:
+            raise InvalidArgument("not a regular file")
         return FileUpload(self, parent, name, owner=owner, mode=mode, normalized=normalized, local=local)
 
     def sync(self) -> None:
