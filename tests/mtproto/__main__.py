@@ -29,6 +29,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--faults", type=json.loads, default={}, help='probability a call of each kind, as JSON: {"internal": 0.01}'
     )
+    parser.add_argument("--rules", type=json.loads, default={}, help="settings of tests.mtproto.rules.Rules, as JSON")
     parser.add_argument(
         "--account", action="append", default=[], metavar="PHONE:CODE[:PASSWORD]", help="an account to make"
     )
@@ -51,7 +52,7 @@ async def _main(options: argparse.Namespace) -> None:
     faults = Faults(options.seed)
     faults.latency, faults.bandwidth = options.latency, options.bandwidth
     faults.set_rates(options.faults)
-    server = LoopServer(options.state, faults, Rules(), options.port)
+    server = LoopServer(options.state, faults, Rules(**options.rules), options.port)
     await server.start()
     commands = Commands(server)
     for account in options.account:

@@ -5,6 +5,7 @@ over a pipe.
 """
 
 import base64
+import os
 from dataclasses import asdict
 from typing import Any
 
@@ -32,9 +33,13 @@ class Commands:
         """The next fitting calls suffer a fault (see tests.mtproto.faults.KINDS)."""
         self._server.faults.arm(kind, method, after=after, count=count, **parameters)
 
-    def set_rates(self, rates: dict[str, float]) -> None:
-        """Draws faults at random from the server's seed, each kind at its probability a call."""
+    def set_rates(self, rates: dict[str, float], seconds: tuple[int, int] = (1, 3)) -> None:
+        """Draws faults at random from the server's seed, each kind at its probability a call.
+
+        `seconds` are the shortest and the longest flood wait.
+        """
         self._server.faults.set_rates(rates)
+        self._server.faults.seconds = seconds
 
     def disarm(self) -> None:
         """Nothing goes wrong any more."""
@@ -118,6 +123,12 @@ class Commands:
     def accounts(self) -> list[dict[str, Any]]:
         """All accounts."""
         return [asdict(it) for it in self._server.world.accounts.all()]
+
+    def make_login(self, phone: str, dc: int = HOME_DC) -> str:
+        """Logs an account in without any client; the authorization key in base 64."""
+        authorizations, key = self._server.world.authorizations, os.urandom(256)
+        authorizations.log_in(authorizations.add(dc, key), self._user(phone))
+        return base64.b64encode(key).decode()
 
     def set_status(self, phone: str, status: str) -> None:
         """ "frozen", "banned", the name of a 401 error, or "" for normal."""

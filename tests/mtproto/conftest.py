@@ -11,7 +11,7 @@ from telethon import TelegramClient, utils
 from telethon.crypto import rsa
 from telethon.sessions import StringSession
 
-from tests.mtproto.harness import CODE, PHONE, Server, ServerProcess
+from tests.mtproto.harness import PHONE, Server, ServerProcess
 
 API_ID = 1234567
 API_HASH = "0123456789abcdef0123456789abcdef"
@@ -47,9 +47,16 @@ async def connected(server: Server | ServerProcess, session: str = "", **options
 
 @asynccontextmanager
 async def logged_in(
-    server: Server | ServerProcess, phone: str = PHONE, code: str = CODE, **options: Any
+    server: Server | ServerProcess, phone: str = PHONE, **options: Any
 ) -> AsyncIterator[TelegramClient]:
-    """A client with a fresh login by code."""
+    """A client with a fresh login."""
+    async with connected(server, server.session(phone), **options) as client:
+        yield client
+
+
+@asynccontextmanager
+async def logged_in_by_code(server: Server, phone: str, code: str, **options: Any) -> AsyncIterator[TelegramClient]:
+    """A client with a login of its own making."""
     async with connected(server, **options) as client:
         await client.send_code_request(phone)
         await client.sign_in(phone, code)

@@ -27,6 +27,7 @@ _SESSION = struct.Struct("<qq")
 _QUEUED_MAX = 16 * 1024 * 1024
 _TOGETHER_MAX = 16 * 1024
 _OLD, _NEW = 300, 30
+_LOOK = 0.01
 
 
 class Connection:
@@ -136,7 +137,8 @@ class Connection:
         self.world.online.append(self)
         if self._rivals():
             self._held = [payload]
-            asyncio.get_running_loop().call_later(self.world.rules.duplicate_grace, self._settle)
+            loop = asyncio.get_running_loop()
+            loop.call_later(_LOOK, self._settle, loop.time() + self.world.rules.duplicate_grace)
         else:
             self._decrypted(crypt.decrypt(found.key, payload))
 
@@ -147,7 +149,11 @@ class Connection:
             it.authorization is mine and not it.media and it.open and not it.silent for it in others
         )
 
-    def _settle(self) -> None:
+    def _settle(self, deadline: float) -> None:
+        loop = asyncio.get_running_loop()
+        if self.open and self._rivals() and loop.time() < deadline:
+            loop.call_later(_LOOK, self._settle, deadline)
+            return
         held, self._held = self._held or [], None
         if not self.open:
             return

@@ -1,6 +1,7 @@
 """The way in for tests: a server in a thread (`Server`) or a process of its own (`ServerProcess`), the same commands."""
 
 import asyncio
+import base64
 import contextlib
 import json
 import subprocess
@@ -10,6 +11,10 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
+
+from telethon import TelegramClient
+from telethon.crypto import AuthKey
+from telethon.sessions import StringSession
 
 from tests.mtproto.commands import Commands
 from tests.mtproto.faults import Faults
@@ -37,6 +42,8 @@ class TestServer:
 class _Asking:
     """Turns `server.noise(phone, 3)` into the command "noise"."""
 
+    test_server: TestServer
+
     def ask(self, command: str, *arguments: Any, **named: Any) -> Any:
         """Runs a command of tests.mtproto.commands and returns its result."""
         raise AssertionError(command)
@@ -45,6 +52,23 @@ class _Asking:
         if name.startswith("_") or not hasattr(Commands, name):
             raise AttributeError(name)
         return lambda *arguments, **named: self.ask(name, *arguments, **named)
+
+    @property
+    def port(self) -> int:
+        """The home DC's main port."""
+        return self.test_server.port
+
+    @property
+    def public_key(self) -> str:
+        """The public key as PKCS#1 PEM."""
+        return self.test_server.public_key_file.read_text()
+
+    def session(self, phone: str = PHONE) -> str:
+        """A fresh login of the account as Telethon's StringSession, without the exchange of a key and a code."""
+        session = StringSession()
+        session.set_dc(HOME_DC, HOST, self.port)
+        session.auth_key = AuthKey(base64.b64decode(self.ask("make_login", phone)))
+        return str(session.save())
 
 
 class Server(_Asking):
@@ -123,21 +147,10 @@ class Server(_Asking):
         self._run(self._server.start())
 
     @property
-    def port(self) -> int:
-        """The home DC's main port."""
-        assert self._server is not None
-        return self._server.world.ports[HOME_DC][0]
-
-    @property
-    def test_server(self) -> TestServer:
+    def test_server(self) -> TestServer:  # type: ignore[override]
         """Where it is, as the configuration says it."""
         assert self._server is not None
-        return TestServer(HOST, self.port, HOME_DC, self._server.world.key.public_file)
-
-    @property
-    def public_key(self) -> str:
-        """The public key as PKCS#1 PEM."""
-        return self.test_server.public_key_file.read_text()
+        return TestServer(HOST, self._server.world.ports[HOME_DC][0], HOME_DC, self._server.world.key.public_file)
 
 
 class ServerProcess(_Asking):
@@ -160,7 +173,11 @@ class ServerProcess(_Asking):
         self._process = subprocess.Popen(
             self._command, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
-        ready = self._line()
+        try:
+            ready = self._line()
+        except RuntimeError:
+            self.kill()
+            raise
         self.test_server = TestServer(ready["address"], ready["port"], ready["dc"], Path(ready["public_key_file"]))
         self.ask("add_account", PHONE, CODE)
         forget_other_servers()
@@ -199,19 +216,7 @@ class ServerProcess(_Asking):
             raise RuntimeError(answer["error"])
         return answer["result"]
 
-    @property
-    def port(self) -> int:
-        """The home DC's main port."""
-        return self.test_server.port
-
-    @property
-    def public_key(self) -> str:
-        """The public key as PKCS#1 PEM."""
-        return self.test_server.public_key_file.read_text()
-
 
 def forget_other_servers() -> None:
     """Telethon keeps the addresses of DCs on the class, from the first server on."""
-    from telethon import TelegramClient
-
     TelegramClient._config = None

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import functools
+import json
 from pathlib import Path
 
 from tests.mtproto import methods  # noqa: F401  (importing registers the methods)
@@ -40,16 +41,30 @@ class LoopServer:
 
     async def start(self) -> None:
         """Listens; the ports of the first time are taken again later."""
-        ports = self.world.ports or {HOME_DC: (self._wanted, 0), OTHER_DC: (0, 0)}
+        ports = self.world.ports or self._ports_of_last_time()
         self.world.ports = {
             dc: (await self._listen(dc, False, main), await self._listen(dc, True, media))
             for dc, (main, media) in ports.items()
         }
 
+        (self.folder / "ports.json").write_text(json.dumps(self.world.ports))
+
+    def _ports_of_last_time(self) -> dict[int, tuple[int, int]]:
+        """Clients remember the ports of all DCs, so a server on an old folder takes them again where it can."""
+        file = self.folder / "ports.json"
+        known = {int(dc): tuple(pair) for dc, pair in json.loads(file.read_text()).items()} if file.exists() else {}
+        main, media = known.get(HOME_DC, (0, 0))
+        return {HOME_DC: (self._wanted or main, media), OTHER_DC: known.get(OTHER_DC, (0, 0))}
+
     async def _listen(self, dc: int, media: bool, port: int) -> int:
         loop = asyncio.get_running_loop()
         make = functools.partial(FrameProtocol, functools.partial(self._accept, dc, media))
-        listener = await loop.create_server(make, HOST, port)
+        try:
+            listener = await loop.create_server(make, HOST, port)
+        except OSError:
+            if self._wanted and (dc, media) == (HOME_DC, False):
+                raise
+            listener = await loop.create_server(make, HOST, 0)
         self._listeners.append(listener)
         return int(listener.sockets[0].getsockname()[1])
 

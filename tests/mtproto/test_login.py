@@ -6,7 +6,7 @@ import time
 import pytest
 from telethon import errors, functions
 
-from tests.mtproto.conftest import API_HASH, Run, connected, logged_in, make_client, until
+from tests.mtproto.conftest import API_HASH, Run, connected, logged_in, logged_in_by_code, make_client, until
 from tests.mtproto.harness import CODE, PHONE, Server
 
 
@@ -79,7 +79,7 @@ def test_account_of_another_dc(server: Server, run: Run) -> None:
     server.add_account("9996645555", "44444", dc=4)
 
     async def work() -> None:
-        async with logged_in(server, "9996645555", "44444") as client:
+        async with logged_in_by_code(server, "9996645555", "44444") as client:
             assert client.session.dc_id == 4
             assert client.session.port != server.port
         async with connected(server) as client:

@@ -11,7 +11,11 @@ from tests.mtproto.harness import PHONE, Server
 
 def watch(client: Any, kind: Any) -> list[Any]:
     seen: list[Any] = []
-    client.add_event_handler(seen.append, kind)
+
+    async def note(event: Any) -> None:
+        seen.append(event)
+
+    client.add_event_handler(note, kind)
     return seen
 
 
