@@ -26,7 +26,7 @@ CHEAP = "encryption: {argon2_memory_kib: 1024, argon2_iterations: 1, argon2_para
 CONFIG = (
     "version: 2\n"
     + CHEAP
-    + "storage: {backend: directory, directory: {path: ../store}}\nchunk: {average_size: 65536}\n"
+    + "storage: {backend: directory, directory: {path: ../store}}\nchunk: {average_size: 65536, chunk_size: 1048576}\n"
 )
 """Cheap to unlock, small chunks, and a store beside the home, so that both can be copied together."""
 MINUTES = float(os.environ.get("TGDAV_TORTURE_MINUTES", "10"))

@@ -1,9 +1,12 @@
 """What is being done when the crash comes: short scripts that pass through every durable step."""
 
+import errno
+
 from tests.proofs.crashing import Run, Scenario, Step
 from tests.proofs.machines import PASSPHRASE, Machine, content, folder_of, make_folder, path_of, put
+from tests.support.seams import FailingDisk
 from tgdav.crypto.passphrase import Passphrase
-from tgdav.errors import AccessError
+from tgdav.errors import AccessError, LocalFailure
 from tgdav.fs.api import Owner
 from tgdav.metadata.types import AttributeChange, Kind
 from tgdav.volume.local_state import vault_exists
@@ -119,6 +122,52 @@ def _open(run: Run) -> None:
     assert run.volume
 
 
+def with_a_left_over(machine: Machine) -> None:
+    """A process died after it made a staging file and before it named it."""
+    furnished(machine)
+    (machine.places.state / "staging" / f"{'5' * 32}.pack").write_bytes(content(60, 5000))
+
+
+def on_a_failing_disk(run: Run) -> None:
+    run.machine.disk = FailingDisk()
+    assert run.volume
+
+
+def put_in_vain(run: Run) -> None:
+    """An upload whose sync fails; what lies in the same staging file is moved to another when it is closed."""
+    disk = run.machine.disk
+    assert isinstance(disk, FailingDisk)
+    disk.fail("sync", errno.EIO, suffix=".pack")
+    try:
+        put(run.volume, "vain", content(61, 80_000))
+    except LocalFailure:
+        return
+    raise AssertionError("an upload was acknowledged whose sync failed")
+
+
+def with_a_lost_pack(machine: Machine) -> None:
+    """The store has lost the packs, and this machine still has them in its cache."""
+    furnished(machine)
+    with machine.opened() as volume:
+        volume.sync(wait=True)
+        with volume.database.reading() as connection:
+            packs = {name.hex() for (name,) in connection.all("SELECT name FROM packs WHERE state = 3")}
+    for blob in [blob for blob in machine.blobs() if blob.name.split("-")[1] in packs]:
+        blob.unlink()
+
+
+def repair(run: Run) -> None:
+    run.volume.content.reading.cache.wait_for_scan()
+    found = run.volume.check(read_data=100.0, repair=True)
+    assert found["ok"], found["damage"]
+
+
+def reopen_and_repair(machine: Machine, _finished: int) -> Volume:
+    run = Run(machine)
+    repair(run)
+    return run.volume
+
+
 # ---- vaults --------------------------------------------------------------------------------------------------------
 
 
@@ -218,6 +267,11 @@ SCENARIOS = (
         _open, sync, checkpoint, _put("p", 30, 80_000), _remove("a/b/large"), sync, _put("q", 31, 400), sync, checkpoint,
         _put("a/b/c/staged", 32, 95_000), _properties("d", {b"x": b"y"}), sync,
     )),
+    Scenario("a file larger than a pack", with_a_left_over, (_open, _put("huge", 50, 1_500_000), _remove("d"), sync)),
+    Scenario("a staging file fails", furnished, (
+        on_a_failing_disk, _put("good", 62, 80_000), put_in_vain, sync, _put("good", 63, 70_000), sync,
+    )),
+    Scenario("repair", with_a_lost_pack, (repair,), reopen_and_repair),
     Scenario("change the passphrase", furnished, (_open, to_new_passphrase, back_to_old_passphrase), reopen_with_either),
     Scenario("join", stored, (join,), reopen_or_join, home="second"),
     Scenario("join at a checkpoint", checkpointed, (join, sync), reopen_or_join, home="second"),

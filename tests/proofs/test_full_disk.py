@@ -13,7 +13,7 @@ from tests.proofs.fleet import Held, listing, observe
 from tests.proofs.machines import CHEAP, CONFIG, Machine, clean, content, put, read
 from tests.support.forgetful_disk import ForgetfulDisk, usable
 from tests.support.seams import ManualClock
-from tests.support.server import Home, Server
+from tests.support.server import Home, Server, wait_for
 from tgdav.disk import SystemDisk
 from tgdav.errors import NoSpace, NotFound
 from tgdav.volume.seams import Seams
@@ -77,6 +77,7 @@ def test_files_and_folders_on_a_full_disk(disk: ForgetfulDisk, home: Home) -> No
         for size in (0, 20_000, 200_000):
             assert writer.put(size, f"old-{size}") == 201
         disk.limit(60 * MIB)
+        wait_for(lambda: writer.put(20_000, "old-20000") == 507, what="the free space to be looked at again")
         for size in (20_000, 200_000, 3 * MIB):
             assert writer.put(size, "old-20000") == 507
             assert writer.put(size) == 507
