@@ -187,7 +187,10 @@ class Checker:
 
     def _remember(self, listed: list[BlobInfo]) -> None:
         now = self._volume.seams.clock.now_ns()
-        newest = max((blob.id for blob in Inventory.of(self._volume.database).expected), default=0)
+        newest = max(Inventory.of(self._volume.database).expected, key=lambda blob: blob.id, default=None)
+        is_lost = newest is not None and (newest.id, newest.name) not in {(info.id, info.name) for info in listed}
+        # Only a loss that this check has told of no longer holds up pushing.
+        reported = newest.id if newest is not None and is_lost else 0
         last = max((info.id for info in listed), default=0)
         bad = set(self._findings.names("pack"))
         whole = [(bytes.fromhex(name),) for name in self._looked_at - bad if len(name) == _NAME_DIGITS]
@@ -199,7 +202,7 @@ class Checker:
             transaction.executemany(
                 "INSERT OR REPLACE INTO damage (blob, kind, reason, found) VALUES (?, ?, ?, ?)", found
             )
-            settings.put(transaction, REPORTED, newest)
+            settings.put(transaction, REPORTED, reported)
             # In a store that was set back, ids begin again where it stands now.
             settings.put(transaction, SEEN, min(settings.get(transaction, SEEN, 0), last))
             transaction.executemany(_IS_WHOLE, whole)
