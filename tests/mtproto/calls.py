@@ -25,7 +25,7 @@ _ENDS = {
     "session_expired": "401 SESSION_EXPIRED",
     "user_deactivated": "401 USER_DEACTIVATED_BAN",
 }
-_BEFORE = ("flood_wait", "flood_premium_wait", *_ANSWERS, *_ENDS)
+_BEFORE = ("flood_wait", "flood_premium_wait", "error", *_ANSWERS, *_ENDS)
 _LINE = ("dropped_connection", "half_open", "restart", "transport_404", "transport_429", "bad_salt")
 _AFTER = ("lost_answer", "dropped_answer")
 _RULES = re.compile(
@@ -180,6 +180,8 @@ def _answer_faults(call: Call, found: Method) -> None:
         return
     if stroke.kind in _ANSWERS:
         raise RpcFailure(*_ANSWERS[stroke.kind])
+    if stroke.kind == "error":
+        raise RpcFailure(stroke.parameters.get("code", 400), stroke.parameters.get("text", "SOMETHING_NEW"))
     if stroke.kind in _ENDS:
         call.world.authorizations.end(call.authorization, _ENDS[stroke.kind])
         raise RpcFailure(401, _ENDS[stroke.kind].removeprefix("401 "))

@@ -89,6 +89,10 @@ class Commands:
             connection.go_silent()
         return len(online)
 
+    def accept_silently(self, silent: bool = True) -> None:
+        """New connections are accepted and never answered, as behind a broken router; or normal again."""
+        self._server.silent = silent
+
     def online(self) -> int:
         """Connections that have sent an encrypted message."""
         return len(self._server.world.online)

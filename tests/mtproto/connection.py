@@ -143,11 +143,12 @@ class Connection:
             self._decrypted(crypt.decrypt(found.key, payload))
 
     def _rivals(self) -> bool:
-        others = (it for it in self.world.online if it is not self and isinstance(it, Connection))
+        """Whether another main connection to the account's home DC uses the same key."""
         mine = self.authorization
-        return not self.media and any(
-            it.authorization is mine and not it.media and it.open and not it.silent for it in others
-        )
+        if mine is None or mine.user is None or self.media or self.world.accounts.get(mine.user).dc != self.dc:
+            return False
+        others = (it for it in self.world.online if it is not self and isinstance(it, Connection))
+        return any(it.authorization is mine and not it.media and it.open and not it.silent for it in others)
 
     def _settle(self, deadline: float) -> None:
         loop = asyncio.get_running_loop()

@@ -21,6 +21,7 @@ KINDS: dict[str, tuple[str, ...] | None] = {
     "timeout": None,
     "rpc_call_fail": None,
     "worker_busy": None,
+    "error": None,
     # Work without its answer.
     "lost_answer": None,
     "dropped_connection": None,

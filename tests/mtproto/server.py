@@ -32,6 +32,7 @@ class LoopServer:
         self._wanted = port
         self._listeners: list[asyncio.Server] = []
         self._frames: set[FrameProtocol] = set()
+        self.silent = False
         self._restarting: asyncio.Task[None] | None = None
 
     def _made_world(self) -> World:
@@ -70,6 +71,7 @@ class LoopServer:
 
     def _accept(self, dc: int, media: bool, frames: FrameProtocol) -> None:
         connection = Connection(self.world, frames, dc, media)
+        connection.silent = self.silent
         closed = frames.closed
         self._frames.add(frames)
 

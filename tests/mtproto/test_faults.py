@@ -9,7 +9,7 @@ import pytest
 from telethon import errors, functions
 from telethon.errors.common import AuthKeyNotFound, InvalidBufferError
 
-from tests.mtproto.conftest import Run, ask, logged_in, until
+from tests.mtproto.conftest import Run, ask, connected, logged_in, make_client, until
 from tests.mtproto.faults import KINDS, Faults
 from tests.mtproto.harness import PHONE, Server
 
@@ -209,6 +209,34 @@ def test_the_same_seed_draws_the_same_faults() -> None:
     assert drawn(7) == drawn(7)
     assert drawn(7) != drawn(8)
     assert 20 < sum(it is not None for it in drawn(7)) < 100
+
+
+def test_any_error(server: Server, run: Run) -> None:
+    async def work() -> None:
+        async with connected(server) as client:
+            server.arm("error", "auth.sendCode", code=406, text="PHONE_PASSWORD_FLOOD")
+            with pytest.raises(errors.PhonePasswordFloodError):
+                await client.send_code_request(PHONE)
+            server.arm("error", "auth.sendCode", text="NOBODY_KNOWS_THIS")
+            with pytest.raises(errors.BadRequestError, match="NOBODY_KNOWS_THIS"):
+                await client.send_code_request(PHONE)
+
+    run(work())
+
+
+def test_a_line_that_swallows_everything(server: Server, run: Run) -> None:
+    async def work() -> None:
+        session = server.session()
+        server.accept_silently()
+        client = make_client(server, session)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(client.connect(), 0.3)
+        await client.disconnect()
+        server.accept_silently(False)
+        async with connected(server, session) as client:
+            assert await client.get_me()
+
+    run(work())
 
 
 def test_unknown_faults_are_refused(server: Server) -> None:
