@@ -156,7 +156,7 @@ class Server(_Asking):
 class ServerProcess(_Asking):
     """The same server as `python -m tests.mtproto`; commands go over its standard input.
 
-    `kill()` ends it as kill -9 does.
+    `kill()` ends it as kill -9 does. Measure speed with this one: it shares no interpreter lock with the client.
     """
 
     def __init__(
