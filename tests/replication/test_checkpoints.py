@@ -4,7 +4,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.replication.histories import do, furnish, steps
@@ -29,7 +29,10 @@ def checkpoint(volume: Volume) -> tuple[int, int | None, int]:
 
 
 @settings(
-    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+    max_examples=10,
+    deadline=None,
+    phases=[Phase.explicit, Phase.generate],  # a history takes a second: shrinking it would take many minutes
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 @given(before=st.lists(steps, max_size=12), between=st.lists(steps, max_size=25), after=st.lists(steps, max_size=12))
 def test_any_history_comes_back_equal(before: list, between: list, after: list) -> None:

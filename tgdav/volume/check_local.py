@@ -32,7 +32,10 @@ AND EXISTS (SELECT 1 FROM chunks WHERE pack = packs.no) ORDER BY no"""
 # A stored pack that is damaged is found by itself.
 _SOUND_CHUNKS = """SELECT c.id FROM chunks c LEFT JOIN packs p ON p.no = c.pack
 WHERE c.data IS NOT NULL OR p.state = 3 OR (p.state < 3 AND p.damaged = 0)"""
+_CHUNKS_OF = "SELECT c.id FROM chunks c JOIN packs p ON p.no = c.pack WHERE lower(hex(p.name)) = ?"
 _MANIFESTS = """SELECT n.ino, coalesce(m.data, n.content) FROM nodes n LEFT JOIN manifests m ON m.no = n.manifest
+WHERE n.kind = 1 AND n.size > 0
+UNION ALL SELECT n.ino, coalesce(m.data, n.content) FROM nodes_past n LEFT JOIN manifests m ON m.no = n.manifest
 WHERE n.kind = 1 AND n.size > 0"""
 _STRUCTURE = {
     "entries name a file or folder that is not there": (
@@ -69,18 +72,16 @@ class LocalCheck:
                     self._findings.add("database", "database", f"{row[0]} {what}")
             self._check_chunks(connection)
             files = queries.totals(connection)[0]
-            for name in given_up(connection):
-                self._findings.add(name, "staging", LOST)
-        self._check_staged()
-        if self._read_data:
-            for name, reason in damaged_staging(self._volume.content):
-                self._findings.add(name, "staging", reason)
+            bad = [(name, LOST) for name in given_up(connection)]
+        bad += self._missing_files()
+        bad += damaged_staging(self._volume.content) if self._read_data else ()
+        self._note_named(bad)
         for name in self._volume.pusher.spoilt():
             self._findings.add(name, "outbox", "a part of the log that waits to be sent was changed on the local disk")
         return files
 
     def _check_chunks(self, connection: Connection) -> None:
-        """Every chunk that a file names must be known, and in a pack that is neither retired nor lost."""
+        """Every chunk that a file names, or a version of it, must be known, and in a pack that is neither retired nor lost."""
         sound = {row[0] for row in connection.each(_SOUND_CHUNKS)}
         for inode, manifest in _manifests(connection):
             missing = [chunk for chunk in decode_manifest(manifest).chunk_ids() if chunk not in sound]
@@ -88,13 +89,25 @@ class LocalCheck:
                 paths = queries.paths_of(connection, inode)
                 self._findings.add("chunks", "database", "files name chunks that are nowhere", paths)
 
-    def _check_staged(self) -> None:
+    def _note_named(self, bad: list[tuple[str, str]]) -> None:
+        """Note what is bad in staging, unless nothing names it any more."""
+        if not bad:
+            return
+        with self._volume.database.reading() as connection:
+            named = {chunk for _, manifest in _manifests(connection) for chunk in decode_manifest(manifest).chunk_ids()}
+            for name, reason in bad:
+                chunks = {row[0] for row in connection.all(_CHUNKS_OF, (name,))}
+                if name == "database" or not named.isdisjoint(chunks):
+                    self._findings.add(name, "staging", reason)
+
+    def _missing_files(self) -> list[tuple[str, str]]:
+        missing = []
         for pack in self._staged(0):
             problem = self._problem(pack)
             # It may have been sent, and its file be gone, since the row was read.
-            if problem is None or self._staged(pack.no)[:1] != [pack]:
-                continue
-            self._findings.add(pack.name.hex(), "staging", problem)
+            if problem is not None and self._staged(pack.no)[:1] == [pack]:
+                missing.append((pack.name.hex(), problem))
+        return missing
 
     def _staged(self, first: int) -> list[StagedPack]:
         with self._volume.database.reading() as connection:

@@ -8,7 +8,6 @@ from tgdav.blobs.contract import BlobInfo, BytesSource
 from tgdav.crypto.label import BlobKind, Label, encode_label
 from tgdav.db.writer import Transaction
 from tgdav.errors import DamageError
-from tgdav.failpoints import reach
 from tgdav.ids import BlobId, BlobName
 from tgdav.replication import rows
 from tgdav.volume.findings import Findings
@@ -74,7 +73,6 @@ class Repairer:
         doomed = [BlobId(each) for each in {blob, there.id if there else None} if each is not None]
         self._forget(number, doomed)
         self._store.delete(doomed)
-        reach("repair.deleted")
         info = self._store.append(name, BytesSource(data), label or self._label(name, size, digest))
         self._note(number, info, digest)
         return True

@@ -94,6 +94,7 @@ class Volume:
             disk=seams.disk,
         )
         self.housekeeping = Housekeeping(self)
+        self._is_closed = False
 
     @classmethod
     def open(
@@ -189,7 +190,10 @@ class Volume:
         self.housekeeping.start()
 
     def close(self) -> None:
-        """Finish: settle dirty files, end background work, make all durable, give the vault up."""
+        """Finish: settle dirty files, end background work, make all durable, give the vault up. Once is enough."""
+        is_closed, self._is_closed = self._is_closed, True
+        if is_closed:
+            return
         with ExitStack() as rest:
             rest.callback(self._lock.release)
             rest.callback(self._stores.store.close)

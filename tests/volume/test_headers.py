@@ -1,0 +1,110 @@
+"""Two copies of the header, and secrets that change whole or not at all."""
+
+import pytest
+
+from tests.support.seams import CrashAt, SimulatedCrash
+from tests.support.vaults import Vault, name_of, rows
+from tests.support.volumes import PASSPHRASE, configuration, places
+from tgdav.crypto.header import recognise
+from tgdav.crypto.passphrase import Passphrase
+from tgdav.crypto.recovery_key import parse_recovery_key
+from tgdav.crypto.slots import Secret
+from tgdav.errors import AccessError, StoreUnavailable
+from tgdav.failpoints import installed
+from tgdav.volume.vault import join_vault
+from tgdav.volume.volume import Volume
+
+NEW = "a new passphrase"
+
+
+def headers(vault: Vault, volume: Volume) -> list[str]:
+    return [info.name.hex() for info in volume.stores.store.list() if recognise(info.label)]
+
+
+def opens(vault: Vault, secret: Secret, home: str = "home") -> bool:
+    try:
+        volume = Volume.open(places(vault.folder, home), configuration(vault.folder), secret, seams=vault.seams)
+    except AccessError:
+        return False
+    volume.close()
+    return True
+
+
+def test_who_misses_a_copy_appends_it(vault: Vault, volume: Volume) -> None:
+    first, second = headers(vault, volume)
+    vault.blob(first).unlink()
+    volume.keep_headers()
+    assert len(headers(vault, volume)) == 2
+    assert second in headers(vault, volume)
+    volume.keep_headers()
+    assert len(headers(vault, volume)) == 2
+
+
+def test_a_damaged_copy_counts_as_missing(vault: Vault, volume: Volume) -> None:
+    bad = vault.blob(headers(vault, volume)[0])
+    bad.unlink()
+    bad.write_bytes(b"\0" * 65536)
+    volume.keep_headers()
+    assert len(headers(vault, volume)) == 3
+    assert [each["blob"] for each in volume.check(read_data=100.0)["damage"]] == [name_of(bad)]
+    assert volume.check(read_data=100.0, repair=True)["ok"]
+    assert len(headers(vault, volume)) == 2
+
+
+def test_a_new_passphrase(vault: Vault, volume: Volume) -> None:
+    before = headers(vault, volume)
+    volume.change_passphrase(NEW)
+    assert len(headers(vault, volume)) == 2
+    assert not set(before) & set(headers(vault, volume))
+    volume.close()
+    assert (opens(vault, Passphrase(NEW)), opens(vault, Passphrase(PASSPHRASE))) == (True, False)
+
+
+def test_a_new_recovery_key_opens_a_join(vault: Vault, volume: Volume) -> None:
+    key = parse_recovery_key(volume.new_recovery_key())
+    second = places(vault.folder, "second")
+    assert not join_vault(second, configuration(vault.folder), key, seams=vault.seams).damage
+    assert opens(vault, key, "second")
+    assert opens(vault, Passphrase(PASSPHRASE), "second")
+
+
+@pytest.mark.parametrize("number", range(1, 5))
+def test_cut_off_between_the_copies(vault: Vault, number: int) -> None:
+    volume = vault.open()
+    with installed(CrashAt(number, "headers.")), pytest.raises(SimulatedCrash):
+        volume.change_passphrase(NEW)
+    volume.close()
+    stored = number > 1
+    secret = Passphrase(NEW if stored else PASSPHRASE)
+    again = Volume.open(places(vault.folder), configuration(vault.folder), secret, seams=vault.seams)
+    again.housekeeping.tick()
+    assert len(headers(vault, again)) == 2
+    assert again.check(read_data=100.0)["ok"]
+    again.close()
+    assert (opens(vault, Passphrase(NEW)), opens(vault, Passphrase(PASSPHRASE))) == (stored, not stored)
+
+
+def test_a_store_that_is_away_changes_nothing(vault: Vault, volume: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(*_: object, **__: object) -> object:
+        raise StoreUnavailable("away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(volume.stores.store, "append", away)
+        with pytest.raises(StoreUnavailable):
+            volume.change_passphrase(NEW)
+    volume.keep_headers()
+    volume.close()
+    assert (opens(vault, Passphrase(NEW)), opens(vault, Passphrase(PASSPHRASE))) == (False, True)
+
+
+def test_the_other_machine_takes_the_new_one_over(vault: Vault, volume: Volume) -> None:
+    vault.join("second")
+    with vault.opened("second") as second:
+        second.change_passphrase(NEW)
+    volume.close()
+    assert opens(vault, Passphrase(NEW)), "the store's header opens what the local one does not"
+    with vault.opened() as volume:
+        volume.housekeeping.tick()
+        gone = rows(volume, "SELECT count(*) FROM blobs WHERE kind = 0 AND gone = 0")
+        assert gone == [(2,)]
+    assert not opens(vault, Passphrase(PASSPHRASE))
