@@ -21,8 +21,8 @@ from tgdav.volume.local_state import vault_exists
 pytestmark = pytest.mark.skipif(not strace_kill.usable(), reason="strace cannot trace here")
 
 OTHER = "another passphrase"
-LENGTHS = pytest.mark.parametrize(("stride", "cap"), [(8, 7), pytest.param(1, 400, marks=pytest.mark.torture)])
-"""How many calls lie between two runs, on average, and how many runs there are at most."""
+EVERY = pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.torture)])
+"""Kill at every call there is, or at seven of them, drawn anew each time."""
 DURABLE = ",".join(call for call in DURABLE_CALLS if call not in ("write", "openat"))
 """Most opens and writes of a Python program are its own; these are the calls that change the state."""
 
@@ -39,10 +39,13 @@ class Sweep:
         config = "version: 2\nstorage: {backend: directory, directory: {path: ../store}}\n" + CHEAP
         return Home(folder, config=config)
 
-    def runs(self, stride: int, cap: int) -> Iterator[tuple[int, Home, list[str]]]:
-        """Yield (number of the call, a fresh home, what to put before the command) until a run ends on its own."""
-        number = random.randint(1, stride)
-        for _ in range(cap):
+    def runs(self, distance: int, *, every: bool) -> Iterator[tuple[int, Home, list[str]]]:
+        """Yield (number of the call, a fresh home, what to put before the command) until a run ends on its own.
+
+        Unless ``every``: at most seven runs, ``distance`` calls apart on average.
+        """
+        number = 1 if every else random.randint(1, distance)
+        for _ in range(10_000 if every else 7):
             target = self.folder / "run"
             shutil.rmtree(target, ignore_errors=True)
             shutil.copytree(self.base, target)
@@ -50,7 +53,7 @@ class Sweep:
             yield number, self.home(target), strace_prefix(DURABLE, number, self.folder / "log")
             if self.counts["killed"] == before:
                 return
-            number += random.randint(1, 2 * stride)
+            number += 1 if every else random.randint(1, 2 * distance)
 
     def ended(self, completed: Completed) -> bool:
         """Count a run; return whether it was killed."""
@@ -61,7 +64,7 @@ class Sweep:
 
     def report(self, what: str) -> None:
         print(f"\nkilled at system calls: {what}: {dict(self.counts)}")
-        assert self.counts["killed"] > 3
+        assert self.counts["killed"] > 2
 
 
 def _with_a_file(home: Home) -> None:
@@ -89,10 +92,10 @@ def _sound(home: Home, right: dict[str, bytes], *, at_least: set[str], secret: s
     assert not Machine(home.folder, "other", seed=random.randrange(1 << 32)).join(Passphrase(secret)).damage
 
 
-@LENGTHS
-def test_init(quick_path: Path, stride: int, cap: int) -> None:
+@EVERY
+def test_init(quick_path: Path, every: bool) -> None:
     sweep = Sweep(quick_path, lambda _home: None)
-    for number, home, prefix in sweep.runs(stride, cap):
+    for number, home, prefix in sweep.runs(20, every=every):
         killed = sweep.ended(home.run("init", prefix=prefix, check=False))
         if not vault_exists(home.path / "state"):
             assert killed, number
@@ -101,19 +104,19 @@ def test_init(quick_path: Path, stride: int, cap: int) -> None:
     sweep.report("init")
 
 
-@LENGTHS
-def test_sync(quick_path: Path, stride: int, cap: int) -> None:
+@EVERY
+def test_sync(quick_path: Path, every: bool) -> None:
     sweep = Sweep(quick_path, _with_a_file)
-    for _, home, prefix in sweep.runs(stride, cap):
+    for _, home, prefix in sweep.runs(6, every=every):
         sweep.ended(home.run("sync", "--wait", prefix=prefix, check=False))
         _sound(home, {"old": content(1, 200_000)}, at_least={"old"})
     sweep.report("sync")
 
 
-@LENGTHS
-def test_passwd(quick_path: Path, stride: int, cap: int) -> None:
+@EVERY
+def test_passwd(quick_path: Path, every: bool) -> None:
     sweep = Sweep(quick_path, _with_a_file)
-    for number, home, prefix in sweep.runs(stride, cap):
+    for number, home, prefix in sweep.runs(4, every=every):
         killed = sweep.ended(home.run("passwd", prefix=prefix, check=False, input=f"{OTHER}\n{OTHER}\n"))
         opens = [secret for secret in (PASSPHRASE, OTHER) if _opens(home, secret)]
         assert opens if killed else opens == [OTHER], (number, opens)
@@ -129,11 +132,11 @@ def _opens(home: Home, secret: str) -> bool:
     return True
 
 
-@LENGTHS
-def test_serving_a_put(quick_path: Path, stride: int, cap: int) -> None:
+@EVERY
+def test_serving_a_put(quick_path: Path, every: bool) -> None:
     sweep = Sweep(quick_path, _with_a_file)
     right = {"old": content(1, 200_000), "small": b"small" * 50, "large": content(2, 300_000)}
-    for _, home, prefix in sweep.runs(stride, cap):
+    for _, home, prefix in sweep.runs(7, every=every):
         answered, killed = _puts(home.server(prefix=prefix), right)
         sweep.counts["killed" if killed else "finished"] += 1
         sweep.counts["answered"] += len(answered)
