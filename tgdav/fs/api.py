@@ -121,6 +121,10 @@ class FileHandle(Protocol):
         """Write all of ``data`` at ``offset`` (or at the end), return its length. Committed by fsync or close."""
         ...
 
+    def write_at_once(self, offset: int, data: bytes | bytearray | memoryview) -> bool:
+        """Write as ``write`` does if nothing has to be waited for, no lock and no disk; False if nothing was done."""
+        ...
+
     def truncate(self, size: int) -> None:
         """Cut or extend with a hole; 10^15 costs nothing."""
         ...
@@ -325,6 +329,13 @@ class ObservedFileSystem(FileSystem, Protocol):
         """Tell ``listener`` of each change once it is committed, in the thread that made it, while no lock is held.
 
         Returns a function that ends it.
+        """
+        ...
+
+    def hold_times(self, inode: Inode, change: AttributeChange) -> bool:
+        """Leave ``change``, if it is times alone, to the commit of the file's unsettled writes, without waiting.
+
+        False if nothing was done.
         """
         ...
 

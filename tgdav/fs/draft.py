@@ -63,6 +63,10 @@ class Draft:
         self._account()
         return True
 
+    def takes_at_once(self, offset: int, length: int) -> bool:
+        """Whether a write stays in memory and in order."""
+        return self._sent <= offset <= self.size and offset - self._sent + length <= 2 * WINDOW
+
     def truncate(self, size: int) -> bool:
         """Cut or extend; False if that reaches behind the window or leaves a hole."""
         place = size - self._sent

@@ -44,6 +44,11 @@ def set_attributes(change: Change, inode: Inode, wanted: AttributeChange) -> Non
         _emit(change, node, Attr(node.node, {"ctime": change.time} | values))
 
 
+def is_times(change: AttributeChange) -> bool:
+    """Return whether there is nothing but times, or a size, to set."""
+    return (change.mode, change.uid, change.gid, change.btime) == (None, None, None, None)
+
+
 def check_xattr(name: bytes, value: bytes) -> None:
     """Refuse what can be no extended attribute. Raises InvalidArgument, NameTooLong."""
     if not name or b"\0" in name:

@@ -161,6 +161,8 @@ class NamespaceFileSystem:
             entry = queries.find_entry(connection, parent, name, normalized=normalized)
         if entry is None or entry.name == name:
             cache.remember(generation, parent, name, entry)
+        if entry is None and cache.wants_folder(parent):
+            self.journal.take_in_folder(parent)
         return entry
 
     def _node(self, inode: Inode) -> Attributes | None:
@@ -265,6 +267,8 @@ class NamespaceFileSystem:
         local = check_new_name(parent, name, self._junk) and kind == Kind.FILE
         if kind == Kind.SYMLINK and not 0 < len(target) < 4096:
             raise InvalidArgument("a symbolic link's target has 1 to 4095 bytes")
+        if kind != Kind.SYMLINK and target:
+            raise InvalidArgument("only a symbolic link has a target")
 
         def work(change: Change) -> Attributes:
             folder = changes.require_folder(change, parent)
@@ -406,27 +410,20 @@ class NamespaceFileSystem:
     def set_attributes(self, inode: Inode, change: AttributeChange, *, durable: bool = False) -> Attributes:
         """Set attributes; ``size`` truncates."""
         if change.size is not None:
-            self._truncate(inode, change.size)
-        waits = self._wait_with_times(inode, change)
+            self.open_files.truncate(inode, change.size)
+        waits = self.open_files.leave_times(inode, change, waiting=True) and fields.is_times(change)
         if durable or not waits:
             self._change(lambda each: fields.set_attributes(each, inode, change), durable=durable)
         self.listeners.tell(inode)
         return self.attributes(inode)
 
-    def _wait_with_times(self, inode: Inode, change: AttributeChange) -> bool:
-        """Leave times to the commit of a file's unsettled writes; False when there is more to set, or no such writes."""
-        file = self.open_files.find(inode)
-        if file is None or not file.take_times(change.atime, change.mtime, change.ctime):
-            return False
-        return (change.mode, change.uid, change.gid, change.btime) == (None, None, None, None)
-
-    def _truncate(self, inode: Inode, size: int) -> None:
-        file = self.open_files.acquire(inode)
-        try:
-            file.truncate(size)
-            file.settle()
-        finally:
-            self.open_files.release(file)
+    def hold_times(self, inode: Inode, change: AttributeChange) -> bool:
+        """Leave times to the commit of a file's unsettled writes, without waiting; False if nothing was done."""
+        return (
+            change.size is None
+            and fields.is_times(change)
+            and self.open_files.leave_times(inode, change, waiting=False)
+        )
 
     def get_xattr(self, inode: Inode, name: bytes) -> bytes:
         """Return an extended attribute."""

@@ -162,6 +162,23 @@ class OpenFile:
             self._touched()
             return len(data)
 
+    def write_at_once(self, offset: int, data: bytes | bytearray | memoryview) -> bool:
+        """Add a write to the draft if it stays in memory and nobody else is at work here; False if nothing was done."""
+        if self._parts.draft_memory.is_short or not len(data) or not self.lock.acquire(blocking=False):
+            return False
+        try:
+            self._check_writable()
+            if self._draft is None and self._overlay is None and self.manifest.size == 0 and offset == 0:
+                self._begin_draft()
+            draft = self._draft
+            if draft is None or not draft.takes_at_once(offset, len(data)):
+                return False
+            draft.write(offset, data)
+            self._touched()
+            return True
+        finally:
+            self.lock.release()
+
     def _write_draft(self, offset: int, data: bytes | bytearray | memoryview) -> bool:
         """Add a write to the draft, begun here when the file is empty; False where the overlay has to take it."""
         if self._draft is None and self._overlay is None and self.manifest.size == 0 and offset <= GAP:
@@ -215,15 +232,19 @@ class OpenFile:
             self._overlay.close(remove=True)
             self._overlay = None
 
-    def take_times(self, atime: int | None, mtime: int | None, ctime: int | None) -> bool:
-        """Keep times for the commit of the unsettled writes; False if there are none."""
-        with self.lock:
+    def take_times(self, atime: int | None, mtime: int | None, ctime: int | None, *, waiting: bool = True) -> bool:
+        """Keep times for the commit of the unsettled writes; False if there are none, or it would have to wait."""
+        if not self.lock.acquire(blocking=waiting):
+            return False
+        try:
             if not self.dirty:
                 return False
             self.mtime = self.mtime if mtime is None else mtime
             self._atime = self._atime if atime is None else atime
             self._ctime = self._parts.clock.now_ns() if ctime is None else ctime
             return True
+        finally:
+            self.lock.release()
 
     def _check_writable(self) -> None:
         if not self._local:

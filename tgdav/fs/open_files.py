@@ -11,7 +11,7 @@ from tgdav.errors import BadHandle, InvalidArgument, IsADirectory, NotFound
 from tgdav.fs.open_file import OpenFile, Parts
 from tgdav.ids import Inode
 from tgdav.metadata import queries
-from tgdav.metadata.types import Attributes
+from tgdav.metadata.types import AttributeChange, Attributes
 
 
 class OpenFiles:
@@ -69,6 +69,20 @@ class OpenFiles:
             file.handles -= 1
             if file.handles <= 0 and not file.dirty:
                 self._files.pop(file.inode, None)
+
+    def truncate(self, inode: Inode, size: int) -> None:
+        """Cut or extend a file, and make that its content."""
+        file = self.acquire(inode)
+        try:
+            file.truncate(size)
+            file.settle()
+        finally:
+            self.release(file)
+
+    def leave_times(self, inode: Inode, change: AttributeChange, *, waiting: bool) -> bool:
+        """Leave times to the commit of a file's unsettled writes; False if there are none, or it would have to wait."""
+        file = self._files.get(inode)
+        return file is not None and file.take_times(change.atime, change.mtime, change.ctime, waiting=waiting)
 
     def adopt(self) -> int:
         """Take over, and settle, what fsync made durable before a crash; return how many files had such writes."""
@@ -137,6 +151,10 @@ class Handle:
     def write(self, offset: int, data: bytes | bytearray | memoryview, *, append: bool = False) -> int:
         """Write all of ``data``, return its length."""
         return self._open(writing=True).write(offset, data, append=append)
+
+    def write_at_once(self, offset: int, data: bytes | bytearray | memoryview) -> bool:
+        """Write ``data`` if nothing has to be waited for; False if nothing was done."""
+        return self._open(writing=True).write_at_once(offset, data)
 
     def truncate(self, size: int) -> None:
         """Cut or extend with a hole."""

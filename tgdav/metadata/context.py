@@ -94,6 +94,7 @@ class NewNode:
     def of(cls, op: Make, ino: Inode, context: Context, *, local: bool) -> "NewNode":
         """Return what ``op`` makes: without a name, and as a file without content."""
         is_file = op.kind == Kind.FILE
+        target = op.target if op.kind == Kind.SYMLINK else b""
         times = dict.fromkeys(("mtime", "ctime", "btime", "atime"), op.time)
         row = {
             "ino": ino,
@@ -104,10 +105,10 @@ class NewNode:
             "uid": op.uid,
             "gid": op.gid,
             "rdev": op.rdev,
-            "size": len(op.target),
+            "size": len(target),
             **times,
             "tag": context.empty_tag if is_file else None,
-            "content": op.target or None,
+            "content": target or None,
             "manifest": None,
             "writer": context.machine if is_file else None,
             "written": context.time,

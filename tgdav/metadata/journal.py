@@ -15,7 +15,7 @@ from tgdav.crdt.clocks import StampSource
 from tgdav.crdt.ops import ROOT, TRASH, Group, Make, Op, encode_ops
 from tgdav.db import Connection, Database, Syncable, Transaction, compiled
 from tgdav.db.connection import Row
-from tgdav.db.schema import ROOT_INODE, TRASH_INODE, log, machines, nodes, segments
+from tgdav.db.schema import ROOT_INODE, TRASH_INODE, entries, log, machines, nodes, segments
 from tgdav.entropy import Entropy
 from tgdav.errors import ReadOnly
 from tgdav.ids import ContentTag, Incarnation, Inode, MachineId, NodeId, Position
@@ -24,7 +24,7 @@ from tgdav.metadata.apply import INSERT_NODE, Application, apply_group
 from tgdav.metadata.change import Change, IdSource
 from tgdav.metadata.context import Context, InodeCounter, LiveFolders, NewNode
 from tgdav.metadata.history import HistoryPolicy
-from tgdav.metadata.tree_cache import TreeCache, TreeChanges
+from tgdav.metadata.tree_cache import FOLDER_LIMIT, TreeCache, TreeChanges
 from tgdav.metadata.types import Kind
 
 T = TypeVar("T")
@@ -55,6 +55,11 @@ _SET_APPLIED = compiled(
         last_sequence=func.max(_m.last_sequence, bindparam("sequence")),
         last_stamp=func.max(_m.last_stamp, bindparam("stamp")),
     )
+)
+_NAMES = compiled(
+    select(entries.c.name, entries.c.id, entries.c.ino)
+    .where(entries.c.parent == bindparam("parent"))
+    .limit(bindparam("most"))
 )
 _HAS_ROOT = compiled(select(nodes.c.ino).where(nodes.c.ino == ROOT_INODE))
 
@@ -135,6 +140,16 @@ class Journal:
             lambda transaction: self._apply_groups(transaction, machine, incarnation, groups, segment, record),
             durable=durable,
         )
+
+    def take_in_folder(self, folder: Inode) -> None:
+        """Let the cache know all names in a folder, unless it is very large."""
+
+        def look(transaction: Transaction) -> None:
+            rows = transaction.all(_NAMES, {"parent": folder, "most": FOLDER_LIMIT + 1})
+            if len(rows) <= FOLDER_LIMIT:
+                transaction.after_commit(lambda: self.cache.take_folder(folder, rows))
+
+        self._writer.run(look)
 
     # ---- in the writer's turn ------------------------------------------------------------------------------------
 

@@ -4,9 +4,13 @@ A reading connection loses its page cache whenever anything is committed, so a l
 many statements of the writer itself. The cache takes in what each committed change did (``absorb``, in commit order) and
 so never shows an older state than the last change that was acknowledged. A look-up that was answered by the database is
 remembered only if nothing was absorbed since it began (``generation``).
+
+A folder in which many new names are looked for is taken in whole (``take_folder``), so that what is not there is known too.
+That is done in the writer's turn, where it has its place among the changes.
 """
 
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
@@ -18,6 +22,12 @@ from tgdav.metadata.types import Attributes, DirectoryEntry
 
 LIMIT = 20_000
 """Names, and nodes, kept; when there are more, all are forgotten."""
+
+
+FOLDER_LIMIT = 10_000
+"""Entries of the largest folder that is taken in whole."""
+FOLDER_MISSES = 8
+"""So many names that were not there make it worth the while."""
 
 
 class Unknown(Enum):
@@ -56,13 +66,15 @@ class TreeCache:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._names: dict[tuple[Inode, bytes], tuple[EntryId, Inode] | None] = {}
+        self._names: dict[tuple[Inode, bytes], tuple[EntryId, Inode] | Unknown | None] = {}
+        self._whole: set[Inode] = set()
+        self._misses: dict[Inode, int] = {}
         self._nodes: dict[Inode, tuple[Attributes, bytes | None]] = {}
         self.generation = 0
 
     def find(self, parent: Inode, name: bytes) -> DirectoryEntry | Unknown | None:
         """Return what a name shows, None if it is known to show nothing."""
-        known = self._names.get((parent, name), UNKNOWN)
+        known = self._names.get((parent, name), None if parent in self._whole else UNKNOWN)
         if known is None or known is UNKNOWN:
             return known
         node = self._nodes.get(known[1])
@@ -81,6 +93,8 @@ class TreeCache:
     def remember(self, generation: int, parent: Inode, name: bytes, entry: DirectoryEntry | None) -> None:
         """Keep the database's answer to a look-up that began at ``generation``."""
         with self._lock:
+            if entry is None:
+                self._misses[parent] = self._misses.get(parent, 0) + 1
             if generation != self.generation:
                 return
             self._make_room()
@@ -89,6 +103,23 @@ class TreeCache:
             else:
                 self._names[parent, name] = (entry.entry, entry.attributes.inode)
                 self._keep(entry.attributes, None)
+
+    def wants_folder(self, folder: Inode) -> bool:
+        """Whether so many names were looked for in vain that ``folder`` should be taken in whole; said once."""
+        if self._misses.get(folder, 0) < FOLDER_MISSES or folder in self._whole:
+            return False
+        self._misses[folder] = -LIMIT
+        return True
+
+    def take_folder(self, folder: Inode, entries: Iterable[tuple[bytes, EntryId, Inode]]) -> None:
+        """Keep all names of a folder. To be called as ``absorb`` is: after the transaction that read them, in order."""
+        with self._lock:
+            self._make_room()
+            for name, entry, inode in entries:
+                # Of two entries with one name the earlier is shown; which that is, is left to the database.
+                twin = (folder, name) in self._names and self._names[folder, name] != (entry, inode)
+                self._names[folder, name] = UNKNOWN if twin else (entry, inode)
+            self._whole.add(folder)
 
     def remember_node(self, generation: int, attributes: Attributes, manifest: bytes | None = None) -> None:
         """Keep the database's answer to a question about a node that began at ``generation``."""
@@ -105,19 +136,26 @@ class TreeCache:
 
     def _make_room(self) -> None:
         if len(self._names) >= LIMIT or len(self._nodes) >= LIMIT:
-            self._names.clear()
-            self._nodes.clear()
+            self._forget()
+
+    def _forget(self) -> None:
+        self._names.clear()
+        self._nodes.clear()
+        self._whole.clear()
+        self._misses.clear()
 
     def absorb(self, changes: TreeChanges) -> None:
         """Take in a committed change, before anybody is told of it."""
         with self._lock:
             self.generation += 1
             if changes.everything:
-                self._names.clear()
-                self._nodes.clear()
+                self._forget()
                 return
             for key in changes.names:
-                self._names.pop(key, None)
+                if key[0] in self._whole:
+                    self._names[key] = UNKNOWN
+                else:
+                    self._names.pop(key, None)
             for inode in changes.nodes:
                 self._nodes.pop(inode, None)
             for folder, (time, links) in changes.folders.items():

@@ -1,0 +1,90 @@
+"""The cache of names and nodes never shows anything but what the database shows."""
+
+import random
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from tests.support.volumes import VolumeSubject
+from tgdav.errors import FileSystemError
+from tgdav.fs.api import Owner, RenameFlag
+from tgdav.fs.filesystem import NamespaceFileSystem
+from tgdav.ids import Inode
+from tgdav.metadata import queries, tree_cache
+from tgdav.metadata.types import AttributeChange, Kind
+
+OWNER = Owner()
+NAMES = [b"a", b"b", b"c", "\u00e9".encode(), "e\u0301".encode(), b"._junk"]
+STEPS = 150
+
+
+def folders(fs: NamespaceFileSystem) -> list[Inode]:
+    found = [fs.root]
+    for folder in found:
+        found += [entry.attributes.inode for entry in fs.list_directory(folder) if entry.attributes.is_directory]
+    return found
+
+
+def step(fs: NamespaceFileSystem, choose: random.Random) -> None:
+    parent, other = choose.choice(folders(fs)), choose.choice(folders(fs))
+    name, new = choose.choice(NAMES), choose.choice(NAMES)
+    match choose.randrange(9):
+        case 0:
+            kind = choose.choice([Kind.FILE, Kind.DIRECTORY, Kind.DIRECTORY, Kind.SYMLINK])
+            fs.create(parent, name, kind, 0o755, OWNER, target=b"t" if kind == Kind.SYMLINK else b"")
+        case 1:
+            with fs.upload(parent, name, owner=OWNER, normalized=choose.random() < 0.5) as upload:
+                upload.write(b"x" * choose.randrange(50_000))
+                upload.commit(durable=False)
+        case 2:
+            fs.remove_tree(parent, name)
+        case 3:
+            flags = choose.choice([RenameFlag.NONE, RenameFlag.EXCHANGE])
+            fs.rename(parent, name, other, new, flags=flags, replace_tree=choose.random() < 0.5)
+        case 4:
+            fs.copy(fs.lookup(parent, name).inode, other, new, replace=choose.random() < 0.5)
+        case 5:
+            fs.link(fs.lookup(parent, name).inode, other, new)
+        case 6:
+            fs.set_attributes(fs.lookup(parent, name).inode, AttributeChange(mtime=choose.randrange(10**9), atime=5))
+        case 7:
+            handle = fs.open(fs.lookup(parent, name).inode, writable=True)
+            handle.write(choose.randrange(1000), b"y" * 100)
+            handle.close()
+        case 8:
+            fs.set_xattr(fs.lookup(parent, name).inode, b"user.x", name)
+
+
+def assert_exact(fs: NamespaceFileSystem) -> None:
+    with fs.database.reading() as connection:
+        for folder in folders(fs):
+            assert fs.attributes(folder) == queries.attributes(connection, folder)
+            for name in NAMES:
+                for normalized in (False, True):
+                    expected = queries.find_entry(connection, folder, name, normalized=normalized)
+                    found = fs._find(folder, name, normalized=normalized)
+                    assert found == expected
+                if found is not None and found.attributes.is_file:
+                    handle = fs.open(found.attributes.inode)
+                    assert handle.read(0, 100_000) == fs.content.read(handle._file.manifest, 0, 100_000)
+                    handle.close()
+
+
+@pytest.mark.parametrize("misses", [1, 8])
+@pytest.mark.parametrize("seed", range(4))
+def test_the_cache_shows_what_the_database_shows(
+    seed: int, misses: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tree_cache, "FOLDER_MISSES", misses)
+    monkeypatch.setattr(tree_cache, "LIMIT", 40 if seed == 0 else 20_000)
+    subject = VolumeSubject(tmp_path)
+    choose = random.Random(seed)
+    done = 0
+    for _ in range(STEPS):
+        with suppress(FileSystemError):
+            step(subject.volume.fs, choose)
+            done += 1
+        assert_exact(subject.volume.fs)
+    assert done > STEPS // 4
+    subject.close()
