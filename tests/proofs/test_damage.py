@@ -116,11 +116,11 @@ def _state_of(tmp_path: Path) -> Machine:
         volume.sync(wait=True)
         put(volume, "staged", content(2, 250_000))
         put(volume, "row", content(3, 5000))
-        put(volume, "open", b"")
+        put(volume, "open", content(4, 100_000))
 
     def write(run: Run) -> None:
         handle = run.volume.fs.open(run.volume.fs.resolve(path_of("open")).inode, writable=True)
-        handle.write(0, content(4, 100_000))
+        handle.write(500, content(5, 60_000))
         handle.fsync()
         os._exit(CRASHED)
 
@@ -128,7 +128,9 @@ def _state_of(tmp_path: Path) -> Machine:
     return machine
 
 
-RIGHT = {b"stored": (1, 150_000), b"staged": (2, 250_000), b"row": (3, 5000), b"open": (4, 100_000)}
+RIGHT = {b"stored": content(1, 150_000), b"staged": content(2, 250_000), b"row": content(3, 5000)}
+CLOSED = content(4, 100_000)
+SYNCED = CLOSED[:500] + content(5, 60_000) + CLOSED[60_500:]
 
 
 @pytest.mark.parametrize("what", ["staging", "overlay", "database", "vault", "header"])
@@ -174,7 +176,7 @@ def _look(machine: Machine, harm: str, counts: dict[str, int]) -> None:
                 counts["refused"] += 1
             else:
                 # A record that fails is where the overlay of a crashed process ends: the file is as it was closed last.
-                right = (content(*RIGHT[path]), b"") if path == b"open" else (content(*RIGHT[path]),)
+                right = (SYNCED, CLOSED) if path == b"open" else (RIGHT[path],)
                 assert data in right, f"{harm}: wrong bytes of {path!r}"
                 counts["right" if data == right[0] else "older"] += 1
     except DamageError:
