@@ -2,7 +2,7 @@
 
 from html import escape
 
-from tgdav.metadata.types import Attributes, DirectoryEntry
+from tgdav.metadata.types import Attributes, DirectoryEntry, Kind
 from tgdav.web.live import iso_date
 from tgdav.web.messages import Request, Response
 from tgdav.web.paths import href, quote_name, shown
@@ -21,6 +21,7 @@ _HEADERS = [
     ("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"),
     ("Referrer-Policy", "no-referrer"),
 ]
+_LISTED = (Kind.FILE, Kind.DIRECTORY)
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
@@ -35,7 +36,7 @@ def folder_page(site: Site, request: Request, folder: Attributes) -> Response:
 
 def is_listed(entry: DirectoryEntry) -> bool:
     """Return whether an entry shows over WebDAV, which knows files and folders only."""
-    return entry.attributes.is_directory or entry.attributes.is_file
+    return entry.attributes.kind in _LISTED
 
 
 def _render(names: tuple[bytes, ...], entries: list[DirectoryEntry]) -> str:

@@ -7,7 +7,7 @@ name itself (so ``%25XX`` in the URL) and is found by that. Pure, but for ``loca
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
-from urllib.parse import quote_from_bytes, unquote_to_bytes, urlsplit
+from urllib.parse import unquote_to_bytes, urlsplit
 
 import msgspec
 
@@ -18,8 +18,7 @@ from tgdav.ids import Inode
 from tgdav.metadata.types import Attributes, Kind
 from tgdav.web.errors import Refused
 
-_SAFE = "!$&'()*+,;=:@~"
-_PLAIN = re.compile(rb"[0-9A-Za-z._~!$()*+,;=:@-]*\Z")
+_UNSAFE = re.compile(rb"[^0-9A-Za-z._~!$()*+,;=:@/-]+")
 _ESCAPED = re.compile(rb"%([89A-Fa-f][0-9A-Fa-f])")
 _SURROGATE = re.compile("[\udc80-\udcff]")
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
@@ -83,13 +82,22 @@ def _same_host(asked: tuple[str, int | None], own: tuple[str, int], *, explicit:
 
 def quote_name(name: bytes) -> str:
     """Return a name percent-encoded for a URL."""
-    if _PLAIN.match(name):
-        return name.decode("ascii")
-    return quote_from_bytes(shown(name), safe=_SAFE).replace("&", "%26").replace("'", "%27")
+    return _UNSAFE.sub(_escape, shown(name)).decode("ascii")
+
+
+def quote_names(names: Sequence[bytes]) -> list[str]:
+    """Return names percent-encoded for a URL, in one go: no name holds a slash."""
+    return quote_name(b"/".join(names)).split("/") if names else []
+
+
+def _escape(match: re.Match[bytes]) -> bytes:
+    return b"%" + match[0].hex("%").upper().encode()
 
 
 def shown(name: bytes) -> bytes:
     """Return a name as UTF-8: bytes that are none become ``%XX``."""
+    if name.isascii():
+        return name
     try:
         name.decode()
     except UnicodeDecodeError:

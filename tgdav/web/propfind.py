@@ -3,13 +3,14 @@
 Every element of ``DAV:`` has the prefix ``D:``, nothing is indented, folders' hrefs end in a slash.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
+from itertools import chain, compress, repeat
 
 import msgspec
 from lxml import etree
 
 from tgdav.ids import Inode
-from tgdav.metadata.types import Attributes
+from tgdav.metadata.types import Attributes, Kind
 from tgdav.web.access import Access
 from tgdav.web.errors import XML, Refused
 from tgdav.web.lock_methods import lockdiscovery
@@ -17,18 +18,33 @@ from tgdav.web.locks import path_inodes
 from tgdav.web.messages import Request, Response
 from tgdav.web.owncloud import shown_checksums
 from tgdav.web.page import is_listed
-from tgdav.web.paths import find, href, quote_name
-from tgdav.web.properties import ALL, BRIEF, CHECKSUMS, FILE, FOLDER, QUOTA, STATE, Renderer
+from tgdav.web.paths import find, href, quote_names
+from tgdav.web.properties import ALL, BRIEF, CHECKSUMS, FILE, FOLDER, QUOTA, STATE, Renderer, constant
 from tgdav.web.site import MOST_PROPERTIES, Site
 from tgdav.web.xml import DAV, DECLARATION, children, element_with, empty_element, read_xml
 
 _OPEN = f'{DECLARATION}<D:multistatus xmlns:D="DAV:">'
 _CLOSE = "</D:multistatus>"
-_OK = "</D:prop><D:status>HTTP/1.1 200 OK</D:status></D:propstat></D:response>"
-_MISSING = "</D:prop><D:status>HTTP/1.1 404 Not Found</D:status></D:propstat></D:response>"
+_HEAD = "</D:href><D:propstat><D:prop>"
+_OK = "</D:prop><D:status>HTTP/1.1 200 OK</D:status></D:propstat>"
+_MISSING = "</D:prop><D:status>HTTP/1.1 404 Not Found</D:status></D:propstat>"
+_END = "</D:response>"
 
-Entry = tuple[str, Attributes, bytes]
-"""An href, what it shows, its name as stored."""
+Rows = Iterable[Sequence[str]]
+"""A ``D:response`` each, in pieces."""
+
+
+class Entries(msgspec.Struct, frozen=True):
+    """What is to be listed, as columns: hrefs, what they show, names as stored."""
+
+    hrefs: Sequence[str]
+    nodes: Sequence[Attributes]
+    names: Sequence[bytes]
+
+    def only(self, chosen: Sequence[bool]) -> "Entries":
+        """Return the entries at which ``chosen`` is true."""
+        columns = (list(compress(column, chosen)) for column in (self.hrefs, self.nodes, self.names))
+        return Entries(*columns)  # type: ignore[arg-type]
 
 
 class Wish(msgspec.Struct, frozen=True):
@@ -55,8 +71,8 @@ def propfind(site: Site, request: Request) -> Response:
     if "if" in request.headers:
         Access(site, request, request.names).check_conditions(attributes)
     entries = _entries(site, request.names, attributes, deep=depth == "1")
-    body = "".join((_OPEN, *Listing(site, request.names, wish, entries).responses(), _CLOSE))
-    return Response(207, [XML], body.encode())
+    rows = Listing(site, request.names, wish, entries).rows()
+    return Response(207, [XML], "".join((_OPEN, *chain.from_iterable(rows), _CLOSE)).encode())
 
 
 def _read_wish(request: Request) -> Wish:
@@ -81,21 +97,23 @@ def _names_in(element: etree._Element) -> tuple[str, ...]:
     return names
 
 
-def _entries(site: Site, names: tuple[bytes, ...], attributes: Attributes, *, deep: bool) -> list[Entry]:
+def _entries(site: Site, names: tuple[bytes, ...], attributes: Attributes, *, deep: bool) -> Entries:
     base = href(names, folder=attributes.is_directory)
-    entries = [(base, attributes, names[-1] if names else b"")]
+    hrefs, nodes, shown = [base], [attributes], [names[-1] if names else b""]
     if deep and attributes.is_directory:
-        for entry in site.fs.list_directory(attributes.inode):
-            if is_listed(entry):
-                path = base + quote_name(entry.name)
-                entries.append((path + "/" if entry.attributes.is_directory else path, entry.attributes, entry.name))
-    return entries
+        found = [entry for entry in site.fs.list_directory(attributes.inode) if is_listed(entry)]
+        nodes += [entry.attributes for entry in found]
+        shown += [entry.name for entry in found]
+        slashes = {Kind.DIRECTORY: "/"}
+        paths = zip(nodes[1:], quote_names(shown[1:]), strict=True)
+        hrefs += [f"{base}{path}{slashes.get(node.kind, '')}" for node, path in paths]
+    return Entries(hrefs, nodes, shown)
 
 
 class Listing:
-    """One answer in the making. Which renderers a kind of node needs is decided once, not for each entry."""
+    """One answer in the making: a column of text for each property, then row by row."""
 
-    def __init__(self, site: Site, names: tuple[bytes, ...], wish: Wish, entries: list[Entry]) -> None:
+    def __init__(self, site: Site, names: tuple[bytes, ...], wish: Wish, entries: Entries) -> None:
         self._site = site
         self._names = names
         self._wish = wish
@@ -103,29 +121,40 @@ class Listing:
         self._dead = self._dead_properties()
         self._extra: dict[str, Renderer] = self._computed()
 
-    def responses(self) -> Iterable[str]:
-        """Yield a ``D:response`` for each entry."""
-        plans = {False: self._plan(FILE), True: self._plan({**FOLDER, **self._quota()})}
-        for path, attributes, name in self._entries:
-            found, missing = plans[attributes.is_directory]
-            yield self._response(path, attributes, name, found, missing)
+    def rows(self) -> Rows:
+        """Return the answers in the order of the entries. Files and folders are written apart: they show different things."""
+        folder = Kind.DIRECTORY
+        is_folder = [node.kind == folder for node in self._entries.nodes]
+        is_file = [not each for each in is_folder]
+        files = iter(self._rows_of(self._entries.only(is_file), FILE))
+        folders = iter(self._rows_of(self._entries.only(is_folder), {**FOLDER, **self._quota()}))
+        return (next(folders if each else files) for each in is_folder)
 
-    def _response(
-        self, path: str, attributes: Attributes, name: bytes, found: list[Renderer], missing: list[str]
-    ) -> str:
-        shown = "".join([render(attributes, name) for render in found])
-        head = f"<D:response><D:href>{path}</D:href><D:propstat><D:prop>"
+    def _rows_of(self, entries: Entries, live: dict[str, Renderer]) -> Rows:
+        found, missing = self._plan(live)
+        columns = [render(entries.nodes, entries.names) for render in found]
         if self._dead is None:
-            lost = missing
+            endings: Iterable[str] = repeat(self._ending("", missing, shown=bool(found)))
         else:
-            dead, lost = self._dead_of(attributes, missing)
-            shown += dead
+            endings = self._endings(entries.nodes, self._dead, missing, shown=bool(found))
+        return zip(repeat("<D:response><D:href>"), entries.hrefs, repeat(_HEAD), *columns, endings)
+
+    def _endings(
+        self, nodes: Sequence[Attributes], dead: dict[Inode, dict[bytes, bytes]], missing: list[str], *, shown: bool
+    ) -> list[str]:
+        """Return what follows the live properties of each node; most nodes have no dead ones."""
+        usual = self._ending("", [] if self._wish.dead else missing, shown=shown)
+        return [
+            self._ending(*self._dead_of(node, dead[node.inode], missing), shown=shown) if node.inode in dead else usual
+            for node in nodes
+        ]
+
+    def _ending(self, dead: str, lost: list[str], *, shown: bool) -> str:
+        """Return what follows ``shown`` live properties: dead ones, and which are missing."""
         if not lost or not self._wish.strict:
-            return head + shown + _OK
-        absent = "".join([empty_element(clark) for clark in lost])
-        if not shown:
-            return head + absent + _MISSING
-        return head + shown + _OK.removesuffix("</D:response>") + "<D:propstat><D:prop>" + absent + _MISSING
+            return dead + _OK + _END
+        absent = "".join([empty_element(clark) for clark in lost]) + _MISSING + _END
+        return dead + _OK + "<D:propstat><D:prop>" + absent if shown or dead else absent
 
     # ---- plans ---------------------------------------------------------------------------------------------------
 
@@ -135,7 +164,7 @@ class Listing:
         found = [name for name in self._wish.names if name in table]
         missing = [name for name in self._wish.names if name not in table]
         if self._wish.names_only:
-            return [_constant(empty_element(name)) for name in found], missing
+            return [constant(empty_element(name)) for name in found], missing
         return [table[name] for name in found], missing
 
     def _computed(self) -> dict[str, Renderer]:
@@ -145,19 +174,22 @@ class Listing:
         if DAV + "lockdiscovery" in wanted:
             extra[DAV + "lockdiscovery"] = self._lockdiscovery()
         if STATE in wanted:
-            extra[STATE] = lambda attributes, _: element_with(STATE, self._site.fs.storage_state(attributes.inode))
+            extra[STATE] = self._state
         return extra
+
+    def _state(self, nodes: Sequence[Attributes], _: Sequence[bytes]) -> Iterable[str]:
+        return [element_with(STATE, self._site.fs.storage_state(node.inode)) for node in nodes]
 
     def _lockdiscovery(self) -> Renderer:
         table = self._site.locks
         if not table.live():
-            return _constant("<D:lockdiscovery/>")
+            return constant("<D:lockdiscovery/>")
         inodes = path_inodes(self._site.fs, self._names)
         top = inodes[-1]
 
-        def render(attributes: Attributes, _: bytes) -> str:
-            lineage = inodes if attributes.inode == top else [*inodes, attributes.inode]
-            return lockdiscovery(table, table.covering(lineage))
+        def render(nodes: Sequence[Attributes], _: Sequence[bytes]) -> Iterable[str]:
+            lineages = (inodes if node.inode == top else [*inodes, node.inode] for node in nodes)
+            return [lockdiscovery(table, table.covering(lineage)) for lineage in lineages]
 
         return render
 
@@ -168,10 +200,10 @@ class Listing:
         capacity = self._site.fs.capacity()
         available, used = QUOTA
         return {
-            available: _constant(element_with(available, str(capacity.free))),
-            used: _constant(element_with(used, str(capacity.used))),
-            DAV + "quota": _constant(element_with(DAV + "quota", str(capacity.free + capacity.used))),
-            DAV + "quotaused": _constant(element_with(DAV + "quotaused", str(capacity.used))),
+            available: constant(element_with(available, str(capacity.free))),
+            used: constant(element_with(used, str(capacity.used))),
+            DAV + "quota": constant(element_with(DAV + "quota", str(capacity.free + capacity.used))),
+            DAV + "quotaused": constant(element_with(DAV + "quotaused", str(capacity.used))),
         }
 
     # ---- dead properties -----------------------------------------------------------------------------------------
@@ -181,11 +213,11 @@ class Listing:
         known = {*FILE, *FOLDER, *QUOTA, *ALL, STATE}
         if not self._wish.dead and all(name in known or name.startswith(DAV) for name in self._wish.names):
             return None
-        return self._site.fs.properties([attributes.inode for _, attributes, _ in self._entries])
+        return self._site.fs.properties([node.inode for node in self._entries.nodes])
 
-    def _dead_of(self, attributes: Attributes, missing: list[str]) -> tuple[str, list[str]]:
+    def _dead_of(self, attributes: Attributes, kept: dict[bytes, bytes], missing: list[str]) -> tuple[str, list[str]]:
         """Return a node's dead properties as asked, and which of ``missing`` is still missing."""
-        held = dict(self._dead.get(attributes.inode, {})) if self._dead else {}
+        held = dict(kept)
         sums = shown_checksums(attributes, held.pop(CHECKSUMS.encode(), None))
         texts = {name.decode(): value.decode() for name, value in held.items()}
         if sums is not None:
@@ -196,7 +228,3 @@ class Listing:
             return "".join(texts.values()), []
         found = "".join([texts[name] for name in missing if name in texts])
         return found, [name for name in missing if name not in texts]
-
-
-def _constant(text: str) -> Callable[[Attributes, bytes], str]:
-    return lambda _, __: text
