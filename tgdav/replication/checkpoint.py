@@ -38,7 +38,6 @@ LAST_NUMBER = "checkpoint.last-number"
 """The setting with the largest number of a checkpoint that the store showed."""
 
 Sealed = list[tuple[BlobName, SealedFile]]
-Encoded = Iterator[tuple[checkpoint_format.Batch, bytes]]
 
 
 class _TooMuch(Exception):
@@ -82,12 +81,15 @@ class CheckpointWriter:
             position, (segment, number) = last[0], ends
             number = max(number, settings.get(connection, LAST_NUMBER, 0)) + 1
             base = self._base(connection)
-            if base is not None and not self._seal_changes(connection, base, sealed):
-                base = None
-            outline = base or self._seal_all(connection, number, sealed)
+            rest = self._seal_changes(connection, base, sealed) if base is not None else None
+            if base is None or rest is None:
+                base, outline = None, Outline(number, PartName(b"", b""))
+                rest = self._seal_batches(_all(connection, outline), sealed)
+            else:
+                outline = base
         parts = [PartName(name, file.hash) for name, file in sealed]
         root = Root(position, segment, base.root if base else None, parts, counters, now_ns)
-        name, file = self._seal_part([], root)
+        name, file = self._seal_part(rest, root)
         sealed.append((name, file))
         if base is None:
             outline.root = PartName(name, file.hash)
@@ -103,40 +105,26 @@ class CheckpointWriter:
         sound = connection.one(rows.SOUND_CHECKPOINT, (outline.number,))
         return outline if sound is not None and sound[0] else None
 
-    def _seal_changes(self, connection: Connection, base: Outline, sealed: Sealed) -> bool:
-        """Seal what changed since ``base``; False, with nothing left of it, when that is more than half of it."""
+    def _seal_changes(self, connection: Connection, base: Outline, sealed: Sealed) -> list[bytes] | None:
+        """Seal what changed since ``base``; None, with nothing left of it, when that is more than half of it."""
         try:
-            self._seal_batches(_changes(connection, base), sealed)
+            return self._seal_batches(_changes(connection, base), sealed)
         except _TooMuch:
             while sealed:
                 sealed.pop()[1].discard()
-            return False
-        return True
+            return None
 
-    def _seal_all(self, connection: Connection, number: int, sealed: Sealed) -> Outline:
-        outline = Outline(number, PartName(b"", b""))
-
-        def all_rows() -> Encoded:
-            for table in TABLES.values():
-                for batch in checkpoint_format.full(table, table.rows(connection)):
-                    encoded = checkpoint_format.encode_batch(batch)
-                    outline.add(batch, encoded)
-                    yield batch, encoded
-
-        self._seal_batches(all_rows(), sealed)
-        return outline
-
-    def _seal_batches(self, batches: Encoded, sealed: Sealed) -> None:
+    def _seal_batches(self, batches: Iterator[bytes], sealed: Sealed) -> list[bytes]:
+        """Seal full parts; return the batches that are left for the root part."""
         gathered: list[bytes] = []
         size = 0
-        for _, encoded in batches:
-            gathered.append(encoded)
-            size += len(encoded)
+        for encoded in batches:
             if size >= self.part_bytes:
                 sealed.append(self._seal_part(gathered))
                 gathered, size = [], 0
-        if gathered:
-            sealed.append(self._seal_part(gathered))
+            gathered.append(encoded)
+            size += len(encoded)
+        return gathered
 
     def _seal_part(self, batches: list[bytes], root: Root | None = None) -> tuple[BlobName, SealedFile]:
         log = self._log
@@ -223,13 +211,22 @@ class CheckpointWriter:
             outbox.remove(self._folder / file, self._disk)
 
 
-def _changes(connection: Connection, base: Outline) -> Encoded:
-    """Go through the batches that changed since ``base``. Raises _TooMuch beyond half of its size."""
+def _all(connection: Connection, outline: Outline) -> Iterator[bytes]:
+    """Go through all batches, encoded; ``outline`` takes in what they are."""
+    for table in TABLES.values():
+        for batch in checkpoint_format.full(table, table.rows(connection)):
+            encoded = checkpoint_format.encode_batch(batch)
+            outline.add(batch, encoded)
+            yield encoded
+
+
+def _changes(connection: Connection, base: Outline) -> Iterator[bytes]:
+    """Go through the batches, encoded, that changed since ``base``. Raises _TooMuch beyond half of its size."""
     size = 0
     for table in TABLES.values():
         outline = base.tables.get(table.name) or TableOutline()
-        for batch, encoded in checkpoint_format.changed(table, table.rows(connection), outline):
+        for encoded in checkpoint_format.changed(table, table.rows(connection), outline):
             size += len(encoded)
             if size * 2 > base.size:
                 raise _TooMuch
-            yield batch, encoded
+            yield encoded

@@ -1,7 +1,7 @@
 """The content of a checkpoint's parts, and what of it changed since an earlier one. Pure.
 
-A part's content (wrapped by ``tgdav.replication.envelope``) is a msgpack array: a ``Part``. All parts but the last carry
-batches of rows; the last, sent last, is the root: it names position, counters, and each part's blob name and hash.
+A part's content (wrapped by ``tgdav.replication.envelope``) is a msgpack array: a ``Part``. Parts carry batches of rows;
+the last, sent last, is the root too: it names position, counters, and each other part's blob name and hash.
 
 A full checkpoint holds every table's rows in key order, cut into batches that are numbered from 0. One that builds on it
 carries each batch whose rows are no longer the same, whole, under the batch's number, and rows beyond the base's last
@@ -46,8 +46,8 @@ class Root(msgspec.Struct, array_like=True, frozen=True):
     """What holds the parts together.
 
     ``position`` is the log position that they show the state of, ``segment`` the author's last segment that they
-    include; ``base`` the root part of the full checkpoint that this one builds on; ``settings`` the counters that travel
-    with the state; ``created`` in ns.
+    include; ``base`` the root part of the full checkpoint that this one builds on; ``parts`` are those before the root;
+    ``settings`` the counters that travel with the state; ``created`` in ns.
     """
 
     position: int
@@ -164,16 +164,16 @@ def _numbered(table: Table, rows: Iterator[Row], number: int) -> Iterator[Batch]
         number += 1
 
 
-def changed(table: Table, rows: Iterator[Row], outline: TableOutline) -> Iterator[tuple[Batch, bytes]]:
-    """Go through the batches, with their encodings, whose rows are not those that ``outline`` tells of."""
+def changed(table: Table, rows: Iterator[Row], outline: TableOutline) -> Iterator[bytes]:
+    """Go through the batches, encoded, whose rows are not those that ``outline`` tells of."""
     rest: list[Row] = []
     for number, there in enumerate(_by_outline(table, rows, outline, rest)):
         batch = Batch(table.name, number, there)
         encoded = encode_batch(batch)
         if hash_of(encoded) != outline.hashes[number]:
-            yield batch, encoded
+            yield encoded
     for batch in _numbered(table, chain(rest, rows), len(outline.firsts)):
-        yield batch, encode_batch(batch)
+        yield encode_batch(batch)
 
 
 def _by_outline(table: Table, rows: Iterator[Row], outline: TableOutline, rest: list[Row]) -> Iterator[list[Row]]:

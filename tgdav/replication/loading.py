@@ -27,15 +27,15 @@ class CheckpointLoader:
 
         Raises DamageError, BlobMissing, StoreUnavailable, LocalFailure, NoSpace.
         """
-        root = self._root(parts)
-        base_parts, base_root = (parts, root) if root.base is None else self._base(root.base)
+        last, root = self._root(parts)
+        base_parts, base_last, base_root = (parts, last, root) if root.base is None else self._base(root.base)
         replaced = {}
         if base_parts is not parts:
-            for part in self._parts(parts):
+            for part in self._parts(parts, last):
                 replaced.update({(batch.table, batch.number): batch.rows for batch in part.batches})
         self._database.writer.run(tables.clear)
         outline = Outline(base_parts[-1].label.number, _name_of(base_parts[-1]))
-        for part in self._parts(base_parts):
+        for part in self._parts(base_parts, base_last):
             for batch in part.batches:
                 outline.add(batch, checkpoint_format.encode_batch(batch))
             self._insert(checkpoint_format.merged(part.batches, replaced))
@@ -43,24 +43,26 @@ class CheckpointLoader:
         self._finish(root, [(base_parts, base_root), (parts, root)], outline)
         return root
 
-    def _root(self, parts: Parts) -> Root:
-        root = self._reader.part(parts[-1]).root
+    def _root(self, parts: Parts) -> tuple[Part, Root]:
+        last = self._reader.part(parts[-1])
+        root = last.root
         if root is None or root.parts != [_name_of(found) for found in parts[:-1]]:
             name = parts[-1].info.name.hex()
             raise DamageError(f"checkpoint part {name} does not name its parts", blob=name)
-        return root
+        return last, root
 
-    def _base(self, wanted: PartName) -> tuple[Parts, Root]:
+    def _base(self, wanted: PartName) -> tuple[Parts, Part, Root]:
         for parts in self._checkpoints:
             if _name_of(parts[-1]) == wanted:
-                root = self._root(parts)
+                last, root = self._root(parts)
                 if root.base is None:
-                    return parts, root
+                    return parts, last, root
         name = wanted.name.hex()
         raise DamageError(f"checkpoint {name}, on which another builds, is missing", blob=name)
 
-    def _parts(self, parts: Parts) -> Iterator[Part]:
-        return (self._reader.part(found) for found in parts[:-1])
+    def _parts(self, parts: Parts, last: Part) -> Iterator[Part]:
+        yield from (self._reader.part(found) for found in parts[:-1])
+        yield last
 
     def _insert(self, batches: Iterator[Batch]) -> None:
         def work(transaction: Transaction) -> None:
