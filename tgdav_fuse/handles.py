@@ -28,7 +28,7 @@ class OpenHandle:
 
     def __init__(self, node: OpenNode, file: FileHandle, *, writable: bool) -> None:
         self.node, self.file, self.writable = node, file, writable
-        self.used = False
+        self.reads = False
 
 
 class Handles:

@@ -15,7 +15,7 @@ from pyfuse3 import EntryAttributes, RequestContext
 
 from tgdav.clock import Clock
 from tgdav.errors import Exists, InvalidArgument, NoAttribute, NotFound, NotPermitted
-from tgdav.fs.api import Capacity, FileHandle, FileSystem, Owner, RenameFlag
+from tgdav.fs.api import Capacity, FileHandle, ObservedFileSystem, Owner, RenameFlag
 from tgdav.ids import Inode
 from tgdav.metadata.types import FORMATS, NAME_MAX, AttributeChange, Attributes, Kind
 from tgdav_fuse.attributes import BLOCK, Presentation, Translator, asked, without_set_id
@@ -40,7 +40,7 @@ class TgdavOperations(pyfuse3.Operations):
 
     supports_dot_lookup = False
 
-    def __init__(self, fs: FileSystem, clock: Clock, shown: Presentation, *, read_only: bool = False) -> None:
+    def __init__(self, fs: ObservedFileSystem, clock: Clock, shown: Presentation, *, read_only: bool = False) -> None:
         super().__init__()
         self.enable_writeback_cache = not read_only
         self._fs, self._clock, self._shown = fs, clock, shown
@@ -181,7 +181,7 @@ class TgdavOperations(pyfuse3.Operations):
         change = self._wanted(node, attr, fields, ctx)
         if fields.update_size:
             await self._truncate(inode, attr.st_size, fh)
-        if change != AttributeChange():
+        if change != AttributeChange() and not self._fs.hold_times(Inode(inode), change):
             await self._change(lambda: self._fs.set_attributes(Inode(inode), change))
         return self.translator.entry(self._fs.attributes(Inode(inode)))
 
@@ -205,7 +205,7 @@ class TgdavOperations(pyfuse3.Operations):
             return
         file = handle.file
         async with handle.node.order:
-            handle.node.unsettled = handle.used = True
+            handle.node.unsettled = True
             await self._change(lambda: file.truncate(size))
 
     @request
@@ -289,8 +289,7 @@ class TgdavOperations(pyfuse3.Operations):
     async def _open_empty(self, inode: Inode) -> int:
         file = await self._change(lambda: self._fs.open(inode, writable=True, truncate=True))
         number = self.handles.add(inode, file, writable=True)
-        handle = self.handles.file(number)
-        handle.node.unsettled = handle.used = True
+        self.handles.file(number).node.unsettled = True
         return number
 
     @request
@@ -304,6 +303,7 @@ class TgdavOperations(pyfuse3.Operations):
         def work() -> tuple[Attributes, FileHandle]:
             try:
                 made = self._fs.create(Inode(parent_inode), name, Kind.FILE, mode, owner)
+                self.xattrs.made(made.inode)
             except Exists:
                 if flags & os.O_EXCL:
                     raise
@@ -318,15 +318,18 @@ class TgdavOperations(pyfuse3.Operations):
     async def read(self, fh: int, off: int, size: int) -> bytes:
         """Return bytes."""
         handle = self.handles.file(fh)
-        handle.used = True
+        handle.reads = True
         return await self.bridge.call(lambda: handle.file.read(off, size))
 
     @request
     async def write(self, fh: int, off: int, buf: bytes) -> int:
         """Take bytes. Requests of one file are worked off in the order in which they came."""
         handle = self.handles.file(fh)
+        handle.node.unsettled = True
+        if not handle.node.order.locked() and handle.file.write_at_once(off, buf):
+            return len(buf)
         async with handle.node.order:
-            handle.node.unsettled = handle.used = True
+            handle.node.unsettled = True
             return await self.bridge.call(lambda: handle.file.write(off, buf))
 
     @request
@@ -349,10 +352,10 @@ class TgdavOperations(pyfuse3.Operations):
     async def release(self, fh: int) -> None:
         """Close a file."""
         handle = self.handles.remove(fh)
-        if handle.used:
+        if handle.reads or handle.node.unsettled or handle.node.order.locked():
             await self.bridge.call(handle.file.close)
         else:
-            handle.file.close()
+            self.bridge.at_once(handle.file.close)
 
     @request
     async def fsync(self, fh: int, datasync: bool) -> None:

@@ -82,6 +82,7 @@ class Mount:
         finally:
             forget()
             pyfuse3.close(unmount=False)
+            self._operations.bridge.stop()
             self._close_files()
             self._ended.set()
             self._on_end()

@@ -33,8 +33,8 @@ class Xattrs:
         try:
             return self._fs.get_xattr(inode, name)
         except NoAttribute:
-            if name == CAPABILITY and len(self._without_capability) < _REMEMBERED:
-                self._without_capability.add(inode)
+            if name == CAPABILITY:
+                self.made(inode)
             raise
 
     def set(self, inode: Inode, name: bytes, value: bytes) -> None:
@@ -47,6 +47,11 @@ class Xattrs:
         """Remove one. Raises NoAttribute, NotPermitted for the state."""
         self._refuse_state(name)
         self._fs.remove_xattr(inode, name)
+
+    def made(self, inode: int) -> None:
+        """Take in that a file is new, and has no attributes."""
+        if len(self._without_capability) < _REMEMBERED:
+            self._without_capability.add(inode)
 
     def changed(self, inode: int) -> None:
         """Take in that the attributes of a node may have changed."""

@@ -294,7 +294,7 @@ class FileSystem(Protocol):
     # ---- content -------------------------------------------------------------------------------------------------
 
     def open(self, inode: Inode, *, writable: bool = False, truncate: bool = False) -> FileHandle:
-        """Open a file. Raises NotFound, IsADirectory, InvalidArgument (no regular file)."""
+        """Open a file. Raises NotFound, IsADirectory, InvalidArgument (no regular file), ReadOnly."""
         ...
 
     def upload(

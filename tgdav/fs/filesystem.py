@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TypeVar
 
 from tgdav.clock import Clock
-from tgdav.content.manifest import decode as decode_manifest
 from tgdav.content.store import ContentStore
 from tgdav.crypto.keys import NamespaceKeys
 from tgdav.crypto.machine import MachineIdentity
@@ -28,8 +27,9 @@ from tgdav.fs.api import Capacity, ChangeListener, LockRecord, Owner, Preconditi
 from tgdav.fs.listeners import Listeners
 from tgdav.fs.locks import LockKeeper
 from tgdav.fs.names import JunkPolicy, check_name, check_new_name
-from tgdav.fs.open_file import OpenFile, Parts, require_writable
+from tgdav.fs.open_file import Parts, require_writable
 from tgdav.fs.open_files import Handle, OpenFiles
+from tgdav.fs.storage_state import storage_state
 from tgdav.fs.totals import RecentTotals
 from tgdav.fs.upload import FileUpload
 from tgdav.ids import Inode, NodeId
@@ -40,13 +40,6 @@ from tgdav.metadata.tree_cache import UNKNOWN
 from tgdav.metadata.types import AttributeChange, Attributes, DirectoryEntry, Kind
 
 T = TypeVar("T")
-
-IDLE_SECONDS = 30.0
-DIRTY_SECONDS = 300.0
-"""A dirty file is settled after so long without a write, or so long in any case."""
-
-_LOGGED = """SELECT 1 FROM nodes n LEFT JOIN entries e ON e.ino = n.ino WHERE n.ino = ?
-AND max(n.since, coalesce(e.since, 0)) <= (SELECT coalesce(max(position), 0) FROM segments WHERE blob IS NOT NULL)"""
 
 Space = Callable[[], tuple[int, int]]
 """Returns (total, free) bytes of the place that data finally goes to."""
@@ -98,12 +91,7 @@ class NamespaceFileSystem:
 
     def settle_idle(self) -> None:
         """Settle files that were not written for a while, or are dirty for long; housekeeping calls it."""
-        now = self._clock.monotonic()
-
-        def due(file: OpenFile) -> bool:
-            return now - file.last_write >= IDLE_SECONDS or now - file.dirty_since >= DIRTY_SECONDS
-
-        self.open_files.settle(due)
+        self.open_files.settle_idle(self._clock.monotonic())
 
     def sweep_local(self) -> None:
         """Forget local files without a name that nobody has open."""
@@ -237,17 +225,7 @@ class NamespaceFileSystem:
         file = self.open_files.find(inode)
         if file is not None and file.dirty:
             return "local"
-        with self.database.reading() as connection:
-            attributes = queries.attributes(connection, inode)
-            if attributes is None:
-                raise NotFound
-            if attributes.local:
-                return "local"
-            encoded = queries.manifest(connection, inode) if attributes.is_file else b""
-            logged = connection.one(_LOGGED, (inode,)) is not None
-        chunks = [each.chunk for each in decode_manifest(encoded).extents if each.chunk] if encoded else []
-        state = self.content.state_of(chunks)
-        return "uploading" if state == "stored" and not logged else state
+        return storage_state(self.database, self.content, inode)
 
     # ---- names ---------------------------------------------------------------------------------------------------
 
@@ -472,6 +450,8 @@ class NamespaceFileSystem:
         """Open a file."""
         file = self.open_files.acquire(inode)
         try:
+            if writable:
+                file.check_writable()
             if truncate:
                 file.truncate(0)
         except BaseException:

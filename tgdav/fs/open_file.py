@@ -147,7 +147,7 @@ class OpenFile:
     def write(self, offset: int, data: bytes | bytearray | memoryview, *, append: bool = False) -> int:
         """Add a write to the draft or the overlay."""
         with self.lock:
-            self._check_writable()
+            self.check_writable()
             offset = self.size if append else offset
             if offset < 0:
                 raise InvalidArgument("a place below zero")
@@ -167,7 +167,7 @@ class OpenFile:
         if self._parts.draft_memory.is_short or not len(data) or not self.lock.acquire(blocking=False):
             return False
         try:
-            self._check_writable()
+            self.check_writable()
             if self._draft is None and self._overlay is None and self.manifest.size == 0 and offset == 0:
                 self._begin_draft()
             draft = self._draft
@@ -217,7 +217,7 @@ class OpenFile:
         if size > SIZE_MAX:
             raise FileTooLarge
         with self.lock:
-            self._check_writable()
+            self.check_writable()
             if self._draft is None and size == 0 and not self._row:
                 self._drop_overlay()
                 self._begin_draft()
@@ -246,7 +246,8 @@ class OpenFile:
         finally:
             self.lock.release()
 
-    def _check_writable(self) -> None:
+    def check_writable(self) -> None:
+        """Raises ReadOnly where another machine became the writer."""
         if not self._local:
             require_writable(self._parts.journal)
 
@@ -306,7 +307,7 @@ class OpenFile:
         with self.lock:
             if not self.dirty:
                 return
-            self._check_writable()
+            self.check_writable()
             extents, staged = self._stage_all()
             manifest = Manifest.from_extents(extents)
             try:

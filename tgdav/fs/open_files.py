@@ -13,6 +13,10 @@ from tgdav.ids import Inode
 from tgdav.metadata import queries
 from tgdav.metadata.types import AttributeChange, Attributes
 
+IDLE_SECONDS = 30.0
+DIRTY_SECONDS = 300.0
+"""A dirty file is settled after so long without a write, or so long in any case."""
+
 
 class OpenFiles:
     """All open files, by inode."""
@@ -110,6 +114,10 @@ class OpenFiles:
         for file in dirty:
             file.settle()
             self._forget_if_idle(file)
+
+    def settle_idle(self, now: float) -> None:
+        """Settle the files that are due at ``now``, in seconds of the monotonic clock."""
+        self.settle(lambda file: now - file.last_write >= IDLE_SECONDS or now - file.dirty_since >= DIRTY_SECONDS)
 
     def _forget_if_idle(self, file: OpenFile) -> None:
         with self._lock:
