@@ -1,0 +1,99 @@
+"""Work whose end is promised: changes of files with fsync, or rows of a database, each noted before and after.
+
+Run as ``python -m tests.fuse.durable_worker KIND FOLDER NOTES SEED`` until the mount dies. A line of NOTES (on another file
+system) is ``begin NAME STATE`` before a change that leads to STATE, and ``done NAME STATE`` once that was promised.
+"""
+
+import hashlib
+import os
+import random
+import sqlite3
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+FILES = 4
+LONGEST = 300_000
+
+
+def state_of(content: bytes) -> str:
+    """Return what stands for a content in the notes."""
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+class Notes:
+    """An append-only file that outlives the mount, though not a power cut."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+
+    def add(self, *words: str) -> None:
+        os.write(self._file, (" ".join(words) + "\n").encode())
+
+
+def change_files(folder: Path, notes: Notes, choose: random.Random) -> None:
+    """Save files whole by rename, or change them in place."""
+    content: dict[str, bytes] = {}
+    while True:
+        name = f"file-{choose.randrange(FILES)}"
+        old = content.get(name, b"")
+        if not old or choose.random() < 0.4:
+            content[name] = choose.randbytes(choose.randrange(1, LONGEST))
+            notes.add("begin", name, state_of(content[name]))
+            save(folder / name, content[name])
+        else:
+            place, data = choose.randrange(len(old)), choose.randbytes(choose.randrange(1, 9000))
+            content[name] = old[:place] + data + old[place + len(data) :]
+            notes.add("begin", name, state_of(content[name]))
+            change(folder / name, place, data)
+        notes.add("done", name, state_of(content[name]))
+
+
+def save(path: Path, content: bytes) -> None:
+    """Write a new file beside it and rename it, as editors do."""
+    draft = path.with_suffix(".draft")
+    with open(draft, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.rename(draft, path)
+
+
+def change(path: Path, place: int, data: bytes) -> None:
+    """Write in place."""
+    with open(path, "r+b") as file:
+        file.seek(place)
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def fill_database(mode: str) -> Callable[[Path, Notes, random.Random], None]:
+    """Return a worker that adds rows to a SQLite database in journal mode ``mode``."""
+
+    def work(folder: Path, notes: Notes, choose: random.Random) -> None:
+        connection = sqlite3.connect(folder / "database", isolation_level=None)
+        connection.execute(f"PRAGMA journal_mode = {mode}")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("CREATE TABLE IF NOT EXISTS rows (number INTEGER PRIMARY KEY, data BLOB)")
+        (number,) = connection.execute("SELECT coalesce(max(number), 0) FROM rows").fetchone()
+        while True:
+            number += 1
+            notes.add("begin", "row", str(number))
+            connection.execute("INSERT INTO rows VALUES (?, ?)", (number, choose.randbytes(2000)))
+            notes.add("done", "row", str(number))
+
+    return work
+
+
+WORK = {"files": change_files, "wal": fill_database("WAL"), "delete": fill_database("DELETE")}
+
+
+def main() -> None:
+    """Work until the mount dies."""
+    kind, folder, notes, seed = sys.argv[1:]
+    WORK[kind](Path(folder), Notes(Path(notes)), random.Random(int(seed)))
+
+
+if __name__ == "__main__":
+    main()
