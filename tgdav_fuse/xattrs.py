@@ -1,8 +1,10 @@
 """Extended attributes as the kernel asks for them, with ``user.tgdav.state``, which is made up when it is read."""
 
-from tgdav.errors import NoAttribute, NotPermitted
+from tgdav.errors import InvalidArgument, NoAttribute, NotPermitted
 from tgdav.fs.api import FileSystem
 from tgdav.ids import Inode
+from tgdav.metadata.types import AttributeChange
+from tgdav_fuse import acl
 
 STATE = b"user.tgdav.state"
 """``local``, ``uploading`` or ``stored``: how far a file has gone. Never listed, so that copies leave it behind."""
@@ -40,8 +42,23 @@ class Xattrs:
     def set(self, inode: Inode, name: bytes, value: bytes) -> None:
         """Set one. Raises NotPermitted for the state."""
         self._refuse_state(name)
+        if name == acl.ACCESS and self._is_only_mode(inode, value):
+            return
         self._fs.set_xattr(inode, name, value)
         self.changed(inode)
+
+    def _is_only_mode(self, inode: Inode, value: bytes) -> bool:
+        """Set the mode that an ACL says; return whether it says no more, so that there is none to keep."""
+        node = self._fs.attributes(inode)
+        said = acl.mode_of(value, node.mode)
+        if said is None:
+            raise InvalidArgument("not an ACL")
+        mode, is_all = said
+        if mode != node.mode:
+            self._fs.set_attributes(inode, AttributeChange(mode=mode))
+        if is_all and acl.ACCESS in self._fs.list_xattrs(inode):
+            self._fs.remove_xattr(inode, acl.ACCESS)
+        return is_all
 
     def remove(self, inode: Inode, name: bytes) -> None:
         """Remove one. Raises NoAttribute, NotPermitted for the state."""

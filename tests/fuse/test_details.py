@@ -1,0 +1,167 @@
+"""What the kernel and programs ask for beside the behaviours: ACLs, setuid, direct I/O, maps, many names, locks, space."""
+
+import fcntl
+import mmap
+import os
+import stat
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.mounts import MountedVault
+from tgdav.errors import UsageError
+from tgdav_fuse.options import parse_options
+
+ACL = "system.posix_acl_access"
+
+
+def acl(*entries: tuple[int, int, int]) -> bytes:
+    return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+
+
+def test_an_acl_that_says_the_mode_is_the_mode(folder: Path) -> None:
+    file = folder / "file"
+    file.touch()
+    os.setxattr(file, ACL, acl((1, 7, 2**32 - 1), (4, 5, 2**32 - 1), (0x20, 0, 2**32 - 1)))
+    assert ACL not in os.listxattr(file)
+    more = acl((1, 6, 2**32 - 1), (2, 4, 1000), (4, 0, 2**32 - 1), (0x10, 4, 2**32 - 1), (0x20, 0, 2**32 - 1))
+    os.setxattr(file, ACL, more)
+    assert os.getxattr(file, ACL) == more
+    with pytest.raises(OSError, match="Invalid"):
+        os.setxattr(file, ACL, b"\2\0\0\0\1")
+
+
+def test_writing_takes_setuid_away(folder: Path) -> None:
+    file = folder / "file"
+    file.write_bytes(b"x")
+    os.chown(file, 1000, 1000)
+    file.chmod(0o6755)
+    script = (
+        "import os, sys; at = os.open(sys.argv[1], 0); os.setuid(1000); os.write(os.open('file', 1, dir_fd=at), b'y')"
+    )
+    subprocess.run([sys.executable, "-c", script, str(folder)], check=True)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o755
+
+
+def test_a_new_owner_takes_setuid_away(folder: Path) -> None:
+    file = folder / "file"
+    file.touch()
+    file.chmod(0o6755)
+    os.chown(file, 1000, 1000)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o755
+
+
+def test_a_folder_with_setgid_hands_its_group_on(folder: Path) -> None:
+    os.chown(folder, 0, 1234)
+    folder.chmod(0o2775)
+    (folder / "file").touch()
+    (folder / "below").mkdir()
+    assert (folder / "file").stat().st_gid == (folder / "below").stat().st_gid == 1234
+    assert (folder / "below").stat().st_mode & stat.S_ISGID
+
+
+def test_direct_io(folder: Path) -> None:
+    buffer = mmap.mmap(-1, 8192)
+    buffer[:] = os.urandom(8192)
+    file = os.open(folder / "file", os.O_RDWR | os.O_CREAT | os.O_DIRECT)
+    assert os.pwrite(file, buffer, 4096) == 8192
+    found = mmap.mmap(-1, 8192)
+    assert os.preadv(file, [found], 4096) == 8192
+    assert found[:] == buffer[:]
+    assert os.fstat(file).st_size == 12288
+    os.close(file)
+    assert (folder / "file").read_bytes() == bytes(4096) + buffer[:]
+
+
+def test_a_file_without_a_name_is_still_one(folder: Path) -> None:
+    with open(folder / "file", "w+b") as file:
+        file.write(b"before")
+        (folder / "file").unlink()
+        file.write(b" after")
+        file.flush()
+        os.fsync(file.fileno())
+        file.seek(0)
+        assert file.read() == b"before after"
+        assert os.fstat(file.fileno()).st_nlink == 0
+    assert list(folder.iterdir()) == []
+
+
+def test_locks_between_processes(folder: Path) -> None:
+    script = "import fcntl, sys\ntry: fcntl.flock(open(sys.argv[1]), fcntl.LOCK_EX | fcntl.LOCK_NB)\nexcept OSError: sys.exit(9)"
+    (folder / "file").touch()
+    with open(folder / "file") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        words = [sys.executable, "-c", script, str(folder / "file")]
+        assert subprocess.run(words, check=False).returncode == 9
+        fcntl.flock(file, fcntl.LOCK_UN)
+        assert subprocess.run(words, check=False).returncode == 0
+
+
+def test_fallocate_is_said_not_to_be_there(folder: Path) -> None:
+    with open(folder / "file", "wb") as file, pytest.raises(OSError, match="not supported"):
+        subprocess_free_fallocate(file.fileno())
+
+
+def subprocess_free_fallocate(file: int) -> None:
+    """fallocate(2) itself: posix_fallocate of the C library would write zeros instead."""
+    import ctypes
+
+    library = ctypes.CDLL(None, use_errno=True)
+    if library.fallocate(file, 0, ctypes.c_long(0), ctypes.c_long(100)):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+def test_a_large_file_in_odd_pieces(folder: Path) -> None:
+    piece, count = os.urandom(10_007), 1500
+    with open(folder / "file", "wb", buffering=0) as file:
+        for number in range(count):
+            file.write(number.to_bytes(4, "big") + piece)
+            if number == 700:
+                assert _first_bytes(folder / "file") == bytes(4)
+    whole = (folder / "file").read_bytes()
+    assert whole == b"".join(number.to_bytes(4, "big") + piece for number in range(count))
+
+
+def _first_bytes(path: Path) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(4)
+
+
+def test_space_is_told(mounted: MountedVault) -> None:
+    found = os.statvfs(mounted.path)
+    assert found.f_blocks >= found.f_bfree > 0
+    assert found.f_namemax == 255
+
+
+def test_git_and_tar(folder: Path) -> None:
+    """A repository is cloned, packed and checked; an archive comes back as it was."""
+    source = folder / "source"
+    run = {"cwd": folder, "check": True, "capture_output": True, "timeout": 120}
+    subprocess.run(["git", "init", "-q", str(source)], **run)
+    for number in range(150):
+        (source / f"file-{number}").write_bytes(os.urandom(number * 37))
+    identity = ("-c", "user.name=n", "-c", "user.email=e", "-c", "safe.directory=*")
+    subprocess.run(["git", *identity, "-C", str(source), "add", "."], **run)
+    subprocess.run(["git", *identity, "-C", str(source), "commit", "-qm", "all"], **run)
+    subprocess.run(["git", *identity, "clone", "-q", str(source), str(folder / "clone")], **run)
+    subprocess.run(["git", *identity, "-C", str(folder / "clone"), "gc", "-q"], **run)
+    subprocess.run(["git", *identity, "-C", str(folder / "clone"), "fsck", "--strict"], **run)
+    assert subprocess.run(["git", *identity, "-C", str(folder / "clone"), "status", "--short"], **run).stdout == b""
+    subprocess.run(["tar", "cf", "archive", "-C", str(source), "."], **run)
+    (folder / "out").mkdir()
+    subprocess.run(["tar", "xf", "archive", "-C", "out"], **run)
+    subprocess.run(["diff", "-r", "source", "out"], **run)
+
+
+def test_options() -> None:
+    options = parse_options(["ro,uid=7", "noatime,defaults,x-mount.mkdir"])
+    assert (options.read_only, options.uid, options.gid) == (True, 7, None)
+    assert options.words() == {"ro", "noatime", "fsname=tgdav", "subtype=tgdav"}
+    assert "default_permissions" in parse_options(["allow_other"]).words()
+    assert not parse_options(["ro,rw"]).read_only
+    for wrong in ("uid", "uid=-1", "gid=x", "fsname=other", "home="):
+        with pytest.raises(UsageError):
+            parse_options([wrong])
