@@ -8,10 +8,6 @@ from contextlib import ExitStack
 from typing import Any
 
 from tgdav.config import Config, Places, namespace_of, require_built
-from tgdav.content.cache import DiskCache
-from tgdav.content.reader import ReadSettings
-from tgdav.content.store import ContentStore
-from tgdav.content.types import ContentIdentity, ContentSettings
 from tgdav.crypto.header import Header, with_passphrase, with_recovery_key
 from tgdav.crypto.keys import NamespaceKeys, unwrap_namespace
 from tgdav.crypto.passphrase import Passphrase
@@ -32,6 +28,7 @@ from tgdav.replication.pusher import Pusher
 from tgdav.replication.watch import LogWatch
 from tgdav.volume import report
 from tgdav.volume.check import Checker
+from tgdav.volume.content import open_content
 from tgdav.volume.folders import make_folder
 from tgdav.volume.headers import HeaderKeeper
 from tgdav.volume.housekeeping import Housekeeping
@@ -78,7 +75,7 @@ class Volume:
         self.headers = HeaderKeeper(
             places.state, database, stores.store, opened.header, opened.saved_header, opened.master, seams
         )
-        self.content = self._content()
+        self.content = open_content(places, config, seams, database, stores.store, self.log)
         self._replication()
         self.fs = NamespaceFileSystem(
             database,
@@ -150,31 +147,6 @@ class Volume:
         if found is None:
             raise DamageError("the local database has lost its incarnation", blob="database")
         return Incarnation(int.from_bytes(found, "big"))
-
-    def _content(self) -> ContentStore:
-        config, log = self.config, self.log
-        chunk, cache = config.chunk, config.cache
-        return ContentStore.open(
-            self.database,
-            self._stores.store,
-            self.places.state / "staging",
-            ContentIdentity(
-                vault_keys=log.vault_keys, keys=log.keys, machine=log.machine_id, incarnation=log.incarnation
-            ),
-            ContentSettings(
-                chunk_size=chunk.chunk_size,
-                average_size=chunk.average_size,
-                compression_enabled=chunk.compression_enabled,
-                dedup_enabled=chunk.dedup_enabled,
-                max_concurrent_uploads=config.telegram.max_concurrent_uploads,
-                staging_bytes=_staging_bytes(config),
-            ),
-            clock=self.seams.clock,
-            entropy=self.seams.entropy,
-            disk=self.seams.disk,
-            cache=DiskCache(self.places.cache, cache.max_bytes, disk=self.seams.disk, clock=self.seams.clock),
-            read_settings=ReadSettings(prefetch_enabled=cache.prefetch_enabled, prefetch_count=cache.prefetch_count),
-        )
 
     def _replication(self) -> None:
         outbox = self.places.state / "outbox"
@@ -303,8 +275,3 @@ def _open_database(places: Places, namespace: LocalNamespace, opened: Unlocked, 
 def history_policy(config: Config) -> HistoryPolicy:
     """Return how many versions the configuration keeps."""
     return HistoryPolicy(config.versioning.max_versions if config.versioning.enabled else 0)
-
-
-def _staging_bytes(config: Config) -> int | None:
-    wanted = config.staging.max_size_gb
-    return None if wanted is None else int(wanted * 1024**3)

@@ -1,0 +1,42 @@
+"""Putting the content store together, as the configuration wants it."""
+
+from tgdav.blobs.contract import BlobStore
+from tgdav.config import Config, Places
+from tgdav.content.cache import DiskCache
+from tgdav.content.reader import ReadSettings
+from tgdav.content.store import ContentStore
+from tgdav.content.types import ContentIdentity, ContentSettings
+from tgdav.db.database import Database
+from tgdav.replication.identity import LogIdentity
+from tgdav.volume.seams import Seams
+
+
+def open_content(
+    places: Places, config: Config, seams: Seams, database: Database, store: BlobStore, log: LogIdentity
+) -> ContentStore:
+    """Open the content store of a namespace. Raises LocalFailure, NoSpace, UsageError."""
+    chunk, cache = config.chunk, config.cache
+    return ContentStore.open(
+        database,
+        store,
+        places.state / "staging",
+        ContentIdentity(vault_keys=log.vault_keys, keys=log.keys, machine=log.machine_id, incarnation=log.incarnation),
+        ContentSettings(
+            chunk_size=chunk.chunk_size,
+            average_size=chunk.average_size,
+            compression_enabled=chunk.compression_enabled,
+            dedup_enabled=chunk.dedup_enabled,
+            max_concurrent_uploads=config.telegram.max_concurrent_uploads,
+            staging_bytes=_staging_bytes(config),
+        ),
+        clock=seams.clock,
+        entropy=seams.entropy,
+        disk=seams.disk,
+        cache=DiskCache(places.cache, cache.max_bytes, disk=seams.disk, clock=seams.clock),
+        read_settings=ReadSettings(prefetch_enabled=cache.prefetch_enabled, prefetch_count=cache.prefetch_count),
+    )
+
+
+def _staging_bytes(config: Config) -> int | None:
+    wanted = config.staging.max_size_gb
+    return None if wanted is None else int(wanted * 1024**3)
