@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from tests.support.volumes import VolumeSubject
-from tgdav.errors import FileSystemError
+from tgdav.errors import FileSystemError, NotADirectory
 from tgdav.fs.api import Owner, RenameFlag
 from tgdav.fs.filesystem import NamespaceFileSystem
 from tgdav.ids import Inode
 from tgdav.metadata import queries, tree_cache
-from tgdav.metadata.types import AttributeChange, Kind
+from tgdav.metadata.types import AttributeChange, Kind, listed
 
 OWNER = Owner()
 NAMES = [b"a", b"b", b"c", "\u00e9".encode(), "e\u0301".encode(), b"._junk"]
@@ -87,4 +87,23 @@ def test_the_cache_shows_what_the_database_shows(
             done += 1
         assert_exact(subject.volume.fs)
     assert done > STEPS // 4
+    subject.close()
+
+
+def test_a_brief_listing_tells_what_a_full_one_does(tmp_path: Path) -> None:
+    subject = VolumeSubject(tmp_path)
+    fs = subject.volume.fs
+    for name in NAMES:
+        fs.create(fs.root, name, Kind.FILE, 0o644, OWNER)
+    fs.create(fs.root, b"folder", Kind.DIRECTORY, 0o755, OWNER)
+    handle = fs.open(fs.lookup(fs.root, b"a").inode, writable=True)
+    for size in (0, 3):
+        handle.write(0, b"x" * size)
+        brief = fs.list_briefly(fs.root)
+        assert brief == [listed(entry.name, entry.attributes) for entry in fs.list_directory(fs.root)]
+        assert brief[1].size == size
+    handle.close()
+    assert fs.list_briefly(fs.lookup(fs.root, b"folder").inode) == []
+    with pytest.raises(NotADirectory):
+        fs.list_briefly(fs.lookup(fs.root, b"b").inode)
     subject.close()

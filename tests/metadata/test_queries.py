@@ -92,6 +92,8 @@ def test_of_two_entries_with_one_name_the_earlier_keeps_it(tree: Tree) -> None:
         b"file (conflict laptop 2024-10-04 2)",
         b"file (conflict laptop 2024-10-04)",
     ]
+    with tree.database.reading() as connection:
+        assert [each.name for each in queries.listing(connection, tree.ino(ROOT))] == tree.names()
     assert find(tree, b"file (conflict laptop 2024-10-04 2)") == third
     earlier = made_elsewhere(tree, b"file", 3, 1)
     assert find(tree, b"file") == earlier

@@ -11,7 +11,7 @@ from tgdav import errors
 from tgdav.clock import Clock, SystemClock
 from tgdav.fs.api import Capacity, FileSystem, LockRecord, Owner, Precondition, RenameFlag, XattrFlag
 from tgdav.ids import Inode
-from tgdav.metadata.types import AttributeChange, Attributes, DirectoryEntry, Kind
+from tgdav.metadata.types import AttributeChange, Attributes, DirectoryEntry, Kind, Listed, listed
 
 XATTR_MAX = 64 * 1024
 
@@ -48,6 +48,9 @@ class ModelFileSystem:
     @locked
     def list_directory(self, inode: Inode) -> list[DirectoryEntry]:
         return list(self._tree.entries(self._tree.folder(inode)))
+
+    def list_briefly(self, inode: Inode) -> list[Listed]:
+        return [listed(entry.name, entry.attributes) for entry in self.list_directory(inode)]
 
     @locked
     def parent(self, inode: Inode) -> Inode:

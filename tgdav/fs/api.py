@@ -17,7 +17,7 @@ from typing import Protocol, Self
 import msgspec
 
 from tgdav.ids import Inode
-from tgdav.metadata.types import AttributeChange, Attributes, DirectoryEntry, Kind
+from tgdav.metadata.types import AttributeChange, Attributes, DirectoryEntry, Kind, Listed
 
 
 class Owner(msgspec.Struct, frozen=True, gc=False):
@@ -163,6 +163,10 @@ class FileSystem(Protocol):
 
     def list_directory(self, inode: Inode) -> list[DirectoryEntry]:
         """Return all entries in byte order of their names, without "." and "..", in one query. Raises NotADirectory."""
+        ...
+
+    def list_briefly(self, inode: Inode) -> list[Listed]:
+        """As ``list_directory``, but only what long listings tell. Raises NotADirectory."""
         ...
 
     def parent(self, inode: Inode) -> Inode:

@@ -17,7 +17,7 @@ from tgdav.clock import Clock
 from tgdav.content.store import ContentStore
 from tgdav.crypto.keys import NamespaceKeys
 from tgdav.crypto.machine import MachineIdentity
-from tgdav.db.database import Database
+from tgdav.db import Connection, Database
 from tgdav.db.schema import ROOT_INODE, TRASH_INODE
 from tgdav.disk import Disk
 from tgdav.entropy import Entropy
@@ -37,7 +37,7 @@ from tgdav.metadata import queries
 from tgdav.metadata.change import Change
 from tgdav.metadata.journal import Journal
 from tgdav.metadata.tree_cache import UNKNOWN
-from tgdav.metadata.types import AttributeChange, Attributes, DirectoryEntry, Kind
+from tgdav.metadata.types import AttributeChange, Attributes, DirectoryEntry, Kind, Listed, listed
 
 T = TypeVar("T")
 
@@ -174,16 +174,21 @@ class NamespaceFileSystem:
 
     def list_directory(self, inode: Inode) -> list[DirectoryEntry]:
         """Return all entries in byte order of their names."""
+        return self.open_files.dirty_entries(self._list(inode, queries.children))
+
+    def list_briefly(self, inode: Inode) -> list[Listed]:
+        """Return of all entries what long listings tell, in byte order of their names."""
+        found = self._list(inode, queries.listing)
+        if self.open_files and any(self.open_files.find(each.inode) for each in found):
+            return [listed(entry.name, entry.attributes) for entry in self.list_directory(inode)]
+        return found
+
+    def _list(self, inode: Inode, ask: Callable[[Connection, Inode], list[T]]) -> list[T]:
         with self.database.reading() as connection:
-            children = queries.children(connection, inode)
-            if not children:
+            found = ask(connection, inode)
+            if not found:
                 self._refuse_no_folder(queries.attributes(connection, inode))
-        if not self.open_files:
-            return children
-        return [
-            DirectoryEntry(each.name, each.entry, self.open_files.dirty_attributes(each.attributes))
-            for each in children
-        ]
+            return found
 
     def _refuse_no_folder(self, attributes: Attributes | None) -> None:
         if attributes is None:

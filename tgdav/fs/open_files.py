@@ -11,7 +11,7 @@ from tgdav.errors import BadHandle, InvalidArgument, IsADirectory, NotFound
 from tgdav.fs.open_file import OpenFile, Parts
 from tgdav.ids import Inode
 from tgdav.metadata import queries
-from tgdav.metadata.types import AttributeChange, Attributes
+from tgdav.metadata.types import AttributeChange, Attributes, DirectoryEntry
 
 IDLE_SECONDS = 30.0
 DIRTY_SECONDS = 300.0
@@ -34,6 +34,12 @@ class OpenFiles:
         """Return attributes with a node's unsettled writes, if it has any."""
         found = self._files.get(attributes.inode)
         return attributes if found is None else found.shown(attributes)
+
+    def dirty_entries(self, entries: list[DirectoryEntry]) -> list[DirectoryEntry]:
+        """As ``dirty_attributes``, for a whole folder."""
+        if not self._files:
+            return entries
+        return [DirectoryEntry(each.name, each.entry, self.dirty_attributes(each.attributes)) for each in entries]
 
     def __bool__(self) -> bool:
         return bool(self._files)

@@ -14,7 +14,7 @@ from tgdav.db.schema import ROOT_INODE, TRASH_INODE, entries, machines, manifest
 from tgdav.db.schema import fields as _fields
 from tgdav.ids import ChunkId, EntryId, Inode, NodeId
 from tgdav.metadata.names import CONFLICT_MARK, conflict_name, nfc
-from tgdav.metadata.types import Attributes, DirectoryEntry, Kind
+from tgdav.metadata.types import Attributes, DirectoryEntry, Kind, Listed, listed
 
 _KINDS: dict[int, Kind] = {int(kind): kind for kind in Kind}
 _n, _e = nodes.c, entries.c
@@ -35,6 +35,12 @@ _BY_NFC = compiled(
     _NAMED.where(_e.parent == bindparam("parent"), _e.nfc == bindparam("name")).order_by(_e.stamp, _e.id).limit(1)
 )
 _CHILDREN = compiled(_NAMED.where(_e.parent == bindparam("parent")).order_by(_e.name, _e.id))
+_LISTED = compiled(
+    select(_e.name, _n.ino, _n.kind, _n.size, _n.mtime, _n.btime, _n.tag, _n.dirty)
+    .join_from(entries, nodes, _n.ino == _e.ino)
+    .where(_e.parent == bindparam("parent"))
+    .order_by(_e.name, _e.id)
+)
 _ANY_CHILD = compiled(select(_e.ino).where(_e.parent == bindparam("parent")).limit(1))
 _PLACES = compiled(select(_e.parent, _e.name).where(_e.ino == bindparam("ino")).order_by(_e.stamp, _e.id))
 _ENTRIES_OF = compiled(
@@ -140,6 +146,17 @@ def children(c: Connection, parent: Inode) -> list[DirectoryEntry]:
     if len({row[16] for row in rows}) == len(found):
         return found
     return sorted(_told_apart(c, rows), key=lambda entry: entry.name)
+
+
+def listing(c: Connection, parent: Inode) -> list[Listed]:
+    """As ``children``, but only what long listings tell, in half the time."""
+    found = [
+        Listed(name, ino, _KINDS[kind], size, mtime, btime, tag, dirty)
+        for name, ino, kind, size, mtime, btime, tag, dirty in c.all(_LISTED, {"parent": parent})
+    ]
+    if len({each.name for each in found}) == len(found):
+        return found
+    return [listed(entry.name, entry.attributes) for entry in children(c, parent)]
 
 
 def _told_apart(c: Connection, rows: list[Row]) -> Iterator[DirectoryEntry]:

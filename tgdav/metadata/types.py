@@ -79,6 +79,25 @@ class DirectoryEntry(msgspec.Struct, frozen=True, gc=False):
     attributes: Attributes
 
 
+class Listed(msgspec.Struct, frozen=True, gc=False):
+    """What long listings tell of an entry: of everything else, reading costs more than showing what is here."""
+
+    name: bytes
+    inode: Inode
+    kind: Kind
+    size: int
+    mtime: int
+    btime: int
+    tag: ContentTag | None
+    dirty: int
+
+
+def listed(name: bytes, attributes: Attributes) -> Listed:
+    """Return what a listing tells of a node under that name."""
+    a = attributes
+    return Listed(name, a.inode, a.kind, a.size, a.mtime, a.btime, a.tag, a.dirty)
+
+
 class AttributeChange(msgspec.Struct, frozen=True, gc=False):
     """Attributes to set; None leaves one as it is. ``atime`` stays on this machine."""
 

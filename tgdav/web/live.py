@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from email.utils import formatdate
 from functools import lru_cache
 
-from tgdav.metadata.types import Attributes
+from tgdav.metadata.types import Attributes, Listed
 from tgdav.web.conditions import SECOND, State
 
 
@@ -14,7 +14,7 @@ def etag(attributes: Attributes) -> str | None:
     return etag_of_file(attributes) if attributes.is_file else None
 
 
-def etag_of_file(attributes: Attributes) -> str:
+def etag_of_file(attributes: Attributes | Listed) -> str:
     """As ``etag``, of what is known to be a file."""
     tag = f"{attributes.size:x}-{attributes.mtime:x}" if attributes.tag is None else attributes.tag.hex()
     return f'"{tag}-{attributes.dirty:x}"' if attributes.dirty else f'"{tag}"'

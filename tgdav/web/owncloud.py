@@ -5,7 +5,7 @@ import re
 
 import msgspec
 
-from tgdav.metadata.types import Attributes
+from tgdav.metadata.types import Attributes, Listed
 from tgdav.web.conditions import SECOND
 from tgdav.web.errors import Refused
 
@@ -80,11 +80,11 @@ class Verifier:
         return f"{attributes.tag.hex()} {sums}".encode()
 
 
-def shown_checksums(attributes: Attributes, kept: bytes | None) -> str | None:
+def shown_checksums(node: Attributes | Listed, kept: bytes | None) -> str | None:
     """Return the property's XML, or None where nothing is known of the present content."""
-    if kept is None or attributes.tag is None or attributes.dirty:
+    if kept is None or node.tag is None or node.dirty:
         return None
     tag, _, sums = kept.decode().partition(" ")
-    if tag != attributes.tag.hex():
+    if tag != node.tag.hex():
         return None
     return f'<o:checksums xmlns:o="http://owncloud.org/ns"><o:checksum>{sums}</o:checksum></o:checksums>'

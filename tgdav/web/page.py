@@ -2,7 +2,7 @@
 
 from html import escape
 
-from tgdav.metadata.types import Attributes, DirectoryEntry, Kind
+from tgdav.metadata.types import Attributes, Kind, Listed
 from tgdav.web.live import iso_date
 from tgdav.web.messages import Request, Response
 from tgdav.web.paths import href, quote_name, shown
@@ -29,17 +29,17 @@ def folder_page(site: Site, request: Request, folder: Attributes) -> Response:
     """Return the list of a folder; HEAD gets 200 and no length, as clients that probe a home folder want."""
     if request.method == "HEAD":
         return Response(200, list(_HEADERS), length=-1)
-    entries = [entry for entry in site.fs.list_directory(folder.inode) if is_listed(entry)]
-    entries.sort(key=lambda entry: (not entry.attributes.is_directory, entry.name))
+    entries = [entry for entry in site.fs.list_briefly(folder.inode) if is_listed(entry)]
+    entries.sort(key=lambda entry: (entry.kind != Kind.DIRECTORY, entry.name))
     return Response(200, list(_HEADERS), _render(request.names, entries).encode())
 
 
-def is_listed(entry: DirectoryEntry) -> bool:
+def is_listed(entry: Listed) -> bool:
     """Return whether an entry shows over WebDAV, which knows files and folders only."""
-    return entry.attributes.kind in _LISTED
+    return entry.kind in _LISTED
 
 
-def _render(names: tuple[bytes, ...], entries: list[DirectoryEntry]) -> str:
+def _render(names: tuple[bytes, ...], entries: list[Listed]) -> str:
     base = href(names, folder=True)
     title = escape("/" + "/".join(shown(name).decode() for name in names))
     rows = "".join(_row(base, entry) for entry in entries) or '<tr><td colspan="3">empty</td></tr>'
@@ -57,13 +57,13 @@ def _breadcrumbs(names: tuple[bytes, ...]) -> str:
     return " / ".join(links)
 
 
-def _row(base: str, entry: DirectoryEntry) -> str:
-    folder = entry.attributes.is_directory
+def _row(base: str, entry: Listed) -> str:
+    folder = entry.kind == Kind.DIRECTORY
     slash = "/" if folder else ""
-    size = "" if folder else readable_size(entry.attributes.size)
+    size = "" if folder else readable_size(entry.size)
     return (
         f'<tr><td><a href="{escape(base + quote_name(entry.name))}{slash}">{escape(shown(entry.name).decode())}{slash}</a>'
-        f'<td class="n">{size}<td class="n">{iso_date(entry.attributes.mtime).replace("T", " ").rstrip("Z")}'
+        f'<td class="n">{size}<td class="n">{iso_date(entry.mtime).replace("T", " ").rstrip("Z")}'
     )
 
 

@@ -1,19 +1,19 @@
 """The live properties: which there are, and how each is written from a node's attributes.
 
-A renderer takes the attributes and the names, as stored, of many nodes, and returns the whole property element of each:
-in a large folder, calls cost more than what they do.
+A renderer takes many nodes and returns the whole property element of each: in a large folder, calls cost more than what
+they do.
 """
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import repeat
 
-from tgdav.metadata.types import Attributes
+from tgdav.metadata.types import Listed
 from tgdav.web.conditions import SECOND
 from tgdav.web.live import etag_of_file, http_date, http_date_of, iso_date_of, media_type
 from tgdav.web.paths import shown
 from tgdav.web.xml import DAV, xml_text
 
-Renderer = Callable[[Sequence[Attributes], Sequence[bytes]], Iterable[str]]
+Renderer = Callable[[Sequence[Listed]], Iterable[str]]
 
 WIN32 = "{urn:schemas-microsoft-com:}"
 STATE = "{tgdav:}state"
@@ -30,45 +30,45 @@ SUPPORTEDLOCK = (
 
 def constant(text: str) -> Renderer:
     """Return a renderer that writes the same for every node."""
-    return lambda _, __: repeat(text)
+    return lambda _: repeat(text)
 
 
-def _displayname(_: Sequence[Attributes], names: Sequence[bytes]) -> Iterable[str]:
+def _displayname(nodes: Sequence[Listed]) -> Iterable[str]:
     # No name holds a slash, so all can be escaped in one go.
-    texts = xml_text(shown(b"/".join(names)).decode()).split("/")
+    texts = xml_text(shown(b"/".join([node.name for node in nodes])).decode()).split("/")
     return [f"<D:displayname>{text}</D:displayname>" for text in texts]
 
 
-def _length(nodes: Sequence[Attributes], _: Sequence[bytes]) -> Iterable[str]:
+def _length(nodes: Sequence[Listed]) -> Iterable[str]:
     return [f"<D:getcontentlength>{node.size}</D:getcontentlength>" for node in nodes]
 
 
-def _etag(nodes: Sequence[Attributes], _: Sequence[bytes]) -> Iterable[str]:
+def _etag(nodes: Sequence[Listed]) -> Iterable[str]:
     return [f"<D:getetag>{etag_of_file(node)}</D:getetag>" for node in nodes]
 
 
-def _modified(nodes: Sequence[Attributes], _: Sequence[bytes]) -> Iterable[str]:
+def _modified(nodes: Sequence[Listed]) -> Iterable[str]:
     return [f"<D:getlastmodified>{http_date_of(node.mtime // SECOND)}</D:getlastmodified>" for node in nodes]
 
 
-def _created(nodes: Sequence[Attributes], _: Sequence[bytes]) -> Iterable[str]:
+def _created(nodes: Sequence[Listed]) -> Iterable[str]:
     return [f"<D:creationdate>{iso_date_of(node.btime // SECOND)}</D:creationdate>" for node in nodes]
 
 
-def _type(_: Sequence[Attributes], names: Sequence[bytes]) -> Iterable[str]:
-    return [f"<D:getcontenttype>{media_type(name)}</D:getcontenttype>" for name in names]
+def _type(nodes: Sequence[Listed]) -> Iterable[str]:
+    return [f"<D:getcontenttype>{media_type(node.name)}</D:getcontenttype>" for node in nodes]
 
 
-def _seconds(nodes: Sequence[Attributes], _: Sequence[bytes]) -> Iterable[str]:
+def _seconds(nodes: Sequence[Listed]) -> Iterable[str]:
     return [f"<D:lastmodified>{node.mtime // SECOND}</D:lastmodified>" for node in nodes]
 
 
-def _win32_modified(nodes: Sequence[Attributes], _: Sequence[bytes]) -> Iterable[str]:
+def _win32_modified(nodes: Sequence[Listed]) -> Iterable[str]:
     opening, end = f"<Z:Win32LastModifiedTime {_WIN32_OPEN}>", "</Z:Win32LastModifiedTime>"
     return [f"{opening}{http_date(node.mtime)}{end}" for node in nodes]
 
 
-def _win32_created(nodes: Sequence[Attributes], _: Sequence[bytes]) -> Iterable[str]:
+def _win32_created(nodes: Sequence[Listed]) -> Iterable[str]:
     opening, end = f"<Z:Win32CreationTime {_WIN32_OPEN}>", "</Z:Win32CreationTime>"
     return [f"{opening}{http_date(node.btime)}{end}" for node in nodes]
 

@@ -10,7 +10,7 @@ import msgspec
 from lxml import etree
 
 from tgdav.ids import Inode
-from tgdav.metadata.types import Attributes, Kind
+from tgdav.metadata.types import Attributes, Kind, Listed, listed
 from tgdav.web.access import Access
 from tgdav.web.errors import XML, Refused
 from tgdav.web.lock_methods import lockdiscovery
@@ -30,21 +30,21 @@ _OK = "</D:prop><D:status>HTTP/1.1 200 OK</D:status></D:propstat>"
 _MISSING = "</D:prop><D:status>HTTP/1.1 404 Not Found</D:status></D:propstat>"
 _END = "</D:response>"
 
+_SLASHES = {Kind.DIRECTORY: "/"}
+
 Rows = Iterable[Sequence[str]]
 """A ``D:response`` each, in pieces."""
 
 
 class Entries(msgspec.Struct, frozen=True):
-    """What is to be listed, as columns: hrefs, what they show, names as stored."""
+    """What is to be listed, as columns: hrefs, and what they show, with names as stored."""
 
     hrefs: Sequence[str]
-    nodes: Sequence[Attributes]
-    names: Sequence[bytes]
+    nodes: Sequence[Listed]
 
     def only(self, chosen: Sequence[bool]) -> "Entries":
         """Return the entries at which ``chosen`` is true."""
-        columns = (list(compress(column, chosen)) for column in (self.hrefs, self.nodes, self.names))
-        return Entries(*columns)  # type: ignore[arg-type]
+        return Entries(list(compress(self.hrefs, chosen)), list(compress(self.nodes, chosen)))
 
 
 class Wish(msgspec.Struct, frozen=True):
@@ -99,15 +99,13 @@ def _names_in(element: etree._Element) -> tuple[str, ...]:
 
 def _entries(site: Site, names: tuple[bytes, ...], attributes: Attributes, *, deep: bool) -> Entries:
     base = href(names, folder=attributes.is_directory)
-    hrefs, nodes, shown = [base], [attributes], [names[-1] if names else b""]
+    hrefs, nodes = [base], [listed(names[-1] if names else b"", attributes)]
     if deep and attributes.is_directory:
-        found = [entry for entry in site.fs.list_directory(attributes.inode) if is_listed(entry)]
-        nodes += [entry.attributes for entry in found]
-        shown += [entry.name for entry in found]
-        slashes = {Kind.DIRECTORY: "/"}
-        paths = zip(nodes[1:], quote_names(shown[1:]), strict=True)
-        hrefs += [f"{base}{path}{slashes.get(node.kind, '')}" for node, path in paths]
-    return Entries(hrefs, nodes, shown)
+        found = [node for node in site.fs.list_briefly(attributes.inode) if is_listed(node)]
+        paths = zip(found, quote_names([node.name for node in found]), strict=True)
+        nodes += found
+        hrefs += [f"{base}{path}{_SLASHES.get(node.kind, '')}" for node, path in paths]
+    return Entries(hrefs, nodes)
 
 
 class Listing:
@@ -132,7 +130,7 @@ class Listing:
 
     def _rows_of(self, entries: Entries, live: dict[str, Renderer]) -> Rows:
         found, missing = self._plan(live)
-        columns = [render(entries.nodes, entries.names) for render in found]
+        columns = [render(entries.nodes) for render in found]
         if self._dead is None:
             endings: Iterable[str] = repeat(self._ending("", missing, shown=bool(found)))
         else:
@@ -140,7 +138,7 @@ class Listing:
         return zip(repeat("<D:response><D:href>"), entries.hrefs, repeat(_HEAD), *columns, endings)
 
     def _endings(
-        self, nodes: Sequence[Attributes], dead: dict[Inode, dict[bytes, bytes]], missing: list[str], *, shown: bool
+        self, nodes: Sequence[Listed], dead: dict[Inode, dict[bytes, bytes]], missing: list[str], *, shown: bool
     ) -> list[str]:
         """Return what follows the live properties of each node; most nodes have no dead ones."""
         usual = self._ending("", [] if self._wish.dead else missing, shown=shown)
@@ -177,7 +175,7 @@ class Listing:
             extra[STATE] = self._state
         return extra
 
-    def _state(self, nodes: Sequence[Attributes], _: Sequence[bytes]) -> Iterable[str]:
+    def _state(self, nodes: Sequence[Listed]) -> Iterable[str]:
         return [element_with(STATE, self._site.fs.storage_state(node.inode)) for node in nodes]
 
     def _lockdiscovery(self) -> Renderer:
@@ -187,7 +185,7 @@ class Listing:
         inodes = path_inodes(self._site.fs, self._names)
         top = inodes[-1]
 
-        def render(nodes: Sequence[Attributes], _: Sequence[bytes]) -> Iterable[str]:
+        def render(nodes: Sequence[Listed]) -> Iterable[str]:
             lineages = (inodes if node.inode == top else [*inodes, node.inode] for node in nodes)
             return [lockdiscovery(table, table.covering(lineage)) for lineage in lineages]
 
@@ -215,10 +213,10 @@ class Listing:
             return None
         return self._site.fs.properties([node.inode for node in self._entries.nodes])
 
-    def _dead_of(self, attributes: Attributes, kept: dict[bytes, bytes], missing: list[str]) -> tuple[str, list[str]]:
+    def _dead_of(self, node: Listed, kept: dict[bytes, bytes], missing: list[str]) -> tuple[str, list[str]]:
         """Return a node's dead properties as asked, and which of ``missing`` is still missing."""
         held = dict(kept)
-        sums = shown_checksums(attributes, held.pop(CHECKSUMS.encode(), None))
+        sums = shown_checksums(node, held.pop(CHECKSUMS.encode(), None))
         texts = {name.decode(): value.decode() for name, value in held.items()}
         if sums is not None:
             texts[CHECKSUMS] = sums
