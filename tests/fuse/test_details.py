@@ -156,6 +156,7 @@ def test_git_and_tar(folder: Path) -> None:
     subprocess.run(["diff", "-r", "source", "out"], **run)
 
 
+@pytest.mark.mount_free
 def test_options() -> None:
     options = parse_options(["ro,uid=7", "noatime,defaults,x-mount.mkdir"])
     assert (options.read_only, options.uid, options.gid) == (True, 7, None)
