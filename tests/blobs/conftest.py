@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.mtproto.harness import ServerProcess
 from tests.support.faulty_store import (
     Alternating,
     AwayStore,
@@ -19,6 +20,7 @@ from tests.support.faulty_store import (
     TearingStore,
     never,
 )
+from tests.support.telegram import TelegramAccount
 from tgdav.blobs import BlobStore
 from tgdav.blobs.counting import CountingStore
 from tgdav.blobs.directory import DirectoryStore
@@ -87,6 +89,8 @@ def slow(inner: BlobStore) -> SlowStore:
 
 Wrap = Callable[[BlobStore], BlobStore]
 BASES = ("directory", "memory")
+TELEGRAM = [("telegram", "bare"), ("telegram", "all at once"), ("telegram channel", "bare")]
+"""Telegram behind a server process takes long: the wrappers, which the other stores pass with, are not all tried."""
 WRAPPERS: dict[str, Wrap] = {
     "bare": lambda inner: inner,
     "retrying": retrying,
@@ -110,18 +114,13 @@ WRAPPERS: dict[str, Wrap] = {
 class Place:
     """Where blobs are, and how to open stores on it. All stores opened are closed at the end."""
 
-    def __init__(self, base: str, wrap: Wrap, folder: Path) -> None:
-        self._base = base
+    def __init__(self, make: Callable[[], BlobStore], wrap: Wrap) -> None:
+        self._make = make
         self._wrap = wrap
-        self._folder = folder
-        self._blobs = MemoryBlobs()
         self._opened: list[BlobStore] = []
-        if base == "directory":
-            directory_store(folder)._folder.create()
 
     def open(self) -> BlobStore:
-        inner: BlobStore = directory_store(self._folder) if self._base == "directory" else MemoryStore(self._blobs)
-        store = self._wrap(inner)
+        store = self._wrap(self._make())
         self._opened.append(store)
         return store
 
@@ -130,10 +129,30 @@ class Place:
             store.close()
 
 
-@pytest.fixture(params=[(base, wrapper) for base in BASES for wrapper in WRAPPERS], ids="-".join)
+def maker(base: str, folder: Path, request: pytest.FixtureRequest) -> Callable[[], BlobStore]:
+    """What opens a store object on a new and empty place of this kind."""
+    if base == "directory":
+        directory_store(folder)._folder.create()
+        return lambda: directory_store(folder)
+    if base == "memory":
+        blobs = MemoryBlobs()
+        return lambda: MemoryStore(blobs)
+    account = TelegramAccount(request.getfixturevalue("telegram_server"), channel=base == "telegram channel")
+    return account.open
+
+
+@pytest.fixture(scope="session")
+def telegram_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    with ServerProcess(tmp_path_factory.mktemp("telegram"), seed=1) as server:
+        yield server
+        statistics = server.statistics()
+        assert (statistics["violations"], statistics["bugs"]) == ({}, [])
+
+
+@pytest.fixture(params=[(base, wrapper) for base in BASES for wrapper in WRAPPERS] + TELEGRAM, ids="-".join)
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
     base, wrapper = request.param
-    place = Place(base, WRAPPERS[wrapper], tmp_path / "store")
+    place = Place(maker(base, tmp_path / "store", request), WRAPPERS[wrapper])
     yield place
     place.close()
 

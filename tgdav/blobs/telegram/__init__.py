@@ -1,0 +1,11 @@
+"""Saved Messages, or a private channel, of a Telegram account as a store of blobs.
+
+The one room that knows Telethon. A blob is a document: its file name is the blob's name in hexadecimal digits, its
+caption the label, its message's number the blob's id. Everything else in the chat is the user's own and is left alone.
+"""
+
+from tgdav.blobs.telegram.session import Session
+from tgdav.blobs.telegram.settings import Proxy, Settings, TestServer
+from tgdav.blobs.telegram.store import TelegramStore
+
+__all__ = ["Proxy", "Session", "Settings", "TelegramStore", "TestServer"]

@@ -1,0 +1,151 @@
+"""One connection to one data centre: Telethon's sender, without its reconnecting, update handling and gzip.
+
+A broken line is never mended: the session makes a new one. So no request can wait for ever in a queue of a dead one.
+"""
+
+import asyncio
+import functools
+import io
+import logging
+import struct
+from typing import Any
+
+from telethon.crypto import AuthKey
+from telethon.network import ConnectionTcpFull, MTProtoSender
+from telethon.network.mtprotostate import MTProtoState
+from telethon.tl import functions
+from telethon.tl.alltlobjects import LAYER
+
+from tgdav.blobs.telegram.errors import translate
+from tgdav.blobs.telegram.settings import Settings
+from tgdav.errors import StoreUnavailable
+
+NO_GZIP_FROM = 4096
+"""Requests of this many bytes and more are sealed file parts, which no compression makes smaller."""
+_LONGEST_ANSWER = 4
+"""A single answer may take this many times the patience, as long as others come."""
+
+
+class _Loggers(dict[str, logging.Logger]):
+    def __missing__(self, key: str) -> logging.Logger:
+        return logging.getLogger(key if key.startswith("telethon") else f"telethon.{key}")
+
+
+class _NoUpdates:
+    """Takes the updates that nobody asked for."""
+
+    def put_nowait(self, update: object) -> None:
+        """Drop it."""
+
+
+class Line:
+    """A connection. ``key`` is the authorization key, None to have one made. All calls in the session's loop."""
+
+    def __init__(self, settings: Settings, key: AuthKey | None) -> None:
+        self._settings = settings
+        loggers = _Loggers()
+        self._sender = MTProtoSender(
+            key,
+            loggers=loggers,
+            retries=0,
+            delay=0,
+            auto_reconnect=False,
+            connect_timeout=settings.connect_timeout,
+            updates_queue=_NoUpdates(),
+        )
+        state = self._sender._state  # noqa: SLF001  (the packer holds the same object)
+        state.write_data_as_message = functools.partial(_write_message, state)
+        self._loggers = loggers
+        self._last_answer = 0.0
+        self._closed = False
+
+    @property
+    def key(self) -> AuthKey:
+        """The authorization key in use."""
+        return self._sender.auth_key
+
+    @property
+    def alive(self) -> bool:
+        """Whether requests can be sent."""
+        return not self._closed and bool(self._sender._transport_connected()) and self._sender.is_connected()  # noqa: SLF001
+
+    async def open(self, address: str, port: int, dc: int, first: Any) -> Any:
+        """Connect, say who we are with ``first`` as the first request, and return its answer."""
+        settings = self._settings
+        proxy = settings.proxy.as_telethon() if settings.proxy else None
+        try:
+            async with asyncio.timeout(settings.connect_timeout + settings.patience):
+                await self._sender.connect(ConnectionTcpFull(address, port, dc, loggers=self._loggers, proxy=proxy))
+                return await self.ask(_introduced(settings, first))
+        except Exception as error:
+            await self.close()
+            raise translate(error) from error
+
+    async def ask(self, request: Any) -> Any:
+        """Send a request and return its answer. Raises translated errors."""
+        loop = asyncio.get_running_loop()
+        try:
+            answer = self._sender.send(request)
+        except ConnectionError as error:
+            raise translate(error) from error
+        try:
+            await self._wait(loop, answer)
+        finally:
+            if not answer.done():
+                answer.cancel()
+        if answer.cancelled():
+            raise StoreUnavailable("the connection to Telegram broke")
+        self._last_answer = loop.time()
+        try:
+            return answer.result()
+        except Exception as error:
+            raise translate(error) from error
+
+    async def _wait(self, loop: asyncio.AbstractEventLoop, answer: "asyncio.Future[Any]") -> None:
+        patience = self._settings.patience
+        for _ in range(_LONGEST_ANSWER):
+            await asyncio.wait([answer], timeout=patience)
+            if answer.done():
+                return
+            if loop.time() - self._last_answer >= patience:
+                break
+        await self.close()
+        raise StoreUnavailable(f"Telegram did not answer within {patience:g} s")
+
+    async def close(self) -> None:
+        """Hang up; what waits for an answer is told."""
+        self._closed = True
+        await self._sender.disconnect()
+
+
+def without_updates(request: Any) -> Any:
+    """Return the request in the wrapper that keeps the server from sending updates down this connection."""
+    return functions.InvokeWithoutUpdatesRequest(request)
+
+
+def _introduced(settings: Settings, first: Any) -> Any:
+    introduction = functions.InitConnectionRequest(
+        api_id=settings.api_id,
+        device_model="tgdav",
+        system_version="1",
+        app_version="1",
+        system_lang_code="en",
+        lang_pack="",
+        lang_code="en",
+        query=first,
+    )
+    return functions.InvokeWithLayerRequest(LAYER, without_updates(introduction))
+
+
+def _write_message(
+    state: Any, buffer: io.BytesIO, data: bytes, content_related: bool, *, after_id: int | None = None
+) -> int:
+    """As ``MTProtoState.write_data_as_message``, but large bodies are not tried with gzip first."""
+    if after_id is not None or len(data) < NO_GZIP_FROM:
+        written: int = MTProtoState.write_data_as_message(state, buffer, data, content_related, after_id=after_id)
+        return written
+    message_id: int = state._get_new_msg_id()  # noqa: SLF001
+    sequence = state._get_seq_no(content_related)  # noqa: SLF001
+    buffer.write(struct.pack("<qii", message_id, sequence, len(data)))
+    buffer.write(data)
+    return message_id

@@ -1,0 +1,177 @@
+"""Which messages are blobs, and the requests about messages, for Saved Messages and channels alike."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from telethon.tl import functions, types
+
+from tgdav.blobs.contract import NAME_BYTES, BlobInfo
+from tgdav.blobs.telegram.session import Session
+from tgdav.errors import StoreRejected
+from tgdav.ids import BlobId, BlobName
+
+PAGE = 100
+"""Messages that one request lists, fetches or deletes at most."""
+LARGEST_ID = 2**31 - 1
+EMPTY_MARK = "-0"
+"""Ends the file name of an empty blob, which is one zero byte at Telegram: a document has at least one."""
+MIME_TYPE = "application/octet-stream"
+_FILE_NAME = re.compile(rf"([0-9a-f]{{{2 * NAME_BYTES}}})({EMPTY_MARK})?")
+_CAPTION = re.compile(r"[A-Za-z0-9_-]{0,1024}")
+_CHANNEL_PREFIX = "-100"
+
+
+class Document(msgspec.Struct, frozen=True):
+    """Where a blob's bytes are."""
+
+    info: BlobInfo
+    id: int
+    access_hash: int
+    reference: bytes
+    dc: int
+
+
+def file_name(name: BlobName, size: int) -> str:
+    """Return what a blob is called as a document."""
+    return name.hex() + ("" if size else EMPTY_MARK)
+
+
+class Chat:
+    """The chat that holds the blobs. ``peer`` is ``me``, ``@name`` or a channel's number that begins with -100."""
+
+    def __init__(self, session: Session, peer: str) -> None:
+        self._session = session
+        self._name = peer
+        self._peer: Any = types.InputPeerSelf() if peer == "me" else None
+
+    @property
+    def is_channel(self) -> bool:
+        """Whether it has a sequence of message ids of its own."""
+        return self._name != "me"
+
+    def peer(self) -> Any:
+        """Return the chat as requests name it. Raises StoreRejected if the account does not see it."""
+        if self._peer is None:
+            self._peer = _resolve(self._session, self._name)
+        return self._peer
+
+    def document(self, message: Any) -> Document | None:
+        """Return what a message says if it is a blob of this chat, else None. Nothing else of it is looked at."""
+        if not isinstance(message, types.Message) or not self._is_here(message.peer_id):
+            return None
+        file = getattr(message.media, "document", None)
+        if not isinstance(file, types.Document) or file.mime_type != MIME_TYPE:
+            return None
+        names = [it.file_name for it in file.attributes if isinstance(it, types.DocumentAttributeFilename)]
+        match = _FILE_NAME.fullmatch(names[0]) if names else None
+        if match is None or not _CAPTION.fullmatch(message.message or ""):
+            return None
+        size = 0 if match[2] else file.size
+        info = BlobInfo(BlobId(message.id), BlobName(bytes.fromhex(match[1])), size, message.message or "")
+        return Document(info, file.id, file.access_hash, file.file_reference, file.dc_id)
+
+    def _is_here(self, peer: Any) -> bool:
+        if self.is_channel:
+            return isinstance(peer, types.PeerChannel) and peer.channel_id == self.peer().channel_id
+        return isinstance(peer, types.PeerUser) and peer.user_id == self._session.user_id
+
+    def page_after(self, after: int) -> list[Any]:
+        """Return the up to 100 messages after an id, oldest first; empty at the end."""
+        if after >= LARGEST_ID:
+            return []
+        found = self._history(offset_id=max(after, 0) + 1, add_offset=-PAGE, min_id=max(after, 0))
+        return sorted(found, key=lambda message: message.id)
+
+    def page_before(self, before: int) -> list[Any]:
+        """Return the up to 100 messages before an id (0: the newest), newest first."""
+        return self._history(offset_id=before, add_offset=0, min_id=0)
+
+    def _history(self, offset_id: int, add_offset: int, min_id: int) -> list[Any]:
+        request = functions.messages.GetHistoryRequest(
+            peer=self.peer(),
+            offset_id=offset_id,
+            offset_date=None,
+            add_offset=add_offset,
+            limit=PAGE,
+            max_id=0,
+            min_id=min_id,
+            hash=0,
+        )
+        return list(self._session.ask(request).messages)
+
+    def fetching(self, ids: Sequence[BlobId]) -> Any:
+        """Return the request for up to 100 messages by id."""
+        wanted = [types.InputMessageID(blob_id) for blob_id in ids]
+        if self.is_channel:
+            return functions.channels.GetMessagesRequest(_channel(self.peer()), wanted)
+        return functions.messages.GetMessagesRequest(wanted)
+
+    def blobs(self, answer: Any) -> dict[BlobId, Document]:
+        """Return the blobs among a request's messages."""
+        found = (self.document(message) for message in answer.messages)
+        return {it.info.id: it for it in found if it is not None}
+
+    def fetch(self, ids: Sequence[BlobId]) -> dict[BlobId, Document]:
+        """Return those of the ids that are blobs."""
+        wanted = [blob_id for blob_id in dict.fromkeys(ids) if 0 < blob_id <= LARGEST_ID]
+        found: dict[BlobId, Document] = {}
+        for start in range(0, len(wanted), PAGE):
+            found |= self.blobs(self._session.ask(self.fetching(wanted[start : start + PAGE])))
+        return found
+
+    def delete(self, ids: Sequence[BlobId]) -> None:
+        """Delete up to 100 messages. The caller has made sure that they are blobs."""
+        if self.is_channel:
+            self._session.ask(functions.channels.DeleteMessagesRequest(_channel(self.peer()), list(ids)))
+        else:
+            self._session.ask(functions.messages.DeleteMessagesRequest(list(ids), revoke=True))
+
+
+def _channel(peer: Any) -> Any:
+    return types.InputChannel(peer.channel_id, peer.access_hash)
+
+
+def _resolve(session: Session, name: str) -> Any:
+    if name.startswith("@"):
+        chats = session.ask(functions.contacts.ResolveUsernameRequest(name[1:])).chats
+        found = next((it for it in chats if isinstance(it, types.Channel)), None)
+    elif name.startswith(_CHANNEL_PREFIX) and name[len(_CHANNEL_PREFIX) :].isdigit():
+        found = _among_dialogs(session, int(name[len(_CHANNEL_PREFIX) :]))
+    else:
+        raise StoreRejected("the chat is me, @name, or a channel's number that begins with -100")
+    if found is None:
+        raise StoreRejected(f"the Telegram account sees no channel {name}", hint="join it, or correct telegram.peer")
+    return types.InputPeerChannel(found.id, found.access_hash)
+
+
+def _among_dialogs(session: Session, channel: int) -> Any:
+    """Return a channel by its number: only the list of chats tells the hash that requests need."""
+    before: Any = (None, 0, types.InputPeerEmpty())
+    seen: set[int] = set()
+    while True:
+        answer = session.ask(functions.messages.GetDialogsRequest(*before, limit=PAGE, hash=0))
+        for chat in answer.chats:
+            if chat.id == channel and isinstance(chat, types.Channel):
+                return chat
+        fresh = [it for it in answer.dialogs if isinstance(it, types.Dialog) and it.top_message not in seen]
+        if not isinstance(answer, types.messages.DialogsSlice) or not fresh:
+            return None
+        seen.update(it.top_message for it in fresh)
+        before = _place_of(fresh[-1], answer)
+
+
+def _place_of(dialog: Any, answer: Any) -> Any:
+    """Where the page after a dialog begins."""
+    dates = {message.id: getattr(message, "date", None) for message in answer.messages}
+    peer: Any = types.InputPeerEmpty()
+    if isinstance(dialog.peer, types.PeerChannel):
+        chat = next(it for it in answer.chats if it.id == dialog.peer.channel_id)
+        peer = types.InputPeerChannel(chat.id, chat.access_hash)
+    elif isinstance(dialog.peer, types.PeerUser):
+        user = next(it for it in answer.users if it.id == dialog.peer.user_id)
+        peer = types.InputPeerUser(user.id, user.access_hash)
+    elif isinstance(dialog.peer, types.PeerChat):
+        peer = types.InputPeerChat(dialog.peer.chat_id)
+    return dates.get(dialog.top_message), dialog.top_message, peer

@@ -1,0 +1,244 @@
+"""A login at Telegram: its thread, its connections, and the one bridge that other threads call it through.
+
+Telegram destroys a login whose key is used on two main connections at once, so a session has one main connection, and
+a program one session. Connections are made when they are needed; one that broke is replaced at the next request. The
+login itself (Telethon's StringSession) comes in as text and stays in memory; the caller keeps it sealed.
+"""
+
+import asyncio
+import concurrent.futures
+import logging
+import threading
+from typing import Any
+
+from telethon.crypto import AuthKey, rsa
+from telethon.sessions import StringSession
+from telethon.tl import functions, types
+
+from tgdav.blobs.telegram.errors import Paced, translate
+from tgdav.blobs.telegram.line import Line, without_updates
+from tgdav.blobs.telegram.settings import Settings
+from tgdav.clock import Clock
+from tgdav.errors import AccessError, StoreRejected, StoreUnavailable
+
+log = logging.getLogger(__name__)
+Answer = concurrent.futures.Future[Any]
+
+REST_AFTER_FAILURE = 0.25
+"""Seconds after a failed connection in which further requests fail at once instead of trying again each."""
+_BRIDGE_SLACK = 10.0
+
+
+class Session:
+    """A login, given as a StringSession's text.
+
+    ``user_id`` is who the vault belongs to; a login of somebody else raises AccessError in every request. None takes
+    whoever it is. Threads may call everything at once. Nothing touches the network before the first request.
+    """
+
+    def __init__(self, settings: Settings, login: str, *, clock: Clock, user_id: int | None = None) -> None:
+        self.settings = settings
+        self._clock = clock
+        self._wanted_user = user_id
+        self._login = _read_login(settings, login)
+        self._lines: dict[int, Line] = {}
+        self._keys: dict[int, AuthKey] = {}
+        self._doors: dict[int, asyncio.Lock] = {}
+        self._rest: dict[int, tuple[float, StoreUnavailable]] = {}
+        self._options: list[Any] = []
+        self._floods: dict[type, float] = {}
+        self._dead: AccessError | None = None
+        self._user_id = 0
+        self._closing = threading.Event()
+        self._starting = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def user_id(self) -> int:
+        """The account's number; 0 before the first answer."""
+        return self._user_id
+
+    @property
+    def waiting_seconds(self) -> float:
+        """How long Telegram still asks for rest, in seconds; 0 if it does not."""
+        now = self._clock.monotonic()
+        return max((due - now for due in list(self._floods.values())), default=0.0) if self._floods else 0.0
+
+    # The bridge.
+
+    def begin(self, request: Any, *, dc: int | None = None) -> Answer:
+        """Send a request to a data centre (None: the login's own) and return at once; ``wait`` gives the answer."""
+        return asyncio.run_coroutine_threadsafe(self._answer(request, dc or self._login.dc_id), self._running())
+
+    def wait(self, answer: Answer) -> Any:
+        """Return an answer. Raises translated errors, StoreUnavailable if none comes, StoreRejected once closed."""
+        try:
+            return answer.result(self.settings.connect_timeout + 8 * self.settings.patience + _BRIDGE_SLACK)
+        except concurrent.futures.CancelledError:
+            raise StoreRejected("the store is closed") from None
+        except TimeoutError:
+            answer.cancel()
+            raise StoreUnavailable("Telegram does not answer") from None
+
+    def ask(self, request: Any, *, dc: int | None = None) -> Any:
+        """Send a request and return its answer."""
+        return self.wait(self.begin(request, dc=dc))
+
+    def pause(self, seconds: float) -> None:
+        """Wait. Raises StoreRejected when the session is closed meanwhile."""
+        if self._closing.wait(seconds):
+            raise StoreRejected("the store is closed")
+
+    def close(self) -> None:
+        """Hang up and end the thread. Idempotent."""
+        with self._starting:
+            self._closing.set()
+            thread, self._thread = self._thread, None
+        if thread is not None and self._loop is not None:
+            asyncio.run_coroutine_threadsafe(self._shut_down(), self._loop)
+            thread.join()
+
+    def _running(self) -> asyncio.AbstractEventLoop:
+        with self._starting:
+            if self._closing.is_set():
+                raise StoreRejected("the store is closed")
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                self._thread = threading.Thread(target=_serve, args=(self._loop,), name="telegram", daemon=True)
+                self._thread.start()
+            return self._loop
+
+    # In the loop.
+
+    async def _answer(self, request: Any, dc: int) -> Any:
+        self._check_allowed(type(request))
+        line = self._lines.get(dc)
+        if line is None or not line.alive:
+            line = await self._connected(dc)
+        try:
+            return await line.ask(without_updates(request))
+        except AccessError as error:
+            await self._end(error, line, dc)
+            raise
+        except Paced:
+            raise
+        except StoreUnavailable as error:
+            if error.retry_after is not None:
+                self._floods[type(request)] = self._clock.monotonic() + error.retry_after
+            raise
+
+    def _check_allowed(self, kind: type) -> None:
+        """Send nothing with a dead login, and nothing that Telegram asked to wait with."""
+        if self._dead is not None:
+            raise AccessError(self._dead.message, hint=self._dead.hint)
+        due = self._floods.get(kind)
+        if due is None:
+            return
+        left = due - self._clock.monotonic()
+        if left > 0:
+            raise StoreUnavailable(f"Telegram asks for {left:.0f} s of rest", retry_after=left)
+        self._floods.pop(kind, None)
+
+    async def _end(self, error: AccessError, line: Line, dc: int) -> None:
+        """The login is over; elsewhere than at home only the copy of it that was taken there."""
+        await line.close()
+        if dc != self._login.dc_id:
+            self._keys.pop(dc, None)
+            raise StoreUnavailable(f"data centre {dc} wants to be introduced again") from error
+        log.error("the login at Telegram is over: %s", error.message)
+        self._dead = error
+
+    async def _connected(self, dc: int) -> Line:
+        """Return a live line to a data centre; of all who want one, one connects and the others wait for it."""
+        async with self._doors.setdefault(dc, asyncio.Lock()):
+            line = self._lines.get(dc)
+            if line is not None and line.alive:
+                return line
+            self._check_rest(dc)
+            if line is not None:
+                await line.close()
+            try:
+                line = await (self._open_home() if dc == self._login.dc_id else self._open_other(dc))
+            except StoreUnavailable as error:
+                rest = error.retry_after or REST_AFTER_FAILURE
+                self._rest[dc] = (self._clock.monotonic() + rest, error)
+                raise
+            except AccessError as error:
+                self._dead = error
+                raise
+            self._lines[dc] = line
+            return line
+
+    def _check_rest(self, dc: int) -> None:
+        until, error = self._rest.get(dc, (0.0, None))
+        left = until - self._clock.monotonic()
+        if error is not None and left > 0:
+            raise StoreUnavailable(error.message, retry_after=left if error.retry_after else None)
+
+    async def _open_home(self) -> Line:
+        login = self._login
+        line = Line(self.settings, login.auth_key)
+        me = functions.users.GetUsersRequest([types.InputUserSelf()])
+        users = await line.open(login.server_address, login.port, login.dc_id, me)
+        self._user_id = users[0].id
+        if self._wanted_user not in (None, self._user_id):
+            await line.close()
+            raise AccessError(
+                "the login is another Telegram account's than the vault's", hint="run 'tgdav auth' with the right one"
+            )
+        return line
+
+    async def _open_other(self, dc: int) -> Line:
+        """A line to a data centre that only holds files: its own key, and the login taken along."""
+        home = await self._connected(self._login.dc_id)
+        option = await self._option(home, dc)
+        line = Line(self.settings, self._keys.get(dc))
+        export = await home.ask(without_updates(functions.auth.ExportAuthorizationRequest(dc)))
+        first = functions.auth.ImportAuthorizationRequest(export.id, export.bytes)
+        await line.open(option.ip_address, option.port, dc, first)
+        self._keys[dc] = line.key
+        return line
+
+    async def _option(self, home: Line, dc: int) -> Any:
+        if not self._options:
+            self._options = (await home.ask(without_updates(functions.help.GetConfigRequest()))).dc_options
+        fitting = [it for it in self._options if it.id == dc and not it.ipv6 and not it.cdn and not it.tcpo_only]
+        if not fitting:
+            raise StoreUnavailable(f"Telegram names no address of data centre {dc}")
+        return fitting[0]
+
+    async def _shut_down(self) -> None:
+        loop = asyncio.get_running_loop()
+        mine = asyncio.current_task()
+        others = [task for task in asyncio.all_tasks(loop) if task is not mine]
+        for line in self._lines.values():
+            await line.close()
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        loop.stop()
+
+
+def _serve(loop: asyncio.AbstractEventLoop) -> None:
+    asyncio.set_event_loop(loop)
+    try:
+        loop.run_forever()
+    finally:
+        loop.close()
+
+
+def _read_login(settings: Settings, login: str) -> Any:
+    """Return the StringSession. Raises AccessError for text that is none, or holds no key."""
+    try:
+        session = StringSession(login)
+    except Exception as error:
+        raise AccessError("the stored Telegram login is damaged", hint="run 'tgdav auth'") from translate(error)
+    if session.auth_key is None:
+        raise AccessError("there is no Telegram login yet", hint="run 'tgdav auth'")
+    if settings.test_server is not None:
+        server = settings.test_server
+        rsa.add_key(server.public_key, old=False)
+        if session.dc_id == server.dc:
+            session.set_dc(server.dc, server.address, server.port)
+    return session

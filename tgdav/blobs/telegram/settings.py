@@ -1,0 +1,48 @@
+"""What a connection to Telegram is made of, apart from the login."""
+
+import msgspec
+
+from tgdav.errors import StoreRejected
+
+
+class Proxy(msgspec.Struct, frozen=True):
+    """The way out; ``type`` is socks5, socks4 or http."""
+
+    type: str
+    host: str
+    port: int
+    username: str | None = None
+    password: str | None = None
+
+    def as_telethon(self) -> dict[str, object]:
+        """Return what Telethon wants. Raises StoreRejected without python-socks: Telethon would go round the proxy."""
+        try:
+            import python_socks  # type: ignore[import-not-found,unused-ignore]  # noqa: F401
+        except ImportError:
+            raise StoreRejected("a proxy needs the package python-socks", hint="pip install python-socks") from None
+        login = {"username": self.username, "password": self.password}
+        return {"proxy_type": self.type, "addr": self.host, "port": self.port, "rdns": True, **login}
+
+
+class TestServer(msgspec.Struct, frozen=True):
+    """A server of one's own. ``public_key`` is PKCS#1 PEM text."""
+
+    __test__ = False
+
+    address: str
+    port: int
+    dc: int
+    public_key: str
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """``patience``: seconds without any answer after which a connection counts as broken; ``connect_timeout`` too."""
+
+    api_id: int
+    api_hash: str
+    proxy: Proxy | None = None
+    test_server: TestServer | None = None
+    patience: float = 20.0
+    connect_timeout: float = 10.0
+    parts_in_flight: int = 8
+    """Parts of 512 KiB that an upload has under way, and ranges of up to 1 MiB that a read has, at once."""
