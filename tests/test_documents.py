@@ -137,9 +137,10 @@ def problem(words: list[str]) -> str | None:
         elif isinstance(command, click.Group):
             if word.isupper() or "|" in word:
                 return None
-            if word not in command.commands:
+            found = command.get_command(click.Context(command), word)
+            if found is None:
                 return f"no command {word}"
-            command = command.commands[word]
+            command = found
             known |= options_of(command)
             arguments = sum(isinstance(parameter, click.Argument) for parameter in command.params)
         elif word.startswith((">", "<")):

@@ -1,5 +1,7 @@
 """Every command and option is in docs/commands.md."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +14,10 @@ PAGE = Path(__file__).parents[2] / "docs" / "commands.md"
 
 
 def commands(group: click.Group, above: str) -> Iterator[tuple[str, click.Command]]:
-    for name, command in group.commands.items():
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
         words = f"{above} {name}"
         if isinstance(command, click.Group):
             yield from commands(command, words)
@@ -40,4 +45,38 @@ def test_no_command_lacks_its_help() -> None:
 
 
 def test_commands_of_later_versions_are_not_there() -> None:
-    assert not {"auth", "snapshot", "gc", "trash", "versions", "restore"} & set(tgdav.commands)
+    assert not {"auth", "snapshot", "gc", "trash", "versions", "restore"} & set(
+        tgdav.list_commands(click.Context(tgdav))
+    )
+
+
+def test_the_list_of_commands_says_what_each_says_itself() -> None:
+    context = click.Context(tgdav, info_name="tgdav", max_content_width=200, terminal_width=200)
+    listed = dict(line.split(None, 1) for line in tgdav.get_help(context).partition("Commands:")[2].split("\n") if line)
+    for name in tgdav.list_commands(context):
+        command = tgdav.get_command(context, name)
+        assert command is not None
+        assert listed[name] == command.get_short_help_str(200)
+
+
+@pytest.mark.parametrize(
+    ("words", "heavy"),
+    [
+        (["--version"], ["sqlalchemy", "wsgidav", "cheroot", "lxml", "pydantic", "rich", "cryptography"]),
+        (["--help"], ["sqlalchemy", "wsgidav", "cheroot", "lxml", "pydantic", "rich", "cryptography"]),
+        (["config", "check"], ["sqlalchemy", "wsgidav", "cheroot", "lxml", "rich"]),
+        (["status"], ["sqlalchemy", "wsgidav", "cheroot", "lxml", "rich"]),
+        (["unmount", "/"], ["sqlalchemy", "wsgidav", "cheroot", "lxml", "rich"]),
+    ],
+)
+def test_quick_commands_import_nothing_heavy(words: list[str], heavy: list[str], tmp_path: Path) -> None:
+    code = (
+        "import sys; from tgdav.cli import main; main(sys.argv[1:], {'TGDAV_HOME': sys.argv.pop(1)});"
+        "print('imported', *sorted({name.partition('.')[0] for name in sys.modules}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path), *words], capture_output=True, text=True, check=True
+    )
+    imported = done.stdout.split("imported ")[1].split()
+    assert "click" in imported
+    assert not set(heavy) & set(imported)

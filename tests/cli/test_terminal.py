@@ -86,7 +86,7 @@ def test_a_new_passphrase_is_asked_for_twice_and_not_shown(asked: Machine) -> No
 
 def test_two_different_passphrases_are_refused(asked: Machine) -> None:
     with terminal(asked, "init") as screen:
-        place = screen.wait_for(": ")
+        place = screen.wait_for("Passphrase for the new vault: ")
         screen.type("one")
         screen.wait_for("Once more: ", after=place)
         screen.type("other")
@@ -97,7 +97,7 @@ def test_two_different_passphrases_are_refused(asked: Machine) -> None:
 
 def test_control_c_at_a_prompt_ends_without_a_traceback(asked: Machine) -> None:
     with terminal(asked, "init") as screen:
-        screen.wait_for(": ")
+        screen.wait_for("Passphrase for the new vault: ")
         os.write(screen._descriptor, b"\x03")
         assert screen.finish() == 130
         assert "Traceback" not in screen.seen

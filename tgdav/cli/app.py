@@ -4,35 +4,77 @@ import os
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 
 import click
 
 from tgdav import __version__
 from tgdav.cli import logs
-from tgdav.cli.access import passwd, recovery_key
-from tgdav.cli.check import check
-from tgdav.cli.configuration import config
 from tgdav.cli.exit_codes import ExitCode, exit_code
-from tgdav.cli.init import init
 from tgdav.cli.invocation import Invocation, global_options
-from tgdav.cli.mount import mount, unmount
-from tgdav.cli.recover import recover
 from tgdav.cli.reports import as_json, one_line
-from tgdav.cli.serve import serve
-from tgdav.cli.state import cache, status, sync
 from tgdav.errors import TgdavError, UsageError
 from tgdav.volume.seams import Seams
 
+_COMMANDS = {
+    "cache": ("state", "cache", "Show what the cache holds, or empty it."),
+    "check": ("check", "check", "Check the database, the log and the store."),
+    "config": ("configuration", "config", "Work with the configuration."),
+    "init": ("init", "init", "Make a vault in the store, or join the one that is there."),
+    "mount": ("mount", "mount", "Mount the drive at PATH, an existing folder, and return when it can be used."),
+    "passwd": ("access", "passwd", "Set a new passphrase, with the old one or the recovery key."),
+    "recover": (
+        "recover",
+        "recover",
+        "Rebuild the local state from the store, with the passphrase or the recovery key.",
+    ),
+    "recovery-key": (
+        "access",
+        "recovery_key",
+        "Make a new recovery key and print it once; the old one opens the vault no more.",
+    ),
+    "serve": ("serve", "serve", "Serve the drive over WebDAV until SIGTERM or SIGINT."),
+    "status": (
+        "state",
+        "status",
+        "Show the store, what waits to be stored, the cache, the machines and the last error.",
+    ),
+    "sync": ("state", "sync", "Push to the store, and pull from it, now."),
+    "unmount": ("mount", "unmount", "Unmount PATH; return when all that was written is safe on this machine's disk."),
+}
+"""Each command's module and function, and its first sentence."""
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}, no_args_is_help=False)
+
+class Commands(click.Group):
+    """The commands, each imported when it is run: all of them together take longer than most of them do."""
+
+    def list_commands(self, _: click.Context) -> list[str]:
+        """Return the names, sorted."""
+        return list(_COMMANDS)
+
+    def get_command(self, _: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command, None if there is none of that name."""
+        if cmd_name not in _COMMANDS:
+            return None
+        module, function = _COMMANDS[cmd_name][:2]
+        command: click.Command = getattr(import_module(f"tgdav.cli.{module}"), function)
+        return command
+
+    def format_commands(self, _: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, _, summary) in _COMMANDS.items()])
+
+
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    no_args_is_help=False,
+)
 @click.version_option(__version__, prog_name="tgdav", message="%(prog)s %(version)s")
 @global_options
 def tgdav() -> None:
     """An encrypted drive: files are sealed on this machine, kept in a store, served over WebDAV."""
-
-
-for command in (init, serve, mount, unmount, status, sync, cache, check, recover, passwd, recovery_key, config):
-    tgdav.add_command(command)
 
 
 def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] | None = None) -> int:

@@ -1,6 +1,6 @@
 """What can be asked of an open volume, by name: the same table answers the control socket and this process itself."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from tgdav.cli.secrets import from_wire
@@ -63,7 +63,3 @@ def _new_recovery_key(volume: Volume, arguments: Mapping[str, Any]) -> dict[str,
 def _require_secret(volume: Volume, arguments: Mapping[str, Any]) -> None:
     """Raise AccessError unless the request shows what opens the vault; that it is open here is not enough."""
     unlock(volume.header, from_wire(arguments.get("secret")))
-
-
-Call = Callable[..., Mapping[str, Any]]
-"""``call(command, progress, **arguments)``: run a command of an open volume, here or in the process that owns it."""

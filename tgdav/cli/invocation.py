@@ -5,14 +5,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from tgdav.cli import logs
 from tgdav.cli.output import Output
-from tgdav.config import Config, LoadedConfig, Places, load, parse
 from tgdav.volume.seams import Seams
+
+if TYPE_CHECKING:
+    # The models of the configuration take longer to import than the rest; what needs none of them goes without.
+    from tgdav.config import Config, LoadedConfig, Places
 
 OPTIONS_FILE = "options.json"
 """Beside the key file: what ``init`` was given that the user's own configuration file lacks."""
@@ -37,8 +40,10 @@ class Invocation:
         return Output(as_json=self.json)
 
     @cached_property
-    def bare_places(self) -> Places:
+    def bare_places(self) -> "Places":
         """The places before the configuration is read."""
+        from tgdav.config import Places
+
         return Places.from_environment(self.environment, self.config_option)
 
     @property
@@ -51,29 +56,37 @@ class Invocation:
         """Whether there is a configuration file, or one was named."""
         return self.bare_places.config_named or self.bare_places.config_file.exists()
 
-    def load_file(self) -> LoadedConfig | None:
+    def load_file(self) -> "LoadedConfig | None":
         """Read the user's configuration file as it is; None when there is none. Raises ConfigError."""
+        from tgdav.config import load
+
         return load(self.bare_places.config_file, self.environment) if self.has_config_file else None
 
     @cached_property
-    def config(self) -> Config:
+    def config(self) -> "Config":
         """The configuration that holds. Raises ConfigError."""
+        from tgdav.config import Config
+
         loaded = self.load_file()
         return Config() if loaded is None else self.completed(loaded, self._kept_options())
 
     @cached_property
-    def places(self) -> Places:
+    def places(self) -> "Places":
         """The places that the configuration leads to. Raises ConfigError."""
         return self.bare_places.for_config(self.config)
 
-    def completed(self, loaded: LoadedConfig, options: Mapping[str, Any]) -> Config:
+    def completed(self, loaded: "LoadedConfig", options: Mapping[str, Any]) -> "Config":
         """Return the configuration with what it lacks taken from ``options``, a tree in the words of version 2."""
+        from tgdav.config import parse
+
         if not options:
             return loaded.config
         tree = {"version": 2} | filled(loaded.raw, options)
         return parse(json.dumps(tree).encode(), loaded.path, self.environment).config
 
     def _kept_options(self) -> dict[str, Any]:
+        from tgdav.config import parse
+
         try:
             data = self.options_file.read_bytes()
         except FileNotFoundError:

@@ -14,11 +14,9 @@ from typing import Any
 import click
 
 from tgdav.cli.exit_codes import ExitCode
-from tgdav.cli.hosting import MountHost
 from tgdav.cli.invocation import Invocation, global_options
 from tgdav.cli.output import size
 from tgdav.cli.secrets import ask, find_passphrase, passphrase
-from tgdav.cli.serve import control_server, stopping_by_signals
 from tgdav.cli.service import notify
 from tgdav.cli.session import open_volume, require_vault
 from tgdav.config import require_built
@@ -120,6 +118,10 @@ def _global_words(invocation: Invocation) -> list[str]:
 
 def hold(invocation: Invocation, path: str, options: MountOptions, on_ready: Callable[[Path], None]) -> None:
     """Mount, answer until unmounted or told to stop, and close, so that all that was written is on disk."""
+    # Only who holds a mount needs a server and a volume; asking another process for one needs neither.
+    from tgdav.cli.hosting import MountHost
+    from tgdav.cli.serve import control_server, stopping_by_signals
+
     stop = threading.Event()
     with stopping_by_signals(stop), ExitStack() as closing:
         require_vault(invocation)

@@ -8,8 +8,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from tgdav.cli.reports import printable
 from tgdav.volume.control import Progress as Report
@@ -39,6 +37,10 @@ class Output:
         if not sys.stderr.isatty():
             yield lambda _stage, _done, _total: None
             return
+        # Imported only where a bar is drawn: scripts and quick commands need none.
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
         columns = (
             TextColumn("{task.description}", markup=False),
             BarColumn(),

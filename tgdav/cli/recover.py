@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -10,7 +10,9 @@ from tgdav.cli.exit_codes import ExitCode
 from tgdav.cli.invocation import Invocation, global_options
 from tgdav.cli.output import Output, iso_time
 from tgdav.cli.secrets import passphrase_or_recovery_key
-from tgdav.volume.vault import JoinedVault, MachineReport, recover_vault
+
+if TYPE_CHECKING:
+    from tgdav.volume.vault import JoinedVault, MachineReport
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
@@ -41,13 +43,16 @@ def recover(invocation: Invocation) -> int:
 
     Prints each machine's last operation. What is missing in the store is named, and the exit code is 4 then.
     """
+    # This module also gives other commands an option, and they should not wait for the database.
+    from tgdav.volume.vault import recover_vault
+
     secret = passphrase_or_recovery_key(invocation)
     with invocation.output.progress() as progress:
         joined = recover_vault(invocation.places, invocation.config, secret, seams=invocation.seams, progress=progress)
     return print_joined(invocation.output, joined, "recovered")
 
 
-def print_joined(output: Output, joined: JoinedVault, word: str) -> int:
+def print_joined(output: Output, joined: "JoinedVault", word: str) -> int:
     """Print what joining found and return the exit code: 4 when something is missing."""
     found = {
         "epoch": joined.epoch,
@@ -59,12 +64,12 @@ def print_joined(output: Output, joined: JoinedVault, word: str) -> int:
     return ExitCode.DAMAGE if joined.damage else ExitCode.DONE
 
 
-def _machine(machine: MachineReport) -> dict[str, Any]:
+def _machine(machine: "MachineReport") -> dict[str, Any]:
     time = iso_time(machine.last_operation) if machine.last_operation else None
     return {"id": machine.id, "name": machine.name, "last_operation": time, "last_sequence": machine.last_sequence}
 
 
-def _lines(joined: JoinedVault, word: str) -> Iterator[str]:
+def _lines(joined: "JoinedVault", word: str) -> Iterator[str]:
     replacing = f", replacing {joined.replaced}" if joined.replaced else ""
     yield f"{word}; writer since epoch {joined.epoch}{replacing}"
     for machine in joined.machines:

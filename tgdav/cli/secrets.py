@@ -15,7 +15,6 @@ from tgdav.crypto.passphrase import Passphrase
 from tgdav.crypto.recovery_key import RecoveryKey, parse_recovery_key
 from tgdav.crypto.slots import Secret
 from tgdav.errors import AccessError, UsageError
-from tgdav.volume.vault import key_file_passphrase
 
 MAX_SECRET_BYTES = 4096
 CREDENTIAL = "tgdav-passphrase"
@@ -105,6 +104,9 @@ def _asked(words: str) -> str:
 
 def make_key_file(invocation: Invocation) -> Passphrase:
     """Write a random passphrase into the key file (0600), durably, and return it."""
+    # Making vaults brings the database along; every command reads secrets, one makes this file.
+    from tgdav.volume.vault import key_file_passphrase
+
     return Passphrase(key_file_passphrase(invocation.bare_places.key_file, invocation.seams, make=True) or "")
 
 

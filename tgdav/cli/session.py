@@ -3,9 +3,8 @@
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tgdav.cli.dispatch import Call, commands
 from tgdav.cli.invocation import Invocation
 from tgdav.cli.secrets import passphrase
 from tgdav.config import Config, Places, require_built
@@ -14,7 +13,13 @@ from tgdav.errors import UsageError, VaultInUse
 from tgdav.volume.control import Progress
 from tgdav.volume.control_client import ControlClient
 from tgdav.volume.local_state import vault_exists
-from tgdav.volume.volume import Volume
+
+if TYPE_CHECKING:
+    # The volume brings database and content along, which commands beside a running server have no use for.
+    from tgdav.volume.volume import Volume
+
+Call = Callable[..., Mapping[str, Any]]
+"""``call(command, progress, **arguments)``: run a command of an open volume, here or in the process that owns it."""
 
 PATIENCE = 10.0
 """Seconds that a command waits while another process opens or closes the vault."""
@@ -36,6 +41,8 @@ def session(invocation: Invocation, ask: Callable[[Invocation], Secret] = passph
             yield lambda name, progress, **arguments: client.call(name, arguments | _wanted(invocation), progress)
         return
     try:
+        from tgdav.cli.dispatch import commands
+
         table = commands(opened, invocation.config, invocation.namespace)
 
         def call(name: str, progress: Progress, **arguments: Any) -> Mapping[str, Any]:
@@ -56,8 +63,10 @@ def require_vault(invocation: Invocation) -> None:
         raise UsageError("there is no vault here", hint="run 'tgdav init', or 'tgdav init --join'")
 
 
-def open_volume(invocation: Invocation, secret: Secret) -> Volume:
+def open_volume(invocation: Invocation, secret: Secret) -> "Volume":
     """Open the vault in this process. Raises as ``Volume.open`` does, UsageError for a mode that is not built."""
+    from tgdav.volume.volume import Volume
+
     config: Config = invocation.config
     places: Places = invocation.places
     require_built(config, invocation.namespace)
@@ -73,7 +82,7 @@ class _Patience:
         self._deadline = self._clock.monotonic() + PATIENCE
         self._pause = threading.Event()
 
-    def open(self, ask: Callable[[Invocation], Secret]) -> ControlClient | Volume:
+    def open(self, ask: Callable[[Invocation], Secret]) -> "ControlClient | Volume":
         secret: Secret | None = None
         while True:
             client = ControlClient.connect(self._invocation.places.control_note)
