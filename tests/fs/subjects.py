@@ -30,6 +30,8 @@ class Factory:
 
     name: str
     make: Callable[[Path], Subject]
+    histories: int = 60
+    """How many random histories it goes through in a short run."""
 
 
 class ModelSubject:
@@ -49,4 +51,7 @@ class ModelSubject:
         return
 
 
-FACTORIES = [Factory("model", lambda _folder: ModelSubject(ModelFileSystem())), Factory("volume", VolumeSubject)]
+FACTORIES = [
+    Factory("model", lambda _folder: ModelSubject(ModelFileSystem())),
+    Factory("volume", VolumeSubject, histories=12),
+]

@@ -1,12 +1,14 @@
 """Random histories of each file system against the model, with crashes; and proof that the machine finds bugs."""
 
+import os
+
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from tests.fs.machine_steps import FileSystemMachine
 from tests.fs.planted_bugs import BUGS, factory_of
-from tests.fs.subjects import Factory
+from tests.fs.subjects import FACTORIES, Factory
 from tests.support.model_fs import ModelFileSystem
 
 HISTORIES = settings(
@@ -31,7 +33,16 @@ def run(factory: Factory, how: settings) -> None:
 
 
 def test_random_histories(factory: Factory) -> None:
-    run(factory, HISTORIES)
+    run(factory, settings(HISTORIES, max_examples=factory.histories))
+
+
+@pytest.mark.torture
+def test_many_random_histories_of_the_real_file_system() -> None:
+    minutes = int(os.environ.get("TGDAV_TORTURE_MINUTES", "10"))
+    real = next(factory for factory in FACTORIES if factory.name == "volume")
+    count = 30 * minutes
+    run(real, settings(HISTORIES, max_examples=count))
+    print(f"{count} random histories of {HISTORIES.stateful_step_count} steps, crashes among them: all as the model")
 
 
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.__name__)

@@ -37,7 +37,8 @@ _GIVE_WAY = 64 * 1024 * 1024
 class ContentStore:
     """Files' content, in and out. Thread-safe. Made by ``open``."""
 
-    def __init__(self, core: ContentCore, uploader: Uploader, reading: Reader) -> None:
+    def __init__(self, core: ContentCore, uploader: Uploader, reading: Reader, notes: DamageNotes) -> None:
+        self._notes = notes
         self.core = core
         self.uploader = uploader
         self.reading = reading
@@ -86,7 +87,7 @@ class ContentStore:
             on_damage=notes.damaged,
             on_healed=notes.healed,
         )
-        return cls(core, uploader, reading)
+        return cls(core, uploader, reading, notes)
 
     def start(self) -> None:
         """Begin to upload, and to look what the cache holds."""
@@ -114,6 +115,10 @@ class ContentStore:
 
         if sizes:
             transaction.after_commit(count)
+
+    def note_damage(self, blob: str, kind: str, reason: str) -> None:
+        """Write a line of ``damage`` for what others met."""
+        self._notes.damaged(blob, kind, reason)
 
     def flush(self, timeout: float) -> bool:
         """Send all that is staged now; True once nothing is pending, False after ``timeout`` seconds."""

@@ -85,7 +85,7 @@ class NamespaceFileSystem:
     def stop(self) -> None:
         """Settle all, make it durable, let go of all files."""
         if self.journal.read_only is None:
-            self.open_files.settle()
+            self.open_files.settle_or_keep()
             self.sync()
         self.open_files.abandon()
 
@@ -357,7 +357,7 @@ class NamespaceFileSystem:
     ) -> tuple[Attributes, bool]:
         """Copy a node, with its properties and times and all below it, as one change that moves no data."""
         local = check_new_name(parent, name, self._junk)
-        self.open_files.settle()
+        self.open_files.settle_or_keep()
 
         def work(change: Change) -> tuple[Attributes, bool]:
             folder = changes.require_folder(change, parent)

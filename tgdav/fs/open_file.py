@@ -22,7 +22,7 @@ from tgdav.crypto.machine import MachineIdentity
 from tgdav.db.database import Database
 from tgdav.disk import Disk
 from tgdav.entropy import Entropy
-from tgdav.errors import FileTooLarge, InvalidArgument, ReadOnly
+from tgdav.errors import DamageError, FileTooLarge, InvalidArgument, ReadOnly
 from tgdav.failpoints import reach
 from tgdav.fs.draft import GAP, Draft, DraftMemory
 from tgdav.fs.settle import dirty_regions, kept_extents
@@ -76,6 +76,7 @@ class OpenFile:
         self._local = attributes.local
         self._tag: ContentTag | None = attributes.tag
         self.manifest = manifest
+        self._damage: DamageError | None = None
         self._draft: Draft | None = None
         self._overlay: Overlay | None = None
         self._overlay_file = ""
@@ -113,6 +114,8 @@ class OpenFile:
 
     def read(self, offset: int, length: int, reader: ContentReader | None = None) -> bytes:
         """Return the bytes there; ``reader`` remembers a sequential reader's place."""
+        if self._damage is not None:
+            raise self._damage
         with self.lock:
             if self._draft is not None:
                 found = self._draft.read(offset, length)
@@ -277,10 +280,14 @@ class OpenFile:
         )
 
     def adopt(self, file: str, salt: bytes) -> None:
-        """Take over the overlay that an earlier process made durable."""
+        """Take over the overlay that an earlier process made durable. Raises DamageError: then no read succeeds."""
         with self.lock:
             self._overlay_file, self._salt, self._row = file, salt, True
-            self._overlay = self._open_overlay(fresh=False)
+            try:
+                self._overlay = self._open_overlay(fresh=False)
+            except FileNotFoundError:
+                self._damage = DamageError("writes that were made durable are gone from this machine", blob="overlay")
+                raise self._damage from None
             self._overlay.replay()
             self._touched()
 
@@ -305,6 +312,8 @@ class OpenFile:
     def settle(self, *, durable: bool = False) -> None:
         """Make the unsettled writes content: committed, and durable if asked."""
         with self.lock:
+            if self._damage is not None:
+                raise self._damage
             if not self.dirty:
                 return
             self.check_writable()

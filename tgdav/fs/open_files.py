@@ -2,12 +2,13 @@
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 from tgdav.content.manifest import EMPTY
 from tgdav.content.manifest import decode as decode_manifest
 from tgdav.content.reader import ContentReader
 from tgdav.content.store import ContentStore
-from tgdav.errors import BadHandle, InvalidArgument, IsADirectory, NotFound
+from tgdav.errors import BadHandle, DamageError, InvalidArgument, IsADirectory, NotFound, StoreError, TgdavError
 from tgdav.fs.open_file import OpenFile, Parts
 from tgdav.ids import Inode
 from tgdav.metadata import queries
@@ -95,7 +96,11 @@ class OpenFiles:
         return file is not None and file.take_times(change.atime, change.mtime, change.ctime, waiting=waiting)
 
     def adopt(self) -> int:
-        """Take over, and settle, what fsync made durable before a crash; return how many files had such writes."""
+        """Take over, and settle, what fsync made durable before a crash; return how many files had such writes.
+
+        What cannot be settled now stays dirty, with its overlay: the store may be away, or content that the writes go into
+        be damaged. A file whose overlay is gone cannot be read: its last writes are lost.
+        """
         with self._parts.database.reading() as connection:
             rows = connection.all("SELECT ino, file, salt FROM overlays")
         self._remove_orphans({str(row[1]) for row in rows})
@@ -103,9 +108,12 @@ class OpenFiles:
             file = self.acquire(Inode(inode))
             try:
                 file.adopt(name, salt)
+            except DamageError as error:
+                self._parts.content.note_damage("overlay", "overlay", error.message)
+                continue  # it stays in the table, so that every read of it fails
+            with suppress(DamageError, StoreError):
                 file.settle(durable=True)
-            finally:
-                self.release(file)
+            self.release(file)
         return len(rows)
 
     def _remove_orphans(self, known: set[str]) -> None:
@@ -114,12 +122,28 @@ class OpenFiles:
                 self._parts.disk.unlink(path)
 
     def settle(self, wanted: Callable[[OpenFile], bool] = lambda _: True) -> None:
-        """Settle the dirty files that ``wanted`` names."""
+        """Settle the dirty files that ``wanted`` names; one that fails keeps no other from it, its error is raised."""
+        failed: TgdavError | None = None
+        for file in self._dirty(wanted):
+            try:
+                file.settle()
+                self._forget_if_idle(file)
+            except TgdavError as error:
+                failed = failed or error
+        if failed is not None:
+            raise failed
+
+    def settle_or_keep(self) -> None:
+        """Settle all dirty files; what cannot be settled now is made durable as it is, and adopted at the next start."""
+        for file in self._dirty(lambda _: True):
+            try:
+                file.settle()
+            except (DamageError, StoreError):
+                file.fsync()
+
+    def _dirty(self, wanted: Callable[[OpenFile], bool]) -> list[OpenFile]:
         with self._lock:
-            dirty = [file for file in self._files.values() if file.dirty and wanted(file)]
-        for file in dirty:
-            file.settle()
-            self._forget_if_idle(file)
+            return [file for file in self._files.values() if file.dirty and wanted(file)]
 
     def settle_idle(self, now: float) -> None:
         """Settle the files that are due at ``now``, in seconds of the monotonic clock."""

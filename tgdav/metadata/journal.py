@@ -44,7 +44,7 @@ _LAST_OWN = compiled(
     .limit(1)
 )
 _LAST_SENT = compiled(
-    select(_s.last, _s.last_stamp).where(_s.incarnation == bindparam("incarnation")).order_by(_s.number.desc()).limit(1)
+    select(_s.last, _s.last_stamp).where(_s.incarnation == bindparam("incarnation")).order_by(_s.last.desc()).limit(1)
 )
 _LAST_SEEN = compiled(select(func.coalesce(func.max(_m.last_stamp), 0)))
 _INSERT_GROUP = compiled(insert(log))

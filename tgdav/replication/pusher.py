@@ -13,7 +13,7 @@ from blake3 import blake3
 
 from tgdav.blobs.contract import BlobStore
 from tgdav.content.manifest import decode as decode_manifest
-from tgdav.crdt.ops import Group, Write, decode_ops
+from tgdav.crdt.ops import Attr, Field, Group, Make, Op, Place, Write, decode_ops
 from tgdav.crypto.label import BlobKind, Label, encode_label
 from tgdav.crypto.sealing import Kind
 from tgdav.db.connection import Connection
@@ -53,6 +53,44 @@ class Unsent(msgspec.Struct, frozen=True):
             for extent in decode_manifest(op.manifest).extents
             if extent.chunk is not None
         }
+
+    @property
+    def changes(self) -> set[bytes]:
+        """Identities of what it makes or changes: nodes, entries, and names in folders."""
+        return {key for op in self.group.ops for key in _changed_by(op)}
+
+    @property
+    def needs(self) -> set[bytes]:
+        """What must be there before it: all that it changes, and the folders that it puts something into."""
+        return self.changes | {op.parent for op in self.group.ops if isinstance(op, Place)}
+
+
+def _changed_by(op: Op) -> tuple[bytes, ...]:
+    match op:
+        case Place():
+            return (op.entry, op.node, op.parent + op.name)
+        case Make() | Write() | Attr() | Field():
+            return (op.node,)
+        case _:
+            return ()
+
+
+def choose_ready(unsent: Sequence[Unsent], stored: set[ChunkId], lost: set[ChunkId]) -> list[Unsent]:
+    """Return the groups that may go now, in order. Pure.
+
+    The log waits for chunks that are still coming. A group that names a lost chunk may never go: those behind it that do
+    not depend on it pass.
+    """
+    ready: list[Unsent] = []
+    held: set[bytes] = set()
+    for each in unsent:
+        if each.chunks & lost or each.needs & held:
+            held |= each.changes
+        elif each.chunks <= stored:
+            ready.append(each)
+        else:
+            break
+    return ready
 
 
 class Pushed(msgspec.Struct):
@@ -126,11 +164,10 @@ class Pusher:
             size += len(ops)
             if size >= SEGMENT_BYTES:
                 break
-        stored = _stored(connection, set().union(*(each.chunks for each in ready)))
-        for index, each in enumerate(ready):
-            if not each.chunks <= stored:
-                return ready[:index]
-        return ready
+        wanted = set().union(*(each.chunks for each in ready))
+        stored = _among(connection, rows.STORED_CHUNKS, wanted)
+        lost = wanted - stored - _among(connection, rows.COMING_CHUNKS, wanted - stored)
+        return choose_ready(ready, stored, lost)
 
     def _compose(self, connection: Connection, ready: list[Unsent]) -> tuple[Segment, list[int]]:
         log = self._log
@@ -187,7 +224,7 @@ class Pusher:
 
         def work(transaction: Transaction) -> None:
             transaction.execute(rows.INSERT_SEGMENT, row)
-            transaction.execute(rows.MARK_LOG, (segment.number, ready[-1].position))
+            transaction.executemany(rows.MARK_LOG, [(segment.number, each.position) for each in ready])
             transaction.executemany(rows.MARK_PACKS, [(segment.number, no) for no in packs])
 
         self._database.writer.run(work, durable=True, sync=[file])
@@ -289,11 +326,12 @@ def _last_sequence(groups: Sequence[Group]) -> int:
     return groups[-1].sequence + len(groups[-1].ops) - 1
 
 
-def _stored(connection: Connection, chunks: set[ChunkId]) -> set[ChunkId]:
+def _among(connection: Connection, statement: str, chunks: set[ChunkId]) -> set[ChunkId]:
+    """Return those of ``chunks`` that a statement of ``rows`` finds."""
     wanted = list(chunks)
     found: set[ChunkId] = set()
     for start in range(0, len(wanted), _QUERY_IDS):
         part = wanted[start : start + _QUERY_IDS]
-        sql = rows.STORED_CHUNKS.format(",".join("?" * len(part)))
+        sql = statement.format(",".join("?" * len(part)))
         found.update(ChunkId(row[0]) for row in connection.all(sql, part))
     return found

@@ -14,10 +14,12 @@ ORDER BY position LIMIT ?"""
 OLDEST_UNSENT = "SELECT min(position) FROM log WHERE segment IS NULL"
 STORED_CHUNKS = """SELECT c.id FROM chunks c JOIN packs p ON p.no = c.pack
 WHERE p.state = 3 AND p.damaged = 0 AND c.id IN ({})"""
+COMING_CHUNKS = """SELECT c.id FROM chunks c LEFT JOIN packs p ON p.no = c.pack
+WHERE (c.data IS NOT NULL OR p.damaged = 0) AND c.id IN ({})"""
 NEW_PACKS = """SELECT no, name, size, hash, epoch FROM packs
 WHERE state = 3 AND announced IS NULL ORDER BY no"""
 PACK_CHUNKS = "SELECT id, offset, stored, length, codec, epoch FROM chunks WHERE pack = ? ORDER BY offset"
-MARK_LOG = "UPDATE log SET segment = ? WHERE segment IS NULL AND position <= ?"
+MARK_LOG = "UPDATE log SET segment = ? WHERE position = ?"
 MARK_PACKS = "UPDATE packs SET announced = ? WHERE no = ?"
 INSERT_SEGMENT = """INSERT INTO segments
 (incarnation, number, machine, name, hash, size, first, last, last_stamp, position, file, label, blob)
