@@ -58,6 +58,7 @@ class Line:
         self._loggers = loggers
         self._last_answer = 0.0
         self._closed = False
+        self._broken: asyncio.Future[Any] | None = None
 
     @property
     def key(self) -> AuthKey:
@@ -76,6 +77,9 @@ class Line:
         try:
             async with asyncio.timeout(settings.connect_timeout + settings.patience):
                 await self._sender.connect(ConnectionTcpFull(address, port, dc, loggers=self._loggers, proxy=proxy))
+                self._broken = asyncio.ensure_future(self._sender.disconnected)
+                self._broken.add_done_callback(_take_note)
+                self._sender._disconnected.add_done_callback(_take_note)  # noqa: SLF001
                 return await self.ask(_introduced(settings, first))
         except Exception as error:
             await self.close()
@@ -91,21 +95,21 @@ class Line:
         try:
             await self._wait(loop, answer)
         finally:
-            if not answer.done():
-                answer.cancel()
-        if answer.cancelled():
+            answer.cancel()
+        if answer.cancelled() or not answer.done():
             raise StoreUnavailable("the connection to Telegram broke")
         self._last_answer = loop.time()
-        try:
-            return answer.result()
-        except Exception as error:
-            raise translate(error) from error
+        failure = answer.exception()
+        if isinstance(failure, Exception):
+            raise translate(failure) from failure
+        return answer.result()
 
     async def _wait(self, loop: asyncio.AbstractEventLoop, answer: "asyncio.Future[Any]") -> None:
         patience = self._settings.patience
         for _ in range(_LONGEST_ANSWER):
-            await asyncio.wait([answer], timeout=patience)
-            if answer.done():
+            over = [answer] if self._broken is None else [answer, self._broken]
+            done, _ = await asyncio.wait(over, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+            if done:
                 return
             if loop.time() - self._last_answer >= patience:
                 break
@@ -116,6 +120,12 @@ class Line:
         """Hang up; what waits for an answer is told."""
         self._closed = True
         await self._sender.disconnect()
+
+
+def _take_note(broken: "asyncio.Future[Any]") -> None:
+    """Look at a future's exception, so that asyncio does not report it as overlooked."""
+    if not broken.cancelled():
+        broken.exception()
 
 
 def without_updates(request: Any) -> Any:

@@ -1,0 +1,278 @@
+"""Each fault of the server, and what the store makes of it."""
+
+import random
+from collections.abc import Callable
+
+import pytest
+from telethon.tl.types import Message
+
+from tests.blobs.calls import BLOCK, content, ids, put
+from tests.blobs.conftest import name_of
+from tests.mtproto.harness import Server
+from tests.support.telegram import TelegramAccount
+from tgdav.blobs import BytesSource
+from tgdav.blobs.telegram import TelegramStore
+from tgdav.errors import AccessError, BlobMissing, DamageError, StoreRejected, StoreUnavailable
+
+DATA = random.Random(9).randbytes(12 * BLOCK + 5)
+"""Of the size of a big file: 25 parts."""
+
+
+both = pytest.mark.parametrize("account", ["me", "channel"], indirect=True)
+
+
+def append(store: TelegramStore, source: BytesSource, attempts: int = 40) -> int:
+    """Append, and again while the store is unavailable."""
+    for _ in range(attempts):
+        try:
+            return store.append(name_of(1), source, "label").id
+        except StoreUnavailable:
+            store._session.pause(0.05)
+    raise AssertionError(f"not stored in {attempts} attempts")
+
+
+class TestUploads:
+    @pytest.mark.parametrize("kind", ["internal", "timeout", "rpc_call_fail", "worker_busy", "part_refused"])
+    @pytest.mark.parametrize("after", [0, 3])
+    def test_survive_errors_of_parts(self, server: Server, store: TelegramStore, kind: str, after: int) -> None:
+        server.arm(kind, "upload.saveBigFilePart", after=after)
+        assert content(store, put(store, 1, DATA)) == DATA
+        assert server.fault_counts()[kind] == 1
+
+    @pytest.mark.parametrize("kind", ["flood_wait", "flood_premium_wait"])
+    def test_wait_when_asked_to(self, server: Server, store: TelegramStore, kind: str) -> None:
+        server.arm(kind, "upload.saveBigFilePart", after=3, seconds=1)
+        assert content(store, put(store, 1, DATA)) == DATA
+
+    def test_leave_a_long_wait_to_the_caller(self, server: Server, store: TelegramStore) -> None:
+        server.arm("flood_wait", "upload.saveFilePart", seconds=500)
+        with pytest.raises(StoreUnavailable) as caught:
+            put(store, 1)
+        assert 400 < (caught.value.retry_after or 0) <= 500
+        with pytest.raises(StoreUnavailable):
+            put(store, 1)
+
+    @pytest.mark.parametrize("kind", ["part_lost", "part_zero_lost", "md5_invalid"])
+    @pytest.mark.parametrize("size", [700_000, len(DATA)])
+    def test_send_again_what_was_lost(self, server: Server, store: TelegramStore, kind: str, size: int) -> None:
+        server.arm(kind, "messages.sendMedia")
+        assert content(store, put(store, 1, DATA[:size])) == DATA[:size]
+        assert server.fault_counts()[kind] == 1
+
+    @pytest.mark.parametrize("kind", ["dropped_connection", "half_open", "restart", "lost_answer", "dropped_answer"])
+    @pytest.mark.parametrize("method", ["upload.saveBigFilePart", "messages.sendMedia", "messages.getHistory"])
+    def test_survive_a_broken_line(self, server: Server, store: TelegramStore, kind: str, method: str) -> None:
+        server.arm(kind, method)
+        source = BytesSource(DATA)
+        blob_id = append(store, source)
+        assert ids(store) == [blob_id]
+        assert store.read(store.find(name_of(1)).id, 0, len(DATA)) == DATA  # type: ignore[union-attr]
+        assert server.statistics()["messages_sent"] == 1
+
+    def test_go_on_with_the_parts_that_arrived(self, server: Server, store: TelegramStore) -> None:
+        source = BytesSource(DATA)
+        server.arm("dropped_connection", "messages.sendMedia")
+        append(store, source)
+        assert server.statistics()["calls"]["upload.saveBigFilePart"] == 25
+
+    def test_start_over_when_the_server_forgot_the_upload(self, server: Server, store: TelegramStore) -> None:
+        source = BytesSource(DATA)
+        server.arm("error", "messages.sendMedia", code=500, text="INTERNAL")
+        with pytest.raises(StoreUnavailable):
+            store.append(name_of(1), source, "label")
+        server.expire_uploads()
+        append(store, source)
+        assert store.read(ids(store)[0], 0, len(DATA)) == DATA  # type: ignore[arg-type]
+
+
+@both
+class TestOneMessage:
+    @pytest.mark.parametrize("rule", ["first", "error"])
+    def test_although_the_answer_was_lost(
+        self, server: Server, account: TelegramAccount, open_store: Callable[..., TelegramStore], rule: str
+    ) -> None:
+        """Whoever comes after, with the process gone too, finds the message."""
+        server.set_rules(repeat_random_id=rule)
+        server.arm("dropped_answer", "messages.sendMedia")
+        first = open_store()
+        with pytest.raises(StoreUnavailable):
+            put(first, 1)
+        first.close()
+        second = open_store()
+        info = put(second, 1)
+        assert ids(second) == [info.id]
+        assert server.statistics()["messages_sent"] == 1
+
+    def test_although_the_server_forgot_the_random_id(self, server: Server, store: TelegramStore) -> None:
+        server.set_rules(random_id_memory=1.0)
+        server.arm("dropped_answer", "messages.sendMedia")
+        with pytest.raises(StoreUnavailable):
+            put(store, 1)
+        server.advance(3600)
+        assert put(store, 1).id == ids(store)[0]
+        assert len(ids(store)) == 1
+
+    def test_of_a_name_that_was_deleted_is_a_new_one(self, server: Server, store: TelegramStore) -> None:
+        server.set_rules(repeat_random_id="error")
+        for _ in range(3):
+            store.delete([put(store, 1).id])
+        assert [put(store, 1).id] == ids(store)
+
+
+class TestReads:
+    @pytest.mark.parametrize(
+        "kind", ["internal", "short_read", "reference_expired", "reference_invalid", "reference_empty"]
+    )
+    @pytest.mark.parametrize("after", [0, 2])
+    def test_survive(self, server: Server, store: TelegramStore, kind: str, after: int) -> None:
+        info = put(store, 1, DATA)
+        server.arm(kind, "upload.getFile", after=after)
+        assert content(store, info) == DATA
+        assert server.fault_counts()[kind] == 1
+
+    @pytest.mark.parametrize("kind", ["flood_wait", "flood_premium_wait"])
+    def test_wait_when_asked_to(self, server: Server, store: TelegramStore, kind: str) -> None:
+        info = put(store, 1, DATA)
+        server.arm(kind, "upload.getFile", after=2, seconds=1)
+        assert content(store, info) == DATA
+
+    def test_with_all_references_aged(self, server: Server, store: TelegramStore) -> None:
+        info = put(store, 1, DATA)
+        server.age_references()
+        assert content(store, info) == DATA
+
+    def test_of_a_file_elsewhere(self, server: Server, store: TelegramStore) -> None:
+        server.arm("other_dc", "messages.sendMedia")
+        info = put(store, 1, DATA)
+        assert content(store, info) == DATA
+        assert content(store, info) == DATA
+
+    def test_of_a_file_that_is_gone_though_its_message_is_there(self, server: Server, store: TelegramStore) -> None:
+        info = put(store, 1, DATA)
+        server.arm("file_id_invalid", "upload.getFile", count=1000)
+        with pytest.raises(BlobMissing):
+            content(store, info)
+
+    def test_that_stay_short_are_damage(self, server: Server, store: TelegramStore) -> None:
+        info = put(store, 1, DATA)
+        server.arm("short_read", "upload.getFile", count=1000)
+        with pytest.raises(DamageError):
+            content(store, info)
+
+    def test_of_a_blob_that_the_user_deleted(
+        self, server: Server, account: TelegramAccount, store: TelegramStore
+    ) -> None:
+        info = put(store, 1)
+        server.delete(account.phone, [info.id], account.channel, account.channel is not None)
+        with pytest.raises(BlobMissing):
+            content(store, info)
+        assert ids(store) == []
+
+
+@both
+class TestForeignMessages:
+    def test_are_neither_shown_nor_touched(
+        self, server: Server, account: TelegramAccount, store: TelegramStore
+    ) -> None:
+        where = (account.channel, account.channel is not None)
+        foreign = server.noise(account.phone, 250, *where)
+        mine = [put(store, number).id for number in range(3)]
+        foreign += server.noise(account.phone, 130, *where)
+        assert ids(store) == mine
+        store.delete([*foreign, *mine])  # type: ignore[list-item]
+        with pytest.raises(BlobMissing):
+            store.read(foreign[0], 0, 1)
+        assert "messages.deleteMessages" not in server.statistics()["errors"]
+        left = server.noise(account.phone, 1, *where)
+        assert len(left) == 1
+        assert self._count(account) == 381
+
+    def _count(self, account: TelegramAccount) -> int:
+        store = account.open()
+        try:
+            chat = store._chat
+            after, count = 0, 0
+            store.find(name_of(99))
+            while page := chat.page_after(after):
+                after, count = page[-1].id, count + sum(isinstance(it, Message) for it in page)
+            return count
+        finally:
+            store.close()
+
+
+class TestTheLogin:
+    @pytest.mark.parametrize("kind", ["auth_key_unregistered", "session_revoked", "session_expired", "transport_404"])
+    def test_that_ended_says_so_and_stays_silent(self, server: Server, store: TelegramStore, kind: str) -> None:
+        put(store, 1)
+        server.arm(kind, "messages.getHistory")
+        with pytest.raises(AccessError, match="tgdav auth"):
+            ids(store)
+        calls = sum(server.statistics()["calls"].values())
+        with pytest.raises(AccessError, match="tgdav auth"):
+            put(store, 2)
+        assert sum(server.statistics()["calls"].values()) == calls
+
+    @pytest.mark.parametrize("status", ["frozen", "banned"])
+    def test_of_a_lost_account_is_an_alarm(
+        self, server: Server, account: TelegramAccount, store: TelegramStore, status: str
+    ) -> None:
+        put(store, 1)
+        server.set_status(account.phone, status)
+        with pytest.raises(StoreRejected, match="frozen, banned or deleted"):
+            put(store, 2)
+
+    def test_of_another_account_is_refused(self, server: Server, account: TelegramAccount) -> None:
+        other = TelegramAccount(server)
+        other.user_id = account.user_id
+        store = other.open()
+        with pytest.raises(AccessError, match="another Telegram account"):
+            put(store, 1)
+        store.close()
+        assert server.statistics()["messages_sent"] == 0
+
+    def test_has_one_connection(self, server: Server, store: TelegramStore) -> None:
+        put(store, 1, DATA)
+        assert server.online() == 1
+
+
+class TestTheLine:
+    def test_away_is_unavailable_and_comes_back(self, server: Server, store: TelegramStore) -> None:
+        put(store, 1)
+        server.stop_listening()
+        with pytest.raises(StoreUnavailable):
+            ids(store)
+        server.listen_again()
+        assert len(_eventually(store)) == 1
+
+    def test_that_went_silent_is_replaced(self, server: Server, store: TelegramStore) -> None:
+        put(store, 1)
+        server.silence_connections()
+        with pytest.raises(StoreUnavailable):
+            ids(store)
+        assert len(_eventually(store)) == 1
+
+    def test_behind_a_silent_router_is_unavailable(
+        self, server: Server, open_store: Callable[..., TelegramStore]
+    ) -> None:
+        server.accept_silently()
+        store = open_store(connect_timeout=0.3, patience=0.3)
+        with pytest.raises(StoreUnavailable):
+            ids(store)
+        server.accept_silently(False)
+        assert _eventually(store) == []
+
+    def test_refused_by_the_transport_rests(self, server: Server, store: TelegramStore) -> None:
+        put(store, 1)
+        server.arm("transport_429", "messages.getHistory")
+        with pytest.raises(StoreUnavailable) as caught:
+            ids(store)
+        assert (caught.value.retry_after or 0) > 60
+
+
+def _eventually(store: TelegramStore) -> list[int]:
+    for _ in range(200):
+        try:
+            return ids(store)
+        except StoreUnavailable:
+            store._session.pause(0.05)
+    raise AssertionError("did not come back")
