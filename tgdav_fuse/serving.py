@@ -5,6 +5,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pyfuse3
@@ -31,8 +32,17 @@ def _is_worth_saying(record: logging.LogRecord) -> bool:
 
 logging.getLogger("pyfuse3").addFilter(_is_worth_saying)
 
+READ_AHEAD_KIB = 512
 BUSY_PAUSE = 0.2
 """Seconds between attempts to unmount what is busy."""
+
+
+def _read_further(where: Path) -> None:
+    """Let the kernel ask for more at once when a file is read in order; only root may."""
+    device = os.stat(where).st_dev
+    bdi = Path(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb")
+    with suppress(OSError):
+        bdi.write_text(str(READ_AHEAD_KIB))
 
 
 class Mount:
@@ -69,7 +79,7 @@ class Mount:
                 f"{where} cannot be mounted", hint="is /dev/fuse there, and are the options allowed (/etc/fuse.conf)?"
             ) from error
         mount._thread.start()
-        os.stat(where)
+        _read_further(where)
         return mount
 
     def _run(self) -> None:
