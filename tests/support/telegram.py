@@ -16,7 +16,7 @@ def settings(server: Server | ServerProcess, **changes: object) -> Settings:
     """Settings that reach the server."""
     where = server.test_server
     place = TestServer(where.address, where.port, where.dc, server.public_key)
-    return Settings(API_ID, API_HASH, test_server=place, **changes)  # type: ignore[arg-type]
+    return Settings(**{"api_id": API_ID, "api_hash": API_HASH, "test_server": place, **changes})  # type: ignore[arg-type]
 
 
 class TelegramAccount:

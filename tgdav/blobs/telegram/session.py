@@ -11,7 +11,7 @@ import logging
 import threading
 from typing import Any
 
-from telethon.crypto import AuthKey, rsa
+from telethon.crypto import AuthKey
 from telethon.sessions import StringSession
 from telethon.tl import functions, types
 
@@ -40,7 +40,7 @@ class Session:
         self.settings = settings
         self._clock = clock
         self._wanted_user = user_id
-        self._login = _read_login(settings, login)
+        self._login = read_login(settings, login)
         self._lines: dict[int, Line] = {}
         self._keys: dict[int, AuthKey] = {}
         self._doors: dict[int, asyncio.Lock] = {}
@@ -228,8 +228,8 @@ def _serve(loop: asyncio.AbstractEventLoop) -> None:
         loop.close()
 
 
-def _read_login(settings: Settings, login: str) -> Any:
-    """Return the StringSession. Raises AccessError for text that is none, or holds no key."""
+def read_login(settings: Settings, login: str) -> Any:
+    """Return Telethon's StringSession. Raises AccessError for text that is none, or holds no key."""
     try:
         session = StringSession(login)
     except Exception as error:
@@ -238,7 +238,7 @@ def _read_login(settings: Settings, login: str) -> Any:
         raise AccessError("there is no Telegram login yet", hint="run 'tgdav auth'")
     if settings.test_server is not None:
         server = settings.test_server
-        rsa.add_key(server.public_key, old=False)
+        settings.trust_test_server()
         if session.dc_id == server.dc:
             session.set_dc(server.dc, server.address, server.port)
     return session

@@ -1,0 +1,217 @@
+"""Logging in to Telegram and out again: by phone and code, or by QR code; with the account's password if it has one.
+
+The flow only: what it asks the user for, and what it shows, goes through ``Prompts``. Nothing is written anywhere; the
+login comes back as text, which is the whole account, so the caller seals it.
+"""
+
+import asyncio
+import base64
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+from telethon import TelegramClient, events
+from telethon import errors as telethon
+from telethon.sessions import StringSession
+from telethon.tl import functions, types
+
+from tgdav.blobs.telegram.errors import translate
+from tgdav.blobs.telegram.login_words import WRONG, in_plain_words
+from tgdav.blobs.telegram.session import read_login
+from tgdav.blobs.telegram.settings import Settings
+from tgdav.errors import AccessError, StoreUnavailable
+
+log = logging.getLogger(__name__)
+Result = TypeVar("Result")
+
+TRIES = 3
+"""Times that a code or password may be mistyped."""
+QR_SECONDS = 28.0
+"""A QR code is good for 30 s."""
+QR_CODES = 10
+
+
+class Login(msgspec.Struct, frozen=True):
+    """A login: ``session`` is Telethon's StringSession text, a secret; ``user_id`` and ``name`` say whose it is."""
+
+    session: str
+    user_id: int
+    name: str
+
+    def __repr__(self) -> str:
+        return f"Login(user_id={self.user_id})"
+
+
+class Prompts(Protocol):
+    """How the user is asked. All are called on the thread that logs in; what they raise passes through."""
+
+    def phone(self) -> str:
+        """Return the phone number, with the country's prefix."""
+        ...
+
+    def code(self) -> str:
+        """Return the code that Telegram sent."""
+        ...
+
+    def password(self, hint: str) -> str:
+        """Return the account's password (two-step verification); ``hint`` is the one the user set, or empty."""
+        ...
+
+    def show_qr(self, address: str) -> None:
+        """Show a ``tg://`` address as a QR code, in place of the one before."""
+        ...
+
+    def say(self, text: str) -> None:
+        """Tell the user what was wrong; the same question comes again."""
+        ...
+
+
+def log_in_by_code(settings: Settings, prompts: Prompts) -> Login:
+    """Log in by phone number and code. Raises AccessError (refused), StoreUnavailable (no answer, or asked to wait)."""
+    return _run(settings, "", lambda client: _by_code(client, settings, prompts))
+
+
+def log_in_by_qr(settings: Settings, prompts: Prompts) -> Login:
+    """Log in by a QR code that another of the user's applications scans. Raises as ``log_in_by_code``."""
+    return _run(settings, "", lambda client: _by_qr(client, settings, prompts))
+
+
+def log_out(settings: Settings, session: str) -> None:
+    """End a login at Telegram; one that has ended already is fine. Raises StoreUnavailable."""
+    _run(settings, session, lambda client: _log_out(client, settings))
+
+
+def _run(settings: Settings, session: str, work: Callable[[Any], Awaitable[Result]]) -> Result:
+    async def connected() -> Result:
+        async with _client(settings, session) as client:
+            return await work(client)
+
+    try:
+        return asyncio.run(connected())
+    except (telethon.RPCError, OSError, BufferError, ValueError, telethon.SecurityError) as error:
+        raise in_plain_words(error) or translate(error) from None
+
+
+@asynccontextmanager
+async def _client(settings: Settings, session: str) -> AsyncIterator[Any]:
+    client = TelegramClient(
+        _session(settings, session),
+        settings.api_id,
+        settings.api_hash,
+        proxy=settings.proxy.as_telethon() if settings.proxy else None,
+        timeout=settings.connect_timeout,
+        connection_retries=1,
+        retry_delay=0,
+        request_retries=1,
+        flood_sleep_threshold=0,
+        raise_last_call_error=True,
+        device_model="tgdav",
+    )
+    try:
+        await _within(settings, client.connect())
+        yield client
+    finally:
+        await client.disconnect()
+
+
+def _session(settings: Settings, session: str) -> Any:
+    if session:
+        return read_login(settings, session)
+    fresh = StringSession()
+    if settings.test_server is not None:
+        server = settings.test_server
+        settings.trust_test_server()
+        fresh.set_dc(server.dc, server.address, server.port)
+    return fresh
+
+
+async def _within(settings: Settings, call: Awaitable[Result]) -> Result:
+    try:
+        async with asyncio.timeout(settings.connect_timeout + settings.patience):
+            return await call
+    except TimeoutError:
+        raise StoreUnavailable("Telegram does not answer") from None
+
+
+async def _by_code(client: Any, settings: Settings, prompts: Prompts) -> Login:
+    phone = prompts.phone()
+    await _within(settings, client.send_code_request(phone))
+
+    async def enter(code: str) -> Any:
+        return await client.sign_in(phone, code)
+
+    try:
+        user = await _tries(settings, prompts, prompts.code, enter)
+    except telethon.SessionPasswordNeededError:
+        user = await _by_password(client, settings, prompts)
+    return _login(client, user)
+
+
+async def _by_password(client: Any, settings: Settings, prompts: Prompts) -> Any:
+    known = await _within(settings, client(functions.account.GetPasswordRequest()))
+
+    async def enter(password: str) -> Any:
+        return await client.sign_in(password=password)
+
+    return await _tries(settings, prompts, lambda: prompts.password(known.hint or ""), enter)
+
+
+async def _tries(
+    settings: Settings, prompts: Prompts, ask: Callable[[], str], enter: Callable[[str], Awaitable[Any]]
+) -> Any:
+    """Ask until what was typed is right, three times at most."""
+    for left in reversed(range(TRIES)):
+        try:
+            return await _within(settings, enter(ask().strip()))
+        except WRONG as error:
+            if not left:
+                raise
+            prompts.say((in_plain_words(error) or AccessError("that was wrong")).message)
+    raise AccessError("that was wrong")
+
+
+async def _by_qr(client: Any, settings: Settings, prompts: Prompts) -> Login:
+    scanned = asyncio.Event()
+
+    async def note(_update: Any) -> None:
+        scanned.set()
+
+    client.add_event_handler(note, events.Raw(types.UpdateLoginToken))
+    try:
+        user = await _scanned(client, settings, prompts, scanned)
+    except telethon.SessionPasswordNeededError:
+        user = await _by_password(client, settings, prompts)
+    return _login(client, user)
+
+
+async def _scanned(client: Any, settings: Settings, prompts: Prompts, scanned: asyncio.Event) -> Any:
+    """Show codes until one is scanned; the account may live in another data centre, which then has the login."""
+    request = functions.auth.ExportLoginTokenRequest(client.api_id, client.api_hash, [])
+    for _ in range(QR_CODES):
+        answer = await _within(settings, client(request))
+        if isinstance(answer, types.auth.LoginTokenMigrateTo):
+            await _within(settings, client._switch_dc(answer.dc_id))  # noqa: SLF001
+            answer = await _within(settings, client(functions.auth.ImportLoginTokenRequest(answer.token)))
+        if isinstance(answer, types.auth.LoginTokenSuccess):
+            return answer.authorization.user
+        scanned.clear()
+        prompts.show_qr("tg://login?token=" + base64.urlsafe_b64encode(answer.token).decode().rstrip("="))
+        try:
+            await asyncio.wait_for(scanned.wait(), QR_SECONDS)
+        except TimeoutError:
+            log.debug("a QR code was not scanned in time; showing the next")
+    raise AccessError("no application scanned the QR code", hint="try again, or log in with phone number and code")
+
+
+async def _log_out(client: Any, settings: Settings) -> None:
+    try:
+        await _within(settings, client(functions.auth.LogOutRequest()))
+    except telethon.UnauthorizedError:
+        log.info("the login had ended already")
+
+
+def _login(client: Any, user: Any) -> Login:
+    name = " ".join(part for part in (user.first_name, user.last_name) if part)
+    return Login(str(client.session.save()), int(user.id), name)
