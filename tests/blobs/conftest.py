@@ -26,6 +26,8 @@ from tgdav.blobs.counting import CountingStore
 from tgdav.blobs.directory import DirectoryStore
 from tgdav.blobs.memory import MemoryBlobs, MemoryStore
 from tgdav.blobs.retry import RetryPolicy, RetryStore
+from tgdav.blobs.telegram.governor import Governor
+from tgdav.clock import SystemClock
 from tgdav.disk import SystemDisk
 from tgdav.ids import BlobName
 
@@ -89,13 +91,14 @@ def slow(inner: BlobStore) -> SlowStore:
 
 Wrap = Callable[[BlobStore], BlobStore]
 BASES = ("directory", "memory")
-TELEGRAM = [("telegram", "bare"), ("telegram", "all at once"), ("telegram channel", "bare")]
+TELEGRAM = [("telegram", "bare"), ("telegram", "governed"), ("telegram", "all at once"), ("telegram channel", "bare")]
 """Telegram behind a server process takes long: the wrappers, which the other stores pass with, are not all tried."""
 WRAPPERS: dict[str, Wrap] = {
     "bare": lambda inner: inner,
     "retrying": retrying,
     "counting": CountingStore,
     "slow": slow,
+    "governed": lambda inner: Governor(inner, clock=SystemClock(), stop=threading.Event()),
     "away and back": AwayStore,
     "not rolled back": RollingBackStore,
     "failing, retried": lambda inner: retrying(FailingStore(inner, Alternating())),

@@ -1,0 +1,110 @@
+"""One limiter for all: what it learns, and who goes first."""
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.blobs.calls import content, put
+from tests.blobs.conftest import MovedClock, name_of
+from tests.mtproto.harness import Server
+from tests.support.faulty_store import SlowStore
+from tests.support.telegram import TelegramAccount
+from tgdav.blobs import BytesSource
+from tgdav.blobs.memory import MemoryBlobs, MemoryStore
+from tgdav.blobs.telegram.governor import LONGEST_DISTANCE, Governor, Pace
+from tgdav.clock import SystemClock
+from tgdav.errors import StoreUnavailable
+
+
+class TestPace:
+    def test_is_free_until_somebody_complains(self) -> None:
+        pace = Pace()
+        for _ in range(100):
+            pace.take(5.0)
+        assert pace.wait(5.0) == 0
+
+    def test_rests_as_long_as_asked(self) -> None:
+        pace = Pace()
+        pace.flooded(100.0, 7.0)
+        assert (pace.wait(100.0), pace.wait(106.0), pace.wait(108.0)) == (7.0, 1.0, 0.0)
+
+    def test_keeps_its_distance_afterwards(self) -> None:
+        pace = Pace()
+        pace.flooded(0.0, 1.0)
+        pace.take(2.0)
+        assert pace.wait(2.0) == pytest.approx(pace.distance)
+
+    def test_grows_with_complaints_to_a_bound(self) -> None:
+        pace = Pace()
+        distances = []
+        for _ in range(20):
+            pace.flooded(0.0, 1.0)
+            distances.append(pace.distance)
+        assert distances == sorted(distances)
+        assert distances[-1] == LONGEST_DISTANCE
+
+    def test_eases_until_it_is_free_again(self) -> None:
+        pace = Pace(distance=LONGEST_DISTANCE)
+        for _ in range(200):
+            pace.passed()
+        assert pace.distance == 0
+
+
+@pytest.fixture
+def stop() -> Iterator[threading.Event]:
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+class TestGovernor:
+    def test_runs_no_more_uploads_at_once_than_allowed(self, stop: threading.Event) -> None:
+        running, most, lock = 0, 0, threading.Lock()
+
+        class Watched(BytesSource):
+            def read(self, offset: int, length: int) -> bytes:
+                nonlocal running, most
+                with lock:
+                    running += offset == 0
+                    most = max(most, running)
+                data = super().read(offset, length)
+                with lock:
+                    running -= offset > 0
+                return data
+
+        store = Governor(MemoryStore(), clock=SystemClock(), stop=stop, uploads=2)
+        with ThreadPoolExecutor(8) as threads:
+            [*threads.map(lambda n: store.append(name_of(n), Watched(b"x"), "l"), range(40))]
+        assert most <= 2
+
+    def test_an_upload_lets_a_read_go_first(self, stop: threading.Event) -> None:
+        blobs = MemoryBlobs()
+        info = put(MemoryStore(blobs), 1)
+        slow = SlowStore(MemoryStore(blobs))
+        store = Governor(slow, clock=SystemClock(), stop=stop)
+        with ThreadPoolExecutor(2) as threads:
+            read = threads.submit(content, store, info)
+            assert slow.waiting.acquire(timeout=10)
+            upload = threads.submit(put, store, 2)
+            assert not slow.waiting.acquire(timeout=0.3), "the upload did not wait for the read"
+            slow.gate.set()
+            assert read.result(10) == b"sealed"
+            assert upload.result(10).name == name_of(2)
+
+    def test_hands_a_long_rest_to_whoever_retries(
+        self, server: Server, account: TelegramAccount, stop: threading.Event
+    ) -> None:
+        inner, clock = account.open(), MovedClock()
+        store = Governor(inner, clock=clock, stop=stop)
+        server.arm("flood_wait", "messages.sendMedia", seconds=300)
+        with pytest.raises(StoreUnavailable):
+            put(store, 1)
+        sent = server.statistics()["calls"]
+        assert 290 < store.waiting_seconds <= 300
+        with pytest.raises(StoreUnavailable):
+            put(store, 2)
+        assert server.statistics()["calls"] == sent
+        assert store.distance > 0
+        store.close()
