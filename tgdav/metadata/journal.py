@@ -5,6 +5,7 @@ the tree is the log, whatever happens in between.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
@@ -17,7 +18,7 @@ from tgdav.db import Connection, Database, Syncable, Transaction, compiled
 from tgdav.db.connection import Row
 from tgdav.db.schema import ROOT_INODE, TRASH_INODE, entries, log, machines, nodes, segments
 from tgdav.entropy import Entropy
-from tgdav.errors import ReadOnly
+from tgdav.errors import LocalFailure, NoSpace, ReadOnly
 from tgdav.ids import ContentTag, Incarnation, Inode, MachineId, NodeId, Position
 from tgdav.metadata import settings
 from tgdav.metadata.apply import INSERT_NODE, Application, apply_group
@@ -149,7 +150,9 @@ class Journal:
             if len(rows) <= FOLDER_LIMIT:
                 transaction.after_commit(lambda: self.cache.take_folder(folder, rows))
 
-        self._writer.run(look)
+        # Looking must go on where writing cannot: the cache then knows less.
+        with suppress(LocalFailure, NoSpace):
+            self._writer.run(look)
 
     # ---- in the writer's turn ------------------------------------------------------------------------------------
 
