@@ -1,0 +1,7 @@
+"""What holds for every test."""
+
+import signal
+
+# Whoever starts the tests in the background may have ignored SIGINT, and every program that they start would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
