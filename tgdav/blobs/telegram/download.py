@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from telethon.tl import functions, types
 
-from tgdav.blobs.telegram.errors import OtherDc, ReferenceStale, ShortRead
+from tgdav.blobs.telegram.errors import FileRefused, OtherDc, ReferenceStale, ShortRead
 from tgdav.blobs.telegram.messages import Document
 from tgdav.blobs.telegram.session import Answer, Session
 from tgdav.blobs.telegram.transfer import Transfer
@@ -19,6 +19,7 @@ from tgdav.errors import BlobMissing, DamageError, StoreUnavailable
 UNIT = 1024
 WINDOW = 1024 * 1024
 _SHORT_READS = 3
+_RENEWALS = 3
 
 
 def windows(offset: int, length: int) -> Iterator[tuple[int, int]]:
@@ -41,11 +42,11 @@ class Download:
         self._refetch = refetch
         self._used: dict[int, bytes] = {}
         self._short: dict[int, int] = {}
-        self._refetched = False
+        self._renewed: dict[int, int] = {}
 
     def run(self, offset: int, length: int) -> bytes:
         """Return exactly the range, which lies within the document."""
-        data = bytearray(length)
+        pieces: list[bytes | memoryview] = []
         size = self._document.info.size
 
         def finish(window: tuple[int, int], answer: Any) -> None:
@@ -54,10 +55,10 @@ class Download:
             if len(got) < min(limit, size - start):
                 raise ShortRead("Telegram gave fewer bytes than asked for")
             first, last = max(start, offset), min(start + limit, offset + length)
-            data[first - offset : last - offset] = got[first - start : last - start]
+            pieces.append(got if last - first == len(got) else memoryview(got)[first - start : last - start])
 
         Transfer(self._session, self._begin, finish, self._mend).run(windows(offset, length))
-        return bytes(data)
+        return b"".join(pieces)
 
     def _begin(self, window: tuple[int, int]) -> Answer:
         start, limit = window
@@ -75,8 +76,7 @@ class Download:
             self._document = msgspec.structs.replace(self._document, dc=error.dc)
             return True
         if isinstance(error, ReferenceStale):
-            if self._used[window[0]] == self._document.reference:
-                self._renew()
+            self._renew(window[0], error)
             return True
         if isinstance(error, ShortRead):
             self._short[window[0]] = self._short.get(window[0], 0) + 1
@@ -84,10 +84,16 @@ class Download:
                 raise DamageError(f"blob {info.id} ends before its {info.size} bytes", blob=info.name.hex())
         return False
 
-    def _renew(self) -> None:
-        """Take a fresh reference, once: if that is refused too, the file is gone though its message is there."""
-        if self._refetched:
-            raise BlobMissing(f"Telegram has no file for blob {self._document.info.id} any more")
-        self._refetched = True
-        fresh = self._refetch()
-        self._document = msgspec.structs.replace(fresh, dc=self._document.dc)
+    def _renew(self, start: int, error: ReferenceStale) -> None:
+        """Take a fresh reference, unless another window did so meanwhile.
+
+        A window whose file is refused with fresh references too has lost it, though the message is there. A reference
+        that goes stale again and again is no loss: that is left to whoever retries.
+        """
+        self._renewed[start] = self._renewed.get(start, 0) + 1
+        if self._renewed[start] > _RENEWALS:
+            if isinstance(error, FileRefused):
+                raise BlobMissing(f"Telegram has no file for blob {self._document.info.id} any more")
+            raise error
+        if self._used[start] == self._document.reference:
+            self._document = msgspec.structs.replace(self._refetch(), dc=self._document.dc)

@@ -38,6 +38,10 @@ class ReferenceStale(StoreUnavailable):
     """The file reference is no longer good: fetch the message again."""
 
 
+class FileRefused(ReferenceStale):
+    """The server knows no such file: perhaps a fresh reference helps, perhaps it is gone."""
+
+
 class OtherDc(StoreUnavailable):
     """The file lies in data centre ``dc``."""
 
@@ -56,7 +60,6 @@ _REFERENCES = (
     telethon.FileReferenceInvalidError,
     telethon.FileReferenceEmptyError,
     telethon.FilerefUpgradeNeededError,
-    telethon.FileIdInvalidError,
 )
 _ACCOUNT_LOST = (
     telethon.UserDeactivatedError,
@@ -94,6 +97,8 @@ def _upload_or_file(error: Exception) -> TgdavError | None:
         return UploadSpoiled("Telegram received other bytes than were sent")
     if isinstance(error, telethon.RandomIdDuplicateError):
         return AlreadySent("Telegram has seen this message before")
+    if isinstance(error, telethon.FileIdInvalidError):
+        return FileRefused("Telegram knows no such file")
     if isinstance(error, _REFERENCES):
         return ReferenceStale("Telegram wants a fresh file reference")
     if isinstance(error, telethon.FileMigrateError):

@@ -47,6 +47,7 @@ class Session:
         self._rest: dict[int, tuple[float, StoreUnavailable]] = {}
         self._options: list[Any] = []
         self._floods: dict[type, float] = {}
+        self._paced_until = 0.0
         self._dead: AccessError | None = None
         self._user_id = 0
         self._closing = threading.Event()
@@ -62,14 +63,16 @@ class Session:
     @property
     def waiting_seconds(self) -> float:
         """How long Telegram still asks for rest, in seconds; 0 if it does not."""
-        now = self._clock.monotonic()
-        return max((due - now for due in list(self._floods.values())), default=0.0) if self._floods else 0.0
+        dues = [*list(self._floods.values()), self._paced_until]
+        return max(0.0, max(dues) - self._clock.monotonic())
 
     # The bridge.
 
     def begin(self, request: Any, *, dc: int | None = None) -> Answer:
         """Send a request to a data centre (None: the login's own) and return at once; ``wait`` gives the answer."""
-        return asyncio.run_coroutine_threadsafe(self._answer(request, dc or self._login.dc_id), self._running())
+        with self._starting:
+            loop = self._running()
+            return asyncio.run_coroutine_threadsafe(self._answer(request, dc or self._login.dc_id), loop)
 
     def wait(self, answer: Answer) -> Any:
         """Return an answer. Raises translated errors, StoreUnavailable if none comes, StoreRejected once closed."""
@@ -100,14 +103,14 @@ class Session:
             thread.join()
 
     def _running(self) -> asyncio.AbstractEventLoop:
-        with self._starting:
-            if self._closing.is_set():
-                raise StoreRejected("the store is closed")
-            if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(target=_serve, args=(self._loop,), name="telegram", daemon=True)
-                self._thread.start()
-            return self._loop
+        """The loop, started when it is first needed. The caller holds the lock, so that it does not end meanwhile."""
+        if self._closing.is_set():
+            raise StoreRejected("the store is closed")
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+            self._thread = threading.Thread(target=_serve, args=(self._loop,), name="telegram", daemon=True)
+            self._thread.start()
+        return self._loop
 
     # In the loop.
 
@@ -121,7 +124,8 @@ class Session:
         except AccessError as error:
             await self._end(error, line, dc)
             raise
-        except Paced:
+        except Paced as error:
+            self._paced_until = self._clock.monotonic() + (error.retry_after or 0)
             raise
         except StoreUnavailable as error:
             if error.retry_after is not None:
