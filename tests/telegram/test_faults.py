@@ -13,6 +13,7 @@ from tests.support.telegram import TelegramAccount
 from tgdav.blobs import BytesSource
 from tgdav.blobs.telegram import TelegramStore
 from tgdav.errors import AccessError, BlobMissing, DamageError, StoreRejected, StoreUnavailable
+from tgdav.ids import BlobId
 
 DATA = random.Random(9).randbytes(12 * BLOCK + 5)
 """Of the size of a big file: 25 parts."""
@@ -267,6 +268,11 @@ class TestTheLine:
         with pytest.raises(StoreUnavailable) as caught:
             ids(store)
         assert (caught.value.retry_after or 0) > 60
+        connections = server.statistics()["connections"]
+        with pytest.raises(StoreUnavailable):
+            store.size(BlobId(1))
+        assert server.statistics()["connections"] == connections
+        assert store._session.waiting_seconds > 60
 
 
 def _eventually(store: TelegramStore) -> list[int]:

@@ -63,7 +63,8 @@ class Session:
     @property
     def waiting_seconds(self) -> float:
         """How long Telegram still asks for rest, in seconds; 0 if it does not."""
-        dues = [*list(self._floods.values()), self._paced_until]
+        rests = [until for until, _ in list(self._rest.values())]
+        dues = [*list(self._floods.values()), *rests, self._paced_until]
         return max(0.0, max(dues) - self._clock.monotonic())
 
     # The bridge.
@@ -129,7 +130,10 @@ class Session:
             raise
         except StoreUnavailable as error:
             if error.retry_after is not None:
-                self._floods[type(request)] = self._clock.monotonic() + error.retry_after
+                until = self._clock.monotonic() + error.retry_after
+                self._floods[type(request)] = until
+                if not line.alive:
+                    self._rest[dc] = (until, error)
             raise
 
     def _check_allowed(self, kind: type) -> None:
