@@ -30,7 +30,7 @@ KINDS = {
     **dict.fromkeys(("part_refused", "reference_expired", "reference_invalid", "reference_empty"), OFTEN),
     **dict.fromkeys(("short_read", "part_lost", "part_zero_lost", "md5_invalid", "other_dc"), OFTEN),
     **dict.fromkeys(("lost_answer", "dropped_connection", "dropped_answer", "half_open"), SELDOM),
-    **dict.fromkeys(("restart", "flood_wait", "flood_premium_wait", "random_id_duplicate"), SELDOM),
+    **dict.fromkeys(("restart", "flood_wait", "flood_premium_wait"), SELDOM),
 }
 """What a login survives; each kind's probability a call."""
 

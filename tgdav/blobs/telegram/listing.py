@@ -18,6 +18,7 @@ class Listing:
     def __init__(self, chat: Chat) -> None:
         self._chat = chat
         self._lock = threading.Lock()
+        self._surveying = threading.Lock()
         self._names: dict[BlobName, tuple[BlobId, ...]] = {}
         self._documents: OrderedDict[BlobId, Document] = OrderedDict()
         self._newest = 0
@@ -83,8 +84,15 @@ class Listing:
 
     def survey(self) -> None:
         """Read the newest pages, once."""
-        if self._surveyed:
-            return
+        with self._surveying:
+            if not self._surveyed:
+                newest = self._read_newest_pages()
+                with self._lock:
+                    self._newest = max(self._newest, newest)
+                    self._surveyed = True
+
+    def _read_newest_pages(self) -> int:
+        """Return the highest id."""
         newest = before = 0
         for _ in range(RECENT_PAGES):
             page = self._chat.page_before(before)
@@ -95,9 +103,7 @@ class Listing:
                 newest, before = max(newest, page[0].id), page[-1].id
             if len(page) < PAGE:
                 break
-        with self._lock:
-            self._newest = max(self._newest, newest)
-            self._surveyed = True
+        return newest
 
     def refresh(self) -> None:
         """Read what came since the last look."""
