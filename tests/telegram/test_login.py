@@ -6,7 +6,7 @@ import pytest
 
 from tests.mtproto.harness import CODE, PHONE, Server
 from tests.support.telegram import API_HASH, API_ID, TelegramAccount, settings
-from tgdav.blobs.telegram import Session, TelegramStore
+from tgdav.blobs.telegram import Proxy, Session, TelegramStore
 from tgdav.blobs.telegram.login import Login, log_in_by_code, log_in_by_qr, log_out
 from tgdav.clock import SystemClock
 from tgdav.entropy import SystemEntropy
@@ -114,6 +114,16 @@ class TestByCode:
         for secret in (NUMBER, "87654", "hunter2", API_HASH, login.session, login.session[20:60]):
             assert secret not in caplog.text
         assert login.session not in repr(login)
+        assert API_HASH not in repr(settings(server))
+
+
+def test_a_proxy_that_cannot_be_used_is_no_way_round_it(server: Server) -> None:
+    """Without python-socks Telethon would connect directly, with a warning only."""
+    proxy = Proxy("socks5", "127.0.0.1", 9, "name", "a secret")
+    assert "a secret" not in repr(proxy)
+    with pytest.raises(TgdavError):
+        log_in_by_code(settings(server, proxy=proxy, connect_timeout=1.0), Typing(PHONE, CODE))
+    assert server.statistics()["connections"] == 0
 
 
 class TestByQr:

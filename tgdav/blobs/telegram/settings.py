@@ -15,6 +15,9 @@ class Proxy(msgspec.Struct, frozen=True):
     username: str | None = None
     password: str | None = None
 
+    def __repr__(self) -> str:
+        return f"Proxy({self.type}, {self.host}, {self.port})"
+
     def as_telethon(self) -> dict[str, object]:
         """Return what Telethon wants. Raises StoreRejected without python-socks: Telethon would go round the proxy."""
         try:
@@ -47,6 +50,9 @@ class Settings(msgspec.Struct, frozen=True):
     connect_timeout: float = 10.0
     parts_in_flight: int = 16
     """Parts of 512 KiB that an upload has under way, and ranges of up to 1 MiB that a read has, at once."""
+
+    def __repr__(self) -> str:
+        return f"Settings(api_id={self.api_id})"
 
     def trust_test_server(self) -> None:
         """Make Telethon accept the test server's key, if there is one."""
