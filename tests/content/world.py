@@ -141,6 +141,8 @@ class World:
         return manifest
 
     def load(self, manifest: Manifest) -> bytes:
+        """Read from where it is stored, not from memory."""
+        self.content.reading.clear()
         return self.content.read(manifest, 0, manifest.size)
 
     def check_all(self) -> None:

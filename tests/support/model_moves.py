@@ -35,10 +35,10 @@ class Moves:
         if (old, name) == (new, new_name) or (target is node and not replace_tree):
             return False
         if target:
-            if target.is_directory and self._tree.is_inside(old, target):
-                raise InvalidArgument("the folder holds what would replace it")
             if not replace_tree:
                 _check_rename(node, target)
+            if target.is_directory and self._tree.is_inside(old, target):
+                raise InvalidArgument("the folder holds what would replace it")
             self._tree.drop(new, new_name)
         self._move(old, name, new, new_name)
         return target is not None
