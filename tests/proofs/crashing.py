@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.proofs.machines import Machine, Tree, clean, contents, tree
-from tests.support.seams import CrashAt
 from tests.support.waiting import wait_for
 from tgdav.failpoints import installed
 from tgdav.volume.volume import Volume
@@ -76,6 +75,9 @@ class Outcome:
         self.joins += other.joins
 
 
+RARE = 8
+
+
 class Sweep:
     """Crashes at the failpoints of one scenario, in a workspace of its own."""
 
@@ -84,7 +86,8 @@ class Sweep:
         self.base = workspace / "base"
         self.outcome = Outcome()
         scenario.prepare(self._machine(self.base, "base"))
-        self.expected, self.total = self._rehearse()
+        self.expected, self._names = self._rehearse()
+        self.total = len(self._names)
 
     def _machine(self, folder: Path, life: str) -> Machine:
         return Machine(folder, self.scenario.home, seed=self.seed, life=life)
@@ -95,13 +98,17 @@ class Sweep:
         shutil.copytree(self.base, target)
         return target
 
-    def _rehearse(self) -> tuple[list[Tree], int]:
-        """Run without a crash; return what is shown before the steps and after each, and how many failpoints there are."""
+    def is_rare(self, number: int) -> bool:
+        """Whether the run comes by the failpoint ``number`` but a few times."""
+        return self._names.count(self._names[number - 1]) <= RARE
+
+    def _rehearse(self) -> tuple[list[Tree], list[str]]:
+        """Run without a crash; return what is shown before the steps and after each, and the failpoints in order."""
         folder = self._copy()
         run = Run(self._machine(folder, "run"))
         shown = []
-        crash = CrashAt(0)
-        with installed(crash):
+        names: list[str] = []
+        with installed(names.append):
             for step in self.scenario.steps:
                 step(run)
         run.close()
@@ -110,7 +117,7 @@ class Sweep:
             step(run)
             shown.append(tree(run.volume))
         run.close()
-        return shown, crash.total
+        return shown, names
 
     def crash(self, number: int, *, joins: bool) -> str:
         """Crash at failpoint ``number`` and look; return its name, or nothing if the run ended before."""
