@@ -141,7 +141,7 @@ def writing_goes_on_after_a_failed_sync_of_the_log() -> None:
 
 @planted("segments_follow_packs")
 def a_segment_leaves_before_its_packs() -> None:
-    _replace(pusher_module, "_stored", lambda _connection, chunks: set(chunks))
+    _replace(pusher_module, "_among", lambda _connection, _statement, chunks: set(chunks))
 
 
 @planted("crashes")
