@@ -39,7 +39,15 @@ class Watch:
 
     def look(self) -> None:
         self.rss = max(self.rss, self._process.memory_info().rss)
-        self.staged = max(self.staged, sum(path.stat().st_size for path in self._folder.iterdir()))
+        self.staged = max(self.staged, sum(map(_size, self._folder.iterdir())))
+
+
+def _size(path: Path) -> int:
+    """Return a file's size, 0 for one that was sent and removed meanwhile."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def test_ten_gibibytes_stream_through_bounded_memory(tmp_path: Path) -> None:
