@@ -33,7 +33,7 @@ EntryId = NewType("EntryId", bytes)
 """16 bytes; a directory entry's identity in the log."""
 
 Inode = NewType("Inode", int)
-"""This machine's own number for a node; 1 is the root. Never leaves the machine."""
+"""This machine's own number for a node; 1 is the root. No operation names it."""
 
 ContentTag = NewType("ContentTag", bytes)
 """16 bytes: keyed hash of a file's manifest; equal content, equal tag."""

@@ -6,7 +6,7 @@ with ``until``, the position that closed it, if history wants it. As of position
 ``since <= P`` and past rows with ``since <= P < until``.
 
 Times are nanoseconds since 1970 UTC. Ids are the 16- or 32-byte values of ``tgdav.ids``; ``ino`` and the other integer keys
-are this machine's own and never leave it.
+are this machine's own: no operation names them, only a checkpoint carries them, sealed, within its own rows.
 """
 
 from sqlalchemy import BLOB, INTEGER, TEXT, Column, Index, MetaData, PrimaryKeyConstraint, Table, text

@@ -8,7 +8,8 @@ from tgdav.ids import Inode
 from tgdav.metadata import queries
 
 _LOGGED = """SELECT 1 FROM nodes n LEFT JOIN entries e ON e.ino = n.ino WHERE n.ino = ?
-AND max(n.since, coalesce(e.since, 0)) <= (SELECT coalesce(max(position), 0) FROM segments WHERE blob IS NOT NULL)"""
+AND max(n.since, coalesce(e.since, 0)) <= (SELECT coalesce(max(position), 0) FROM segments WHERE blob IS NOT NULL)
+AND NOT EXISTS (SELECT 1 FROM log WHERE segment IS NULL AND position = max(n.since, coalesce(e.since, 0)))"""
 
 
 def storage_state(database: Database, content: ContentStore, inode: Inode) -> str:
