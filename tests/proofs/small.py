@@ -20,7 +20,7 @@ from tests.proofs.test_store_faults import not_a_segment_before_its_packs
 from tests.support.damage import flip_bit
 from tests.support.forgetful_disk import ForgetfulDisk
 from tests.support.seams import FailingDisk
-from tests.support.server import Home, wait_for
+from tests.support.server import Home
 from tgdav.crypto.passphrase import Argon2Limits, Argon2Parameters, Passphrase, stretch
 from tgdav.errors import DamageError, Exists, LocalFailure, TgdavError, VaultInUse
 from tgdav.failpoints import installed
@@ -204,7 +204,7 @@ def a_body_cut_off(folder: Path, bug: str = "nothing") -> None:
         for name in ("old", "new"):
             with server.client() as other:
                 other.send(other.head("PUT", f"/{name}", {"Content-Length": "100000"}) + b"x" * 50_000)
-        wait_for(lambda: client.request("GET", "/-/healthz").status == 200)
+                other.cut_off()
         assert client.request("PUT", "/after", body=b"after").status == 201
         assert client.request("GET", "/old").body == b"old" * 1000, "an old content was cut"
         assert client.request("GET", "/new").status == 404, "a body cut off made a file"

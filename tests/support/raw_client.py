@@ -98,6 +98,14 @@ class RawClient:
             self._reader = cast(IO[bytes], self._socket.makefile("rb", buffering=1 << 18))
         self._socket.sendall(data)
 
+    def cut_off(self) -> None:
+        """End what is sent, and wait until the server has taken notice: it answers or closes."""
+        assert self._socket is not None
+        assert self._reader is not None
+        self._socket.shutdown(socket.SHUT_WR)
+        self._reader.read()
+        self.close()
+
     def _send_parts(self, parts: Iterable[bytes], chunked: bool) -> None:
         for part in parts:
             if part:
