@@ -80,6 +80,40 @@ def test_depth_0_locks_keep_the_members(dav: Client) -> None:
     assert dav("MOVE", "/g", Destination="/d/g", If=f"</d> ({token})").status == 201
 
 
+@pytest.mark.parametrize(
+    ("depth", "path", "status"),
+    [("infinity", "/d/e/new", 423), ("infinity", "/d/e/f", 423), ("0", "/d/e/new", 201), ("0", "/d/new", 423)],
+)
+def test_a_folder_locked_while_a_body_arrives(served: Served, dav: Client, depth: str, path: str, status: int) -> None:
+    """A lock that was not there at the request's head, but is at its end, refuses: nothing is made or changed."""
+    dav("MKCOL", "/d")
+    dav("MKCOL", "/d/e")
+    put(dav, "/d/e/f", b"before")
+    writer = served.client()
+    writer.send_head("PUT", path, 4, Expect="100-continue")
+    assert writer.reply().status == 100
+    token = lock(dav, "/d", Depth=depth)
+    writer.send(b"body")
+    assert writer.reply().status == status
+    assert dav("GET", "/d/e/f").body == b"before"
+    assert dav("HEAD", path).status == (404 if status == 423 and path != "/d/e/f" else 200)
+    assert dav("PUT", path, b"again", If=f"</d> ({token})").status in (201, 204)
+
+
+def test_a_folder_moved_into_a_locked_one_while_a_body_arrives(served: Served, dav: Client) -> None:
+    """What decides is where the folder is when the body has come."""
+    dav("MKCOL", "/locked")
+    dav("MKCOL", "/d")
+    token = lock(dav, "/locked")
+    writer = served.client()
+    writer.send_head("PUT", "/d/f", 4, Expect="100-continue")
+    assert writer.reply().status == 100
+    assert dav("MOVE", "/d", Destination="/locked/d", If=f"</locked> ({token})").status == 201
+    writer.send(b"body")
+    assert writer.reply().status == 423
+    assert dav("HEAD", "/locked/d/f").status == 404
+
+
 def test_a_folder_over_locked_children(dav: Client) -> None:
     """§7.4: a folder with a locked child cannot be locked whole, but alone."""
     dav("MKCOL", "/d")

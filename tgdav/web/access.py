@@ -2,18 +2,19 @@
 
 A handler makes an ``Access`` for the request's own path (and one more for a Destination), calls ``check`` before it reads
 the body, and hands ``check`` to the file system as its precondition, so that the same decision is made again at the very
-moment of change. ``check`` itself asks no file system.
+moment of change. ``check`` itself asks no file system; what comes long after the request's head takes ``check_in``.
 """
 
 from collections.abc import Iterable
 
 from tgdav.errors import TgdavError
+from tgdav.fs.api import Precondition
 from tgdav.ids import Inode
 from tgdav.metadata.types import Attributes
 from tgdav.web import conditions
 from tgdav.web.errors import Refused
 from tgdav.web.live import state_of
-from tgdav.web.locks import Lock, lock_roots, path_inodes
+from tgdav.web.locks import Lock, folders_above, lock_roots, path_inodes
 from tgdav.web.messages import Request
 from tgdav.web.paths import Place, find, split_destination
 from tgdav.web.site import Site
@@ -58,6 +59,20 @@ class Access:
         if self._own:
             self.check_conditions(current)
         self.require(self._locks_on(current) if current is not None else self._locks_on_folder())
+
+    def check_in(self, folder: Inode) -> Precondition:
+        """Return ``check`` for a name in ``folder`` that first looks where the folder is, while there are locks.
+
+        A folder may be locked, or moved into a locked one, while a body arrives. It looks by inode, never by name: looking
+        for names may take a turn of the writer's, which a precondition is already in.
+        """
+
+        def check(current: Attributes | None) -> None:
+            if self._site.locks.live() or self._lists:
+                self._above = folders_above(self._site.fs, folder)
+            self.check(current)
+
+        return check
 
     def check_conditions(self, current: Attributes | None) -> None:
         """Decide on the request's conditions alone. Raises Refused 412 or 304."""

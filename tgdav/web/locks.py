@@ -61,6 +61,14 @@ def path_inodes(fs: FileSystem, names: Sequence[bytes]) -> list[Inode]:
     return inodes
 
 
+def folders_above(fs: FileSystem, folder: Inode) -> list[Inode]:
+    """Return the inodes from the root down to a folder. Raises NotFound."""
+    inodes = [folder]
+    while inodes[-1] != fs.root:
+        inodes.append(fs.parent(inodes[-1]))
+    return inodes[::-1]
+
+
 class LockTable:
     """All locks of a file system."""
 

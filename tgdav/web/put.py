@@ -36,7 +36,7 @@ def put(site: Site, request: Request) -> Response:
         access.check(place.attributes)
     with site.fs.upload(parent, name, owner=site.options.owner, normalized=True) as upload:
         _copy(request.body, upload, verifier)
-        attributes, created = upload.commit(precondition=access.check, mtime=mtime)
+        attributes, created = upload.commit(precondition=access.check_in(parent), mtime=mtime)
     if verifier is not None and attributes.tag is not None:
         site.fs.set_properties(attributes.inode, {CHECKSUMS: verifier.property_of(attributes)}, durable=False)
     return _answer(attributes, created=created, accepted=mtime is not None)
