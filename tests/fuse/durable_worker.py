@@ -2,6 +2,9 @@
 
 Run as ``python -m tests.fuse.durable_worker KIND FOLDER NOTES SEED`` until the mount dies. A line of NOTES (on another file
 system) is ``begin NAME STATE`` before a change that leads to STATE, and ``done NAME STATE`` once that was promised.
+
+``files`` are for kills of the process, ``cuts`` for power cuts: there part of the changes is not synced, and may be lost, but
+only as a whole. What was synced later covers what was done before.
 """
 
 import hashlib
@@ -11,6 +14,7 @@ import sqlite3
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 FILES = 4
 LONGEST = 300_000
@@ -49,23 +53,59 @@ def change_files(folder: Path, notes: Notes, choose: random.Random) -> None:
         notes.add("done", name, state_of(content[name]))
 
 
-def save(path: Path, content: bytes) -> None:
+def save(path: Path, content: bytes, *, synced: bool = True) -> None:
     """Write a new file beside it and rename it, as editors do."""
     draft = path.with_suffix(".draft")
     with open(draft, "wb") as file:
         file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+        _sync(file, synced=synced)
     os.rename(draft, path)
 
 
-def change(path: Path, place: int, data: bytes) -> None:
+def change(path: Path, place: int, data: bytes, *, synced: bool = True) -> None:
     """Write in place."""
     with open(path, "r+b") as file:
         file.seek(place)
         file.write(data)
-        file.flush()
+        _sync(file, synced=synced)
+
+
+def _sync(file: BinaryIO, *, synced: bool) -> None:
+    file.flush()
+    if synced:
         os.fsync(file.fileno())
+
+
+def change_files_loosely(folder: Path, notes: Notes, choose: random.Random) -> None:
+    """Save and change files, some synced, some not; now and then sync the folder too, without which no rename is promised."""
+    content: dict[str, bytes] = {}
+    while True:
+        name, synced = f"file-{choose.randrange(FILES)}", choose.random() < 0.6
+        old = content.get(name, b"")
+        if old and choose.random() < 0.5:
+            place, data = choose.randrange(len(old)), choose.randbytes(choose.randrange(1, 9000))
+            content[name] = old[:place] + data + old[place + len(data) :]
+            notes.add("begin", name, state_of(content[name]))
+            change(folder / name, place, data, synced=synced)
+            promised = synced
+        else:
+            content[name] = choose.randbytes(choose.randrange(1, LONGEST))
+            notes.add("begin", name, state_of(content[name]))
+            save(folder / name, content[name], synced=synced)
+            promised = choose.random() < 0.5
+            if promised:
+                _sync_folder(folder)
+        if promised:
+            for each, whole in content.items():
+                notes.add("done", each, state_of(whole))
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def fill_database(mode: str) -> Callable[[Path, Notes, random.Random], None]:
@@ -74,7 +114,7 @@ def fill_database(mode: str) -> Callable[[Path, Notes, random.Random], None]:
     def work(folder: Path, notes: Notes, choose: random.Random) -> None:
         connection = sqlite3.connect(folder / "database", isolation_level=None)
         connection.execute(f"PRAGMA journal_mode = {mode}")
-        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA synchronous = EXTRA")
         connection.execute("CREATE TABLE IF NOT EXISTS rows (number INTEGER PRIMARY KEY, data BLOB)")
         (number,) = connection.execute("SELECT coalesce(max(number), 0) FROM rows").fetchone()
         while True:
@@ -86,7 +126,12 @@ def fill_database(mode: str) -> Callable[[Path, Notes, random.Random], None]:
     return work
 
 
-WORK = {"files": change_files, "wal": fill_database("WAL"), "delete": fill_database("DELETE")}
+WORK = {
+    "files": change_files,
+    "cuts": change_files_loosely,
+    "wal": fill_database("WAL"),
+    "delete": fill_database("DELETE"),
+}
 
 
 def main() -> None:
