@@ -136,6 +136,15 @@ def test_configured_users_go_before_the_variable(tmp_path: Path) -> None:
 
 def test_a_hash_is_never_taken_for_a_password(tmp_path: Path) -> None:
     hashed = "$argon2id$v=19$m=65536,t=3,p=4$" + "c2FsdHNhbHQ" + "$" + "A" * 43
+    (tmp_path / "config.yaml").write_text(
+        f"webdav: {{users: [{{name: anna, password: '{hashed}'}}, {{name: berta, password: secret}}]}}\n"
+    )
+    run = invocation(tmp_path, TGDAV_WEBDAV_PASSWORD=hashed)
+    assert secrets.webdav_users(run, lambda: "sealed") == {"berta": "secret"}
+    assert secrets.webdav_hashes(run) == {"anna": hashed}
+
+
+def test_only_hashes_leave_no_other_login(tmp_path: Path) -> None:
+    hashed = "$argon2id$v=19$m=65536,t=3,p=4$" + "c2FsdHNhbHQ" + "$" + "A" * 43
     (tmp_path / "config.yaml").write_text(f"webdav: {{users: [{{name: anna, password: '{hashed}'}}]}}\n")
-    with pytest.raises(UsageError, match="hash"):
-        secrets.webdav_users(invocation(tmp_path), lambda: "sealed")
+    assert secrets.webdav_users(invocation(tmp_path, TGDAV_WEBDAV_PASSWORD="x"), lambda: "sealed") == {}

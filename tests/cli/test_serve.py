@@ -7,8 +7,9 @@ import stat
 from pathlib import Path
 
 import pytest
+from argon2 import PasswordHasher
 
-from tests.cli.conftest import Machine
+from tests.cli.conftest import Machine, config_for
 from tests.support.server import Home, RawClient, Server
 
 
@@ -119,6 +120,19 @@ def test_without_passwords_only_this_machine_is_served(vault: Machine) -> None:
     assert refused.code == 2
     with Server(vault, "--no-auth") as server, RawClient(server.url, None, 30) as client:
         assert client.request("OPTIONS", "/").status == 200
+
+
+def test_a_user_whose_password_is_a_hash(tmp_path: Path) -> None:
+    hashed = PasswordHasher(time_cost=1, memory_cost=1024, parallelism=1).hash("correct horse")
+    home = Machine(
+        tmp_path, config=config_for(tmp_path) + f"webdav: {{users: [{{name: anna, password: '{hashed}'}}]}}\n"
+    )
+    home.run("init")
+    with Server(home) as server:
+        for login, status in ((("anna", "correct horse"), 200), (("anna", "wrong"), 401), (("anna", hashed), 401)):
+            with RawClient(server.url, login, 30) as client:
+                assert client.request("OPTIONS", "/").status == status
+        assert any("only Basic authentication works" in line for line in server.errors)
 
 
 def test_what_is_not_built_is_refused_in_plain_words(tmp_path: Path, vault: Machine) -> None:

@@ -37,6 +37,23 @@ SECRET = "hunter2hunter2"
         ("webdav: {users: [{name: 'a:b', password: x}]}", "webdav.users[0].name", "without :"),
         ("webdav: {users: [{name: a, password: x}, {name: a, password: y}]}", "webdav.users[1].name", "once"),
         ("webdav: {users: [{name: a, password: $argon2id$bad}]}", "webdav.users[0].password", "$argon2id$"),
+        *(
+            (f"webdav: {{users: [{{name: a, password: '{bad}'}}]}}", "webdav.users[0].password", "m at most 1048576")
+            for bad in (
+                "$argon2id$v=19$m=1048577,t=3,p=4$c29tZXNhbHQ$c29tZWhhc2hzb21laGFzaA",
+                "$argon2id$v=19$m=4294967295,t=1,p=1$c29tZXNhbHQ$c29tZWhhc2hzb21laGFzaA",
+                "$argon2id$v=19$m=65536,t=17,p=4$c29tZXNhbHQ$c29tZWhhc2hzb21laGFzaA",
+                "$argon2id$v=19$m=65536,t=3,p=17$c29tZXNhbHQ$c29tZWhhc2hzb21laGFzaA",
+                "$argon2id$v=19$m=31,t=3,p=4$c29tZXNhbHQ$c29tZWhhc2hzb21laGFzaA",
+                "$argon2id$v=19$m=65536,t=0,p=4$c29tZXNhbHQ$c29tZWhhc2hzb21laGFzaA",
+                "$argon2id$v=16$m=65536,t=3,p=4$c29tZXNhbHQ$c29tZWhhc2hzb21laGFzaA",
+                "$argon2i$v=19$m=65536,t=3,p=4$c29tZXNhbHQ$c29tZWhhc2hzb21laGFzaA",
+                "$argon2id$v=19$m=65536,t=3,p=4$c29t$c29tZWhhc2hzb21laGFzaA",
+                "$argon2id$v=19$m=65536,t=3,p=4$c29tZXNhbHR$c29tZWhhc2hzb21laGFzaA",
+                "$argon2id$v=19$m=65536,t=3,p=4$c29tZXNhbHQ$c29tZQ",
+                "$argon2id$v=19$m=65536,t=3,p=4$c29tZXNhbHQ$c29tZWhhc2hzb21laGFzaA,x",
+            )
+        ),
         ("distribution: {mode: alone}", "distribution.mode", "one of standalone, master-replica, distributed"),
         ("namespaces: {name: a}", "namespaces", "a list"),
         ("namespaces: [{name: a}, {name: a}]", "namespaces[1].name", "each name once"),

@@ -1,6 +1,7 @@
 """Servers over the file system in memory: one for most tests, emptied after each; more where a test needs its own."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 
 import pytest
 
@@ -18,11 +19,20 @@ LOGIN = ("tgdav", PASSWORD)
 class Served:
     """A running server, its file system and its clock."""
 
-    def __init__(self, fs: FileSystem, *, login: bool = True, probes: Probes | None = None, **options: object) -> None:
+    def __init__(
+        self,
+        fs: FileSystem,
+        *,
+        login: bool = True,
+        probes: Probes | None = None,
+        passwords: Mapping[str, str] = MappingProxyType({LOGIN[0]: PASSWORD, "other": "secret"}),
+        hashes: Mapping[str, str] = MappingProxyType({}),
+        **options: object,
+    ) -> None:
         self.fs = fs
         self.clock = ShiftedClock()
         entropy = SystemEntropy()
-        credentials = Credentials({LOGIN[0]: PASSWORD, "other": "secret"}, entropy) if login else None
+        credentials = Credentials(passwords, entropy, hashes) if login else None
         settings = WebOptions(**{"port": 0, "store_wait": 0.0, **options})
         self.server = WebServer(fs, settings, credentials, self.clock, entropy, probes)
         self.port = self.server.start()

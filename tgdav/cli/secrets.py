@@ -121,19 +121,20 @@ def drop_key_file(invocation: Invocation) -> bool:
 
 
 def webdav_users(invocation: Invocation, own_password: Callable[[], str]) -> dict[str, str]:
-    """Return name and password of each WebDAV user: the configured ones, else ``tgdav``.
+    """Return name and password of each WebDAV user whose password is known; where none is configured, of ``tgdav``.
 
-    ``own_password`` gives the sealed password; it is asked only when nothing else is given. Raises
-    UsageError for a password that is given as a hash.
+    ``own_password`` gives the sealed password; it is asked only when nothing else is given.
     """
-    hashed = [user.name for user in invocation.config.webdav.users if user.password_is_hash]
-    if hashed:
-        raise UsageError(
-            f"webdav.users: the password of '{hashed[0]}' is a hash, which this version cannot check",
-            hint="give the password itself, as ${NAME} from the environment",
-        )
-    users = {user.name: user.password.get_secret_value() for user in invocation.config.webdav.users}
-    return users or {"tgdav": invocation.environment.get("TGDAV_WEBDAV_PASSWORD") or own_password()}
+    configured = invocation.config.webdav.users
+    if configured:
+        return {user.name: user.password.get_secret_value() for user in configured if not user.password_is_hash}
+    return {"tgdav": invocation.environment.get("TGDAV_WEBDAV_PASSWORD") or own_password()}
+
+
+def webdav_hashes(invocation: Invocation) -> dict[str, str]:
+    """Return name and Argon2id hash of each WebDAV user whose password is given as one."""
+    users = invocation.config.webdav.users
+    return {user.name: user.password.get_secret_value() for user in users if user.password_is_hash}
 
 
 def to_wire(secret: Secret) -> dict[str, str]:

@@ -15,7 +15,7 @@ from tgdav.cli.hosting import MountHost
 from tgdav.cli.invocation import Invocation, global_options
 from tgdav.cli.metrics import metrics
 from tgdav.cli.reports import for_control
-from tgdav.cli.secrets import find_passphrase, make_key_file, passphrase, webdav_users
+from tgdav.cli.secrets import find_passphrase, make_key_file, passphrase, webdav_hashes, webdav_users
 from tgdav.cli.service import notify
 from tgdav.cli.session import open_volume
 from tgdav.config import notices, require_built
@@ -144,7 +144,7 @@ def _first_run(invocation: Invocation) -> Passphrase:
 
 def _credentials(invocation: Invocation, volume: Volume) -> Credentials:
     users = webdav_users(invocation, lambda: _own_password(invocation, volume))
-    return Credentials(users, invocation.seams.entropy)
+    return Credentials(users, invocation.seams.entropy, webdav_hashes(invocation))
 
 
 def _own_password(invocation: Invocation, volume: Volume) -> str:

@@ -9,6 +9,7 @@ from urllib.parse import unquote, urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 
 from tgdav.config.fields import FilePath, Section, choice, gibibytes, place, refused, switch, text, whole, words
+from tgdav.config.password_hash import ALLOWED_PASSWORD, is_bounded_hash
 
 GIB = 1 << 30
 SMALLEST_PACK = 262_144
@@ -22,9 +23,6 @@ Permission = Literal["read", "write", "delete", "admin"]
 
 _MODES = ("standalone", "master-replica", "distributed")
 _SHAPE_OF_UUID = re.compile(r"\w{8}-\w{4}-\w{4}-\w{4}-\w{12}")
-_ARGON2_HASH = re.compile(
-    r"\$argon2id\$v=19\$m=\d{1,7},t=\d{1,3},p=\d{1,3}\$[A-Za-z0-9+/]{11,88}\$[A-Za-z0-9+/]{16,88}"
-)
 _PEER = re.compile(r"me|@[A-Za-z][A-Za-z0-9_]{3,31}|-100[0-9]{1,13}", re.ASCII)
 _VISIBLE_ASCII = re.compile(r"[!-~]{1,256}")
 
@@ -211,8 +209,8 @@ class GarbageCollection(Section):
 
 def _password(value: SecretStr) -> SecretStr:
     known = value.get_secret_value()
-    if known.startswith("$argon2") and not _ARGON2_HASH.fullmatch(known):
-        raise refused("a password, or a whole $argon2id$… hash of one")
+    if known.startswith("$argon2") and not is_bounded_hash(known):
+        raise refused(ALLOWED_PASSWORD)
     return value
 
 

@@ -1,7 +1,8 @@
 """Logins: Basic (RFC 7617) and Digest (RFC 7616).
 
 Passwords are not kept: for Basic a keyed hash under a key that lives as long as the process, for Digest the HA1 that the
-scheme needs. Everything secret is compared in constant time.
+scheme needs. Everything secret is compared in constant time. Of users whose password is given as an Argon2id hash nobody
+knows an HA1, so they can log in by Basic alone.
 """
 
 import base64
@@ -12,6 +13,7 @@ import re
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
+from types import MappingProxyType
 from urllib.parse import unquote_to_bytes, urlsplit
 
 import msgspec
@@ -19,11 +21,14 @@ import msgspec
 from tgdav.clock import Clock
 from tgdav.entropy import Entropy
 from tgdav.web.errors import Refused
+from tgdav.web.hashed_logins import HashedLogins
 from tgdav.web.messages import Request
 
 REALM = "tgdav"
 NONCE_LIFE = 600
 """Seconds for which a nonce is good; then the client is told ``stale`` and takes a new one by itself."""
+
+BASIC = ("WWW-Authenticate", f'Basic realm="{REALM}", charset="UTF-8"')
 
 _NONCES_KEPT = 4096
 _WINDOW = 1024
@@ -38,10 +43,13 @@ class Identity(msgspec.Struct, frozen=True):
 
 
 class Credentials:
-    """The users that may log in."""
+    """The users that may log in: with passwords known here, and with passwords known only as Argon2id hashes (PHC)."""
 
-    def __init__(self, passwords: Mapping[str, str], entropy: Entropy) -> None:
+    def __init__(
+        self, passwords: Mapping[str, str], entropy: Entropy, hashes: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
         self._key = entropy.bytes(32)
+        self._hashed = HashedLogins(hashes)
         self._users = {user: self._identity(user, password) for user, password in passwords.items()}
         self._nobody = self._identity("", entropy.bytes(32).hex())
 
@@ -56,8 +64,11 @@ class Credentials:
         return hashlib.blake2b(pair, key=self._key, digest_size=32).digest()
 
     def check_pair(self, pair: bytes) -> str | None:
-        """Return the user that ``user:password`` logs in, or None."""
-        user = _text(pair.partition(b":")[0])
+        """Return the user that ``user:password`` logs in, or None. Raises what ``HashedLogins.check`` raises."""
+        name, _, secret = pair.partition(b":")
+        user = _text(name)
+        if user in self._hashed:
+            return user if self._hashed.check(user, _text(secret).encode(), self._hash(pair)) else None
         identity = self._users.get(user)
         given = self._hash(pair)
         known = identity or self._nobody
@@ -69,8 +80,17 @@ class Credentials:
         return self._users.get(user, self._nobody).ha1
 
     def knows(self, user: str) -> bool:
-        """Return whether there is such a user."""
+        """Return whether there is such a user, with a password known here."""
         return user in self._users
+
+    def is_hashed(self, user: str) -> bool:
+        """Return whether the user's password is known only as a hash."""
+        return user in self._hashed
+
+    @property
+    def offer_digest(self) -> bool:
+        """Whether there is anybody for whom Digest can work."""
+        return bool(self._users)
 
 
 def _encodings(user: str, password: str) -> list[tuple[bytes, bytes]]:
@@ -168,12 +188,13 @@ class Authenticator:
 
     def _challenge(self, *, stale: bool = False, wrong: bool = False) -> Refused:
         kind = WrongLogin if wrong else Refused
+        if not self._credentials.offer_digest:
+            return kind(401, "login needed", headers=(BASIC,))
         suffix = ", stale=true" if stale else ""
         digest = (
             f'Digest realm="{REALM}", qop="auth", algorithm=MD5, nonce="{self._nonces.make()}", charset=UTF-8{suffix}'
         )
-        basic = f'Basic realm="{REALM}", charset="UTF-8"'
-        return kind(401, "login needed", headers=(("WWW-Authenticate", digest), ("WWW-Authenticate", basic)))
+        return kind(401, "login needed", headers=(("WWW-Authenticate", digest), BASIC))
 
     def _check_basic(self, value: str) -> str:
         try:
@@ -195,6 +216,10 @@ class Authenticator:
         if not _same_target(fields.get("uri", ""), request):
             raise Refused(400, "the login is for another URL")
         user = _text(fields.get("username", "").encode("latin-1"))
+        if self._credentials.is_hashed(user):
+            raise WrongLogin(
+                401, "this user's password is kept as a hash: Basic works, Digest cannot", headers=(BASIC,)
+            )
         if not self._nonces.is_ours(fields.get("nonce", "")):
             raise self._challenge(stale=True)
         if not self._response_fits(user, fields, request.method):

@@ -41,7 +41,8 @@ THROUGH_WSGIDAV: dict[str, Handler] = {
 }
 
 WRONG_LOGIN_DELAY = 1.0
-"""Seconds by which a wrong login is answered late, so that guessing is slow. No right one ever waits."""
+"""Seconds after which a wrong login is answered, so that guessing is slow, and tells nothing by how long it took to check.
+No right one ever waits."""
 
 ANYBODY = "anonymous"
 
@@ -57,6 +58,7 @@ class Dispatcher:
 
     def handle(self, request: Request) -> Response:
         """Return the answer, whatever happens; only a vanished client (ConnectionError) comes through."""
+        asked = self.site.clock.monotonic()
         try:
             if request.target != "*":
                 request.names = split_path(request.target)
@@ -64,7 +66,7 @@ class Dispatcher:
             return self._call(request)
         except WrongLogin as error:
             answer = translate(error)
-            answer.delay = WRONG_LOGIN_DELAY
+            answer.delay = max(0.0, asked + WRONG_LOGIN_DELAY - self.site.clock.monotonic())
             return answer
         except TgdavError as error:
             return self._translate(request, error)
