@@ -1,6 +1,7 @@
 """Attributes, from our form to the kernel's and back. Pure."""
 
 import stat
+from collections.abc import Callable
 
 import msgspec
 import pyfuse3
@@ -26,8 +27,8 @@ class Translator:
     A new generation makes the kernel drop the inode it had, with all that it kept of it.
     """
 
-    def __init__(self, shown: Presentation) -> None:
-        self._shown = shown
+    def __init__(self, shown: Presentation, allocated: Callable[[Attributes], int]) -> None:
+        self._shown, self._allocated = shown, allocated
         self._generations: dict[int, int] = {}
 
     def renew(self, inode: int) -> None:
@@ -43,7 +44,7 @@ class Translator:
         entry.st_mode, entry.st_nlink, entry.st_rdev = node.st_mode, node.nlink, node.rdev
         entry.st_uid = node.uid if self._shown.uid is None else self._shown.uid
         entry.st_gid = node.gid if self._shown.gid is None else self._shown.gid
-        entry.st_size, entry.st_blksize, entry.st_blocks = node.size, BLOCK, (node.size + 511) // 512
+        entry.st_size, entry.st_blksize, entry.st_blocks = node.size, BLOCK, (self._allocated(node) + 511) // 512
         entry.st_atime_ns, entry.st_mtime_ns, entry.st_ctime_ns = node.atime, node.mtime, node.ctime
         return entry
 

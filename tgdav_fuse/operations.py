@@ -44,7 +44,7 @@ class TgdavOperations(pyfuse3.Operations):
         super().__init__()
         self.enable_writeback_cache = not read_only
         self._fs, self._clock, self._shown = fs, clock, shown
-        self.translator = Translator(shown)
+        self.translator = Translator(shown, fs.allocated)
         self.handles = Handles()
         self.bridge = Bridge()
         self.xattrs = Xattrs(fs)

@@ -166,3 +166,20 @@ def test_options() -> None:
     for wrong in ("uid", "uid=-1", "gid=x", "fsname=other", "home="):
         with pytest.raises(UsageError):
             parse_options([wrong])
+
+
+def test_holes_take_no_space(folder: Path) -> None:
+    """Of a sparse file only its data count, once it is closed; a file of holes alone counts a little."""
+    file = folder / "file"
+    with open(file, "wb") as sparse:
+        sparse.truncate(10**15)
+        os.fsync(sparse.fileno())
+        assert 0 < file.stat().st_blocks <= 8
+        sparse.seek(10**9)
+        sparse.write(os.urandom(1 << 20))
+        sparse.flush()
+    assert 2048 <= file.stat().st_blocks <= 2080
+    (folder / "small").write_bytes(b"x")
+    assert (folder / "small").stat().st_blocks == 1
+    said = subprocess.run(["du", "-sk", str(folder)], capture_output=True, text=True, check=True).stdout
+    assert 1024 <= int(said.split()[0]) <= 1050

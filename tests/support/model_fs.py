@@ -70,6 +70,9 @@ class ModelFileSystem:
         return Capacity(total, max(total - used, 0), used, len(self._tree.nodes))
 
     @locked
+    def allocated(self, attributes: Attributes) -> int:
+        return attributes.size
+
     def storage_state(self, inode: Inode) -> str:
         self._tree.node(inode)
         return "local"

@@ -181,6 +181,10 @@ class FileSystem(Protocol):
         """Return space and counts."""
         ...
 
+    def allocated(self, attributes: Attributes) -> int:
+        """Return how many bytes of a node are data, holes left out; not 0 of a file that is not empty."""
+        ...
+
     def storage_state(self, inode: Inode) -> str:
         """Return ``local``, ``uploading`` or ``stored``: how far a file's bytes and name have gone."""
         ...

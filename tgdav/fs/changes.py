@@ -60,6 +60,13 @@ def require(change: Change, parent: Inode, name: bytes) -> DirectoryEntry:
     return entry
 
 
+def made(change: Change, node: NodeId) -> Attributes:
+    """Return a node that this change made."""
+    found = change.attributes_of(node)
+    assert found is not None, "a node that this transaction made is there"
+    return found
+
+
 def emit(change: Change, op: Make | Place, *, local: bool) -> None:
     """Apply an operation; log it unless it is ``local``."""
     if local:

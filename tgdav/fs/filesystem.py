@@ -23,6 +23,7 @@ from tgdav.disk import Disk
 from tgdav.entropy import Entropy
 from tgdav.errors import Exists, InvalidArgument, IsADirectory, NotADirectory, NotFound
 from tgdav.fs import changes, copying, fields
+from tgdav.fs.allocation import Allocations
 from tgdav.fs.api import Capacity, ChangeListener, LockRecord, Owner, Precondition, RenameFlag, XattrFlag
 from tgdav.fs.listeners import Listeners
 from tgdav.fs.locks import LockKeeper
@@ -32,7 +33,7 @@ from tgdav.fs.open_files import Handle, OpenFiles
 from tgdav.fs.storage_state import storage_state
 from tgdav.fs.totals import RecentTotals
 from tgdav.fs.upload import FileUpload
-from tgdav.ids import Inode, NodeId
+from tgdav.ids import Inode
 from tgdav.metadata import queries
 from tgdav.metadata.change import Change
 from tgdav.metadata.journal import Journal
@@ -74,6 +75,7 @@ class NamespaceFileSystem:
         self._locks = LockKeeper(database, clock)
         self.listeners = Listeners()
         self._recent_totals = RecentTotals(self.totals, clock)
+        self._allocations = Allocations(database, journal.cache)
 
     # ---- life ----------------------------------------------------------------------------------------------------
 
@@ -225,6 +227,10 @@ class NamespaceFileSystem:
         total, free = self._space()
         return Capacity(total=total, free=free, used=used, files=files)
 
+    def allocated(self, attributes: Attributes) -> int:
+        """Return how many bytes of a node are data, holes left out."""
+        return self._allocations.of(attributes, self.open_files.find(attributes.inode))
+
     def storage_state(self, inode: Inode) -> str:
         """Return ``local``, ``uploading`` or ``stored``."""
         file = self.open_files.find(inode)
@@ -260,9 +266,9 @@ class NamespaceFileSystem:
             node = changes.make(
                 change, self.keys, folder, name, kind, mode, owner, rdev=rdev, target=target, local=local
             )
-            return self._made(change, node)
+            return changes.made(change, node)
 
-        made = self._change(work, durable=durable)
+        made = self.journal.change(work, durable=durable)
         self.listeners.tell(None, parent, name)
         return made
 
@@ -276,20 +282,20 @@ class NamespaceFileSystem:
             assert found is not None
             return found
 
-        linked = self._change(work, durable=durable)
+        linked = self.journal.change(work, durable=durable)
         self.listeners.tell(inode, parent, name)
         return self.open_files.dirty_attributes(linked)
 
     def unlink(self, parent: Inode, name: bytes, *, durable: bool = False) -> None:
         """Remove a name of something that is no folder."""
         check_name(name)
-        self._change(lambda change: changes.unlink(change, parent, name), durable=durable)
+        self.journal.change(lambda change: changes.unlink(change, parent, name), durable=durable)
         self.listeners.tell(None, parent, name)
 
     def remove_directory(self, parent: Inode, name: bytes, *, durable: bool = False) -> None:
         """Remove an empty folder."""
         check_name(name)
-        self._change(lambda change: changes.remove_directory(change, parent, name), durable=durable)
+        self.journal.change(lambda change: changes.remove_directory(change, parent, name), durable=durable)
         self.listeners.tell(None, parent, name)
 
     def remove_tree(
@@ -304,7 +310,7 @@ class NamespaceFileSystem:
                 precondition(entry.attributes)
             changes.delete(change, entry, name)
 
-        self._change(work, durable=durable)
+        self.journal.change(work, durable=durable)
         self.listeners.tell(None, parent, name)
 
     def rename(
@@ -339,7 +345,7 @@ class NamespaceFileSystem:
                 local=local,
             )
 
-        replaced = self._change(work, durable=durable)
+        replaced = self.journal.change(work, durable=durable)
         self.listeners.tell(None, parent, name)
         self.listeners.tell(None, new_parent, new_name)
         return replaced
@@ -374,19 +380,11 @@ class NamespaceFileSystem:
                 precondition=precondition,
                 local=local,
             )
-            return self._made(change, node), replaced
+            return changes.made(change, node), replaced
 
-        copied = self._change(work, durable=durable)
+        copied = self.journal.change(work, durable=durable)
         self.listeners.tell(None, parent, name)
         return copied
-
-    def _change(self, work: Callable[[Change], T], *, durable: bool) -> T:
-        return self.journal.change(work, durable=durable)
-
-    def _made(self, change: Change, node: NodeId) -> Attributes:
-        found = change.attributes_of(node)
-        assert found is not None, "a node that this transaction made is there"
-        return found
 
     # ---- attributes ----------------------------------------------------------------------------------------------
 
@@ -396,7 +394,7 @@ class NamespaceFileSystem:
             self.open_files.truncate(inode, change.size)
         waits = self.open_files.leave_times(inode, change, waiting=True) and fields.is_times(change)
         if durable or not waits:
-            self._change(lambda each: fields.set_attributes(each, inode, change), durable=durable)
+            self.journal.change(lambda each: fields.set_attributes(each, inode, change), durable=durable)
         self.listeners.tell(inode)
         return self.attributes(inode)
 
@@ -418,7 +416,7 @@ class NamespaceFileSystem:
     ) -> None:
         """Set one."""
         fields.check_xattr(name, value)
-        self._change(lambda change: fields.set_xattr(change, inode, name, value, flags), durable=durable)
+        self.journal.change(lambda change: fields.set_xattr(change, inode, name, value, flags), durable=durable)
         self.listeners.tell(inode)
 
     def list_xattrs(self, inode: Inode) -> list[bytes]:
@@ -428,7 +426,7 @@ class NamespaceFileSystem:
 
     def remove_xattr(self, inode: Inode, name: bytes, *, durable: bool = False) -> None:
         """Remove one."""
-        self._change(lambda change: fields.remove_xattr(change, inode, name), durable=durable)
+        self.journal.change(lambda change: fields.remove_xattr(change, inode, name), durable=durable)
         self.listeners.tell(inode)
 
     def properties(self, inodes: Iterable[Inode]) -> dict[Inode, dict[bytes, bytes]]:
@@ -445,7 +443,7 @@ class NamespaceFileSystem:
         durable: bool = True,
     ) -> None:
         """Set (or, with None, remove) properties and attributes, all of them or none."""
-        self._change(lambda change: fields.set_properties(change, inode, values, attributes), durable=durable)
+        self.journal.change(lambda change: fields.set_properties(change, inode, values, attributes), durable=durable)
         if attributes is not None:
             self.listeners.tell(inode)
 

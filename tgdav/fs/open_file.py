@@ -102,6 +102,14 @@ class OpenFile:
         unsettled = self._draft or self._overlay
         return unsettled.size if unsettled else self.manifest.size
 
+    @property
+    def unsettled_bytes(self) -> tuple[int, int] | None:
+        """Of unsettled writes: how far the content below still shows, and about how many bytes lie over it; else None."""
+        draft, overlay = self._draft, self._overlay
+        if draft is not None:
+            return 0, draft.size
+        return None if overlay is None else (overlay.floor, overlay.staged)
+
     def shown(self, attributes: Attributes) -> Attributes:
         """Return a node's attributes as they are with its unsettled writes.
 
