@@ -158,7 +158,7 @@ def test_stores(vault: Vault) -> None:
     stores = open_store(config, places(vault.folder), vault.seams)
     assert stores.store.traits.backend == "directory"
     assert len(list(stores.store.list())) == len(vault.blobs())
-    with pytest.raises(UsageError, match="telegram"):
+    with pytest.raises(UsageError, match="api_id"):
         open_store(configuration(vault.folder, storage={"backend": "telegram"}), places(vault.folder), vault.seams)
 
 
@@ -279,7 +279,8 @@ def test_an_interrupted_init_is_finished_by_the_next_start(tmp_path: Path, monke
 def test_status(vault: Vault, volume: Volume) -> None:
     put(volume, "file", content(1, 50_000))
     found = volume.status()
-    assert found["store"] == {"backend": "directory", "reachable": True, "waiting_seconds": 0.0}
+    expected = {"backend": "directory", "reachable": True, "waiting_seconds": 0.0, "waiting_for": None}
+    assert found["store"] == expected
     assert (found["files"], found["bytes"], found["read_only"], found["last_error"]) == (1, 50_000, None, None)
     assert found["pending"]["bytes"] >= 50_000
     assert found["pending"]["operations"] > 0

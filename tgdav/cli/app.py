@@ -17,6 +17,7 @@ from tgdav.errors import TgdavError, UsageError
 from tgdav.volume.seams import Seams
 
 _COMMANDS = {
+    "auth": ("auth", "auth", "Log in to the Telegram account that holds the vault, or is to hold it."),
     "cache": ("state", "cache", "Show what the cache holds, or empty it."),
     "check": ("check", "check", "Check the database, the log and the store."),
     "config": ("configuration", "config", "Work with the configuration."),

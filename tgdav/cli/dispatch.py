@@ -8,6 +8,7 @@ from tgdav.config import Config, namespace_of
 from tgdav.crypto.header import unlock
 from tgdav.errors import UsageError
 from tgdav.volume.control import Command, Progress
+from tgdav.volume.telegram_login import TelegramLogin
 from tgdav.volume.volume import Volume
 
 
@@ -22,6 +23,8 @@ def commands(volume: Volume, config: Config, namespace: str | None) -> dict[str,
         "passwd": lambda arguments, _progress: _change_passphrase(volume, arguments),
         "recovery-key": lambda arguments, _progress: _new_recovery_key(volume, arguments),
         "webdav-password": lambda _arguments, _progress: {"password": volume.webdav_password()[0]},
+        "telegram-login": lambda arguments, _progress: _log_in(volume, arguments),
+        "telegram-logout": lambda _arguments, _progress: {"logged_out": volume.log_out()},
     }
     opened = namespace_of(config, namespace).name
     return {name: _only_in(opened, command) for name, command in table.items()}
@@ -58,6 +61,14 @@ def _change_passphrase(volume: Volume, arguments: Mapping[str, Any]) -> dict[str
 def _new_recovery_key(volume: Volume, arguments: Mapping[str, Any]) -> dict[str, Any]:
     _require_secret(volume, arguments)
     return {"recovery_key": volume.new_recovery_key()}
+
+
+def _log_in(volume: Volume, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    session, user_id = arguments.get("session"), arguments.get("user_id")
+    if not isinstance(session, str) or not session or not isinstance(user_id, int):
+        raise UsageError("the control socket got something that is no login")
+    volume.log_in(TelegramLogin(session, user_id))
+    return {"logged_in": True}
 
 
 def _require_secret(volume: Volume, arguments: Mapping[str, Any]) -> None:

@@ -17,6 +17,7 @@ from tgdav.config import notices
 from tgdav.errors import UsageError
 from tgdav.volume.folders import make_folder, write_file
 from tgdav.volume.local_state import vault_exists
+from tgdav.volume.telegram_login import NotLoggedIn
 from tgdav.volume.vault import create_vault, join_vault
 
 
@@ -74,7 +75,10 @@ def _join(invocation: Invocation) -> int:
 
 def where(invocation: Invocation) -> str:
     """Return in words where the store is."""
-    return str(invocation.places.store) if invocation.config.backend() == "directory" else "Telegram"
+    if invocation.config.backend() == "directory":
+        return str(invocation.places.store)
+    peer = invocation.config.telegram.peer
+    return f"Telegram ({'Saved Messages' if peer == 'me' else f'the chat {peer}'})"
 
 
 def option_tree(backend: str | None, path: Path | None, api_id: int | None, api_hash: str | None) -> dict[str, Any]:
@@ -97,7 +101,7 @@ def _without_nothing(tree: Mapping[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def kept_options(invocation: Invocation, options: dict[str, Any]) -> Iterator[None]:
-    """Keep the options for later commands; when the block fails, what was written goes again.
+    """Keep the options for later commands; when the block fails otherwise than for want of a login, they go again.
 
     Without a configuration file they become one. A file that is there is the user's: it stays as it is, and what it
     lacks is kept beside the key file. Raises UsageError when the file says otherwise than an option.
@@ -120,6 +124,8 @@ def kept_options(invocation: Invocation, options: dict[str, Any]) -> Iterator[No
     write_file(file, data, invocation.seams.disk)
     try:
         yield
+    except NotLoggedIn:
+        raise  # 'auth' comes next, and needs them
     except BaseException:
         invocation.seams.disk.unlink(file)
         raise

@@ -1,6 +1,6 @@
 """The status as Prometheus text (exposition format 0.0.4)."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 
@@ -18,6 +18,15 @@ def metrics(status: Mapping[str, Any]) -> str:
         "tgdav_bytes": ("Bytes in the files of the namespace.", status["bytes"]),
         "tgdav_read_only": ("Whether nothing can be changed here.", int(bool(status.get("read_only")))),
     }
-    return "".join(
+    text = "".join(
         f"# HELP {name} {words}\n# TYPE {name} gauge\n{name} {value}\n" for name, (words, value) in gauges.items()
     )
+    return text + "".join(_sent(status["sent_today"]))
+
+
+def _sent(sums: Mapping[str, Any]) -> Iterator[str]:
+    for what in ("messages", "bytes"):
+        name = f"tgdav_sent_today_{what}"
+        yield f"# HELP {name} {what.title()} sent to the store since midnight UTC, by kind of blob.\n# TYPE {name} gauge\n"
+        for kind in ("packs", "segments", "checkpoints", "headers"):
+            yield f'{name}{{kind="{kind}"}} {sums[kind][what]}\n'

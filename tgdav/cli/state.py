@@ -26,9 +26,10 @@ def status(invocation: Invocation) -> int:
 def _status_lines(found: Mapping[str, Any]) -> Iterator[str]:
     store, cache = found["store"], found["cache"]
     reached = "reachable" if store["reachable"] else "not reachable"
-    waiting = f", waiting {store['waiting_seconds']:.0f} s" if store.get("waiting_seconds") else ""
+    waiting = f", waiting {store['waiting_seconds']:.0f} s: {store['waiting_for']}" if store["waiting_seconds"] else ""
     yield f"store     {store['backend']}, {reached}{waiting}"
     yield f"pending   {_pending(found)}"
+    yield f"sent today {sent(found['sent_today'])}"
     yield f"files     {found['files']} with {size(found['bytes'])}"
     yield f"cache     {size(cache['bytes'])} of {size(cache['max_bytes'])}"
     for machine in found["machines"]:
@@ -43,6 +44,16 @@ def _pending(found: Mapping[str, Any]) -> str:
     return f"{size(pending['bytes'])} and {pending['operations']} operations"
 
 
+def sent(sums: Mapping[str, Any]) -> str:
+    """Return in words how many messages (blobs) went to the store, by kind, and their bytes."""
+    counts = [
+        f"{sums[kind]['messages']} {kind if sums[kind]['messages'] != 1 else kind[:-1]} ({size(sums[kind]['bytes'])})"
+        for kind in ("packs", "segments", "checkpoints", "headers")
+        if sums[kind]["messages"]
+    ]
+    return ", ".join(counts) or "nothing"
+
+
 @click.command
 @click.option("--wait", is_flag=True, help="Return when nothing is pending any more.")
 @global_options
@@ -53,7 +64,8 @@ def sync(invocation: Invocation, *, wait: bool) -> int:
     with session(invocation) as call, invocation.output.progress() as progress:
         found = call("sync", progress, wait=wait)
     nothing = not any(found["pending"].values())
-    invocation.output.result(found, [f"pending: {'nothing' if nothing else _pending(found)}"])
+    lines = (f"sent: {sent(found['sent'])}", f"pending: {'nothing' if nothing else _pending(found)}")
+    invocation.output.result(found, lines)
     return ExitCode.DONE
 
 

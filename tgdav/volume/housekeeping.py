@@ -11,6 +11,7 @@ from tgdav.errors import DamageError, StoreUnavailable, TgdavError, WriterReplac
 from tgdav.metadata import settings
 from tgdav.replication import outbox, rows
 from tgdav.replication.checkpoint_format import is_due
+from tgdav.volume.budget import difference
 
 if TYPE_CHECKING:
     from tgdav.volume.volume import Volume
@@ -65,6 +66,7 @@ class Housekeeping:
         """Do what is due now. What fails is noted and due again later; it keeps nothing else from being done."""
         volume, now = self._volume, self._clock.monotonic()
         self._attempt("folding the database's log", volume.database.checkpoint)
+        self.save_counts()
         if now >= self._next_header:
             self._next_header = now + HEADER_AGAIN_SECONDS
             if self._attempt("keeping the headers", volume.keep_headers):
@@ -81,6 +83,10 @@ class Housekeeping:
         if now >= self._next_checkpoint:
             self._next_checkpoint = now + CHECKPOINT_LOOK_SECONDS
             self._attempt("writing a checkpoint", self.checkpoint_if_due)
+
+    def save_counts(self) -> None:
+        """Keep what the day's messages and bytes are."""
+        self._attempt("keeping count of what was sent", self._volume.budget.save)
 
     def _attempt(self, what: str, task: Callable[[], object]) -> bool:
         try:
@@ -128,6 +134,7 @@ class Housekeeping:
         Raises as ``push``; DamageError when operations name content that this machine has lost.
         """
         volume = self._volume
+        before = volume.budget.total()
         volume.keep_headers()
         while True:
             stuck = volume.pusher.oldest_unsent()
@@ -141,7 +148,7 @@ class Housekeeping:
             if progress is not None:
                 progress("pending bytes", 0, pending["bytes"])
             if not wait or not (pending["bytes"] or pending["operations"]) or self._stop.is_set():
-                return {"pending": pending}
+                return {"pending": pending, "sent": difference(volume.budget.total(), before)}
 
     # ---- checkpoints ---------------------------------------------------------------------------------------------
 

@@ -4,6 +4,8 @@ An interrupted attempt leaves nothing that counts: the next one begins anew. Onc
 joined here, and the store is told by the next start if not now.
 """
 
+from contextlib import closing
+
 import msgspec
 
 from tgdav.blobs.contract import BlobStore
@@ -24,6 +26,7 @@ from tgdav.volume.local_state import LocalNamespace, save_header
 from tgdav.volume.lock import StateLock
 from tgdav.volume.seams import Seams
 from tgdav.volume.stores import open_store
+from tgdav.volume.telegram_login import TelegramLogin
 from tgdav.volume.unlock import unlock_store
 from tgdav.volume.volume import Volume
 
@@ -51,8 +54,8 @@ def join_vault(
 ) -> JoinedVault:
     """Rebuild the local state from the store, and become the writer. ``recover`` is the same.
 
-    Raises AccessError (wrong secret), UsageError (a vault is here, or none in the store), StoreUnavailable, DamageError
-    (no header or no log opens), WriterReplaced (another machine joined meanwhile).
+    Raises AccessError (wrong secret, no login at Telegram), UsageError (a vault is here, or none in the store),
+    StoreUnavailable, DamageError (no header or no log opens), WriterReplaced (another machine joined meanwhile).
     """
     places = places.for_config(config)
     making.refuse_existing(places)
@@ -79,7 +82,20 @@ def _silent(_what: str, _done: int, _total: int) -> None:
 
 
 def _join_local(places: Places, config: Config, secret: Secret, seams: Seams, progress: Progress) -> JoinedVault:
-    store = open_store(config, places, seams).store
+    login = making.login_before_vault(places, config, secret)
+    with closing(open_store(config, places, seams, login=login).store) as store:
+        return _join_from(store, places, config, secret, login, seams, progress)
+
+
+def _join_from(
+    store: BlobStore,
+    places: Places,
+    config: Config,
+    secret: Secret,
+    login: TelegramLogin | None,
+    seams: Seams,
+    progress: Progress,
+) -> JoinedVault:
     blobs = list(store.list())
     master, header = unlock_store(store, blobs, secret)
     vault_keys = VaultKeys(master, header.vault)
@@ -90,8 +106,7 @@ def _join_local(places: Places, config: Config, secret: Secret, seams: Seams, pr
     namespace_secret = find_secret(store, survey, vault_keys, found[0])
     result, identity, local = _rebuild(places, config, store, survey, vault_keys, namespace_secret, seams, progress)
     save_header(places.state, header, seams.disk)
-    making.save_local(places, vault_keys, identity, config, local, seams)
-    store.close()
+    making.save_local(places, vault_keys, identity, config, local, login, seams)
     return result
 
 

@@ -5,6 +5,7 @@ the next start brings to the store, never a store that no machine can open.
 """
 
 import socket
+from contextlib import closing
 
 import msgspec
 
@@ -15,6 +16,7 @@ from tgdav.crypto.keys import NamespaceKeys, VaultKeys, new_namespace_secret, wr
 from tgdav.crypto.machine import MachineIdentity, seal_machine
 from tgdav.crypto.passphrase import Passphrase
 from tgdav.crypto.recovery_key import format_recovery_key, new_recovery_key
+from tgdav.crypto.slots import Secret
 from tgdav.db.database import Database
 from tgdav.db.writer import Transaction
 from tgdav.errors import UsageError
@@ -29,6 +31,7 @@ from tgdav.volume.local_state import LocalNamespace, LocalVault, save_header, sa
 from tgdav.volume.lock import StateLock
 from tgdav.volume.seams import Seams
 from tgdav.volume.stores import open_store
+from tgdav.volume.telegram_login import NotLoggedIn, TelegramLogin, drop_pending, load_pending, save_login
 from tgdav.volume.unlock import argon2_parameters
 from tgdav.volume.volume import INCARNATION, Volume, history_policy
 
@@ -43,18 +46,21 @@ class CreatedVault(msgspec.Struct, frozen=True):
 
 
 def create_vault(places: Places, config: Config, passphrase: str, *, seams: Seams) -> CreatedVault:
-    """Make a vault in the configured store. Raises UsageError where one is, here or there; StoreUnavailable."""
+    """Make a vault in the configured store.
+
+    Raises UsageError where one is, here or there; StoreUnavailable; AccessError (no login at Telegram).
+    """
     places = places.for_config(config)
     refuse_existing(places)
     prepare_state(places, seams)
     lock = StateLock(places.lock_file)
     try:
         refuse_existing(places)
-        store = open_store(config, places, seams, create=True).store
-        if any(True for _ in header_blobs(store.list())):
-            raise UsageError("the store holds a vault already", hint="use 'tgdav init --join' to join it")
-        store.close()
-        created = _make_local(places, config, passphrase, seams)
+        login = login_before_vault(places, config, Passphrase(passphrase))
+        with closing(open_store(config, places, seams, create=True, login=login).store) as store:
+            if any(True for _ in header_blobs(store.list())):
+                raise UsageError("the store holds a vault already", hint="use 'tgdav init --join' to join it")
+        created = _make_local(places, config, passphrase, login, seams)
     finally:
         lock.release()
     volume = Volume.open(places, config, Passphrase(passphrase), seams=seams)
@@ -65,7 +71,9 @@ def create_vault(places: Places, config: Config, passphrase: str, *, seams: Seam
     return created
 
 
-def _make_local(places: Places, config: Config, passphrase: str, seams: Seams) -> CreatedVault:
+def _make_local(
+    places: Places, config: Config, passphrase: str, login: TelegramLogin | None, seams: Seams
+) -> CreatedVault:
     entropy = seams.entropy
     vault, master, recovery = VaultId(entropy.bytes(16)), entropy.bytes(32), new_recovery_key(entropy)
     header = make_header(vault, master, Passphrase(passphrase), recovery, entropy, argon2_parameters(config))
@@ -81,7 +89,7 @@ def _make_local(places: Places, config: Config, passphrase: str, seams: Seams) -
     finally:
         database.close()
     save_header(places.state, header, seams.disk)
-    save_local(places, vault_keys, identity, config, local, seams)
+    save_local(places, vault_keys, identity, config, local, login, seams)
     return CreatedVault(vault, format_recovery_key(recovery))
 
 
@@ -96,6 +104,19 @@ def machine_name(config: Config) -> str:
 def namespace_name(config: Config) -> str:
     """Return the name of the vault's namespace, as configured."""
     return config.namespaces[0].name if config.namespaces else DEFAULT_NAMESPACE
+
+
+def login_before_vault(places: Places, config: Config, secret: Secret) -> TelegramLogin | None:
+    """Return the login that was made for a vault to come; None for a store that needs none.
+
+    Raises NotLoggedIn, AccessError (sealed with another secret), DamageError.
+    """
+    if config.backend() != "telegram":
+        return None
+    found = load_pending(places.state, secret)
+    if found is None:
+        raise NotLoggedIn
+    return found
 
 
 def prepare_state(places: Places, seams: Seams) -> None:
@@ -184,9 +205,13 @@ def save_local(
     identity: MachineIdentity,
     config: Config,
     namespace: LocalNamespace,
+    login: TelegramLogin | None,
     seams: Seams,
 ) -> None:
     """Say durably that this state is a vault's: the last step of making and joining."""
+    if login is not None:
+        save_login(places.state, login, vault_keys, seams)
     sealed = seal_machine(identity, vault_keys, seams.entropy)
     local = LocalVault(sealed, machine_name(config), (namespace,))
     save_vault(places.state, local, vault_keys, seams.entropy, seams.disk)
+    drop_pending(places.state, seams)

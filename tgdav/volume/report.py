@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from tgdav.blobs.retry import Reachability
 from tgdav.db.database import Database
 
 if TYPE_CHECKING:
@@ -16,7 +17,11 @@ def status(volume: "Volume") -> dict[str, Any]:
     files, size = volume.fs.totals()
     shown = cache(volume)
     damage = _damage(volume.database)
+    waiting = volume.stores.waiting_seconds
+    problem = volume.stores.account.problem if volume.stores.account else None
+    date, sent = volume.budget.today()
     errors = (
+        problem,
         volume.housekeeping.last_error,
         volume.content.uploader.last_error,
         None if reach.reachable else reach.last_error,
@@ -25,9 +30,11 @@ def status(volume: "Volume") -> dict[str, Any]:
     return {
         "store": {
             "backend": volume.stores.store.traits.backend,
-            "reachable": reach.reachable,
-            "waiting_seconds": reach.waiting_seconds,
+            "reachable": reach.reachable and problem is None,
+            "waiting_seconds": waiting,
+            "waiting_for": _reason(reach) if waiting else None,
         },
+        "sent_today": {"date": date, **sent},
         "pending": volume.pending(),
         "cache": {"bytes": shown["bytes"], "max_bytes": shown["max_bytes"]},
         "machines": _machines(volume.database),
@@ -39,6 +46,10 @@ def status(volume: "Volume") -> dict[str, Any]:
         "machine": volume.log.machine_id.hex(),
         "damage": damage,
     }
+
+
+def _reason(reach: Reachability) -> str:
+    return reach.last_error if not reach.reachable else "the pace that the store allows"
 
 
 def cache(volume: "Volume") -> dict[str, Any]:

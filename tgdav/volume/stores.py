@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -10,11 +11,19 @@ from tgdav.blobs.counting import CountingStore
 from tgdav.blobs.directory import DirectoryStore
 from tgdav.blobs.retry import RetryPolicy, RetryStore
 from tgdav.config import Config, Places
-from tgdav.errors import UsageError
+from tgdav.volume.budget import SendingStore
 from tgdav.volume.seams import Seams
+from tgdav.volume.telegram_login import TelegramLogin
 
-_PATIENCE = RetryPolicy(give_up_after=5.0)
+if TYPE_CHECKING:
+    # Telethon takes long to import, and serves one kind of store.
+    from tgdav.blobs.telegram.governor import Governor
+    from tgdav.volume.account import AccountStore
+
+_FOLDER_PATIENCE = RetryPolicy(give_up_after=5.0)
 """A folder that is away is away at once and comes back by hand: who asked is told soon, background work tries again."""
+_TELEGRAM_PATIENCE = RetryPolicy(give_up_after=20.0)
+"""Long enough for the rests that Telegram asks of a busy account, short enough for who waits for an answer."""
 
 
 class Stores(msgspec.Struct, frozen=True):
@@ -23,23 +32,62 @@ class Stores(msgspec.Struct, frozen=True):
     store: BlobStore
     retrying: RetryStore
     counting: CountingStore
+    sending: SendingStore
     stopping: threading.Event
+    account: "AccountStore | None" = None
+    governor: "Governor | None" = None
+
+    @property
+    def waiting_seconds(self) -> float:
+        """The seconds until the store is asked again, or until Telegram's pace lets the next message go."""
+        paced = 0.0 if self.governor is None else self.governor.waiting_seconds
+        return max(self.retrying.reachability().waiting_seconds, paced)
+
+    def hang_up(self) -> None:
+        """Cut short what waits for the network; every call fails from now on."""
+        self.stopping.set()
+        if self.account is not None:
+            self.account.close()
 
 
-def open_store(config: Config, places: Places, seams: Seams, *, create: bool = False) -> Stores:
-    """Return the configured store; with ``create`` an embedded one is made where there is none."""
-    backend = config.backend()
-    if backend != "directory":
-        raise UsageError(
-            f"the {backend} store is not built in this version",
-            hint="set storage.backend: directory in the configuration",
-        )
+def open_store(
+    config: Config, places: Places, seams: Seams, *, create: bool = False, login: TelegramLogin | None = None
+) -> Stores:
+    """Return the configured store; with ``create`` an embedded one is made where there is none.
+
+    Nothing touches the network. Telegram's needs a login sooner or later: ``Stores.account.use``. Raises UsageError,
+    VaultInUse (another process uses the login), AccessError.
+    """
+    if config.backend() == "telegram":
+        return _telegram(config, seams, login)
     make: Callable[..., DirectoryStore] = DirectoryStore.create if create else DirectoryStore
     path = places.for_config(config).store
     inner = make(path, disk=seams.disk, clock=seams.clock, entropy=seams.entropy)
-    counting = CountingStore(inner)
-    stopping = threading.Event()
-    retrying = RetryStore(
-        counting, clock=seams.clock, entropy=seams.entropy, wait=stopping.wait, stop=stopping, policy=_PATIENCE
+    return _wrapped(CountingStore(inner), seams, threading.Event(), _FOLDER_PATIENCE)
+
+
+def _telegram(config: Config, seams: Seams, login: TelegramLogin | None) -> Stores:
+    from tgdav.blobs.telegram.governor import Governor
+    from tgdav.volume.account import AccountStore
+
+    account, stopping = AccountStore(config, seams), threading.Event()
+    if login is not None:
+        account.use(login)
+    governor = Governor(
+        account,
+        clock=seams.clock,
+        stop=stopping,
+        uploads=config.telegram.max_concurrent_uploads,
+        downloads=config.telegram.max_concurrent_downloads,
+        resting=lambda: account.waiting_seconds,
     )
-    return Stores(retrying, retrying, counting, stopping)
+    stores = _wrapped(CountingStore(governor), seams, stopping, _TELEGRAM_PATIENCE)
+    return msgspec.structs.replace(stores, account=account, governor=governor)
+
+
+def _wrapped(counting: CountingStore, seams: Seams, stopping: threading.Event, patience: RetryPolicy) -> Stores:
+    retrying = RetryStore(
+        counting, clock=seams.clock, entropy=seams.entropy, wait=stopping.wait, stop=stopping, policy=patience
+    )
+    sending = SendingStore(retrying)
+    return Stores(sending, retrying, counting, sending, stopping)

@@ -1,6 +1,7 @@
 """Opening a vault with a secret: by the header in the store, or by the local state with the store's help."""
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 from tgdav.blobs.contract import BlobInfo, BlobStore
 from tgdav.config import Config, Places
@@ -45,6 +46,12 @@ def unlock_store(
     raise UsageError("the store holds no vault", hint="use 'tgdav init' to make one")
 
 
+def unlock_local(state: Path, secret: Secret) -> VaultKeys:
+    """Return the vault's keys by the local header alone. Raises AccessError, DamageError, UsageError (no vault here)."""
+    master, header = try_headers([load_header(state)], secret)
+    return VaultKeys(master, header.vault)
+
+
 class Unlocked:
     """What the secret opened: keys and local state, before anything is started.
 
@@ -69,7 +76,7 @@ def _from_store(store: BlobStore, secret: Secret, local: Header, refusal: Access
     tried = local.slot(kind)
     try:
         master, header = unlock_store(store, store.list(), secret, lambda each: each.slot(kind) != tried)
-    except (StoreUnavailable, UsageError, DamageError):
+    except (StoreUnavailable, UsageError, DamageError, AccessError):
         raise refusal from None
     if header.vault != local.vault:
         raise refusal

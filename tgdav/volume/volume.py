@@ -4,8 +4,9 @@ Start: lock, header, database, content, file system, then the background work. S
 gone first, then dirty files settle, background work ends, the log is folded back, the lock goes last.
 """
 
+import threading
 from contextlib import ExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tgdav.config import Config, Places, namespace_of, require_built
 from tgdav.crypto.header import Header, with_passphrase, with_recovery_key
@@ -14,7 +15,7 @@ from tgdav.crypto.passphrase import Passphrase
 from tgdav.crypto.recovery_key import format_recovery_key, new_recovery_key
 from tgdav.crypto.slots import Secret
 from tgdav.db.database import Database
-from tgdav.errors import DamageError
+from tgdav.errors import DamageError, UsageError
 from tgdav.fs.filesystem import NamespaceFileSystem
 from tgdav.fs.names import JunkPolicy
 from tgdav.ids import Incarnation
@@ -27,6 +28,7 @@ from tgdav.replication.outbox import remove_leftovers
 from tgdav.replication.pusher import Pusher
 from tgdav.replication.watch import LogWatch
 from tgdav.volume import report
+from tgdav.volume.budget import Budget
 from tgdav.volume.check import Checker
 from tgdav.volume.content import open_content
 from tgdav.volume.folders import make_folder
@@ -37,10 +39,16 @@ from tgdav.volume.lock import StateLock
 from tgdav.volume.seams import Seams
 from tgdav.volume.space import space_of
 from tgdav.volume.stores import Stores, open_store
+from tgdav.volume.telegram_login import TelegramLogin
 from tgdav.volume.unlock import Unlocked, argon2_parameters
+
+if TYPE_CHECKING:
+    from tgdav.volume.login_keeper import LoginKeeper
 
 INCARNATION = "incarnation"
 WEBDAV_PASSWORD = "webdav.password"  # noqa: S105 - the name of a setting
+GRACE_SECONDS = 10.0
+"""How long closing waits for what is being sent; it is sent again by the next start."""
 JOINING = "joining this vault is not finished: the store has not been told yet"
 """Why a machine that joined changes nothing until its first segment is stored."""
 
@@ -62,6 +70,8 @@ class Volume:
         self.namespace_name = namespace.name
         self.vault_keys, self.master, self._stores = opened.vault_keys, opened.master, stores
         self.database = database
+        self.budget = Budget(database, opened.vault_keys, seams.clock)
+        stores.sending.on_sent = self.budget.note
         secret = unwrap_namespace(opened.vault_keys, namespace.id, namespace.box)
         keys = NamespaceKeys(namespace.id, secret)
         identity = opened.identity
@@ -114,17 +124,29 @@ class Volume:
             lock = StateLock(places.lock_file)
             undo.callback(lock.release)
             stores = open_store(config, places, seams)
+            undo.callback(stores.store.close)
             opened = Unlocked(places, secret, stores)
             wanted = opened.local.namespace(namespace_of(config, namespace).name if namespace else None)
             database = _open_database(places, wanted, opened, seams)
             undo.callback(database.close)
             volume = cls(places, config, seams, stores, opened, wanted, database)
             volume._lock = lock
+            volume._use_login()
             volume._take_up()
             undo.pop_all()
         return volume
 
     _lock: StateLock
+    _login: "LoginKeeper | None" = None
+
+    def _use_login(self) -> None:
+        account = self._stores.account
+        if account is not None:
+            # Only where there is Telegram: Telethon takes long to import.
+            from tgdav.volume.login_keeper import LoginKeeper
+
+            self._login = LoginKeeper(self.places.state, self.vault_keys, account.settings, self.seams, account)
+            self._login.start()
 
     def _take_up(self) -> None:
         """Go on where the last process stopped."""
@@ -166,10 +188,15 @@ class Volume:
         is_closed, self._is_closed = self._is_closed, True
         if is_closed:
             return
+        hang_up = threading.Timer(GRACE_SECONDS, self._stores.hang_up)
+        hang_up.daemon = True
+        hang_up.start()
         with ExitStack() as rest:
+            rest.callback(hang_up.cancel)
             rest.callback(self._lock.release)
             rest.callback(self._stores.store.close)
             rest.callback(self.database.close)
+            rest.callback(self.housekeeping.save_counts)
             rest.callback(self.content.stop)
             rest.callback(self._stores.stopping.set)
             rest.callback(self.fs.stop)
@@ -251,6 +278,19 @@ class Volume:
         recovery = new_recovery_key(self.seams.entropy)
         self.headers.replace(with_recovery_key(self.header, self.master, recovery, self.seams.entropy))
         return format_recovery_key(recovery)
+
+    def log_in(self, login: TelegramLogin) -> None:
+        """Use a new login at Telegram from now on. Raises AccessError for another account's, UsageError (no Telegram)."""
+        self._telegram_login().log_in(login)
+
+    def log_out(self) -> bool:
+        """End the login at Telegram; return whether there was one. Raises StoreUnavailable, UsageError (no Telegram)."""
+        return self._telegram_login().log_out()
+
+    def _telegram_login(self) -> "LoginKeeper":
+        if self._login is None:
+            raise UsageError("the store of this vault is not Telegram, so there is nothing to log in to")
+        return self._login
 
     def webdav_password(self) -> tuple[str, bool]:
         """Return the WebDAV password that was made here, and whether this call made it."""

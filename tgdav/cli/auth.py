@@ -1,0 +1,216 @@
+"""``tgdav auth``: logging in to Telegram and out again. The code and the password are typed, never given as arguments."""
+
+import getpass
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+from tgdav.cli.exit_codes import ExitCode
+from tgdav.cli.invocation import Invocation, global_options
+from tgdav.cli.reports import printable
+from tgdav.cli.secrets import MAX_SECRET_BYTES, find_passphrase, passphrase, passphrase_or_recovery_key
+from tgdav.cli.session import PATIENCE
+from tgdav.crypto.slots import Secret
+from tgdav.errors import AccessError, UsageError, VaultInUse
+from tgdav.volume.control_client import ControlClient
+from tgdav.volume.local_state import vault_exists
+
+if TYPE_CHECKING:
+    from tgdav.blobs.telegram import Settings
+    from tgdav.blobs.telegram.login import Login
+
+_PAUSE = 0.1
+
+
+@click.command
+@click.option("--phone", metavar="+N", help="The account's phone number (default: asked for).")
+@click.option(
+    "--qr", is_flag=True, help="Show a QR code to scan with Telegram on your phone, instead of asking for a code."
+)
+@click.option(
+    "--logout", is_flag=True, help="End the login. The vault stays, and can be written to until staging is full."
+)
+@global_options
+@click.pass_obj
+def auth(invocation: Invocation, *, phone: str | None, qr: bool, logout: bool) -> int:
+    """Log in to the Telegram account that holds the vault, or is to hold it.
+
+    Works before and after 'init', and beside a running server.
+    """
+    if invocation.config.backend() != "telegram":
+        raise UsageError("the store is a folder, which needs no login", hint="set storage.backend: telegram")
+    if logout and (qr or phone):
+        raise UsageError("--logout goes without --phone and --qr")
+    # Telethon takes long to import; other commands never need it here.
+    from tgdav.volume.account import telegram_settings
+
+    settings = telegram_settings(invocation.config)
+    keeper = _Keeper(invocation)
+    return _log_out(invocation, keeper) if logout else _log_in(invocation, keeper, settings, phone, qr=qr)
+
+
+def _log_in(invocation: Invocation, keeper: "_Keeper", settings: "Settings", phone: str | None, *, qr: bool) -> int:
+    from tgdav.blobs.telegram.login import log_in_by_code, log_in_by_qr
+    from tgdav.volume.account import end_login
+    from tgdav.volume.telegram_login import TelegramLogin
+
+    login = (log_in_by_qr if qr else log_in_by_code)(settings, _Terminal(phone))
+    try:
+        keeper.log_in(login)
+    except BaseException:
+        end_login(settings, TelegramLogin(login.session, login.user_id))
+        raise
+    found = {"account": login.user_id, "name": login.name}
+    more = () if vault_exists(invocation.places.state) else ("now run 'tgdav init', or 'tgdav init --join'",)
+    invocation.output.result(found, (f"logged in to Telegram as {login.name} (account {login.user_id})", *more))
+    return ExitCode.DONE
+
+
+def _log_out(invocation: Invocation, keeper: "_Keeper") -> int:
+    was = keeper.log_out()
+    invocation.output.result({"logged_out": was}, ["logged out of Telegram" if was else "there was no login"])
+    return ExitCode.DONE
+
+
+class _Keeper:
+    """Brings a login to where it is kept: to the process that has the vault open, else into the state itself.
+
+    The secret is asked for at the start, unless a process has the vault open. Raises AccessError, DamageError.
+    """
+
+    def __init__(self, invocation: Invocation) -> None:
+        self._invocation = invocation
+        client = self._running()
+        if client is None:
+            self._secret: Secret | None = self._ask()
+            self._closed()
+        else:
+            client.__exit__()
+            self._secret = None
+
+    def log_in(self, login: "Login") -> None:
+        from tgdav.volume.telegram_login import TelegramLogin
+
+        found = TelegramLogin(login.session, login.user_id)
+        self._do("telegram-login", msgspec.structs.asdict(found), lambda: self._closed().log_in(found))
+
+    def log_out(self) -> bool:
+        result = False
+
+        def here() -> None:
+            nonlocal result
+            result = self._closed().log_out()
+
+        answer = self._do("telegram-logout", {}, here)
+        return result if answer is None else bool(answer.get("logged_out"))
+
+    def _do(self, command: str, arguments: dict[str, Any], here: Callable[[], None]) -> Mapping[str, Any] | None:
+        """Ask the process that has the vault open, else do it here; wait a little for one between the two."""
+        clock = self._invocation.seams.clock
+        deadline = clock.monotonic() + PATIENCE
+        while True:
+            client = self._running()
+            if client is not None:
+                with client:
+                    return client.call(command, arguments, lambda _stage, _done, _total: None)
+            try:
+                here()
+            except VaultInUse:
+                if clock.monotonic() > deadline:
+                    raise
+            else:
+                return None
+            threading.Event().wait(_PAUSE)
+
+    def _running(self) -> ControlClient | None:
+        return ControlClient.connect(self._invocation.places.control_note)
+
+    def _has_vault(self) -> bool:
+        return vault_exists(self._invocation.places.state)
+
+    def _ask(self) -> Secret:
+        if self._has_vault():
+            return passphrase(self._invocation)
+        found = find_passphrase(self._invocation)
+        if found is None and sys.stdin is not None and sys.stdin.isatty():
+            self._invocation.output.notice("the login is kept sealed by the passphrase of the vault (to be)")
+        return passphrase_or_recovery_key(self._invocation)
+
+    def _closed(self) -> Any:
+        from tgdav.volume.login_keeper import ClosedState
+
+        invocation = self._invocation
+        self._secret = self._secret or self._ask()
+        return ClosedState(
+            invocation.places, invocation.config, self._secret, invocation.seams, has_vault=self._has_vault()
+        )
+
+
+class _Terminal:
+    """Asks on the terminal, or reads a line of standard input for each question; shows codes on standard error."""
+
+    def __init__(self, phone: str | None) -> None:
+        self._phone = phone
+
+    def phone(self) -> str:
+        """Return the phone number."""
+        return self._phone or _line("Phone number, with the country's prefix", "phone number")
+
+    def code(self) -> str:
+        """Return the code."""
+        return _line("Code that Telegram sent to your other devices, or by SMS", "code")
+
+    def password(self, hint: str) -> str:
+        """Return the password of the two-step verification."""
+        shown = f" (hint: {printable(hint)})" if hint else ""
+        return _line(f"Password of the two-step verification{shown}", "password", hidden=True)
+
+    def show_qr(self, address: str) -> None:
+        """Draw a QR code."""
+        import segno
+
+        click.echo("Scan this in Telegram: Settings, Devices, Link Desktop Device", err=True)
+        segno.make(address, error="l", micro=False).terminal(out=sys.stderr, compact=True, border=2)
+        sys.stderr.flush()
+
+    def say(self, text: str) -> None:
+        """Say what was wrong."""
+        click.echo(f"tgdav: {printable(text)}; try again", err=True)
+
+
+def _line(words: str, what: str, *, hidden: bool = False) -> str:
+    """Ask for one line. Raises AccessError when there is none, UsageError when it is too long."""
+    terminal = sys.stdin is not None and sys.stdin.isatty()
+    with _interruptible():
+        if hidden and terminal:
+            text = getpass.getpass(f"{words}: ")
+        else:
+            click.echo(f"{words}: ", nl=False, err=True)
+            text = sys.stdin.readline(MAX_SECRET_BYTES + 1) if sys.stdin is not None else ""
+            if not terminal:
+                click.echo(err=True)
+    if len(text) > MAX_SECRET_BYTES:
+        raise UsageError(f"the line on standard input is longer than {MAX_SECRET_BYTES} characters")
+    text = text.strip("\r\n")
+    if not text:
+        raise AccessError(f"no {what} was given", hint="type it when asked, or give it on standard input")
+    return text
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let Ctrl-C end the waiting at once: the loop of the login would take note of it only after the line."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

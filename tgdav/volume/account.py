@@ -1,0 +1,178 @@
+"""The Telegram chat as a store whose login may come, go and be replaced while everything above it runs."""
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+from tgdav.blobs.contract import START, BlobInfo, BlobStore, Source, StoreTraits
+from tgdav.blobs.telegram import Proxy, Session, Settings, TelegramStore, TestServer
+from tgdav.blobs.telegram.login import log_out
+from tgdav.config import Config
+from tgdav.errors import AccessError, StoreRejected, StoreUnavailable, TgdavError, UsageError
+from tgdav.ids import BlobId, BlobName
+from tgdav.volume.lock import LoginLock
+from tgdav.volume.seams import Seams
+from tgdav.volume.telegram_login import NotLoggedIn, TelegramLogin
+
+_log = logging.getLogger(__name__)
+Result = TypeVar("Result")
+
+
+def telegram_settings(config: Config) -> Settings:
+    """Return how to reach Telegram. Raises UsageError for what is missing."""
+    telegram = config.telegram
+    if telegram.api_id is None or telegram.api_hash is None:
+        raise UsageError(
+            "telegram.api_id and telegram.api_hash must be set",
+            hint="take them from https://my.telegram.org, and give them to 'tgdav init' or to the configuration",
+        )
+    return Settings(telegram.api_id, telegram.api_hash.get_secret_value(), _proxy(config), _test_server(config))
+
+
+def _proxy(config: Config) -> Proxy | None:
+    proxy = config.telegram.proxy
+    if proxy is None:
+        return None
+    password = None if proxy.password is None else proxy.password.get_secret_value()
+    return Proxy(proxy.type, proxy.host, proxy.port, proxy.username, password)
+
+
+def _test_server(config: Config) -> TestServer | None:
+    server = config.telegram.test_server
+    if server is None:
+        return None
+    try:
+        key = server.public_key_file.read_text(encoding="ascii") if server.public_key_file else ""
+    except (OSError, UnicodeDecodeError):
+        key = ""
+    if not key:
+        raise UsageError("telegram.test_server.public_key_file is no file with a key", hint="correct the configuration")
+    return TestServer(server.address, server.port, server.dc, key)
+
+
+class AccountStore:
+    """A ``BlobStore``: passes calls to the chat by the login in use; without one every call raises NotLoggedIn.
+
+    ``problem`` is what keeps the login or the account from being used, None while nothing does.
+    """
+
+    traits: StoreTraits = TelegramStore.traits
+
+    def __init__(self, config: Config, seams: Seams) -> None:
+        self.settings = telegram_settings(config)
+        self._peer = config.telegram.peer
+        self._seams = seams
+        self._lock = threading.Lock()
+        self._session: Session | None = None
+        self._store: BlobStore | None = None
+        self._held: LoginLock | None = None
+        self._is_closed = False
+        self.problem: str | None = None
+
+    @property
+    def waiting_seconds(self) -> float:
+        """How long Telegram asks for rest."""
+        session = self._session
+        return 0.0 if session is None else session.waiting_seconds
+
+    def use(self, login: TelegramLogin | None) -> None:
+        """Use this login from now on, the one before no more. Nothing is sent yet. Raises VaultInUse, AccessError."""
+        self._let_go()
+        if login is None or not login.session:
+            self._note(NotLoggedIn())
+            return
+        held = LoginLock(login.session)
+        try:
+            session = Session(self.settings, login.session, clock=self._seams.clock, user_id=login.user_id or None)
+        except BaseException:
+            held.release()
+            raise
+        with self._lock:
+            self._held, self._session, self.problem = held, session, None
+            self._store = TelegramStore(session, peer=self._peer, entropy=self._seams.entropy)
+
+    def close(self) -> None:
+        """Hang up. Idempotent; every other call is StoreRejected then."""
+        self._is_closed = True
+        self._let_go()
+
+    def _let_go(self) -> None:
+        with self._lock:
+            store, held = self._store, self._held
+            self._store = self._session = self._held = None
+        if store is not None:
+            store.close()
+        if held is not None:
+            held.release()
+
+    # ---- calls -------------------------------------------------------------------------------------------------------
+
+    def append(
+        self, name: BlobName, source: Source, label: str, *, progress: Callable[[int], None] | None = None
+    ) -> BlobInfo:
+        """See ``BlobStore.append``."""
+        return self._call(lambda store: store.append(name, source, label, progress=progress))
+
+    def read(self, blob_id: BlobId, offset: int, length: int) -> bytes:
+        """See ``BlobStore.read``."""
+        return self._call(lambda store: store.read(blob_id, offset, length))
+
+    def size(self, blob_id: BlobId) -> int:
+        """See ``BlobStore.size``."""
+        return self._call(lambda store: store.size(blob_id))
+
+    def list(self, after: BlobId = START) -> Iterator[BlobInfo]:
+        """See ``BlobStore.list``."""
+        infos: Iterator[BlobInfo] | None = None
+
+        def step(store: BlobStore) -> BlobInfo | None:
+            nonlocal infos
+            infos = infos or store.list(after)
+            return next(infos, None)
+
+        while (info := self._call(step)) is not None:
+            yield info
+
+    def find(self, name: BlobName) -> BlobInfo | None:
+        """See ``BlobStore.find``."""
+        return self._call(lambda store: store.find(name))
+
+    def delete(self, ids: Sequence[BlobId]) -> None:
+        """See ``BlobStore.delete``."""
+        self._call(lambda store: store.delete(ids))
+
+    def _call(self, work: Callable[[BlobStore], Result]) -> Result:
+        store = self._store
+        if store is None:
+            raise StoreRejected("the store is closed") if self._is_closed else NotLoggedIn()
+        try:
+            result = work(store)
+        except AccessError as error:
+            if store is self._store:
+                self._note(error)
+            raise
+        except StoreRejected:
+            if store is not self._store and not self._is_closed:
+                raise StoreUnavailable("the login at Telegram was just replaced") from None
+            raise
+        if self.problem is not None and store is self._store:
+            self.problem = None
+        return result
+
+    def _note(self, error: TgdavError) -> None:
+        if self.problem != str(error):
+            _log.info("Telegram: %s", error)
+            self.problem = str(error)
+
+
+def end_login(settings: Settings, login: TelegramLogin | None) -> None:
+    """End a login that nothing uses any more, if Telegram can be reached; else the user still sees it in the list of
+    devices.
+    """
+    if login is None or not login.session:
+        return
+    try:
+        log_out(settings, login.session)
+    except TgdavError as error:
+        _log.info("a login that is no longer used could not be ended: %s", error.message)

@@ -1,0 +1,136 @@
+"""Logging in and out: the login is kept sealed first, then used, then the one before it is ended."""
+
+import threading
+from pathlib import Path
+
+from tgdav.blobs.telegram import Settings
+from tgdav.blobs.telegram.login import log_out
+from tgdav.config import Config, Places
+from tgdav.crypto.keys import VaultKeys
+from tgdav.crypto.slots import Secret
+from tgdav.errors import AccessError, TgdavError
+from tgdav.volume.account import AccountStore, end_login, telegram_settings
+from tgdav.volume.lock import LoginLock, StateLock
+from tgdav.volume.making import prepare_state
+from tgdav.volume.seams import Seams
+from tgdav.volume.telegram_login import (
+    TelegramLogin,
+    drop_pending,
+    load_login,
+    load_pending,
+    save_login,
+    save_pending,
+)
+from tgdav.volume.unlock import argon2_parameters, unlock_local
+
+
+class LoginKeeper:
+    """The login of a vault; ``account`` is the store that uses it, where the vault is open. Thread-safe."""
+
+    def __init__(
+        self, state: Path, vault_keys: VaultKeys, settings: Settings, seams: Seams, account: AccountStore | None = None
+    ) -> None:
+        self._state, self._vault_keys, self._settings = state, vault_keys, settings
+        self._seams, self._account = seams, account
+        self._lock = threading.Lock()
+
+    def start(self) -> None:
+        """Let the store use what is kept. Raises VaultInUse (a copied state), DamageError."""
+        assert self._account is not None
+        self._account.use(load_login(self._state, self._vault_keys))
+        drop_pending(self._state, self._seams)
+
+    def log_in(self, login: TelegramLogin) -> None:
+        """Use a new login of the vault's account.
+
+        Raises AccessError for one of another account, which changes nothing; NoSpace, LocalFailure.
+        """
+        with self._lock:
+            before = load_login(self._state, self._vault_keys)
+            if before is not None and before.user_id != login.user_id:
+                raise AccessError(
+                    "this vault lies in another Telegram account", hint="log in with the one that it was made in"
+                )
+            save_login(self._state, login, self._vault_keys, self._seams)
+            if self._account is not None:
+                self._account.use(login)
+            end_login(self._settings, before)
+
+    def log_out(self) -> bool:
+        """End the login; the vault still knows its account. Return whether there was one. Raises StoreUnavailable."""
+        with self._lock:
+            before = load_login(self._state, self._vault_keys)
+            if before is None or not before.session:
+                return False
+            if self._account is not None:
+                self._account.use(None)
+            try:
+                _end(self._settings, before)
+            except TgdavError:
+                if self._account is not None:
+                    self._account.use(before)
+                raise
+            save_login(self._state, TelegramLogin("", before.user_id), self._vault_keys, self._seams)
+            return True
+
+
+def _end(settings: Settings, login: TelegramLogin) -> None:
+    lock = LoginLock(login.session)
+    try:
+        log_out(settings, login.session)
+    except AccessError:
+        return  # it had ended already
+    finally:
+        lock.release()
+
+
+class ClosedState:
+    """A state that no other process has open: of a vault, or of one to come. Logging in and out there.
+
+    Raises VaultInUse, AccessError (the secret does not open the vault), DamageError.
+    """
+
+    def __init__(self, places: Places, config: Config, secret: Secret, seams: Seams, *, has_vault: bool) -> None:
+        self._places, self._config, self._secret, self._seams = places, config, secret, seams
+        self._settings = telegram_settings(config)
+        self._keeper: LoginKeeper | None = None
+        if has_vault:
+            keys = unlock_local(places.state, secret)
+            self._keeper = LoginKeeper(places.state, keys, self._settings, seams)
+        else:
+            prepare_state(places, seams)
+
+    def log_in(self, login: TelegramLogin) -> None:
+        """Keep the login. Raises as ``LoginKeeper.log_in``, VaultInUse."""
+        lock = StateLock(self._places.lock_file)
+        try:
+            if self._keeper is not None:
+                self._keeper.log_in(login)
+                return
+            before = self._pending()
+            save_pending(self._places.state, login, self._secret, argon2_parameters(self._config), self._seams)
+            end_login(self._settings, before)
+        finally:
+            lock.release()
+
+    def log_out(self) -> bool:
+        """End the login; return whether there was one. Raises StoreUnavailable, VaultInUse, AccessError."""
+        lock = StateLock(self._places.lock_file)
+        try:
+            if self._keeper is not None:
+                return self._keeper.log_out()
+            before = load_pending(self._places.state, self._secret)
+            if before is None:
+                return False
+            _end(self._settings, before)
+            drop_pending(self._places.state, self._seams)
+            return True
+        finally:
+            lock.release()
+
+    def _pending(self) -> TelegramLogin | None:
+        """Return the login that the new one replaces, if this secret opens it."""
+        try:
+            return load_pending(self._places.state, self._secret)
+        except TgdavError:
+            return None
