@@ -1,27 +1,23 @@
-"""One connection to one data centre: Telethon's sender, without its reconnecting, update handling and gzip.
+"""One connection to one data centre: Telethon's sender, without its reconnecting and update handling, on our own frames.
 
 A broken line is never mended: the session makes a new one. So no request can wait for ever in a queue of a dead one.
 """
 
 import asyncio
-import functools
-import io
 import logging
-import struct
 from typing import Any
 
 from telethon.crypto import AuthKey
-from telethon.network import ConnectionTcpFull, MTProtoSender
-from telethon.network.mtprotostate import MTProtoState
+from telethon.network import MTProtoSender
 from telethon.tl import functions
 from telethon.tl.alltlobjects import LAYER
 
 from tgdav.blobs.telegram.errors import translate
+from tgdav.blobs.telegram.frames import FullConnection
+from tgdav.blobs.telegram.packing import State
 from tgdav.blobs.telegram.settings import Settings
 from tgdav.errors import StoreUnavailable
 
-NO_GZIP_FROM = 4096
-"""Requests of this many bytes and more are sealed file parts, which no compression makes smaller."""
 _LONGEST_ANSWER = 4
 """A single answer may take this many times the patience, as long as others come."""
 
@@ -53,8 +49,8 @@ class Line:
             connect_timeout=settings.connect_timeout,
             updates_queue=_NoUpdates(),
         )
-        state = self._sender._state  # noqa: SLF001  (the packer holds the same object)
-        state.write_data_as_message = functools.partial(_write_message, state)
+        state = State(self._sender.auth_key, loggers)
+        self._sender._state = self._sender._send_queue._state = state  # noqa: SLF001
         self._loggers = loggers
         self._last_answer = 0.0
         self._closed = False
@@ -76,7 +72,7 @@ class Line:
         proxy = settings.proxy.as_telethon() if settings.proxy else None
         try:
             async with asyncio.timeout(settings.connect_timeout + settings.patience):
-                await self._sender.connect(ConnectionTcpFull(address, port, dc, loggers=self._loggers, proxy=proxy))
+                await self._sender.connect(FullConnection(address, port, dc, loggers=self._loggers, proxy=proxy))
                 self._broken = asyncio.ensure_future(self._sender.disconnected)
                 self._broken.add_done_callback(_take_note)
                 self._sender._disconnected.add_done_callback(_take_note)  # noqa: SLF001
@@ -145,17 +141,3 @@ def _introduced(settings: Settings, first: Any) -> Any:
         query=first,
     )
     return functions.InvokeWithLayerRequest(LAYER, without_updates(introduction))
-
-
-def _write_message(
-    state: Any, buffer: io.BytesIO, data: bytes, content_related: bool, *, after_id: int | None = None
-) -> int:
-    """As ``MTProtoState.write_data_as_message``, but large bodies are not tried with gzip first."""
-    if after_id is not None or len(data) < NO_GZIP_FROM:
-        written: int = MTProtoState.write_data_as_message(state, buffer, data, content_related, after_id=after_id)
-        return written
-    message_id: int = state._get_new_msg_id()  # noqa: SLF001
-    sequence = state._get_seq_no(content_related)  # noqa: SLF001
-    buffer.write(struct.pack("<qii", message_id, sequence, len(data)))
-    buffer.write(data)
-    return message_id
