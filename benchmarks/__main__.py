@@ -12,10 +12,12 @@ from rich.console import Console
 
 from benchmarks import report
 from benchmarks.counts import counts
+from benchmarks.fuse import fuse
 from benchmarks.pipeline import pipeline
 from benchmarks.results import Results, as_json
 from benchmarks.scale import QUICK, Scale
 from benchmarks.servers import large_files, listing, small_files
+from benchmarks.telegram import telegram
 
 WORKLOADS: dict[str, Callable[[Path, Scale], Results]] = {
     "large": large_files,
@@ -23,6 +25,8 @@ WORKLOADS: dict[str, Callable[[Path, Scale], Results]] = {
     "listing": listing,
     "pipeline": pipeline,
     "counts": counts,
+    "fuse": fuse,
+    "telegram": telegram,
 }
 
 

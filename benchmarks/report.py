@@ -6,6 +6,7 @@ import platform
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import msgspec
@@ -82,9 +83,7 @@ def _line(cells: Sequence[str]) -> str:
 def _sheets(results: Results) -> list[_Sheet]:
     """Return a sheet for each kind of result there is."""
     sheets = [
-        _Sheet(
-            "Measured", ("workload", "who", "median", "spread", "samples"), tuple(map(_measured, results.measurements))
-        ),
+        _measured(results.measurements),
         _Sheet(
             "Targets",
             ("workload", "tgdav against", "times as fast", "wanted", "result"),
@@ -95,9 +94,19 @@ def _sheets(results: Results) -> list[_Sheet]:
     return [sheet for sheet in sheets if sheet.rows]
 
 
-def _measured(found: Measurement) -> tuple[str, ...]:
-    samples = " ".join(f"{sample:.4g}" for sample in found.samples)
-    return found.workload, found.contestant, f"{found.median:.4g} {found.unit}", f"{found.spread:.0%}", samples
+def _measured(measurements: Sequence[Measurement]) -> _Sheet:
+    """Return the rates; with a column for processor time only where it was taken."""
+    heads, rows = ["workload", "who", "median", "spread", "samples"], []
+    timed = any(found.processor for found in measurements)
+    for found in measurements:
+        samples = " ".join(f"{sample:.4g}" for sample in found.samples)
+        row = [found.workload, found.contestant, f"{found.median:.4g} {found.unit}", f"{found.spread:.0%}", samples]
+        if timed:
+            row.insert(-1, f"{median(found.processor):.3g} ms" if found.processor else "")
+        rows.append(tuple(row))
+    if timed:
+        heads.insert(-1, "processor")
+    return _Sheet("Measured", tuple(heads), tuple(rows))
 
 
 def _compared(found: Comparison) -> tuple[str, ...]:

@@ -8,13 +8,17 @@ import msgspec
 
 
 class Measurement(msgspec.Struct, frozen=True):
-    """Samples of one contestant in one workload, one a round; ``unit`` is a rate unless ``lower_is_better``."""
+    """Samples of one contestant in one workload, one a round; ``unit`` is a rate unless ``lower_is_better``.
+
+    ``processor``: milliseconds that its process spent on one of what the rate counts, one a round, where that was taken.
+    """
 
     workload: str
     contestant: str
     unit: str
     samples: tuple[float, ...]
     lower_is_better: bool = False
+    processor: tuple[float, ...] = ()
 
     @property
     def median(self) -> float:

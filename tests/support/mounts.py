@@ -44,11 +44,11 @@ class MountedVault:
         self.home = home
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self, *, prefix: Sequence[str] = ()) -> "MountedVault":
-        """Mount, and wait until it can be used."""
+    def start(self, *, prefix: Sequence[str] = (), program: Sequence[str] = FUSE) -> "MountedVault":
+        """Mount, and wait until it can be used; ``program`` replaces the words that start ``tgdav-fuse``."""
         words = [word for option in self.options for word in ("-o", option)]
         self.process = subprocess.Popen(
-            [*prefix, *FUSE, str(self.path), *words], env=self.home.environment(), stdout=subprocess.PIPE,
+            [*prefix, *program, str(self.path), *words], env=self.home.environment(), stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )  # fmt: skip
         assert self.process.stdout is not None
