@@ -54,7 +54,8 @@ def _test_server(config: Config) -> TestServer | None:
 class AccountStore:
     """A ``BlobStore``: passes calls to the chat by the login in use; without one every call raises NotLoggedIn.
 
-    ``problem`` is what keeps the login or the account from being used, None while nothing does.
+    ``problem`` is what keeps the login or the account from being used, None while nothing does; where ``announces`` is
+    set, the log says it too.
     """
 
     traits: StoreTraits = TelegramStore.traits
@@ -69,6 +70,7 @@ class AccountStore:
         self._held: LoginLock | None = None
         self._is_closed = False
         self.problem: str | None = None
+        self.announces = False
 
     @property
     def waiting_seconds(self) -> float:
@@ -162,7 +164,7 @@ class AccountStore:
 
     def _note(self, error: TgdavError) -> None:
         if self.problem != str(error):
-            _log.info("Telegram: %s", error)
+            _log.log(logging.ERROR if self.announces else logging.INFO, "%s", error)
             self.problem = str(error)
 
 

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 INCARNATION = "incarnation"
 WEBDAV_PASSWORD = "webdav.password"  # noqa: S105 - the name of a setting
-GRACE_SECONDS = 10.0
+GRACE_SECONDS = 5.0
 """How long closing waits for what is being sent; it is sent again by the next start."""
 JOINING = "joining this vault is not finished: the store has not been told yet"
 """Why a machine that joined changes nothing until its first segment is stored."""
@@ -181,6 +181,8 @@ class Volume:
 
     def start(self) -> None:
         """Begin background work."""
+        if self._stores.account is not None:
+            self._stores.account.announces = True
         self.housekeeping.start()
 
     def close(self) -> None:

@@ -9,6 +9,7 @@ import asyncio
 import concurrent.futures
 import logging
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from telethon.crypto import AuthKey
@@ -49,6 +50,8 @@ class Session:
         self._floods: dict[type, float] = {}
         self._paced_until = 0.0
         self._dead: AccessError | None = None
+        self._on_update: Callable[[Any], None] | None = None
+        self._on_line: Callable[[], None] | None = None
         self._user_id = 0
         self._closing = threading.Event()
         self._starting = threading.Lock()
@@ -69,11 +72,15 @@ class Session:
 
     # The bridge.
 
-    def begin(self, request: Any, *, dc: int | None = None) -> Answer:
-        """Send a request to a data centre (None: the login's own) and return at once; ``wait`` gives the answer."""
+    def begin(self, request: Any, *, dc: int | None = None, subscribe: bool = False) -> Answer:
+        """Send a request to a data centre (None: the login's own) and return at once; ``wait`` gives the answer.
+
+        ``subscribe``: from then on Telegram sends updates down the connection that the request went through.
+        """
+        asked = request if subscribe else without_updates(request)
         with self._starting:
             loop = self._running()
-            return asyncio.run_coroutine_threadsafe(self._answer(request, dc or self._login.dc_id), loop)
+            return asyncio.run_coroutine_threadsafe(self._answer(request, asked, dc or self._login.dc_id), loop)
 
     def wait(self, answer: Answer) -> Any:
         """Return an answer. Raises translated errors, StoreUnavailable if none comes, StoreRejected once closed."""
@@ -85,9 +92,24 @@ class Session:
             answer.cancel()
             raise StoreUnavailable("Telegram does not answer") from None
 
-    def ask(self, request: Any, *, dc: int | None = None) -> Any:
+    def ask(self, request: Any, *, dc: int | None = None, subscribe: bool = False) -> Any:
         """Send a request and return its answer."""
-        return self.wait(self.begin(request, dc=dc))
+        return self.wait(self.begin(request, dc=dc, subscribe=subscribe))
+
+    def listen(self, update: Callable[[Any], None] | None, line: Callable[[], None] | None) -> None:
+        """Have ``update`` told of what Telegram sends unasked, and ``line`` of each home connection that begins or ends.
+
+        Both are called in the session's loop and must return at once; None ends it.
+        """
+        self._on_update, self._on_line = update, line
+
+    def _told(self, update: Any) -> None:
+        if self._on_update is not None:
+            self._on_update(update)
+
+    def _line_changed(self) -> None:
+        if self._on_line is not None:
+            self._on_line()
 
     def pause(self, seconds: float) -> None:
         """Wait. Raises StoreRejected when the session is closed meanwhile."""
@@ -115,13 +137,13 @@ class Session:
 
     # In the loop.
 
-    async def _answer(self, request: Any, dc: int) -> Any:
+    async def _answer(self, request: Any, asked: Any, dc: int) -> Any:
         self._check_allowed(type(request))
         line = self._lines.get(dc)
         if line is None or not line.alive:
             line = await self._connected(dc)
         try:
-            return await line.ask(without_updates(request))
+            return await line.ask(asked)
         except AccessError as error:
             await self._end(error, line, dc)
             raise
@@ -154,7 +176,7 @@ class Session:
         if dc != self._login.dc_id:
             self._keys.pop(dc, None)
             raise StoreUnavailable(f"data centre {dc} wants to be introduced again") from error
-        log.error("the login at Telegram is over: %s", error.message)
+        log.info("the login at Telegram is over: %s", error.message)
         self._dead = error
 
     async def _connected(self, dc: int) -> Line:
@@ -186,7 +208,7 @@ class Session:
 
     async def _open_home(self) -> Line:
         login = self._login
-        line = Line(self.settings, login.auth_key)
+        line = Line(self.settings, login.auth_key, on_update=self._told, on_broken=self._line_changed)
         me = functions.users.GetUsersRequest([types.InputUserSelf()])
         users = await line.open(login.server_address, login.port, login.dc_id, me)
         self._user_id = users[0].id
@@ -195,6 +217,7 @@ class Session:
             raise AccessError(
                 "the login is another Telegram account's than the vault's", hint="run 'tgdav auth' with the right one"
             )
+        self._line_changed()
         return line
 
     async def _open_other(self, dc: int) -> Line:
