@@ -5,6 +5,7 @@ A broken line is never mended: the session makes a new one. So no request can wa
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from telethon.crypto import AuthKey
@@ -27,17 +28,35 @@ class _Loggers(dict[str, logging.Logger]):
         return logging.getLogger(key if key.startswith("telethon") else f"telethon.{key}")
 
 
-class _NoUpdates:
-    """Takes the updates that nobody asked for."""
+class _Updates:
+    """Where Telethon's sender leaves what was not asked for."""
 
-    def put_nowait(self, update: object) -> None:
-        """Drop it."""
+    def __init__(self, take: Callable[[Any], None]) -> None:
+        self.put_nowait = take
+
+
+def _drop(update: Any) -> None:
+    """Nobody asked."""
+
+
+def _do_nothing() -> None:
+    """Nobody wants to know."""
 
 
 class Line:
-    """A connection. ``key`` is the authorization key, None to have one made. All calls in the session's loop."""
+    """A connection. ``key`` is the authorization key, None to have one made. All calls in the session's loop.
 
-    def __init__(self, settings: Settings, key: AuthKey | None) -> None:
+    ``on_update`` takes what Telegram sends unasked, ``on_broken`` is called once when an open connection ends.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        key: AuthKey | None,
+        *,
+        on_update: Callable[[Any], None] = _drop,
+        on_broken: Callable[[], None] = _do_nothing,
+    ) -> None:
         self._settings = settings
         loggers = _Loggers()
         self._sender = MTProtoSender(
@@ -47,10 +66,11 @@ class Line:
             delay=0,
             auto_reconnect=False,
             connect_timeout=settings.connect_timeout,
-            updates_queue=_NoUpdates(),
+            updates_queue=_Updates(on_update),
         )
         state = State(self._sender.auth_key, loggers)
         self._sender._state = self._sender._send_queue._state = state  # noqa: SLF001
+        self._on_broken = on_broken
         self._loggers = loggers
         self._last_answer = 0.0
         self._closed = False
@@ -75,6 +95,7 @@ class Line:
                 await self._sender.connect(FullConnection(address, port, dc, loggers=self._loggers, proxy=proxy))
                 self._broken = asyncio.ensure_future(self._sender.disconnected)
                 self._broken.add_done_callback(_take_note)
+                self._broken.add_done_callback(lambda _: self._on_broken())
                 self._sender._disconnected.add_done_callback(_take_note)  # noqa: SLF001
                 return await self.ask(_introduced(settings, first))
         except Exception as error:

@@ -89,17 +89,20 @@ class Chat:
         return self._history(offset_id=before, add_offset=0, min_id=0)
 
     def _history(self, offset_id: int, add_offset: int, min_id: int) -> list[Any]:
-        request = functions.messages.GetHistoryRequest(
+        return list(self._session.ask(self.history(offset_id, add_offset, min_id)).messages)
+
+    def history(self, offset_id: int = 0, add_offset: int = 0, min_id: int = 0, limit: int = PAGE) -> Any:
+        """Return the request for messages from ``add_offset`` places after those older than ``offset_id`` (0: all)."""
+        return functions.messages.GetHistoryRequest(
             peer=self.peer(),
             offset_id=offset_id,
             offset_date=None,
             add_offset=add_offset,
-            limit=PAGE,
+            limit=limit,
             max_id=0,
             min_id=min_id,
             hash=0,
         )
-        return list(self._session.ask(request).messages)
 
     def fetching(self, ids: Sequence[BlobId]) -> Any:
         """Return the request for up to 100 messages by id."""

@@ -15,6 +15,7 @@ from tgdav.blobs.telegram.messages import LARGEST_ID, PAGE, Chat, Document
 from tgdav.blobs.telegram.names import NameLocks
 from tgdav.blobs.telegram.session import Session
 from tgdav.blobs.telegram.upload import MOST_PARTS, PART_BYTES, Upload
+from tgdav.blobs.telegram.watch import RETRY, SILENCE, Watch
 from tgdav.entropy import Entropy
 from tgdav.errors import BlobMissing, StoreRejected, StoreUnavailable
 from tgdav.ids import BlobId, BlobName
@@ -50,6 +51,7 @@ class TelegramStore:
         self._unanswered: set[BlobName] = set()
         self._generations: dict[BlobName, int] = {}
         self._is_closed = False
+        self._watch: Watch | None = None
 
     def append(
         self, name: BlobName, source: Source, label: str, *, progress: Callable[[int], None] | None = None
@@ -212,10 +214,24 @@ class TelegramStore:
             for blob_id, document in there.items():
                 self._listing.forget(blob_id, document.info.name)
 
+    def watch(self, found: Callable[[BlobInfo], None], *, silence: float = SILENCE, retry: float = RETRY) -> Watch:
+        """Begin to tell ``found`` of blobs that other sessions append; see ``Watch``. One at a time; ends with ``close``.
+
+        A shortcut for whoever lists now and then, and must go on doing so: ``list`` alone is complete.
+        """
+        self._check_open()
+        if self._watch is not None:
+            self._watch.close()
+        self._watch = Watch(self._session, self._chat, self._listing, found, silence=silence, retry=retry)
+        self._watch.start()
+        return self._watch
+
     def close(self) -> None:
         """Hang up. Idempotent."""
         self._is_closed = True
         self._session.close()
+        if self._watch is not None:
+            self._watch.close()
 
     def _check_open(self) -> None:
         if self._is_closed:

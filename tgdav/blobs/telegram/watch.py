@@ -1,0 +1,176 @@
+"""Hearing of what other sessions of the account add to the chat and delete from it.
+
+Updates are only ever a shortcut: one that shows a gap, a new connection, and a long silence each lead to the
+difference since the last event seen; where Telegram does not keep that any more, the history after the last message
+seen is read.
+"""
+
+import logging
+import queue
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from telethon.tl import functions, types
+
+from tgdav.blobs.contract import BlobInfo
+from tgdav.blobs.telegram.listing import Listing
+from tgdav.blobs.telegram.messages import Chat
+from tgdav.blobs.telegram.session import Session
+from tgdav.blobs.telegram.updates import Box, read
+from tgdav.errors import StoreRejected, StoreUnavailable, TgdavError
+from tgdav.ids import BlobId
+
+log = logging.getLogger(__name__)
+SILENCE = 900.0
+"""Seconds without news after which to ask, as https://core.telegram.org/api/updates#recovering-gaps has it."""
+RETRY = 5.0
+"""Seconds after a failure."""
+LARGEST_DIFFERENCE = 100
+_AGAIN = object()
+_STOP = object()
+
+
+class Watch:
+    """Tells ``found`` of each blob that another session appends after ``start``, oldest first.
+
+    A blob may be told of twice, and one of this session's own once, when history had to be read; ``found`` runs on the
+    watch's own thread and must not raise. ``silence`` and ``retry`` in seconds.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        chat: Chat,
+        listing: Listing,
+        found: Callable[[BlobInfo], None],
+        *,
+        silence: float = SILENCE,
+        retry: float = RETRY,
+    ) -> None:
+        self._session, self._chat, self._listing, self._found = session, chat, listing, found
+        self._silence, self._retry = silence, retry
+        self._box: Box | None = None
+        self._last = 0
+        self._news: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="telegram watch", daemon=True)
+        self.caught_up = threading.Event()
+        """Set while nothing is known to be missing."""
+
+    def start(self) -> None:
+        """Begin. Returns at once; the network is asked on the watch's thread."""
+        self._session.listen(self._news.put, lambda: self._news.put(_AGAIN))
+        self._thread.start()
+
+    def close(self) -> None:
+        """End, once what is under way is done. Idempotent."""
+        self._session.listen(None, None)
+        self._news.put(_STOP)
+        if self._thread.is_alive() and self._thread is not threading.current_thread():
+            self._thread.join()
+
+    def _run(self) -> None:
+        wait = 0.0
+        while True:
+            try:
+                news = self._news.get(timeout=wait) if wait else _AGAIN
+            except queue.Empty:
+                news = _AGAIN
+            if news is _STOP:
+                return
+            try:
+                self._take(news)
+                wait = self._silence
+                self.caught_up.set()
+            except StoreUnavailable as error:
+                wait = max(self._retry, error.retry_after or 0.0)
+                self.caught_up.clear()
+            except TgdavError as error:
+                log.info("other sessions' changes are no longer watched: %s", error.message)
+                self.caught_up.clear()
+                return
+
+    def _take(self, news: Any) -> None:
+        if self._box is None:
+            self._box = self._begin()
+        elif news is _AGAIN:
+            self._catch_up(self._box)
+        else:
+            new, gone, missed = self._box.take(news)
+            own = getattr(news, "_self_outgoing", False)  # Telethon's mark on the answers to our own requests
+            self._tell(() if own else new, gone)
+            if missed:
+                self._catch_up(self._box)
+
+    def _begin(self) -> Box:
+        """Where to go on from: the box's number first, so that what comes meanwhile is told of rather than missed."""
+        box = Box(self._chat.peer().channel_id if self._chat.is_channel else None)
+        if not self._chat.is_channel:
+            state = self._session.ask(functions.updates.GetStateRequest(), subscribe=True)
+            box.pts, box.date = state.pts, state.date
+        newest = self._session.ask(self._chat.history(limit=1), subscribe=True)
+        if self._chat.is_channel:
+            box.pts = newest.pts
+        self._last = max((message.id for message in newest.messages), default=0)
+        return box
+
+    def _catch_up(self, box: Box) -> None:
+        """Ask for the difference until there is none."""
+        while True:
+            request = self._difference(box)
+            try:
+                answer = self._session.ask(request, subscribe=True)
+            except StoreUnavailable:
+                raise
+            except StoreRejected:
+                self._start_anew(box)
+                return
+            if isinstance(answer, types.updates.DifferenceTooLong | types.updates.ChannelDifferenceTooLong):
+                self._start_anew(box)
+                return
+            gone: list[int] = []
+            new = list(getattr(answer, "new_messages", []))
+            for update in getattr(answer, "other_updates", []):
+                read(update, new, gone)
+            self._tell(new, gone)
+            _go_on(box, answer)
+            if not isinstance(answer, types.updates.DifferenceSlice) and getattr(answer, "final", True):
+                return
+
+    def _difference(self, box: Box) -> Any:
+        if not self._chat.is_channel:
+            return functions.updates.GetDifferenceRequest(box.pts, box.date, qts=0)
+        peer = self._chat.peer()
+        channel = types.InputChannel(peer.channel_id, peer.access_hash)
+        return functions.updates.GetChannelDifferenceRequest(
+            channel, types.ChannelMessagesFilterEmpty(), box.pts, LARGEST_DIFFERENCE
+        )
+
+    def _start_anew(self, box: Box) -> None:
+        """Telegram does not know what came since: read the history."""
+        last, fresh = self._last, self._begin()
+        box.pts, box.date, self._last = fresh.pts, fresh.date, last
+        for document in self._listing.walk(last):
+            self._last = max(self._last, document.info.id)
+            self._found(document.info)
+
+    def _tell(self, new: Iterable[Any], gone: Iterable[int]) -> None:
+        for identity in gone:
+            self._listing.forget(BlobId(identity))
+        for message in new:
+            document = self._chat.document(message)
+            if document is None:
+                continue
+            self._last = max(self._last, document.info.id)
+            if self._listing.document(document.info.id) is None:
+                self._listing.note(document)
+                self._found(document.info)
+
+
+def _go_on(box: Box, answer: Any) -> None:
+    """Move a box to where a difference ends."""
+    state = getattr(answer, "state", None) or getattr(answer, "intermediate_state", None)
+    if state is not None:
+        box.pts, box.date = max(box.pts, state.pts), state.date
+    else:
+        box.pts = max(box.pts, getattr(answer, "pts", 0))
