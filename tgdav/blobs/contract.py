@@ -116,10 +116,14 @@ class BlobStore(Protocol):
 
     Errors, in any call:
 
-    - ``StoreUnavailable``: not now; the same call may succeed later. What the call asked for may have happened all
-      the same (the answer was lost): every call may therefore be repeated.
+    - ``StoreUnavailable``: not now; the same call may succeed later, after ``retry_after`` seconds where the store
+      named a time. What the call asked for may have happened all the same (the answer was lost): every call may
+      therefore be repeated.
     - ``StoreRejected``: never; repeating changes nothing. Wrong arguments, a blob or label too large, an account that
       is refused, a closed store.
+    - ``AccessError``: the login that a remote store needs is missing, has ended, or is somebody else's. Nothing is sent
+      any more, in this and all later calls, until the store is opened again with a new login; what waits to be stored
+      must be kept. Nobody retries it. An account that was frozen, banned or deleted is ``StoreRejected``.
     - ``BlobMissing``: the store answers, and has no such blob.
     - ``DamageError``: bytes are fewer than they should be, in the store (``read``) or in the source (``append``).
 
