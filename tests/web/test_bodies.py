@@ -81,19 +81,21 @@ def test_a_put_cut_off_stores_nothing(served: Served, dav: Client, sent: int, ch
         client.send_head("PUT", path, None if chunked else 3_000_000)
         client.send((b"2dc6c0\r\n" if chunked else b"") + b"x" * sent)
         client.half_close()
+        assert client.reply().status == 400
         assert client.is_ended()
     assert dav("GET", "/old").body == b"old"
     assert names(served) == [b"old"]
 
 
 def test_every_cut_of_a_request(served: Served, dav: Client) -> None:
-    """A request cut at any byte changes nothing, and the server goes on."""
+    """A request cut at any byte changes nothing, whoever still listens is told, and the server goes on."""
     head = f"PUT /f HTTP/1.1\r\nHost: {dav.host}\r\nAuthorization: Basic dGdkYXY6Y29ycmVjdCBob3JzZQ==\r\n"
     whole = f"{head}Content-Length: 10\r\n\r\n0123456789".encode()
     for length in range(len(whole)):
         client = served.client()
         client.send(whole[:length])
         client.half_close()
+        assert not length or client.reply().status == 400
         assert client.is_ended()
     assert names(served) == []
     client = served.client()
@@ -109,7 +111,7 @@ def test_a_lie_about_the_length(served: Served, dav: Client) -> None:
     assert served.client()("GET", "/").status == 200
     assert psutil.Process().memory_info().rss - before < 64 << 20
     dav.half_close()
-    assert dav.is_ended()
+    assert dav.reply().status == 400
     assert names(served) == []
 
 
@@ -158,6 +160,21 @@ def test_a_giant_body_without_login(served: Served) -> None:
     assert client.reply().status == 401
     sender.join()
     assert psutil.Process().memory_info().rss - before < 32 << 20
+
+
+def test_nobody_waits_for_a_refused_body_that_does_not_come(served: Served) -> None:
+    """Who has no login and announces a small body is answered, and then holds no thread by keeping it back."""
+    client = served.client(login=None)
+    client.send_head("PUT", "/f", 1000)
+    assert client.reply().status == 401
+    assert client.is_ended()
+
+
+def test_a_chunk_too_large_for_xml(dav: Client) -> None:
+    """A chunk that announces more than is taken is refused before it comes."""
+    dav.send_head("PROPPATCH", "/", None)
+    dav.send(b"40000000\r\n<propertyupdate")
+    assert dav.reply().status == 413
 
 
 @pytest.mark.parametrize("chunked", [False, True])

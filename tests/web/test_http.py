@@ -187,6 +187,25 @@ def test_a_slow_head_ends(served: Served) -> None:
     assert client.reply().status == 408
 
 
+def test_a_head_that_stops_ends(serve: Callable[..., Served]) -> None:
+    """Who falls silent within a head is told so, and who only sends line feeds too: nothing more is coming."""
+    served = serve(ModelFileSystem())
+    served.server._http.timeout = 0.2
+    for head in (b"GET / HTTP/1.1\r\n", b"GET / HTTP/1.1\nHost: x\n\n"):
+        client = served.client()
+        client.send(head)
+        assert client.reply().status == 408
+        assert client.is_ended()
+
+
+@pytest.mark.parametrize("host", ["a b", "a/b", "a?b", "\xe4", '"', "a,b c"])
+def test_malformed_hosts(dav: Client, host: str) -> None:
+    """§3.2: a Host that is none is 400."""
+    dav.host = host
+    dav.send(f"GET /-/healthz HTTP/1.1\r\nHost: {host}\r\n\r\n".encode("latin-1"))
+    assert dav.reply().status == 400
+
+
 def test_stop_lets_a_request_finish(serve: Callable[..., Served]) -> None:
     """Stopping waits for what is under way: the answer still comes."""
     served = serve(ModelFileSystem())

@@ -230,6 +230,7 @@ def test_create_by_racing_clients(served: Served) -> None:
         ("{token}", 400),
         ("nonsense", 400),
         ("(Not)", 400),
+        ("(Not Not {token})", 400),
         ("(({token}))", 400),
     ],
 )

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tgdav.web.errors import Refused
-from tgdav.web.messages import Disconnected
+from tgdav.web.messages import BodyCutOff, Disconnected
 from tgdav.web.stream import Limits, SocketStream
 
 LIMITS = Limits(call=0.02, patience=0.4, short_patience=0.1)
@@ -100,5 +100,30 @@ def test_the_end(pair: tuple[socket.socket, socket.socket]) -> None:
     reader = stream(ours)
     assert reader.head() is None
     theirs.close()
-    with pytest.raises(Disconnected):
+    with pytest.raises(Refused) as refusal:
         reader.head()
+    assert (refusal.value.status, refusal.value.close) == (400, True)
+    reader.close()
+    with pytest.raises(BodyCutOff) as cut:
+        reader.read_into(memoryview(bytearray(100)))
+    assert cut.value.status == 400
+
+
+def test_half_a_head_is_left_to_the_selector(pair: tuple[socket.socket, socket.socket]) -> None:
+    """What came of a head is no reason to look again before more comes; what comes behind one is."""
+    ours, theirs = pair
+    reader = stream(ours)
+    theirs.send(b"GET / HT")
+    assert reader.head() is None
+    assert not reader.has_data()
+    theirs.send(b"TP/1.1\r\n\r\nGET /next")
+    assert reader.head() == b"GET / HTTP/1.1"
+    assert reader.has_data()
+
+
+def test_the_end_between_messages(pair: tuple[socket.socket, socket.socket]) -> None:
+    """Who leaves without having begun a request is told nothing."""
+    ours, theirs = pair
+    theirs.close()
+    with pytest.raises(Disconnected):
+        stream(ours).head()

@@ -7,6 +7,9 @@ from collections.abc import Callable
 from tgdav.web.errors import Refused
 from tgdav.web.stream import SocketStream
 
+DRAIN_SILENCE = 1000
+"""Milliseconds without a byte after which nobody waits for the rest of a body that is not wanted."""
+
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?\Z")
 _LONGEST_CHUNK_LINE = 4096
 _LONGEST_TRAILERS = 16 * 1024
@@ -22,6 +25,7 @@ class StreamBody(ABC):
         self.length = length
         self._on_first_read = on_first_read
         self.finished = length == 0
+        self.most: int | None = None
 
     @property
     def awaits_continue(self) -> bool:
@@ -43,16 +47,17 @@ class StreamBody(ABC):
         """Return the whole body; raises Refused 413 when it has more than ``limit`` bytes."""
         if self.length is not None and self.length > limit:
             raise Refused(413)
+        self.most = limit
         buffer = bytearray(self.length if self.length is not None else limit + 1)
         count = self.read_into(memoryview(buffer))
         if count > limit:
             raise Refused(413)
         return bytes(buffer[:count])
 
-    def drain(self, limit: int) -> bool:
-        """Read and forget up to ``limit`` bytes; return whether the body's end was reached."""
+    def drain(self, limit: int, may_wait: Callable[[], bool]) -> bool:
+        """Read and forget up to ``limit`` bytes, while ``may_wait`` and they keep coming; return whether that was all."""
         block = memoryview(bytearray(64 * 1024))
-        while not self.finished and limit > 0:
+        while not self.finished and limit > 0 and may_wait() and self._stream.wait(DRAIN_SILENCE):
             limit -= self._receive(block)
         return self.finished
 
@@ -62,7 +67,7 @@ class StreamBody(ABC):
 
 
 class SizedBody(StreamBody):
-    """A body of ``length`` bytes. Its end before that is a ``Disconnected``, never a short body."""
+    """A body of ``length`` bytes. Its end before that is a ``BodyCutOff``, never a short body."""
 
     def __init__(self, stream: SocketStream, length: int, on_first_read: Callable[[], None] | None = None) -> None:
         super().__init__(stream, length, on_first_read)
@@ -100,6 +105,8 @@ class ChunkedBody(StreamBody):
         if not match:
             raise Refused(400, "malformed chunk size", close=True)
         self._chunk = int(match[1], 16)
+        if self.most is not None and self._chunk > self.most:
+            raise Refused(413, close=True)
         if not self._chunk:
             self._read_trailers()
             self.finished = True

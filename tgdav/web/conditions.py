@@ -107,6 +107,8 @@ def parse_if(value: str) -> list[IfList]:
             lists.append(IfList(resource, tuple(open_list)))
             open_list = None
         elif negation:
+            if negated:
+                raise Refused(400, "malformed If")
             negated = True
         elif open_list is None:
             resource = url

@@ -17,7 +17,7 @@ from tgdav.web.answer import CONTINUE, encode_head
 from tgdav.web.bodies import ChunkedBody, SizedBody, StreamBody
 from tgdav.web.errors import Refused, translate
 from tgdav.web.http_head import Head, parse_head
-from tgdav.web.messages import Disconnected, Request, Response
+from tgdav.web.messages import BodyCutOff, Disconnected, Request, Response
 from tgdav.web.stream import SocketStream
 
 log = logging.getLogger(__name__)
@@ -30,6 +30,9 @@ LINGER = 50
 
 DRAIN_LIMIT = 1 << 20
 """A refused body of at most this size is read, so that the connection can be kept; beyond it, the connection ends."""
+
+DRAIN_TIME = 5.0
+"""Seconds that the same may take: who was refused, perhaps for want of a login, holds no thread for longer."""
 
 FAREWELL_LIMIT = 16 << 20
 """Bytes that are still taken from a client whose connection ends, so that it sees the answer instead of a reset."""
@@ -74,6 +77,7 @@ class Connection(HTTPConnection):
             self._head_deadline = None
             head = parse_head(data)
         except Refused as refusal:
+            self._head_deadline = None
             self._send(translate(refusal), "GET", keep=False)
             return False
         return self._answer(head)
@@ -84,6 +88,7 @@ class Connection(HTTPConnection):
             self._head_deadline = now + HEAD_TIME
         if now < self._head_deadline:
             return True
+        self._head_deadline = None
         self._send(translate(Refused(408)), "GET", keep=False)
         return False
 
@@ -98,16 +103,25 @@ class Connection(HTTPConnection):
             peer=self.remote_addr or "",
             secure=self.server.ssl_adapter is not None,
         )
-        response: Response = self.server.handle(request)
+        try:
+            response: Response = self.server.handle(request)
+        except BodyCutOff as end:
+            self._send(translate(Refused(end.status, "the body is not whole")), head.method, keep=False)
+            return False
         keep = head.keep_alive and not response.close and self.server.can_keep()
         if not body.finished:
             keep = keep and not body.awaits_continue and body.length is not None and body.length <= DRAIN_LIMIT
         if response.delay and keep:
-            body.drain(DRAIN_LIMIT)
+            self._drain(body)
         if response.delay and self._park(response, head.method):
             return False
         self._send(response, head.method, keep=keep)
-        return keep and (body.finished or body.drain(DRAIN_LIMIT))
+        return keep and (body.finished or self._drain(body))
+
+    def _drain(self, body: StreamBody) -> bool:
+        """Take what is left of a refused body off the line; return whether it came to its end, and soon."""
+        deadline = self.server.clock.monotonic() + DRAIN_TIME
+        return body.drain(DRAIN_LIMIT, lambda: bool(self.server.clock.monotonic() < deadline))
 
     def _body(self, head: Head) -> StreamBody:
         announce: Callable[[], None] | None = self._send_continue if head.expects_continue else None
@@ -167,12 +181,21 @@ class Connection(HTTPConnection):
             return
         self.stream.close()
         try:
+            if self._head_deadline is not None:
+                self._say_too_slow()
             if self._polite:
                 self._say_farewell()
             self.socket.shutdown(socket.SHUT_RDWR)
         except (OSError, Disconnected) as error:
             log.debug("closing: %r", error)
         self.socket.close()
+
+    def _say_too_slow(self) -> None:
+        """Answer a head that never became whole; the selector's thread must not wait for its reader."""
+        answer = translate(Refused(408))
+        assert isinstance(answer.body, bytes), "refusals are short"
+        self.socket.setblocking(False)
+        self.socket.send(encode_head(answer, self.server.date(), keep=False) + answer.body)
 
     def _say_farewell(self) -> None:
         """Let the client read the answer: unread bytes at close(2) would make the kernel reset the connection."""

@@ -12,6 +12,7 @@ LARGEST_HEAD = 64 * 1024
 
 _REQUEST_LINE = re.compile(rb"([A-Z][A-Z-]{0,31}) ([^\x00-\x20\x7f#]+) HTTP/(\d)\.(\d)\Z")
 _FIELDS = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*(?:\r\n|\Z))*\Z")
+_HOST = re.compile(r"[0-9A-Za-z\-._~!$&'()*+,;=%:@\[\]]*\Z")
 _SINGLE = frozenset(
     [
         "host",
@@ -63,6 +64,8 @@ def parse_head(data: bytes) -> Head:
     target, query = _split_target(match[2].decode("latin-1"), headers)
     if minor and "host" not in headers:
         raise _bad("Host is missing")
+    if not _HOST.match(headers.get("host", "")):
+        raise _bad("malformed Host")
     return Head(
         match[1].decode(),
         target,

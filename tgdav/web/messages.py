@@ -25,6 +25,17 @@ class Disconnected(ConnectionError):
     """The client vanished, or stalled beyond its time, in the middle of a message."""
 
 
+class BodyCutOff(Disconnected):
+    """A body that came to an end, or to a standstill, before its announced end; the client may still listen.
+
+    ``status`` says which: 400 for the one, 408 for the other.
+    """
+
+    def __init__(self, status: int) -> None:
+        super().__init__()
+        self.status = status
+
+
 class Request:
     """One request, its head already checked.
 

@@ -10,7 +10,7 @@ import msgspec
 
 from tgdav.web.errors import Refused
 from tgdav.web.http_head import LARGEST_HEAD
-from tgdav.web.messages import Disconnected
+from tgdav.web.messages import BodyCutOff, Disconnected
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -55,6 +55,7 @@ class SocketStream:
         self._overdue = overdue
         self._limits = limits
         self._buffer = bytearray()
+        self._incomplete = False
         self._poll: select.poll | None = None
         self.closed = False
         self.bytes_read = 0
@@ -71,9 +72,9 @@ class SocketStream:
             self._socket.setsockopt(socket.IPPROTO_TCP, QUICKACK, 1)
 
     def has_data(self) -> bool:
-        """Return whether bytes wait in memory, where no selector sees them."""
+        """Return whether bytes wait in memory, where no selector sees them, and not only for the rest of their head."""
         pending = getattr(self._socket, "pending", None)
-        return bool(self._buffer) or bool(pending and pending())
+        return (bool(self._buffer) and not self._incomplete) or bool(pending and pending())
 
     def close(self) -> None:
         """Drop what is buffered."""
@@ -98,14 +99,11 @@ class SocketStream:
             return found
         data = self._receive_once(_RECEIVE)
         if not data:
+            if self._buffer:
+                raise Refused(400, "the head ended early", close=True)
             raise Disconnected
         self._buffer += data
         return self._take_head()
-
-    @property
-    def started(self) -> bool:
-        """Whether part of a head is here."""
-        return bool(self._buffer)
 
     def _take_head(self) -> bytes | None:
         buffer = self._buffer
@@ -115,7 +113,9 @@ class SocketStream:
         if end < 0:
             if len(buffer) >= LARGEST_HEAD:
                 raise Refused(431 if b"\r\n" in buffer else 414, close=True)
+            self._incomplete = bool(buffer)
             return None
+        self._incomplete = False
         head = bytes(buffer[:end])
         del buffer[: end + 4]
         return head
@@ -127,7 +127,7 @@ class SocketStream:
             raise Disconnected from error
 
     def read_into(self, view: memoryview) -> int:
-        """Receive between 1 and ``len(view)`` bytes. Raises Disconnected at the end of the stream."""
+        """Receive between 1 and ``len(view)`` bytes of a body. Raises BodyCutOff at the end of the stream."""
         if self._buffer:
             count = min(len(view), len(self._buffer))
             view[:count] = self._buffer[:count]
@@ -140,10 +140,10 @@ class SocketStream:
             except NOT_YET as error:
                 waited += self._limits.call
                 if waited >= (self._limits.short_patience if self._pressed() else self._limits.patience):
-                    raise Disconnected from error
+                    raise BodyCutOff(408) from error
                 continue
             if not count:
-                raise Disconnected
+                raise BodyCutOff(400)
             return count
 
     def read_line(self, limit: int) -> bytes:
