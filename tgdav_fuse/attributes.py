@@ -15,10 +15,15 @@ BLOCK = 4096
 
 
 class Presentation(msgspec.Struct, frozen=True):
-    """Who all files seem to belong to; None shows the real owner."""
+    """Who all files seem to belong to; None shows the real owner.
+
+    ``root_as`` is the user and group who mounted, if that was not root: what belongs to root (the root folder of a new vault,
+    and all that came over WebDAV) is shown as theirs, or they could not change it.
+    """
 
     uid: int | None = None
     gid: int | None = None
+    root_as: tuple[int, int] = (0, 0)
 
 
 class Translator:
@@ -42,8 +47,9 @@ class Translator:
         entry.generation = self._generations.get(node.inode, 0)
         entry.entry_timeout = entry.attr_timeout = TIMEOUT
         entry.st_mode, entry.st_nlink, entry.st_rdev = node.st_mode, node.nlink, node.rdev
-        entry.st_uid = node.uid if self._shown.uid is None else self._shown.uid
-        entry.st_gid = node.gid if self._shown.gid is None else self._shown.gid
+        shown = self._shown
+        entry.st_uid = (node.uid or shown.root_as[0]) if shown.uid is None else shown.uid
+        entry.st_gid = (node.gid or shown.root_as[1]) if shown.gid is None else shown.gid
         entry.st_size, entry.st_blksize, entry.st_blocks = node.size, BLOCK, (self._allocated(node) + 511) // 512
         entry.st_atime_ns, entry.st_mtime_ns, entry.st_ctime_ns = node.atime, node.mtime, node.ctime
         return entry

@@ -19,6 +19,7 @@ from tgdav_fuse.attributes import Presentation
 from tgdav_fuse.invalidation import Invalidation
 from tgdav_fuse.operations import TgdavOperations
 from tgdav_fuse.options import MountOptions
+from tgdav_fuse.refusal import why_refused
 
 _log = logging.getLogger(__name__)
 
@@ -51,7 +52,8 @@ class Mount:
     def __init__(self, fs: ObservedFileSystem, where: Path, options: MountOptions, clock: Clock) -> None:
         self.where = where
         self._fs, self._options = fs, options
-        shown = Presentation(uid=options.uid, gid=options.gid)
+        mine = (0, 0) if os.geteuid() == 0 else (os.geteuid(), os.getegid())
+        shown = Presentation(uid=options.uid, gid=options.gid, root_as=mine)
         self._operations = TgdavOperations(fs, clock, shown, read_only=options.read_only)
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="tgdav-fuse", daemon=True)
@@ -75,9 +77,7 @@ class Mount:
         try:
             pyfuse3.init(mount._operations, os.fspath(where), options.words())
         except RuntimeError as error:
-            raise TgdavError(
-                f"{where} cannot be mounted", hint="is /dev/fuse there, and are the options allowed (/etc/fuse.conf)?"
-            ) from error
+            raise TgdavError(f"{where} cannot be mounted", hint=why_refused(where, options)) from error
         mount._thread.start()
         _read_further(where)
         return mount

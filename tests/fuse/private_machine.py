@@ -1,0 +1,71 @@
+"""A mount namespace of its own, in which ``/dev/fuse`` is open to all and other users can be played. Needs root."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.support.server import Home
+
+USER, OTHER = 65534, 1234
+VAULT = Path("/mnt")
+"""Where the vault's folder is seen inside; pytest's own folders are closed to other users."""
+
+READS_ALL = "+dac_read_search"
+"""The interpreter may lie in root's home: the users here may read everything (FUSE asks for more than that)."""
+
+
+class PrivateMachine:
+    """Processes that see mounts which nobody else sees. ``folder`` is shown at ``VAULT``."""
+
+    def __init__(self, folder: Path, home: Home) -> None:
+        self._folder, self._home = folder, home
+        self._keeper: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> "PrivateMachine":
+        self._keeper = subprocess.Popen(
+            ["unshare", "--mount", "--propagation", "private", "sh", "-c", "echo ready; exec sleep 600"],
+            stdout=subprocess.PIPE,
+        )  # fmt: skip
+        assert self._keeper.stdout is not None
+        assert self._keeper.stdout.readline() == b"ready\n"
+        device = self._folder / "device"
+        os.mknod(device, 0o020666, os.makedev(10, 229))
+        device.chmod(0o666)
+        self.show(device, Path("/dev/fuse"))
+        self.show(self._folder, VAULT)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._keeper is not None
+        self.run("umount", "--lazy", str(VAULT / "mnt"), check=False)
+        self._keeper.kill()
+        self._keeper.communicate()
+
+    def show(self, source: Path, target: Path) -> None:
+        """Let ``target`` be ``source``."""
+        self.run("mount", "--bind", str(source), str(target))
+
+    def run(self, *words: str, user: int = 0, check: bool = True) -> "subprocess.CompletedProcess[str]":
+        """Run a program as ``user``. Raises AssertionError unless it exits 0, if ``check``."""
+        done = subprocess.run(
+            [*self._inside(user), *words], env=self._home.environment(), capture_output=True, text=True, check=False,
+            timeout=60,
+        )  # fmt: skip
+        assert done.returncode == 0 or not check, (words, done.returncode, done.stdout, done.stderr)
+        return done
+
+    def tgdav(self, *words: str, user: int = USER, check: bool = True) -> "subprocess.CompletedProcess[str]":
+        """Run a command of tgdav."""
+        return self.run(sys.executable, "-m", "tgdav", *words, user=user, check=check)
+
+    def _inside(self, user: int) -> Sequence[str]:
+        assert self._keeper is not None
+        enter = ["nsenter", "--mount", "--target", str(self._keeper.pid), f"--wdns={os.getcwd()}"]
+        if user == 0:
+            return enter
+        return [
+            *enter, "setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", f"--inh-caps={READS_ALL}",
+            f"--ambient-caps={READS_ALL}",
+        ]  # fmt: skip
