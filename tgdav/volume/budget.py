@@ -16,8 +16,8 @@ from tgdav.clock import Clock
 from tgdav.crypto.header import recognise
 from tgdav.crypto.keys import VaultKeys
 from tgdav.crypto.label import BlobKind, decode_label
-from tgdav.db.database import Database
 from tgdav.db import Transaction
+from tgdav.db.database import Database
 from tgdav.ids import BlobName
 from tgdav.metadata import settings
 

@@ -4,6 +4,7 @@ import errno
 import os
 from pathlib import Path
 
+from tgdav.config import Places
 from tgdav.disk import Disk
 from tgdav.errors import LocalFailure, NoSpace
 
@@ -21,6 +22,13 @@ def make_folder(folder: Path, disk: Disk) -> None:
             disk.sync_folder(path.parent)
     except OSError as error:
         raise _translated(error, folder) from error
+
+
+def prepare_state(places: Places, disk: Disk) -> None:
+    """Make the folders of the local state, private and durable. Raises NoSpace, LocalFailure."""
+    for folder in (places.state, places.state / "staging", places.state / "outbox", places.state / "overlay"):
+        make_folder(folder, disk)
+    make_folder(places.cache, disk)
 
 
 def write_file(path: Path, data: bytes, disk: Disk) -> None:

@@ -22,6 +22,7 @@ from tgdav.replication.rebuild import Progress, Rebuilder, Rebuilt, find_secret
 from tgdav.replication.survey import Survey
 from tgdav.replication.watch import SEEN
 from tgdav.volume import making
+from tgdav.volume.folders import prepare_state
 from tgdav.volume.local_state import LocalNamespace, save_header
 from tgdav.volume.lock import StateLock
 from tgdav.volume.seams import Seams
@@ -59,7 +60,7 @@ def join_vault(
     """
     places = places.for_config(config)
     making.refuse_existing(places)
-    making.prepare_state(places, seams)
+    prepare_state(places, seams.disk)
     lock = StateLock(places.lock_file)
     try:
         making.refuse_existing(places)

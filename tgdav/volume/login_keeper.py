@@ -10,8 +10,9 @@ from tgdav.crypto.keys import VaultKeys
 from tgdav.crypto.slots import Secret
 from tgdav.errors import AccessError, TgdavError
 from tgdav.volume.account import AccountStore, end_login, telegram_settings
+from tgdav.volume.folders import prepare_state
+from tgdav.volume.local_keys import argon2_parameters, unlock_local
 from tgdav.volume.lock import LoginLock, StateLock
-from tgdav.volume.making import prepare_state
 from tgdav.volume.seams import Seams
 from tgdav.volume.telegram_login import (
     TelegramLogin,
@@ -21,7 +22,6 @@ from tgdav.volume.telegram_login import (
     save_login,
     save_pending,
 )
-from tgdav.volume.unlock import argon2_parameters, unlock_local
 
 
 class LoginKeeper:
@@ -98,7 +98,7 @@ class ClosedState:
             keys = unlock_local(places.state, secret)
             self._keeper = LoginKeeper(places.state, keys, self._settings, seams)
         else:
-            prepare_state(places, seams)
+            prepare_state(places, seams.disk)
 
     def log_in(self, login: TelegramLogin) -> None:
         """Keep the login. Raises as ``LoginKeeper.log_in``, VaultInUse."""

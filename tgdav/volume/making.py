@@ -26,13 +26,13 @@ from tgdav.metadata.change import Change
 from tgdav.metadata.journal import Journal
 from tgdav.replication.survey import header_blobs
 from tgdav.replication.watch import PREDECESSOR
-from tgdav.volume.folders import make_folder
+from tgdav.volume.folders import prepare_state
+from tgdav.volume.local_keys import argon2_parameters
 from tgdav.volume.local_state import LocalNamespace, LocalVault, save_header, save_vault, vault_exists
 from tgdav.volume.lock import StateLock
 from tgdav.volume.seams import Seams
 from tgdav.volume.stores import open_store
 from tgdav.volume.telegram_login import NotLoggedIn, TelegramLogin, drop_pending, load_pending, save_login
-from tgdav.volume.unlock import argon2_parameters
 from tgdav.volume.volume import INCARNATION, Volume, history_policy
 
 DEFAULT_NAMESPACE = "default"
@@ -52,7 +52,7 @@ def create_vault(places: Places, config: Config, passphrase: str, *, seams: Seam
     """
     places = places.for_config(config)
     refuse_existing(places)
-    prepare_state(places, seams)
+    prepare_state(places, seams.disk)
     lock = StateLock(places.lock_file)
     try:
         refuse_existing(places)
@@ -117,13 +117,6 @@ def login_before_vault(places: Places, config: Config, secret: Secret) -> Telegr
     if found is None:
         raise NotLoggedIn
     return found
-
-
-def prepare_state(places: Places, seams: Seams) -> None:
-    """Make the folders of the local state, private and durable."""
-    for folder in (places.state, places.state / "staging", places.state / "outbox", places.state / "overlay"):
-        make_folder(folder, seams.disk)
-    make_folder(places.cache, seams.disk)
 
 
 def refuse_existing(places: Places) -> None:

@@ -1,25 +1,17 @@
 """Opening a vault with a secret: by the header in the store, or by the local state with the store's help."""
 
 from collections.abc import Callable, Iterable
-from pathlib import Path
 
 from tgdav.blobs.contract import BlobInfo, BlobStore
-from tgdav.config import Config, Places
+from tgdav.config import Places
 from tgdav.crypto.header import HEADER_BYTES, Header, decode, try_headers
 from tgdav.crypto.keys import VaultKeys
 from tgdav.crypto.machine import MachineIdentity, open_machine
-from tgdav.crypto.passphrase import Argon2Parameters
 from tgdav.crypto.slots import Secret, kind_for
 from tgdav.errors import AccessError, BlobMissing, DamageError, StoreUnavailable, UsageError
 from tgdav.replication.survey import header_blobs
 from tgdav.volume.local_state import LocalVault, load_header, load_vault
 from tgdav.volume.stores import Stores
-
-
-def argon2_parameters(config: Config) -> Argon2Parameters:
-    """Return the configured cost of opening the vault by passphrase."""
-    wanted = config.encryption
-    return Argon2Parameters(wanted.argon2_memory_kib, wanted.argon2_iterations, wanted.argon2_parallelism)
 
 
 def unlock_store(
@@ -44,12 +36,6 @@ def unlock_store(
     if damage is not None:
         raise damage
     raise UsageError("the store holds no vault", hint="use 'tgdav init' to make one")
-
-
-def unlock_local(state: Path, secret: Secret) -> VaultKeys:
-    """Return the vault's keys by the local header alone. Raises AccessError, DamageError, UsageError (no vault here)."""
-    master, header = try_headers([load_header(state)], secret)
-    return VaultKeys(master, header.vault)
 
 
 class Unlocked:

@@ -34,13 +34,14 @@ from tgdav.volume.content import open_content
 from tgdav.volume.folders import make_folder
 from tgdav.volume.headers import HeaderKeeper
 from tgdav.volume.housekeeping import Housekeeping
+from tgdav.volume.local_keys import argon2_parameters
 from tgdav.volume.local_state import LocalNamespace, load_header
 from tgdav.volume.lock import StateLock
 from tgdav.volume.seams import Seams
 from tgdav.volume.space import space_of
 from tgdav.volume.stores import Stores, open_store
 from tgdav.volume.telegram_login import TelegramLogin
-from tgdav.volume.unlock import Unlocked, argon2_parameters
+from tgdav.volume.unlock import Unlocked
 
 if TYPE_CHECKING:
     from tgdav.volume.login_keeper import LoginKeeper
