@@ -280,6 +280,17 @@ def test_delete(dav: Client) -> None:
     assert dav("DELETE", "/d").status == 404
 
 
+def test_delete_of_a_folder_takes_all_or_nothing(dav: Client) -> None:
+    """§9.6.1: a folder is deleted with Depth infinity; another Depth asks for what cannot be, and deletes nothing."""
+    dav("MKCOL", "/d")
+    put(dav, "/d/f")
+    for depth in ("0", "1", "zzz"):
+        assert dav("DELETE", "/d", Depth=depth).status == 400
+    assert dav("GET", "/d/f").status == 200
+    assert dav("DELETE", "/d/f", Depth="0").status == 204
+    assert dav("DELETE", "/d", Depth="Infinity").status == 204
+
+
 def test_delete_with_a_locked_child(dav: Client) -> None:
     """423 when something below is locked, and nothing is gone; with the token it goes, locks too (§9.6.1)."""
     dav("MKCOL", "/d")

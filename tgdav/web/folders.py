@@ -41,6 +41,9 @@ def delete(site: Site, request: Request) -> Response:
     place = locate(site.fs, request.names)
     if place.attributes is None:
         raise Refused(404)
+    depth = request.headers.get("depth", "infinity").strip().lower()
+    if place.attributes.is_directory and depth != "infinity":
+        raise Refused(400, "a folder is deleted with all it holds: Depth is infinity")
     access = Access(site, request, request.names)
     access.check(place.attributes)
     access.check_membership()
