@@ -54,6 +54,13 @@ class Translator:
         entry.st_atime_ns, entry.st_mtime_ns, entry.st_ctime_ns = node.atime, node.mtime, node.ctime
         return entry
 
+    def gone(self, inode: int) -> pyfuse3.EntryAttributes:
+        """Return the answer about a node that nobody can see any more."""
+        entry = pyfuse3.EntryAttributes()
+        entry.st_ino, entry.st_mode, entry.st_nlink = inode, stat.S_IFREG, 0
+        entry.entry_timeout = entry.attr_timeout = 0
+        return entry
+
     def nothing(self) -> pyfuse3.EntryAttributes:
         """Return the answer for a name that is not there, which the kernel may remember too."""
         entry = pyfuse3.EntryAttributes()

@@ -174,8 +174,16 @@ class TgdavOperations(pyfuse3.Operations):
     async def setattr(
         self, inode: int, attr: EntryAttributes, fields: pyfuse3.SetattrFields, fh: int | None, ctx: RequestContext
     ) -> EntryAttributes:
-        """Set attributes. No field at all means: someone wrote, so setuid and setgid go."""
-        node = self._fs.attributes(Inode(inode))
+        """Set attributes. No field at all means: someone wrote, so setuid and setgid go.
+
+        The kernel still writes back the times of a file that was removed, and would tell a failure of that to syncfs(2).
+        """
+        try:
+            node = self._fs.attributes(Inode(inode))
+        except NotFound:
+            if fields.update_mode or fields.update_size or fields.update_uid or fields.update_gid:
+                raise
+            return self.translator.gone(inode)
         if fields.update_size and inode in self.resizing:
             return self.translator.entry(node)
         change = self._wanted(node, attr, fields, ctx)

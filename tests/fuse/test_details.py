@@ -183,3 +183,12 @@ def test_holes_take_no_space(folder: Path) -> None:
     assert (folder / "small").stat().st_blocks == 1
     said = subprocess.run(["du", "-sk", str(folder)], capture_output=True, text=True, check=True).stdout
     assert 1024 <= int(said.split()[0]) <= 1050
+
+
+def test_syncing_all_does_not_stumble_over_removed_files(folder: Path) -> None:
+    """The kernel writes back what it remembers of files, also of those that went meanwhile: none of its business any more."""
+    for number in range(20):
+        (folder / f"file-{number}").touch()
+        (folder / f"file-{number}").unlink()
+    (folder / "kept").write_bytes(b"content")
+    subprocess.run(["sync", "-f", str(folder)], check=True)
