@@ -35,13 +35,13 @@ class Listener:
 
 @pytest.fixture
 def writer(open_store: Callable[..., TelegramStore]) -> TelegramStore:
-    return open_store()
+    return open_store(patience=5.0)
 
 
 @pytest.fixture
 def listener(writer: TelegramStore, open_store: Callable[..., TelegramStore]) -> Listener:
     put(writer, 0)
-    return Listener(open_store())
+    return Listener(open_store(patience=5.0))
 
 
 def test_blobs_of_others_are_heard_of_as_they_come(
@@ -77,7 +77,7 @@ def test_a_gap_is_closed_by_asking(server: Server, writer: TelegramStore, listen
 def test_a_lost_update_is_found_after_silence(
     server: Server, writer: TelegramStore, open_store: Callable[..., TelegramStore]
 ) -> None:
-    listener = Listener(open_store(), silence=0.2)
+    listener = Listener(open_store(patience=5.0), silence=0.2)
     server.arm("update_lost")
     listener.hears(put(writer, 1).id)
 

@@ -4,7 +4,9 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator
 
+from tgdav.blobs.telegram.history import History
 from tgdav.blobs.telegram.messages import PAGE, Chat, Document
+from tgdav.blobs.telegram.session import Session
 from tgdav.ids import BlobId, BlobName
 
 RECENT_PAGES = 20
@@ -15,8 +17,9 @@ KEPT_DOCUMENTS = 4096
 class Listing:
     """What is known of a chat's blobs. Thread-safe; the network is asked without holding the lock."""
 
-    def __init__(self, chat: Chat) -> None:
+    def __init__(self, session: Session, chat: Chat) -> None:
         self._chat = chat
+        self._history = History(session, chat)
         self._lock = threading.Lock()
         self._surveying = threading.Lock()
         self._names: dict[BlobName, tuple[BlobId, ...]] = {}
@@ -28,7 +31,7 @@ class Listing:
     def walk(self, after: int) -> Iterator[Document]:
         """Go through all blobs with ids above ``after``, oldest first, a page at a time."""
         start = after
-        while page := self._chat.page_after(after):
+        for page in self._history.pages(after):
             for message in page:
                 found = self._chat.document(message)
                 if found is not None:

@@ -81,15 +81,19 @@ class Chat:
         """Return the up to 100 messages after an id, oldest first; empty at the end."""
         if after >= LARGEST_ID:
             return []
-        found = self._history(offset_id=max(after, 0) + 1, add_offset=-PAGE, min_id=max(after, 0))
-        return sorted(found, key=lambda message: message.id)
+        return sorted(self._session.ask(self.after(after)).messages, key=lambda message: message.id)
+
+    def after(self, after: int) -> Any:
+        """Return the request for the up to 100 messages after an id."""
+        return self.history(offset_id=max(after, 0) + 1, add_offset=-PAGE, min_id=max(after, 0))
+
+    def newest(self) -> list[Any]:
+        """Return the newest message, or nothing."""
+        return list(self._session.ask(self.history(limit=1)).messages)
 
     def page_before(self, before: int) -> list[Any]:
         """Return the up to 100 messages before an id (0: the newest), newest first."""
-        return self._history(offset_id=before, add_offset=0, min_id=0)
-
-    def _history(self, offset_id: int, add_offset: int, min_id: int) -> list[Any]:
-        return list(self._session.ask(self.history(offset_id, add_offset, min_id)).messages)
+        return list(self._session.ask(self.history(offset_id=before)).messages)
 
     def history(self, offset_id: int = 0, add_offset: int = 0, min_id: int = 0, limit: int = PAGE) -> Any:
         """Return the request for messages from ``add_offset`` places after those older than ``offset_id`` (0: all)."""

@@ -44,7 +44,7 @@ class TelegramStore:
         self._session = session
         self._entropy = entropy
         self._chat = Chat(session, peer)
-        self._listing = Listing(self._chat)
+        self._listing = Listing(session, self._chat)
         self._names = NameLocks()
         self._lock = threading.Lock()
         self._uploads: dict[BlobName, Upload] = {}
