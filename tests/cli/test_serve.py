@@ -1,6 +1,7 @@
 """``serve`` and the commands beside it."""
 
 import json
+import os
 import re
 import signal
 import stat
@@ -167,7 +168,51 @@ def test_status_and_metrics_over_http(vault: Machine) -> None:
         assert set(json.loads(client.request("GET", "/-/status").body)) >= {"store", "pending", "cache"}
         metrics = client.request("GET", "/-/metrics").body.decode()
         assert re.search(r"^tgdav_store_reachable 1$", metrics, re.M)
+        assert re.search(r'^tgdav_http_requests_total\{method="GET",status="2xx"\} 1$', metrics, re.M)
         assert client.request("GET", "/-/healthz").status == 200
+
+
+def test_metrics_count_what_was_done(vault: Machine) -> None:
+    """Requests by method and class of status, bytes both ways, the store's messages, failed uploads, the queue, the cache."""
+    with Server(vault) as server, server.client() as client:
+        client.request("PUT", "/file", body=os.urandom(200_000))
+        vault.run("sync", "--wait")
+        for method, path in (("GET", "/file"), ("GET", "/missing"), ("FOO", "/"), ("BAR", "/")):
+            client.request(method, path)
+        found = samples(client.request("GET", "/-/metrics").body.decode())
+        answers = {name: value for name, value in found.items() if name.startswith("tgdav_http_requests_total")}
+        assert answers == {
+            'tgdav_http_requests_total{method="GET",status="2xx"}': 1,
+            'tgdav_http_requests_total{method="GET",status="4xx"}': 1,
+            'tgdav_http_requests_total{method="PUT",status="2xx"}': 1,
+            'tgdav_http_requests_total{method="other",status="4xx"}': 2,
+        }
+        for way in ("received", "sent"):
+            assert 200_000 < found[f"tgdav_http_{way}_bytes_total"] < 210_000
+        assert found["tgdav_store_messages_sent_total"] == found['tgdav_store_calls_total{operation="append"}'] >= 2
+        assert found["tgdav_store_sent_bytes_total"] > 200_000
+        assert found['tgdav_store_failures_total{operation="append"}'] == 0
+        assert found["tgdav_queue_packs"] == 0
+        assert {
+            "tgdav_cache_hits_total",
+            "tgdav_cache_misses_total",
+            "tgdav_store_received_bytes_total",
+        } <= found.keys()
+
+
+def samples(text: str) -> dict[str, float]:
+    """Return each sample of a Prometheus text; every one belongs to the family said before it."""
+    found: dict[str, float] = {}
+    family = ""
+    for line in text.splitlines():
+        if line.startswith("# TYPE "):
+            family = line.split()[2]
+        elif not line.startswith("#"):
+            name, value = line.rsplit(" ", 1)
+            assert name.partition("{")[0] == family
+            assert name not in found
+            found[name] = float(value)
+    return found
 
 
 def test_a_long_home_works_too(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from tgdav.crypto.passphrase import Passphrase
 from tgdav.errors import UsageError
 from tgdav.volume.control import ControlServer
 from tgdav.volume.local_state import vault_exists
+from tgdav.volume.report import counters
 from tgdav.volume.vault import create_vault
 from tgdav.volume.volume import Volume
 from tgdav.web import Credentials, Probes, WebOptions, WebServer
@@ -72,7 +73,9 @@ def _serve(
         volume = open_volume(invocation, _secret_for_serving(invocation))
         closing.callback(volume.close)
         credentials = None if no_auth else _credentials(invocation, volume)
-        probes = Probes(metrics=lambda: metrics(volume.status()), status=volume.status)
+        probes = Probes(
+            metrics=lambda: metrics(volume.status(), counters(volume), web.traffic.counts()), status=volume.status
+        )
         web = WebServer(volume.fs, options, credentials, seams.clock, seams.entropy, probes)
         mounts = MountHost(volume, stays=True)
         control = control_server(invocation, volume, mounts)

@@ -1,10 +1,12 @@
 """What ``status`` says."""
 
+import uuid
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from tgdav.blobs.retry import Reachability
+from tgdav.content.pack_rows import waiting_packs
 from tgdav.db.database import Database
 
 if TYPE_CHECKING:
@@ -21,7 +23,7 @@ def status(volume: "Volume") -> dict[str, Any]:
     problem = volume.stores.account.problem if volume.stores.account else None
     date, sent = volume.budget.today()
     errors = (
-        problem,
+        None if problem is None else str(problem),
         volume.housekeeping.last_error,
         volume.content.uploader.last_error,
         None if reach.reachable else reach.last_error,
@@ -43,7 +45,7 @@ def status(volume: "Volume") -> dict[str, Any]:
         "last_error": next(filter(None, errors), None),
         "read_only": volume.read_only_reason,
         "namespace": volume.namespace_name,
-        "machine": volume.log.machine_id.hex(),
+        "machine": _uuid(volume.log.machine_id),
         "damage": damage,
     }
 
@@ -57,10 +59,27 @@ def cache(volume: "Volume") -> dict[str, Any]:
     return msgspec.structs.asdict(volume.content.reading.cache.statistics())
 
 
+def counters(volume: "Volume") -> dict[str, Any]:
+    """Return what was counted since the start: ``store`` by operation, ``cache`` hits and misses; ``queue``: packs now."""
+    shown = cache(volume)
+    with volume.database.reading() as connection:
+        queue = len(waiting_packs(connection))
+    return {
+        "store": {name: msgspec.structs.asdict(count) for name, count in volume.stores.counting.counts().items()},
+        "cache": {"hits": shown["hits"], "misses": shown["misses"]},
+        "queue": queue,
+    }
+
+
 def _machines(database: Database) -> list[dict[str, Any]]:
     with database.reading() as connection:
         found = connection.all("SELECT machine, name, epoch FROM machines ORDER BY epoch")
-    return [{"id": machine.hex(), "name": name, "epoch": epoch} for machine, name, epoch in found]
+    return [{"id": _uuid(machine), "name": name, "epoch": epoch} for machine, name, epoch in found]
+
+
+def _uuid(machine: bytes) -> str:
+    """Return a machine's id as the configuration writes it."""
+    return str(uuid.UUID(bytes=machine))
 
 
 def _damage(database: Database) -> list[dict[str, Any]]:

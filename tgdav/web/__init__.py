@@ -7,5 +7,6 @@ leads to one handler a method, ``access`` alone decides about locks and conditio
 from tgdav.web.auth import Credentials
 from tgdav.web.server import WebServer
 from tgdav.web.site import Probes, WebOptions
+from tgdav.web.traffic import TrafficCounts
 
-__all__ = ["Credentials", "Probes", "WebOptions", "WebServer"]
+__all__ = ["Credentials", "Probes", "TrafficCounts", "WebOptions", "WebServer"]

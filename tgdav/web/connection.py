@@ -54,6 +54,7 @@ class Connection(HTTPConnection):
         self.parked = False
         self._polite = False
         self._head_deadline: float | None = None
+        self._noted = (0, 0)
 
     # ---- the loop ------------------------------------------------------------------------------------------------
 
@@ -78,7 +79,7 @@ class Connection(HTTPConnection):
             head = parse_head(data)
         except Refused as refusal:
             self._head_deadline = None
-            self._send(translate(refusal), "GET", keep=False)
+            self._send(translate(refusal), "", keep=False)
             return False
         return self._answer(head)
 
@@ -89,7 +90,7 @@ class Connection(HTTPConnection):
         if now < self._head_deadline:
             return True
         self._head_deadline = None
-        self._send(translate(Refused(408)), "GET", keep=False)
+        self._send(translate(Refused(408)), "", keep=False)
         return False
 
     def _answer(self, head: Head) -> bool:
@@ -136,6 +137,18 @@ class Connection(HTTPConnection):
 
     def _send(self, response: Response, method: str, *, keep: bool) -> None:
         self._polite = not keep
+        try:
+            self._write(response, method, keep=keep)
+        finally:
+            self._note(method, response.status)
+
+    def _note(self, method: str, status: int) -> None:
+        """Count an answer and what moved since the last one."""
+        read, written = self.stream.bytes_read, self.stream.bytes_written
+        self.server.traffic.note(method, status, read - self._noted[0], written - self._noted[1])
+        self._noted = read, written
+
+    def _write(self, response: Response, method: str, *, keep: bool) -> None:
         head = encode_head(response, self.server.date(), keep=keep)
         if isinstance(response.body, bytes):
             self.stream.write(head if method == "HEAD" else head + response.body)
@@ -164,6 +177,9 @@ class Connection(HTTPConnection):
         body = b"" if method == "HEAD" else response.body
         data = encode_head(response, self.server.date(), keep=False) + body
         self.parked = self.server.late.put(response.delay, lambda: self._send_late(data))
+        if self.parked:
+            self.stream.bytes_written += len(data)
+            self._note(method, response.status)
         return self.parked
 
     def _send_late(self, data: bytes) -> None:

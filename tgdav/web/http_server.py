@@ -16,6 +16,7 @@ from tgdav.clock import Clock
 from tgdav.web.connection import Connection
 from tgdav.web.late_answers import LateAnswers
 from tgdav.web.messages import Request, Response
+from tgdav.web.traffic import Traffic
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +66,7 @@ class HttpServer(Server):
         self.handle = handle
         self.clock = clock
         self.late = LateAnswers(clock)
+        self.traffic = Traffic()
         self.keep_alive_conn_limit = self._most_connections = _connection_limit()
         self._growing = threading.Lock()
         self._date = (0, "")

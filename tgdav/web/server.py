@@ -11,6 +11,7 @@ from tgdav.web.http_server import HttpServer, LazyHandshake
 from tgdav.web.locks import LockTable
 from tgdav.web.origin import check_loopback
 from tgdav.web.site import Probes, Site, WebOptions
+from tgdav.web.traffic import Traffic
 
 
 class WebServer:
@@ -36,6 +37,11 @@ class WebServer:
         self._dispatcher = Dispatcher(self.site, authenticator, options.port)
         self._http = HttpServer((options.host, options.port), self._dispatcher.handle, clock)
         self._thread = threading.Thread(target=self._http.serve, name="web", daemon=True)
+
+    @property
+    def traffic(self) -> Traffic:
+        """What was asked, and what went over the line."""
+        return self._http.traffic
 
     def start(self) -> int:
         """Bind, accept from now on, return the port. Raises OSError when the address is taken."""

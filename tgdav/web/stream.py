@@ -103,6 +103,7 @@ class SocketStream:
                 raise Refused(400, "the head ended early", close=True)
             raise Disconnected
         self._buffer += data
+        self.bytes_read += len(data)
         return self._take_head()
 
     def _take_head(self) -> bytes | None:
@@ -144,6 +145,7 @@ class SocketStream:
                 continue
             if not count:
                 raise BodyCutOff(400)
+            self.bytes_read += count
             return count
 
     def read_line(self, limit: int) -> bytes:
@@ -179,4 +181,5 @@ class SocketStream:
                     raise Disconnected from error
                 continue
             waited = 0.0
+            self.bytes_written += sent
             view = view[sent:]
