@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Machine
-from tests.mtproto.harness import Server
+from tests.mtproto.harness import PHONE, Server
+from tests.support.server import Home
 from tests.support.socks5 import Socks5Proxy
 from tests.support.telegram_home import log_in, telegram_config
 
@@ -40,8 +41,9 @@ def test_a_proxy_that_refuses_or_is_away_is_not_gone_round(server: Server, tmp_p
         refused = log_in(home, check=False)
         assert refused.code == 5
         assert proxy.refused >= 1
-    away = log_in(home, check=False)
+    away = Home.run(home, "-vv", "auth", "--phone", f"+{PHONE}", check=False)
     assert away.code == 5
+    assert "telethon" in away.stderr
     for said in (refused.stderr, away.stderr):
         assert "unexpected" not in said
         assert SECRET not in said

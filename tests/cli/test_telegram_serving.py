@@ -75,6 +75,17 @@ def test_a_login_that_is_ended_and_renewed_while_serving(server: Server, home: M
     assert home.run("--json", "check", "--read-data").json()["ok"]
 
 
+def test_waiting_ends_when_the_login_does(server: Server, home: Machine) -> None:
+    with Serving(home) as serving:
+        assert put(serving, "file", b"".join(stream(2, 2 << 20))) == 201
+        server.arm("session_revoked", "upload.saveFilePart")
+        done = home.run("sync", "--wait", check=False)
+        assert (done.code, "run 'tgdav auth'" in done.stderr) == (3, True)
+        log_in(home)
+        home.run("sync", "--wait")
+        serving.terminate()
+
+
 def test_telegram_is_away_when_it_starts(server: Server, home: Machine) -> None:
     with Serving(home) as serving:
         assert put(serving, "cached", b"read before") == 201

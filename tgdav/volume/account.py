@@ -54,8 +54,8 @@ def _test_server(config: Config) -> TestServer | None:
 class AccountStore:
     """A ``BlobStore``: passes calls to the chat by the login in use; without one every call raises NotLoggedIn.
 
-    ``problem`` is what keeps the login or the account from being used, None while nothing does; where ``announces`` is
-    set, the log says it too.
+    ``problem`` is the error that keeps the login or the account from being used, None while nothing does; where
+    ``announces`` is set, the log says it too.
     """
 
     traits: StoreTraits = TelegramStore.traits
@@ -69,7 +69,7 @@ class AccountStore:
         self._store: BlobStore | None = None
         self._held: LoginLock | None = None
         self._is_closed = False
-        self.problem: str | None = None
+        self.problem: TgdavError | None = None
         self.announces = False
 
     @property
@@ -154,18 +154,21 @@ class AccountStore:
             if store is self._store:
                 self._note(error)
             raise
-        except StoreRejected:
-            if store is not self._store and not self._is_closed:
+        except StoreRejected as error:
+            if self._is_closed:
+                raise
+            if store is not self._store:
                 raise StoreUnavailable("the login at Telegram was just replaced") from None
+            self._note(error)
             raise
         if self.problem is not None and store is self._store:
             self.problem = None
         return result
 
     def _note(self, error: TgdavError) -> None:
-        if self.problem != str(error):
+        if str(self.problem) != str(error):
             _log.log(logging.ERROR if self.announces else logging.INFO, "%s", error)
-            self.problem = str(error)
+        self.problem = error
 
 
 def end_login(settings: Settings, login: TelegramLogin | None) -> None:

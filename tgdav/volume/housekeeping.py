@@ -24,6 +24,7 @@ JOIN_SECONDS = 5.0
 HEADER_SECONDS = 3600.0
 HEADER_AGAIN_SECONDS = 60.0
 FLUSH_SECONDS = 3600.0
+LOOK_SECONDS = 5.0
 CHECKPOINT_LOOK_SECONDS = 30.0
 
 
@@ -138,7 +139,7 @@ class Housekeeping:
         volume.keep_headers()
         while True:
             stuck = volume.pusher.oldest_unsent()
-            flushed = volume.content.flush(FLUSH_SECONDS)
+            flushed = self._flush()
             self.push()
             pending = volume.pending()
             if wait and flushed and stuck is not None and stuck == volume.pusher.oldest_unsent():
@@ -149,6 +150,21 @@ class Housekeeping:
                 progress("pending bytes", 0, pending["bytes"])
             if not wait or not (pending["bytes"] or pending["operations"]) or self._stop.is_set():
                 return {"pending": pending, "sent": difference(volume.budget.total(), before)}
+
+    def _flush(self) -> bool:
+        """Send all packs; False if that takes too long. Raises what ends all sending: no login, an account that is lost."""
+        volume = self._volume
+        deadline = self._clock.monotonic() + FLUSH_SECONDS
+        while True:
+            began = self._clock.monotonic()
+            if volume.content.flush(LOOK_SECONDS):
+                return True
+            problem = None if volume.stores.account is None else volume.stores.account.problem
+            if problem is not None:
+                raise type(problem)(problem.message, hint=problem.hint)
+            now = self._clock.monotonic()
+            if now >= deadline or now - began < LOOK_SECONDS:  # it gave up by itself
+                return False
 
     # ---- checkpoints ---------------------------------------------------------------------------------------------
 

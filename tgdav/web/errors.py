@@ -4,6 +4,7 @@ from http import HTTPStatus
 
 from tgdav.errors import (
     AccessDenied,
+    AccessError,
     Exists,
     FileTooLarge,
     InvalidArgument,
@@ -65,6 +66,7 @@ STATUSES: tuple[tuple[type[TgdavError], int], ...] = (
     (NoSpace, 507),
     (FileTooLarge, 413),
     (StoreUnavailable, 503),
+    (AccessError, 503),
 )
 """First match counts; whatever is not listed is 500."""
 
