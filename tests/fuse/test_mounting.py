@@ -7,6 +7,7 @@ import socket
 import subprocess
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.support.mounts import FUSE, MountedVault
@@ -97,6 +98,19 @@ def test_sigterm_waits_for_the_last_file(vault: MountedVault) -> None:
     with vault:
         assert (vault.path / "held").read_bytes() == b"written after the signal"
         assert vault.stop() == ""
+
+
+def test_a_mount_in_the_background_keeps_what_it_has_to_say(vault: MountedVault) -> None:
+    vault.home.run("mount", str(vault.path))
+    log = vault.home.path / "state" / "mount.log"
+    assert (log.read_text(), log.stat().st_mode & 0o777) == ("", 0o600)
+    with open(vault.path / "held", "w"):
+        (process,) = [
+            each for each in psutil.process_iter(["cmdline"]) if str(vault.path) in (each.info["cmdline"] or ())
+        ]
+        process.send_signal(signal.SIGTERM)
+        wait_for(lambda: "busy" in log.read_text(), what="the mount to say that it is busy")
+    wait_for(lambda: not mount_table.is_mounted(vault.path), what="the end")
 
 
 def test_unmounted_by_others_it_ends_in_good_order(vault: MountedVault) -> None:

@@ -202,14 +202,19 @@ def _lines(found: Mapping[str, Any], where: Path) -> list[str]:
     return lines
 
 
-def let_go(descriptor: int) -> None:
-    """Close the inherited standard streams, so that nobody waits for them, and tell the caller that all is ready."""
+def let_go(descriptor: int, log: Path) -> None:
+    """Close the inherited standard streams, so that nobody waits for them, and tell the caller that all is ready.
+
+    What is said from now on goes to ``log``, begun anew.
+    """
     nothing = os.open(os.devnull, os.O_RDWR)
+    kept = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_NOFOLLOW, 0o600)
     sys.stdout.flush()
     sys.stderr.flush()
-    for stream in (0, 1, 2):
-        os.dup2(nothing, stream)
+    for stream, target in ((0, nothing), (1, nothing), (2, kept)):
+        os.dup2(target, stream)
     os.close(nothing)
+    os.close(kept)
     os.write(descriptor, b"+")
     os.close(descriptor)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)

@@ -37,6 +37,11 @@ class Places:
         """The file that names the control socket, whose own path must be short (107 bytes)."""
         return self.state / "control"
 
+    @property
+    def mount_log(self) -> Path:
+        """What a mount in the background has to say."""
+        return self.state / "mount.log"
+
     @classmethod
     def from_environment(cls, environment: Mapping[str, str], config_option: Path | None = None) -> "Places":
         """Resolve the places: ``config_option`` (``--config``) > TGDAV_CONFIG > config.yaml at home.
