@@ -264,6 +264,24 @@ def test_a_folder_needs_no_login(tmp_path: Path, words: tuple[str, ...]) -> None
     assert (done.code, "needs no login" in done.stderr) == (2, True)
 
 
+def test_a_damaged_login_is_replaced_by_the_next(vault: Machine) -> None:
+    sealed = vault.path / "state" / SEALED
+    sealed.write_bytes(sealed.read_bytes()[:-1])
+    assert vault.run("status").code == 0
+    done = vault.run("sync", check=False)
+    assert (done.code, "run 'tgdav auth'" in done.stderr) == (3, True)
+    log_in(vault)
+    vault.run("sync", "--wait")
+
+
+def test_a_wrong_passphrase_is_told_without_telegram(server: Server, vault: Machine) -> None:
+    before = server.statistics()["connections"]
+    done = vault.run("status", check=False, variables={"TGDAV_PASSPHRASE": "wrong"})
+    assert (done.code, "wrong passphrase" in done.stderr) == (3, True)
+    assert log_in(vault, check=False, variables={"TGDAV_PASSPHRASE": "wrong"}).code == 3
+    assert server.statistics()["connections"] == before
+
+
 def test_files_are_private_and_sealed(vault: Machine) -> None:
     for path in (vault.path / "state").iterdir():
         assert path.stat().st_mode & 0o777 == (0o700 if path.is_dir() else 0o600), path

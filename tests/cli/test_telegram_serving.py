@@ -127,6 +127,18 @@ def test_it_ends_in_time_though_telegram_hangs(server: Server, home: Machine) ->
     assert_nothing_twice(server, peer=channel_of(home), channel=True)
 
 
+def test_what_it_waits_for_is_told(server: Server, home: Machine) -> None:
+    with Serving(home) as serving:
+        assert put(serving, "file", b"content" * 1000) == 201
+        server.arm("flood_wait", "messages.sendMedia", seconds=4)
+        with subprocess.Popen([*home.program, "sync", "--wait"], env=home.environment(), stdout=subprocess.DEVNULL):
+            found = wait_for(lambda: (told := status(home)["store"])["waiting_seconds"] and told, 30)
+            assert 0 < found["waiting_seconds"] < 10
+            assert "Telegram asks for" in found["waiting_for"]
+        assert status(home)["store"]["waiting_for"] is None
+        serving.terminate()
+
+
 def test_what_was_sent_is_told_by_kind(home: Machine) -> None:
     with Serving(home) as serving:
         assert put(serving, "file", bytes(range(256)) * 1000) == 201

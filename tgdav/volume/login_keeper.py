@@ -1,5 +1,6 @@
 """Logging in and out: the login is kept sealed first, then used, then the one before it is ended."""
 
+import logging
 import threading
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from tgdav.blobs.telegram.login import log_out
 from tgdav.config import Config, Places
 from tgdav.crypto.keys import VaultKeys
 from tgdav.crypto.slots import Secret
-from tgdav.errors import AccessError, TgdavError
+from tgdav.errors import AccessError, DamageError, TgdavError
 from tgdav.volume.account import AccountStore, end_login, telegram_settings
 from tgdav.volume.folders import prepare_state
 from tgdav.volume.local_keys import argon2_parameters, unlock_local
@@ -23,6 +24,8 @@ from tgdav.volume.telegram_login import (
     save_pending,
 )
 
+_log = logging.getLogger(__name__)
+
 
 class LoginKeeper:
     """The login of a vault; ``account`` is the store that uses it, where the vault is open. Thread-safe."""
@@ -35,9 +38,9 @@ class LoginKeeper:
         self._lock = threading.Lock()
 
     def start(self) -> None:
-        """Let the store use what is kept. Raises VaultInUse (a copied state), DamageError."""
+        """Let the store use what is kept. Raises VaultInUse (a copied state)."""
         assert self._account is not None
-        self._account.use(load_login(self._state, self._vault_keys))
+        self._account.use(self._kept())
         drop_pending(self._state, self._seams)
 
     def log_in(self, login: TelegramLogin) -> None:
@@ -46,7 +49,7 @@ class LoginKeeper:
         Raises AccessError for one of another account, which changes nothing; NoSpace, LocalFailure.
         """
         with self._lock:
-            before = load_login(self._state, self._vault_keys)
+            before = self._kept()
             if before is not None and before.user_id != login.user_id:
                 raise AccessError(
                     "this vault lies in another Telegram account", hint="log in with the one that it was made in"
@@ -59,7 +62,7 @@ class LoginKeeper:
     def log_out(self) -> bool:
         """End the login; the vault still knows its account. Return whether there was one. Raises StoreUnavailable."""
         with self._lock:
-            before = load_login(self._state, self._vault_keys)
+            before = self._kept()
             if before is None or not before.session:
                 return False
             if self._account is not None:
@@ -72,6 +75,14 @@ class LoginKeeper:
                 raise
             save_login(self._state, TelegramLogin("", before.user_id), self._vault_keys, self._seams)
             return True
+
+    def _kept(self) -> TelegramLogin | None:
+        """Return what is kept; a damaged login counts as none, so that a new one can take its place."""
+        try:
+            return load_login(self._state, self._vault_keys)
+        except DamageError as error:
+            _log.error("%s; run 'tgdav auth'", error.message)
+            return None
 
 
 def _end(settings: Settings, login: TelegramLogin) -> None:

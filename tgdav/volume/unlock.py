@@ -50,6 +50,11 @@ class Unlocked:
             self.master, self.header = try_headers([header], secret)
         except AccessError as error:
             # Another machine may have changed the secret; only the store's headers know.
+            if stores.account is not None:
+                # What reaches the store is sealed by this very vault.
+                raise AccessError(
+                    error.message, hint="if another machine changed it, the one from before opens this state"
+                ) from None
             self.master, self.header = _from_store(stores.store, secret, header, error)
         self.vault_keys = VaultKeys(self.master, self.header.vault)
         self.local: LocalVault = load_vault(places.state, self.vault_keys)
