@@ -229,3 +229,22 @@ def test_tracebacks_come_with_v_only(vault: Machine) -> None:
     loud = vault.run("-v", "status", check=False, variables=wrong)
     assert "Traceback" in loud.stderr
     assert "hunter2" not in loud.stderr
+
+
+def test_a_vault_is_made_with_the_namespace_that_is_opened(tmp_path: Path) -> None:
+    """A file that lists first what this version cannot serve: nothing is made without a choice, and with one all works."""
+    namespaces = "namespaces: [{name: shared, type: distributed}, {name: docs}, {name: photos}]\n"
+    home = Machine(tmp_path, config=config_for(tmp_path) + namespaces)
+    for command in (("init",), ("init", "--join"), ("recover",), ("serve", "--port", "0")):
+        refused = home.run(*command, check=False)
+        assert refused.code == 2
+        assert "--namespace" in refused.stderr
+    assert not (tmp_path / "store").exists()
+    made = home.run("--namespace", "docs", "init")
+    assert "one namespace in a vault" in made.stderr
+    assert home.run("--namespace", "docs", "--json", "sync", "--wait").json()["pending"]["bytes"] == 0
+    refused = home.run("--namespace", "photos", "sync", check=False)
+    assert refused.code == 2
+    assert "which holds: docs" in refused.stderr
+    second = home.beside("second", config=config_for(tmp_path) + namespaces)
+    assert "epoch 2" in second.run("--namespace", "docs", "recover").stdout

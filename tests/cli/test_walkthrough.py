@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import uuid
 from pathlib import Path
 
 from tests.cli.conftest import CHEAP, Machine
@@ -53,9 +54,12 @@ def test_the_recovery_key_is_enough(tmp_path: Path) -> None:
     assert recovered["epoch"] == 2
     assert recovered["damage"] == []
     assert {"id", "name", "last_operation", "last_sequence"} <= set(recovered["machines"][0])
+    machine = recovered["machines"][0]["id"]
+    assert str(uuid.UUID(machine)) == machine
 
     changed = other.run("passwd", input="a new passphrase\n")
     assert "passphrase is changed" in changed.stdout
     again = other.beside("c", config=config, passphrase="a new passphrase")
     assert "epoch 3" in again.run("init", "--join").stdout
+    assert machine in [each["id"] for each in again.run("--json", "status").json()["machines"]]
     assert home.beside("d", config=config).run("init", "--join", check=False).code == 3

@@ -13,7 +13,7 @@ from tgdav.cli.exit_codes import ExitCode
 from tgdav.cli.invocation import Invocation, filled, global_options
 from tgdav.cli.recover import print_joined, recovery_key_option
 from tgdav.cli.secrets import chosen_passphrase, passphrase_or_recovery_key
-from tgdav.config import notices
+from tgdav.config import notices, opening
 from tgdav.errors import UsageError
 from tgdav.volume.folders import make_folder, write_file
 from tgdav.volume.local_state import vault_exists
@@ -54,8 +54,9 @@ def init(
 
 
 def _create(invocation: Invocation) -> int:
+    config = opening(invocation.config, invocation.namespace)
     passphrase = chosen_passphrase(invocation)
-    created = create_vault(invocation.places, invocation.config, passphrase.text, seams=invocation.seams)
+    created = create_vault(invocation.places, config, passphrase.text, seams=invocation.seams)
     found = {"vault": created.vault.hex(), "recovery_key": created.recovery_key}
     lines = (
         f"vault made in {where(invocation)}",
@@ -67,9 +68,10 @@ def _create(invocation: Invocation) -> int:
 
 
 def _join(invocation: Invocation) -> int:
+    config = opening(invocation.config, invocation.namespace)
     secret = passphrase_or_recovery_key(invocation)
     with invocation.output.progress() as progress:
-        joined = join_vault(invocation.places, invocation.config, secret, seams=invocation.seams, progress=progress)
+        joined = join_vault(invocation.places, config, secret, seams=invocation.seams, progress=progress)
     return print_joined(invocation.output, joined, "joined")
 
 

@@ -1,5 +1,6 @@
 """``tgdav recover``: the local state from the store alone; and how joining is told."""
 
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -44,11 +45,13 @@ def recover(invocation: Invocation) -> int:
     Prints each machine's last operation. What is missing in the store is named, and the exit code is 4 then.
     """
     # This module also gives other commands an option, and they should not wait for the database.
+    from tgdav.config import opening
     from tgdav.volume.vault import recover_vault
 
+    config = opening(invocation.config, invocation.namespace)
     secret = passphrase_or_recovery_key(invocation)
     with invocation.output.progress() as progress:
-        joined = recover_vault(invocation.places, invocation.config, secret, seams=invocation.seams, progress=progress)
+        joined = recover_vault(invocation.places, config, secret, seams=invocation.seams, progress=progress)
     return print_joined(invocation.output, joined, "recovered")
 
 
@@ -66,7 +69,8 @@ def print_joined(output: Output, joined: "JoinedVault", word: str) -> int:
 
 def _machine(machine: "MachineReport") -> dict[str, Any]:
     time = iso_time(machine.last_operation) if machine.last_operation else None
-    return {"id": machine.id, "name": machine.name, "last_operation": time, "last_sequence": machine.last_sequence}
+    known = str(uuid.UUID(machine.id))
+    return {"id": known, "name": machine.name, "last_operation": time, "last_sequence": machine.last_sequence}
 
 
 def _lines(joined: "JoinedVault", word: str) -> Iterator[str]:

@@ -18,7 +18,7 @@ from tgdav.cli.reports import for_control
 from tgdav.cli.secrets import find_passphrase, make_key_file, passphrase, webdav_hashes, webdav_users
 from tgdav.cli.service import notify
 from tgdav.cli.session import open_volume
-from tgdav.config import notices, require_built
+from tgdav.config import notices, opening, require_built
 from tgdav.crypto.passphrase import Passphrase
 from tgdav.errors import UsageError
 from tgdav.volume.control import ControlServer
@@ -136,7 +136,8 @@ def _first_run(invocation: Invocation) -> Passphrase:
     given = find_passphrase(invocation)
     key_file = invocation.bare_places.key_file
     secret = given or make_key_file(invocation)
-    create_vault(invocation.places, invocation.config, secret.text, seams=invocation.seams)
+    config = opening(invocation.config, invocation.namespace)
+    create_vault(invocation.places, config, secret.text, seams=invocation.seams)
     notice = invocation.output.notice
     notice(f"a new vault is made in {invocation.places.store}")
     if key_file.exists():

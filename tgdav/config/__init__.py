@@ -7,7 +7,7 @@ the file holds, and no error text holds a secret's value.
 from tgdav.config.loading import LoadedConfig, load, migrate, parse
 from tgdav.config.model import Config, Namespace
 from tgdav.config.places import Places
-from tgdav.config.views import namespace_of, notices, require_built, show
+from tgdav.config.views import namespace_of, notices, opening, require_built, show
 
 __all__ = [
     "Config",
@@ -18,6 +18,7 @@ __all__ = [
     "migrate",
     "namespace_of",
     "notices",
+    "opening",
     "parse",
     "require_built",
     "show",

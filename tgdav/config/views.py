@@ -54,11 +54,25 @@ def require_built(config: Config, namespace: str | None = None) -> None:
         )
 
 
+def opening(config: Config, namespace: str | None = None) -> Config:
+    """Return the configuration with the namespace that is to be opened first, for what makes or joins a vault.
+
+    Raises UsageError as ``require_built`` does: before anything is made.
+    """
+    require_built(config, namespace)
+    wanted = namespace_of(config, namespace)
+    if wanted not in config.namespaces:
+        return config
+    others = tuple(each for each in config.namespaces if each is not wanted)
+    return config.model_copy(update={"namespaces": (wanted, *others)})
+
+
 def notices(config: Config) -> list[str]:
     """Return, a line each, what the user should know although the configuration is accepted."""
     telegram, directory = config.telegram, config.storage.directory
     lacking = [key for key in ("api_id", "api_hash") if getattr(telegram, key) is None]
     unbuilt = [item.name for item in config.namespaces if item.type not in BUILT_MODES]
+    built = [item.name for item in config.namespaces if item.type in BUILT_MODES]
     hashed = [user.name for user in config.webdav.users if user.password_is_hash]
     said = {
         "telegram.session_file is not used: the session lives sealed in the state": telegram.session_file,
@@ -69,6 +83,9 @@ def notices(config: Config) -> list[str]:
             config.backend() == "telegram" and directory.path
         ),
         f"not served by this version of tgdav: the namespaces {', '.join(unbuilt)}": unbuilt,
+        f"this version keeps one namespace in a vault, the one it is made with; listed are {', '.join(built)}": (
+            len(built) > 1
+        ),
         f"only Basic authentication works for users with a hashed password: {', '.join(hashed)}": hashed,
         f"encryption.argon2_memory_kib is low: at least {WEAK_MEMORY_KIB} is advised": (
             config.encryption.argon2_memory_kib < WEAK_MEMORY_KIB

@@ -45,7 +45,11 @@ class LocalVault(msgspec.Struct, array_like=True, frozen=True):
         for each in self.namespaces:
             if name is None or each.name == name:
                 return each
-        raise UsageError(f"there is no namespace {name!r} in this vault")
+        held = ", ".join(each.name for each in self.namespaces)
+        raise UsageError(
+            f"the namespace '{name}' is not in this vault, which holds: {held}",
+            hint="this version keeps one namespace in a vault; make another vault for it, in a TGDAV_HOME and store of its own",
+        )
 
 
 def vault_exists(state: Path) -> bool:
