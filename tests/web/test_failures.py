@@ -8,7 +8,7 @@ import pytest
 from tests.support.model_fs import ModelFileSystem
 from tests.web.client import DAV
 from tests.web.conftest import Served
-from tgdav.errors import DamageError, LocalFailure, NoSpace, StoreUnavailable, TgdavError, WriterReplaced
+from tgdav.errors import DamageError, FileTooLarge, LocalFailure, NoSpace, StoreUnavailable, TgdavError, WriterReplaced
 from tgdav.fs.api import FileHandle, Upload
 from tgdav.ids import Inode
 
@@ -103,10 +103,15 @@ def test_a_store_that_stays_away_is_a_503(serve: Callable[..., Served], fs: Faul
 
 @pytest.mark.parametrize(
     ("error", "status"),
-    [(NoSpace(), 507), (WriterReplaced("another machine writes"), 403), (LocalFailure(), 500)],
+    [
+        (NoSpace(), 507),
+        (FileTooLarge(), 413),
+        (WriterReplaced("another machine writes"), 403),
+        (LocalFailure(), 500),
+    ],
 )
 def test_refused_writes(fs: FaultyFileSystem, served: Served, error: TgdavError, status: int) -> None:
-    """A full disk is 507 (Finder: disk full), a replaced writer 403, a failing disk 500."""
+    """A full disk is 507 (Finder: disk full), a file too large 413, a replaced writer 403, a failing disk 500."""
     fs.refusal = error
     reply = served.client()("PUT", "/new", b"x")
     assert reply.status == status
