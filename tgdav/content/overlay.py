@@ -19,6 +19,7 @@ The key is the overlay's own (machine root + random salt), and the counter stays
 import errno
 import os
 import struct
+from array import array
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
 from pathlib import Path
@@ -50,37 +51,47 @@ class Piece:
 
 
 class ExtentMap:
-    """Which record holds each dirty byte; sorted, not overlapping. Pure."""
+    """Which record holds each dirty byte; sorted, not overlapping. Pure.
+
+    Pieces are kept as columns of numbers: random writes make hundreds of thousands of them.
+    """
 
     def __init__(self) -> None:
-        self._starts: list[int] = []
-        self._pieces: list[Piece] = []
+        self._starts, self._ends = array("q"), array("q")
+        self._counters, self._skips = array("I"), array("I")
 
     def __bool__(self) -> bool:
-        return bool(self._pieces)
+        return bool(self._starts)
+
+    def _piece(self, index: int) -> Piece:
+        return Piece(self._starts[index], self._ends[index], self._counters[index], self._skips[index])
+
+    def _replace(self, first: int, last: int, pieces: list[Piece]) -> None:
+        self._starts[first:last] = array("q", [each.start for each in pieces])
+        self._ends[first:last] = array("q", [each.end for each in pieces])
+        self._counters[first:last] = array("I", [each.counter for each in pieces])
+        self._skips[first:last] = array("I", [each.skip for each in pieces])
 
     def put(self, piece: Piece) -> None:
         """Let ``piece`` cover what was there."""
         first = bisect_right(self._starts, piece.start) - 1
-        if first < 0 or self._pieces[first].end <= piece.start:
+        if first < 0 or self._ends[first] <= piece.start:
             first += 1
         last = bisect_left(self._starts, piece.end)
         kept = [piece]
-        for old in self._pieces[first:last]:
+        for old in map(self._piece, range(first, last)):
             if old.start < piece.start:
                 kept.insert(0, old.part(old.start, piece.start))
             if old.end > piece.end:
                 kept.append(old.part(piece.end, old.end))
-        self._pieces[first:last] = kept
-        self._starts[first:last] = [each.start for each in kept]
+        self._replace(first, last, kept)
 
     def cut(self, size: int) -> None:
         """Forget all from ``size`` on."""
         index = bisect_left(self._starts, size)
-        del self._pieces[index:], self._starts[index:]
-        if self._pieces and self._pieces[-1].end > size:
-            last = self._pieces[-1]
-            self._pieces[-1] = last.part(last.start, size)
+        self._replace(index, len(self._starts), [])
+        if self._ends and self._ends[-1] > size:
+            self._ends[-1] = size
 
     def within(self, start: int, end: int) -> list[Piece]:
         """Return the pieces that overlap ``start``..``end``, narrowed to it."""
@@ -88,18 +99,18 @@ class ExtentMap:
         last = bisect_left(self._starts, end)
         return [
             each.part(max(each.start, start), min(each.end, end))
-            for each in self._pieces[first:last]
+            for each in map(self._piece, range(first, last))
             if each.end > start
         ]
 
     def ranges(self) -> list[tuple[int, int]]:
         """Return the dirty ranges, neighbours joined."""
         joined: list[tuple[int, int]] = []
-        for piece in self._pieces:
-            if joined and joined[-1][1] == piece.start:
-                joined[-1] = (joined[-1][0], piece.end)
+        for start, end in zip(self._starts, self._ends, strict=True):
+            if joined and joined[-1][1] == start:
+                joined[-1] = (joined[-1][0], end)
             else:
-                joined.append((piece.start, piece.end))
+                joined.append((start, end))
         return joined
 
 
@@ -117,8 +128,8 @@ class Overlay:
         self._descriptor = os.open(path, flags, 0o600)
         self._path, self._node, self._disk, self._entropy = path, node, disk, entropy
         self._sealer = Sealer(key)
-        self._offsets: list[tuple[int, int]] = []
-        self._end = 0
+        self._ends = array("q")
+        """Where each record ends in the file; the next one begins there."""
         self._poisoned = False
         self._cache: OrderedDict[int, bytes] = OrderedDict()
         self._named = not fresh
@@ -136,7 +147,7 @@ class Overlay:
     @property
     def staged(self) -> int:
         """Bytes of the file."""
-        return self._end
+        return self._ends[-1] if self._ends else 0
 
     def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
         """Add a write. Raises NoSpace, LocalFailure."""
@@ -181,36 +192,33 @@ class Overlay:
 
     def replay(self) -> None:
         """Rebuild the state of the last mark from the file, and cut the file there."""
-        end = marked_end = marked = 0
         length_of_file = os.fstat(self._descriptor).st_size
-        records: list[bytes] = []
+        end = marked = 0
+        waiting: list[tuple[int, int, int]] = []
         while end + _LENGTH.size <= length_of_file:
             (length,) = _LENGTH.unpack(os.pread(self._descriptor, _LENGTH.size, end))
-            if length > length_of_file - end - _LENGTH.size:
-                break
-            self._offsets.append((end + _LENGTH.size, length))
-            try:
-                record = self._open_record(len(self._offsets) - 1)
-            except DamageError:
-                self._offsets.pop()
-                break
             end += _LENGTH.size + length
-            records.append(record)
+            if end > length_of_file:
+                break
+            self._ends.append(end)
+            try:
+                record = self._open_record(len(self._ends) - 1)
+            except DamageError:
+                break
+            waiting.append((*_HEAD.unpack_from(record), len(record) - _HEAD.size))
             if record[0] == MARK:
-                marked, marked_end = len(records), end
-        self._apply(records[:marked])
-        del self._offsets[marked:]
-        self._end = marked_end
-        self._disk.truncate(self._descriptor, marked_end)
+                self._apply(marked, waiting)
+                waiting, marked = [], len(self._ends)
+        del self._ends[marked:]
+        self._disk.truncate(self._descriptor, self.staged)
         self.durable_changes = self.changes
 
-    def _apply(self, records: list[bytes]) -> None:
-        for counter, record in enumerate(records):
-            kind, value = _HEAD.unpack_from(record)
+    def _apply(self, counter: int, records: list[tuple[int, int, int]]) -> None:
+        """Take in records from ``counter`` on: kind, place or size, bytes."""
+        for number, (kind, value, length) in enumerate(records, counter):
             if kind == WRITE:
-                end = value + len(record) - _HEAD.size
-                self.map.put(Piece(value, end, counter, _HEAD.size))
-                self.size = max(self.size, end)
+                self.map.put(Piece(value, value + length, number, _HEAD.size))
+                self.size = max(self.size, value + length)
                 self.changes += 1
             elif kind == CUT:
                 self._cut(value)
@@ -224,22 +232,21 @@ class Overlay:
     def _append(self, plaintext: bytes) -> int:
         if self._poisoned:
             raise LocalFailure("an earlier write of dirty data failed")
-        counter = len(self._offsets)
+        counter, end = len(self._ends), self.staged
         sealed = self._sealer.seal(plaintext, self._associated_data(counter), self._entropy)
         try:
-            self._disk.write(self._descriptor, _LENGTH.pack(len(sealed)) + sealed, self._end)
+            self._disk.write(self._descriptor, _LENGTH.pack(len(sealed)) + sealed, end)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise NoSpace("the local disk is full") from error
             self._poisoned = True
             raise LocalFailure("writing dirty data to the local disk failed") from error
-        self._offsets.append((self._end + _LENGTH.size, len(sealed)))
-        self._end += _LENGTH.size + len(sealed)
+        self._ends.append(end + _LENGTH.size + len(sealed))
         return counter
 
     def _open_record(self, counter: int) -> bytes:
-        offset, length = self._offsets[counter]
-        sealed = os.pread(self._descriptor, length, offset)
+        offset = (self._ends[counter - 1] if counter else 0) + _LENGTH.size
+        sealed = os.pread(self._descriptor, self._ends[counter] - offset, offset)
         return self._sealer.open(sealed, self._associated_data(counter), "overlay")
 
     def _associated_data(self, counter: int) -> bytes:
