@@ -169,8 +169,11 @@ def test_xml_with_a_doctype(served: Served, method: str, body: str, coding: str)
 @pytest.mark.parametrize(
     ("body", "status"),
     [
-        (b"<x>" * 200_000, 400),
-        (b"<a>" + b"<b/>" * 250_000 + b"</a>", 400),
+        (b"<x>" * 200_000, 413),
+        (b"<x>" * 20_000, 400),
+        (b"<propfind xmlns='DAV:'><allprop/>" + b"<b/>" * 200_000 + b"</propfind>", 413),
+        ("<propfind xmlns='DAV:'><allprop/>".encode("utf-16") + "<b/>".encode("utf-16-le") * 90_000, 413),
+        (b"<propfind xmlns='DAV:' " + b" ".join(b"a%d=''" % n for n in range(60_000)) + b"><allprop/></propfind>", 413),
         (b"<propfind xmlns='DAV:'>" + b" " * (1 << 20) + b"</propfind>", 413),
         (b"not xml", 400),
         (b"<propfind xmlns='DAV:'><prop></propfind>", 400),
