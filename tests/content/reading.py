@@ -21,7 +21,7 @@ from tgdav.content.space import Space
 from tgdav.content.staging import Staging
 from tgdav.content.types import IndexEntry, SealedChunk
 from tgdav.db.database import Database
-from tgdav.db.writer import Transaction
+from tgdav.db.transaction import Transaction
 from tgdav.disk import Disk, SystemDisk
 from tgdav.ids import BlobName
 

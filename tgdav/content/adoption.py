@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from tgdav.content import index
 from tgdav.content.types import IndexEntry, PackState
-from tgdav.db.writer import Transaction
+from tgdav.db.transaction import Transaction
 from tgdav.ids import BlobId, BlobName
 
 _PUT_PACK = """INSERT INTO packs

@@ -7,7 +7,7 @@ from tgdav.content import index, pack_rows
 from tgdav.content.core import ContentCore
 from tgdav.content.staging import PackFile
 from tgdav.content.types import IndexEntry, SealedChunk
-from tgdav.db.writer import Transaction
+from tgdav.db.transaction import Transaction
 from tgdav.errors import LocalFailure
 from tgdav.failpoints import reach
 from tgdav.ids import ChunkId
@@ -73,23 +73,12 @@ class Batch:
     def record(self, transaction: Transaction) -> None:
         """Put the rows of all new chunks, and how far the pack is named, into ``transaction``."""
         self._tried = True
-        added, lost = self._record_rows(transaction)
-        lost += self._record_entries(transaction)
-        if not self._local:
-            added += index.publish(transaction, [*self._publish, *lost])
-        if self.rows or self.entries or added or self.plaintext:
-            transaction.after_commit(lambda: self._after_commit(added))
+        staged = [index.put_row(transaction, row, local=self._local, replace=self._replace) for row in self.rows]
+        lost = self._record_entries(transaction)
+        published = [] if self._local else index.publish(transaction, [*self._publish, *lost])
+        if self.rows or self.entries or published or self.plaintext:
+            transaction.after_commit(lambda: self._after_commit(staged, published))
         reach("content.recorded")
-
-    def _record_rows(self, transaction: Transaction) -> tuple[list[int], list[ChunkId]]:
-        """Return the sizes of the rows that were added, and the chunks that another was faster to stage."""
-        added, lost = [], []
-        for row in self.rows:
-            if index.put_row(transaction, row, local=self._local, replace=self._replace):
-                added.append(len(row.data))
-            else:
-                lost.append(row.id)
-        return added, lost
 
     def _record_entries(self, transaction: Transaction) -> list[ChunkId]:
         pack = self.pack
@@ -103,9 +92,10 @@ class Batch:
             entry.id for entry in self.entries if not index.put_in_pack(transaction, entry, number, replace=replace)
         ]
 
-    def _after_commit(self, added: Sequence[int]) -> None:
-        """``added``: sizes of the rows that are there now and meant for the store (junk's are no staging)."""
+    def _after_commit(self, staged: Sequence[index.NewRow], published: Sequence[int]) -> None:
+        """Charge the rows that are there now and meant for the store (junk's are no staging)."""
         self._committed = True
+        added = [size for row in staged for size in row.added] + [*published]
         if self.plaintext and self.rows:
             self._core.on_small(self.rows[0].id, self.plaintext)
         if self.pack is not None and self.entries:

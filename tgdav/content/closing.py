@@ -16,7 +16,7 @@ from tgdav.content.pack_rows import PackRow
 from tgdav.content.staging import PackFile
 from tgdav.content.types import IndexEntry, PackState
 from tgdav.crypto.label import BlobKind, Label, encode_label
-from tgdav.db.writer import Transaction
+from tgdav.db.transaction import Transaction
 from tgdav.entropy import Entropy
 from tgdav.errors import DamageError, LocalFailure, NoSpace
 from tgdav.failpoints import reach

@@ -11,7 +11,7 @@ from tgdav.content import pack_rows
 from tgdav.db.database import Database
 from tgdav.db.schema import damage, packs
 from tgdav.db.statements import compiled
-from tgdav.db.writer import Transaction
+from tgdav.db.transaction import Transaction
 from tgdav.errors import TgdavError
 
 _log = logging.getLogger(__name__)

@@ -12,9 +12,10 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 
 from tgdav.content.types import ChunkPlace, IndexEntry, PackState, SealedChunk
 from tgdav.db.connection import Connection
+from tgdav.db.deferred import MOST_ROWS, Inserts
 from tgdav.db.schema import chunks, packs
 from tgdav.db.statements import compiled
-from tgdav.db.writer import Transaction
+from tgdav.db.transaction import Transaction
 from tgdav.ids import ChunkId
 
 _UNSOUND = or_(packs.c.damaged == 1, packs.c.state == int(PackState.RETIRED))
@@ -74,6 +75,8 @@ def _put_chunk() -> str:
 
 
 _PUT_CHUNK = _put_chunk()
+_CONFLICT = _PUT_CHUNK[_PUT_CHUNK.index(" ON CONFLICT") :]
+_IS_THIS = compiled(select(chunks.c.no).where(chunks.c.id == bindparam("id"), chunks.c.data == bindparam("data")))
 _PUBLISH = compiled(
     update(chunks)
     .where(chunks.c.id == bindparam("chunk"), chunks.c.local == 1)
@@ -131,25 +134,65 @@ def find(connection: Connection, chunk: ChunkId) -> ChunkPlace | None:
     return None if row is None else ChunkPlace(*row)
 
 
-def put_row(transaction: Transaction, chunk: SealedChunk, *, local: bool, replace: bool) -> bool:
-    """Stage a chunk as a row. False: another was faster (and is kept), or ``replace`` is False and it was known."""
-    values = {
-        "id": chunk.id,
-        "length": chunk.length,
-        "stored": len(chunk.data),
-        "codec": chunk.codec,
-        "epoch": chunk.epoch,
-        "pack": None,
-        "offset": 0,
-        "data": chunk.data,
-        "local": int(local),
-        "replace": int(replace),
-    }
-    return _put(transaction, values)
+class NewRow(msgspec.Struct, gc=False):
+    """A chunk being staged as a row. ``lost``: it turned out that it is there already."""
+
+    chunk: SealedChunk
+    local: bool
+    lost: bool = False
+    published: Sequence[int] = ()
+    """Sealed bytes of the one that was there, where only junk named it until now."""
+
+    @property
+    def added(self) -> Sequence[int]:
+        """Sealed bytes that are meant for the store only now."""
+        return self.published if self.lost else (len(self.chunk.data),)
+
+
+class _NewRows:
+    """Rows of chunks, put beside each other; of what is there already the older one is kept, unless ``replace``."""
+
+    rank = 0
+
+    def __init__(self, *, replace: bool) -> None:
+        self._inserts = Inserts(chunks, _CHUNK_COLUMNS, _CONFLICT.replace(":replace", str(int(replace))))
+
+    def write(self, connection: Connection, rows: Sequence[NewRow]) -> None:
+        """Insert them; tell apart which were lost."""
+        for start in range(0, len(rows), MOST_ROWS):
+            part = rows[start : start + MOST_ROWS]
+            if self._inserts.insert(connection, [_columns(each) for each in part]) < len(part):
+                _tell_apart(connection, part)
+
+
+def _columns(row: NewRow) -> tuple[Any, ...]:
+    chunk = row.chunk
+    return (chunk.id, chunk.length, len(chunk.data), chunk.codec, chunk.epoch, None, 0, chunk.data, int(row.local))
+
+
+def _tell_apart(connection: Connection, rows: Sequence[NewRow]) -> None:
+    """Each sealing has bytes of its own, so the bytes tell whose row is there."""
+    for row in rows:
+        row.lost = connection.one(_IS_THIS, {"id": row.chunk.id, "data": row.chunk.data}) is None
+        if row.lost and not row.local:
+            row.published = publish(connection, [row.chunk.id])
+
+
+_NEW_ROWS = {replace: _NewRows(replace=replace) for replace in (False, True)}
+
+
+def put_row(transaction: Transaction, chunk: SealedChunk, *, local: bool, replace: bool) -> NewRow:
+    """Stage a chunk as a row, together with its like of other jobs; after the commit the result tells how it went.
+
+    It is lost where another was faster, or where ``replace`` is False and it was known.
+    """
+    row = NewRow(chunk, local)
+    transaction.defer(_NEW_ROWS[replace], row)
+    return row
 
 
 def put_in_pack(transaction: Transaction, entry: IndexEntry, pack: int, *, replace: bool) -> bool:
-    """Note a chunk that was appended to an open pack; as ``put_row``."""
+    """Note a chunk that was appended to an open pack; False where ``put_row`` would lose it."""
     values = {
         "id": entry.id,
         "length": entry.length,
@@ -162,19 +205,15 @@ def put_in_pack(transaction: Transaction, entry: IndexEntry, pack: int, *, repla
         "local": 0,
         "replace": int(replace),
     }
-    return _put(transaction, values)
-
-
-def _put(transaction: Transaction, values: dict[str, Any]) -> bool:
     return bool(transaction.execute(_PUT_CHUNK, values).rowcount)
 
 
-def publish(transaction: Transaction, ids: Iterable[ChunkId]) -> list[int]:
+def publish(connection: Connection, ids: Iterable[ChunkId]) -> list[int]:
     """Chunks that only junk named so far are named by content of the log now: they go to the store.
 
     Return the sealed bytes of each that was not on its way already.
     """
-    rows = (transaction.one(_PUBLISH, {"chunk": chunk}) for chunk in ids)
+    rows = (connection.one(_PUBLISH, {"chunk": chunk}) for chunk in ids)
     return [row[0] for row in rows if row is not None]
 
 

@@ -9,7 +9,7 @@ from tgdav.content.core import ContentCore
 from tgdav.content.pack_rows import PackRow
 from tgdav.content.staging import PackFile
 from tgdav.content.types import IndexEntry, SealedChunk
-from tgdav.db.writer import Transaction
+from tgdav.db.transaction import Transaction
 from tgdav.errors import DamageError
 from tgdav.failpoints import reach
 

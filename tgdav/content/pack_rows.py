@@ -11,7 +11,7 @@ from tgdav.crypto.label import BlobKind
 from tgdav.db.connection import Connection
 from tgdav.db.schema import blobs, damage, packs
 from tgdav.db.statements import compiled
-from tgdav.db.writer import Transaction
+from tgdav.db.transaction import Transaction
 from tgdav.ids import BlobName
 
 _WAITING = packs.c.state < int(PackState.STORED)

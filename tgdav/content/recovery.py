@@ -6,7 +6,7 @@ from tgdav.content import index, pack_rows
 from tgdav.content.core import ContentCore
 from tgdav.content.pack_rows import PackRow
 from tgdav.content.types import PackState
-from tgdav.db.writer import Transaction
+from tgdav.db.transaction import Transaction
 from tgdav.errors import DamageError
 from tgdav.failpoints import reach
 

@@ -9,7 +9,7 @@ from tgdav.content import pack_rows
 from tgdav.content.core import ContentCore
 from tgdav.content.pack_rows import PackRow
 from tgdav.content.types import PackState
-from tgdav.db.writer import Transaction
+from tgdav.db.transaction import Transaction
 from tgdav.errors import DamageError, LocalFailure
 from tgdav.failpoints import reach
 

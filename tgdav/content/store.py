@@ -21,7 +21,7 @@ from tgdav.content.stream import ContentStream
 from tgdav.content.types import ContentIdentity, ContentSettings, ContentState, PackState
 from tgdav.content.uploader import Uploader
 from tgdav.db.database import Database
-from tgdav.db.writer import Transaction
+from tgdav.db.transaction import Transaction
 from tgdav.disk import Disk
 from tgdav.entropy import Entropy
 from tgdav.errors import LocalFailure

@@ -12,7 +12,8 @@ from tgdav.content.chunker import Chunker
 from tgdav.content.core import ContentCore
 from tgdav.content.manifest import Extent, Manifest, encode
 from tgdav.content.types import SMALL_CHUNK, SealedChunk
-from tgdav.db.writer import Syncable, Transaction
+from tgdav.db.transaction import Transaction
+from tgdav.db.writer import Syncable
 from tgdav.errors import BadHandle
 
 Data = bytes | bytearray | memoryview

@@ -6,7 +6,9 @@ way to change anything.
 
 from tgdav.db.connection import Connection
 from tgdav.db.database import Database
+from tgdav.db.deferred import Inserts
 from tgdav.db.statements import compiled
-from tgdav.db.writer import Syncable, Transaction, Writer
+from tgdav.db.transaction import Transaction
+from tgdav.db.writer import Syncable, Writer
 
-__all__ = ["Connection", "Database", "Syncable", "Transaction", "Writer", "compiled"]
+__all__ = ["Connection", "Database", "Inserts", "Syncable", "Transaction", "Writer", "compiled"]

@@ -1,10 +1,10 @@
 """The one writer: group commit by combining, with the durability barrier.
 
 A thread that calls ``run`` while nobody writes becomes the leader: it takes all jobs that wait (at first its own alone),
-and for all of them together syncs the staging files they name, begins a transaction, runs each job in a savepoint of its
-own, commits, and syncs the write-ahead log once if one of them is durable. Then it wakes their callers, and the first
-job that came meanwhile makes its own thread the next leader. (Flat combining, Hendler et al. 2010; group commit,
-DeWitt et al. 1984.)
+and for all of them together syncs the staging files they name, begins a transaction, runs each job so that it can fail
+alone (in a savepoint, once it does more than defer rows), commits, and syncs the write-ahead log once if one of them is
+durable. Then it wakes their callers, and the first job that came meanwhile makes its own thread the next leader. (Flat
+combining, Hendler et al. 2010; group commit, DeWitt et al. 1984.)
 
 The order is the promise: bytes are synced before a transaction that names them is committed, for SQLite or the kernel may
 make a commit durable at any time; and nothing durable is acknowledged before the log is synced.
@@ -21,6 +21,7 @@ from contextlib import suppress
 from typing import Any, Generic, Protocol, TypeVar, cast
 
 from tgdav.db.connection import Connection
+from tgdav.db.transaction import Batch, Transaction
 from tgdav.errors import LocalFailure, TgdavError
 from tgdav.failpoints import reach
 
@@ -33,25 +34,6 @@ class Syncable(Protocol):
     def sync(self) -> None:
         """Return when its bytes survive a power cut. Raises LocalFailure, now and ever after once it failed."""
         ...
-
-
-class Transaction(Connection):
-    """What a job changes the database through; of no use when the job has returned.
-
-    ``generation`` grows each time a whole batch was rolled back: whoever keeps in memory what a transaction of an
-    earlier generation wrote must read it again.
-    """
-
-    __slots__ = ("callbacks", "generation")
-
-    def __init__(self, connection: Connection, generation: int) -> None:
-        super().__init__(connection.raw)
-        self.generation = generation
-        self.callbacks: list[Callable[[], None]] = []
-
-    def after_commit(self, callback: Callable[[], None]) -> None:
-        """Call ``callback`` once the change stands, and for a durable job survives a power cut; never if it fails."""
-        self.callbacks.append(callback)
 
 
 class _Job(Generic[T]):
@@ -226,11 +208,13 @@ class Writer:
 
     def _commit(self, jobs: list[_Job[Any]]) -> None:
         connection = self._connection
+        batch = Batch(connection, alone=len(jobs) == 1)
         try:
             connection.execute("BEGIN IMMEDIATE")
             for job in jobs:
-                self._run(job, alone=len(jobs) == 1)
+                self._run(job, batch)
             if connection.in_transaction:
+                batch.write()
                 reach("writer.before-commit")
                 self._unsynced = True
                 connection.execute("COMMIT")
@@ -240,26 +224,16 @@ class Writer:
             self._roll_back()
             _fail(jobs, error)
 
-    def _run(self, job: _Job[Any], *, alone: bool) -> None:
-        """Run one job; an error undoes it alone. Raises where SQLite gave up the whole transaction."""
-        connection = self._connection
-        transaction = Transaction(connection, self._generation)
-        if not alone:
-            connection.execute("SAVEPOINT job")
+    def _run(self, job: _Job[Any], batch: Batch) -> None:
+        """Run one job; an error undoes it alone. Raises where the whole transaction is lost."""
+        transaction = Transaction(batch, self._generation)
         try:
             job.result = job.work(transaction) if job.work else None
             job.callbacks = transaction.callbacks
-            if not alone:
-                connection.execute("RELEASE job")
+            transaction.keep()
         except Exception as error:
             job.error = error
-            if alone:
-                self._roll_back()
-            elif connection.in_transaction:
-                connection.execute("ROLLBACK TO job")
-                connection.execute("RELEASE job")
-            else:
-                raise LocalFailure("the local database gave up a transaction") from error
+            transaction.undo()
 
     def _roll_back(self) -> None:
         if self._connection.in_transaction:

@@ -49,7 +49,7 @@ def require_folder(change: Change, parent: Inode) -> Attributes:
 
 def find(change: Change, parent: Inode, name: bytes, *, normalized: bool = False) -> DirectoryEntry | None:
     """Return what a name names now."""
-    return queries.find_entry(change.connection, parent, name, normalized=normalized)
+    return change.find(parent, name, normalized=normalized)
 
 
 def require(change: Change, parent: Inode, name: bytes) -> DirectoryEntry:

@@ -2,7 +2,7 @@
 
 from tgdav.clock import Clock
 from tgdav.db.database import Database
-from tgdav.db.writer import Transaction
+from tgdav.db.transaction import Transaction
 from tgdav.fs.api import LockRecord
 from tgdav.ids import Inode
 

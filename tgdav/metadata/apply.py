@@ -16,7 +16,7 @@ from sqlalchemy import bindparam, delete, func, insert, literal_column, select, 
 from sqlalchemy.dialects import sqlite
 
 from tgdav.crdt.ops import Attr, Field, Group, Make, Member, Namespace, Op, Place, Write
-from tgdav.db import Transaction, compiled
+from tgdav.db import Inserts, Transaction, compiled
 from tgdav.db.schema import ROOT_INODE, entries, fields, machines, manifests, nodes
 from tgdav.ids import Inode, NodeId
 from tgdav.metadata import history, settings
@@ -37,7 +37,7 @@ _CONTENT_STATE = compiled(
         _n.id == bindparam("id")
     )
 )
-INSERT_NODE = compiled(insert(nodes))
+NEW_NODES = Inserts(nodes)
 _WRITE = compiled(
     update(nodes).where(_n.ino == bindparam("inode")),
     ("since", "size", "mtime", "ctime", "tag", "content", "manifest", "writer", "written"),
@@ -120,7 +120,7 @@ class Application:
     def flush(self) -> None:
         """Write the rows of new nodes."""
         for node in self._new.values():
-            self._transaction.execute(INSERT_NODE, node.row)
+            self._transaction.defer(NEW_NODES, node.values)
         self._new.clear()
 
     # ---- what the operations share -----------------------------------------------------------------------------

@@ -11,8 +11,10 @@ from tgdav.ids import Incarnation, Inode, NodeId, Position, make_id
 from tgdav.metadata import history, queries
 from tgdav.metadata.apply import Application
 from tgdav.metadata.context import LiveFolders
+from tgdav.metadata.names import CONFLICT_MARK
 from tgdav.metadata.tree_cache import TreeChanges
-from tgdav.metadata.types import Attributes, Kind
+from tgdav.metadata.tree_view import TreeView
+from tgdav.metadata.types import Attributes, DirectoryEntry, Kind
 
 _n = nodes.c
 _KEEP_LOCAL_NODE = compiled(update(nodes).where(_n.ino == bindparam("inode")).values(local=1))
@@ -51,8 +53,9 @@ class Change:
     ``time`` is the change's wall-clock time in ns, ``position`` its place in this machine's log.
     """
 
-    def __init__(self, application: Application, ids: IdSource, entropy: Entropy) -> None:
+    def __init__(self, application: Application, ids: IdSource, entropy: Entropy, view: TreeView) -> None:
         self._application = application
+        self._view = view
         self._context = application.context
         self._ids = ids
         self._entropy = entropy
@@ -88,6 +91,15 @@ class Change:
         """Return the attributes of a node as it will be, without a look at the database where it was just made."""
         new = self._application.new_node(node)
         return queries.attributes_of(self.connection, node) if new is None else new.attributes
+
+    def find(self, parent: Inode, name: bytes, *, normalized: bool = False) -> DirectoryEntry | None:
+        """As ``queries.find_entry``, without a look at the database where the cache of the tree can tell."""
+        if not self.changes.any:
+            known = self._view.find(parent, name)
+            plain = name.isascii() and CONFLICT_MARK not in name
+            if isinstance(known, DirectoryEntry) or (known is None and plain):
+                return known
+        return queries.find_entry(self.connection, parent, name, normalized=normalized)
 
     @property
     def stamp(self) -> int:

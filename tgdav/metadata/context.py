@@ -1,6 +1,8 @@
 """What the operations of one group have in common while they are applied."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import func, select
@@ -13,6 +15,7 @@ from tgdav.metadata.tree_cache import TreeChanges
 from tgdav.metadata.types import Attributes, Kind
 
 _MOST_FOLDERS = 10_000
+_in_order: Callable[[dict[str, Any]], tuple[Any, ...]] = itemgetter(*nodes.c.keys())
 _LARGEST_INODE = compiled(select(func.coalesce(func.max(nodes.c.ino), 0)))
 
 
@@ -117,6 +120,11 @@ class NewNode:
             "local": int(local),
         }
         return cls(ino, row)
+
+    @property
+    def values(self) -> tuple[Any, ...]:
+        """The row as the table's columns stand."""
+        return _in_order(self.row)
 
     @property
     def attributes(self) -> Attributes:

@@ -9,23 +9,24 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
-from sqlalchemy import bindparam, func, insert, select, update
+from sqlalchemy import bindparam, func, select, update
 
 from tgdav.clock import Clock
 from tgdav.crdt.clocks import StampSource
 from tgdav.crdt.ops import ROOT, TRASH, Group, Make, Op, encode_ops
-from tgdav.db import Connection, Database, Syncable, Transaction, compiled
+from tgdav.db import Database, Inserts, Syncable, Transaction, compiled
 from tgdav.db.connection import Row
 from tgdav.db.schema import ROOT_INODE, TRASH_INODE, entries, log, machines, nodes, segments
 from tgdav.entropy import Entropy
 from tgdav.errors import LocalFailure, NoSpace, ReadOnly
 from tgdav.ids import ContentTag, Incarnation, Inode, MachineId, NodeId, Position
 from tgdav.metadata import settings
-from tgdav.metadata.apply import INSERT_NODE, Application, apply_group
+from tgdav.metadata.apply import NEW_NODES, Application, apply_group
 from tgdav.metadata.change import Change, IdSource
 from tgdav.metadata.context import Context, InodeCounter, LiveFolders, NewNode
 from tgdav.metadata.history import HistoryPolicy
 from tgdav.metadata.tree_cache import FOLDER_LIMIT, TreeCache, TreeChanges
+from tgdav.metadata.tree_view import TreeView
 from tgdav.metadata.types import Kind
 
 T = TypeVar("T")
@@ -48,7 +49,7 @@ _LAST_SENT = compiled(
     select(_s.last, _s.last_stamp).where(_s.incarnation == bindparam("incarnation")).order_by(_s.last.desc()).limit(1)
 )
 _LAST_SEEN = compiled(select(func.coalesce(func.max(_m.last_stamp), 0)))
-_INSERT_GROUP = compiled(insert(log))
+_NEW_GROUPS = Inserts(log)
 _SET_APPLIED = compiled(
     update(machines)
     .where(_m.machine == bindparam("author"), _m.incarnation == bindparam("run"))
@@ -111,6 +112,7 @@ class Journal:
         self._ends = _Ends()
         self._generation = -1
         self.cache = TreeCache()
+        self._view = TreeView(self.cache)
         self._folders = LiveFolders()
         self._ids, self._inodes = self._writer.run(self._open)
 
@@ -168,7 +170,7 @@ class Journal:
         context = self._context(self._machine, 0, 0, 0)
         for ino, node, mode in ((ROOT_INODE, ROOT, 0o755), (TRASH_INODE, TRASH, 0o700)):
             make = Make(NodeId(node), Kind.DIRECTORY, mode, 0, 0, 0, 0)
-            transaction.execute(INSERT_NODE, NewNode.of(make, Inode(ino), context, local=False).row)
+            transaction.defer(NEW_NODES, NewNode.of(make, Inode(ino), context, local=False).values)
 
     def _change(self, transaction: Transaction, work: Callable[[Change], T]) -> T:
         if self.read_only is not None:
@@ -178,14 +180,24 @@ class Journal:
         context = self._context(self._machine, ends.position + 1, self._stamps.next(), self._clock.now_ns())
         context.own, context.folders = True, self._folders
         application = Application(transaction, context, self.history, self._inodes)
-        change = Change(application, self._ids, self._entropy)
+        change = Change(application, self._ids, self._entropy, self._view)
         result = work(change)
         ops = change.finish()
-        transaction.after_commit(lambda: self.cache.absorb(context.changes))
         if ops:
             _log(transaction, context, self._incarnation, ends.sequence + 1, ops, None)
             self._ends = _Ends(ends.position + 1, ends.sequence + len(ops))
+        self._note(transaction, context.changes)
         return result
+
+    def _note(self, transaction: Transaction, changes: TreeChanges) -> None:
+        """Let later changes of this transaction see that something changed, and the cache once it is committed."""
+
+        def absorb() -> None:
+            self._view.clear()
+            self.cache.absorb(changes)
+
+        self._view.add(changes)
+        transaction.after_commit(absorb)
 
     def _apply_groups(
         self,
@@ -208,7 +220,7 @@ class Journal:
             self._note_applied(transaction, machine, incarnation, last)
         if record is not None:
             record(transaction)
-        transaction.after_commit(lambda: self.cache.absorb(TreeChanges(everything=True)))
+        self._note(transaction, TreeChanges(everything=True))
         self._ends = replace(self._ends, position=position)
 
     def _note_applied(
@@ -226,6 +238,7 @@ class Journal:
         if transaction.generation == self._generation:
             return
         self._folders.clear()
+        self._view.clear()
         own = {"machine": self._machine, "incarnation": self._incarnation.to_bytes(8, "big")}
         logged = transaction.one(_LAST_OWN, own) or (0, 0)
         sent = transaction.one(_LAST_SENT, {"incarnation": own["incarnation"]}) or (0, 0)
@@ -240,22 +253,12 @@ def _number(row: Row | None) -> int:
 
 
 def _log(
-    transaction: Connection,
+    transaction: Transaction,
     context: Context,
     incarnation: Incarnation,
     sequence: int,
     ops: tuple[Op, ...],
     segment: int | None,
 ) -> None:
-    row = {
-        "position": context.position,
-        "machine": context.machine,
-        "incarnation": incarnation.to_bytes(8, "big"),
-        "sequence": sequence,
-        "count": len(ops),
-        "stamp": context.stamp,
-        "time": context.time,
-        "ops": encode_ops(ops),
-        "segment": segment,
-    }
-    transaction.execute(_INSERT_GROUP, row)
+    first = (context.position, context.machine, incarnation.to_bytes(8, "big"), sequence, len(ops))
+    transaction.defer(_NEW_GROUPS, (*first, context.stamp, context.time, encode_ops(ops), segment))

@@ -4,17 +4,18 @@ The move rule is that of Kleppmann et al., "A highly-available move operation fo
 put a folder below itself is skipped, and of two places of one entry the one with the larger stamp counts.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
-from sqlalchemy import bindparam, delete, insert, select, update
+from sqlalchemy import bindparam, delete, select, update
 
 from tgdav.crdt.ops import ROOT, TRASH, Make, Place
-from tgdav.db import compiled
+from tgdav.db import Connection, Inserts, compiled
 from tgdav.db.connection import Row
 from tgdav.db.schema import ROOT_INODE, TRASH_INODE, entries, nodes
-from tgdav.ids import EntryId, Inode, NodeId
+from tgdav.ids import EntryId, Inode, NodeId, Position
 from tgdav.metadata import history, queries
 from tgdav.metadata.names import nfc
 from tgdav.metadata.types import Kind
@@ -30,7 +31,7 @@ _OLD = compiled(
     select(_e.parent, _e.name, _e.ino, _e.since, _e.stamp, _e.origin, _e.local).where(_e.id == bindparam("id"))
 )
 _OTHERS = compiled(select(_e.id, _e.parent, _e.stamp).where(_e.ino == bindparam("ino"), _e.id != bindparam("entry")))
-_INSERT = compiled(insert(entries))
+_NEW_ENTRIES = Inserts(entries)
 _MOVE = compiled(
     update(entries).where(_e.id == bindparam("entry")),
     ("parent", "name", "ino", "since", "stamp", "nfc", "origin", "local"),
@@ -57,6 +58,32 @@ links(ino, count) AS (
  SELECT e.ino, count(*) FROM entries e JOIN below b ON e.parent = b.ino JOIN nodes n ON n.ino = e.ino AND n.kind != 2
  GROUP BY e.ino)
 UPDATE nodes SET nlink = nlink + :sign * links.count FROM links WHERE nodes.ino = links.ino"""
+
+
+class _Touch(NamedTuple):
+    """Entries of a folder changed: its link count by ``links``, its times to ``time`` (ns)."""
+
+    inode: Inode
+    links: int
+    time: int
+    position: Position
+
+
+class _Touches:
+    """The changes of folders, each folder's in one; they come after the rows of new folders."""
+
+    rank = 1
+
+    def write(self, connection: Connection, rows: Sequence[_Touch]) -> None:
+        """Update the folders."""
+        merged: dict[Inode, _Touch] = {}
+        for row in rows:
+            before = merged.get(row.inode)
+            merged[row.inode] = row._replace(links=row.links + before.links) if before else row
+        connection.executemany(_TOUCH, [row._asdict() for row in merged.values()])
+
+
+_TOUCHES = _Touches()
 
 
 @dataclass(slots=True)
@@ -172,7 +199,7 @@ class Places:
             # Whoever places here has seen that the name is free.
             self._context.changes.placed[parent, op.name] = (op.entry, target.ino)
         if old is None:
-            self._transaction.execute(_INSERT, {"id": op.entry, **row})
+            self._transaction.defer(_NEW_ENTRIES, tuple(map({"id": op.entry, **row}.get, _NEW_ENTRIES.columns)))
         else:
             self._transaction.execute(_MOVE, {"entry": op.entry, **row})
         self._count(target, before, parent)
@@ -218,8 +245,7 @@ class Places:
             return
         self._application.keep_pinned(folder)
         self._context.changes.touch(folder, self._context.time, links)
-        values = {"inode": folder, "links": links}
-        self._transaction.execute(_TOUCH, {**values, "time": self._context.time, "position": self._context.position})
+        self._transaction.defer(_TOUCHES, _Touch(folder, links, self._context.time, self._context.position))
 
     def _folder(self, node: NodeId) -> Inode | None:
         """Return the folder's inode; one that is not known is put into ``lost+found``. None for what is no folder."""

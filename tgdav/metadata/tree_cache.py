@@ -18,6 +18,7 @@ from typing import Final
 import msgspec
 
 from tgdav.ids import EntryId, Inode
+from tgdav.metadata.names import CONFLICT_MARK
 from tgdav.metadata.types import Attributes, DirectoryEntry
 
 LIMIT = 20_000
@@ -55,6 +56,11 @@ class TreeChanges:
     contents: dict[Inode, tuple[Attributes, bytes]] = field(default_factory=dict)
     everything: bool = False
 
+    @property
+    def any(self) -> bool:
+        """Whether anything was said."""
+        return bool(self.everything or self.names or self.nodes or self.folders or self.contents)
+
     def touch(self, folder: Inode, time: int, links: int) -> None:
         """Entries of ``folder`` changed."""
         before = self.folders.get(folder)
@@ -74,7 +80,11 @@ class TreeCache:
 
     def find(self, parent: Inode, name: bytes) -> DirectoryEntry | Unknown | None:
         """Return what a name shows, None if it is known to show nothing."""
-        known = self._names.get((parent, name), None if parent in self._whole else UNKNOWN)
+        known = self._names.get((parent, name), UNKNOWN)
+        if known is UNKNOWN and parent in self._whole and CONFLICT_MARK not in name:
+            # Names are forgotten by other threads; only together do the two say that there is nothing.
+            with self._lock:
+                known = self._names.get((parent, name), None if parent in self._whole else UNKNOWN)
         if known is None or known is UNKNOWN:
             return known
         node = self._nodes.get(known[1])

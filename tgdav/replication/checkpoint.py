@@ -14,7 +14,7 @@ from tgdav.crypto.label import BlobKind, Label, encode_label
 from tgdav.crypto.sealing import Kind
 from tgdav.db.connection import Connection
 from tgdav.db.database import Database
-from tgdav.db.writer import Transaction
+from tgdav.db.transaction import Transaction
 from tgdav.disk import Disk
 from tgdav.entropy import Entropy
 from tgdav.errors import DamageError, TgdavError

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from tgdav.db.database import Database
-from tgdav.db.writer import Transaction
+from tgdav.db.transaction import Transaction
 from tgdav.errors import DamageError
 from tgdav.metadata import settings
 from tgdav.replication import checkpoint_format, rows, tables

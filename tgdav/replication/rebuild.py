@@ -14,7 +14,7 @@ from tgdav.crdt.ops import Member
 from tgdav.crypto.keys import NamespaceKeys, NamespaceSecret, VaultKeys
 from tgdav.crypto.label import BlobKind
 from tgdav.db.database import Database
-from tgdav.db.writer import Transaction
+from tgdav.db.transaction import Transaction
 from tgdav.errors import BlobMissing, DamageError
 from tgdav.ids import BlobId, BlobName, Incarnation, MachineId, NamespaceId
 from tgdav.metadata.journal import Journal

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from tgdav.db.connection import Connection
-from tgdav.db.writer import Transaction
+from tgdav.db.transaction import Transaction
 
 Row = tuple[Any, ...]
 Key = tuple[int | bytes, ...]

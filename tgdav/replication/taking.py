@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from tgdav.content.adoption import record_stored_pack
 from tgdav.content.types import IndexEntry
-from tgdav.db.writer import Transaction
+from tgdav.db.transaction import Transaction
 from tgdav.ids import BlobName
 from tgdav.metadata.journal import LAST_POSITION, Journal
 from tgdav.replication import rows

@@ -13,7 +13,7 @@ from tgdav.blobs.contract import BlobStore
 from tgdav.crdt.ops import Member
 from tgdav.crypto.label import BlobKind
 from tgdav.db.database import Database
-from tgdav.db.writer import Transaction
+from tgdav.db.transaction import Transaction
 from tgdav.errors import BlobMissing, DamageError
 from tgdav.ids import BlobId
 from tgdav.metadata import settings

@@ -14,7 +14,7 @@ from blake3 import blake3
 from tgdav.blobs.contract import BlobInfo
 from tgdav.crypto.header import HEADER_BYTES, decode, recognise
 from tgdav.crypto.label import decode_label
-from tgdav.db.writer import Transaction
+from tgdav.db.transaction import Transaction
 from tgdav.errors import BlobMissing, DamageError
 from tgdav.ids import BlobId, ChunkId
 from tgdav.metadata import queries, settings

@@ -9,7 +9,7 @@ import msgspec
 from tgdav.blobs.contract import BlobInfo, BlobStore, BytesSource
 from tgdav.crypto.header import HEADER_BYTES, Header, decode, encode, is_genuine, make_header_label, superseded
 from tgdav.db.database import Database
-from tgdav.db.writer import Transaction
+from tgdav.db.transaction import Transaction
 from tgdav.entropy import Entropy
 from tgdav.errors import BlobMissing, DamageError
 from tgdav.failpoints import reach

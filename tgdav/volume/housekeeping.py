@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from tgdav.crdt.clocks import stamp_time_ns
-from tgdav.db.writer import Transaction
+from tgdav.db.transaction import Transaction
 from tgdav.errors import DamageError, StoreUnavailable, TgdavError, WriterReplaced
 from tgdav.metadata import settings
 from tgdav.replication import outbox, rows

@@ -13,7 +13,7 @@ from tgdav.config import Config, Places
 from tgdav.crypto.keys import NamespaceKeys, NamespaceSecret, VaultKeys, wrap_namespace
 from tgdav.crypto.machine import MachineIdentity
 from tgdav.crypto.slots import Secret
-from tgdav.db.writer import Transaction
+from tgdav.db.transaction import Transaction
 from tgdav.errors import DamageError
 from tgdav.ids import Incarnation
 from tgdav.metadata import settings

@@ -18,7 +18,7 @@ from tgdav.crypto.passphrase import Passphrase
 from tgdav.crypto.recovery_key import format_recovery_key, new_recovery_key
 from tgdav.crypto.slots import Secret
 from tgdav.db.database import Database
-from tgdav.db.writer import Transaction
+from tgdav.db.transaction import Transaction
 from tgdav.errors import UsageError
 from tgdav.ids import Incarnation, MachineId, NamespaceId, VaultId
 from tgdav.metadata import settings

@@ -6,7 +6,7 @@ from blake3 import blake3
 
 from tgdav.blobs.contract import BlobInfo, BytesSource
 from tgdav.crypto.label import BlobKind, Label, encode_label
-from tgdav.db.writer import Transaction
+from tgdav.db.transaction import Transaction
 from tgdav.errors import DamageError
 from tgdav.ids import BlobId, BlobName
 from tgdav.replication import rows

@@ -1,0 +1,117 @@
+"""What a job changes the database through, and what it shares with the other jobs of its batch."""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from tgdav.db.connection import Connection, Parameters, Row
+from tgdav.db.deferred import Deferrable, Deferred, write
+from tgdav.errors import LocalFailure, TgdavError
+
+
+class Batch:
+    """What the jobs of one transaction share: the connection, what they deferred, and the error that ends them all."""
+
+    __slots__ = ("alone", "connection", "deferred", "error")
+
+    def __init__(self, connection: Connection, *, alone: bool) -> None:
+        self.connection = connection
+        self.alone = alone
+        self.deferred = Deferred()
+        self.error: TgdavError | None = None
+
+    def write(self, count: int | None = None) -> None:
+        """Write the first ``count`` of what was deferred, or all. Raises TgdavError, which ends the whole batch."""
+        try:
+            write(self.connection, self.deferred.take(count))
+        except TgdavError as error:
+            self.error = error
+            raise
+        except Exception as error:
+            # Whose row it was is not known, and nobody's may be missing from what is committed.
+            self.error = LocalFailure("rows were refused by the local database")
+            raise self.error from error
+
+
+class Transaction(Connection):
+    """What a job changes the database through; of no use when the job has returned.
+
+    ``generation`` grows each time a whole batch was rolled back: whoever keeps in memory what a transaction of an
+    earlier generation wrote must read it again.
+    """
+
+    __slots__ = ("_batch", "_mark", "_saved", "callbacks", "generation")
+
+    def __init__(self, batch: Batch, generation: int) -> None:
+        super().__init__(batch.connection.raw)
+        self._batch = batch
+        self._mark = len(batch.deferred)
+        self._saved = batch.alone
+        self.generation = generation
+        self.callbacks: list[Callable[[], None]] = []
+
+    def after_commit(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` once the change stands, and for a durable job survives a power cut; never if it fails."""
+        self.callbacks.append(callback)
+
+    def defer(self, kind: Deferrable, row: Any) -> None:
+        """Write ``row`` together with its like of other jobs, but before this transaction is asked anything."""
+        self._batch.deferred.add(kind, row)
+
+    def execute(self, sql: str, params: Parameters = ()) -> Any:
+        """Execute one statement, return its cursor."""
+        self._prepare()
+        return super().execute(sql, params)
+
+    def executemany(self, sql: str, rows: Iterable[Parameters]) -> Any:
+        """Execute one changing statement for each row of parameters."""
+        self._prepare()
+        return super().executemany(sql, rows)
+
+    def one(self, sql: str, params: Parameters = ()) -> Row | None:
+        """Return the first row, or None."""
+        self._prepare()
+        return super().one(sql, params)
+
+    def all(self, sql: str, params: Parameters = ()) -> list[Row]:
+        """Return all rows."""
+        self._prepare()
+        return super().all(sql, params)
+
+    def each(self, sql: str, params: Parameters = ()) -> Iterator[Row]:
+        """Go through the rows without holding them all."""
+        self._prepare()
+        return super().each(sql, params)
+
+    def _prepare(self) -> None:
+        """Before a statement of its own: write what was deferred, this job's within a savepoint."""
+        batch = self._batch
+        if not self._saved:
+            if self._mark:
+                batch.write(self._mark)
+                self._mark = 0
+            super().execute("SAVEPOINT job")
+            self._saved = True
+        if batch.deferred:
+            batch.write()
+
+    def keep(self) -> None:
+        """The job is done."""
+        if self._saved and not self._batch.alone:
+            super().execute("RELEASE job")
+
+    def undo(self) -> None:
+        """The job failed: leave nothing of it. Raises LocalFailure where SQLite gave up the whole transaction."""
+        batch = self._batch
+        batch.deferred.forget(self._mark)
+        if batch.error is not None:
+            raise batch.error
+        if not self._saved:
+            return
+        if batch.alone:
+            if self.in_transaction:
+                super().execute("ROLLBACK")
+        elif self.in_transaction:
+            super().execute("ROLLBACK TO job")
+            super().execute("RELEASE job")
+        else:
+            raise LocalFailure("the local database gave up a transaction")
