@@ -132,6 +132,7 @@ class Server(_Asking):
         server = self._server
 
         async def work() -> Any:
+            await server.ready()
             return getattr(Commands(server), command)(*arguments, **named)
 
         return self._run(work())

@@ -103,6 +103,11 @@ class LoopServer:
         if self._restarting is None or self._restarting.done():
             self._restarting = asyncio.get_running_loop().create_task(self._restart(pause))
 
+    async def ready(self) -> None:
+        """Returns once no restart is under way."""
+        while self._restarting is not None and not self._restarting.done():
+            await asyncio.wait([self._restarting])
+
     async def _restart(self, pause: float) -> None:
         await self.pause()
         ports = self.world.ports

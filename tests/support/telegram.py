@@ -32,7 +32,10 @@ class TelegramAccount:
 
     def session(self, **changes: object) -> Session:
         """A fresh login of the account."""
-        login = self.server.session(self.phone)
+        return self.session_of(self.server.session(self.phone), **changes)
+
+    def session_of(self, login: str, **changes: object) -> Session:
+        """A session of a login that is there."""
         made = settings(self.server, **{**self._changes, **changes})
         return Session(made, login, clock=SystemClock(), user_id=self.user_id)
 

@@ -10,12 +10,13 @@ from telethon import errors as telethon
 
 from tgdav.errors import AccessError, StoreRejected, StoreUnavailable, TgdavError
 
-TRANSPORT_FLOOD_WAIT = 120.0
-"""Seconds of rest after the transport itself said 429; Telegram gives no number."""
-
 
 class Paced(StoreUnavailable):
     """Free accounts are slowed after much traffic: repeat after a rest, with fewer parts in flight."""
+
+
+class TransportFlood(StoreUnavailable):
+    """The transport itself said 429; it names no time to wait."""
 
 
 class PartMissing(StoreUnavailable):
@@ -76,7 +77,13 @@ _BUSY = (
     telethon.InterdcCallErrorError,
     telethon.InterdcCallRichErrorError,
 )
-_LOGIN = (telethon.UnauthorizedError, telethon.AuthKeyError, telethon.AuthKeyNotFound, telethon.UserMigrateError)
+_LOGIN = (
+    telethon.UnauthorizedError,
+    telethon.AuthKeyError,
+    telethon.AuthKeyNotFound,
+    telethon.UserMigrateError,
+    telethon.NetworkMigrateError,
+)
 _LINE = (OSError, EOFError, BufferError, asyncio.TimeoutError, telethon.SecurityError, telethon.BadMessageError)
 _LOG_IN = "run 'tgdav auth' to log in again"
 
@@ -112,7 +119,7 @@ def _waiting(error: Exception) -> TgdavError | None:
     if isinstance(error, _FLOODS):
         return StoreUnavailable(f"Telegram asks for {error.seconds} s of rest", retry_after=float(error.seconds))
     if isinstance(error, telethon.InvalidBufferError) and error.code == 429:
-        return StoreUnavailable("Telegram refuses connections for a while", retry_after=TRANSPORT_FLOOD_WAIT)
+        return TransportFlood("Telegram refuses connections for a while")
     if isinstance(error, telethon.InvalidBufferError) and error.code == 404:
         return AccessError("Telegram has forgotten this login", hint=_LOG_IN)
     return None

@@ -13,7 +13,7 @@ from telethon.network import MTProtoSender
 from telethon.tl import functions
 from telethon.tl.alltlobjects import LAYER
 
-from tgdav.blobs.telegram.errors import translate
+from tgdav.blobs.telegram.errors import TransportFlood, translate
 from tgdav.blobs.telegram.frames import FullConnection
 from tgdav.blobs.telegram.packing import State
 from tgdav.blobs.telegram.settings import Settings
@@ -98,9 +98,11 @@ class Line:
                 self._broken.add_done_callback(lambda _: self._on_broken())
                 self._sender._disconnected.add_done_callback(_take_note)  # noqa: SLF001
                 return await self.ask(_introduced(settings, first))
-        except Exception as error:
+        except BaseException as error:
             await self.close()
-            raise translate(error) from error
+            if isinstance(error, Exception):
+                raise self._translated(error) from error
+            raise
 
     async def ask(self, request: Any) -> Any:
         """Send a request and return its answer. Raises translated errors."""
@@ -108,7 +110,7 @@ class Line:
         try:
             answer = self._sender.send(request)
         except ConnectionError as error:
-            raise translate(error) from error
+            raise self._translated(error) from error
         try:
             await self._wait(loop, answer)
         finally:
@@ -118,8 +120,14 @@ class Line:
         self._last_answer = loop.time()
         failure = answer.exception()
         if isinstance(failure, Exception):
-            raise translate(failure) from failure
+            raise self._translated(failure) from failure
         return answer.result()
+
+    def _translated(self, error: Exception) -> Exception:
+        translated = translate(error)
+        if isinstance(translated, TransportFlood):
+            translated.retry_after = self._settings.transport_rest
+        return translated
 
     async def _wait(self, loop: asyncio.AbstractEventLoop, answer: "asyncio.Future[Any]") -> None:
         patience = self._settings.patience

@@ -48,6 +48,7 @@ class Session:
         self._rest: dict[int, tuple[float, StoreUnavailable]] = {}
         self._options: list[Any] = []
         self._floods: dict[type, float] = {}
+        self._pending: set[Answer] = set()
         self._paced_until = 0.0
         self._dead: AccessError | None = None
         self._on_update: Callable[[Any], None] | None = None
@@ -80,7 +81,10 @@ class Session:
         asked = request if subscribe else without_updates(request)
         with self._starting:
             loop = self._running()
-            return asyncio.run_coroutine_threadsafe(self._answer(request, asked, dc or self._login.dc_id), loop)
+            answer = asyncio.run_coroutine_threadsafe(self._answer(request, asked, dc or self._login.dc_id), loop)
+            self._pending.add(answer)
+        answer.add_done_callback(self._pending.discard)
+        return answer
 
     def wait(self, answer: Answer) -> Any:
         """Return an answer. Raises translated errors, StoreUnavailable if none comes, StoreRejected once closed."""
@@ -124,6 +128,8 @@ class Session:
         if thread is not None and self._loop is not None:
             asyncio.run_coroutine_threadsafe(self._shut_down(), self._loop)
             thread.join()
+            for answer in [*self._pending]:
+                answer.set_exception(StoreRejected("the store is closed"))
 
     def _running(self) -> asyncio.AbstractEventLoop:
         """The loop, started when it is first needed. The caller holds the lock, so that it does not end meanwhile."""
@@ -198,6 +204,8 @@ class Session:
                 self._dead = error
                 raise
             self._lines[dc] = line
+            if self._closing.is_set():
+                await line.close()
             return line
 
     def _check_rest(self, dc: int) -> None:

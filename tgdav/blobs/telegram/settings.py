@@ -51,6 +51,9 @@ class Settings(msgspec.Struct, frozen=True):
     parts_in_flight: int = 16
     """Parts of 512 KiB that an upload has under way, and ranges of up to 1 MiB that a read has, at once."""
 
+    transport_rest: float = 120.0
+    """Seconds of rest after the transport itself refused a connection; Telegram gives no number."""
+
     def __repr__(self) -> str:
         return f"Settings(api_id={self.api_id})"
 

@@ -1,0 +1,309 @@
+"""A storm: everything that Telegram and the line to it do wrong, dealt from a seed, while somebody works with a store.
+
+``storm`` takes the work as a function, so that any user of a store can be put into it. What ends a login is survived as
+a user would: by logging in again.
+"""
+
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from math import inf
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from tests.mtproto.harness import Server
+from tests.support.telegram import TelegramAccount
+from tgdav.blobs import BlobInfo, BlobStore, Source
+from tgdav.blobs.contract import START
+from tgdav.blobs.retry import RetryPolicy, RetryStore
+from tgdav.blobs.telegram import TelegramStore
+from tgdav.blobs.telegram.governor import Governor
+from tgdav.blobs.wrapper import StoreWrapper
+from tgdav.clock import SystemClock
+from tgdav.entropy import SystemEntropy
+from tgdav.errors import AccessError, BlobMissing, DamageError, StoreRejected, StoreUnavailable, TgdavError
+from tgdav.ids import BlobId, BlobName
+
+RATES = {
+    **dict.fromkeys(("internal", "timeout", "rpc_call_fail", "worker_busy", "bad_salt", "noise"), 0.01),
+    **dict.fromkeys(("part_refused", "part_lost", "md5_invalid", "short_read", "other_dc"), 0.01),
+    **dict.fromkeys(("reference_expired", "lost_answer", "dropped_connection", "dropped_answer"), 0.003),
+}
+"""What goes wrong all the time, each kind's probability a call."""
+
+FAULTS = (
+    *("flood_wait", "flood_premium_wait", "internal", "timeout", "rpc_call_fail", "worker_busy", "bad_salt"),
+    *("part_refused", "part_lost", "part_zero_lost", "md5_invalid", "noise", "other_dc"),
+    *("reference_expired", "reference_invalid", "reference_empty", "file_id_invalid", "short_read", "damaged_read"),
+    *("lost_answer", "dropped_connection", "dropped_answer", "half_open", "restart"),
+    *("transport_404", "transport_429", "auth_key_unregistered", "session_revoked", "session_expired"),
+    *("user_deactivated", "update_lost", "update_late", "updates_too_long", "difference_too_long"),
+)
+"""What is dealt once or more in each storm."""
+
+OUR_BUGS = ("FILE_PARTS_INVALID", "FILE_PART_SIZE_INVALID", "FILE_PART_TOO_BIG", "MEDIA_CAPTION_TOO_LONG")
+BEATS = 0.15
+"""Seconds from one blow to the next."""
+LONGEST = 60.0
+"""Seconds beyond its time after which a storm that has not met everything is a failure."""
+Result = TypeVar("Result")
+
+
+class Work(Protocol):
+    """Works with a store until ``going()`` is false, and returns what has to be there, with its bytes."""
+
+    def __call__(
+        self, store: BlobStore, chance: random.Random, going: Callable[[], bool]
+    ) -> list[tuple[BlobInfo, bytes]]: ...
+
+
+class Reviving(StoreWrapper):
+    """Logs in again, by ``open_one``, when a login or an account is lost; counts what it met by the errors' classes."""
+
+    def __init__(self, open_one: Callable[[], BlobStore]) -> None:
+        super().__init__(open_one())
+        self._open_one = open_one
+        self._lock = threading.Lock()
+        self.met: Counter[str] = Counter()
+
+    def _alive(self, call: Callable[[BlobStore], Result]) -> Result:
+        for _ in range(100):
+            store = self.inner
+            try:
+                return call(store)
+            except (AccessError, StoreRejected) as error:
+                self.met[type(error).__name__] += 1
+                self._revive(store)
+            except (StoreUnavailable, BlobMissing, DamageError) as error:
+                self.met[type(error).__name__] += 1
+                raise
+        raise AssertionError("no login lasts")
+
+    def _revive(self, lost: BlobStore) -> None:
+        with self._lock:
+            if self.inner is lost:
+                lost.close()
+                self.inner = self._open_one()
+
+    def append(
+        self, name: BlobName, source: Source, label: str, *, progress: Callable[[int], None] | None = None
+    ) -> BlobInfo:
+        return self._alive(lambda store: store.append(name, source, label, progress=progress))
+
+    def read(self, blob_id: BlobId, offset: int, length: int) -> bytes:
+        return self._alive(lambda store: store.read(blob_id, offset, length))
+
+    def size(self, blob_id: BlobId) -> int:
+        return self._alive(lambda store: store.size(blob_id))
+
+    def list(self, after: BlobId = START) -> Iterator[BlobInfo]:
+        yield from self._alive(lambda store: [*store.list(after)])
+
+    def find(self, name: BlobName) -> BlobInfo | None:
+        return self._alive(lambda store: store.find(name))
+
+    def delete(self, ids: Sequence[BlobId]) -> None:
+        self._alive(lambda store: store.delete(ids))
+
+
+class Weather:
+    """Deals each fault, and what a network, a user and an account can do besides, in an order made of the seed."""
+
+    def __init__(self, server: Server, account: TelegramAccount, chance: random.Random, reviving: Reviving) -> None:
+        self._server, self._account, self._chance, self._reviving = server, account, chance, reviving
+        self._where = (account.channel, account.channel is not None)
+        self._listeners: list[TelegramStore] = []
+        self.done: Counter[str] = Counter()
+        self.wanted = set(FAULTS) - ({"difference_too_long"} if account.channel is not None else set())
+        blows = (self._drop, self._silence, self._restart, self._away, self._no_answer, self._age, self._expire)
+        ends = (self._end_logins, self._forget_keys, self._freeze, self._second_connection, self._skew, self._move)
+        self._blows = [*blows, *ends, self._user_deletes, self._refuse]
+
+    def blow(self, going: Callable[[], bool], pause: Callable[[float], object]) -> None:
+        """Go on until all was met and ``going()`` is false; then the sky is clear."""
+        self._server.set_rates(RATES, seconds=(1, 1))
+        deck: list[str | Callable[[], None]] = []
+        while going() or self.missing():
+            if not deck:
+                deck = [*(self.missing() or self.wanted), *self._blows]
+                self._chance.shuffle(deck)
+            self._deal(deck.pop())
+            pause(BEATS * self._chance.uniform(0.2, 2))
+        self._server.disarm()
+        for store in self._listeners:
+            store.close()
+
+    def missing(self) -> list[str]:
+        """What has not struck yet, in an order that does not change between runs."""
+        return sorted(self.wanted - set(self._server.fault_counts()))
+
+    def _deal(self, card: str | Callable[[], None]) -> None:
+        if not isinstance(card, str):
+            card()
+            self.done[card.__name__.strip("_")] += 1
+        elif card.startswith("update") or card == "difference_too_long":
+            self._listen()
+            self._server.arm(card)
+            if card == "difference_too_long":
+                self._server.arm("updates_too_long")
+        else:
+            self._server.arm(card, seconds=1)
+
+    def _listen(self) -> None:
+        """Another session of the account watches."""
+        self._listeners.append(self._account.open())
+        self._listeners[-1].watch(lambda info: None, silence=0.5, retry=0.2)
+        if len(self._listeners) > 2:
+            self._listeners.pop(0).close()
+
+    def _drop(self) -> None:
+        self._server.drop_connections()
+
+    def _silence(self) -> None:
+        self._server.silence_connections()
+
+    def _restart(self) -> None:
+        self._server.restart(self._chance.choice((0.0, 0.3)))
+
+    def _away(self) -> None:
+        with suppress(RuntimeError):
+            self._server.stop_listening()
+            time.sleep(0.3)
+            self._server.listen_again()
+
+    def _no_answer(self) -> None:
+        self._server.accept_silently()
+        self._server.drop_connections()
+        time.sleep(0.3)
+        self._server.accept_silently(False)
+
+    def _age(self) -> None:
+        self._server.age_references()
+
+    def _expire(self) -> None:
+        self._server.expire_uploads()
+
+    def _end_logins(self) -> None:
+        self._server.end_logins(self._account.phone, "401 SESSION_REVOKED")
+
+    def _forget_keys(self) -> None:
+        self._server.forget_keys(self._account.phone)
+
+    def _freeze(self) -> None:
+        self._server.set_status(self._account.phone, "frozen")
+        time.sleep(0.2)
+        self._server.set_status(self._account.phone, "")
+
+    def _second_connection(self) -> None:
+        """Somebody uses a copy of a login."""
+        login = self._server.session(self._account.phone)
+        pair = [self._account.session_of(login) for _ in range(2)]
+        stores = [TelegramStore(one, peer=self._account.peer, entropy=SystemEntropy()) for one in pair]
+        for store in stores * 10:
+            try:
+                store.size(BlobId(1))
+            except AccessError:
+                break
+            except TgdavError:
+                continue
+        for store in stores:
+            store.close()
+
+    def _skew(self) -> None:
+        """The server's clock and ours part: by little, then by more than Telegram takes."""
+        for seconds in (5.0, self._chance.choice((-400.0, 400.0)), 0.0):
+            self._server.skew(seconds)
+            time.sleep(0.3)
+
+    def _move(self) -> None:
+        """The account moves to another data centre."""
+        kind = self._chance.choice(("USER_MIGRATE_4", "NETWORK_MIGRATE_4"))
+        self._server.arm("error", code=303, text=kind)
+
+    def _refuse(self) -> None:
+        """What would be a bug of ours, and is said loudly."""
+        self._server.arm("error", "messages.sendMedia", code=400, text=self._chance.choice(OUR_BUGS))
+
+    def _user_deletes(self) -> None:
+        """The user deletes a blob behind the store's back."""
+        data = b"eA=="
+        entry = {"text": "planted", "name": SystemEntropy().bytes(16).hex(), "data": data.decode()}
+        (planted,) = self._server.plant(self._account.phone, [entry], *self._where)
+        self._server.delete(self._account.phone, [planted], *self._where)
+        with suppress(StoreUnavailable, BlobMissing):
+            self._reviving.read(BlobId(planted), 0, 1)
+
+
+def storm(folder: Path, seed: int, *, channel: bool, seconds: float, work: Work, workers: int = 4) -> Counter[str]:
+    """One storm of ``seconds``, on a fresh server; returns how often each fault struck and each error was met.
+
+    Afterwards all that the workers say is there, once, and nothing else.
+    """
+    stop, end = threading.Event(), time.monotonic() + seconds
+    with Server(folder, seed=seed) as server:
+        account = TelegramAccount(server, channel=channel, patience=1.0, connect_timeout=1.0, transport_rest=0.5)
+        reviving = Reviving(lambda: Governor(account.open(), clock=SystemClock(), stop=stop))
+        policy = RetryPolicy(first_wait=0.05, longest_wait=0.5, give_up_after=inf)
+        store = RetryStore(reviving, clock=SystemClock(), entropy=SystemEntropy(), stop=stop, policy=policy)
+        weather = Weather(server, account, random.Random(seed), reviving)
+        kept: list[tuple[BlobInfo, bytes]] = []
+        crew = [_Worker(work, store, random.Random(f"{seed}-{number}"), kept, stop) for number in range(workers)]
+        try:
+            for one in crew:
+                one.start()
+            weather.blow(lambda: _still(end, crew, weather), threading.Event().wait)
+        finally:
+            stop_working(crew)
+        compare(store, kept)
+        store.close()
+        seen = server.statistics()
+        answers, broken = Counter[str](seen["errors"]), Counter[str](seen["violations"])
+        return Counter(server.fault_counts()) + weather.done + reviving.met + answers + broken
+
+
+def _still(end: float, crew: "list[_Worker]", weather: Weather) -> bool:
+    assert all(one.is_alive() for one in crew), [one.failure for one in crew]
+    assert time.monotonic() < end + LONGEST, f"never met: {weather.missing()}"
+    return time.monotonic() < end
+
+
+class _Worker(threading.Thread):
+    def __init__(
+        self,
+        work: Work,
+        store: BlobStore,
+        chance: random.Random,
+        kept: list[tuple[BlobInfo, bytes]],
+        stop: threading.Event,
+    ) -> None:
+        super().__init__(daemon=True)
+        self._work, self._store, self._chance, self._kept = work, store, chance, kept
+        self.enough = threading.Event()
+        self.failure: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            self._kept += self._work(self._store, self._chance, lambda: not self.enough.is_set())
+        except BaseException as failure:
+            self.failure = failure
+            raise
+
+
+def stop_working(crew: list[_Worker]) -> None:
+    for one in crew:
+        one.enough.set()
+    for one in crew:
+        one.join(60.0)
+        assert not one.is_alive(), "a worker hangs"
+        assert one.failure is None, one.failure
+
+
+def compare(store: BlobStore, kept: list[tuple[BlobInfo, bytes]]) -> None:
+    """The listing is what was acknowledged: nothing is lost, twice, or an orphan; and all of it can be read."""
+    kept.sort(key=lambda pair: pair[0].id)
+    assert [*store.list()] == [info for info, _ in kept]
+    for info, data in kept:
+        assert store.read(info.id, 0, info.size) == data
