@@ -25,6 +25,7 @@ HEADER_SECONDS = 3600.0
 HEADER_AGAIN_SECONDS = 60.0
 FLUSH_SECONDS = 3600.0
 LOOK_SECONDS = 5.0
+KEEPING, JOINING, PUSHING = "keeping the headers", "joining", "pushing the log"
 CHECKPOINT_LOOK_SECONDS = 30.0
 
 
@@ -70,20 +71,24 @@ class Housekeeping:
         self.save_counts()
         if now >= self._next_header:
             self._next_header = now + HEADER_AGAIN_SECONDS
-            if self._attempt("keeping the headers", volume.keep_headers):
+            if self._attempt(KEEPING, volume.keep_headers):
                 self._next_header = now + HEADER_SECONDS
         if volume.is_joining and now >= self._next_join:
             self._next_join = now + JOIN_SECONDS
-            self._attempt("joining", self.push)
+            self._attempt(JOINING, self.push)
         if volume.read_only_reason is not None:
             return
         self._attempt("settling files", volume.fs.settle_idle)
         if now >= self._next_push and volume.pusher.pending_operations():
             self._next_push = now + PUSH_SECONDS
-            self._attempt("pushing the log", self.push)
+            self._attempt(PUSHING, self.push)
         if now >= self._next_checkpoint:
             self._next_checkpoint = now + CHECKPOINT_LOOK_SECONDS
             self._attempt("writing a checkpoint", self.checkpoint_if_due)
+
+    def try_again(self) -> None:
+        """What kept the store from being used is over: do now what waits for it."""
+        self._next_push = self._next_join = self._next_header = self._clock.monotonic()
 
     def save_counts(self) -> None:
         """Keep what the day's messages and bytes are."""
@@ -149,6 +154,8 @@ class Housekeeping:
             if progress is not None:
                 progress("pending bytes", 0, pending["bytes"])
             if not wait or not (pending["bytes"] or pending["operations"]) or self._stop.is_set():
+                for what in (KEEPING, JOINING, PUSHING):
+                    self._errors.pop(what, None)
                 return {"pending": pending, "sent": difference(volume.budget.total(), before)}
 
     def _flush(self) -> bool:

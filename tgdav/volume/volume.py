@@ -285,6 +285,9 @@ class Volume:
     def log_in(self, login: TelegramLogin) -> None:
         """Use a new login at Telegram from now on. Raises AccessError for another account's, UsageError (no Telegram)."""
         self._telegram_login().log_in(login)
+        self.housekeeping.try_again()
+        self.content.flush(0)  # no longer puts off what failed
+        self.content.uploader.wake()
 
     def log_out(self) -> bool:
         """End the login at Telegram; return whether there was one. Raises StoreUnavailable, UsageError (no Telegram)."""
