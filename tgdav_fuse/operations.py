@@ -14,7 +14,7 @@ import pyfuse3
 from pyfuse3 import EntryAttributes, RequestContext
 
 from tgdav.clock import Clock
-from tgdav.errors import Exists, InvalidArgument, NoAttribute, NotFound, NotPermitted
+from tgdav.errors import BadHandle, Exists, InvalidArgument, NoAttribute, NotFound, NotPermitted
 from tgdav.fs.api import Capacity, FileHandle, ObservedFileSystem, Owner, RenameFlag
 from tgdav.ids import Inode
 from tgdav.metadata.types import FORMATS, NAME_MAX, AttributeChange, Attributes, Kind
@@ -207,14 +207,23 @@ class TgdavOperations(pyfuse3.Operations):
         return change
 
     async def _truncate(self, inode: int, size: int, fh: int | None) -> None:
+        def by_inode() -> None:
+            self._fs.set_attributes(Inode(inode), AttributeChange(size=size))
+
+        def by_handle(file: FileHandle) -> None:
+            try:
+                file.truncate(size)
+            except BadHandle:  # another program's handle, closed while this waited for its turn
+                by_inode()
+
         handle = self.handles.file(fh) if fh is not None else self.handles.writable(inode)
         if handle is None or not handle.writable:
-            await self._change(lambda: self._fs.set_attributes(Inode(inode), AttributeChange(size=size)))
+            await self._change(by_inode)
             return
         file = handle.file
         async with handle.node.order:
             handle.node.unsettled = True
-            await self._change(lambda: file.truncate(size))
+            await self._change(lambda: by_handle(file))
 
     @request
     async def getxattr(self, inode: int, name: bytes, ctx: RequestContext) -> bytes:

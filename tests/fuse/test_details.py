@@ -185,6 +185,16 @@ def test_holes_take_no_space(folder: Path) -> None:
     assert 1024 <= int(said.split()[0]) <= 1050
 
 
+def test_a_file_can_be_cut_while_others_close_it(folder: Path) -> None:
+    """A cut by name may go through a handle of another program, which closes it meanwhile."""
+    file, script = folder / "file", "import sys\nfor _ in range(120): open(sys.argv[1], 'wb').write(bytes(200_000))"
+    file.touch()
+    writers = [subprocess.Popen([sys.executable, "-c", script, str(file)]) for _ in range(3)]
+    while any(writer.poll() is None for writer in writers):
+        os.truncate(file, 6400)
+    assert [writer.wait() for writer in writers] == [0, 0, 0]
+
+
 def test_syncing_all_does_not_stumble_over_removed_files(folder: Path) -> None:
     """The kernel writes back what it remembers of files, also of those that went meanwhile: none of its business any more."""
     for number in range(20):
