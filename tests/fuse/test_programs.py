@@ -175,7 +175,7 @@ def test_sqlite_between_processes(folder: Path, mode: str) -> None:
     connection.close()
 
 
-@sizes(6, 256)
+@sizes(6, 64)
 def test_fio_verifies(live: MountedVault, size: int) -> None:
     """Four jobs write ``size`` MiB each, in order and at random places; what they read back is what they wrote."""
     common = (
