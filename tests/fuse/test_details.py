@@ -136,26 +136,6 @@ def test_space_is_told(mounted: MountedVault) -> None:
     assert found.f_namemax == 255
 
 
-def test_git_and_tar(folder: Path) -> None:
-    """A repository is cloned, packed and checked; an archive comes back as it was."""
-    source = folder / "source"
-    run = {"cwd": folder, "check": True, "capture_output": True, "timeout": 120}
-    subprocess.run(["git", "init", "-q", str(source)], **run)
-    for number in range(150):
-        (source / f"file-{number}").write_bytes(os.urandom(number * 37))
-    identity = ("-c", "user.name=n", "-c", "user.email=e", "-c", "safe.directory=*")
-    subprocess.run(["git", *identity, "-C", str(source), "add", "."], **run)
-    subprocess.run(["git", *identity, "-C", str(source), "commit", "-qm", "all"], **run)
-    subprocess.run(["git", *identity, "clone", "-q", str(source), str(folder / "clone")], **run)
-    subprocess.run(["git", *identity, "-C", str(folder / "clone"), "gc", "-q"], **run)
-    subprocess.run(["git", *identity, "-C", str(folder / "clone"), "fsck", "--strict"], **run)
-    assert subprocess.run(["git", *identity, "-C", str(folder / "clone"), "status", "--short"], **run).stdout == b""
-    subprocess.run(["tar", "cf", "archive", "-C", str(source), "."], **run)
-    (folder / "out").mkdir()
-    subprocess.run(["tar", "xf", "archive", "-C", "out"], **run)
-    subprocess.run(["diff", "-r", "source", "out"], **run)
-
-
 @pytest.mark.mount_free
 def test_options() -> None:
     options = parse_options(["ro,uid=7", "noatime,defaults,x-mount.mkdir"])
