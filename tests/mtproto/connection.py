@@ -65,6 +65,7 @@ class Connection:
 
     def _deliver(self, payload: bytes) -> None:
         self.world.statistics.bytes_sent += len(payload) + 12
+        self.world.statistics.answered = True
         self._frames.send(payload)
 
     def _closed(self) -> None:
@@ -213,6 +214,7 @@ class Connection:
 
     def _call(self, msg_id: int, request: Any) -> None:
         assert self.authorization is not None
+        self.world.statistics.called()
         try:
             value = calls.answer(self.world, self, self.authorization, request)
             answer = pack.result(msg_id, value)
