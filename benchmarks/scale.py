@@ -21,10 +21,21 @@ class Scale(msgspec.Struct, frozen=True):
     rounds: int = 3
     listings: int = 5
     pipeline: int = 256 * MIB
+    telegram: int = 500 * MIB
     judged: bool = True
 
 
-QUICK = Scale(large=4 * MIB, files=40, cold_reads=2, clients=4, rounds=1, listings=1, pipeline=8 * MIB, judged=False)
+QUICK = Scale(
+    large=4 * MIB,
+    files=40,
+    cold_reads=2,
+    clients=4,
+    rounds=1,
+    listings=1,
+    pipeline=8 * MIB,
+    telegram=12 * MIB,
+    judged=False,
+)
 
 
 def make_file(path: Path, size: int, *, front: bytes = b"") -> Path:

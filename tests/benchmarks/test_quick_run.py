@@ -27,7 +27,7 @@ def test_a_quick_run_measures_everything_and_judges_nothing(tmp_path: Path) -> N
     assert found["machine"].keys() >= {"processor", "memory", "system", "python", "rclone", "wsgidav", "cheroot"}
     assert {each["contestant"] for each in found["measurements"]} >= {TGDAV, RCLONE, WSGIDAV, CHEROOT, SUM, WHOLE}
     assert all(len(each["samples"]) == 1 and each["median"] > 0 for each in found["measurements"])
-    assert len(found["comparisons"]) == 12
-    assert len(found["counts"]) == 5
+    assert len(found["comparisons"]) == 25
+    assert len(found["counts"]) == 6
     assert {each["met"] for each in found["comparisons"] + found["counts"]} == {None}
     assert list(tmp_path.iterdir()) == [target]
