@@ -189,7 +189,7 @@ class TgdavOperations(pyfuse3.Operations):
         change = self._wanted(node, attr, fields, ctx)
         if fields.update_size:
             await self._truncate(inode, attr.st_size, fh)
-        if change != AttributeChange() and not self._fs.hold_times(Inode(inode), change):
+        if change != AttributeChange() and not self._fs.hold_attributes(Inode(inode), change):
             await self._change(lambda: self._fs.set_attributes(Inode(inode), change))
         return self.translator.entry(self._fs.attributes(Inode(inode)))
 
@@ -353,8 +353,16 @@ class TgdavOperations(pyfuse3.Operations):
     async def flush(self, fh: int) -> None:
         """Commit what was written: someone closes the file, and hears of failures now."""
         handle = self.handles.file(fh)
-        if handle.writable and handle.node.unsettled:
+        if handle.writable and handle.node.unsettled and not self._settles_soon(handle):
             await self._settle(handle)
+
+    def _settles_soon(self, handle: OpenHandle) -> bool:
+        """Leave a small file to be committed with others in a moment; False if that cannot be."""
+        if handle.node.order.locked() or not handle.file.settle_soon():
+            return False
+        handle.node.unsettled = False
+        self.changes += 1
+        return True
 
     async def _settle(self, handle: OpenHandle) -> None:
         async with handle.node.order:
@@ -371,8 +379,10 @@ class TgdavOperations(pyfuse3.Operations):
         handle = self.handles.remove(fh)
         if handle.reads or handle.node.unsettled or handle.node.order.locked():
             await self.bridge.call(handle.file.close)
+        elif handle.writable and not handle.file.settle_soon():
+            await self.bridge.call(lambda: handle.file.close(soon=True))
         else:
-            self.bridge.at_once(handle.file.close)
+            self.bridge.at_once(lambda: handle.file.close(soon=True))
 
     @request
     async def fsync(self, fh: int, datasync: bool) -> None:

@@ -137,8 +137,12 @@ class FileHandle(Protocol):
         """Commit what was written so far; reports a late failure."""
         ...
 
-    def close(self) -> None:
-        """Give the handle up, committing its writes. Closing twice does nothing."""
+    def settle_soon(self) -> bool:
+        """Have what was written so far committed in a moment, without waiting; False if ``flush`` is to do it."""
+        ...
+
+    def close(self, *, soon: bool = False) -> None:
+        """Give the handle up, committing its writes: now, or in a moment if ``soon``. Closing twice does nothing."""
         ...
 
 
@@ -340,8 +344,8 @@ class ObservedFileSystem(FileSystem, Protocol):
         """
         ...
 
-    def hold_times(self, inode: Inode, change: AttributeChange) -> bool:
-        """Leave ``change``, if it is times alone, to the commit of the file's unsettled writes, without waiting.
+    def hold_attributes(self, inode: Inode, change: AttributeChange) -> bool:
+        """Leave ``change`` to the commit of the file's unsettled writes, if there are any, without waiting.
 
         False if nothing was done.
         """

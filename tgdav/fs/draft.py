@@ -63,6 +63,11 @@ class Draft:
         self._account()
         return True
 
+    @property
+    def is_small(self) -> bool:
+        """Whether all of it is in memory."""
+        return not self._sent
+
     def takes_at_once(self, offset: int, length: int) -> bool:
         """Whether a write stays in memory and in order."""
         return self._sent <= offset <= self.size and offset - self._sent + length <= 2 * WINDOW

@@ -44,9 +44,9 @@ def set_attributes(change: Change, inode: Inode, wanted: AttributeChange) -> Non
         _emit(change, node, Attr(node.node, {"ctime": change.time} | values))
 
 
-def is_times(change: AttributeChange) -> bool:
-    """Return whether there is nothing but times, or a size, to set."""
-    return (change.mode, change.uid, change.gid, change.btime) == (None, None, None, None)
+def is_simple(change: AttributeChange) -> bool:
+    """Return whether there is nothing to set but what a file's commit can take along (or a size)."""
+    return change.btime is None
 
 
 def check_xattr(name: bytes, value: bytes) -> None:

@@ -2,6 +2,7 @@
 
 Lock order, outermost first:
 
+0. the settler's turn (``tgdav.fs.settlement``)
 1. ``OpenFile.lock`` (one a node that is open or dirty)
 2. the writer's leadership (``tgdav.db.writer``): inside a change no open file may be locked
 3. ``OpenFiles`` table lock, content's own locks (leaves: nothing is taken while one is held)
@@ -29,7 +30,7 @@ from tgdav.fs.listeners import Listeners
 from tgdav.fs.locks import LockKeeper
 from tgdav.fs.names import JunkPolicy, check_name, check_new_name
 from tgdav.fs.open_file import Parts, require_writable
-from tgdav.fs.open_files import Handle, OpenFiles
+from tgdav.fs.open_files import Handle, OpenFiles, steady
 from tgdav.fs.storage_state import storage_state
 from tgdav.fs.totals import RecentTotals
 from tgdav.fs.upload import FileUpload
@@ -83,9 +84,11 @@ class NamespaceFileSystem:
         """Take over what fsync made durable before a crash, and forget junk files that have no name any more."""
         self.open_files.adopt()
         self.sweep_local()
+        self.open_files.start()
 
     def stop(self) -> None:
         """Settle all, make it durable, let go of all files."""
+        self.open_files.stop()
         if self.journal.read_only is None:
             self.open_files.settle_or_keep()
             self.sync()
@@ -118,6 +121,7 @@ class NamespaceFileSystem:
 
     # ---- looking -------------------------------------------------------------------------------------------------
 
+    @steady
     def lookup(self, parent: Inode, name: bytes, *, normalized: bool = False) -> Attributes:
         """Return what ``name`` in ``parent`` names."""
         check_name(name)
@@ -127,6 +131,7 @@ class NamespaceFileSystem:
             raise NotFound
         return self.open_files.dirty_attributes(entry.attributes)
 
+    @steady
     def resolve(self, path: Sequence[bytes], *, normalized: bool = False) -> Attributes:
         """Return what a path of names from the root leads to."""
         found = self._node(self.root)
@@ -167,6 +172,7 @@ class NamespaceFileSystem:
             cache.remember_node(generation, found)
         return found
 
+    @steady
     def attributes(self, inode: Inode) -> Attributes:
         """Return a node's attributes."""
         found = self._node(inode)
@@ -174,10 +180,12 @@ class NamespaceFileSystem:
             raise NotFound
         return self.open_files.dirty_attributes(found)
 
+    @steady
     def list_directory(self, inode: Inode) -> list[DirectoryEntry]:
         """Return all entries in byte order of their names."""
         return self.open_files.dirty_entries(self._list(inode, queries.children))
 
+    @steady
     def list_briefly(self, inode: Inode) -> list[Listed]:
         """Return of all entries what long listings tell, in byte order of their names."""
         found = self._list(inode, queries.listing)
@@ -268,7 +276,7 @@ class NamespaceFileSystem:
             )
             return changes.made(change, node)
 
-        made = self.journal.change(work, durable=durable)
+        made = self._change(work, durable=durable)
         self.listeners.tell(None, parent, name)
         return made
 
@@ -282,20 +290,20 @@ class NamespaceFileSystem:
             assert found is not None
             return found
 
-        linked = self.journal.change(work, durable=durable)
+        linked = self._change(work, durable=durable)
         self.listeners.tell(inode, parent, name)
         return self.open_files.dirty_attributes(linked)
 
     def unlink(self, parent: Inode, name: bytes, *, durable: bool = False) -> None:
         """Remove a name of something that is no folder."""
         check_name(name)
-        self.journal.change(lambda change: changes.unlink(change, parent, name), durable=durable)
+        self._change(lambda change: changes.unlink(change, parent, name), durable=durable, takes=True)
         self.listeners.tell(None, parent, name)
 
     def remove_directory(self, parent: Inode, name: bytes, *, durable: bool = False) -> None:
         """Remove an empty folder."""
         check_name(name)
-        self.journal.change(lambda change: changes.remove_directory(change, parent, name), durable=durable)
+        self._change(lambda change: changes.remove_directory(change, parent, name), durable=durable, takes=True)
         self.listeners.tell(None, parent, name)
 
     def remove_tree(
@@ -310,7 +318,7 @@ class NamespaceFileSystem:
                 precondition(entry.attributes)
             changes.delete(change, entry, name)
 
-        self.journal.change(work, durable=durable)
+        self._change(work, durable=durable, takes=True)
         self.listeners.tell(None, parent, name)
 
     def rename(
@@ -345,7 +353,7 @@ class NamespaceFileSystem:
                 local=local,
             )
 
-        replaced = self.journal.change(work, durable=durable)
+        replaced = self._change(work, durable=durable, takes=True)
         self.listeners.tell(None, parent, name)
         self.listeners.tell(None, new_parent, new_name)
         return replaced
@@ -368,23 +376,19 @@ class NamespaceFileSystem:
         def work(change: Change) -> tuple[Attributes, bool]:
             folder = changes.require_folder(change, parent)
             node, replaced = copying.copy(
-                change,
-                self.content,
-                self.keys,
-                inode,
-                folder,
-                name,
-                self._junk,
-                recursive=recursive,
-                replace=replace,
-                precondition=precondition,
-                local=local,
-            )
+                change, self.content, self.keys, inode, folder, name, self._junk, recursive=recursive, replace=replace,
+                precondition=precondition, local=local,
+            )  # fmt: skip
             return changes.made(change, node), replaced
 
-        copied = self.journal.change(work, durable=durable)
+        copied = self._change(work, durable=durable)
         self.listeners.tell(None, parent, name)
         return copied
+
+    def _change(self, work: Callable[[Change], T], *, durable: bool, takes: bool = False) -> T:
+        if durable or takes:  # closed files come first; what takes nothing away need not wait for them
+            self.open_files.settle_waiting()
+        return self.journal.change(work, durable=durable)
 
     # ---- attributes ----------------------------------------------------------------------------------------------
 
@@ -392,19 +396,14 @@ class NamespaceFileSystem:
         """Set attributes; ``size`` truncates."""
         if change.size is not None:
             self.open_files.truncate(inode, change.size)
-        waits = self.open_files.leave_times(inode, change, waiting=True) and fields.is_times(change)
-        if durable or not waits:
-            self.journal.change(lambda each: fields.set_attributes(each, inode, change), durable=durable)
+        if durable or not (fields.is_simple(change) and self.open_files.hold(inode, change, waiting=True)):
+            self._change(lambda each: fields.set_attributes(each, inode, change), durable=durable)
         self.listeners.tell(inode)
         return self.attributes(inode)
 
-    def hold_times(self, inode: Inode, change: AttributeChange) -> bool:
-        """Leave times to the commit of a file's unsettled writes, without waiting; False if nothing was done."""
-        return (
-            change.size is None
-            and fields.is_times(change)
-            and self.open_files.leave_times(inode, change, waiting=False)
-        )
+    def hold_attributes(self, inode: Inode, change: AttributeChange) -> bool:
+        """Leave attributes to the commit of a file's unsettled writes, without waiting; False if nothing was done."""
+        return change.size is None and fields.is_simple(change) and self.open_files.hold(inode, change, waiting=False)
 
     def get_xattr(self, inode: Inode, name: bytes) -> bytes:
         """Return an extended attribute."""
@@ -416,7 +415,7 @@ class NamespaceFileSystem:
     ) -> None:
         """Set one."""
         fields.check_xattr(name, value)
-        self.journal.change(lambda change: fields.set_xattr(change, inode, name, value, flags), durable=durable)
+        self._change(lambda change: fields.set_xattr(change, inode, name, value, flags), durable=durable)
         self.listeners.tell(inode)
 
     def list_xattrs(self, inode: Inode) -> list[bytes]:
@@ -426,7 +425,7 @@ class NamespaceFileSystem:
 
     def remove_xattr(self, inode: Inode, name: bytes, *, durable: bool = False) -> None:
         """Remove one."""
-        self.journal.change(lambda change: fields.remove_xattr(change, inode, name), durable=durable)
+        self._change(lambda change: fields.remove_xattr(change, inode, name), durable=durable)
         self.listeners.tell(inode)
 
     def properties(self, inodes: Iterable[Inode]) -> dict[Inode, dict[bytes, bytes]]:
@@ -443,7 +442,7 @@ class NamespaceFileSystem:
         durable: bool = True,
     ) -> None:
         """Set (or, with None, remove) properties and attributes, all of them or none."""
-        self.journal.change(lambda change: fields.set_properties(change, inode, values, attributes), durable=durable)
+        self._change(lambda change: fields.set_properties(change, inode, values, attributes), durable=durable)
         if attributes is not None:
             self.listeners.tell(inode)
 
@@ -479,7 +478,8 @@ class NamespaceFileSystem:
         return FileUpload(self, parent, name, owner=owner, mode=mode, normalized=normalized, local=local)
 
     def sync(self) -> None:
-        """Return when everything committed so far survives a power cut."""
+        """Return when everything closed so far survives a power cut."""
+        self.open_files.settle_waiting()
         self.database.writer.sync()
 
     # ---- WebDAV locks --------------------------------------------------------------------------------------------

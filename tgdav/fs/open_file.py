@@ -7,7 +7,10 @@ lock order.
 """
 
 import threading
+from collections.abc import Mapping
 from pathlib import Path
+
+import msgspec
 
 from tgdav.clock import Clock
 from tgdav.content.manifest import Extent, Manifest
@@ -23,13 +26,13 @@ from tgdav.db.database import Database
 from tgdav.disk import Disk
 from tgdav.entropy import Entropy
 from tgdav.errors import DamageError, FileTooLarge, InvalidArgument, ReadOnly
-from tgdav.failpoints import reach
 from tgdav.fs.draft import GAP, Draft, DraftMemory
 from tgdav.fs.settle import dirty_regions, kept_extents
+from tgdav.fs.settlement import Settlement, commit
 from tgdav.ids import ContentTag, Inode, NodeId
 from tgdav.metadata.change import Change
 from tgdav.metadata.journal import Journal
-from tgdav.metadata.types import Attributes
+from tgdav.metadata.types import AttributeChange, Attributes
 
 SIZE_MAX = 2**62
 _STEP = 1 << 20
@@ -62,6 +65,7 @@ class Parts:
         self.journal, self.database, self.content, self.keys = journal, database, content, keys
         self.identity, self.folder, self.clock, self.entropy, self.disk = identity, folder, clock, entropy, disk
         self.draft_memory = DraftMemory()
+        self.last_settled = object()
 
 
 class OpenFile:
@@ -85,6 +89,8 @@ class OpenFile:
         self.mtime = 0
         self._atime: int | None = None
         self._ctime: int | None = None
+        self._held: dict[str, int] = {}
+        self._staged: tuple[int, int] | None = None
         self.last_write = 0.0
         self.dirty_since = 0.0
 
@@ -93,14 +99,19 @@ class OpenFile:
     @property
     def dirty(self) -> int:
         """How many unsettled writes there are."""
-        unsettled = self._draft or self._overlay
-        return unsettled.changes if unsettled else 0
+        return self._unsettled[1]
+
+    @property
+    def _unsettled(self) -> tuple[int, int]:
+        """Size and number of the unsettled writes, those on their way into a commit included; (0, 0) if there are none."""
+        staged, unsettled = self._staged, self._draft or self._overlay
+        return (unsettled.size, unsettled.changes) if unsettled is not None else staged or (0, 0)
 
     @property
     def size(self) -> int:
         """Bytes, with unsettled writes."""
-        unsettled = self._draft or self._overlay
-        return unsettled.size if unsettled else self.manifest.size
+        size, changes = self._unsettled
+        return size if changes else self.manifest.size
 
     @property
     def unsettled_bytes(self) -> tuple[int, int] | None:
@@ -108,6 +119,8 @@ class OpenFile:
         draft, overlay = self._draft, self._overlay
         if draft is not None:
             return 0, draft.size
+        if overlay is None and self._staged is not None:
+            return 0, self._staged[0]
         return None if overlay is None else (overlay.floor, overlay.staged)
 
     def shown(self, attributes: Attributes) -> Attributes:
@@ -115,10 +128,8 @@ class OpenFile:
 
         Takes no lock, so that nobody who only looks waits for a file that is being settled.
         """
-        unsettled = self._draft or self._overlay
-        if unsettled is None:
-            return attributes
-        return _with(attributes, unsettled.size, self.mtime, unsettled.changes)
+        size, changes = self._unsettled
+        return _with(attributes, size, self.mtime, changes, self._held) if changes else attributes
 
     def read(self, offset: int, length: int, reader: ContentReader | None = None) -> bytes:
         """Return the bytes there; ``reader`` remembers a sequential reader's place."""
@@ -243,16 +254,18 @@ class OpenFile:
             self._overlay.close(remove=True)
             self._overlay = None
 
-    def take_times(self, atime: int | None, mtime: int | None, ctime: int | None, *, waiting: bool = True) -> bool:
-        """Keep times for the commit of the unsettled writes; False if there are none, or it would have to wait."""
+    def hold(self, change: AttributeChange, *, waiting: bool = True) -> bool:
+        """Keep attributes for the commit of the unsettled writes; False if there are none, or it would have to wait."""
         if not self.lock.acquire(blocking=waiting):
             return False
         try:
             if not self.dirty:
                 return False
-            self.mtime = self.mtime if mtime is None else mtime
-            self._atime = self._atime if atime is None else atime
-            self._ctime = self._parts.clock.now_ns() if ctime is None else ctime
+            self.mtime = self.mtime if change.mtime is None else change.mtime
+            self._atime = self._atime if change.atime is None else change.atime
+            self._ctime = self._parts.clock.now_ns() if change.ctime is None else change.ctime
+            given = {name: getattr(change, name) for name in ("mode", "uid", "gid")}
+            self._held |= {name: value for name, value in given.items() if value is not None}
             return True
         finally:
             self.lock.release()
@@ -317,33 +330,51 @@ class OpenFile:
 
     # ---- settling ------------------------------------------------------------------------------------------------
 
-    def settle(self, *, durable: bool = False) -> None:
-        """Make the unsettled writes content: committed, and durable if asked."""
+    def settle(self, *, durable: bool = False, keep: bool = False) -> None:
+        """Make the unsettled writes content: committed, and durable if asked. ``keep`` as in ``stage``."""
         with self.lock:
-            if self._damage is not None:
-                raise self._damage
-            if not self.dirty:
-                return
-            self.check_writable()
-            extents, staged = self._stage_all()
-            manifest = Manifest.from_extents(extents)
-            try:
-                self._commit(manifest, staged, durable=durable)
-            finally:
-                for part in staged:
-                    part.release()
-            reach("fs.settled")
-            self._rebase(manifest)
+            settlement = self.stage(keep=keep)
+            if settlement is not None:
+                commit(self._parts.journal, [settlement], durable=durable)
 
-    def _stage_all(self) -> tuple[list[Extent], list[StagedContent]]:
-        draft, self._draft = self._draft, None
-        if draft is not None:
+    def stage(self, *, keep: bool) -> Settlement | None:
+        """Return what is to be committed, None if nothing is; the caller holds the lock.
+
+        With ``keep`` a small draft is still there if this, or the commit, fails.
+        """
+        if self._damage is not None:
+            raise self._damage
+        if not self.dirty:
+            return None
+        self.check_writable()
+        draft = self._draft
+        if draft is None:
+            assert self._overlay is not None
+            return Settlement(self, *self._cut(self._overlay), None)
+        content = draft.read(0, draft.size) if keep else None
+        self._staged, self._draft = (draft.size, draft.changes), None
+        try:
             staged = draft.finish()
-            return list(staged.manifest.extents), [staged]
-        assert self._overlay is not None
-        return self._cut(self._overlay)
+        except BaseException:
+            self.take_back(content)
+            raise
+        return Settlement(self, staged.manifest, [staged], content)
 
-    def _cut(self, overlay: Overlay) -> tuple[list[Extent], list[StagedContent]]:
+    def take_back(self, content: bytes | None) -> None:
+        """Have unsettled content again that could not be committed; the caller holds the lock."""
+        if content is not None and self._draft is None:
+            self._begin_draft()
+            self._write_draft(0, content)
+        self._staged = None
+
+    @property
+    def may_wait(self) -> bool:
+        """Whether the unsettled writes are small, and nothing speaks against their being settled a moment later."""
+        draft, parts = self._draft, self._parts
+        is_small = draft is not None and draft.is_small and not parts.draft_memory.is_short
+        return is_small and self._damage is None and (self._local or parts.journal.read_only is None)
+
+    def _cut(self, overlay: Overlay) -> tuple[Manifest, list[StagedContent]]:
         extents: list[Extent] = []
         staged: list[StagedContent] = []
         position = 0
@@ -360,7 +391,7 @@ class OpenFile:
                 part.release()
             raise
         extents += kept_extents(self.manifest, overlay.floor, position, overlay.size)
-        return extents, staged
+        return Manifest.from_extents(extents), staged
 
     def _stage(self, start: int, end: int) -> StagedContent:
         stream = self._parts.content.open_stream(local=self._local)
@@ -372,27 +403,36 @@ class OpenFile:
             stream.abort()
             raise
 
-    def _commit(self, manifest: Manifest, staged: list[StagedContent], *, durable: bool) -> None:
+    @property
+    def has_row(self) -> bool:
+        """Whether fsync made unsettled writes durable."""
+        return self._row
+
+    def tag_of(self, manifest: Manifest) -> tuple[bytes, ContentTag]:
+        """Return a manifest, encoded, and its tag."""
         encoded = encode_manifest(manifest)
-        tag = self._parts.keys.content_tag(encoded)
+        return encoded, self._parts.keys.content_tag(encoded)
 
-        def work(change: Change) -> None:
-            for part in staged:
-                part.record(change.transaction)
-            op = Write(self._node, manifest.size, tag, encoded, self._tag, self.mtime)
-            emit = change.emit_local if self._local else change.emit
-            emit(op)
-            if self._ctime is not None:
-                emit(Attr(self._node, {"ctime": self._ctime}))
-            if self._atime is not None:
-                change.set_local(self.inode, atime=self._atime)
-            if self._row:
-                change.transaction.execute(_DELETE_OVERLAY, (self.inode,))
+    def log(self, change: Change, size: int, manifest: bytes, tag: ContentTag) -> None:
+        """Put new content, and what was left to its commit, into a change. Raises NotFound."""
+        emit = change.emit_local if self._local else change.emit
+        emit(Write(self._node, size, tag, manifest, self._tag, self.mtime))
+        values = dict(self._held)
+        if self._ctime is not None:
+            values["ctime"] = self._ctime
+        if values:
+            emit(Attr(self._node, values))
+        if self._atime is not None:
+            change.set_local(self.inode, atime=self._atime)
+        if self._row:
+            change.transaction.execute(_DELETE_OVERLAY, (self.inode,))
 
-        sync = [each for part in staged for each in part.sync]
-        # What fsync made durable stays so: the overlay's file goes only after its successor is durable too.
-        self._parts.journal.change(work, durable=durable or self._row, sync=sync)
+    def settled(self, manifest: Manifest, tag: ContentTag) -> None:
+        """Take in that new content was committed; the caller holds the lock."""
         self._tag, self._atime = tag, None
+        self._parts.last_settled = object()
+        self._rebase(manifest)
+        self._staged, self._held = None, {}
 
     def _rebase(self, manifest: Manifest) -> None:
         overlay, self._overlay = self._overlay, None
@@ -408,6 +448,10 @@ class OpenFile:
                 self._draft = None
             if self._row:
                 self._parts.database.writer.run(lambda t: t.execute(_DELETE_OVERLAY, (self.inode,)), durable=True)
+            if self._held:
+                held, self._held = self._held, {}
+                emit = Attr(self._node, dict(held))
+                self._parts.journal.change(lambda each: (each.emit_local if self._local else each.emit)(emit))
             self._rebase(manifest)
             self._tag = tag
 
@@ -422,7 +466,5 @@ class OpenFile:
                 self._overlay = None
 
 
-def _with(attributes: Attributes, size: int, mtime: int, dirty: int) -> Attributes:
-    fields = {name: getattr(attributes, name) for name in attributes.__struct_fields__}
-    fields.update(size=size, mtime=mtime or attributes.mtime, dirty=dirty)
-    return Attributes(**fields)
+def _with(attributes: Attributes, size: int, mtime: int, dirty: int, held: Mapping[str, int]) -> Attributes:
+    return msgspec.structs.replace(attributes, size=size, mtime=mtime or attributes.mtime, dirty=dirty, **held)

@@ -1,8 +1,10 @@
 """The table of open files, and handles on them. See ``tgdav.fs.filesystem`` for the lock order."""
 
+import functools
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 from tgdav.content.manifest import EMPTY
 from tgdav.content.manifest import decode as decode_manifest
@@ -10,13 +12,42 @@ from tgdav.content.reader import ContentReader
 from tgdav.content.store import ContentStore
 from tgdav.errors import BadHandle, DamageError, InvalidArgument, IsADirectory, NotFound, StoreError, TgdavError
 from tgdav.fs.open_file import OpenFile, Parts
+from tgdav.fs.settlement import Settler
 from tgdav.ids import Inode
 from tgdav.metadata import queries
 from tgdav.metadata.types import AttributeChange, Attributes, DirectoryEntry
 
+P = ParamSpec("P")
+R = TypeVar("R")
+S = TypeVar("S", bound="HasOpenFiles")
+
 IDLE_SECONDS = 30.0
 DIRTY_SECONDS = 300.0
 """A dirty file is settled after so long without a write, or so long in any case."""
+
+
+def steady(look: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], R]:
+    """Let a file system look again when a file was settled meanwhile.
+
+    What is committed and what lies unsettled over it are looked at one after the other; a commit between the two would make
+    new writes seem undone, and a kernel remembers what it was told for long.
+    """
+
+    @functools.wraps(look)
+    def looking(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        while True:
+            before = self.open_files.last_settled
+            found = look(self, *args, **kwargs)
+            if self.open_files.last_settled is before:
+                return found
+
+    return looking
+
+
+class HasOpenFiles(Protocol):
+    """What ``steady`` needs of a file system."""
+
+    open_files: "OpenFiles"
 
 
 class OpenFiles:
@@ -26,6 +57,28 @@ class OpenFiles:
         self._parts = parts
         self._lock = threading.Lock()
         self._files: dict[Inode, OpenFile] = {}
+        self._settler = Settler(parts.journal, self._forget_if_idle)
+
+    @property
+    def last_settled(self) -> object:
+        """Another one each time a file was settled."""
+        return self._parts.last_settled
+
+    def start(self) -> None:
+        """Let closed files wait a moment for their commit from now on."""
+        self._settler.start()
+
+    def stop(self) -> None:
+        """Settle the closed files that wait; none waits from now on."""
+        self._settler.stop()
+
+    def settle_soon(self, file: OpenFile) -> bool:
+        """Have a file settled in a moment; False if it is to be settled now. Waits for nothing."""
+        return not file.dirty or (file.may_wait and self._settler.add(file))
+
+    def settle_waiting(self) -> None:
+        """Return when no closed file waits to be settled. The caller holds no open file's lock."""
+        self._settler.settle_waiting()
 
     def find(self, inode: Inode) -> OpenFile | None:
         """Return the open file of a node, if it is open or dirty."""
@@ -78,8 +131,8 @@ class OpenFiles:
         """Give one handle back; the last one forgets a file that is settled."""
         with self._lock:
             file.handles -= 1
-            if file.handles <= 0 and not file.dirty:
-                self._files.pop(file.inode, None)
+            if file.handles <= 0 and not file.dirty and self._files.get(file.inode) is file:
+                del self._files[file.inode]
 
     def truncate(self, inode: Inode, size: int) -> None:
         """Cut or extend a file, and make that its content."""
@@ -90,10 +143,10 @@ class OpenFiles:
         finally:
             self.release(file)
 
-    def leave_times(self, inode: Inode, change: AttributeChange, *, waiting: bool) -> bool:
-        """Leave times to the commit of a file's unsettled writes; False if there are none, or it would have to wait."""
+    def hold(self, inode: Inode, change: AttributeChange, *, waiting: bool) -> bool:
+        """Leave attributes to the commit of a file's unsettled writes; False if there are none, or it would have to wait."""
         file = self._files.get(inode)
-        return file is not None and file.take_times(change.atime, change.mtime, change.ctime, waiting=waiting)
+        return file is not None and file.hold(change, waiting=waiting)
 
     def adopt(self) -> int:
         """Take over, and settle, what fsync made durable before a crash; return how many files had such writes.
@@ -151,8 +204,8 @@ class OpenFiles:
 
     def _forget_if_idle(self, file: OpenFile) -> None:
         with self._lock:
-            if file.handles <= 0 and not file.dirty:
-                self._files.pop(file.inode, None)
+            if file.handles <= 0 and not file.dirty and self._files.get(file.inode) is file:
+                del self._files[file.inode]
 
     def abandon(self) -> None:
         """Let go of all files at the end of the process."""
@@ -200,20 +253,26 @@ class Handle:
 
     def fsync(self) -> None:
         """Return when all written so far survives a power cut."""
-        self._open().fsync()
+        file = self._open()
+        self._files.settle_waiting()
+        file.fsync()
+
+    def settle_soon(self) -> bool:
+        """Have what was written so far committed in a moment; False if ``flush`` is to do it."""
+        return self._files.settle_soon(self._open())
 
     def flush(self) -> None:
         """Commit what was written so far."""
         self._open().settle()
 
-    def close(self) -> None:
-        """Give the handle up, committing its writes."""
+    def close(self, *, soon: bool = False) -> None:
+        """Give the handle up, committing its writes: now, or in a moment if ``soon``, and that is possible."""
         if self._closed:
             return
         self._closed = True
         self._close_reader()
         try:
-            if self._writable:
+            if self._writable and not (soon and self._files.settle_soon(self._file)):
                 self._file.settle()
         finally:
             self._files.release(self._file)

@@ -58,6 +58,7 @@ class FileUpload:
         if self._done:
             raise BadHandle
         staged = self._finish()
+        self._system.open_files.settle_waiting()  # a file closed before must not be settled over this
         try:
             result = self._system.journal.change(
                 lambda change: self._change(change, staged, precondition, mtime, btime, properties or {}),

@@ -1,0 +1,130 @@
+"""Files closed without a sync: seen at once, committed together a moment later, and always before what takes something away."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.volumes import VolumeSubject
+from tests.support.waiting import wait_for
+from tgdav.errors import NotFound
+from tgdav.fs.api import Owner
+from tgdav.fs.filesystem import NamespaceFileSystem
+from tgdav.ids import Inode
+from tgdav.metadata.types import AttributeChange, Kind
+
+OWNER = Owner(0, 0)
+
+
+@pytest.fixture
+def subject(tmp_path: Path) -> Iterator[VolumeSubject]:
+    made = VolumeSubject(tmp_path)
+    made.fs.open_files.start()
+    yield made
+    made.close()
+
+
+def write(fs: NamespaceFileSystem, name: bytes, content: bytes) -> Inode:
+    """Make a file, and close it without a sync."""
+    made = fs.create(fs.root, name, Kind.FILE, 0o644, OWNER)
+    with_content(fs, made.inode, content)
+    return made.inode
+
+
+def with_content(fs: NamespaceFileSystem, inode: Inode, content: bytes) -> None:
+    handle = fs.open(inode, writable=True, truncate=True)
+    handle.write(0, content)
+    assert handle.settle_soon()
+    handle.close(soon=True)
+
+
+def content_of(fs: NamespaceFileSystem, name: bytes) -> bytes:
+    handle = fs.open(fs.lookup(fs.root, name).inode)
+    try:
+        return handle.read(0, 100)
+    finally:
+        handle.close()
+
+
+def test_it_is_seen_at_once(subject: VolumeSubject) -> None:
+    write(subject.fs, b"file", b"content")
+    assert subject.fs.lookup(subject.fs.root, b"file").size == 7
+    assert [entry.attributes.size for entry in subject.fs.list_directory(subject.fs.root)] == [7]
+    assert content_of(subject.fs, b"file") == b"content"
+
+
+def test_it_is_committed_without_being_asked(subject: VolumeSubject) -> None:
+    inode = write(subject.fs, b"file", b"content")
+    wait_for(lambda: subject.fs.open_files.find(inode) is None, what="the file to be settled")
+    subject.crash()
+    assert content_of(subject.fs, b"file") == b"content"
+
+
+def test_a_rename_comes_after_the_contents(subject: VolumeSubject) -> None:
+    write(subject.fs, b"file", b"old")
+    write(subject.fs, b"draft", b"new")
+    subject.fs.rename(subject.fs.root, b"draft", subject.fs.root, b"file")
+    subject.crash()
+    assert content_of(subject.fs, b"file") == b"new"
+
+
+def test_a_removal_comes_after_the_copy(subject: VolumeSubject) -> None:
+    write(subject.fs, b"original", b"content")
+    write(subject.fs, b"copy", b"content")
+    subject.fs.unlink(subject.fs.root, b"original")
+    subject.crash()
+    assert content_of(subject.fs, b"copy") == b"content"
+    with pytest.raises(NotFound):
+        subject.fs.lookup(subject.fs.root, b"original")
+
+
+def test_attributes_set_meanwhile_are_seen_and_committed(subject: VolumeSubject) -> None:
+    inode = write(subject.fs, b"file", b"content")
+    subject.fs.set_attributes(inode, AttributeChange(mode=0o600, uid=7, mtime=5))
+    seen = subject.fs.attributes(inode)
+    assert (seen.mode, seen.uid, seen.mtime) == (0o600, 7, 5)
+    subject.fs.sync()
+    subject.crash()
+    found = subject.fs.lookup(subject.fs.root, b"file")
+    assert (found.mode, found.uid, found.mtime, found.size) == (0o600, 7, 5, 7)
+
+
+def test_an_upload_is_not_undone_by_what_was_closed_before(subject: VolumeSubject) -> None:
+    inode = write(subject.fs, b"file", b"closed before")
+    upload = subject.fs.upload(subject.fs.root, b"file", owner=OWNER)
+    upload.write(b"uploaded")
+    upload.commit()
+    subject.fs.open_files.settle_waiting()
+    assert subject.fs.open_files.find(inode) is None
+    assert content_of(subject.fs, b"file") == b"uploaded"
+
+
+def test_what_cannot_be_committed_stays(subject: VolumeSubject) -> None:
+    fs = subject.fs
+    inode = write(fs, b"file", b"content")
+    fs.open_files.settle_waiting()
+    file = fs.open(inode)
+    with_content(fs, inode, b"rewritten")
+    fs.journal.read_only = "another machine is the writer for a while"
+    fs.open_files.settle_waiting()
+    assert file.read(0, 100) == b"rewritten"
+    assert fs.attributes(inode).dirty
+    fs.journal.read_only = None
+    file.close()
+    fs.settle_all()
+    subject.crash()
+    assert content_of(subject.fs, b"file") == b"rewritten"
+
+
+def test_a_file_opened_again_meanwhile_is_kept(subject: VolumeSubject) -> None:
+    fs = subject.fs
+    inode = write(fs, b"file", b"content")
+    fs.set_attributes(inode, AttributeChange(size=3))
+    with_content(fs, inode, b"more content")
+    fs.open_files.settle_waiting()
+    handle = fs.open(inode, writable=True)
+    handle.write(0, b"M")
+    fs.open_files.settle_waiting()
+    assert fs.attributes(inode).size == 12
+    handle.close()
+    assert content_of(fs, b"file") == b"More content"

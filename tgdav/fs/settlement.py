@@ -1,0 +1,176 @@
+"""Unsettled writes of open files on their way into one commit, and the thread that brings closed files there.
+
+A file that was closed without a sync promises nothing yet, so its commit may come a moment later and be shared with that of
+others; until then whoever asks is answered from the open file. Whatever takes names or contents away settles first.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from tgdav.content.manifest import Manifest
+from tgdav.content.stream import StagedContent
+from tgdav.errors import TgdavError
+from tgdav.failpoints import reach
+from tgdav.metadata.change import Change
+from tgdav.metadata.journal import Journal
+
+if TYPE_CHECKING:
+    from tgdav.fs.open_file import OpenFile
+
+_log = logging.getLogger(__name__)
+
+DELAY_SECONDS = 0.03
+"""How long closed files are gathered before they are committed together."""
+
+TOGETHER = 64
+"""Most files of one commit."""
+
+WAITING_MOST = 512
+"""Closed files that may wait; the next one is settled by who closes it."""
+
+
+class Settlement:
+    """What one file brings into a commit.
+
+    ``content`` is the whole of it where it is small, and the file is to have it again if the commit fails.
+    """
+
+    def __init__(
+        self, file: "OpenFile", manifest: Manifest, staged: Sequence[StagedContent], content: bytes | None
+    ) -> None:
+        self.file, self.manifest, self.staged, self.content = file, manifest, staged, content
+
+    def give_up(self) -> None:
+        """Drop what is staged; the file has its unsettled content again, if it is to. Calling it again does nothing."""
+        for part in self.staged:
+            part.release()
+        self.file.take_back(self.content)
+        self.content = None
+
+
+def commit(journal: Journal, settlements: Sequence[Settlement], *, durable: bool) -> None:
+    """Log them in one change, and let their files go on from there. The caller holds the locks of the files.
+
+    Raises as ``Journal.change``; then each file that can has its unsettled content again.
+    """
+    tags = [settlement.file.tag_of(settlement.manifest) for settlement in settlements]
+
+    def work(change: Change) -> None:
+        for settlement, (encoded, tag) in zip(settlements, tags, strict=True):
+            for part in settlement.staged:
+                part.record(change.transaction)
+            settlement.file.log(change, settlement.manifest.size, encoded, tag)
+
+    sync = [file for settlement in settlements for part in settlement.staged for file in part.sync]
+    # What fsync made durable stays so: an overlay's file goes only after its successor is durable too.
+    durable = durable or any(settlement.file.has_row for settlement in settlements)
+    try:
+        journal.change(work, durable=durable, sync=sync)
+    except BaseException:
+        for settlement in settlements:
+            settlement.give_up()
+        raise
+    for settlement in settlements:
+        for part in settlement.staged:
+            part.release()
+    reach("fs.settled")
+    for settlement, (_, tag) in zip(settlements, tags, strict=True):
+        settlement.file.settled(settlement.manifest, tag)
+
+
+class Settler:
+    """Settles closed files in the background, many at a time. Thread-safe.
+
+    Its turn is outermost of all locks: whoever calls ``settle_waiting`` holds no open file's.
+    """
+
+    def __init__(self, journal: Journal, after: Callable[["OpenFile"], None]) -> None:
+        """``after`` is told of each file that is done with, settled or not."""
+        self._journal, self._after = journal, after
+        self._turn = threading.Lock()
+        self._wanted = threading.Condition(threading.Lock())
+        self._waiting: dict[int, OpenFile] = {}
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Begin; from now on files may wait."""
+        if self._thread is None:
+            self._stopping.clear()
+            self._thread = threading.Thread(target=self._run, name="tgdav-settle", daemon=True)
+            self._thread.start()
+
+    def stop(self) -> None:
+        """Settle what waits, and end."""
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            self._stopping.set()
+            with self._wanted:
+                self._wanted.notify()
+            thread.join()
+        self.settle_waiting()
+
+    def add(self, file: "OpenFile") -> bool:
+        """Have a file settled soon; False if nobody would, or too many wait. Waits for nothing."""
+        with self._wanted:
+            if self._thread is None or len(self._waiting) >= WAITING_MOST:
+                return False
+            if not self._waiting:
+                self._wanted.notify()
+            self._waiting[file.inode] = file
+            return True
+
+    def settle_waiting(self) -> None:
+        """Return when no closed file waits any more. What cannot be settled now stays dirty."""
+        if self._waiting or self._turn.locked():
+            with self._turn:
+                while files := self._take():
+                    self._settle(files)
+
+    def _take(self) -> list["OpenFile"]:
+        with self._wanted:
+            taken = list(self._waiting.values())[:TOGETHER]
+            for file in taken:
+                del self._waiting[file.inode]
+        return taken
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            with self._wanted:
+                self._wanted.wait_for(lambda: self._waiting or self._stopping.is_set())
+            self._stopping.wait(DELAY_SECONDS)
+            with self._turn:
+                self._settle(self._take())
+
+    def _settle(self, files: Sequence["OpenFile"]) -> None:
+        """Settle files whose locks are free together, the others one by one after them, and all so if that fails."""
+        mine = [file for file in files if file.lock.acquire(blocking=False)]
+        try:
+            alone = [file for file in files if file not in mine] + self._settle_together(mine)
+        finally:
+            for file in mine:
+                file.lock.release()
+        for file in alone:
+            try:
+                file.settle(keep=True)
+            except TgdavError as error:
+                _log.warning("a closed file could not be settled yet: %s", error)
+        for file in files:
+            self._after(file)
+
+    def _settle_together(self, files: Sequence["OpenFile"]) -> list["OpenFile"]:
+        """Return the files that this was not possible with."""
+        settlements: list[Settlement] = []
+        try:
+            for file in files:
+                settlement = file.stage(keep=True)
+                settlements += [] if settlement is None else [settlement]
+            if settlements:
+                commit(self._journal, settlements, durable=False)
+        except TgdavError:
+            for settlement in settlements:
+                settlement.give_up()
+            return list(files)
+        return []
