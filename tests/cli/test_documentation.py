@@ -45,9 +45,7 @@ def test_no_command_lacks_its_help() -> None:
 
 
 def test_commands_of_later_versions_are_not_there() -> None:
-    assert not {"snapshot", "gc", "trash", "versions", "restore"} & set(
-        tgdav.list_commands(click.Context(tgdav))
-    )
+    assert not {"snapshot", "gc", "trash", "versions", "restore"} & set(tgdav.list_commands(click.Context(tgdav)))
 
 
 def test_the_list_of_commands_says_what_each_says_itself() -> None:
