@@ -256,6 +256,9 @@ class Session:
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
+        for line in self._lines.values():
+            await line.close()
+        await asyncio.sleep(0)  # connections that were given up while being made close their sockets in the next round
         loop.stop()
 
 
