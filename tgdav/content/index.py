@@ -3,6 +3,7 @@
 All take a ``Connection`` (to look) or a ``Transaction`` (to change). Those on packs are in ``pack_rows``.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -75,6 +76,7 @@ def _put_chunk() -> str:
 
 
 _PUT_CHUNK = _put_chunk()
+# Of parameters it has ``replace`` alone.
 _CONFLICT = _PUT_CHUNK[_PUT_CHUNK.index(" ON CONFLICT") :]
 _IS_THIS = compiled(select(chunks.c.no).where(chunks.c.id == bindparam("id"), chunks.c.data == bindparam("data")))
 _PUBLISH = compiled(
@@ -155,7 +157,7 @@ class _NewRows:
     rank = 0
 
     def __init__(self, *, replace: bool) -> None:
-        self._inserts = Inserts(chunks, _CHUNK_COLUMNS, _CONFLICT.replace(":replace", str(int(replace))))
+        self._inserts = Inserts(chunks, _CHUNK_COLUMNS, re.sub(r"\?\d+", str(int(replace)), _CONFLICT))
 
     def write(self, connection: Connection, rows: Sequence[NewRow]) -> None:
         """Insert them; tell apart which were lost."""

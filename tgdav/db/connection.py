@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from sqlcipher3 import dbapi2
 
+from tgdav.db.statements import Statement
 from tgdav.errors import DamageError, LocalFailure, NoSpace, TgdavError
 
 KEY_BYTES = 32
@@ -42,6 +43,10 @@ def translated(error: dbapi2.Error) -> Exception:
     return cast(Exception, error)
 
 
+def _ordered(sql: str, params: Parameters) -> Parameters:
+    return sql.in_order(params) if type(sql) is Statement and type(params) is dict else params
+
+
 class Connection:
     """A thin wrapper over a SQLCipher connection in autocommit mode. One thread at a time may use it.
 
@@ -56,21 +61,21 @@ class Connection:
     def execute(self, sql: str, params: Parameters = ()) -> Any:
         """Execute one statement, return its cursor."""
         try:
-            return self.raw.execute(sql, params)
+            return self.raw.execute(sql, _ordered(sql, params))
         except dbapi2.Error as error:
             raise translated(error) from error
 
     def executemany(self, sql: str, rows: Iterable[Parameters]) -> Any:
         """Execute one changing statement for each row of parameters."""
         try:
-            return self.raw.executemany(sql, rows)
+            return self.raw.executemany(sql, (_ordered(sql, row) for row in rows))
         except dbapi2.Error as error:
             raise translated(error) from error
 
     def one(self, sql: str, params: Parameters = ()) -> Row | None:
         """Return the first row, or None."""
         try:
-            row: Row | None = self.raw.execute(sql, params).fetchone()
+            row: Row | None = self.raw.execute(sql, _ordered(sql, params)).fetchone()
         except dbapi2.Error as error:
             raise translated(error) from error
         return row
@@ -78,7 +83,7 @@ class Connection:
     def all(self, sql: str, params: Parameters = ()) -> list[Row]:
         """Return all rows."""
         try:
-            rows: list[Row] = self.raw.execute(sql, params).fetchall()
+            rows: list[Row] = self.raw.execute(sql, _ordered(sql, params)).fetchall()
         except dbapi2.Error as error:
             raise translated(error) from error
         return rows
@@ -86,7 +91,7 @@ class Connection:
     def each(self, sql: str, params: Parameters = ()) -> Iterator[Row]:
         """Go through the rows without holding them all; the connection is in use until the last one, or ``close``."""
         try:
-            yield from self.raw.execute(sql, params)
+            yield from self.raw.execute(sql, _ordered(sql, params))
         except dbapi2.Error as error:
             raise translated(error) from error
 
