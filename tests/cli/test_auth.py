@@ -71,6 +71,13 @@ class TestByCode:
         assert logins(server) == before, "the login that was replaced is still alive"
         vault.run("sync", "--wait")
 
+    @pytest.mark.parametrize("lost", ["forget_keys", "end_logins"])
+    def test_in_place_of_a_login_that_telegram_has_ended(self, server: Server, vault: Machine, lost: str) -> None:
+        server.ask(lost, PHONE)
+        done = log_in(vault)
+        assert "logged in to Telegram as Test" in done.stdout
+        vault.run("sync", "--wait")
+
     @pytest.mark.parametrize(
         ("status", "answers", "code", "said"),
         [

@@ -112,8 +112,8 @@ class Reviving(StoreWrapper):
 class Weather:
     """Deals each fault, and what a network, a user and an account can do besides, in an order made of the seed."""
 
-    def __init__(self, server: Server, account: TelegramAccount, chance: random.Random, reviving: Reviving) -> None:
-        self._server, self._account, self._chance, self._reviving = server, account, chance, reviving
+    def __init__(self, server: Server, account: TelegramAccount, chance: random.Random, store: BlobStore) -> None:
+        self._server, self._account, self._chance, self._store = server, account, chance, store
         self._where = (account.channel, account.channel is not None)
         self._listeners: list[TelegramStore] = []
         self.done: Counter[str] = Counter()
@@ -233,8 +233,8 @@ class Weather:
         entry = {"text": "planted", "name": SystemEntropy().bytes(16).hex(), "data": data.decode()}
         (planted,) = self._server.plant(self._account.phone, [entry], *self._where)
         self._server.delete(self._account.phone, [planted], *self._where)
-        with suppress(StoreUnavailable, BlobMissing):
-            self._reviving.read(BlobId(planted), 0, 1)
+        with suppress(TgdavError):
+            self._store.read(BlobId(planted), 0, 1)
 
 
 def storm(folder: Path, seed: int, *, channel: bool, seconds: float, work: Work, workers: int = 4) -> Counter[str]:
@@ -250,49 +250,58 @@ def storm(folder: Path, seed: int, *, channel: bool, seconds: float, work: Work,
         store = RetryStore(reviving, clock=SystemClock(), entropy=SystemEntropy(), stop=stop, policy=policy)
         weather = Weather(server, account, random.Random(seed), reviving)
         kept: list[tuple[BlobInfo, bytes]] = []
-        crew = [_Worker(work, store, random.Random(f"{seed}-{number}"), kept, stop) for number in range(workers)]
-        try:
-            for one in crew:
-                one.start()
-            weather.blow(lambda: _still(end, crew, weather), threading.Event().wait)
-        finally:
-            stop_working(crew)
+
+        def worker(number: int) -> Worker:
+            chance = random.Random(f"{seed}-{number}")
+            return Worker(lambda going: kept.extend(work(store, chance, going)))
+
+        work_through(weather, [worker(number) for number in range(workers)], end)
         compare(store, kept)
         store.close()
-        seen = server.statistics()
-        answers, broken = Counter[str](seen["errors"]), Counter[str](seen["violations"])
-        return Counter(server.fault_counts()) + weather.done + reviving.met + answers + broken
+        return counted(server, weather) + reviving.met
 
 
-def _still(end: float, crew: "list[_Worker]", weather: Weather) -> bool:
-    assert all(one.is_alive() for one in crew), [one.failure for one in crew]
-    assert time.monotonic() < end + LONGEST, f"never met: {weather.missing()}"
-    return time.monotonic() < end
+def counted(server: Server, weather: Weather) -> Counter[str]:
+    """How often each fault struck, and what the server answered and objected to."""
+    seen = server.statistics()
+    answers, broken = Counter[str](seen["errors"]), Counter[str](seen["violations"])
+    return Counter(server.fault_counts()) + weather.done + answers + broken
 
 
-class _Worker(threading.Thread):
-    def __init__(
-        self,
-        work: Work,
-        store: BlobStore,
-        chance: random.Random,
-        kept: list[tuple[BlobInfo, bytes]],
-        stop: threading.Event,
-    ) -> None:
+class Worker(threading.Thread):
+    """Works on a thread until it is told that it is enough: ``work(going)``."""
+
+    def __init__(self, work: Callable[[Callable[[], bool]], object]) -> None:
         super().__init__(daemon=True)
-        self._work, self._store, self._chance, self._kept = work, store, chance, kept
+        self._work = work
         self.enough = threading.Event()
         self.failure: BaseException | None = None
 
     def run(self) -> None:
         try:
-            self._kept += self._work(self._store, self._chance, lambda: not self.enough.is_set())
+            self._work(lambda: not self.enough.is_set())
         except BaseException as failure:
             self.failure = failure
             raise
 
 
-def stop_working(crew: list[_Worker]) -> None:
+def work_through(weather: Weather, crew: list[Worker], end: float) -> None:
+    """Let a crew work until ``end`` (monotonic) and until every fault was met."""
+    try:
+        for one in crew:
+            one.start()
+        weather.blow(lambda: _still(end, crew, weather), threading.Event().wait)
+    finally:
+        stop_working(crew)
+
+
+def _still(end: float, crew: list[Worker], weather: Weather) -> bool:
+    assert all(one.is_alive() for one in crew), [one.failure for one in crew]
+    assert time.monotonic() < end + LONGEST, f"never met: {weather.missing()}"
+    return time.monotonic() < end
+
+
+def stop_working(crew: list[Worker]) -> None:
     for one in crew:
         one.enough.set()
     for one in crew:

@@ -6,19 +6,21 @@ import random
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.blobs.calls import content
 from tests.telegram.storm import FAULTS, storm
+from tests.telegram.volume_storm import volume_storm
 from tgdav.blobs import BlobInfo, BlobStore, BytesSource
 from tgdav.errors import DamageError
 from tgdav.ids import BlobName
 
 SECONDS = 20.0
 """Of each of the storms that are always made."""
+VAULT_SECONDS = 10.0
 SIZES = (0, 7, 5000, 700_000, 3_000_000, 11_000_000)
 TRIES = 10
 
@@ -64,14 +66,37 @@ def test_storm(tmp_path: Path, channel: bool, seed: int) -> None:
     check(storm(tmp_path, seed, channel=channel, seconds=SECONDS, work=write_and_read), channel=channel)
 
 
-@pytest.mark.torture
-def test_storms(tmp_path: Path) -> None:
-    """Storms of new seeds for the time set."""
+def check_volume(met: Counter[str], *, channel: bool) -> None:
+    """The same above the store; what is stored and named by no log is counted, and is nothing."""
+    print(f"vault in {'a channel' if channel else 'me'}: {dict(sorted(met.items()))}")
+    assert set(FAULTS) - set(met) <= ({"difference_too_long"} if channel else set())
+    assert min(met["blobs"], met["files written or read"], met["logged in again"]) > 0
+    assert met["orphans"] == 0
+
+
+@pytest.mark.parametrize(("channel", "seed"), [(False, 21)], ids=["me"])
+def test_storm_over_a_vault(tmp_path: Path, channel: bool, seed: int) -> None:
+    check_volume(volume_storm(tmp_path, seed, channel=channel, seconds=VAULT_SECONDS), channel=channel)
+
+
+def each_seed(tmp_path: Path) -> Iterator[tuple[Path, int, bool]]:
+    """Go through new seeds, each with a folder of its own, for the time set; every other storm is in a channel."""
     until = time.monotonic() + 60 * float(os.environ.get("TGDAV_TORTURE_MINUTES", "1"))
     for seed in itertools.count(1):
-        channel = seed % 2 == 1
         print(f"seed {seed}")
-        check(storm(tmp_path / str(seed), seed, channel=channel, seconds=60.0, work=write_and_read), channel=channel)
+        yield tmp_path / str(seed), seed, seed % 2 == 1
         shutil.rmtree(tmp_path / str(seed))
         if time.monotonic() > until:
             return
+
+
+@pytest.mark.torture
+def test_storms(tmp_path: Path) -> None:
+    for folder, seed, channel in each_seed(tmp_path):
+        check(storm(folder, seed, channel=channel, seconds=60.0, work=write_and_read), channel=channel)
+
+
+@pytest.mark.torture
+def test_storms_over_vaults(tmp_path: Path) -> None:
+    for folder, seed, channel in each_seed(tmp_path):
+        check_volume(volume_storm(folder, seed, channel=channel, seconds=60.0), channel=channel)

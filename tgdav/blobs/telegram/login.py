@@ -83,6 +83,12 @@ def log_out(settings: Settings, session: str) -> None:
     _run(settings, session, lambda client: _log_out(client, settings))
 
 
+_REFUSALS = (
+    *(telethon.RPCError, telethon.AuthKeyNotFound, telethon.SecurityError, telethon.InvalidChecksumError),
+    *(telethon.BadMessageError, OSError, EOFError, BufferError, ValueError),
+)
+
+
 def _run(settings: Settings, session: str, work: Callable[[Any], Awaitable[Result]]) -> Result:
     async def connected() -> Result:
         async with _client(settings, session) as client:
@@ -90,7 +96,7 @@ def _run(settings: Settings, session: str, work: Callable[[Any], Awaitable[Resul
 
     try:
         return asyncio.run(connected())
-    except (telethon.RPCError, OSError, BufferError, ValueError, telethon.SecurityError) as error:
+    except _REFUSALS as error:
         raise in_plain_words(error) or translate(error) from None
 
 

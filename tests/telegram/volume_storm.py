@@ -1,0 +1,235 @@
+"""A storm over a whole vault: files are written and read through the file system while Telegram does its worst."""
+
+import hashlib
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from unittest.mock import patch
+
+import msgspec
+
+from tests.mtproto.harness import Server
+from tests.proofs.machines import PASSPHRASE, Machine, folder_of, make_folder, put, read, tree
+from tests.support.telegram import TelegramAccount
+from tests.support.telegram_home import telegram_config
+from tests.telegram.storm import Weather, Worker, counted, work_through
+from tgdav.blobs.telegram import Settings
+from tgdav.config import Config
+from tgdav.crypto.passphrase import Passphrase
+from tgdav.errors import AccessError, StoreRejected, TgdavError
+from tgdav.volume import account as account_module
+from tgdav.volume.account import AccountStore
+from tgdav.volume.known import Inventory
+from tgdav.volume.login_keeper import ClosedState
+from tgdav.volume.seams import Seams
+from tgdav.volume.telegram_login import TelegramLogin
+from tgdav.volume.volume import Volume
+
+PACKS = "chunk: {average_size: 65536, chunk_size: 12582912}\n"
+"""Files are cut fine; packs of more than 10 MiB go up as Telegram's big files, smaller ones as small files."""
+SIZES = (0, 7, 5000, 700_000, 700_000, 3_000_000)
+NAMES = 6
+"""Names that each worker writes to, so that files are replaced as well."""
+PAUSE = 0.05
+"""Seconds between a worker's steps, so that sending keeps up with writing."""
+LONGEST_READ = 90.0
+"""Seconds in which a file can be read again, whatever happens."""
+LONGEST_DRAIN = 120.0
+"""Seconds in which everything is stored once the sky is clear."""
+Going = Callable[[], bool]
+Content = tuple[int, int]
+"""A file's bytes, as the seed and the number that ``randbytes`` made them of."""
+
+
+class Files:
+    """One worker's folder: what it wrote, and what it shows at any time."""
+
+    def __init__(self, volume: Volume, number: int, chance: random.Random, met: Counter[str]) -> None:
+        self._volume, self._chance, self._met = volume, chance, met
+        self.folder = f"worker-{number}"
+        self.kept: dict[str, Content] = {}
+        make_folder(volume, self.folder)
+
+    def work(self, going: Going) -> None:
+        while going():
+            self._step()
+            threading.Event().wait(PAUSE)
+
+    def _step(self) -> None:
+        deed = self._chance.random()
+        if deed < 0.3 or not self.kept:
+            self._write()
+        elif deed < 0.9:
+            self._read(self._chance.choice(sorted(self.kept)))
+        elif deed < 0.95:
+            self._rename(self._chance.choice(sorted(self.kept)))
+        else:
+            self._remove(self._chance.choice(sorted(self.kept)))
+        self._met["files written or read"] += 1
+
+    def _write(self) -> None:
+        path = self._path()
+        content = (self._chance.randrange(1 << 30), self._chance.choice(SIZES))
+        put(self._volume, path, bytes_of(content))
+        self.kept[path] = content
+
+    def _path(self) -> str:
+        return f"{self.folder}/{self._chance.randrange(NAMES)}"
+
+    def _rename(self, path: str) -> None:
+        target = self._path()
+        if target != path:
+            fs = self._volume.fs
+            fs.rename(*folder_of(self._volume, path), *folder_of(self._volume, target), replace_tree=True, durable=True)
+            self.kept[target] = self.kept.pop(path)
+
+    def _remove(self, path: str) -> None:
+        self._volume.fs.remove_tree(*folder_of(self._volume, path), durable=True)
+        del self.kept[path]
+
+    def _read(self, path: str) -> None:
+        """Right bytes or an error, and sooner or later right bytes; mostly they have to come from Telegram."""
+        if self._chance.random() < 0.7:
+            self._volume.clear_cache()
+        deadline = time.monotonic() + LONGEST_READ
+        while True:
+            try:
+                found = read(self._volume, path)
+            except TgdavError as error:
+                self._met[f"read: {type(error).__name__}"] += 1
+                if time.monotonic() > deadline:
+                    raise
+                threading.Event().wait(0.2)
+            else:
+                assert found == bytes_of(self.kept[path]), f"{path} shows other bytes"
+                return
+
+
+def bytes_of(content: Content) -> bytes:
+    return random.Random(content[0]).randbytes(content[1])
+
+
+class User:
+    """Syncs, drops the cache, and logs in again whenever the login or the account is lost."""
+
+    def __init__(self, volume: Volume, account: TelegramAccount, chance: random.Random, met: Counter[str]) -> None:
+        self._volume, self._account, self._chance, self._met = volume, account, chance, met
+
+    def sync(self, going: Going) -> None:
+        while going():
+            self._try("sync", lambda: self._volume.sync(wait=False))
+            if self._chance.random() < 0.2:
+                self._try("checkpoint", self._volume.housekeeping.checkpoint)
+
+    def _try(self, what: str, task: Callable[[], object]) -> None:
+        try:
+            task()
+        except TgdavError as error:
+            self._met[f"{what}: {type(error).__name__}"] += 1
+            threading.Event().wait(0.1)
+        else:
+            self._met[what] += 1
+
+    def keep_logged_in(self, going: Going) -> None:
+        while going():
+            self.revive()
+            threading.Event().wait(0.1)
+
+    def revive(self) -> None:
+        if isinstance(account_of(self._volume).problem, AccessError | StoreRejected):
+            self._met["logged in again"] += 1
+            self._volume.log_in(new_login(self._account))
+
+
+def new_login(account: TelegramAccount) -> TelegramLogin:
+    return TelegramLogin(account.server.session(account.phone), account.user_id)
+
+
+def new_machine(folder: Path, name: str, account: TelegramAccount) -> Machine:
+    """A machine that is logged in, and has no vault yet."""
+    config = telegram_config(account.server, peer=account.peer) + PACKS
+    machine = Machine(folder, name, config=config)
+    machine.seams = Seams.system  # type: ignore[method-assign]
+    state = ClosedState(machine.places, machine.config, Passphrase(PASSPHRASE), Seams.system(), has_vault=False)
+    state.log_in(new_login(account))
+    return machine
+
+
+def volume_storm(folder: Path, seed: int, *, channel: bool, seconds: float, workers: int = 3) -> Counter[str]:
+    """One storm of ``seconds`` over a new vault; returns how often each fault struck and each error was met.
+
+    Afterwards the vault, and a machine that joins it, show what was written; each blob is there once; and what the
+    log does not name is counted as an orphan.
+    """
+    telegram_settings = account_module.telegram_settings
+
+    def impatient(config: Config) -> Settings:
+        return msgspec.structs.replace(telegram_settings(config), patience=1.0, connect_timeout=1.0, transport_rest=0.5)
+
+    with Server(folder / "telegram", seed=seed) as server, patch.object(account_module, "telegram_settings", impatient):
+        account = TelegramAccount(server, channel=channel, patience=1.0, connect_timeout=1.0, transport_rest=0.5)
+        machine, met = new_machine(folder, "home", account), Counter[str]()
+        machine.create()
+        with machine.opened() as volume:
+            volume.start()
+            chance = random.Random(seed)
+            user = User(volume, account, chance, met)
+            files = [Files(volume, number, random.Random(f"{seed}-{number}"), met) for number in range(workers)]
+            weather = Weather(server, account, chance, account_of(volume))
+            crew = [Worker(work) for work in (user.sync, user.keep_logged_in, *(one.work for one in files))]
+            work_through(weather, crew, time.monotonic() + seconds)
+            met += counted(server, weather)
+            drain(volume, user)
+            shown = compare(volume, files, met)
+        compare_joined(new_machine(folder, "joined", account), shown)
+        return met
+
+
+def account_of(volume: Volume) -> AccountStore:
+    account = volume.stores.account
+    assert account is not None
+    return account
+
+
+def drain(volume: Volume, user: User) -> None:
+    """The sky is clear: everything is stored."""
+    deadline = time.monotonic() + LONGEST_DRAIN
+    while True:
+        user.revive()
+        try:
+            volume.sync(wait=True)
+        except TgdavError:
+            if time.monotonic() > deadline:
+                raise
+            threading.Event().wait(0.2)
+        else:
+            assert not any(volume.pending().values())
+            return
+
+
+def compare(volume: Volume, files: list[Files], met: Counter[str]) -> dict[bytes, str]:
+    """A check finds nothing, no blob is there twice, and the files are what was written; return what is shown."""
+    found = volume.check(read_data=100.0)
+    assert found["ok"], found["damage"]
+    listed = [info.name for info in volume.stores.store.list()]
+    assert len(listed) == len(set(listed)), "a blob is there twice"
+    known = {blob.name for blob in Inventory.of(volume.database).expected}
+    assert known <= set(listed)
+    met["blobs"], met["orphans"] = len(listed), len(set(listed) - known)
+    shown = {path: each.content for path, each in tree(volume).items()}
+    for one in files:
+        for path, content in one.kept.items():
+            assert shown[path.encode()] == hashlib.sha256(bytes_of(content)).hexdigest(), path
+    assert len(shown) == sum(len(one.kept) + 1 for one in files)
+    return shown
+
+
+def compare_joined(machine: Machine, shown: dict[bytes, str]) -> None:
+    """Who has the store and the passphrase alone reads the same."""
+    joined = machine.join()
+    assert not joined.damage, joined.damage
+    with machine.opened() as volume:
+        assert {path: each.content for path, each in tree(volume).items()} == shown
