@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ARGS ?=
 MINUTES ?= 10
+JOBS ?= 2
 
 .PHONY: run test lint bench torture format clean
 
@@ -12,7 +13,7 @@ run: $(READY)
 	TGDAV_HOME="$${TGDAV_HOME:-$(CURDIR)/run}" $(BIN)/tgdav serve $(ARGS)
 
 test: $(READY) .venv/.system
-	$(BIN)/python -m pytest -m "not torture" tests
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal --max-worker-restart 0 -m "not torture" tests
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -1,9 +1,64 @@
 """What holds for every test."""
 
+import os
 import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tgdav_fuse import mount_table
+
+MARK = "TESTS_FOLDER"
+"""The variable that names the run's folder to every program that a test starts."""
 
 # Whoever starts the tests in the background may have ignored these, and every program that they start would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_sessionfinish(session: pytest.Session) -> Iterator[None]:
+    """When the workers of a run with several are gone, end what they left: one that died had no time to."""
+    yield
+    if session.config.pluginmanager.has_plugin("dsession"):
+        folder = session.config._tmp_path_factory.getbasetemp()  # type: ignore[attr-defined]
+        _end_processes(folder)
+        _unmount_below(folder)
+
+
+def _end_processes(folder: Path) -> None:
+    _, left = psutil.wait_procs([each for each in psutil.process_iter() if _belongs_to(each, folder)], 3)
+    for process in left:
+        print(f"\nleft behind by a test, ended: process {process.pid}")
+        process.kill()
+    psutil.wait_procs(left, 10)
+
+
+def _belongs_to(process: psutil.Process, folder: Path) -> bool:
+    """Whether a test of this run started it: it inherited the mark, or was given a home of the test's own."""
+    try:
+        known = process.environ()
+    except psutil.Error:
+        return False
+    return known.get(MARK) == str(folder) or known.get("HOME", "").startswith(f"{folder}/")
+
+
+def _unmount_below(folder: Path) -> None:
+    for point in [Path(each.mountpoint) for each in psutil.disk_partitions(all=True)]:
+        if point.is_relative_to(folder):
+            print(f"left behind by a test, unmounted: {point}")
+            mount_table.unmount(point, lazily=True)
+
+
+def _root(folder: Path) -> Path:
+    """The folder of the whole run: workers have one each below it."""
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _marked(tmp_path_factory: pytest.TempPathFactory) -> None:
+    os.environ[MARK] = str(_root(tmp_path_factory.getbasetemp()))

@@ -1,5 +1,6 @@
 """Damaged, cut, grown, swapped, replayed, missing: each is found and named, and never shown as somebody's data."""
 
+import multiprocessing
 import os
 import random
 import shutil
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.proofs.crashing import CRASHED, Run, run_and_die
+from tests.proofs.crashing import CRASHED
 from tests.proofs.damaging import any_seed, bench, damage_blobs, files, forget, name_of, replaced
 from tests.proofs.machines import CHEAP, MINUTES, Machine, clean, content, path_of, put, read, read_inode
 from tests.support.damage import flip_bit, preserved, random_damage
@@ -118,14 +119,20 @@ def _state_of(tmp_path: Path) -> Machine:
         put(volume, "row", content(3, 5000))
         put(volume, "open", content(4, 100_000))
 
-    def write(run: Run) -> None:
-        handle = run.volume.fs.open(run.volume.fs.resolve(path_of("open")).inode, writable=True)
-        handle.write(500, content(5, 60_000))
-        handle.fsync()
-        os._exit(CRASHED)
-
-    run_and_die(machine, [write], 0)
+    killed = multiprocessing.get_context("spawn").Process(target=_write_and_die, args=(machine.folder,))
+    killed.start()
+    killed.join()
+    assert killed.exitcode == CRASHED
     return machine
+
+
+def _write_and_die(folder: Path) -> None:
+    """In a process of its own, which was not forked: the one that runs the tests may have threads."""
+    fs = Machine(folder, seed=3, life="write").open().fs
+    handle = fs.open(fs.resolve(path_of("open")).inode, writable=True)
+    handle.write(500, content(5, 60_000))
+    handle.fsync()
+    os._exit(CRASHED)
 
 
 RIGHT = {b"stored": content(1, 150_000), b"staged": content(2, 250_000), b"row": content(3, 5000)}
