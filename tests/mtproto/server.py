@@ -94,8 +94,8 @@ class LoopServer:
         for listener in self._listeners:
             listener.close()
         self._listeners.clear()
-        self.drop_connections()
-        while self._frames:
+        while self._frames:  # one that was accepted already may begin only now
+            self.drop_connections()
             await asyncio.sleep(0)
 
     def restart(self, pause: float) -> None:
