@@ -37,7 +37,8 @@ class StreamBody(ABC):
         if self._on_first_read is not None:
             announce, self._on_first_read = self._on_first_read, None
             announce()
-        self._stream.hurry()
+        if not self.finished:
+            self._stream.hurry()
         filled = 0
         while filled < len(buffer) and not self.finished:
             filled += self._receive(buffer[filled:])

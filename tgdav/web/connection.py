@@ -12,6 +12,7 @@ from typing import Any
 
 from cheroot.server import HTTPConnection
 
+from tgdav import cores
 from tgdav.errors import TgdavError
 from tgdav.web.answer import CONTINUE, encode_head
 from tgdav.web.bodies import ChunkedBody, SizedBody, StreamBody
@@ -39,6 +40,18 @@ FAREWELL_LIMIT = 16 << 20
 
 FAREWELL_TIME = 2
 """Seconds that the same may take, each for silence and in all."""
+
+
+SMALL_BODY = 64 << 10
+"""Requests whose body has no more bytes keep the interpreter busy, and little else."""
+
+
+def choose_cores(length: int | None) -> None:
+    """Choose the cores for a request with a body of ``length`` bytes, None: not known."""
+    if length is None or length > SMALL_BODY:
+        cores.spread()
+    else:
+        cores.gather()
 
 
 class Connection(HTTPConnection):
@@ -94,6 +107,7 @@ class Connection(HTTPConnection):
         return False
 
     def _answer(self, head: Head) -> bool:
+        choose_cores(head.length)
         body = self._body(head)
         request = Request(
             head.method,
@@ -154,6 +168,7 @@ class Connection(HTTPConnection):
             self.stream.write(head if method == "HEAD" else head + response.body)
             return
         blocks = response.body
+        cores.spread()
         try:
             self.stream.write(head)
             if method != "HEAD":

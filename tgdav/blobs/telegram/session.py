@@ -20,6 +20,7 @@ from tgdav.blobs.telegram.errors import Paced, translate
 from tgdav.blobs.telegram.line import Line, without_updates
 from tgdav.blobs.telegram.settings import Settings
 from tgdav.clock import Clock
+from tgdav.cores import spread
 from tgdav.errors import AccessError, StoreRejected, StoreUnavailable
 
 log = logging.getLogger(__name__)
@@ -263,6 +264,7 @@ class Session:
 
 
 def _serve(loop: asyncio.AbstractEventLoop) -> None:
+    spread()
     asyncio.set_event_loop(loop)
     try:
         loop.run_forever()
