@@ -125,7 +125,7 @@ def read_back(server: Server, folder: Path, names: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("files", "total"), [(300, 200_000_000), pytest.param(5000, 3_000_000_000, marks=pytest.mark.torture)]
+    ("files", "total"), [(200, 100_000_000), pytest.param(5000, 3_000_000_000, marks=pytest.mark.torture)]
 )
 def test_from_the_first_login_to_the_loss_and_return(
     telegram: ServerProcess, account: Account, tmp_path: Path, files: int, total: int

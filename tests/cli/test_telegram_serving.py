@@ -93,7 +93,7 @@ def test_telegram_is_away_when_it_starts(server: Server, home: Machine) -> None:
         serving.terminate()
     server.stop_listening()
     try:
-        with Serving(home, deadline=10.0) as serving:
+        with Serving(home) as serving:
             assert get(serving, "cached") == b"read before"
             assert put(serving, "written", b"while away") == 201
             wait_for(lambda: not status(home)["store"]["reachable"], 30, what="status to say that Telegram is away")

@@ -67,7 +67,7 @@ def test_git(live: MountedVault, tmp_path: Path, size: int) -> None:
     assert git("rev-parse", "main^{tree}", cwd=clone) == git("rev-parse", "main^{tree}", cwd=tmp_path / "origin")
 
 
-@sizes(600, 50_000)
+@sizes(300, 50_000)
 def test_untar(live: MountedVault, tmp_path: Path, size: int) -> None:
     """What was unpacked compares equal to its archive, content, modes, times and links, also after another start."""
     archive = tmp_path / "archive.tar"
@@ -79,7 +79,7 @@ def test_untar(live: MountedVault, tmp_path: Path, size: int) -> None:
     assert run("tar", "df", archive, "-C", live.path) == ""
 
 
-@sizes(150, 5000)
+@sizes(80, 5000)
 def test_rsync_copies_nothing_the_second_time(live: MountedVault, tmp_path: Path, size: int) -> None:
     source = tmp_path / "source"
     make_rich_tree(source, size, seed=3)
@@ -175,7 +175,7 @@ def test_sqlite_between_processes(folder: Path, mode: str) -> None:
     connection.close()
 
 
-@sizes(6, 64)
+@sizes(4, 64)
 def test_fio_verifies(live: MountedVault, size: int) -> None:
     """Four jobs write ``size`` MiB each, in order and at random places; what they read back is what they wrote."""
     common = (
@@ -202,7 +202,7 @@ def test_fio_verifies(live: MountedVault, size: int) -> None:
     )
 
 
-@sizes(400, 20_000)
+@sizes(200, 20_000)
 def test_many_processes_at_random(live: MountedVault, size: int) -> None:
     words = [sys.executable, "-m", "tests.fuse.churn_worker", str(live.path), str(size)]
     workers = [
@@ -216,7 +216,7 @@ def test_many_processes_at_random(live: MountedVault, size: int) -> None:
     assert run("find", live.path, "-printf", "%P %y %m %n %s %l\n") == before
 
 
-@pytest.mark.parametrize(("size", "places"), [(64 * MIB, 10), pytest.param(1024 * MIB, 100, marks=pytest.mark.torture)])
+@pytest.mark.parametrize(("size", "places"), [(40 * MIB, 6), pytest.param(1024 * MIB, 100, marks=pytest.mark.torture)])
 def test_small_changes_of_a_large_file_send_little(vault: MountedVault, size: int, places: int) -> None:
     """4 KiB at random places cost a few chunks each; the file reads back right on a machine that joins."""
     choose, whole = random.Random(4), hashlib.sha256()

@@ -23,7 +23,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
 @pytest.fixture
 def account(server: Server, request: pytest.FixtureRequest) -> TelegramAccount:
     """An account whose blobs are in Saved Messages, or in a channel if the test is parametrized so."""
-    return TelegramAccount(server, channel=getattr(request, "param", "me") == "channel", patience=0.4)
+    return TelegramAccount(server, channel=getattr(request, "param", "me") == "channel", patience=1.5)
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from tgdav.blobs import BlobInfo, BlobStore, BytesSource
 from tgdav.errors import DamageError
 from tgdav.ids import BlobName
 
-SECONDS = 20.0
+SECONDS = 12.0
 """Of each of the storms that are always made."""
 VAULT_SECONDS = 10.0
 SIZES = (0, 7, 5000, 700_000, 3_000_000, 11_000_000)
