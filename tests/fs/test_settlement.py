@@ -7,7 +7,8 @@ import pytest
 
 from tests.support.volumes import VolumeSubject
 from tests.support.waiting import wait_for
-from tgdav.errors import NotFound
+from tgdav.errors import NoSpace, NotFound
+from tgdav.failpoints import installed
 from tgdav.fs.api import Owner
 from tgdav.fs.filesystem import NamespaceFileSystem
 from tgdav.ids import Inode
@@ -87,6 +88,60 @@ def test_attributes_set_meanwhile_are_seen_and_committed(subject: VolumeSubject)
     subject.crash()
     found = subject.fs.lookup(subject.fs.root, b"file")
     assert (found.mode, found.uid, found.mtime, found.size) == (0o600, 7, 5, 7)
+
+
+def test_attributes_of_an_open_file_are_seen_and_committed_soon(subject: VolumeSubject) -> None:
+    fs = subject.fs
+    inode = write(fs, b"file", b"content")
+    fs.open_files.settle_waiting()
+    fs.open(inode, writable=True, truncate=True)
+    fs.set_attributes(inode, AttributeChange(mode=0o100600, uid=7, atime=0, mtime=0, ctime=3))
+    seen = fs.attributes(inode)
+    assert (seen.mode, seen.uid, seen.atime, seen.mtime, seen.ctime) == (0o600, 7, 0, 0, 3)
+    wait_for(lambda: not fs.attributes(inode).dirty, what="the attributes to be committed")
+    subject.crash()
+    found = subject.fs.attributes(inode)
+    assert (found.mode, found.uid, found.atime, found.mtime, found.ctime, found.size) == (0o600, 7, 0, 0, 3, 0)
+
+
+@pytest.mark.parametrize("durable", [False, True])
+def test_attributes_that_cannot_wait_survive_the_writes_that_do(subject: VolumeSubject, durable: bool) -> None:
+    fs = subject.fs
+    inode = write(fs, b"file", b"content")
+    fs.open_files.settle_waiting()
+    handle = fs.open(inode, writable=True)
+    handle.write(3, b"TENT")
+    fs.set_attributes(inode, AttributeChange(mode=0o600, mtime=5), durable=durable)
+    fs.set_properties(inode, {}, attributes=AttributeChange(mtime=0, uid=9))
+    seen = fs.attributes(inode)
+    assert (seen.mode, seen.uid, seen.mtime, seen.dirty) == (0o600, 9, 0, 1)
+    handle.close()
+    settled = fs.attributes(inode)
+    assert (settled.mode, settled.uid, settled.mtime, settled.dirty) == (0o600, 9, 0, 0)
+
+
+def _full_disk(step: str) -> None:
+    if step == "content.recorded":
+        raise NoSpace
+
+
+def test_attributes_set_before_a_failed_commit_do_not_come_back(subject: VolumeSubject) -> None:
+    fs = subject.fs
+    inode = write(fs, b"file", b"content")
+    fs.set_attributes(inode, AttributeChange(mode=0o600))
+    fs.open_files.settle_waiting()
+    handle = fs.open(inode, writable=True, truncate=True)
+    handle.write(0, b"rewritten")
+    with installed(_full_disk):
+        fs.set_attributes(inode, AttributeChange(mode=0o400))
+        with pytest.raises(NoSpace):
+            handle.flush()
+    assert (fs.attributes(inode).mode, content_of(fs, b"file")) == (0o600, b"content")
+    fs.set_attributes(inode, AttributeChange(mode=0o640))
+    with_content(fs, inode, b"more")
+    fs.open_files.settle_waiting()
+    assert fs.attributes(inode).mode == 0o640
+    handle.close()
 
 
 def test_an_upload_is_not_undone_by_what_was_closed_before(subject: VolumeSubject) -> None:

@@ -345,9 +345,9 @@ class ObservedFileSystem(FileSystem, Protocol):
         ...
 
     def hold_attributes(self, inode: Inode, change: AttributeChange) -> bool:
-        """Leave ``change`` to the commit of the file's unsettled writes, if there are any, without waiting.
+        """Leave ``change`` to the commit of the file's unsettled writes, if that comes soon, without waiting.
 
-        False if nothing was done.
+        False if it is still to be made by ``set_attributes``. Raises ReadOnly.
         """
         ...
 

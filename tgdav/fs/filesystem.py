@@ -396,13 +396,14 @@ class NamespaceFileSystem:
         """Set attributes; ``size`` truncates."""
         if change.size is not None:
             self.open_files.truncate(inode, change.size)
-        if durable or not (fields.is_simple(change) and self.open_files.hold(inode, change, waiting=True)):
+        waits = self.open_files.hold(inode, change, waiting=True) and fields.is_simple(change)
+        if durable or not waits:
             self._change(lambda each: fields.set_attributes(each, inode, change), durable=durable)
         self.listeners.tell(inode)
         return self.attributes(inode)
 
     def hold_attributes(self, inode: Inode, change: AttributeChange) -> bool:
-        """Leave attributes to the commit of a file's unsettled writes, without waiting; False if nothing was done."""
+        """Leave attributes to the commit of a file's unsettled writes, without waiting; False if they cannot be."""
         return change.size is None and fields.is_simple(change) and self.open_files.hold(inode, change, waiting=False)
 
     def get_xattr(self, inode: Inode, name: bytes) -> bytes:
@@ -442,6 +443,8 @@ class NamespaceFileSystem:
         durable: bool = True,
     ) -> None:
         """Set (or, with None, remove) properties and attributes, all of them or none."""
+        if attributes is not None:
+            self.open_files.hold(inode, attributes, waiting=True)
         self._change(lambda change: fields.set_properties(change, inode, values, attributes), durable=durable)
         if attributes is not None:
             self.listeners.tell(inode)

@@ -7,7 +7,7 @@ lock order.
 """
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -86,7 +86,7 @@ class OpenFile:
         self._overlay_file = ""
         self._salt = b""
         self._row = False
-        self.mtime = 0
+        self._mtime: int | None = None
         self._atime: int | None = None
         self._ctime: int | None = None
         self._held: dict[str, int] = {}
@@ -129,7 +129,11 @@ class OpenFile:
         Takes no lock, so that nobody who only looks waits for a file that is being settled.
         """
         size, changes = self._unsettled
-        return _with(attributes, size, self.mtime, changes, self._held) if changes else attributes
+        if not changes:
+            return attributes
+        times = {"atime": self._atime, "mtime": self._mtime, "ctime": self._ctime}
+        known = {name: time for name, time in times.items() if time is not None}
+        return msgspec.structs.replace(attributes, size=size, dirty=changes, **known, **self._held)
 
     def read(self, offset: int, length: int, reader: ContentReader | None = None) -> bytes:
         """Return the bytes there; ``reader`` remembers a sequential reader's place."""
@@ -254,21 +258,33 @@ class OpenFile:
             self._overlay.close(remove=True)
             self._overlay = None
 
-    def hold(self, change: AttributeChange, *, waiting: bool = True) -> bool:
-        """Keep attributes for the commit of the unsettled writes; False if there are none, or it would have to wait."""
+    def hold(self, change: AttributeChange, soon: Callable[["OpenFile"], bool], *, waiting: bool) -> bool:
+        """Keep attributes for the commit of the unsettled writes; False if they have to be committed by themselves.
+
+        Times, which that commit sets in any case, wait for it as long as the writes do. Mode and owner wait a moment only:
+        ``soon`` is to settle the file then, or says that it will not. Raises ReadOnly.
+        """
         if not self.lock.acquire(blocking=waiting):
             return False
         try:
             if not self.dirty:
                 return False
-            self.mtime = self.mtime if change.mtime is None else change.mtime
-            self._atime = self._atime if change.atime is None else change.atime
-            self._ctime = self._parts.clock.now_ns() if change.ctime is None else change.ctime
-            given = {name: getattr(change, name) for name in ("mode", "uid", "gid")}
-            self._held |= {name: value for name, value in given.items() if value is not None}
-            return True
+            self.check_writable()
+            mode = None if change.mode is None else change.mode & 0o7777
+            wanted = {"mode": mode, "uid": change.uid, "gid": change.gid}
+            given = {name: value for name, value in wanted.items() if value is not None}
+            waits = not given or (self.may_wait and soon(self)) or bool(self._held)
+            if waits:
+                self._held |= given
+            self._take_times(change)
+            return waits
         finally:
             self.lock.release()
+
+    def _take_times(self, change: AttributeChange) -> None:
+        self._mtime = self._mtime if change.mtime is None else change.mtime
+        self._atime = self._atime if change.atime is None else change.atime
+        self._ctime = self._parts.clock.now_ns() if change.ctime is None else change.ctime
 
     def check_writable(self) -> None:
         """Raises ReadOnly where another machine became the writer."""
@@ -276,7 +292,7 @@ class OpenFile:
             require_writable(self._parts.journal)
 
     def _touched(self) -> None:
-        self.mtime, self._ctime = self._parts.clock.now_ns(), None
+        self._mtime, self._ctime = self._parts.clock.now_ns(), None
         self.last_write = self._parts.clock.monotonic()
         self.dirty_since = self.dirty_since or self.last_write
 
@@ -366,6 +382,8 @@ class OpenFile:
             self._begin_draft()
             self._write_draft(0, content)
         self._staged = None
+        if not self.dirty:
+            self._forget_attributes()
 
     @property
     def may_wait(self) -> bool:
@@ -416,7 +434,8 @@ class OpenFile:
     def log(self, change: Change, size: int, manifest: bytes, tag: ContentTag) -> None:
         """Put new content, and what was left to its commit, into a change. Raises NotFound."""
         emit = change.emit_local if self._local else change.emit
-        emit(Write(self._node, size, tag, manifest, self._tag, self.mtime))
+        mtime = change.time if self._mtime is None else self._mtime
+        emit(Write(self._node, size, tag, manifest, self._tag, mtime))
         values = dict(self._held)
         if self._ctime is not None:
             values["ctime"] = self._ctime
@@ -429,10 +448,15 @@ class OpenFile:
 
     def settled(self, manifest: Manifest, tag: ContentTag) -> None:
         """Take in that new content was committed; the caller holds the lock."""
-        self._tag, self._atime = tag, None
-        self._parts.last_settled = object()
+        self._parts.last_settled = object()  # first of all: who looks meanwhile is to look again
+        self._tag = tag
         self._rebase(manifest)
-        self._staged, self._held = None, {}
+        self._staged = None
+        self._forget_attributes()
+
+    def _forget_attributes(self) -> None:
+        self._mtime = self._atime = self._ctime = None
+        self._held = {}
 
     def _rebase(self, manifest: Manifest) -> None:
         overlay, self._overlay = self._overlay, None
@@ -449,10 +473,10 @@ class OpenFile:
             if self._row:
                 self._parts.database.writer.run(lambda t: t.execute(_DELETE_OVERLAY, (self.inode,)), durable=True)
             if self._held:
-                held, self._held = self._held, {}
-                emit = Attr(self._node, dict(held))
+                emit = Attr(self._node, dict(self._held))
                 self._parts.journal.change(lambda each: (each.emit_local if self._local else each.emit)(emit))
             self._rebase(manifest)
+            self._forget_attributes()
             self._tag = tag
 
     def abandon(self) -> None:
@@ -464,7 +488,3 @@ class OpenFile:
             if self._overlay is not None:
                 self._overlay.close(remove=not self._row)
                 self._overlay = None
-
-
-def _with(attributes: Attributes, size: int, mtime: int, dirty: int, held: Mapping[str, int]) -> Attributes:
-    return msgspec.structs.replace(attributes, size=size, mtime=mtime or attributes.mtime, dirty=dirty, **held)

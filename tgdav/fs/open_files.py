@@ -144,9 +144,12 @@ class OpenFiles:
             self.release(file)
 
     def hold(self, inode: Inode, change: AttributeChange, *, waiting: bool) -> bool:
-        """Leave attributes to the commit of a file's unsettled writes; False if there are none, or it would have to wait."""
+        """Leave attributes to the commit of a file's unsettled writes, which then comes soon; False if they cannot be.
+
+        Either way that commit, if there is to be one, will not undo them. Raises ReadOnly.
+        """
         file = self._files.get(inode)
-        return file is not None and file.hold(change, waiting=waiting)
+        return file is not None and file.hold(change, self._settler.add, waiting=waiting)
 
     def adopt(self) -> int:
         """Take over, and settle, what fsync made durable before a crash; return how many files had such writes.
