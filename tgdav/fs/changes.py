@@ -67,6 +67,14 @@ def made(change: Change, node: NodeId) -> Attributes:
     return found
 
 
+def made_alone(change: Change, node: NodeId) -> Attributes:
+    """As ``made``, of a change that made nothing else: an empty file, most often opened next, is then known as that."""
+    found = made(change, node)
+    if found.is_file:
+        change.changes.contents[found.inode] = (found, b"")
+    return found
+
+
 def emit(change: Change, op: Make | Place, *, local: bool) -> None:
     """Apply an operation; log it unless it is ``local``."""
     if local:

@@ -274,7 +274,7 @@ class NamespaceFileSystem:
             node = changes.make(
                 change, self.keys, folder, name, kind, mode, owner, rdev=rdev, target=target, local=local
             )
-            return changes.made(change, node)
+            return changes.made_alone(change, node)
 
         made = self._change(work, durable=durable)
         self.listeners.tell(None, parent, name)
