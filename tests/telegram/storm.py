@@ -47,7 +47,7 @@ FAULTS = (
 OUR_BUGS = ("FILE_PARTS_INVALID", "FILE_PART_SIZE_INVALID", "FILE_PART_TOO_BIG", "MEDIA_CAPTION_TOO_LONG")
 BEATS = 0.15
 """Seconds from one blow to the next."""
-LONGEST = 60.0
+LONGEST = 120.0
 """Seconds beyond its time after which a storm that has not met everything is a failure."""
 Result = TypeVar("Result")
 
@@ -128,7 +128,8 @@ class Weather:
         deck: list[str | Callable[[], None]] = []
         while going() or self.missing():
             if not deck:
-                deck = [*(self.missing() or self.wanted), *self._blows]
+                # At the end only what was not met yet: the other blows may keep it from being met.
+                deck = [*(self.missing() or self.wanted), *(self._blows if going() else [])]
                 self._chance.shuffle(deck)
             self._deal(deck.pop())
             pause(BEATS * self._chance.uniform(0.2, 2))
