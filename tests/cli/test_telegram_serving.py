@@ -2,6 +2,7 @@
 
 import subprocess
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -130,11 +131,15 @@ def test_it_ends_in_time_though_telegram_hangs(server: Server, home: Machine) ->
 def test_what_it_waits_for_is_told(server: Server, home: Machine) -> None:
     with Serving(home) as serving:
         assert put(serving, "file", b"content" * 1000) == 201
-        server.arm("flood_wait", "messages.sendMedia", seconds=4)
+        server.arm("flood_wait", "messages.sendMedia", seconds=6)
         with subprocess.Popen([*home.program, "sync", "--wait"], env=home.environment(), stdout=subprocess.DEVNULL):
             found = wait_for(lambda: (told := status(home)["store"])["waiting_seconds"] and told, 30)
             assert 0 < found["waiting_seconds"] < 10
-            assert "Telegram asks for" in found["waiting_for"]
+            assert found["waiting_for"] == "Telegram asks for rest: FLOOD_WAIT of messages.sendMedia"
+            assert datetime.fromisoformat(found["waiting_until"]).tzinfo == UTC
+            shown = home.run("status").stdout
+            assert "FLOOD_WAIT of messages.sendMedia" in shown
+            assert " UTC: " in shown
         assert status(home)["store"]["waiting_for"] is None
         serving.terminate()
 

@@ -272,7 +272,7 @@ class TestTheLine:
         with pytest.raises(StoreUnavailable):
             store.size(BlobId(1))
         assert server.statistics()["connections"] == connections
-        assert store._session.waiting_seconds > 60
+        assert store._session.rest[0] > 60
 
 
 def _eventually(store: TelegramStore) -> list[int]:

@@ -13,9 +13,13 @@ from tests.support.faulty_store import SlowStore
 from tests.support.telegram import TelegramAccount
 from tgdav.blobs import BytesSource
 from tgdav.blobs.memory import MemoryBlobs, MemoryStore
+from tgdav.blobs.telegram import Settings, governor
 from tgdav.blobs.telegram.governor import LONGEST_DISTANCE, Governor, Pace
+from tgdav.blobs.telegram.upload import PART_BYTES
 from tgdav.clock import SystemClock
 from tgdav.errors import StoreUnavailable
+
+IN_FLIGHT = Settings(1, "x").parts_in_flight
 
 
 class TestPace:
@@ -50,6 +54,20 @@ class TestPace:
         for _ in range(200):
             pace.passed()
         assert pace.distance == 0
+
+
+class Parts(BytesSource):
+    """Counts the parts that are begun; ``under_way`` is set once some of them were answered."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(bytes(size))
+        self.count, self.under_way = 0, threading.Event()
+
+    def read(self, offset: int, length: int) -> bytes:
+        self.count += length > 1
+        if self.count > IN_FLIGHT + 2:
+            self.under_way.set()
+        return super().read(offset, length)
 
 
 @pytest.fixture
@@ -93,6 +111,26 @@ class TestGovernor:
             assert read.result(10) == b"sealed"
             assert upload.result(10).name == name_of(2)
 
+    def test_a_read_overtakes_an_upload_under_way(
+        self, server: Server, account: TelegramAccount, stop: threading.Event, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """From a read's first byte to its last no part of a large upload is begun, but for the one being begun."""
+        monkeypatch.setattr(governor, "LONGEST_COURTESY", 30.0)
+        store = Governor(account.open(patience=10.0), clock=SystemClock(), stop=stop)
+        info = store.append(name_of(1), BytesSource(bytes(range(256)) * 4096), "label")
+        begun = Parts(60 * PART_BYTES)
+        server.set_line(latency=0.2)
+        with ThreadPoolExecutor(2) as threads:
+            upload = threads.submit(store.append, name_of(2), begun, "label")
+            assert begun.under_way.wait(20)
+            before = begun.count
+            assert content(store, info)[:4] == bytes(range(4))
+            meanwhile = begun.count - before
+            assert upload.result(60).size == begun.size
+        assert meanwhile <= 2
+        assert before < 50, "the upload was over before the read"
+        store.close()
+
     def test_hands_a_long_rest_to_whoever_retries(
         self, server: Server, account: TelegramAccount, stop: threading.Event
     ) -> None:
@@ -102,7 +140,7 @@ class TestGovernor:
         with pytest.raises(StoreUnavailable):
             put(store, 1)
         sent = server.statistics()["calls"]
-        assert 290 < store.waiting_seconds <= 300
+        assert 290 < store.rest[0] <= 300
         with pytest.raises(StoreUnavailable):
             put(store, 2)
         assert server.statistics()["calls"] == sent

@@ -279,8 +279,8 @@ def test_an_interrupted_init_is_finished_by_the_next_start(tmp_path: Path, monke
 def test_status(vault: Vault, volume: Volume) -> None:
     put(volume, "file", content(1, 50_000))
     found = volume.status()
-    expected = {"backend": "directory", "reachable": True, "waiting_seconds": 0.0, "waiting_for": None}
-    assert found["store"] == expected
+    resting = {"waiting_seconds": 0.0, "waiting_for": None, "waiting_until": None}
+    assert found["store"] == {"backend": "directory", "reachable": True, **resting}
     assert (found["files"], found["bytes"], found["read_only"], found["last_error"]) == (1, 50_000, None, None)
     assert found["pending"]["bytes"] >= 50_000
     assert found["pending"]["operations"] > 0

@@ -26,8 +26,7 @@ def status(invocation: Invocation) -> int:
 def _status_lines(found: Mapping[str, Any]) -> Iterator[str]:
     store, cache = found["store"], found["cache"]
     reached = "reachable" if store["reachable"] else "not reachable"
-    waiting = f", waiting {store['waiting_seconds']:.0f} s: {store['waiting_for']}" if store["waiting_seconds"] else ""
-    yield f"store     {store['backend']}, {reached}{waiting}"
+    yield f"store     {store['backend']}, {reached}{_waiting(store)}"
     yield f"pending   {_pending(found)}"
     yield f"sent today {sent(found['sent_today'])}"
     yield f"files     {found['files']} with {size(found['bytes'])}"
@@ -37,6 +36,13 @@ def _status_lines(found: Mapping[str, Any]) -> Iterator[str]:
     if found.get("read_only"):
         yield f"read-only {found['read_only']}"
     yield f"last error: {found['last_error'] or 'none'}"
+
+
+def _waiting(store: Mapping[str, Any]) -> str:
+    if not store["waiting_seconds"]:
+        return ""
+    until = store["waiting_until"].partition("T")[2][:8]
+    return f", waiting {store['waiting_seconds']:.0f} s, until {until} UTC: {store['waiting_for']}"
 
 
 def _pending(found: Mapping[str, Any]) -> str:

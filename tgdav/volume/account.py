@@ -73,10 +73,10 @@ class AccountStore:
         self.announces = False
 
     @property
-    def waiting_seconds(self) -> float:
-        """How long Telegram asks for rest."""
+    def rest(self) -> tuple[float, str]:
+        """How long Telegram asks for rest, in seconds, and with what."""
         session = self._session
-        return 0.0 if session is None else session.waiting_seconds
+        return (0.0, "") if session is None else session.rest
 
     def use(self, login: TelegramLogin | None) -> None:
         """Use this login from now on, the one before no more. Nothing is sent yet. Raises VaultInUse, AccessError."""

@@ -1,11 +1,11 @@
 """What ``status`` says."""
 
 import uuid
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from tgdav.blobs.retry import Reachability
 from tgdav.content.pack_rows import waiting_packs
 from tgdav.db.database import Database
 
@@ -19,7 +19,7 @@ def status(volume: "Volume") -> dict[str, Any]:
     files, size = volume.fs.totals()
     shown = cache(volume)
     damage = _damage(volume.database)
-    waiting = volume.stores.waiting_seconds
+    waiting, reason = volume.stores.rest
     problem = volume.stores.account.problem if volume.stores.account else None
     date, sent = volume.budget.today()
     errors = (
@@ -34,7 +34,8 @@ def status(volume: "Volume") -> dict[str, Any]:
             "backend": volume.stores.store.traits.backend,
             "reachable": reach.reachable and problem is None,
             "waiting_seconds": waiting,
-            "waiting_for": _reason(reach) if waiting else None,
+            "waiting_for": reason if waiting else None,
+            "waiting_until": _moment(volume.seams.clock.now_ns(), waiting) if waiting else None,
         },
         "sent_today": {"date": date, **sent},
         "pending": volume.pending(),
@@ -50,8 +51,9 @@ def status(volume: "Volume") -> dict[str, Any]:
     }
 
 
-def _reason(reach: Reachability) -> str:
-    return reach.last_error if not reach.reachable else "the pace that the store allows"
+def _moment(now_ns: int, seconds: float) -> str:
+    """Return when a wait ends, as ISO 8601 writes it, in UTC."""
+    return datetime.fromtimestamp(now_ns / 1e9 + seconds, UTC).isoformat(timespec="seconds")
 
 
 def cache(volume: "Volume") -> dict[str, Any]:

@@ -38,10 +38,11 @@ class Stores(msgspec.Struct, frozen=True):
     governor: "Governor | None" = None
 
     @property
-    def waiting_seconds(self) -> float:
-        """The seconds until the store is asked again, or until Telegram's pace lets the next message go."""
-        paced = 0.0 if self.governor is None else self.governor.waiting_seconds
-        return max(self.retrying.reachability().waiting_seconds, paced)
+    def rest(self) -> tuple[float, str]:
+        """The seconds until the store is asked again, or until Telegram's pace lets the next message go, and why."""
+        reach = self.retrying.reachability()
+        paced, reason = (0.0, "") if self.governor is None else self.governor.rest
+        return max(reach.waiting_seconds, paced), reason or reach.last_error
 
     def hang_up(self) -> None:
         """Cut short what waits for the network; every call fails from now on."""
@@ -79,7 +80,7 @@ def _telegram(config: Config, seams: Seams, login: TelegramLogin | None) -> Stor
         stop=stopping,
         uploads=config.telegram.max_concurrent_uploads,
         downloads=config.telegram.max_concurrent_downloads,
-        resting=lambda: account.waiting_seconds,
+        resting=lambda: account.rest,
     )
     stores = _wrapped(CountingStore(governor), seams, stopping, _TELEGRAM_PATIENCE)
     return msgspec.structs.replace(stores, account=account, governor=governor)

@@ -54,7 +54,7 @@ class Pace(msgspec.Struct):
 class Governor(StoreWrapper):
     """Lets at most ``uploads`` appends and ``downloads`` reads through at once, and reads before appends.
 
-    ``resting()`` is how long the store under it waits by itself, in seconds; ``stop`` ends all waiting.
+    ``resting()`` is how long the store under it waits by itself, in seconds, and why; ``stop`` ends all waiting.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Governor(StoreWrapper):
         stop: threading.Event,
         uploads: int = 3,
         downloads: int = 5,
-        resting: Callable[[], float] = lambda: 0.0,
+        resting: Callable[[], tuple[float, str]] = lambda: (0.0, ""),
     ) -> None:
         super().__init__(inner)
         self._clock = clock
@@ -77,11 +77,14 @@ class Governor(StoreWrapper):
         self._turn = threading.Condition()
 
     @property
-    def waiting_seconds(self) -> float:
-        """How long the account rests, in seconds; 0 while work goes on."""
+    def rest(self) -> tuple[float, str]:
+        """How long the account rests, in seconds, and why; 0 and nothing while work goes on."""
         with self._turn:
-            own = self._pace.wait(self._clock.monotonic())
-        return max(own, self._resting())
+            own, distance = self._pace.wait(self._clock.monotonic()), self._pace.distance
+        asked, reason = self._resting()
+        if asked:  # the pace rests with it
+            return max(own, asked), reason
+        return own, f"the pace that Telegram allows: {distance:.1f} s from message to message" if own else ""
 
     @property
     def distance(self) -> float:

@@ -66,11 +66,14 @@ class Session:
         return self._user_id
 
     @property
-    def waiting_seconds(self) -> float:
-        """How long Telegram still asks for rest, in seconds; 0 if it does not."""
-        rests = [until for until, _ in list(self._rest.values())]
-        dues = [*list(self._floods.values()), *rests, self._paced_until]
-        return max(0.0, max(dues) - self._clock.monotonic())
+    def rest(self) -> tuple[float, str]:
+        """How long Telegram still asks for rest, in seconds, and with what; 0 and nothing if it does not."""
+        dues = [(until, f"Telegram asks for rest: FLOOD_WAIT of {method(it)}") for it, until in [*self._floods.items()]]
+        dues += [(until, error.message) for until, error in [*self._rest.values()]]
+        dues.append((self._paced_until, "Telegram slows free accounts down: FLOOD_PREMIUM_WAIT"))
+        until, reason = max(dues)
+        left = until - self._clock.monotonic()
+        return (left, reason) if left > 0 else (0.0, "")
 
     # The bridge.
 
@@ -261,6 +264,12 @@ class Session:
             await line.close()
         await asyncio.sleep(0)  # connections that were given up while being made close their sockets in the next round
         loop.stop()
+
+
+def method(request: type) -> str:
+    """Return a request's name as Telegram writes it, ``messages.sendMedia``."""
+    name = request.__name__.removesuffix("Request")
+    return f"{request.__module__.rpartition('.')[2]}.{name[:1].lower()}{name[1:]}"
 
 
 def _serve(loop: asyncio.AbstractEventLoop) -> None:
