@@ -3,8 +3,9 @@
 import pytest
 
 from tests.support.seams import CrashAt, SimulatedCrash
-from tests.support.vaults import Vault, name_of, rows
+from tests.support.vaults import Vault, name_of, put, rows
 from tests.support.volumes import PASSPHRASE, configuration, places
+from tgdav.blobs.contract import START
 from tgdav.crypto.header import recognise
 from tgdav.crypto.passphrase import Passphrase
 from tgdav.crypto.recovery_key import parse_recovery_key
@@ -38,6 +39,34 @@ def test_who_misses_a_copy_appends_it(vault: Vault, volume: Volume) -> None:
     assert second in headers(vault, volume)
     volume.keep_headers()
     assert len(headers(vault, volume)) == 2
+
+
+def test_the_store_is_not_listed_again_where_nothing_changed(
+    vault: Vault, volume: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(volume, "file", b"content")
+    volume.sync(wait=True)
+    store, listed = volume.stores.store, []
+    ask = store.list
+    monkeypatch.setattr(store, "list", lambda after=START: [listed.append(after), *ask(after)][1:])
+    volume.keep_headers()
+    assert len(listed) == 1
+    assert listed[0] > 0
+    vault.blob(headers(vault, volume)[1]).unlink()
+    volume.keep_headers()
+    assert START in listed
+    assert len(headers(vault, volume)) == 2
+
+
+def test_a_header_that_should_be_gone_is_deleted(vault: Vault, volume: Volume) -> None:
+    """Killed after what was deleted was noted, before it was deleted."""
+    old = [(vault.blob(name), vault.blob(name).read_bytes()) for name in headers(vault, volume)]
+    volume.change_passphrase(NEW)
+    volume.sync(wait=True)
+    for path, data in old:
+        path.write_bytes(data)
+    volume.keep_headers()
+    assert not [path for path, _ in old if path.exists()]
 
 
 def test_a_damaged_copy_counts_as_missing(vault: Vault, volume: Volume) -> None:

@@ -14,8 +14,10 @@ from tgdav.entropy import Entropy
 from tgdav.errors import BlobMissing, DamageError
 from tgdav.failpoints import reach
 from tgdav.ids import BlobId, BlobName
+from tgdav.metadata import settings
 from tgdav.replication import rows
 from tgdav.replication.survey import header_blobs
+from tgdav.replication.watch import SEEN
 from tgdav.volume.local_state import save_header
 from tgdav.volume.seams import Seams
 
@@ -97,7 +99,25 @@ class HeaderKeeper:
         Raises StoreUnavailable, NoSpace, LocalFailure; the next call goes on where this one ended.
         """
         with self._lock:
-            self._keep(self.header)
+            if not self._is_kept():
+                self._keep(self.header)
+
+    def _is_kept(self) -> bool:
+        """Whether nothing is to do, by the headers that are known and by what is new in the store.
+
+        Listing all of a large store takes minutes, so that is done only where something is missing, new or left over.
+        """
+        with self._database.reading() as connection:
+            known = connection.all("SELECT id, name, size, gone FROM blobs WHERE kind = ?", (rows.HEADER,))
+            seen = BlobId(settings.get(connection, SEEN, 0))
+        ids = {row[0] for row in known}
+        if self.header != self._saved or any(info.id not in ids for info in header_blobs(self._store.list(seen))):
+            return False
+        wanted = encode(self._saved)
+        found = [(gone, _read(self._store, BlobInfo(id_, name, size, ""))) for id_, name, size, gone in known]
+        present = [None if each is None else encode(each) for gone, each in found if not gone]
+        left_over = any(each is not None for gone, each in found if gone)
+        return not left_over and len(present) >= COPIES and all(each == wanted for each in present)
 
     def replace(self, header: Header) -> None:
         """Let ``header``, which supersedes the present one, take its place.
