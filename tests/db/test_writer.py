@@ -335,3 +335,30 @@ def test_many_threads_lose_nothing_and_double_nothing(database: Database, disk: 
         thread.join()
     assert len(keys(database)) == 12 * 60
     assert 0 < len(disk.names("sync")) <= 12 * 20
+
+
+def test_callers_that_came_together_are_waited_for(database: Database) -> None:
+    """Whose jobs were one batch are one batch again, though the first of them comes back before the others."""
+    commits = CrashAt()
+    rounds, callers = 20, 6
+
+    def call(name: str) -> None:
+        for number in range(rounds):
+            put(database, f"{name} {number}", durable=True)
+
+    threads = [threading.Thread(target=call, args=(f"{name}",)) for name in range(callers)]
+    with installed(commits):
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+    assert len(keys(database)) == rounds * callers
+    assert commits.reached["writer.before-commit"] < rounds * callers / 2
+
+
+def test_a_lone_caller_waits_for_nobody(database: Database) -> None:
+    for number in range(3):
+        put(database, f"{number}", durable=True)
+    with database.writer._mutex:
+        assert database.writer._company == 1
+    assert not database.writer._expects_more()

@@ -1,10 +1,11 @@
 """The one writer: group commit by combining, with the durability barrier.
 
-A thread that calls ``run`` while nobody writes becomes the leader: it takes all jobs that wait (at first its own alone),
-and for all of them together syncs the staging files they name, begins a transaction, runs each job so that it can fail
-alone (in a savepoint, once it does more than defer rows), commits, and syncs the write-ahead log once if one of them is
-durable. Then it wakes their callers, and the first job that came meanwhile makes its own thread the next leader. (Flat
-combining, Hendler et al. 2010; group commit, DeWitt et al. 1984.)
+A thread that calls ``run`` while nobody writes becomes the leader: it takes all jobs that wait (at first its own alone;
+where several callers write at once, it gives them a moment to come), and for all of them together syncs the staging files
+they name, begins a transaction, runs each job so that it can fail alone (in a savepoint, once it does more than defer
+rows), commits, and syncs the write-ahead log once if one of them is durable. Then it wakes their callers, and the first
+job that came meanwhile makes its own thread the next leader. (Flat combining, Hendler et al. 2010; group commit, DeWitt et
+al. 1984.)
 
 The order is the promise: bytes are synced before a transaction that names them is committed, for SQLite or the kernel may
 make a commit durable at any time; and nothing durable is acknowledged before the log is synced.
@@ -26,6 +27,10 @@ from tgdav.errors import LocalFailure, TgdavError
 from tgdav.failpoints import reach
 
 T = TypeVar("T")
+
+
+LINGER = 0.0006
+"""Seconds that a leader waits for one more of the callers that it knows of; about what a small upload takes on its way."""
 
 
 class Syncable(Protocol):
@@ -86,6 +91,10 @@ class Writer:
         self._refusal: str | None = None
         self._generation = 0
         self._unsynced = True
+        self._arrival = threading.Lock()
+        self._arrival.acquire()
+        self._awaits = False
+        self._company = 1
 
     def run(self, work: Callable[[Transaction], T], *, durable: bool = False, sync: Sequence[Syncable] = ()) -> T:
         """Commit what ``work`` does, whole or not at all; return its result. Raises what ``work`` raises.
@@ -132,6 +141,9 @@ class Writer:
             self._waiting.append(job)
             leads = not self._busy
             self._busy = True
+            if self._awaits:
+                self._awaits = False
+                self._arrival.release()
         if not leads:
             self._wait(job)
         if not job.done:
@@ -152,10 +164,12 @@ class Writer:
             raise
 
     def _lead(self) -> None:
-        with self._mutex:
-            batch, self._waiting, self._next = self._waiting, [], None
+        batch: list[_Job[Any]] = []
         self._leader = threading.get_ident()
         try:
+            self._await_company()
+            with self._mutex:
+                batch, self._waiting, self._next = self._waiting, [], None
             self._process(batch)
         except BaseException:
             self._abandon(batch)
@@ -163,6 +177,27 @@ class Writer:
         finally:
             self._leader = None
             self._hand_over(batch)
+
+    def _await_company(self) -> None:
+        """Wait while one after the other of as many callers as there were lately comes with a job, if a sync is at stake.
+
+        Callers of a batch come back together. Whoever began without them would make two groups of them for ever, and each
+        would pay for a commit and a sync of its own.
+        """
+        while self._expects_more():
+            if not self._arrival.acquire(timeout=LINGER):
+                with self._mutex:
+                    came = not self._awaits
+                    self._awaits = False
+                if came:
+                    self._arrival.acquire()
+                return
+
+    def _expects_more(self) -> bool:
+        with self._mutex:
+            waiting = self._waiting
+            self._awaits = len(waiting) < self._company and any(job.durable for job in waiting)
+            return self._awaits
 
     def _abandon(self, batch: list[_Job[Any]]) -> None:
         """After an error that is none of a job's own: what stands is unknown, so nothing more is written."""
@@ -177,6 +212,7 @@ class Writer:
             if self._refusal is not None:
                 refused, self._waiting = self._waiting, []
                 _fail(refused, LocalFailure(self._refusal))
+            self._company = len(batch) + len(self._waiting)
             self._next = self._waiting[0] if self._waiting else None
             successor = self._next
             if successor is None:
