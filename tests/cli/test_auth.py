@@ -271,10 +271,19 @@ def test_a_folder_needs_no_login(tmp_path: Path, words: tuple[str, ...]) -> None
     assert (done.code, "needs no login" in done.stderr) == (2, True)
 
 
-def test_a_damaged_login_is_replaced_by_the_next(vault: Machine) -> None:
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_damaged_login_is_replaced_by_the_next_of_the_same_account(
+    server: Server, vault: Machine, lost: bool
+) -> None:
     sealed = vault.path / "state" / SEALED
-    sealed.write_bytes(sealed.read_bytes()[:-1])
+    if lost:
+        sealed.unlink()
+    else:
+        sealed.write_bytes(sealed.read_bytes()[:-1])
     assert vault.run("status").code == 0
+    server.add_account(OTHER, "54321")
+    other = log_in(vault, OTHER, ["54321"], check=False)
+    assert (other.code, "another Telegram account" in other.stderr) == (3, True)
     done = vault.run("sync", check=False)
     assert (done.code, "run 'tgdav auth'" in done.stderr) == (3, True)
     log_in(vault)

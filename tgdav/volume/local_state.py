@@ -34,11 +34,16 @@ class LocalNamespace(msgspec.Struct, array_like=True, frozen=True):
 
 
 class LocalVault(msgspec.Struct, array_like=True, frozen=True):
-    """What this state belongs to. ``machine`` is the sealed machine identity."""
+    """What this state belongs to. ``machine`` is the sealed machine identity.
+
+    ``account`` is the number of the Telegram account that the vault lies in, 0 for another store: known here too, so that
+    a login that was lost or damaged is not replaced by another account's.
+    """
 
     machine: bytes
     machine_name: str
     namespaces: tuple[LocalNamespace, ...]
+    account: int = 0
 
     def namespace(self, name: str | None) -> LocalNamespace:
         """Return the namespace of a name, the first one for None. Raises UsageError."""

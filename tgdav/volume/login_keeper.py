@@ -13,6 +13,7 @@ from tgdav.errors import AccessError, DamageError, TgdavError
 from tgdav.volume.account import AccountStore, end_login, telegram_settings
 from tgdav.volume.folders import prepare_state
 from tgdav.volume.local_keys import argon2_parameters, unlock_local
+from tgdav.volume.local_state import load_vault
 from tgdav.volume.lock import LoginLock, StateLock
 from tgdav.volume.seams import Seams
 from tgdav.volume.telegram_login import (
@@ -50,7 +51,7 @@ class LoginKeeper:
         """
         with self._lock:
             before = self._kept()
-            if before is not None and before.user_id != login.user_id:
+            if self._owner(before) not in (0, login.user_id):
                 raise AccessError(
                     "this vault lies in another Telegram account", hint="log in with the one that it was made in"
                 )
@@ -75,6 +76,10 @@ class LoginKeeper:
                 raise
             save_login(self._state, TelegramLogin("", before.user_id), self._vault_keys, self._seams)
             return True
+
+    def _owner(self, kept: TelegramLogin | None) -> int:
+        """Return the account that the vault lies in, 0 if that is not known."""
+        return load_vault(self._state, self._vault_keys).account or (0 if kept is None else kept.user_id)
 
     def _kept(self) -> TelegramLogin | None:
         """Return what is kept; a damaged login counts as none, so that a new one can take its place."""

@@ -205,6 +205,6 @@ def save_local(
     if login is not None:
         save_login(places.state, login, vault_keys, seams)
     sealed = seal_machine(identity, vault_keys, seams.entropy)
-    local = LocalVault(sealed, machine_name(config), (namespace,))
+    local = LocalVault(sealed, machine_name(config), (namespace,), 0 if login is None else login.user_id)
     save_vault(places.state, local, vault_keys, seams.entropy, seams.disk)
     drop_pending(places.state, seams)
