@@ -15,6 +15,8 @@ from tests.mtproto.wire.frames import FrameProtocol
 from tests.mtproto.world import HOME_DC, OTHER_DC, World
 
 HOST = "127.0.0.1"
+_ROUNDS = 5
+"""Rounds of the loop in which a connection that was accepted may still begin after listening ended."""
 
 
 class LoopServer:
@@ -94,7 +96,9 @@ class LoopServer:
         for listener in self._listeners:
             listener.close()
         self._listeners.clear()
-        while self._frames:  # one that was accepted already may begin only now
+        rounds = 0
+        while self._frames or rounds < _ROUNDS:
+            rounds += 1
             self.drop_connections()
             await asyncio.sleep(0)
 
