@@ -174,8 +174,10 @@ def test_storms_for_a_long_time(quick_path: Path, monkeypatch: pytest.MonkeyPatc
     end, rounds, faults = time.monotonic() + MINUTES * 60 / 6, 0, 0
     while time.monotonic() < end:
         seed, kind = random.randrange(1 << 20), random.choice(list(STORMS))
-        faults += storm(quick_path / f"{rounds}", kind, seed, 150, monkeypatch)
-        rounds += 1
+        print(f"\nstore {kind}: seed {seed}", end=", ", flush=True)  # before the storm, which may not come to its end
+        found = storm(quick_path / f"{rounds}", kind, seed, 150, monkeypatch)
+        print(f"{found} faults")
+        rounds, faults = rounds + 1, faults + found
     print(f"\nstorms: {rounds} rounds, {faults} faults")
 
 
