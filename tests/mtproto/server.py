@@ -15,6 +15,7 @@ from tests.mtproto.wire.frames import FrameProtocol
 from tests.mtproto.world import HOME_DC, OTHER_DC, World
 
 HOST = "127.0.0.1"
+_TRIES, _BETWEEN_TRIES = 100, 0.1
 _ROUNDS = 5
 """Rounds of the loop in which a connection that was accepted may still begin after listening ended."""
 
@@ -34,6 +35,7 @@ class LoopServer:
         self._wanted = port
         self._listeners: list[asyncio.Server] = []
         self._frames: set[FrameProtocol] = set()
+        self._came_back = False
         self.silent = False
         self._restarting: asyncio.Task[None] | None = None
 
@@ -44,6 +46,7 @@ class LoopServer:
 
     async def start(self) -> None:
         """Listens; the ports of the first time are taken again later."""
+        self._came_back = bool(self.world.ports)
         ports = self.world.ports or self._ports_of_last_time()
         self.world.ports = {
             dc: (await self._listen(dc, False, main), await self._listen(dc, True, media))
@@ -62,11 +65,18 @@ class LoopServer:
     async def _listen(self, dc: int, media: bool, port: int) -> int:
         loop = asyncio.get_running_loop()
         make = functools.partial(FrameProtocol, functools.partial(self._accept, dc, media))
-        try:
-            listener = await loop.create_server(make, HOST, port)
-        except OSError:
-            if self._wanted and (dc, media) == (HOME_DC, False):
-                raise
+        tries = _TRIES if port and self._came_back else 1
+        while tries:
+            tries -= 1
+            try:
+                listener = await loop.create_server(make, HOST, port)
+                break
+            except OSError:
+                if tries:  # some other program's connection has the port for a moment; the clients know no other
+                    await asyncio.sleep(_BETWEEN_TRIES)
+                elif self._wanted and (dc, media) == (HOME_DC, False):
+                    raise
+        else:
             listener = await loop.create_server(make, HOST, 0)
         self._listeners.append(listener)
         return int(listener.sockets[0].getsockname()[1])
