@@ -59,6 +59,19 @@ def test_basic(stranger: Client) -> None:
     assert stranger("GET", "/", Authorization=basic(b"other:secret")).status == 200
 
 
+def test_a_login_that_was_right_proves_itself_alone(served: Served, stranger: Client) -> None:
+    """A connection remembers which login was right on it: not that any is, nor on another connection."""
+    right = basic(f"tgdav:{PASSWORD}".encode())
+    for _ in range(3):
+        assert stranger("GET", "/", Authorization=right).status == 200
+        assert stranger("GET", "/").status == 401
+    assert stranger("GET", "/", Authorization=basic(b"tgdav:wrong")).status == 401
+    assert served.client(login=None)("GET", "/").status == 401
+    for user, pair in (("other", b"other:secret"), ("tgdav", f"tgdav:{PASSWORD}".encode())):
+        made = stranger("PUT", f"/{user}", b"x", Authorization=basic(pair))
+        assert made.status in (201, 204)
+
+
 @pytest.mark.parametrize("value", ["Basic !!!", "Basic", "Basic \xe9", "Digest nonsense", "Digest"])
 def test_malformed(stranger: Client, value: str) -> None:
     """A header that is none is a 4xx, never a 500."""

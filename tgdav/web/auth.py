@@ -177,11 +177,15 @@ class Authenticator:
     def check(self, request: Request) -> str:
         """Return the user. Raises Refused 401 with challenges, 400 for a malformed header; ``WrongLogin`` if wrong."""
         header = request.headers.get("authorization")
-        if header is None:
+        if not header:
             raise self._challenge()
+        if header == request.proven[0]:
+            return request.proven[1]
         scheme, _, value = header.partition(" ")
         if scheme.lower() == "basic":
-            return self._check_basic(value.strip())
+            user = self._check_basic(value.strip())
+            request.proven = (header, user)
+            return user
         if scheme.lower() == "digest":
             return self._check_digest(value, request)
         raise self._challenge()

@@ -66,6 +66,7 @@ class Connection(HTTPConnection):
         self.new = True
         self.parked = False
         self._polite = False
+        self._proven = ("", "")
         self._head_deadline: float | None = None
         self._noted = (0, 0)
 
@@ -117,12 +118,14 @@ class Connection(HTTPConnection):
             body,
             peer=self.remote_addr or "",
             secure=self.server.ssl_adapter is not None,
+            proven=self._proven,
         )
         try:
             response: Response = self.server.handle(request)
         except BodyCutOff as end:
             self._send(translate(Refused(end.status, "the body is not whole")), head.method, keep=False)
             return False
+        self._proven = request.proven
         keep = head.keep_alive and not response.close and self.server.can_keep()
         if not body.finished:
             keep = keep and not body.awaits_continue and body.length is not None and body.length <= DRAIN_LIMIT

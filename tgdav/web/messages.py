@@ -40,10 +40,11 @@ class Request:
     """One request, its head already checked.
 
     ``target`` is the path as sent (still percent-encoded, without query), ``names`` the same decoded into names;
-    ``headers`` has lower-case keys, values as Latin-1 text. ``user`` is set once the login was checked.
+    ``headers`` has lower-case keys, values as Latin-1 text. ``user`` is set once the login was checked. ``proven`` is the
+    Authorization that was found right on this connection before, or by this request, and whose it is; or two empty strings.
     """
 
-    __slots__ = ("body", "headers", "method", "names", "peer", "query", "secure", "target", "user")
+    __slots__ = ("body", "headers", "method", "names", "peer", "proven", "query", "secure", "target", "user")
 
     def __init__(
         self,
@@ -55,6 +56,7 @@ class Request:
         *,
         peer: str = "",
         secure: bool = False,
+        proven: tuple[str, str] = ("", ""),
     ) -> None:
         self.method = method
         self.target = target
@@ -63,6 +65,7 @@ class Request:
         self.body = body
         self.peer = peer
         self.secure = secure
+        self.proven = proven
         self.names: tuple[bytes, ...] = ()
         self.user = ""
 
