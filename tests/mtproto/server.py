@@ -103,6 +103,13 @@ class LoopServer:
 
     async def pause(self) -> None:
         """Stops listening and cuts every connection: the network is gone."""
+        loop = asyncio.get_running_loop()
+        for listener in self._listeners:
+            for listening in listener.sockets:
+                loop.remove_reader(listening.fileno())
+        for _ in range(_ROUNDS):
+            # What asyncio has accepted and not handed over yet would be left open by a listener that closes.
+            await asyncio.sleep(0)
         for listener in self._listeners:
             listener.close()
         self._listeners.clear()

@@ -18,9 +18,6 @@ from tgdav.blobs import BlobInfo, BlobStore, BytesSource
 from tgdav.errors import DamageError
 from tgdav.ids import BlobName
 
-# asyncio drops the socket of a connection that it accepts just as the test server stops listening.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-
 SECONDS = 12.0
 """Of each of the storms that are always made."""
 VAULT_SECONDS = 10.0
