@@ -219,7 +219,7 @@ def test_a_slow_store_holds_nobody_up(quick_path: Path, monkeypatch: pytest.Monk
 
 def test_the_log_never_names_what_is_not_stored(quick_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the store holds at any moment, joining it gives a tree that reads whole."""
-    not_a_segment_before_its_packs(quick_path, monkeypatch)
+    not_a_segment_before_its_packs(quick_path / "machine", monkeypatch)
 
 
 def not_a_segment_before_its_packs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
