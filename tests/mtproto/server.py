@@ -45,7 +45,9 @@ class LoopServer:
         return world
 
     async def start(self) -> None:
-        """Listens; the ports of the first time are taken again later."""
+        """Listens, unless it does; the ports of the first time are taken again later."""
+        if self._listeners:
+            return
         self._came_back = bool(self.world.ports)
         ports = self.world.ports or self._ports_of_last_time()
         self.world.ports = {
