@@ -38,6 +38,7 @@ class LoopServer:
         self._came_back = False
         self.silent = False
         self._restarting: asyncio.Task[None] | None = None
+        self._changing = asyncio.Lock()
 
     def _made_world(self) -> World:
         world = World(self.folder, self.faults, self.rules, self.statistics)
@@ -46,8 +47,11 @@ class LoopServer:
 
     async def start(self) -> None:
         """Listens, unless it does; the ports of the first time are taken again later."""
-        if self._listeners:
-            return
+        async with self._changing:
+            if not self._listeners:
+                await self._start()
+
+    async def _start(self) -> None:
         self._came_back = bool(self.world.ports)
         ports = self.world.ports or self._ports_of_last_time()
         self.world.ports = {
@@ -105,6 +109,10 @@ class LoopServer:
 
     async def pause(self) -> None:
         """Stops listening and cuts every connection: the network is gone."""
+        async with self._changing:
+            await self._pause()
+
+    async def _pause(self) -> None:
         loop = asyncio.get_running_loop()
         for listener in self._listeners:
             for listening in listener.sockets:
