@@ -8,9 +8,10 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -20,6 +21,8 @@ from tests.support.server import PROGRAM, Home, Server, basic_auth
 from tests.support.waiting import wait_for
 from tgdav.config import Places
 from tgdav.volume.control_client import ControlClient
+
+T = TypeVar("T")
 
 TGDAV = "tgdav"
 RCLONE = "rclone crypt"
@@ -146,12 +149,21 @@ _STARTS = {TGDAV: _tgdav, RCLONE: _rclone, WSGIDAV: _wsgidav, CHEROOT: _bare_che
 @contextmanager
 def contest(folder: Path, names: Sequence[str]) -> Iterator[list[Contestant]]:
     """Run the contestants called ``names`` side by side, each in a folder of its own below ``folder``."""
+    with side_by_side(folder, names, _STARTS) as started:
+        yield started
+
+
+@contextmanager
+def side_by_side(
+    folder: Path, names: Sequence[str], starts: Mapping[str, Callable[[Path], AbstractContextManager[T]]]
+) -> Iterator[list[T]]:
+    """Start what ``names`` says, each in a folder of its own below ``folder``; end all of it in the end."""
     with ExitStack() as running:
         started = []
         for name in names:
             own = folder / name.replace(" ", "-")
             own.mkdir(parents=True)
-            started.append(running.enter_context(_STARTS[name](own)))
+            started.append(running.enter_context(starts[name](own)))
         yield started
 
 

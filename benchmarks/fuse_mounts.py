@@ -4,13 +4,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 import psutil
 
-from benchmarks.contestants import RCLONE, TGDAV
+from benchmarks.contestants import RCLONE, TGDAV, side_by_side
 from benchmarks.http_client import Failed
 from tests.support.mounts import FUSE, MountedVault
 from tests.support.waiting import wait_for
@@ -119,10 +119,5 @@ EVERYONE = tuple(_STARTS)
 @contextmanager
 def mounts(folder: Path, names: Sequence[str] = EVERYONE) -> Iterator[list[Mounted]]:
     """Mount the contestants called ``names`` side by side, each in a folder of its own below ``folder``."""
-    with ExitStack() as running:
-        started = []
-        for name in names:
-            own = folder / name.replace(" ", "-")
-            own.mkdir(parents=True)
-            started.append(running.enter_context(_STARTS[name](own)))
+    with side_by_side(folder, names, _STARTS) as started:
         yield started

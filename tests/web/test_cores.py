@@ -2,11 +2,10 @@
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
-from tests.support.volumes import new_vault, open_volume
 from tests.web.conftest import Served
 from tgdav import cores
 from tgdav.content.prefetch import Prefetcher
@@ -16,17 +15,6 @@ from tgdav.web.connection import SMALL_BODY, choose_cores
 pytestmark = pytest.mark.skipif(
     not hasattr(os, "sched_setaffinity") or len(os.sched_getaffinity(0)) < 2, reason="this machine has one core to use"
 )
-
-
-@pytest.fixture
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    folder = tmp_path_factory.mktemp("vault")
-    new_vault(folder)
-    volume = open_volume(folder)
-    server = Served(volume.fs)
-    yield server
-    server.stop()
-    volume.close()
 
 
 def bound() -> set[int]:
