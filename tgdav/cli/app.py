@@ -12,7 +12,7 @@ from tgdav import __version__
 from tgdav.cli import logs
 from tgdav.cli.exit_codes import ExitCode, exit_code
 from tgdav.cli.invocation import Invocation, global_options
-from tgdav.cli.memory import bound_arenas
+from tgdav.cli.memory import set_up_memory
 from tgdav.cli.reports import as_json, one_line
 from tgdav.errors import TgdavError, UsageError
 from tgdav.volume.seams import Seams
@@ -88,7 +88,7 @@ def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
 def run_program(program: click.Command, name: str, arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     """Run ``program`` and return its exit code; errors become one line, after ``tgdav:``."""
     os.umask(0o077)
-    bound_arenas()
+    set_up_memory()
     logs.set_up()
     invocation = Invocation(environment, Seams.system())
     try:
