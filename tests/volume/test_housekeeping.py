@@ -5,7 +5,7 @@ import pytest
 from tests.support.vaults import Vault, content, put, rows
 from tests.support.waiting import wait_for
 from tgdav.errors import DamageError, NoSpace, StoreUnavailable
-from tgdav.volume.housekeeping import PUSH_SECONDS
+from tgdav.volume.housekeeping import POLL_SECONDS, PUSH_SECONDS
 from tgdav.volume.volume import Volume
 
 
@@ -78,6 +78,17 @@ def test_a_store_that_is_away_is_told_until_it_is_back(
     volume.housekeeping.tick()
     assert volume.status()["last_error"] is None
     assert volume.pending()["operations"] == 0
+
+
+def test_being_replaced_is_noticed_without_anything_to_push(vault: Vault, volume: Volume) -> None:
+    volume.housekeeping.checkpoint()
+    vault.join("other")
+    vault.clock.advance(POLL_SECONDS - 1)
+    volume.housekeeping.tick()
+    assert volume.read_only_reason is None
+    vault.clock.advance(1)
+    volume.housekeeping.tick()
+    assert "is the writer since epoch 2" in (volume.read_only_reason or "")
 
 
 def test_what_fails_keeps_nothing_else_from_being_done(

@@ -66,9 +66,10 @@ class AccountStore:
         self._seams = seams
         self._lock = threading.Lock()
         self._session: Session | None = None
-        self._store: BlobStore | None = None
+        self._store: TelegramStore | None = None
         self._held: LoginLock | None = None
         self._is_closed = False
+        self._found: Callable[[BlobInfo], None] | None = None
         self.problem: TgdavError | None = None
         self.announces = False
 
@@ -93,6 +94,24 @@ class AccountStore:
         with self._lock:
             self._held, self._session, self.problem = held, session, None
             self._store = TelegramStore(session, peer=self._peer, entropy=self._seams.entropy)
+            self._watch(self._store)
+
+    def watch(self, found: Callable[[BlobInfo], None]) -> None:
+        """Tell ``found`` of blobs that other logins append, by this login and by those that replace it.
+
+        A shortcut for whoever lists now and then. It is called on a thread of the store's and must not raise or wait.
+        """
+        with self._lock:
+            self._found = found
+            self._watch(self._store)
+
+    def _watch(self, store: TelegramStore | None) -> None:
+        if store is not None and self._found is not None:
+            store.watch(self._found, lost=lambda error: self._lost(store, error))
+
+    def _lost(self, store: TelegramStore, error: AccessError) -> None:
+        if store is self._store:
+            self._note(error)
 
     def close(self) -> None:
         """Hang up. Idempotent; every other call is StoreRejected then."""

@@ -5,7 +5,10 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from tgdav.blobs.contract import BlobInfo
 from tgdav.crdt.clocks import stamp_time_ns
+from tgdav.crypto.header import recognise
+from tgdav.crypto.label import BlobKind, decode_label
 from tgdav.db.transaction import Transaction
 from tgdav.errors import DamageError, StoreUnavailable, TgdavError, WriterReplaced
 from tgdav.metadata import settings
@@ -25,7 +28,9 @@ HEADER_SECONDS = 3600.0
 HEADER_AGAIN_SECONDS = 60.0
 FLUSH_SECONDS = 3600.0
 LOOK_SECONDS = 5.0
-KEEPING, JOINING, PUSHING = "keeping the headers", "joining", "pushing the log"
+POLL_SECONDS = 900.0
+POLL_AGAIN_SECONDS = 60.0
+KEEPING, JOINING, PUSHING, LOOKING = "keeping the headers", "joining", "pushing the log", "looking at the log"
 CHECKPOINT_LOOK_SECONDS = 30.0
 
 
@@ -42,6 +47,8 @@ class Housekeeping:
         started = self._clock.monotonic()
         self._next_push = started + PUSH_SECONDS
         self._next_join = self._next_header = started
+        self._next_look = started + POLL_SECONDS
+        self._new_header, self._new_log = threading.Event(), threading.Event()
         self._next_checkpoint = started + CHECKPOINT_LOOK_SECONDS
 
     def start(self) -> None:
@@ -69,7 +76,8 @@ class Housekeeping:
         volume, now = self._volume, self._clock.monotonic()
         self._attempt("folding the database's log", volume.database.checkpoint)
         self.save_counts()
-        if now >= self._next_header:
+        if now >= self._next_header or self._new_header.is_set():
+            self._new_header.clear()
             self._next_header = now + HEADER_AGAIN_SECONDS
             if self._attempt(KEEPING, volume.keep_headers):
                 self._next_header = now + HEADER_SECONDS
@@ -78,6 +86,9 @@ class Housekeeping:
             self._attempt(JOINING, self.push)
         if volume.read_only_reason is not None:
             return
+        if now >= self._next_look or self._new_log.is_set():
+            self._new_log.clear()
+            self._next_look = now + (POLL_SECONDS if self._attempt(LOOKING, self.look) else POLL_AGAIN_SECONDS)
         self._attempt("settling files", volume.fs.settle_idle)
         if now >= self._next_push and volume.pusher.pending_operations():
             self._next_push = now + PUSH_SECONDS
@@ -88,7 +99,17 @@ class Housekeeping:
 
     def try_again(self) -> None:
         """What kept the store from being used is over: do now what waits for it."""
-        self._next_push = self._next_join = self._next_header = self._clock.monotonic()
+        self._next_push = self._next_join = self._next_header = self._next_look = self._clock.monotonic()
+
+    def hear(self, info: BlobInfo) -> None:
+        """Another login stored a blob: a header, and another machine's log, are looked at by the next tick. Any thread."""
+        volume = self._volume
+        if recognise(info.label):
+            self._new_header.set()
+            return
+        label = decode_label(info.label, volume.vault_keys, info.name)
+        if label is not None and label.kind != BlobKind.PACK and label.incarnation != volume.log.incarnation:
+            self._new_log.set()
 
     def save_counts(self) -> None:
         """Keep what the day's messages and bytes are."""
@@ -120,6 +141,11 @@ class Housekeeping:
             if volume.is_joining and volume.watch.has_joined():
                 volume.finish_joining()
             return pushed.segments > 0
+
+    def look(self) -> None:
+        """Look who the writer is. Raises WriterReplaced, StoreUnavailable, DamageError, NoSpace, LocalFailure."""
+        with self._work:
+            self._check_writer()
 
     def _check_writer(self) -> None:
         volume = self._volume
@@ -154,7 +180,7 @@ class Housekeeping:
             if progress is not None:
                 progress("pending bytes", 0, pending["bytes"])
             if not wait or not (pending["bytes"] or pending["operations"]) or self._stop.is_set():
-                for what in (KEEPING, JOINING, PUSHING):
+                for what in (KEEPING, JOINING, PUSHING, LOOKING):
                     self._errors.pop(what, None)
                 return {"pending": pending, "sent": difference(volume.budget.total(), before)}
 

@@ -184,6 +184,7 @@ class Volume:
         """Begin background work."""
         if self._stores.account is not None:
             self._stores.account.announces = True
+            self._stores.account.watch(self.housekeeping.hear)
         self.housekeeping.start()
 
     def close(self) -> None:

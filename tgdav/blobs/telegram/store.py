@@ -17,7 +17,7 @@ from tgdav.blobs.telegram.session import Session
 from tgdav.blobs.telegram.upload import MOST_PARTS, PART_BYTES, Upload
 from tgdav.blobs.telegram.watch import RETRY, SILENCE, Watch
 from tgdav.entropy import Entropy
-from tgdav.errors import BlobMissing, StoreRejected, StoreUnavailable
+from tgdav.errors import AccessError, BlobMissing, StoreRejected, StoreUnavailable
 from tgdav.ids import BlobId, BlobName
 
 TRAITS = StoreTraits(
@@ -30,6 +30,10 @@ TRAITS = StoreTraits(
 SEND_ATTEMPTS = 6
 KEPT_UPLOADS = 16
 """Unfinished uploads whose arrived parts are remembered, to go on with them when they are appended again."""
+
+
+def _ignore(_error: AccessError) -> None:
+    return
 
 
 class TelegramStore:
@@ -214,7 +218,14 @@ class TelegramStore:
             for blob_id, document in there.items():
                 self._listing.forget(blob_id, document.info.name)
 
-    def watch(self, found: Callable[[BlobInfo], None], *, silence: float = SILENCE, retry: float = RETRY) -> Watch:
+    def watch(
+        self,
+        found: Callable[[BlobInfo], None],
+        *,
+        lost: Callable[[AccessError], None] = _ignore,
+        silence: float = SILENCE,
+        retry: float = RETRY,
+    ) -> Watch:
         """Begin to tell ``found`` of blobs that other sessions append; see ``Watch``. One at a time; ends with ``close``.
 
         A shortcut for whoever lists now and then, and must go on doing so: ``list`` alone is complete.
@@ -222,7 +233,7 @@ class TelegramStore:
         self._check_open()
         if self._watch is not None:
             self._watch.close()
-        self._watch = Watch(self._session, self._chat, self._listing, found, silence=silence, retry=retry)
+        self._watch = Watch(self._session, self._chat, self._listing, found, lost=lost, silence=silence, retry=retry)
         self._watch.start()
         return self._watch
 

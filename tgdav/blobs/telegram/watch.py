@@ -18,7 +18,7 @@ from tgdav.blobs.telegram.listing import Listing
 from tgdav.blobs.telegram.messages import Chat
 from tgdav.blobs.telegram.session import Session
 from tgdav.blobs.telegram.updates import Box, read
-from tgdav.errors import StoreRejected, StoreUnavailable, TgdavError
+from tgdav.errors import AccessError, StoreRejected, StoreUnavailable, TgdavError
 from tgdav.ids import BlobId
 
 log = logging.getLogger(__name__)
@@ -34,8 +34,9 @@ _STOP = object()
 class Watch:
     """Tells ``found`` of each blob that another session appends after ``start``, oldest first.
 
-    A blob may be told of twice, and one of this session's own once, when history had to be read; ``found`` runs on the
-    watch's own thread and must not raise. ``silence`` and ``retry`` in seconds.
+    A blob may be told of twice, and one of this session's own once, when history had to be read. ``lost`` is told when the
+    login has ended, and the watch with it. Both run on the watch's own thread and must not raise. ``silence`` and
+    ``retry`` in seconds.
     """
 
     def __init__(
@@ -45,10 +46,12 @@ class Watch:
         listing: Listing,
         found: Callable[[BlobInfo], None],
         *,
+        lost: Callable[[AccessError], None],
         silence: float = SILENCE,
         retry: float = RETRY,
     ) -> None:
         self._session, self._chat, self._listing, self._found = session, chat, listing, found
+        self._lost = lost
         self._silence, self._retry = silence, retry
         self._box: Box | None = None
         self._last = 0
@@ -85,10 +88,14 @@ class Watch:
             except StoreUnavailable as error:
                 wait = max(self._retry, error.retry_after or 0.0)
                 self.caught_up.clear()
-            except TgdavError as error:
-                log.info("other sessions' changes are no longer watched: %s", error.message)
+            except AccessError as error:
                 self.caught_up.clear()
+                self._lost(error)
                 return
+            except TgdavError as error:
+                log.debug("other sessions' changes are not watched for now: %s", error.message)
+                wait = self._silence
+                self.caught_up.clear()
 
     def _take(self, news: Any) -> None:
         if self._box is None:

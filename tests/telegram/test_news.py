@@ -1,0 +1,71 @@
+"""An open vault hears at once of what other machines of it do, and of the end of its login: nothing is pushed or asked for.
+
+Without the news each of these would wait for the next look, minutes later.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.mtproto.harness import Server
+from tests.proofs.machines import PASSPHRASE, Machine
+from tests.support.telegram import TelegramAccount
+from tests.support.waiting import wait_for
+from tests.telegram.volume_storm import new_login, new_machine
+from tgdav.crypto.passphrase import Passphrase
+from tgdav.errors import AccessError
+from tgdav.volume.volume import Volume
+
+pytestmark = pytest.mark.parametrize("account", ["me", "channel"], indirect=True)
+
+
+@pytest.fixture
+def machine(tmp_path: Path, account: TelegramAccount) -> Machine:
+    made = new_machine(tmp_path, "home", account)
+    made.create()
+    return made
+
+
+@pytest.fixture
+def volume(server: Server, machine: Machine) -> Iterator[Volume]:
+    """Open, its background work begun and at rest."""
+    with machine.opened() as opened:
+        opened.start()
+        wait_for(
+            lambda: server.statistics()["calls"].get("updates.getState") or _asked(server), what="the watch to begin"
+        )
+        yield opened
+
+
+def _asked(server: Server) -> int:
+    return int(server.statistics()["calls"].get("updates.getChannelDifference", 0))
+
+
+def test_being_replaced_as_the_writer(tmp_path: Path, account: TelegramAccount, volume: Volume) -> None:
+    new_machine(tmp_path, "other", account).join()
+    wait_for(lambda: "machine other is the writer" in (volume.read_only_reason or ""))
+    assert "machine other is the writer" in volume.status()["last_error"]
+
+
+def test_a_new_passphrase(tmp_path: Path, account: TelegramAccount, machine: Machine, volume: Volume) -> None:
+    before = (machine.places.state / "header").read_bytes()
+    other = new_machine(tmp_path, "other", account)
+    other.join()
+    with other.opened() as theirs:
+        theirs.change_passphrase("another")
+    wait_for(lambda: (machine.places.state / "header").read_bytes() != before)
+    volume.close()
+    with pytest.raises(AccessError):
+        machine.open(Passphrase(PASSPHRASE))
+    machine.open(Passphrase("another")).close()
+
+
+def test_the_end_of_the_login(server: Server, tmp_path: Path, account: TelegramAccount, volume: Volume) -> None:
+    server.end_logins(account.phone, "401 SESSION_REVOKED")
+    server.drop_connections()
+    wait_for(lambda: "tgdav auth" in (volume.status()["last_error"] or ""))
+    volume.log_in(new_login(account))
+    assert volume.status()["last_error"] is None
+    new_machine(tmp_path, "other", account).join()
+    wait_for(lambda: "machine other is the writer" in (volume.read_only_reason or ""), what="news by the new login")
