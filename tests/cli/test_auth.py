@@ -4,6 +4,7 @@ import io
 import re
 import shutil
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from tgdav.volume.telegram_login import PENDING, SEALED
 
 OTHER = "9996627777"
 PASSWORD = "hunter2 and three"
+NEW = "the next passphrase"
 
 
 @pytest.fixture
@@ -251,6 +253,69 @@ class TestAccount:
     def test_a_new_passphrase_keeps_the_login(self, vault: Machine) -> None:
         vault.run("passwd", input="a new one\n")
         vault.run("sync", "--wait", variables={"TGDAV_PASSPHRASE": "a new one"})
+
+
+class TestPassphraseChangedElsewhere:
+    """The login is sealed by the vault, so the store cannot be asked what opens the vault now."""
+
+    @pytest.fixture
+    def other(self, server: Server, vault: Machine) -> Machine:
+        """Another machine, which has changed the passphrase."""
+        made = vault.beside("second", config=telegram_config(server))
+        log_in(made)
+        made.run("init", "--join")
+        made.run("passwd", input=f"{NEW}\n")
+        made.variables["TGDAV_PASSPHRASE"] = NEW
+        return made
+
+    def test_the_one_from_before_opens_once(self, vault: Machine, other: Machine) -> None:
+        new = {"TGDAV_PASSPHRASE": NEW}
+        for words in (("status",), ("auth",)):
+            done = vault.run(*words, check=False, variables=new)
+            assert done.code == 3
+            assert "wrong passphrase; if it was changed on another machine, run 'tgdav sync' once" in done.stderr
+        assert "is the writer since epoch 2" in vault.run("sync", check=False).stderr
+        assert vault.run("status", check=False).code == 3
+        vault.run("status", variables=new)
+        log_in(vault, variables=new)
+
+    def test_the_recovery_key_sets_the_next(self, server: Server, machine: Machine) -> None:
+        log_in(machine)
+        key = machine.run("--json", "init").json()["recovery_key"]
+        other = machine.beside("second", config=telegram_config(server))
+        log_in(other)
+        other.run("init", "--join")
+        other.run("passwd", input=f"{NEW}\n")
+        machine.run("passwd", input="a third\n", variables={"TGDAV_PASSPHRASE": None, "TGDAV_RECOVERY_KEY": key})
+        other.run("sync", variables={"TGDAV_PASSPHRASE": NEW})
+        for home in (machine, other):
+            home.run("status", variables={"TGDAV_PASSPHRASE": "a third"})
+            assert home.run("status", check=False, variables={"TGDAV_PASSPHRASE": NEW}).code == 3
+
+    def test_without_it_the_machine_begins_anew(self, vault: Machine, other: Machine) -> None:
+        (vault.path / "state").rename(vault.path / "state-before")
+        vault.variables["TGDAV_PASSPHRASE"] = NEW
+        log_in(vault)
+        assert "epoch 3" in vault.run("init", "--join").stdout
+
+    @pytest.mark.parametrize("serving", [False, True])
+    def test_the_next_one_needs_what_opens_it_now(self, vault: Machine, other: Machine, serving: bool) -> None:
+        with vault.server() if serving else nullcontext():
+            done = vault.run("passwd", input="a third\n", check=False)
+            assert (done.code, "wrong passphrase" in done.stderr) == (3, True)
+        other.run("status")
+        assert vault.run("status", check=False, variables={"TGDAV_PASSPHRASE": "a third"}).code == 3
+
+    def test_a_login_kept_for_joining_is_made_again(self, server: Server, vault: Machine) -> None:
+        third = vault.beside("third", config=telegram_config(server))
+        log_in(third)
+        vault.run("passwd", input=f"{NEW}\n")
+        assert "wrong passphrase" in third.run("init", "--join", check=False).stderr
+        third.variables["TGDAV_PASSPHRASE"] = NEW
+        done = third.run("init", "--join", check=False)
+        assert (done.code, "run 'tgdav auth' again with this" in done.stderr) == (3, True)
+        log_in(third)
+        third.run("init", "--join")
 
 
 def test_a_copied_home_is_refused_while_the_other_uses_the_login(

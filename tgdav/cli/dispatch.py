@@ -72,5 +72,9 @@ def _log_in(volume: Volume, arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _require_secret(volume: Volume, arguments: Mapping[str, Any]) -> None:
-    """Raise AccessError unless the request shows what opens the vault; that it is open here is not enough."""
+    """Raise AccessError unless the request shows what opens the vault; that it is open here is not enough.
+
+    What opens it now: another machine may have changed that. Raises StoreUnavailable.
+    """
+    volume.keep_headers()
     unlock(volume.header, from_wire(arguments.get("secret")))

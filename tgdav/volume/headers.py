@@ -1,5 +1,6 @@
 """Keeping two whole copies of the vault header in the store, and replacing them when a secret changes."""
 
+import logging
 import threading
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,6 +21,8 @@ from tgdav.replication.survey import header_blobs
 from tgdav.replication.watch import SEEN
 from tgdav.volume.local_state import save_header
 from tgdav.volume.seams import Seams
+
+_log = logging.getLogger(__name__)
 
 COPIES = 2
 
@@ -99,8 +102,14 @@ class HeaderKeeper:
         Raises StoreUnavailable, NoSpace, LocalFailure; the next call goes on where this one ended.
         """
         with self._lock:
-            if not self._is_kept():
-                self._keep(self.header)
+            if self._is_kept():
+                return
+            before = self._saved
+            self._keep(self.header)
+            if self._saved != before:
+                _log.warning(
+                    "the passphrase or the recovery key was changed elsewhere; the new one holds here too from now on"
+                )
 
     def _is_kept(self) -> bool:
         """Whether nothing is to do, by the headers that are known and by what is new in the store.

@@ -10,6 +10,7 @@ from tgdav.crypto.machine import MachineIdentity, open_machine
 from tgdav.crypto.slots import Secret, kind_for
 from tgdav.errors import AccessError, BlobMissing, DamageError, StoreUnavailable, UsageError
 from tgdav.replication.survey import header_blobs
+from tgdav.volume.local_keys import CHANGED_ELSEWHERE
 from tgdav.volume.local_state import LocalVault, load_header, load_vault
 from tgdav.volume.stores import Stores
 
@@ -52,9 +53,7 @@ class Unlocked:
             # Another machine may have changed the secret; only the store's headers know.
             if stores.account is not None:
                 # What reaches the store is sealed by this very vault.
-                raise AccessError(
-                    error.message, hint="if another machine changed it, the one from before opens this state"
-                ) from None
+                raise AccessError(error.message, hint=CHANGED_ELSEWHERE) from None
             self.master, self.header = _from_store(stores.store, secret, header, error)
         self.vault_keys = VaultKeys(self.master, self.header.vault)
         self.local: LocalVault = load_vault(places.state, self.vault_keys)
