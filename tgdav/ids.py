@@ -42,6 +42,6 @@ Position = NewType("Position", int)
 """A place in this machine's order of applied groups; rows are valid from one position to another."""
 
 
-def make_id(incarnation: Incarnation, sequence: int) -> bytes:
-    """Return the 16-byte identity of what operation ``sequence`` of ``incarnation`` makes (big-endian, so it sorts)."""
-    return incarnation.to_bytes(8, "big") + sequence.to_bytes(8, "big")
+def make_id(prefix: bytes, count: int) -> bytes:
+    """Return a 16-byte identity: ``prefix`` (8 bytes), then ``count`` (big-endian, so it sorts)."""
+    return prefix + count.to_bytes(8, "big")

@@ -75,8 +75,7 @@ def test_ids_are_never_made_twice(tree: Tree) -> None:
             tree.journal.change(lose)
         tree.reopen()
     assert len(set(seen)) == 9
-    assert all(made[:8] == INCARNATION.to_bytes(8, "big") for made in seen)
-    assert seen == sorted(seen)
+    assert len({made[:8] for made in seen}) == 3, "each opening has a number of its own"
 
 
 def test_a_read_only_journal_says_why(tree: Tree) -> None:

@@ -1,6 +1,7 @@
 """A journal with short calls, as tests of the tree want them."""
 
 from hashlib import blake2b
+from itertools import count
 from pathlib import Path
 
 from tests.support.seams import ManualClock, SeededEntropy
@@ -17,6 +18,8 @@ from tgdav.metadata.types import Attributes, Kind
 KEY = bytes(range(32))
 MACHINE = MachineId(b"machine-number-1")
 INCARNATION = Incarnation(0x0102030405060708)
+_SEEDS = count(1)
+"""No two trees draw the same: they may be lives of one machine."""
 
 
 class Tagger:
@@ -46,7 +49,7 @@ class Tree:
     ) -> None:
         self.path = path
         self.clock = ManualClock()
-        self.entropy = SeededEntropy(1)
+        self.entropy = SeededEntropy(next(_SEEDS))
         self.history = HistoryPolicy()
         self._machine, self._incarnation, self._disk = machine, incarnation, disk or SystemDisk()
         self._open()
@@ -171,9 +174,9 @@ def check_invariants(c: Connection) -> None:
     assert {row[0] for row in c.all("SELECT no FROM manifests")} == named - {None}, "manifests leak or miss"
     groups = c.all("SELECT sequence, count FROM log WHERE machine = ? ORDER BY position", (MACHINE,))
     expected = groups[0][0] if groups else 1
-    for sequence, count in groups:
+    for sequence, operations in groups:
         assert sequence == expected, "sequence numbers have a gap"
-        expected += count
+        expected += operations
 
 
 def _below_trash(above: dict[int, int]) -> set[int]:

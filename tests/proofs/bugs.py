@@ -152,7 +152,7 @@ def chunks_are_not_recorded() -> None:
 @planted("crashes")
 def ids_are_used_again_after_a_restart() -> None:
     original = IdSource.__init__
-    _replace(IdSource, "__init__", lambda source, incarnation, _block: original(source, incarnation, 0))
+    _replace(IdSource, "__init__", lambda source, _prefix: original(source, bytes(8)))
 
 
 @planted("one_of_two_creates")

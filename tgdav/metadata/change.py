@@ -7,7 +7,7 @@ from tgdav.db import Connection, Transaction, compiled
 from tgdav.db.schema import TRASH_INODE, entries, fields, nodes
 from tgdav.entropy import Entropy
 from tgdav.errors import InvalidArgument, NotFound
-from tgdav.ids import Incarnation, Inode, NodeId, Position, make_id
+from tgdav.ids import Inode, NodeId, Position, make_id
 from tgdav.metadata import history, queries
 from tgdav.metadata.apply import Application
 from tgdav.metadata.context import LiveFolders
@@ -32,19 +32,20 @@ _DROP_FIELDS = compiled(delete(fields).where(fields.c.ino == bindparam("ino")))
 
 
 class IdSource:
-    """Makes ids that are never used twice: from the incarnation and a count.
+    """Makes ids that are never used twice: from a random number of 8 bytes and a count.
 
-    Each opening of the journal takes a new ``block`` of counts, so that an id whose change was lost is not made again.
+    Each opening of the journal draws a number of its own, so that neither an id whose change was lost is made again, nor one
+    that was made after the backup from which this state was restored.
     """
 
-    def __init__(self, incarnation: Incarnation, block: int) -> None:
-        self._incarnation = incarnation
-        self._count = block << 32
+    def __init__(self, prefix: bytes) -> None:
+        self._prefix = prefix
+        self._count = 0
 
     def next(self) -> bytes:
         """Return 16 bytes; they sort by the order they were made in."""
         self._count += 1
-        return make_id(self._incarnation, self._count)
+        return make_id(self._prefix, self._count)
 
 
 class Change:

@@ -20,7 +20,6 @@ from tgdav.db.schema import ROOT_INODE, TRASH_INODE, entries, log, machines, nod
 from tgdav.entropy import Entropy
 from tgdav.errors import LocalFailure, NoSpace, ReadOnly
 from tgdav.ids import ContentTag, Incarnation, Inode, MachineId, NodeId, Position
-from tgdav.metadata import settings
 from tgdav.metadata.apply import NEW_NODES, Application, apply_group
 from tgdav.metadata.change import Change, IdSource
 from tgdav.metadata.context import Context, InodeCounter, LiveFolders, NewNode
@@ -31,7 +30,6 @@ from tgdav.metadata.types import Kind
 
 T = TypeVar("T")
 
-_ID_BLOCK = "journal.id-block"
 _EMPTY_MANIFEST = b""
 
 _l, _s, _m = log.c, segments.c, machines.c
@@ -161,9 +159,7 @@ class Journal:
     def _open(self, transaction: Transaction) -> tuple[IdSource, InodeCounter]:
         if transaction.one(_HAS_ROOT) is None:
             self._make_root(transaction)
-        block = settings.get(transaction, _ID_BLOCK, 0)
-        settings.put(transaction, _ID_BLOCK, block + 1)
-        return IdSource(self._incarnation, block), InodeCounter(transaction)
+        return IdSource(self._entropy.bytes(8)), InodeCounter(transaction)
 
     def _make_root(self, transaction: Transaction) -> None:
         """Make the root and the trash, which are in no log: with the same times everywhere, 0."""
