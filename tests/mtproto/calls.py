@@ -1,6 +1,7 @@
 """From a request to its answer: unwrapping, the checks that every call passes, the faults that strike it, the method."""
 
 import re
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -152,7 +153,7 @@ def _admit(call: Call, found: Method) -> None:
         raise RpcFailure(int(code), text)
     if found.login:
         standing(call.account, writes=found.writes)
-        due = call.world.flooded.get((call.user, found.name), 0.0) - call.world.wire_time()
+        due = call.world.flooded.get((call.user, found.name), 0.0) - time.monotonic()
         if due > 0:
             call.violate("called during a flood wait")
             raise RpcFailure(420, f"FLOOD_WAIT_{int(due) + 1}")
@@ -189,5 +190,5 @@ def _answer_faults(call: Call, found: Method) -> None:
     if stroke.kind == "flood_premium_wait":
         raise RpcFailure(420, f"FLOOD_PREMIUM_WAIT_{seconds}")
     if call.authorization.user is not None:
-        call.world.flooded[call.user, found.name] = call.world.wire_time() + seconds - 0.05
+        call.world.flooded[call.user, found.name] = time.monotonic() + seconds - 0.05
     raise RpcFailure(420, f"FLOOD_WAIT_{seconds}")

@@ -30,6 +30,7 @@ class Rules:
     difference_page: int = 100
     login_token_lifetime: float = 30.0
     code_lifetime: float = 300.0
+    account_days: int = 183
     duplicate_grace: float = 0.25
     sends: tuple[int, float] | None = None
     free_traffic: int | None = None

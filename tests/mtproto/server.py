@@ -142,11 +142,11 @@ class LoopServer:
     async def _restart(self, pause: float) -> None:
         await self.pause()
         ports = self.world.ports
-        shift, skew = self.world.shift, self.world.skew
+        shift, skew, flooded = self.world.shift, self.world.skew, self.world.flooded
         self.world.close()
         await asyncio.sleep(pause)
         self.world = self._made_world()
-        self.world.ports, self.world.shift, self.world.skew = ports, shift, skew
+        self.world.ports, self.world.shift, self.world.skew, self.world.flooded = ports, shift, skew, flooded
         await self.start()
 
     async def stop(self) -> None:

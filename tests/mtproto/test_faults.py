@@ -59,6 +59,23 @@ def test_flood_wait_holds_until_it_is_over(server: Server, run: Run) -> None:
     run(work())
 
 
+@pytest.mark.parametrize("skew", [-400.0, 400.0])
+def test_flood_wait_is_as_long_when_the_clock_is_put_right(server: Server, run: Run, skew: float) -> None:
+    async def work() -> None:
+        server.skew(skew)
+        async with logged_in(server) as client:
+            server.arm("flood_wait", "messages.sendMessage", seconds=100)
+            with pytest.raises(errors.FloodWaitError):
+                await ask(client, functions.messages.SendMessageRequest("me", "text"))
+        server.skew(0.0)
+        async with logged_in(server) as client:
+            with pytest.raises(errors.FloodWaitError) as refused:
+                await ask(client, functions.messages.SendMessageRequest("me", "text"))
+            assert 90 <= refused.value.seconds <= 100
+
+    run(work())
+
+
 def test_too_many_messages(server: Server, run: Run) -> None:
     server.set_rules(sends=(3, 3600.0))
 

@@ -78,6 +78,7 @@ class World:
         self.shift = 0.0
         self.skew = 0.0
         self.flooded: dict[tuple[int, str], float] = {}
+        """When each flood wait of a user for a method is over, on the monotonic clock: skew must not stretch it."""
         self.sent: dict[int, list[float]] = {}
         self.traffic: Counter[int] = Counter()
         self.codes: dict[str, tuple[str, float]] = {}

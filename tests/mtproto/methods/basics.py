@@ -87,8 +87,8 @@ def get_users(call: Call, request: Any) -> Any:
 
 @method(functions.account.GetAccountTTLRequest)
 def get_account_ttl(call: Call, request: Any) -> Any:
-    """Half a year."""
-    return types.AccountDaysTTL(183)
+    """Days without use after which the account is deleted."""
+    return types.AccountDaysTTL(call.world.rules.account_days)
 
 
 @method(functions.account.UpdateStatusRequest)

@@ -1,5 +1,6 @@
 """messages.sendMedia and messages.sendMessage: the appends to a box."""
 
+import time
 from typing import Any
 
 from telethon.tl import functions, types
@@ -122,7 +123,7 @@ def _pace(call: Call) -> None:
     rule = call.world.rules.sends
     if rule is None:
         return
-    now = call.world.wire_time()
+    now = time.monotonic()
     recent = [moment for moment in call.world.sent.get(call.user, []) if moment > now - rule[1]]
     if len(recent) >= rule[0]:
         call.world.faults.counts["flood_wait"] += 1
