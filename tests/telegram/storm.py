@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from tests.mtproto.harness import Server
+from tests.support.stacks import calls_under_way, stacks
 from tests.support.telegram import TelegramAccount
 from tgdav.blobs import BlobInfo, BlobStore, Source
 from tgdav.blobs.contract import START
@@ -246,7 +247,13 @@ def storm(folder: Path, seed: int, *, channel: bool, seconds: float, work: Work,
     stop, end = threading.Event(), time.monotonic() + seconds
     with Server(folder, seed=seed) as server:
         account = TelegramAccount(server, channel=channel, patience=1.0, connect_timeout=1.0, transport_rest=0.5)
-        reviving = Reviving(lambda: Governor(account.open(), clock=SystemClock(), stop=stop))
+        opened: list[TelegramStore] = []
+
+        def open_one() -> BlobStore:
+            opened[:] = [account.open()]
+            return Governor(opened[0], clock=SystemClock(), stop=stop)
+
+        reviving = Reviving(open_one)
         policy = RetryPolicy(first_wait=0.05, longest_wait=0.5, give_up_after=inf)
         store = RetryStore(reviving, clock=SystemClock(), entropy=SystemEntropy(), stop=stop, policy=policy)
         weather = Weather(server, account, random.Random(seed), reviving)
@@ -256,7 +263,10 @@ def storm(folder: Path, seed: int, *, channel: bool, seconds: float, work: Work,
             chance = random.Random(f"{seed}-{number}")
             return Worker(lambda going: kept.extend(work(store, chance, going)))
 
-        work_through(weather, [worker(number) for number in range(workers)], end)
+        def waits() -> str:
+            return f"{store.reachability()}\n{calls_under_way(opened[0]._session)}"
+
+        work_through(weather, [worker(number) for number in range(workers)], end, waits)
         compare(store, kept)
         store.close()
         return counted(server, weather) + reviving.met
@@ -286,14 +296,17 @@ class Worker(threading.Thread):
             raise
 
 
-def work_through(weather: Weather, crew: list[Worker], end: float) -> None:
-    """Let a crew work until ``end`` (monotonic) and until every fault was met."""
+def work_through(weather: Weather, crew: list[Worker], end: float, waits: Callable[[], str]) -> None:
+    """Let a crew work until ``end`` (monotonic) and until every fault was met.
+
+    ``waits`` says what the store waits for, if a worker does not come back.
+    """
     try:
         for one in crew:
             one.start()
         weather.blow(lambda: _still(end, crew, weather), threading.Event().wait)
     finally:
-        stop_working(crew)
+        stop_working(crew, waits)
 
 
 def _still(end: float, crew: list[Worker], weather: Weather) -> bool:
@@ -302,12 +315,12 @@ def _still(end: float, crew: list[Worker], weather: Weather) -> bool:
     return time.monotonic() < end
 
 
-def stop_working(crew: list[Worker]) -> None:
+def stop_working(crew: list[Worker], waits: Callable[[], str]) -> None:
     for one in crew:
         one.enough.set()
     for one in crew:
         one.join(60.0)
-        assert not one.is_alive(), "a worker hangs"
+        assert not one.is_alive(), f"{one.name} hangs\n{waits()}\n{stacks()}"
         assert one.failure is None, one.failure
 
 

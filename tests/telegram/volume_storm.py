@@ -13,6 +13,7 @@ import msgspec
 
 from tests.mtproto.harness import Server
 from tests.proofs.machines import PASSPHRASE, Machine, folder_of, make_folder, put, read, tree
+from tests.support.stacks import calls_under_way
 from tests.support.telegram import TelegramAccount
 from tests.support.telegram_home import telegram_config
 from tests.telegram.storm import Weather, Worker, counted, work_through
@@ -180,7 +181,11 @@ def volume_storm(folder: Path, seed: int, *, channel: bool, seconds: float, work
             files = [Files(volume, number, random.Random(f"{seed}-{number}"), met) for number in range(workers)]
             weather = Weather(server, account, chance, account_of(volume))
             crew = [Worker(work) for work in (user.sync, user.keep_logged_in, *(one.work for one in files))]
-            work_through(weather, crew, time.monotonic() + seconds)
+
+            def waits() -> str:
+                return f"{volume.status()}\n{calls_under_way(account_of(volume)._session)}"
+
+            work_through(weather, crew, time.monotonic() + seconds, waits)
             met += counted(server, weather)
             drain(volume, user)
             shown = compare(volume, files, met)
