@@ -4,6 +4,8 @@ Each function takes the ``Change`` it runs in, looks at the tree as it is at tha
 here touches threads, files or the network.
 """
 
+from contextlib import suppress
+
 from tgdav.content.manifest import decode
 from tgdav.content.store import ContentStore
 from tgdav.crdt.ops import TRASH, Make, Place
@@ -36,15 +38,19 @@ def require_folder(change: Change, parent: Inode) -> Attributes:
     known = change.folders.get(parent)
     if known is not None:
         return known
-    attributes = queries.attributes(change.connection, parent)
+    attributes = change.attributes(parent)
     if attributes is None:
         raise NotFound
     if not attributes.is_directory:
         raise NotADirectory
-    if parent != ROOT_INODE and change.connection.one(_DEAD, {"ino": parent, "root": ROOT_INODE}) is None:
+    if not _is_live(change, parent):
         raise NotFound("the folder was removed")
     change.folders.add(attributes)
     return attributes
+
+
+def _is_live(change: Change, folder: Inode) -> bool:
+    return folder == ROOT_INODE or change.connection.one(_DEAD, {"ino": folder, "root": ROOT_INODE}) is not None
 
 
 def find(change: Change, parent: Inode, name: bytes, *, normalized: bool = False) -> DirectoryEntry | None:
@@ -70,8 +76,10 @@ def made(change: Change, node: NodeId) -> Attributes:
 def made_alone(change: Change, node: NodeId) -> Attributes:
     """As ``made``, of a change that made nothing else: an empty file, most often opened next, is then known as that."""
     found = made(change, node)
-    if found.is_file:
-        change.changes.contents[found.inode] = (found, b"")
+    change.changes.contents[found.inode] = (found, b"" if found.is_file else None)
+    if found.is_directory:
+        change.changes.empty.add(found.inode)
+        change.folders.add(found)
     return found
 
 
@@ -116,7 +124,7 @@ def _new_ids(
 
 def link(change: Change, inode: Inode, folder: Inode, name: bytes) -> None:
     """Give a node one more name. Raises Exists, NotPermitted, TooManyLinks, NotFound."""
-    node = queries.attributes(change.connection, inode)
+    node = change.attributes(inode)
     if node is None or (node.nlink == 0):
         raise NotFound
     if node.is_directory:
@@ -136,6 +144,8 @@ def delete(change: Change, entry: DirectoryEntry, name: bytes) -> None:
 
 def unlink(change: Change, parent: Inode, name: bytes) -> None:
     """Remove a name of what is no folder. Raises NotFound, IsADirectory."""
+    with suppress(NotFound):  # that the folder is live, if it is, needs to be asked only once then
+        require_folder(change, parent)
     entry = require(change, parent, name)
     if entry.attributes.is_directory:
         raise IsADirectory

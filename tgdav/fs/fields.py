@@ -19,7 +19,7 @@ _LOGGED = ("mode", "uid", "gid", "mtime", "ctime", "btime")
 
 
 def _require(change: Change, inode: Inode) -> Attributes:
-    found = queries.attributes(change.connection, inode)
+    found = change.attributes(inode)
     if found is None:
         raise NotFound
     return found

@@ -434,6 +434,7 @@ class OpenFile:
     def log(self, change: Change, size: int, manifest: bytes, tag: ContentTag) -> None:
         """Put new content, and what was left to its commit, into a change. Raises NotFound."""
         emit = change.emit_local if self._local else change.emit
+        change.attributes(self.inode)  # what is found so is not looked up again
         mtime = change.time if self._mtime is None else self._mtime
         emit(Write(self._node, size, tag, manifest, self._tag, mtime))
         values = dict(self._held)

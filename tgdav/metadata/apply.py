@@ -9,8 +9,7 @@ row, written once. Ask about the tree only after ``flush``.
 """
 
 from collections.abc import Collection
-from functools import lru_cache
-from typing import assert_never
+from typing import Any, assert_never
 
 from sqlalchemy import bindparam, delete, func, insert, literal_column, select, update
 from sqlalchemy.dialects import sqlite
@@ -22,6 +21,7 @@ from tgdav.ids import Inode, NodeId
 from tgdav.metadata import history, settings
 from tgdav.metadata.context import Context, InodeCounter, NewNode
 from tgdav.metadata.history import ContentState, HistoryPolicy
+from tgdav.metadata.node_updates import NODE_UPDATES, NodeUpdate
 from tgdav.metadata.places import Places
 from tgdav.metadata.types import Kind
 
@@ -38,12 +38,8 @@ _CONTENT_STATE = compiled(
     )
 )
 NEW_NODES = Inserts(nodes)
-_WRITE = compiled(
-    update(nodes).where(_n.ino == bindparam("inode")),
-    ("since", "size", "mtime", "ctime", "tag", "content", "manifest", "writer", "written"),
-)
+_SHOWN_OF_CONTENT = ("size", "mtime", "ctime", "tag")
 _PUBLISH = compiled(update(nodes).where(_n.ino == bindparam("inode")).values(local=0))
-_MOVE_CTIME = compiled(update(nodes).where(_n.ino == bindparam("inode")), ("since", "ctime"))
 _INSERT_MANIFEST = compiled(insert(manifests), ("data",))
 _upsert_field = sqlite.insert(fields)
 _SET_FIELD = compiled(
@@ -69,11 +65,6 @@ _SET_MEMBER = compiled(
         }
     )
 )
-
-
-@lru_cache(maxsize=64)
-def _set_attributes(names: tuple[str, ...]) -> str:
-    return compiled(update(nodes).where(_n.ino == bindparam("inode")), ("since", *names))
 
 
 class Application:
@@ -117,6 +108,11 @@ class Application:
             case _:
                 assert_never(op)
 
+    def update(self, ino: Inode, values: dict[str, Any], links: int = 0) -> None:
+        """Give a node's attributes new values, and move its link count."""
+        self._context.changes.amend(ino, values, links)
+        self._transaction.defer(NODE_UPDATES, NodeUpdate(ino, {"since": self._context.position, **values}, links))
+
     def flush(self) -> None:
         """Write the rows of new nodes."""
         for node in self._new.values():
@@ -134,6 +130,9 @@ class Application:
         new = self._new.get(node)
         if new is not None:
             return new.ino, new.row["kind"], bool(new.row["local"])
+        found = self._context.found_nodes.get(node)
+        if found is not None:
+            return found
         row = self._transaction.one(_IS_KNOWN, {"id": node})
         return (row[0], row[1], bool(row[2])) if row else None
 
@@ -169,6 +168,8 @@ class Application:
         if known_local and not local:
             self.flush()
             self._transaction.execute(_PUBLISH, {"inode": ino})
+            self._context.found_nodes.clear()
+            self._context.found_empty.clear()
             self._context.changes.nodes.add(ino)
             self._context.touched.add(ino)
             return True
@@ -194,19 +195,30 @@ class Application:
             replaced, ino = new.row["manifest"], new.ino
             new.row.update(self._content(op))
         else:
-            row = self._transaction.one(_CONTENT_STATE, {"id": op.node})
-            if row is None or row[1] != Kind.FILE:
+            known = self._forget_content(op)
+            if known is None:
                 return False
-            old = ContentState(*row)
-            replaced, ino = old.manifest, old.ino
-            if ino not in context.touched and self._keep_version(op, old):
-                replaced = None
+            ino, replaced = known
             values = self._content(op)
-            self._transaction.execute(_WRITE, {"inode": ino, **values})
-            context.changes.nodes.add(ino)
+            self._transaction.defer(NODE_UPDATES, NodeUpdate(ino, values))
+            context.changes.amend(ino, {name: values[name] for name in _SHOWN_OF_CONTENT})
+            context.changes.written[ino] = op.manifest if values["manifest"] is None else None
         context.touched.add(ino)
         history.drop_manifest(self._transaction, ino, replaced)
         return True
+
+    def _forget_content(self, op: Write) -> tuple[Inode, int | None] | None:
+        """Leave the content that a file has to the past, if history wants it; return the inode, and the number of a manifest
+        that nobody may need any more. None for what is no file."""
+        if op.node in self._context.found_empty and not self.pinned:
+            self._context.found_empty.discard(op.node)
+            return self._context.found_nodes[op.node][0], None
+        row = self._transaction.one(_CONTENT_STATE, {"id": op.node})
+        if row is None or row[1] != Kind.FILE:
+            return None
+        old = ContentState(*row)
+        kept = old.ino not in self._context.touched and self._keep_version(op, old)
+        return old.ino, None if kept else old.manifest
 
     def _content(self, op: Write) -> dict[str, object]:
         inline, number = op.manifest or None, None
@@ -247,9 +259,7 @@ class Application:
         if known is None:
             return False
         self.keep_pinned(known[0])
-        self._context.changes.nodes.add(known[0])
-        params = {"inode": known[0], "since": self._context.position, **values}
-        self._transaction.execute(_set_attributes(tuple(values)), params)
+        self.update(known[0], values)
         return True
 
     def _set_field(self, op: Field) -> bool:
@@ -267,8 +277,7 @@ class Application:
             self._transaction.execute(_SET_FIELD, row)
         if op.node not in self._new:
             self.keep_pinned(ino)
-            context.changes.nodes.add(ino)
-            self._transaction.execute(_MOVE_CTIME, {"inode": ino, "since": context.position, "ctime": context.time})
+            self.update(ino, {"ctime": context.time})
         return True
 
     def _found(self, op: Namespace) -> bool:
@@ -276,9 +285,7 @@ class Application:
         self._context.changes.everything = True
         settings.put(self._transaction, settings.NAMESPACE, (op.name, op.mode, op.time))
         times = dict.fromkeys(("mtime", "ctime", "btime"), op.time)
-        self._transaction.execute(
-            _set_attributes(tuple(times)), {"inode": ROOT_INODE, "since": self._context.position, **times}
-        )
+        self.update(Inode(ROOT_INODE), times)
         return True
 
     def _admit(self, op: Member) -> bool:

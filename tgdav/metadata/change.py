@@ -1,6 +1,6 @@
 """One change to the tree, while it is being made."""
 
-from sqlalchemy import bindparam, delete, func, select, update
+from sqlalchemy import bindparam, delete, select, update
 
 from tgdav.crdt.ops import TRASH, Attr, Field, Make, Op, Place, Write
 from tgdav.db import Connection, Transaction, compiled
@@ -12,6 +12,7 @@ from tgdav.metadata import history, queries
 from tgdav.metadata.apply import Application
 from tgdav.metadata.context import LiveFolders
 from tgdav.metadata.names import CONFLICT_MARK
+from tgdav.metadata.node_updates import NODE_UPDATES, NodeUpdate
 from tgdav.metadata.tree_cache import TreeChanges
 from tgdav.metadata.tree_view import TreeView
 from tgdav.metadata.types import Attributes, DirectoryEntry, Kind
@@ -19,13 +20,6 @@ from tgdav.metadata.types import Attributes, DirectoryEntry, Kind
 _n = nodes.c
 _KEEP_LOCAL_NODE = compiled(update(nodes).where(_n.ino == bindparam("inode")).values(local=1))
 _KEEP_LOCAL_ENTRIES = compiled(update(entries).where(entries.c.ino == bindparam("inode")).values(local=1))
-_SET_LOCAL = compiled(
-    update(nodes)
-    .where(_n.ino == bindparam("inode"))
-    .values(
-        atime=func.coalesce(bindparam("new_atime"), _n.atime), dirty=func.coalesce(bindparam("new_dirty"), _n.dirty)
-    )
-)
 _LOCAL_MANIFEST = compiled(select(_n.manifest).where(_n.ino == bindparam("ino"), _n.local == 1, _n.nlink == 0))
 _DROP_NODE = compiled(delete(nodes).where(_n.ino == bindparam("ino")))
 _DROP_FIELDS = compiled(delete(fields).where(fields.c.ino == bindparam("ino")))
@@ -93,13 +87,37 @@ class Change:
         new = self._application.new_node(node)
         return queries.attributes_of(self.connection, node) if new is None else new.attributes
 
+    def attributes(self, ino: Inode) -> Attributes | None:
+        """As ``queries.attributes``, without a look at the database where the cache of the tree can tell."""
+        found = None if self.changes.touches(ino) else self._view.node(ino)
+        if found is None:
+            found = queries.attributes(self.connection, ino)
+        if found is not None:
+            self._found(found)
+        return found
+
+    def _found(self, node: Attributes) -> None:
+        context = self._context
+        context.found_nodes[node.node] = (node.inode, node.kind, node.local)
+        if node.is_file and not node.size:
+            context.found_empty.add(node.node)
+
     def find(self, parent: Inode, name: bytes, *, normalized: bool = False) -> DirectoryEntry | None:
         """As ``queries.find_entry``, without a look at the database where the cache of the tree can tell."""
-        if not self.changes.any:
+        found = self._find(parent, name, normalized=normalized)
+        if found is not None and CONFLICT_MARK not in found.name:
+            self._found(found.attributes)
+            self._context.found_entries[found.entry] = (parent, found.name, found.attributes.inode)
+        return found
+
+    def _find(self, parent: Inode, name: bytes, *, normalized: bool) -> DirectoryEntry | None:
+        if not self.changes.everything and (parent, name) not in self.changes.names:
             known = self._view.find(parent, name)
             plain = name.isascii() and CONFLICT_MARK not in name
-            if isinstance(known, DirectoryEntry) or (known is None and plain):
+            if isinstance(known, DirectoryEntry) and not self.changes.touches(known.attributes.inode):
                 return known
+            if known is None and plain:
+                return None
         return queries.find_entry(self.connection, parent, name, normalized=normalized)
 
     @property
@@ -181,6 +199,8 @@ class Change:
             if parent != TRASH_INODE:
                 self._ops.append(Place(entry, node.node, TRASH, name))
         self.changes.nodes.add(ino)
+        self._context.found_nodes.clear()
+        self._context.found_empty.clear()
         self.transaction.execute(_KEEP_LOCAL_NODE, {"inode": ino})
         self.transaction.execute(_KEEP_LOCAL_ENTRIES, {"inode": ino})
 
@@ -195,8 +215,10 @@ class Change:
 
     def set_local(self, ino: Inode, *, atime: int | None = None, dirty: int | None = None) -> None:
         """Set what is never logged of a node: its last read (ns), its overlay counter."""
-        self.changes.nodes.add(ino)
-        self.transaction.execute(_SET_LOCAL, {"inode": ino, "new_atime": atime, "new_dirty": dirty})
+        given = {"atime": atime, "dirty": dirty}
+        values = {name: value for name, value in given.items() if value is not None}
+        self.changes.amend(ino, values)
+        self._application.transaction.defer(NODE_UPDATES, NodeUpdate(ino, values))
 
     def finish(self) -> tuple[Op, ...]:
         """Write what is still to be written and return the operations to log."""

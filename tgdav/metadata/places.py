@@ -6,7 +6,7 @@ put a folder below itself is skipped, and of two places of one entry the one wit
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from sqlalchemy import bindparam, delete, select, update
@@ -15,7 +15,7 @@ from tgdav.crdt.ops import ROOT, TRASH, Make, Place
 from tgdav.db import Connection, Inserts, compiled
 from tgdav.db.connection import Row
 from tgdav.db.schema import ROOT_INODE, TRASH_INODE, entries, nodes
-from tgdav.ids import EntryId, Inode, NodeId, Position
+from tgdav.ids import EntryId, Inode, NodeId
 from tgdav.metadata import history, queries
 from tgdav.metadata.names import nfc
 from tgdav.metadata.types import Kind
@@ -37,21 +37,6 @@ _MOVE = compiled(
     ("parent", "name", "ino", "since", "stamp", "nfc", "origin", "local"),
 )
 _DROP = compiled(delete(entries).where(_e.id == bindparam("id")))
-_TOUCH = compiled(
-    update(nodes)
-    .where(_n.ino == bindparam("inode"))
-    .values(
-        nlink=_n.nlink + bindparam("links"),
-        mtime=bindparam("time"),
-        ctime=bindparam("time"),
-        since=bindparam("position"),
-    )
-)
-_RELINK = compiled(
-    update(nodes)
-    .where(_n.ino == bindparam("inode"))
-    .values(nlink=_n.nlink + bindparam("links"), ctime=bindparam("time"), since=bindparam("position"))
-)
 _RELINK_BELOW = """WITH RECURSIVE below(ino) AS (
  SELECT :top UNION SELECT e.ino FROM entries e JOIN below b ON e.parent = b.ino JOIN nodes n ON n.ino = e.ino AND n.kind = 2),
 links(ino, count) AS (
@@ -60,30 +45,17 @@ links(ino, count) AS (
 UPDATE nodes SET nlink = nlink + :sign * links.count FROM links WHERE nodes.ino = links.ino"""
 
 
-class _Touch(NamedTuple):
-    """Entries of a folder changed: its link count by ``links``, its times to ``time`` (ns)."""
-
-    inode: Inode
-    links: int
-    time: int
-    position: Position
-
-
-class _Touches:
-    """The changes of folders, each folder's in one; they come after the rows of new folders."""
+class _Moves:
+    """Entries that have another place now. They come after the rows of new entries."""
 
     rank = 1
 
-    def write(self, connection: Connection, rows: Sequence[_Touch]) -> None:
-        """Update the folders."""
-        merged: dict[Inode, _Touch] = {}
-        for row in rows:
-            before = merged.get(row.inode)
-            merged[row.inode] = row._replace(links=row.links + before.links) if before else row
-        connection.executemany(_TOUCH, [row._asdict() for row in merged.values()])
+    def write(self, connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
+        """Update them in the order in which they moved."""
+        connection.executemany(_MOVE, rows)
 
 
-_TOUCHES = _Touches()
+_MOVES = _Moves()
 
 
 @dataclass(slots=True)
@@ -111,7 +83,7 @@ class Places:
             return False
         target = _Target(found[0], found[1] == Kind.DIRECTORY, op.node)
         fresh = self._context.fresh
-        old = None if op.entry in fresh else self._transaction.one(_OLD, {"id": op.entry})
+        old = None if op.entry in fresh else self._old(op.entry)
         if old is not None and old[4] > self._context.stamp:
             return False
         is_known_folder = target.is_directory and op.node not in fresh
@@ -120,6 +92,14 @@ class Places:
             return self._place_known_folder(op, target, parent, old, local)
         self._move(op, target, parent, self._own_place(op, target, old), local)
         return True
+
+    def _old(self, entry: EntryId) -> Row | None:
+        """Return the place of an entry that is known; one that this change found needs no second look."""
+        found = self._context.found_entries.pop(entry, None)
+        if found is None:
+            return self._transaction.one(_OLD, {"id": entry})
+        parent, name, ino = found
+        return parent, name, ino, 0, 0, None, 0
 
     def _own_place(self, op: Place, target: _Target, old: Row | None) -> Row | None:
         """Return the entry's row if it named this node before; if it named another, that one loses it."""
@@ -156,6 +136,7 @@ class Places:
         if self._application.pinned:
             history.close_entry(self._transaction, entry, self._context.position, self._application.pinned)
         self._transaction.execute(_DROP, {"id": entry})
+        self._context.found_entries.pop(entry, None)
         self._context.changes.everything = True
         self._count(target, folder, None)
         if found.is_directory:
@@ -171,15 +152,16 @@ class Places:
     def _in_trash(self, folder: Inode) -> bool:
         if folder in (ROOT_INODE, TRASH_INODE):
             return folder == TRASH_INODE
+        if self._context.folders.get(folder) is not None:
+            return False
         return queries.is_ancestor(self._transaction, Inode(TRASH_INODE), folder)
 
     def _move(self, op: Place, target: _Target, parent: Inode, old: Row | None, local: bool) -> None:
         before = old[0] if old is not None else None
-        names = self._context.changes.names
-        names.add((parent, op.name))
+        changes = self._context.changes
+        changes.names.add((parent, op.name))
         if old is not None:
-            names.add((old[0], old[1]))
-            self._context.changes.placed.pop((old[0], old[1]), None)
+            changes.leave(op.entry, (old[0], old[1]))
         if local and parent == TRASH_INODE:
             self._drop(op.entry, target, before)
             return
@@ -197,11 +179,11 @@ class Places:
         }
         if self._context.own and parent != TRASH_INODE:
             # Whoever places here has seen that the name is free.
-            self._context.changes.placed[parent, op.name] = (op.entry, target.ino)
+            changes.place(op.entry, (parent, op.name), target.ino)
         if old is None:
             self._transaction.defer(_NEW_ENTRIES, tuple(map({"id": op.entry, **row}.get, _NEW_ENTRIES.columns)))
         else:
-            self._transaction.execute(_MOVE, {"entry": op.entry, **row})
+            self._transaction.defer(_MOVES, {"entry": op.entry, **row})
         self._count(target, before, parent)
 
     def _drop(self, entry: EntryId, target: _Target, before: Inode | None) -> None:
@@ -225,9 +207,7 @@ class Places:
             new.row["nlink"] += links
             return
         self._application.keep_pinned(target.ino)
-        self._context.changes.nodes.add(target.ino)
-        values = {"inode": target.ino, "links": links}
-        self._transaction.execute(_RELINK, {**values, "time": self._context.time, "position": self._context.position})
+        self._application.update(target.ino, {"ctime": self._context.time}, links)
 
     def _links(self, left: Inode | None, entered: Inode | None, *, is_new: bool) -> int:
         """Return how many names a file gains: one below a folder in the trash is none."""
@@ -244,8 +224,7 @@ class Places:
         if folder is None:
             return
         self._application.keep_pinned(folder)
-        self._context.changes.touch(folder, self._context.time, links)
-        self._transaction.defer(_TOUCHES, _Touch(folder, links, self._context.time, self._context.position))
+        self._application.update(folder, {"mtime": self._context.time, "ctime": self._context.time}, links)
 
     def _folder(self, node: NodeId) -> Inode | None:
         """Return the folder's inode; one that is not known is put into ``lost+found``. None for what is no folder."""
@@ -279,5 +258,9 @@ class Places:
         """Say where a deleted entry was, and when it went; one that is in the trash already keeps what it says."""
         if old is not None and old[5] is not None:
             return bytes(old[5])
-        parent = queries.node_id_of(self._transaction, old[0]) if old is not None else None
+        parent = self._node_id_of(old[0]) if old is not None else None
         return msgspec.msgpack.encode((parent or b"", self._context.time))
+
+    def _node_id_of(self, folder: Inode) -> NodeId | None:
+        live = self._context.folders.get(folder)
+        return queries.node_id_of(self._transaction, folder) if live is None else live.node

@@ -13,7 +13,8 @@ import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Final
+from itertools import islice
+from typing import Any, Final
 
 import msgspec
 
@@ -22,7 +23,7 @@ from tgdav.metadata.names import CONFLICT_MARK
 from tgdav.metadata.types import Attributes, DirectoryEntry
 
 LIMIT = 20_000
-"""Names, and nodes, kept; when there are more, all are forgotten."""
+"""Names, and nodes, kept; when there are more, the half that was taken in first is forgotten."""
 
 
 FOLDER_LIMIT = 10_000
@@ -45,26 +46,49 @@ class TreeChanges:
     """What one change did to names and nodes, as far as a cache must know.
 
     ``names`` and ``nodes`` are to be forgotten; then ``placed`` maps names to the entry and node that they show now, and
-    ``contents`` nodes to their attributes and encoded manifest. ``folders`` maps folders whose entries changed to (time in
-    ns, change of the link count). ``everything``: too much to say.
+    ``contents`` nodes to their attributes and encoded manifest, None where that is not known. Of names in ``left`` an entry
+    went away. ``amended`` maps nodes to attributes that have other values now, ``relinked`` to the change of their link
+    count, ``written`` to their new encoded manifest. ``empty`` holds new folders. ``everything``: too much to say.
     """
 
     names: set[tuple[Inode, bytes]] = field(default_factory=set)
     nodes: set[Inode] = field(default_factory=set)
-    folders: dict[Inode, tuple[int, int]] = field(default_factory=dict)
     placed: dict[tuple[Inode, bytes], tuple[EntryId, Inode]] = field(default_factory=dict)
-    contents: dict[Inode, tuple[Attributes, bytes]] = field(default_factory=dict)
+    left: set[tuple[Inode, bytes]] = field(default_factory=set)
+    contents: dict[Inode, tuple[Attributes, bytes | None]] = field(default_factory=dict)
+    amended: dict[Inode, dict[str, Any]] = field(default_factory=dict)
+    relinked: dict[Inode, int] = field(default_factory=dict)
+    written: dict[Inode, bytes | None] = field(default_factory=dict)
+    empty: set[Inode] = field(default_factory=set)
     everything: bool = False
 
-    @property
-    def any(self) -> bool:
-        """Whether anything was said."""
-        return bool(self.everything or self.names or self.nodes or self.folders or self.contents)
+    def touches(self, inode: Inode) -> bool:
+        """Whether a node may show other attributes now."""
+        return self.everything or inode in self.nodes or inode in self.amended or inode in self.contents
 
-    def touch(self, folder: Inode, time: int, links: int) -> None:
-        """Entries of ``folder`` changed."""
-        before = self.folders.get(folder)
-        self.folders[folder] = (time, links + (before[1] if before else 0))
+    def amend(self, inode: Inode, values: dict[str, Any], links: int = 0) -> None:
+        """Attributes of a node have new values, and its link count moved by ``links``."""
+        known = self.amended.get(inode)
+        if known is None:
+            self.amended[inode] = dict(values)
+        else:
+            known.update(values)
+        if links:
+            self.relinked[inode] = self.relinked.get(inode, 0) + links
+
+    def place(self, entry: EntryId, key: tuple[Inode, bytes], inode: Inode) -> None:
+        """An entry shows at a name that showed nothing."""
+        self.names.add(key)
+        self.left.discard(key)
+        self.placed[key] = (entry, inode)
+
+    def leave(self, entry: EntryId, key: tuple[Inode, bytes]) -> None:
+        """An entry shows at a name no more; where another came in its place meanwhile, that one does."""
+        self.names.add(key)
+        there = self.placed.get(key)
+        if there is None or there[0] == entry:
+            self.placed.pop(key, None)
+            self.left.add(key)
 
 
 class TreeCache:
@@ -110,9 +134,11 @@ class TreeCache:
             self._make_room()
             if entry is None:
                 self._names[parent, name] = None
-            else:
+                return
+            # In a folder taken in whole a name is unknown because it may have twins: an entry known there has none.
+            if parent not in self._whole:
                 self._names[parent, name] = (entry.entry, entry.attributes.inode)
-                self._keep(entry.attributes, None)
+            self._keep(entry.attributes, None)
 
     def wants_folder(self, folder: Inode) -> bool:
         """Whether so many names were looked for in vain that ``folder`` should be taken in whole; said once."""
@@ -145,8 +171,16 @@ class TreeCache:
         self._nodes[attributes.inode] = (attributes, manifest)
 
     def _make_room(self) -> None:
-        if len(self._names) >= LIMIT or len(self._nodes) >= LIMIT:
-            self._forget()
+        if len(self._names) >= LIMIT:
+            self._misses.clear()
+            for key in list(islice(self._names, LIMIT // 2)):
+                del self._names[key]
+                self._whole.discard(key[0])
+        if len(self._nodes) >= LIMIT:
+            for inode in list(islice(self._nodes, LIMIT // 2)):
+                del self._nodes[inode]
+        if len(self._whole) >= LIMIT:
+            self._whole.clear()
 
     def _forget(self) -> None:
         self._names.clear()
@@ -155,27 +189,35 @@ class TreeCache:
         self._misses.clear()
 
     def absorb(self, changes: TreeChanges) -> None:
-        """Take in a committed change, before anybody is told of it."""
+        """Take in a change that stands, before anybody is told of it."""
         with self._lock:
             self.generation += 1
             if changes.everything:
                 self._forget()
                 return
             for key in changes.names:
-                if key[0] in self._whole:
-                    self._names[key] = UNKNOWN
-                else:
-                    self._names.pop(key, None)
+                self._absorb_name(key, changes)
             for inode in changes.nodes:
                 self._nodes.pop(inode, None)
-            for folder, (time, links) in changes.folders.items():
-                self._move_times(folder, time, links)
+            for inode, values in changes.amended.items():
+                self._amend(inode, values, changes)
             self._make_room()
             self._names.update(changes.placed)
             self._nodes.update(changes.contents)
+            self._whole |= changes.empty
 
-    def _move_times(self, folder: Inode, time: int, links: int) -> None:
-        known = self._nodes.get(folder)
-        if known is not None:
-            now = msgspec.structs.replace(known[0], mtime=time, ctime=time, nlink=known[0].nlink + links)
-            self._nodes[folder] = (now, known[1])
+    def _absorb_name(self, key: tuple[Inode, bytes], changes: TreeChanges) -> None:
+        known = self._names.pop(key, None)
+        if key[0] in self._whole and (known is UNKNOWN or key not in changes.left):
+            self._names[key] = UNKNOWN
+
+    def _amend(self, inode: Inode, values: dict[str, Any], changes: TreeChanges) -> None:
+        known = self._nodes.get(inode)
+        if known is None:
+            return
+        attributes, manifest = known
+        links = attributes.nlink + changes.relinked.get(inode, 0)
+        self._nodes[inode] = (
+            msgspec.structs.replace(attributes, nlink=links, **values),
+            changes.written.get(inode, manifest),
+        )

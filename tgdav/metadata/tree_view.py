@@ -6,7 +6,7 @@ what earlier changes of the same transaction touched is asked of the database.
 
 from tgdav.ids import Inode
 from tgdav.metadata.tree_cache import UNKNOWN, TreeCache, TreeChanges, Unknown
-from tgdav.metadata.types import DirectoryEntry
+from tgdav.metadata.types import Attributes, DirectoryEntry
 
 
 class TreeView:
@@ -27,11 +27,15 @@ class TreeView:
             return UNKNOWN
         return entry
 
+    def node(self, inode: Inode) -> Attributes | None:
+        """Return a node's attributes, None if the database has to be asked."""
+        return None if self._everything or inode in self._nodes else self._cache.node(inode)
+
     def add(self, changes: TreeChanges) -> None:
         """Take in what a change did, so that later ones of its transaction ask the database about it."""
         self._everything |= changes.everything
         self._names |= changes.names
-        self._nodes.update(changes.nodes, changes.contents, changes.folders)
+        self._nodes.update(changes.nodes, changes.contents, changes.amended)
 
     def clear(self) -> None:
         """The transaction is over: the cache has taken in what it did, or nothing of it stands."""
