@@ -1,6 +1,6 @@
 import os
 import threading
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -146,6 +146,21 @@ def test_a_checkpoint_folds_the_log_back_so_that_it_starts_anew(path: Path, data
     put(database, "after")
     assert log.stat().st_size == size
     assert database.checkpoint(pages=1) < 20
+
+
+def test_the_log_grows_ahead_so_that_syncs_find_the_size_as_it_was(path: Path, database: Database) -> None:
+    put(database, "first", durable=True)
+    log = path.with_name("main.db-wal")
+    size = log.stat().st_size
+    for number in range(20):
+        put(database, f"{number}", bytes(3000), durable=True)
+    assert log.stat().st_size == size
+    for number in range(200):
+        put(database, f"more {number}", bytes(6000), durable=True)
+    assert log.stat().st_size > size
+    database.close()
+    with closing(Database.open(path, KEY, disk=SystemDisk())) as again:
+        assert get(again, "more 199") == bytes(6000)
 
 
 def test_a_checkpoint_goes_on_beside_writers(database: Database) -> None:

@@ -41,12 +41,22 @@ def test_a_full_disk_refuses_and_takes_changes_again_once_there_is_room(
     put(database, "before", durable=True)
     disk.limit(20_000)
     with pytest.raises((NoSpace, LocalFailure)) as caught:
-        put(database, "big", size=100_000)
+        put(database, "big", size=2_000_000)
     assert isinstance(caught.value, NoSpace)
     disk.heal()
     put(database, "after", durable=True)
     disk.power_cut()
     assert found(disk.backing / "main.db") == {"before", "after"}
+
+
+def test_no_room_to_grow_ahead_is_no_failure(database: Database, disk: ForgetfulDisk) -> None:
+    put(database, "longer than the room ahead", size=2_000_000)
+    disk.limit(100_000)
+    put(database, "after", durable=True)
+    assert disk.counts()["full"] > 0
+    disk.heal()
+    disk.power_cut()
+    assert found(disk.backing / "main.db") == {"longer than the room ahead", "after"}
 
 
 def test_a_failed_write_of_the_log_fails_its_job_alone(database: Database, disk: ForgetfulDisk) -> None:
