@@ -46,6 +46,16 @@ def test_a_thread_gathers_and_spreads() -> None:
     assert os.sched_getaffinity(0) == everywhere
 
 
+def test_a_gathered_thread_pushes_no_other_aside() -> None:
+    policies: list[int] = []
+
+    def ask() -> None:
+        policies.append(os.sched_getscheduler(0))
+
+    in_a_thread(ask, cores.gather, ask, cores.spread, ask)
+    assert policies == [os.SCHED_OTHER, os.SCHED_BATCH, os.SCHED_OTHER]
+
+
 @pytest.mark.parametrize("length", [SMALL_BODY + 1, 8 << 30, None])
 def test_a_large_body_spreads_again(length: int | None) -> None:
     assert len(in_a_thread(lambda: choose_cores(SMALL_BODY))) == 1
