@@ -12,6 +12,7 @@ from tgdav.content.manifest import Extent, Manifest
 from tgdav.content.pack import TRAILER_BYTES
 from tgdav.content.pack_check import check_pack
 from tgdav.content.sealer import ChunkSealer
+from tgdav.crypto.chunk_seal import Room
 from tgdav.entropy import SystemEntropy
 from tgdav.errors import DamageError
 from tgdav.ids import ChunkId
@@ -185,5 +186,8 @@ def test_a_bit_that_flips_before_sealing_is_caught(world: World) -> None:
     data = bytearray(noise(50_000))
     chunk = sealer.chunk_id(data)
     data[777] ^= 1
-    with pytest.raises(DamageError):
-        sealer.seal(chunk, data)
+    for room in (None, Room(50_000), Room(10)):
+        with pytest.raises(DamageError):
+            sealer.seal(chunk, data, room)
+    data[777] ^= 1
+    assert sealer.seal(chunk, data, Room(50_000)).length == len(data)

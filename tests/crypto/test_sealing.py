@@ -20,10 +20,13 @@ SPACE = NamespaceId(b"n" * 16)
 @given(st.binary(max_size=5000), st.binary(max_size=200))
 def test_roundtrip_in_both_forms(plaintext: bytes, associated: bytes):
     sealed = seal(KEY, plaintext, associated, SeededEntropy(1))
-    large = Sealer(KEY).seal_large(memoryview(plaintext), associated, SeededEntropy(1))
-    assert sealed == large
+    there, back = bytearray(b"?" * 5100), bytearray(b"?" * 5100)
+    large = Sealer(KEY).seal_into(there, memoryview(plaintext), associated, SeededEntropy(1))
+    assert sealed == large == there[: len(large)]
     assert len(sealed) == len(plaintext) + OVERHEAD
     assert open_sealed(KEY, memoryview(large), associated, "thing") == plaintext
+    assert Sealer(KEY).open_into(back, large, associated, "thing") == plaintext == back[: len(plaintext)]
+    assert set(there[len(large) :]) | set(back[len(plaintext) :]) == {ord("?")}
 
 
 def test_layout_is_version_nonce_ciphertext_tag():
@@ -37,6 +40,8 @@ def test_every_flipped_bit_is_found():
     for bit in range(len(sealed) * 8):
         damaged = bytearray(sealed)
         damaged[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(DamageError):
+            Sealer(KEY).open_into(bytearray(100), damaged, b"binding", "thing")
         with pytest.raises(DamageError) as raised:
             open_sealed(KEY, damaged, b"binding", "pack 17")
         assert raised.value.blob == "pack 17"

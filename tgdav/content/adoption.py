@@ -1,10 +1,11 @@
 """Taking in packs that another machine, or this one in an earlier life, has stored: what their indexes say."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from tgdav.content import index
 from tgdav.content.types import IndexEntry, PackState
 from tgdav.db.transaction import Transaction
+from tgdav.entropy import Entropy
 from tgdav.ids import BlobId, BlobName
 
 _PUT_PACK = """INSERT INTO packs
@@ -35,3 +36,22 @@ def record_stored_pack(
     assert row is not None, "RETURNING gives a row"
     for entry in entries:
         index.put_in_pack(transaction, entry, int(row[0]), replace=blob is not None)
+
+
+_UNSENT = "SELECT no, name, label FROM packs WHERE state < 3 AND file IS NOT NULL AND damaged = 0"
+_OPEN_AGAIN = "UPDATE packs SET name = ?, state = 0, size = 0, hash = NULL, label = NULL WHERE no = ?"
+
+
+def rename_unsent(transaction: Transaction, stored: Mapping[BlobName, str], entropy: Entropy) -> int:
+    """Give a fresh name to each staged pack whose name has another pack in the store already; return how many there were.
+
+    ``stored``: labels by name. Such a pack is open again, up to what commits name: seals bind chunks to their ids, and the
+    index is written anew. To be called before the content store is opened.
+    """
+    taken = [
+        (entropy.bytes(16), number)
+        for number, name, label in transaction.all(_UNSENT)
+        if name in stored and stored[BlobName(name)] != label
+    ]
+    transaction.executemany(_OPEN_AGAIN, taken)
+    return len(taken)

@@ -36,7 +36,7 @@ def chunk_sizes(average: int) -> ChunkSizes:
 class Chunker:
     """Cuts one content. Not thread-safe.
 
-    Chunks come as views of blocks that are never written again: they stay valid as long as they are held.
+    Chunks come as views of one block that is used again: each is valid until the next is asked for.
     """
 
     def __init__(self, sizes: ChunkSizes, seed: int) -> None:
@@ -50,31 +50,40 @@ class Chunker:
         self._maximum = sizes.maximum
         self._block_bytes = 2 * sizes.maximum
         self._block = bytearray()
+        self._filled = 0
 
     def feed(self, data: Data) -> Iterator[memoryview]:
         """Take more content; go through the chunks whose ends are certain now. Exhaust it before the next call."""
         with memoryview(data).cast("B") as rest:
             taken = 0
             while taken < len(rest):
-                step = self._block_bytes - len(self._block)
-                self._block += rest[taken : taken + step]
-                taken += step
-                if len(self._block) >= self._block_bytes:
+                taken += self._fill(rest[taken : taken + self._block_bytes - self._filled])
+                if self._filled >= self._block_bytes:
                     yield from self._cut(self._maximum)
 
     def finish(self) -> Iterator[memoryview]:
         """Go through the chunks of what is left; the chunker starts afresh."""
         yield from self._cut(1)
+        self._block = bytearray()
+
+    def _fill(self, data: memoryview) -> int:
+        """Put data behind what is in the block, which grows until it was full once; return how much."""
+        if self._filled == len(self._block):
+            self._block += data
+        else:
+            with memoryview(self._block) as block:
+                block[self._filled : self._filled + len(data)] = data
+        self._filled += len(data)
+        return len(data)
 
     def _cut(self, least: int) -> Iterator[memoryview]:
-        """Cut while at least ``least`` bytes lie ahead; the rest begins the next block."""
-        view = memoryview(self._block)
-        cuts = iter(self._cutter.cut_buf(self._block))
+        """Cut while at least ``least`` bytes lie ahead; the rest moves to the block's beginning."""
+        block, end = memoryview(self._block), self._filled
+        cuts = iter(self._cutter.cut_buf(block[:end]))
         start = 0
-        chunks = []
-        while len(view) - start >= least:
-            end = start + next(cuts).length
-            chunks.append(view[start:end])
-            start = end
-        self._block = bytearray(view[start:])
-        yield from chunks
+        while end - start >= least:
+            length = next(cuts).length
+            yield block[start : start + length]
+            start += length
+        block[: end - start] = block[start:end]
+        self._filled = end - start

@@ -3,6 +3,8 @@
 Content that does not compress (most large files) costs two small samples, not a pass over it.
 """
 
+from typing import overload
+
 import lz4.block
 
 from tgdav.content.types import MAX_CHUNK
@@ -24,7 +26,11 @@ def compress(data: Data) -> tuple[int, Data]:
     return (CODEC_LZ4_BLOCK, packed) if _gains(len(packed), len(data)) else (CODEC_RAW, data)
 
 
-def decompress(codec: int, data: bytes, length: int, what: str) -> bytes:
+@overload
+def decompress(codec: int, data: bytes, length: int, what: str) -> bytes: ...
+@overload
+def decompress(codec: int, data: Data, length: int, what: str) -> Data: ...
+def decompress(codec: int, data: Data, length: int, what: str) -> Data:
     """Return the ``length`` bytes of plaintext; raises ``DamageError`` with ``blob=what`` when it is anything else."""
     if codec == CODEC_LZ4_BLOCK and 0 < length <= MAX_CHUNK:
         try:

@@ -1,7 +1,8 @@
 """What streams, readers and the uploader of one content store share."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from tgdav.clock import Clock
 from tgdav.content import index
@@ -12,10 +13,13 @@ from tgdav.content.pool import PackPool
 from tgdav.content.sealer import ChunkSealer
 from tgdav.content.staging import Staging
 from tgdav.content.types import SMALL_CHUNK, ContentIdentity, ContentSettings
+from tgdav.crypto.chunk_seal import Room
 from tgdav.crypto.sealing import OVERHEAD
 from tgdav.db.database import Database
 from tgdav.errors import UsageError
 from tgdav.ids import ChunkId
+
+_ROOMS_KEPT = 3
 
 
 class Backlog:
@@ -45,6 +49,27 @@ class Backlog:
             self.bytes = max(self.bytes - size, 0)
 
 
+class Rooms:
+    """Memory in which chunks of up to ``size`` bytes are sealed and proven, one at a time in each. Thread-safe."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._free: list[Room] = []
+
+    @contextmanager
+    def one(self) -> Iterator[Room]:
+        """Lend one for a block; of those given back a few are kept."""
+        try:
+            room = self._free.pop()
+        except IndexError:
+            room = Room(self._size)
+        try:
+            yield room
+        finally:
+            if len(self._free) < _ROOMS_KEPT:
+                self._free.append(room)
+
+
 class ContentCore:
     """Parts and settings; thread-safe as each part is."""
 
@@ -71,6 +96,7 @@ class ContentCore:
         if plan(self.sizes.maximum + OVERHEAD, 1).size > largest_padded(settings.chunk_size):
             raise UsageError("chunk.chunk_size is too small for chunks of chunk.average_size")
         self.pool = PackPool(staging, clock, settings.chunk_size)
+        self.rooms = Rooms(self.sizes.maximum)
         self.pins = Pins()
         self.backlog = Backlog(clock)
         self.on_small: Callable[[ChunkId, bytes], None] = _ignore

@@ -2,7 +2,7 @@
 
 from tgdav.content import codec
 from tgdav.content.types import ContentIdentity, SealedChunk
-from tgdav.crypto.chunk_seal import CODEC_RAW, open_chunk, seal_chunk
+from tgdav.crypto.chunk_seal import CODEC_RAW, Room, open_chunk, open_chunk_into, seal_chunk
 from tgdav.entropy import Entropy
 from tgdav.errors import DamageError
 from tgdav.ids import ChunkId
@@ -25,22 +25,35 @@ class ChunkSealer:
         """Return the id of a chunk."""
         return self._keys.chunk_id(plaintext)
 
-    def seal(self, chunk: ChunkId, plaintext: Data) -> SealedChunk:
+    def seal(self, chunk: ChunkId, plaintext: Data, room: Room | None = None) -> SealedChunk:
         """Return ``plaintext`` sealed, opened again and found to have the id ``chunk``.
 
-        Raises ``DamageError`` if it has not: a bit flipped in memory since the id was taken, and must not become a
-        permanent loss.
+        With a ``room`` the result is good until that is used again. Raises ``DamageError`` if it has another id: a bit
+        flipped in memory since the id was taken, and must not become a permanent loss.
         """
         number, packed = codec.compress(plaintext) if self._compresses else (CODEC_RAW, plaintext)
         epoch, length = self._keys.current_epoch, len(plaintext)
-        data = seal_chunk(self._keys, self._vault, chunk, epoch, number, length, packed, self._entropy)
-        self.open(chunk, epoch, number, length, data, _FRESH)
+        data = seal_chunk(self._keys, self._vault, chunk, epoch, number, length, packed, self._entropy, room)
+        self.prove(chunk, epoch, number, length, data, _FRESH, room)
         return SealedChunk(chunk, length, number, epoch, data)
 
     def open(self, chunk: ChunkId, epoch: int, number: int, length: int, sealed: Data, what: str) -> bytes:
         """Return a chunk's plaintext; raises ``DamageError`` with ``blob=what`` unless all of it checks out."""
         packed = open_chunk(self._keys, self._vault, chunk, epoch, number, length, sealed, what)
         plaintext = codec.decompress(number, packed, length, what)
+        self._compare(chunk, plaintext, what)
+        return plaintext
+
+    def prove(
+        self, chunk: ChunkId, epoch: int, number: int, length: int, sealed: Data, what: str, room: Room | None
+    ) -> None:
+        """Check all that ``open`` checks, in a ``room`` if one is given; raises as it does."""
+        if room is None:
+            self.open(chunk, epoch, number, length, sealed, what)
+            return
+        packed = open_chunk_into(room, self._keys, self._vault, chunk, epoch, number, length, sealed, what)
+        self._compare(chunk, codec.decompress(number, packed, length, what), what)
+
+    def _compare(self, chunk: ChunkId, plaintext: Data, what: str) -> None:
         if self._keys.chunk_id(plaintext) != chunk:
             raise DamageError(f"{what}: a chunk's content is not what its id says", blob=what)
-        return plaintext

@@ -11,10 +11,11 @@ from tgdav.content.batch import Batch
 from tgdav.content.chunker import Chunker
 from tgdav.content.core import ContentCore
 from tgdav.content.manifest import Extent, Manifest, encode
-from tgdav.content.types import SMALL_CHUNK, SealedChunk
+from tgdav.content.types import SMALL_CHUNK
 from tgdav.db.transaction import Transaction
 from tgdav.db.writer import Syncable
 from tgdav.errors import BadHandle
+from tgdav.ids import ChunkId
 
 Data = bytes | bytearray | memoryview
 
@@ -125,17 +126,19 @@ class ContentStream:
         # A small chunk costs less to seal than to look for; recording it finds out whether it is known.
         small = self._chunker is None and chunk not in self._batch.ids
         if small or not self._batch.knows(chunk):
-            self._stage(self._core.sealer.seal(chunk, plaintext))
+            self._stage(chunk, plaintext)
         self._extents.append(Extent(len(plaintext), chunk))
 
-    def _stage(self, chunk: SealedChunk) -> None:
-        if self._local or (chunk.length <= SMALL_CHUNK and len(self._batch.rows) < _ROWS_COUNT):
-            self._batch.add_row(chunk)
+    def _stage(self, chunk: ChunkId, plaintext: Data) -> None:
+        if self._local or (len(plaintext) <= SMALL_CHUNK and len(self._batch.rows) < _ROWS_COUNT):
+            self._batch.add_row(self._core.sealer.seal(chunk, plaintext))
             if self._batch.row_bytes > _ROWS_BYTES:
                 self._roll()
             return
-        self._provide_pack(len(chunk.data))
-        self._batch.add_to_pack(chunk)
+        with self._core.rooms.one() as room:
+            sealed = self._core.sealer.seal(chunk, plaintext, room)
+            self._provide_pack(len(sealed.data))
+            self._batch.add_to_pack(sealed)
 
     def _provide_pack(self, stored: int) -> None:
         """See to a pack with room. A writer that must wait for space gives up its own pack first, so that it is sent."""

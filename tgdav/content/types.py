@@ -56,13 +56,16 @@ class ContentIdentity(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SealedChunk(msgspec.Struct, frozen=True, gc=False):
-    """A chunk ready to be staged: ``data`` is what ``chunk_seal`` made of ``length`` bytes of plaintext."""
+    """A chunk ready to be staged: ``data`` is what ``chunk_seal`` made of ``length`` bytes of plaintext.
+
+    A ``memoryview`` is good only until the room that it lies in is used again.
+    """
 
     id: ChunkId
     length: int
     codec: int
     epoch: int
-    data: bytes | bytearray
+    data: bytes | bytearray | memoryview
 
 
 class IndexEntry(msgspec.Struct, frozen=True, gc=False):

@@ -3,7 +3,7 @@
 import struct
 
 from tgdav.crypto.keys import NamespaceKeys
-from tgdav.crypto.sealing import Data, Kind, Sealer, associated_data
+from tgdav.crypto.sealing import OVERHEAD, Data, Kind, Sealer, associated_data
 from tgdav.entropy import Entropy
 from tgdav.ids import ChunkId, VaultId
 
@@ -16,6 +16,14 @@ _ID_BYTES = 32
 _NAME = struct.Struct(">32sIBI")
 
 
+class Room:
+    """Memory for one chunk of at most ``size`` bytes on its way through, sealed and opened; used again and again."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.sealed, self.opened = bytearray(size + OVERHEAD), bytearray(size)
+
+
 def seal_chunk(
     keys: NamespaceKeys,
     vault: VaultId,
@@ -25,13 +33,18 @@ def seal_chunk(
     raw_length: int,
     data: Data,
     entropy: Entropy,
-) -> bytearray:
+    room: Room | None = None,
+) -> Data:
     """Return ``data`` (what the codec made of ``raw_length`` bytes of plaintext) sealed; ``OVERHEAD`` bytes longer.
 
-    Encrypts straight into the result. Raises ``DamageError`` for an unknown epoch.
+    With a ``room`` that it fits into, the result is good until that is used again. Raises ``DamageError`` for an unknown
+    epoch.
     """
     associated = _binding(keys, vault, chunk_id, epoch, codec, raw_length)
-    return Sealer(keys.chunk_key(chunk_id, epoch)).seal_large(data, associated, entropy)
+    sealer = Sealer(keys.chunk_key(chunk_id, epoch))
+    if room is not None and len(data) <= room.size:
+        return sealer.seal_into(room.sealed, data, associated, entropy)
+    return sealer.seal(data, associated, entropy)
 
 
 def open_chunk(
@@ -50,6 +63,24 @@ def open_chunk(
     """
     associated = _binding(keys, vault, chunk_id, epoch, codec, raw_length)
     return Sealer(keys.chunk_key(chunk_id, epoch)).open(sealed, associated, what)
+
+
+def open_chunk_into(
+    room: Room,
+    keys: NamespaceKeys,
+    vault: VaultId,
+    chunk_id: ChunkId,
+    epoch: int,
+    codec: int,
+    raw_length: int,
+    sealed: Data,
+    what: str,
+) -> Data:
+    """As ``open_chunk``; where the result fits into ``room``, it is good until that is used again."""
+    if len(sealed) > room.size + OVERHEAD:
+        return open_chunk(keys, vault, chunk_id, epoch, codec, raw_length, sealed, what)
+    associated = _binding(keys, vault, chunk_id, epoch, codec, raw_length)
+    return Sealer(keys.chunk_key(chunk_id, epoch)).open_into(room.opened, sealed, associated, what)
 
 
 def _binding(keys: NamespaceKeys, vault: VaultId, chunk_id: ChunkId, epoch: int, codec: int, raw_length: int) -> bytes:

@@ -75,13 +75,15 @@ class Sealer:
         nonce = entropy.bytes(NONCE_BYTES)
         return b"".join((_VERSION, nonce, self._cipher.encrypt(nonce, plaintext, associated)))
 
-    def seal_large(self, plaintext: Data, associated: bytes, entropy: Entropy) -> bytearray:
-        """As ``seal``, encrypting straight into the result: for a MiB the copy would cost more than the cipher."""
+    def seal_into(self, room: bytearray, plaintext: Data, associated: bytes, entropy: Entropy) -> memoryview:
+        """As ``seal``, encrypting straight into ``room``; return the view of it that is the result.
+
+        ``room`` is at least as long. For a MiB, memory that was not used before costs more than the cipher.
+        """
         nonce = entropy.bytes(NONCE_BYTES)
-        sealed = bytearray(len(plaintext) + OVERHEAD)
+        sealed = memoryview(room)[: len(plaintext) + OVERHEAD]
         sealed[:PREFIX_BYTES] = _VERSION + nonce
-        with memoryview(sealed) as view:
-            self._cipher.encrypt_into(nonce, plaintext, associated, view[PREFIX_BYTES:])
+        self._cipher.encrypt_into(nonce, plaintext, associated, sealed[PREFIX_BYTES:])
         return sealed
 
     def open(self, sealed: Data, associated: bytes, what: str) -> bytes:
@@ -89,13 +91,32 @@ class Sealer:
 
         Raises ``DamageError`` with ``blob=what`` unless every byte is as it was sealed under this key and binding.
         """
-        view = memoryview(sealed)
-        if len(view) < OVERHEAD or view[0] != SEALING_VERSION:
-            raise DamageError(f"{what}: not sealed data of a known version", blob=what)
+        nonce, ciphertext = _parts(sealed, what)
         try:
-            return self._cipher.decrypt(view[1:PREFIX_BYTES], view[PREFIX_BYTES:], associated)
+            return self._cipher.decrypt(nonce, ciphertext, associated)
         except InvalidTag:
-            raise DamageError(f"{what}: changed since it was sealed, or not what it stands for", blob=what) from None
+            raise _changed(what) from None
+
+    def open_into(self, room: bytearray, sealed: Data, associated: bytes, what: str) -> memoryview:
+        """As ``open``, into ``room``, which is at least as long; return the view of it that is the plaintext."""
+        nonce, ciphertext = _parts(sealed, what)
+        plaintext = memoryview(room)[: len(ciphertext) - TAG_BYTES]
+        try:
+            self._cipher.decrypt_into(nonce, ciphertext, associated, plaintext)
+        except InvalidTag:
+            raise _changed(what) from None
+        return plaintext
+
+
+def _parts(sealed: Data, what: str) -> tuple[memoryview, memoryview]:
+    view = memoryview(sealed)
+    if len(view) < OVERHEAD or view[0] != SEALING_VERSION:
+        raise DamageError(f"{what}: not sealed data of a known version", blob=what)
+    return view[1:PREFIX_BYTES], view[PREFIX_BYTES:]
+
+
+def _changed(what: str) -> DamageError:
+    return DamageError(f"{what}: changed since it was sealed, or not what it stands for", blob=what)
 
 
 def seal(key: bytes, plaintext: Data, associated: bytes, entropy: Entropy) -> bytes:
