@@ -1,3 +1,5 @@
+import gc
+
 import msgspec
 import pytest
 
@@ -16,6 +18,18 @@ def test_a_new_file_with_content_is_one_row_written_once(tree: Tree) -> None:
     assert (found.nlink, found.size, found.tag) == (1, 2000, tag(extents(1, 2)))
     assert found.mtime == found.ctime == found.btime == tree.clock.now_ns()
     assert tree.rows("SELECT count(*) FROM nodes_past") == [(0,)]
+
+
+def test_a_change_leaves_nothing_to_the_collector(tree: Tree) -> None:
+    """What names itself stays until the collector comes: forty objects a file made it come every twenty files."""
+    tree.make(b"before", content=extents(1))
+    gc.collect()
+    gc.disable()
+    try:
+        tree.make(b"file", content=extents(1))
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
 
 
 def test_an_empty_file_has_the_tag_of_nothing(tree: Tree) -> None:

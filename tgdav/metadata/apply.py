@@ -76,7 +76,6 @@ class Application:
         self._policy = policy
         self._inodes = inodes
         self._new: dict[NodeId, NewNode] = {}
-        self._places = Places(self)
 
     @property
     def transaction(self) -> Transaction:
@@ -94,7 +93,8 @@ class Application:
             case Make():
                 return self._make(op, local)
             case Place():
-                return self._places.place(op, local)
+                # Kept, the two would name each other, and all that the change holds would wait for the collector.
+                return Places(self).place(op, local)
             case Write():
                 return self._write(op)
             case Attr():
