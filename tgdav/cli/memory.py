@@ -1,10 +1,14 @@
-"""The C library's memory: few heaps for many threads, and large blocks kept for the next use."""
+"""Memory: few heaps for many threads, large blocks kept for the next use, and a collector that leaves alone what lasts."""
 
 import ctypes
+import gc
 
 ARENAS = 2
 KEPT_BYTES = 32 * 1024 * 1024
 """Free bytes at the end of a heap that are not given back, and the size up to which blocks come from a heap at all."""
+
+YOUNG_OBJECTS = 5000
+"""So many new objects let the collector look for cycles; little of a request's work leaves any behind."""
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 """mallopt(3); glibc alone has it."""
@@ -23,3 +27,13 @@ def set_up_memory() -> None:
         mallopt(_M_ARENA_MAX, ARENAS)
         mallopt(_M_MMAP_THRESHOLD, KEPT_BYTES)
         mallopt(_M_TRIM_THRESHOLD, KEPT_BYTES)
+
+
+def settle_memory() -> None:
+    """Take what is there now out of the collector's rounds: modules and what a server is made of last until its end.
+
+    A round through all of it took 60 ms, in which nobody was answered. To be called once everything is set up.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(YOUNG_OBJECTS)

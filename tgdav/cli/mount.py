@@ -15,6 +15,7 @@ import click
 
 from tgdav.cli.exit_codes import ExitCode
 from tgdav.cli.invocation import Invocation, global_options
+from tgdav.cli.memory import settle_memory
 from tgdav.cli.output import size
 from tgdav.cli.secrets import ask, find_passphrase, passphrase
 from tgdav.cli.service import notify
@@ -138,6 +139,7 @@ def hold(invocation: Invocation, path: str, options: MountOptions, on_ready: Cal
         closing.callback(host.finish, lambda line: click.echo(f"tgdav: {line}", err=True))
         volume.start()
         on_ready(where)
+        settle_memory()
         notify(invocation.environment, "READY=1", f"STATUS=mounted at {where}")
         stop.wait()
         notify(invocation.environment, "STOPPING=1")

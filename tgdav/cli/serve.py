@@ -13,6 +13,7 @@ from tgdav.cli.dispatch import commands
 from tgdav.cli.exit_codes import ExitCode
 from tgdav.cli.hosting import MountHost
 from tgdav.cli.invocation import Invocation, global_options
+from tgdav.cli.memory import settle_memory
 from tgdav.cli.metrics import metrics
 from tgdav.cli.reports import for_control
 from tgdav.cli.secrets import find_passphrase, make_key_file, passphrase, webdav_hashes, webdav_users
@@ -88,6 +89,7 @@ def _serve(
         port = _listen(web, options)
         closing.callback(web.stop)
         _say_listening(invocation, options, port)
+        settle_memory()
         notify(invocation.environment, "READY=1", f"STATUS=listening at port {port}")
         stop.wait()
         notify(invocation.environment, "STOPPING=1")
