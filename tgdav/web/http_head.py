@@ -52,6 +52,13 @@ class Head(msgspec.Struct, frozen=True, gc=False):
     expects_continue: bool
 
 
+class _Fields(msgspec.Struct, frozen=True, gc=False):
+    headers: dict[str, str]
+    length: int | None
+    keep_alive: bool
+    expects_continue: bool
+
+
 def parse_head(data: bytes) -> Head:
     """Parse a head (without its final empty line). Raises Refused: 400, 414, 417, 501 or 505, all of them closing."""
     line, _, fields = data.partition(b"\r\n")
@@ -60,22 +67,15 @@ def parse_head(data: bytes) -> Head:
         raise _bad("malformed request line")
     if match[3] != b"1":
         raise Refused(505, close=True)
-    headers = _parse_fields(fields).copy()
     minor = 0 if match[4] == b"0" else 1
+    known = _parse_fields(fields, minor)
+    headers = known.headers.copy()
     target, query = _split_target(match[2].decode("latin-1"), headers)
     if minor and "host" not in headers:
         raise _bad("Host is missing")
     if not _HOST.match(headers.get("host", "")):
         raise _bad("malformed Host")
-    return Head(
-        match[1].decode(),
-        target,
-        query,
-        headers,
-        _body_length(headers, minor),
-        _keeps_alive(headers, minor),
-        _expectation(headers, minor),
-    )
+    return Head(match[1].decode(), target, query, headers, known.length, known.keep_alive, known.expects_continue)
 
 
 def _bad(message: str) -> Refused:
@@ -83,8 +83,13 @@ def _bad(message: str) -> Refused:
 
 
 @lru_cache(maxsize=64)
-def _parse_fields(fields: bytes) -> dict[str, str]:
-    """Return the headers, not to be changed: a client's requests by the thousand have the very same ones."""
+def _parse_fields(fields: bytes, minor: int) -> _Fields:
+    """Return what all headers say, not to be changed: a client's requests by the thousand have the very same ones."""
+    headers = _split_fields(fields)
+    return _Fields(headers, _body_length(headers, minor), _keeps_alive(headers, minor), _expectation(headers, minor))
+
+
+def _split_fields(fields: bytes) -> dict[str, str]:
     if not _FIELDS.match(fields):
         raise _bad("malformed header")
     headers: dict[str, str] = {}

@@ -11,7 +11,7 @@ from tgdav.web.paths import find_folder, is_reserved, locate
 from tgdav.web.site import BLOCK, Site
 
 _SMALL = 64 * 1024
-_CONDITIONS = ("if", "if-match", "if-none-match", "if-unmodified-since", "expect")
+_CONDITIONS = frozenset(("if", "if-match", "if-none-match", "if-unmodified-since", "expect"))
 
 
 def put(site: Site, request: Request) -> Response:
@@ -45,12 +45,7 @@ def put(site: Site, request: Request) -> Response:
 def _worth_asking(request: Request) -> bool:
     """Return whether to look before the body: where it is large, has conditions, or its name may stand for another."""
     length = request.body.length
-    return (
-        length is None
-        or length > _SMALL
-        or b"%" in request.names[-1]
-        or any(name in request.headers for name in _CONDITIONS)
-    )
+    return length is None or length > _SMALL or b"%" in request.names[-1] or not _CONDITIONS.isdisjoint(request.headers)
 
 
 def _copy(body: Body, upload: Upload, verifier: Verifier | None) -> None:
