@@ -6,7 +6,7 @@ import threading
 import traceback
 
 from tgdav.blobs.telegram import Session
-from tgdav.blobs.telegram.session import method
+from tgdav.blobs.telegram.rests import method
 
 
 def stacks() -> str:

@@ -3,7 +3,7 @@
 import itertools
 
 from tests.mtproto.harness import Server, ServerProcess
-from tgdav.blobs.telegram import Session, Settings, TelegramStore, TestServer
+from tgdav.blobs.telegram import Rests, Session, Settings, TelegramStore, TestServer
 from tgdav.clock import SystemClock
 from tgdav.entropy import SystemEntropy
 
@@ -34,10 +34,10 @@ class TelegramAccount:
         """A fresh login of the account."""
         return self.session_of(self.server.session(self.phone), **changes)
 
-    def session_of(self, login: str, **changes: object) -> Session:
+    def session_of(self, login: str, *, rests: Rests | None = None, **changes: object) -> Session:
         """A session of a login that is there."""
         made = settings(self.server, **{**self._changes, **changes})
-        return Session(made, login, clock=SystemClock(), user_id=self.user_id)
+        return Session(made, login, clock=SystemClock(), user_id=self.user_id, rests=rests)
 
     def open(self, **changes: object) -> TelegramStore:
         """A store with a fresh login."""

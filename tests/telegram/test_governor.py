@@ -14,7 +14,7 @@ from tests.support.telegram import TelegramAccount
 from tgdav.blobs import BytesSource
 from tgdav.blobs.memory import MemoryBlobs, MemoryStore
 from tgdav.blobs.telegram import Settings, governor
-from tgdav.blobs.telegram.governor import LONGEST_DISTANCE, Governor, Pace
+from tgdav.blobs.telegram.governor import LONGEST_DISTANCE, SHORTEST_DISTANCE, Governor, Pace
 from tgdav.blobs.telegram.upload import PART_BYTES
 from tgdav.clock import SystemClock
 from tgdav.errors import StoreUnavailable
@@ -43,11 +43,18 @@ class TestPace:
     def test_grows_with_complaints_to_a_bound(self) -> None:
         pace = Pace()
         distances = []
-        for _ in range(20):
-            pace.flooded(0.0, 1.0)
+        for number in range(20):
+            pace.flooded(number * 10.0, 1.0)
             distances.append(pace.distance)
         assert distances == sorted(distances)
         assert distances[-1] == LONGEST_DISTANCE
+
+    def test_counts_one_complaint_once_for_all_that_were_under_way(self) -> None:
+        pace = Pace()
+        for after in range(5):
+            pace.flooded(after / 10, 7.0)
+        assert pace.distance == SHORTEST_DISTANCE
+        assert pace.wait(0.4) == 7.0
 
     def test_eases_until_it_is_free_again(self) -> None:
         pace = Pace(distance=LONGEST_DISTANCE)

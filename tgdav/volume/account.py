@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 from tgdav.blobs.contract import START, BlobInfo, BlobStore, Source, StoreTraits
-from tgdav.blobs.telegram import Proxy, Session, Settings, TelegramStore, TestServer
+from tgdav.blobs.telegram import Proxy, Rests, Session, Settings, TelegramStore, TestServer
 from tgdav.blobs.telegram.login import log_out
 from tgdav.config import Config
 from tgdav.errors import AccessError, StoreRejected, StoreUnavailable, TgdavError, UsageError
@@ -64,6 +64,7 @@ class AccountStore:
         self.settings = telegram_settings(config)
         self._peer = config.telegram.peer
         self._seams = seams
+        self._rests = Rests(seams.clock)
         self._lock = threading.Lock()
         self._session: Session | None = None
         self._store: TelegramStore | None = None
@@ -87,7 +88,13 @@ class AccountStore:
             return
         held = LoginLock(login.session)
         try:
-            session = Session(self.settings, login.session, clock=self._seams.clock, user_id=login.user_id or None)
+            session = Session(
+                self.settings,
+                login.session,
+                clock=self._seams.clock,
+                user_id=login.user_id or None,
+                rests=self._rests,  # Telegram asked the account, whatever login it has
+            )
         except BaseException:
             held.release()
             raise

@@ -22,6 +22,7 @@ _KEY_BYTES = 24
 _HEAD = struct.Struct("<ii")
 _CRC = struct.Struct("<I")
 _SHORTEST = 12
+_CODE_BYTES = 4
 
 
 class Sealed(msgspec.Struct, frozen=True):
@@ -35,7 +36,10 @@ Payload = bytes | Sealed
 
 
 class FrameProtocol(asyncio.BufferedProtocol):
-    """Cuts frames out of a stream. ``take`` waits for the next payload; large ones come as ``Sealed``."""
+    """Cuts frames out of a stream. ``take`` waits for the next payload; large ones come as ``Sealed``.
+
+    ``refusal`` is what the transport said instead of a payload, None while it said nothing.
+    """
 
     def __init__(self) -> None:
         self._buffer = bytearray(_FIRST_BUFFER)
@@ -49,6 +53,7 @@ class FrameProtocol(asyncio.BufferedProtocol):
         self._sent = 0
         self.transport: asyncio.Transport | None = None
         self.lost = asyncio.Event()
+        self.refusal: Exception | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
@@ -94,12 +99,15 @@ class FrameProtocol(asyncio.BufferedProtocol):
         end = len(frame) - _CRC.size
         (announced,) = _HEAD.unpack_from(frame)[:1]
         if announced < 0:
-            return _error(InvalidBufferError(bytes(frame[_HEAD.size :])))
+            self.refusal = _error(InvalidBufferError(bytes(frame[_HEAD.size :])))
+            return self.refusal
         (checksum,) = _CRC.unpack_from(frame, end)
         found = crc32(frame[:end])
         if found != checksum:
             return _error(InvalidChecksumError(checksum, found))
         payload = frame[_HEAD.size : end]
+        if len(payload) == _CODE_BYTES:
+            self.refusal = InvalidBufferError(bytes(payload))
         if len(payload) < LARGE:
             return bytes(payload)
         return Sealed(bytes(payload[:_KEY_BYTES]), bytes(payload[_KEY_BYTES:]))
@@ -172,6 +180,11 @@ class FullConnection(ConnectionTcpFull):  # type: ignore[misc]
     """Telethon's connection (its proxies too) over a ``FrameProtocol``; it does not reconnect."""
 
     _frames: FrameProtocol
+
+    @property
+    def refusal(self) -> Exception | None:
+        """What the transport ended the connection with, from the moment at which it came in."""
+        return self._frames.refusal if hasattr(self, "_frames") else None
 
     async def connect(self, timeout: float | None = None, ssl: object = None) -> None:  # noqa: ARG002  (Telethon's)
         """Connect within ``timeout`` seconds. Raises OSError, TimeoutError."""

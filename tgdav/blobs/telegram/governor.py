@@ -26,10 +26,11 @@ LONGEST_COURTESY = 2.0
 
 
 class Pace(msgspec.Struct):
-    """The distance between messages, in seconds, and when the next may go, on a monotonic clock."""
+    """The distance between messages, in seconds, and when the next may go and a rest ends, on a monotonic clock."""
 
     distance: float = 0.0
     next_at: float = 0.0
+    rests_until: float = 0.0
 
     def wait(self, now: float) -> float:
         """Return the seconds until the next message may go."""
@@ -40,9 +41,11 @@ class Pace(msgspec.Struct):
         self.next_at = max(now, self.next_at) + self.distance
 
     def flooded(self, now: float, seconds: float) -> None:
-        """Telegram asked for rest."""
-        self.distance = min(LONGEST_DISTANCE, max(SHORTEST_DISTANCE, self.distance * 2))
-        self.next_at = max(self.next_at, now + seconds)
+        """Telegram asked for rest. Whatever was under way then and is refused as well is the same complaint."""
+        if now >= self.rests_until:
+            self.distance = min(LONGEST_DISTANCE, max(SHORTEST_DISTANCE, self.distance * 2))
+        self.rests_until = max(self.rests_until, now + seconds)
+        self.next_at = max(self.next_at, self.rests_until)
 
     def passed(self) -> None:
         """A message got through."""

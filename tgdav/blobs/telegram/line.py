@@ -74,6 +74,7 @@ class Line:
         self._loggers = loggers
         self._last_answer = 0.0
         self._closed = False
+        self._connection: FullConnection | None = None
         self._broken: asyncio.Future[Any] | None = None
 
     @property
@@ -86,13 +87,23 @@ class Line:
         """Whether requests can be sent."""
         return not self._closed and bool(self._sender._transport_connected()) and self._sender.is_connected()  # noqa: SLF001
 
+    @property
+    def refusal(self) -> TransportFlood | None:
+        """Telegram's refusal of connections, if that ended the line; who is told first hangs up, and the others learn
+        no reason from Telethon.
+        """
+        said = self._connection.refusal if self._connection is not None else None
+        error = None if said is None else self._translated(said)
+        return error if isinstance(error, TransportFlood) else None
+
     async def open(self, address: str, port: int, dc: int, first: Any) -> Any:
         """Connect, say who we are with ``first`` as the first request, and return its answer."""
         settings = self._settings
         proxy = settings.proxy.as_telethon() if settings.proxy else None
         try:
             async with asyncio.timeout(settings.connect_timeout + settings.patience):
-                await self._sender.connect(FullConnection(address, port, dc, loggers=self._loggers, proxy=proxy))
+                self._connection = FullConnection(address, port, dc, loggers=self._loggers, proxy=proxy)
+                await self._sender.connect(self._connection)
                 self._broken = asyncio.ensure_future(self._sender.disconnected)
                 self._broken.add_done_callback(_take_note)
                 self._broken.add_done_callback(lambda _: self._on_broken())
@@ -116,7 +127,7 @@ class Line:
         finally:
             answer.cancel()
         if answer.cancelled() or not answer.done():
-            raise StoreUnavailable("the connection to Telegram broke")
+            raise self.refusal or StoreUnavailable("the connection to Telegram broke")
         self._last_answer = loop.time()
         failure = answer.exception()
         if isinstance(failure, Exception):

@@ -18,6 +18,7 @@ from telethon.tl import functions, types
 
 from tgdav.blobs.telegram.errors import Paced, translate
 from tgdav.blobs.telegram.line import Line, without_updates
+from tgdav.blobs.telegram.rests import Rests
 from tgdav.blobs.telegram.settings import Settings
 from tgdav.clock import Clock
 from tgdav.cores import spread
@@ -26,8 +27,6 @@ from tgdav.errors import AccessError, StoreRejected, StoreUnavailable
 log = logging.getLogger(__name__)
 Answer = concurrent.futures.Future[Any]
 
-REST_AFTER_FAILURE = 0.25
-"""Seconds after a failed connection in which further requests fail at once instead of trying again each."""
 _BRIDGE_SLACK = 10.0
 
 
@@ -35,22 +34,22 @@ class Session:
     """A login, given as a StringSession's text.
 
     ``user_id`` is who the vault belongs to; a login of somebody else raises AccessError in every request. None takes
-    whoever it is. Threads may call everything at once. Nothing touches the network before the first request.
+    whoever it is. ``rests`` are the account's, known from a login before. Threads may call everything at once. Nothing
+    touches the network before the first request.
     """
 
-    def __init__(self, settings: Settings, login: str, *, clock: Clock, user_id: int | None = None) -> None:
+    def __init__(
+        self, settings: Settings, login: str, *, clock: Clock, user_id: int | None = None, rests: Rests | None = None
+    ) -> None:
         self.settings = settings
-        self._clock = clock
+        self._rests = Rests(clock) if rests is None else rests
         self._wanted_user = user_id
         self._login = read_login(settings, login)
         self._lines: dict[int, Line] = {}
         self._keys: dict[int, AuthKey] = {}
         self._doors: dict[int, asyncio.Lock] = {}
-        self._rest: dict[int, tuple[float, StoreUnavailable]] = {}
         self._options: list[Any] = []
-        self._floods: dict[type, float] = {}
         self._pending: set[Answer] = set()
-        self._paced_until = 0.0
         self._dead: AccessError | None = None
         self._on_update: Callable[[Any], None] | None = None
         self._on_line: Callable[[], None] | None = None
@@ -68,12 +67,7 @@ class Session:
     @property
     def rest(self) -> tuple[float, str]:
         """How long Telegram still asks for rest, in seconds, and with what; 0 and nothing if it does not."""
-        dues = [(until, f"Telegram asks for rest: FLOOD_WAIT of {method(it)}") for it, until in [*self._floods.items()]]
-        dues += [(until, error.message) for until, error in [*self._rest.values()]]
-        dues.append((self._paced_until, "Telegram slows free accounts down: FLOOD_PREMIUM_WAIT"))
-        until, reason = max(dues)
-        left = until - self._clock.monotonic()
-        return (left, reason) if left > 0 else (0.0, "")
+        return self._rests.longest()
 
     # The bridge.
 
@@ -152,33 +146,24 @@ class Session:
         line = self._lines.get(dc)
         if line is None or not line.alive:
             line = await self._connected(dc)
+            self._check_allowed(type(request))  # others may have been told to wait meanwhile
         try:
             return await line.ask(asked)
         except AccessError as error:
             await self._end(error, line, dc)
             raise
         except Paced as error:
-            self._paced_until = self._clock.monotonic() + (error.retry_after or 0)
+            self._rests.note_pace(error.retry_after or 0)
             raise
         except StoreUnavailable as error:
-            if error.retry_after is not None:
-                until = self._clock.monotonic() + error.retry_after
-                self._floods[type(request)] = until
-                if not line.alive:
-                    self._rest[dc] = (until, error)
+            self._rests.note(type(request), dc, error)
             raise
 
     def _check_allowed(self, kind: type) -> None:
         """Send nothing with a dead login, and nothing that Telegram asked to wait with."""
         if self._dead is not None:
             raise AccessError(self._dead.message, hint=self._dead.hint)
-        due = self._floods.get(kind)
-        if due is None:
-            return
-        left = due - self._clock.monotonic()
-        if left > 0:
-            raise StoreUnavailable(f"Telegram asks for {left:.0f} s of rest", retry_after=left)
-        self._floods.pop(kind, None)
+        self._rests.check(kind)
 
     async def _end(self, error: AccessError, line: Line, dc: int) -> None:
         """The login is over; elsewhere than at home only the copy of it that was taken there."""
@@ -195,14 +180,16 @@ class Session:
             line = self._lines.get(dc)
             if line is not None and line.alive:
                 return line
-            self._check_rest(dc)
             if line is not None:
                 await line.close()
+                del self._lines[dc]
+                if line.refusal is not None:
+                    self._rests.note_line(dc, line.refusal)
+            self._rests.check_line(dc)
             try:
                 line = await (self._open_home() if dc == self._login.dc_id else self._open_other(dc))
             except StoreUnavailable as error:
-                rest = error.retry_after or REST_AFTER_FAILURE
-                self._rest[dc] = (self._clock.monotonic() + rest, error)
+                self._rests.note_line(dc, error)
                 raise
             except AccessError as error:
                 self._dead = error
@@ -211,12 +198,6 @@ class Session:
             if self._closing.is_set():
                 await line.close()
             return line
-
-    def _check_rest(self, dc: int) -> None:
-        until, error = self._rest.get(dc, (0.0, None))
-        left = until - self._clock.monotonic()
-        if error is not None and left > 0:
-            raise StoreUnavailable(error.message, retry_after=left if error.retry_after else None)
 
     async def _open_home(self) -> Line:
         login = self._login
@@ -239,7 +220,10 @@ class Session:
         line = Line(self.settings, self._keys.get(dc))
         export = await home.ask(without_updates(functions.auth.ExportAuthorizationRequest(dc)))
         first = functions.auth.ImportAuthorizationRequest(export.id, export.bytes)
-        await line.open(option.ip_address, option.port, dc, first)
+        try:
+            await line.open(option.ip_address, option.port, dc, first)
+        except AccessError as error:  # of the copy; the login itself is as good as before
+            await self._end(error, line, dc)
         self._keys[dc] = line.key
         return line
 
@@ -264,12 +248,6 @@ class Session:
             await line.close()
         await asyncio.sleep(0)  # connections that were given up while being made close their sockets in the next round
         loop.stop()
-
-
-def method(request: type) -> str:
-    """Return a request's name as Telegram writes it, ``messages.sendMedia``."""
-    name = request.__name__.removesuffix("Request")
-    return f"{request.__module__.rpartition('.')[2]}.{name[:1].lower()}{name[1:]}"
 
 
 def _serve(loop: asyncio.AbstractEventLoop) -> None:

@@ -1,0 +1,164 @@
+"""What Telegram asks to wait for: how long, with what, and who else has to."""
+
+import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from telethon.tl import functions, types
+
+from tests.blobs.calls import content, put
+from tests.blobs.conftest import MovedClock, name_of
+from tests.mtproto.harness import Server
+from tests.support.telegram import TelegramAccount
+from tgdav.blobs import BytesSource
+from tgdav.blobs.telegram.errors import TransportFlood
+from tgdav.blobs.telegram.governor import SHORTEST_DISTANCE, Governor
+from tgdav.blobs.telegram.rests import REST_AFTER_FAILURE, Rests
+from tgdav.blobs.telegram.upload import PART_BYTES
+from tgdav.clock import SystemClock
+from tgdav.errors import StoreUnavailable
+
+SEND, HISTORY = functions.messages.SendMediaRequest, functions.messages.GetHistoryRequest
+HISTORY_START = functions.messages.GetHistoryRequest(types.InputPeerSelf(), 0, None, 0, 1, 0, 0, 0)
+FLOOD = StoreUnavailable("Telegram asks for 300 s of rest", retry_after=300.0)
+REFUSED = TransportFlood("Telegram refuses connections for a while", retry_after=120.0)
+BROKEN = StoreUnavailable("the connection to Telegram broke")
+
+
+@pytest.fixture
+def clock() -> MovedClock:
+    return MovedClock()
+
+
+@pytest.fixture
+def rests(clock: MovedClock) -> Rests:
+    return Rests(clock)
+
+
+class TestRests:
+    def test_of_a_method_leave_other_methods_and_the_lines_alone(self, rests: Rests) -> None:
+        """Although the line may have ended right behind the answer."""
+        rests.note(SEND, 2, FLOOD)
+        with pytest.raises(StoreUnavailable):
+            rests.check(SEND)
+        rests.check(HISTORY)
+        rests.check_line(2)
+
+    def test_of_a_line_leave_methods_and_other_lines_alone(self, rests: Rests) -> None:
+        rests.note(SEND, 2, REFUSED)
+        with pytest.raises(StoreUnavailable, match="refuses connections"):
+            rests.check_line(2)
+        rests.check(SEND)
+        rests.check_line(4)
+
+    def test_are_as_long_as_asked_however_many_were_asked(self, rests: Rests, clock: MovedClock) -> None:
+        for _ in range(16):
+            rests.note(SEND, 2, REFUSED)
+            rests.note(SEND, 2, FLOOD)
+        assert rests.longest() == (300.0, "Telegram asks for rest: FLOOD_WAIT of messages.sendMedia")
+        clock.seconds += 120.0
+        rests.check_line(2)
+        clock.seconds += 180.0
+        rests.check(SEND)
+        assert rests.longest() == (0.0, "")
+
+    def test_are_not_cut_short_by_a_later_shorter_one(self, rests: Rests) -> None:
+        rests.note(SEND, 2, FLOOD)
+        rests.note(SEND, 2, StoreUnavailable("wait", retry_after=1.0))
+        rests.note_line(2, REFUSED)
+        rests.note_line(2, BROKEN)
+        for check, asked in ((lambda: rests.check(SEND), 300.0), (lambda: rests.check_line(2), 120.0)):
+            with pytest.raises(StoreUnavailable) as refusal:
+                check()
+            assert refusal.value.retry_after == asked
+
+    def test_say_what_is_left(self, rests: Rests, clock: MovedClock) -> None:
+        rests.note_line(2, FLOOD)
+        clock.seconds += 280.0
+        with pytest.raises(StoreUnavailable, match="20 s") as refusal:
+            rests.check_line(2)
+        assert refusal.value.retry_after == 20.0
+
+    def test_of_a_broken_line_are_short_and_ask_for_nothing(self, rests: Rests, clock: MovedClock) -> None:
+        rests.note_line(2, BROKEN)
+        with pytest.raises(StoreUnavailable) as refusal:
+            rests.check_line(2)
+        assert refusal.value.retry_after is None
+        clock.seconds += REST_AFTER_FAILURE
+        rests.check_line(2)
+
+
+def test_one_refusal_of_the_transport_is_one_rest_for_all_uploads(server: Server, account: TelegramAccount) -> None:
+    """Three uploads with a window of parts each meet the end of the one connection."""
+    inner = account.open(transport_rest=120.0, parts_in_flight=4)
+    store = Governor(inner, clock=SystemClock(), stop=threading.Event())
+    server.set_line(latency=0.3)  # all of a window has arrived when its first part is looked at
+    server.arm("transport_429", "upload.saveBigFilePart", after=16)
+
+    def append(number: int) -> float:
+        with pytest.raises(StoreUnavailable) as refusal:
+            store.append(name_of(number), BytesSource(bytes(60 * PART_BYTES)), "label")
+        return refusal.value.retry_after or 0.0
+
+    with ThreadPoolExecutor(3) as threads:
+        asked = [*threads.map(append, range(3))]
+    assert all(100 < rest <= 120 for rest in asked), asked
+    assert store.rest[0] <= 120
+    assert store.distance == SHORTEST_DISTANCE
+    assert server.statistics()["connections"] == 1
+    store.close()
+
+
+@pytest.mark.parametrize("rounds", range(4))
+def test_a_refusal_is_heard_although_somebody_else_hangs_up(
+    server: Server, account: TelegramAccount, rounds: int
+) -> None:
+    """Whichever round of the loop the line is closed in, between the refusal's arrival and Telethon's telling of it."""
+    session = account.session(transport_rest=120.0)
+    session.ask(HISTORY_START)
+    (line,) = session._lines.values()
+    server.arm("transport_429", "messages.getHistory")
+
+    async def hang_up() -> None:
+        while line._connection.refusal is None:  # type: ignore[union-attr]
+            await asyncio.sleep(0)
+        for _ in range(rounds):
+            await asyncio.sleep(0)
+        await line.close()
+
+    assert session._loop is not None
+    hanging_up = asyncio.run_coroutine_threadsafe(hang_up(), session._loop)
+    for request in (HISTORY_START, functions.updates.GetStateRequest()):
+        with pytest.raises(StoreUnavailable, match="refuses connections") as refusal:
+            session.ask(request)
+        assert 100 < (refusal.value.retry_after or 0.0) <= 120
+    hanging_up.result(10)
+    assert server.statistics()["connections"] == 1
+    session.close()
+
+
+def test_nothing_is_asked_again_during_a_flood_wait_by_the_next_login(server: Server, account: TelegramAccount) -> None:
+    rests = Rests(SystemClock())
+    first, second = (account.open(rests=rests) for _ in range(2))
+    put(first, 1)
+    server.arm("flood_wait", "messages.sendMedia", seconds=300)
+    for store in (first, second):
+        with pytest.raises(StoreUnavailable) as refusal:
+            put(store, 2)
+        assert 290 < (refusal.value.retry_after or 0) <= 300
+        store.close()
+    assert "called during a flood wait" not in server.statistics()["violations"]
+
+
+@pytest.mark.parametrize("kind", ["transport_404", "auth_key_unregistered"])
+def test_a_login_outlives_the_end_of_its_copy_in_another_data_centre(
+    server: Server, account: TelegramAccount, kind: str
+) -> None:
+    store = account.open()
+    server.arm("other_dc", "messages.sendMedia")
+    info = put(store, 1)
+    server.arm(kind, "auth.importAuthorization")
+    assert content(store, info) == b"sealed"
+    assert server.fault_counts()[kind] == 1
+    store.close()
