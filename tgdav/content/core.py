@@ -110,7 +110,7 @@ class ContentCore:
             return None
         local = None
         try:
-            with self.database.glancing() as connection:
+            with self.database.glancing(committed=True) as connection:
                 local = index.known(connection, chunk)
         finally:
             if local is None:

@@ -7,6 +7,7 @@ remove the file under it.
 """
 
 import logging
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,8 @@ WRITER_CACHE_KIB = 32 * 1024
 READER_CACHE_KIB = 2 * 1024
 IDLE_READERS = 16
 """Reading connections kept for reuse; more are opened when needed and closed afterwards."""
+ROOM_BYTES = 64 * 1024 * 1024
+"""Free bytes of the disk without which no lazy job is answered before it is committed; some hundred jobs write a few MiB."""
 CHECKPOINT_PAGES = 2000
 RESTART_PAGES = 16_000
 """A write-ahead log of this many pages (64 MiB) is folded back with writers held off, so that it starts anew."""
@@ -41,7 +44,7 @@ class Database:
         self._idle: list[Connection] = []
         self._lock = threading.Lock()
         self._closed = False
-        self.writer = Writer(connection, wal.sync)
+        self.writer = Writer(connection, wal.sync, self._has_room)
 
     @classmethod
     def open(cls, path: Path, key: bytes, *, disk: Disk) -> "Database":
@@ -66,7 +69,11 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """Lend a connection that sees one consistent state, as of its first query, for the whole ``with`` block."""
+        """Lend a connection that sees one consistent state, as of its first query, for the whole ``with`` block.
+
+        All that was answered before is in it: lazy jobs are committed first, so hold no lock that a job takes.
+        """
+        self.writer.show()
         connection = self._borrow()
         try:
             connection.execute("BEGIN")
@@ -77,13 +84,25 @@ class Database:
             self._give_back(connection)
 
     @contextmanager
-    def glancing(self) -> Iterator[Connection]:
-        """Lend a connection whose statements each see the state of their own moment: cheaper, for a single question."""
+    def glancing(self, *, committed: bool = False) -> Iterator[Connection]:
+        """Lend a connection whose statements each see the state of their own moment: cheaper, for a single question.
+
+        ``committed``: what lazy jobs did a moment ago does not matter to the question.
+        """
+        if not committed:
+            self.writer.show()
         connection = self._borrow()
         try:
             yield connection
         finally:
             self._give_back(connection)
+
+    def _has_room(self) -> bool:
+        try:
+            found = os.statvfs(self._path.parent)
+        except OSError:
+            return False
+        return found.f_bavail * found.f_frsize >= ROOM_BYTES
 
     def _borrow(self) -> Connection:
         with self._lock:

@@ -47,11 +47,18 @@ class Transaction(Connection):
         self._mark = len(batch.deferred)
         self._saved = batch.alone
         self.generation = generation
-        self.callbacks: list[Callable[[], None]] = []
+        self.callbacks: list[tuple[Callable[[], None], bool]] = []
 
     def after_commit(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` once the change stands, and for a durable job survives a power cut; never if it fails."""
-        self.callbacks.append(callback)
+        self.callbacks.append((callback, True))
+
+    def when_done(self, callback: Callable[[], None]) -> None:
+        """As ``after_commit``, but for a lazy job before it is committed, when its caller is about to be answered.
+
+        Whoever uses it hears by ``Writer.on_loss`` that such a change does not stand after all.
+        """
+        self.callbacks.append((callback, False))
 
     def defer(self, kind: Deferrable, row: Any) -> None:
         """Write ``row`` together with its like of other jobs, but before this transaction is asked anything."""

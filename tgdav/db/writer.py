@@ -7,27 +7,37 @@ rows), commits, and syncs the write-ahead log once if one of them is durable. Th
 job that came meanwhile makes its own thread the next leader. (Flat combining, Hendler et al. 2010; group commit, DeWitt et
 al. 1984.)
 
+A *lazy* job is answered before it is committed: its transaction stays open for a moment, in which other lazy jobs join it.
+It is committed together with the first job that is not lazy, before anybody reads through another connection (``show``),
+when it is full, and 30 ms after it was begun. So a crash takes the last moment of lazy jobs and nothing else, all that is
+durable takes along what was answered before it, and nobody in this process can see that something is not committed. Should
+that commit fail, what was answered is lost: then nothing more is written until the process is restarted. To make that
+unlikely, nothing is gathered while the disk is nearly full.
+
 The order is the promise: bytes are synced before a transaction that names them is committed, for SQLite or the kernel may
 make a commit durable at any time; and nothing durable is acknowledged before the log is synced.
 
 Jobs run in the leader's thread, one after another. They must not call ``run`` (RuntimeError), nor wait for another thread
 that does. ``after_commit`` callbacks run in the leader's thread too, in commit order, when the barrier is passed and no
-transaction is open: before the caller's ``run`` returns, and under the same two rules. A callback may take locks, but none
-that a thread holds while it calls ``run``.
+transaction is open: before the caller's ``run`` returns (if it is not lazy), and under the same two rules. A callback may
+take locks, but none that a thread holds while it calls ``run`` or reads.
 """
 
+import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any, Generic, Protocol, TypeVar, cast
 
 from tgdav.db.connection import Connection
+from tgdav.db.gathering import Committer, Gathered
 from tgdav.db.transaction import Batch, Transaction
-from tgdav.errors import LocalFailure, TgdavError
+from tgdav.errors import LocalFailure, NoSpace, TgdavError
 from tgdav.failpoints import reach
 
-T = TypeVar("T")
+_log = logging.getLogger(__name__)
 
+T = TypeVar("T")
 
 LINGER = 0.0006
 """Seconds that a leader waits for one more of the callers that it knows of; about what a small upload takes on its way."""
@@ -42,9 +52,12 @@ class Syncable(Protocol):
 
 
 class _Job(Generic[T]):
-    """One call of ``run`` or ``exclusively`` on its way through. ``outside`` runs between transactions."""
+    """One call of ``run`` or ``exclusively`` on its way through. ``outside`` runs between transactions.
 
-    __slots__ = ("callbacks", "done", "durable", "error", "gate", "outside", "result", "sync", "work")
+    One that ``shows`` has nothing to do but to see that all is committed that was answered.
+    """
+
+    __slots__ = ("callbacks", "done", "durable", "error", "gate", "lazy", "outside", "result", "shows", "sync", "work")
 
     def __init__(
         self,
@@ -52,11 +65,15 @@ class _Job(Generic[T]):
         durable: bool,
         sync: Sequence[Syncable],
         outside: Callable[[], T] | None = None,
+        *,
+        lazy: bool = False,
+        shows: bool = False,
     ) -> None:
         self.work = work
         self.outside = outside
         self.durable = durable
         self.sync = sync
+        self.lazy, self.shows = lazy, shows
         self.callbacks: list[Callable[[], None]] = []
         self.result: T | None = None
         self.error: BaseException | None = None
@@ -66,8 +83,9 @@ class _Job(Generic[T]):
 
     def finish(self) -> None:
         """Let the caller go on."""
-        self.done = True
-        self.gate.release()
+        if not self.done:
+            self.done = True
+            self.gate.release()
 
     def outcome(self) -> T:
         """Return the result, or raise the error."""
@@ -79,9 +97,14 @@ class _Job(Generic[T]):
 class Writer:
     """Serializes all changes of one database. Thread-safe."""
 
-    def __init__(self, connection: Connection, sync_log: Callable[[], None]) -> None:
+    def __init__(self, connection: Connection, sync_log: Callable[[], None], has_room: Callable[[], bool]) -> None:
+        """``has_room`` tells whether it is certain that a few MiB can be written."""
         self._connection = connection
         self._sync_log = sync_log
+        self._has_room = has_room
+        self._gathered: Gathered | None = None
+        self._committer = Committer(self.show)
+        self._on_loss: list[Callable[[], None]] = []
         self._mutex = threading.Lock()
         self._idle = threading.Condition(self._mutex)
         self._waiting: list[_Job[Any]] = []
@@ -89,6 +112,7 @@ class Writer:
         self._next: _Job[Any] | None = None
         self._leader: int | None = None
         self._refusal: str | None = None
+        self._poisoned = False
         self._generation = 0
         self._unsynced = True
         self._arrival = threading.Lock()
@@ -96,14 +120,35 @@ class Writer:
         self._awaits = False
         self._company = 1
 
-    def run(self, work: Callable[[Transaction], T], *, durable: bool = False, sync: Sequence[Syncable] = ()) -> T:
+    def run(
+        self,
+        work: Callable[[Transaction], T],
+        *,
+        durable: bool = False,
+        sync: Sequence[Syncable] = (),
+        lazy: bool = False,
+    ) -> T:
         """Commit what ``work`` does, whole or not at all; return its result. Raises what ``work`` raises.
 
         The files in ``sync`` are synced before; name every file whose bytes the change names. With ``durable`` the
-        change survives a power cut when this returns. Raises LocalFailure (also for a file's failed sync; after a failed
-        sync of the log always, until restarted) and NoSpace.
+        change survives a power cut when this returns. A ``lazy`` one, which names no files, may be committed a moment later.
+        Raises LocalFailure (also for a file's failed sync; after a failed sync of the log always, until restarted) and
+        NoSpace.
         """
-        return self._enter(_Job(work, durable, sync))
+        return self._enter(_Job(work, durable, sync, lazy=lazy and not durable and not sync))
+
+    def show(self) -> None:
+        """Let all that was answered be seen through other connections; what is lost by that is lost (see ``on_loss``).
+
+        Not to be called, nor another connection read, by a job: RuntimeError, if that would show too little.
+        """
+        if self._gathered is not None:
+            with suppress(LocalFailure, NoSpace):
+                self._enter(_Job[None](None, False, (), shows=True))
+
+    def on_loss(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` in the writer's turn when lazy jobs that were answered could not be committed."""
+        self._on_loss.append(callback)
 
     def sync(self) -> None:
         """Return when all that is committed survives a power cut. Raises LocalFailure."""
@@ -114,8 +159,9 @@ class Writer:
         return self._enter(_Job(None, False, (), action))
 
     def poison(self, reason: str) -> None:
-        """Refuse all later work."""
+        """Refuse all later work; what is answered and not committed yet is lost."""
         with self._mutex:
+            self._poisoned = True
             self._refuse(f"{reason}; read-only until restarted")
 
     @property
@@ -124,11 +170,13 @@ class Writer:
         return self._refusal
 
     def close(self) -> None:
-        """Wait for the batch at work, refuse all else."""
+        """Wait for the batch at work, commit what is gathered, refuse all else."""
         with self._mutex:
             self._refuse("the local database is closed")
             while self._busy:
                 self._idle.wait()
+        self.show()
+        self._committer.stop()
 
     # ---- taking turns --------------------------------------------------------------------------------------------
 
@@ -136,7 +184,7 @@ class Writer:
         if self._leader == threading.get_ident():
             raise RuntimeError("a job of the writer called the writer")
         with self._mutex:
-            if self._refusal is not None:
+            if self._refusal is not None and not job.shows:
                 raise LocalFailure(self._refusal)
             self._waiting.append(job)
             leads = not self._busy
@@ -205,14 +253,17 @@ class Writer:
         _fail(batch, LocalFailure(cast(str, self._refusal)))
         with suppress(TgdavError):
             self._roll_back()
+        if self._gathered is not None:
+            self._lose()
 
     def _hand_over(self, batch: list[_Job[Any]]) -> None:
         with self._mutex:
             refused: list[_Job[Any]] = []
             if self._refusal is not None:
-                refused, self._waiting = self._waiting, []
+                refused = [job for job in self._waiting if not job.shows]
+                self._waiting = [job for job in self._waiting if job.shows]
                 _fail(refused, LocalFailure(self._refusal))
-            self._company = len(batch) + len(self._waiting)
+            self._company = sum(not (job.lazy or job.shows) for job in batch) + len(self._waiting)
             self._next = self._waiting[0] if self._waiting else None
             successor = self._next
             if successor is None:
@@ -230,46 +281,113 @@ class Writer:
     # ---- one batch -----------------------------------------------------------------------------------------------
 
     def _process(self, batch: list[_Job[Any]]) -> None:
+        if all(job.lazy for job in batch) and (self._gathered is not None or self._has_room()):
+            self._gather(batch)
+            return
+        if self._gathered is not None and self._poisoned:
+            self._give_up([], LocalFailure(cast(str, self._refusal)))
+        if self._gathered is not None and any(job.sync for job in batch):
+            self._commit([])  # who only looks is not to wait for files
         reach("writer.before-sync")
         _sync_files(batch)
         reach("writer.after-sync")
         working = [job for job in batch if job.work is not None and job.error is None]
-        if working:
+        if working or self._gathered is not None:
             self._commit(working)
+        self._answer_lookers(batch)
         if self._unsynced and any(job.durable and job.error is None for job in batch):
             self._pass_barrier(batch)
         for job in batch:
             if job.error is None:
                 _conclude(job)
 
-    def _commit(self, jobs: list[_Job[Any]]) -> None:
-        connection = self._connection
-        batch = Batch(connection, alone=len(jobs) == 1)
+    def _gather(self, jobs: list[_Job[Any]]) -> None:
+        """Run lazy jobs in a transaction that stays open."""
         try:
-            connection.execute("BEGIN IMMEDIATE")
+            gathered = self._gathered or self._begin()
             for job in jobs:
-                self._run(job, batch)
+                late = self._run(job, gathered.batch)
+                gathered.count += 1
+                if job.error is None:
+                    self._gathered = gathered
+                    gathered.callbacks += late
+                    _conclude(job)
+        except TgdavError as error:
+            self._give_up(jobs, error)
+            return
+        if self._gathered is None or gathered.is_full:
+            self._gathered = gathered
+            self._commit([])
+
+    def _begin(self) -> Gathered:
+        batch = Batch(self._connection, alone=False)
+        self._connection.execute("BEGIN IMMEDIATE")
+        self._committer.begun()
+        return Gathered(batch)
+
+    def _commit(self, jobs: list[_Job[Any]]) -> None:
+        connection, gathered = self._connection, self._gathered
+        batch = Batch(connection, alone=len(jobs) == 1) if gathered is None else gathered.batch
+        try:
+            if gathered is None:
+                connection.execute("BEGIN IMMEDIATE")
+            for job in jobs:
+                late = self._run(job, batch)
+                job.callbacks += late
+            if gathered is not None and not connection.in_transaction:
+                raise LocalFailure("the local database gave up a transaction")
             if connection.in_transaction:
                 batch.write()
                 reach("writer.before-commit")
                 self._unsynced = True
                 connection.execute("COMMIT")
+                self._gathered = None
                 reach("writer.after-commit")
         except TgdavError as error:
-            self._generation += 1
-            self._roll_back()
-            _fail(jobs, error)
+            self._give_up(jobs, error)
+            return
+        for callback in gathered.callbacks if gathered is not None else ():
+            callback()
 
-    def _run(self, job: _Job[Any], batch: Batch) -> None:
-        """Run one job; an error undoes it alone. Raises where the whole transaction is lost."""
+    def _give_up(self, jobs: list[_Job[Any]], error: TgdavError) -> None:
+        """The transaction is lost, with all jobs in it."""
+        self._generation += 1
+        self._roll_back()
+        _fail(jobs, error)
+        if self._gathered is not None:
+            _log.error("changes that were made a moment ago could not be kept: %s", error)
+            self.poison(f"changes could not be kept ({error})")
+            self._lose()
+
+    def _lose(self) -> None:
+        self._gathered = None
+        for callback in self._on_loss:
+            callback()
+
+    def _answer_lookers(self, batch: list[_Job[Any]]) -> None:
+        """Let those go on who wait for nothing but the commit."""
+        with self._mutex:
+            come = [job for job in self._waiting if job.shows]
+            self._waiting = [job for job in self._waiting if not job.shows]
+        for job in come + [job for job in batch if job.shows]:
+            job.finish()
+
+    def _run(self, job: _Job[Any], batch: Batch) -> list[Callable[[], None]]:
+        """Run one job; an error undoes it alone. Raises where the whole transaction is lost.
+
+        Return what is to be called after the commit; what is to be called before is noted in the job.
+        """
         transaction = Transaction(batch, self._generation)
         try:
             job.result = job.work(transaction) if job.work else None
-            job.callbacks = transaction.callbacks
             transaction.keep()
         except Exception as error:
             job.error = error
             transaction.undo()
+            return []
+        called = transaction.callbacks
+        job.callbacks = [callback for callback, late in called if not (late and job.lazy)]
+        return [callback for callback, late in called if late and job.lazy]
 
     def _roll_back(self) -> None:
         if self._connection.in_transaction:

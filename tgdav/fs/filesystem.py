@@ -388,7 +388,7 @@ class NamespaceFileSystem:
     def _change(self, work: Callable[[Change], T], *, durable: bool, takes: bool = False) -> T:
         if durable or takes:  # closed files come first; what takes nothing away need not wait for them
             self.open_files.settle_waiting()
-        return self.journal.change(work, durable=durable)
+        return self.journal.change(work, durable=durable, lazy=True)
 
     # ---- attributes ----------------------------------------------------------------------------------------------
 

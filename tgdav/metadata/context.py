@@ -25,7 +25,8 @@ class Context:
 
     ``empty_tag`` is the tag of a file without content. ``own``: an unknown folder is a mistake, not a gap in the log.
     ``fresh`` holds ids that are known to be new, so that nothing is looked up for them; ``touched`` the nodes, and
-    ``touched_fields`` the fields, whose state before this group is settled: kept, or of no interest.
+    ``touched_fields`` the fields, whose state before this group is settled: kept, or of no interest. ``live`` are new folders
+    that can be reached from the root.
     ``changes`` says what a cache of the tree must take in. What the change looked up itself, and has not touched since, stands
     in ``found_nodes``, as (inode, kind, local), ``found_empty``, files without content, and ``found_entries``, as (folder,
     name, inode).
@@ -42,6 +43,7 @@ class Context:
     touched_fields: set[tuple[Inode, bytes]] = field(default_factory=set)
     changes: TreeChanges = field(default_factory=TreeChanges)
     folders: "LiveFolders" = field(default_factory=lambda: LiveFolders())
+    live: set[Inode] = field(default_factory=set)
     found_nodes: dict[NodeId, tuple[Inode, int, bool]] = field(default_factory=dict)
     found_empty: set[NodeId] = field(default_factory=set)
     found_entries: dict[EntryId, tuple[Inode, bytes, Inode]] = field(default_factory=dict)

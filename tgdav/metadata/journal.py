@@ -112,15 +112,25 @@ class Journal:
         self.cache = TreeCache()
         self._view = TreeView(self.cache)
         self._folders = LiveFolders()
+        self._writer.on_loss(self._forget)
         self._ids, self._inodes = self._writer.run(self._open)
 
-    def change(self, work: Callable[[Change], T], *, durable: bool = False, sync: Sequence[Syncable] = ()) -> T:
+    def change(
+        self,
+        work: Callable[[Change], T],
+        *,
+        durable: bool = False,
+        sync: Sequence[Syncable] = (),
+        lazy: bool = False,
+    ) -> T:
         """Make one change: call ``work``, commit and log what it emitted, whole or not at all; return its result.
 
-        ``work`` runs in some thread of those that change things now, one at a time, and may be called but once. ``sync`` and
-        ``durable`` are those of ``Writer.run``. Raises what ``work`` raises, ReadOnly, LocalFailure, NoSpace.
+        ``work`` runs in some thread of those that change things now, one at a time, and may be called but once. ``sync``,
+        ``durable`` and ``lazy`` are those of ``Writer.run``. Raises what ``work`` raises, ReadOnly, LocalFailure, NoSpace.
         """
-        return self._writer.run(lambda transaction: self._change(transaction, work), durable=durable, sync=sync)
+        return self._writer.run(
+            lambda transaction: self._change(transaction, work), durable=durable, sync=sync, lazy=lazy
+        )
 
     def apply_groups(
         self,
@@ -148,11 +158,11 @@ class Journal:
         def look(transaction: Transaction) -> None:
             rows = transaction.all(_NAMES, {"parent": folder, "most": FOLDER_LIMIT + 1})
             if len(rows) <= FOLDER_LIMIT:
-                transaction.after_commit(lambda: self.cache.take_folder(folder, rows))
+                transaction.when_done(lambda: self.cache.take_folder(folder, rows))
 
         # Looking must go on where writing cannot: the cache then knows less.
         with suppress(LocalFailure, NoSpace):
-            self._writer.run(look)
+            self._writer.run(look, lazy=True)
 
     # ---- in the writer's turn ------------------------------------------------------------------------------------
 
@@ -186,14 +196,19 @@ class Journal:
         return result
 
     def _note(self, transaction: Transaction, changes: TreeChanges) -> None:
-        """Let later changes of this transaction see that something changed, and the cache once it is committed."""
+        """Let later changes of this transaction see that something changed, and the cache before anybody is told."""
 
         def absorb() -> None:
             self._view.clear()
             self.cache.absorb(changes)
 
         self._view.add(changes)
-        transaction.after_commit(absorb)
+        transaction.when_done(absorb)
+
+    def _forget(self) -> None:
+        """What the cache took in does not stand."""
+        self._view.clear()
+        self.cache.absorb(TreeChanges(everything=True))
 
     def _apply_groups(
         self,

@@ -111,6 +111,7 @@ class Places:
     def _place_known_folder(self, op: Place, target: _Target, parent: Inode, old: Row | None, local: bool) -> bool:
         """Move a folder. It has one place only: the latest; and takes along the names of all files below it."""
         self._context.folders.clear()
+        self._context.live.clear()
         self._application.flush()
         others = self._transaction.all(_OTHERS, {"ino": target.ino, "entry": op.entry})
         if queries.is_ancestor(self._transaction, target.ino, parent):
@@ -152,9 +153,12 @@ class Places:
     def _in_trash(self, folder: Inode) -> bool:
         if folder in (ROOT_INODE, TRASH_INODE):
             return folder == TRASH_INODE
-        if self._context.folders.get(folder) is not None:
-            return False
-        return queries.is_ancestor(self._transaction, Inode(TRASH_INODE), folder)
+        return not self._is_live(folder) and queries.is_ancestor(self._transaction, Inode(TRASH_INODE), folder)
+
+    def _is_live(self, folder: Inode) -> bool:
+        """Whether a folder is known to be reachable from the root."""
+        context = self._context
+        return folder == ROOT_INODE or folder in context.live or context.folders.get(folder) is not None
 
     def _move(self, op: Place, target: _Target, parent: Inode, old: Row | None, local: bool) -> None:
         before = old[0] if old is not None else None
@@ -201,7 +205,9 @@ class Places:
         else:
             self._touch(left, -1 if target.is_directory else 0)
             self._touch(entered, 1 if target.is_directory else 0)
-        links = 0 if target.is_directory else self._links(left, entered, is_new=before is None)
+        if target.is_directory and before is None and entered is not None and self._is_live(entered):
+            self._context.live.add(target.ino)
+        links = 0 if target.is_directory else self._links(left, entered)
         new = self._application.new_node(target.known_as)
         if new is not None:
             new.row["nlink"] += links
@@ -209,13 +215,10 @@ class Places:
         self._application.keep_pinned(target.ino)
         self._application.update(target.ino, {"ctime": self._context.time}, links)
 
-    def _links(self, left: Inode | None, entered: Inode | None, *, is_new: bool) -> int:
+    def _links(self, left: Inode | None, entered: Inode | None) -> int:
         """Return how many names a file gains: one below a folder in the trash is none."""
         if left == entered:
             return 0
-        if is_new and self._context.own:
-            # Whoever makes a new name here has looked the folder up by its path.
-            return int(entered is not None)
         gained = entered is not None and not self._in_trash(entered)
         lost = left is not None and not self._in_trash(left)
         return gained - lost
