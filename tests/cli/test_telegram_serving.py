@@ -144,6 +144,21 @@ def test_what_it_waits_for_is_told(server: Server, home: Machine) -> None:
         serving.terminate()
 
 
+def test_an_account_that_would_soon_be_deleted_is_warned_of(server: Server, home: Machine) -> None:
+    assert status(home)["account"] is None
+    server.set_rules(account_days=31)
+    try:
+        with Serving(home) as serving:
+            found = wait_for(lambda: status(home)["account"], what="the first answer about the account")
+            assert (found["deleted_after_days"], found["days_left"]) == (31, 31)
+            with serving.client() as client:
+                assert "tgdav_account_days_left 31\n" in client.request("GET", "/-/metrics").body.decode()
+            assert "after 31 days without use: choose a longer time" in serving.terminate()
+    finally:
+        server.set_rules(account_days=183)
+    assert "account   deleted by Telegram after 31 days without use, not before 20" in home.run("status").stdout
+
+
 def test_what_was_sent_is_told_by_kind(home: Machine) -> None:
     with Serving(home) as serving:
         assert put(serving, "file", bytes(range(256)) * 1000) == 201

@@ -26,6 +26,9 @@ def _gauges(status: Mapping[str, Any]) -> Iterator[str]:
         "tgdav_bytes": ("Bytes in the files of the namespace.", status["bytes"]),
         "tgdav_read_only": ("Whether nothing can be changed here.", int(bool(status.get("read_only")))),
     }
+    if status["account"] is not None:
+        words = "Until Telegram deletes the account, if nobody uses it."
+        gauges["tgdav_account_days_left"] = (words, status["account"]["days_left"])
     for name, (words, value) in gauges.items():
         yield _family(name, "gauge", words, [({}, value)])
 

@@ -27,6 +27,8 @@ def _status_lines(found: Mapping[str, Any]) -> Iterator[str]:
     store, cache = found["store"], found["cache"]
     reached = "reachable" if store["reachable"] else "not reachable"
     yield f"store     {store['backend']}, {reached}{_waiting(store)}"
+    if found["account"] is not None:
+        yield f"account   {_account(found['account'])}"
     yield f"pending   {_pending(found)}"
     yield f"sent today {sent(found['sent_today'])}"
     yield f"files     {found['files']} with {size(found['bytes'])}"
@@ -43,6 +45,13 @@ def _waiting(store: Mapping[str, Any]) -> str:
         return ""
     until = store["waiting_until"].partition("T")[2][:8]
     return f", waiting {store['waiting_seconds']:.0f} s, until {until} UTC: {store['waiting_for']}"
+
+
+def _account(found: Mapping[str, Any]) -> str:
+    words = (
+        f"deleted by Telegram after {found['deleted_after_days']} days without use, not before {found['not_before']}"
+    )
+    return f"{words}: {found['warning']}" if found["warning"] else words
 
 
 def _pending(found: Mapping[str, Any]) -> str:

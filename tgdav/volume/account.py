@@ -134,6 +134,13 @@ class AccountStore:
         if held is not None:
             held.release()
 
+    def idle_days(self) -> int:
+        """Return the days without use after which Telegram deletes the account. Raises as the calls of a store do."""
+        store = self._store
+        if store is None:
+            raise NotLoggedIn
+        return store.idle_days()
+
     # ---- calls -------------------------------------------------------------------------------------------------------
 
     def append(

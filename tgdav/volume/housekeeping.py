@@ -81,6 +81,8 @@ class Housekeeping:
             self._next_header = now + HEADER_AGAIN_SECONDS
             if self._attempt(KEEPING, volume.keep_headers):
                 self._next_header = now + HEADER_SECONDS
+        if volume.account_life is not None:
+            self._attempt("keeping how long the account lives", volume.account_life.keep_up)
         if volume.is_joining and now >= self._next_join:
             self._next_join = now + JOIN_SECONDS
             self._attempt(JOINING, self.push)

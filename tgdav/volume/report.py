@@ -37,6 +37,7 @@ def status(volume: "Volume") -> dict[str, Any]:
             "waiting_for": reason if waiting else None,
             "waiting_until": _moment(volume.seams.clock.now_ns(), waiting) if waiting else None,
         },
+        "account": volume.account_life and volume.account_life.report(),
         "sent_today": {"date": date, **sent},
         "pending": volume.pending(),
         "cache": {"bytes": shown["bytes"], "max_bytes": shown["max_bytes"]},

@@ -28,6 +28,7 @@ from tgdav.replication.outbox import remove_leftovers
 from tgdav.replication.pusher import Pusher
 from tgdav.replication.watch import LogWatch
 from tgdav.volume import report
+from tgdav.volume.account_life import AccountLife
 from tgdav.volume.budget import Budget
 from tgdav.volume.check import Checker
 from tgdav.volume.content import open_content
@@ -86,6 +87,8 @@ class Volume:
         self.headers = HeaderKeeper(
             places.state, database, stores.store, opened.header, opened.saved_header, opened.master, seams
         )
+        account = stores.account
+        self.account_life = None if account is None else AccountLife(database, seams.clock, account.idle_days)
         self.content = open_content(places, config, seams, database, stores.store, self.log)
         self._replication()
         self.fs = NamespaceFileSystem(

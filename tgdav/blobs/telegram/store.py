@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from telethon.tl import types
+from telethon.tl import functions, types
 
 from tgdav.blobs.checks import check_append, check_name, check_range, check_within
 from tgdav.blobs.contract import START, BlobInfo, Source, StoreTraits
@@ -217,6 +217,11 @@ class TelegramStore:
                 self._chat.delete([*there])
             for blob_id, document in there.items():
                 self._listing.forget(blob_id, document.info.name)
+
+    def idle_days(self) -> int:
+        """Return the days without use after which Telegram deletes the account."""
+        self._check_open()
+        return int(self._session.ask(functions.account.GetAccountTTLRequest()).days)
 
     def watch(
         self,
