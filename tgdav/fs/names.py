@@ -10,6 +10,7 @@ from tgdav.metadata.types import NAME_MAX
 RESERVED = frozenset((b".snapshots", b".versions", b".trash", b"-"))
 """Names in the root that history and the server's own pages use."""
 
+_NUL, _SLASH = b"\0/"
 _JUNK = frozenset((b".DS_Store", b"Thumbs.db", b"desktop.ini"))
 
 
@@ -28,7 +29,7 @@ def is_junk(name: bytes) -> bool:
 
 def check_name(name: bytes) -> None:
     """Refuse what can be no name. Raises InvalidArgument, NameTooLong."""
-    if not name or name in (b".", b"..") or b"/" in name or b"\0" in name:
+    if not name or name in (b".", b"..") or _SLASH in name or _NUL in name:
         raise InvalidArgument("not a possible name")
     if len(name) > NAME_MAX:
         raise NameTooLong

@@ -22,6 +22,7 @@ _UNSAFE = re.compile(rb"[^0-9A-Za-z._~!$()*+,;=:@/-]+")
 _ESCAPED = re.compile(rb"%([89A-Fa-f][0-9A-Fa-f])")
 _SURROGATE = re.compile("[\udc80-\udcff]")
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_NUL, _SLASH = b"\0/"
 _DEFAULT_PORTS = {"http": 80, "https": 443, "webdav": 80, "webdavs": 443, "dav": 80, "davs": 443}
 
 
@@ -45,7 +46,7 @@ def split_path(target: str) -> tuple[bytes, ...]:
 
 
 def _check_name(name: bytes) -> None:
-    if name in (b".", b"..") or b"\0" in name or b"/" in name:
+    if name in (b".", b"..") or _NUL in name or _SLASH in name:
         raise Refused(400, "impossible name in the path")
     if not name.isascii():
         try:
