@@ -1,5 +1,6 @@
 """Logging in by code, password and QR code, and what is said when it is refused."""
 
+import gc
 import logging
 
 import pytest
@@ -149,6 +150,17 @@ class TestOut:
         login = server.session(PHONE)
         log_out(settings(server), login)
         log_out(settings(server), login)
+
+    def test_whose_key_is_forgotten_leaves_no_trace_in_the_log(
+        self, server: Server, account: TelegramAccount, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """A future that nobody looked at is told of, by its traceback, whenever it is collected."""
+        login = server.session(account.phone)
+        server.forget_keys(account.phone)
+        with pytest.raises(AccessError):
+            log_out(settings(server), login)
+        gc.collect()
+        assert "never retrieved" not in caplog.text
 
     def test_of_what_is_no_login(self, server: Server) -> None:
         with pytest.raises(TgdavError):

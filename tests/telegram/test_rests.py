@@ -17,7 +17,7 @@ from tgdav.blobs.telegram.governor import SHORTEST_DISTANCE, Governor
 from tgdav.blobs.telegram.rests import REST_AFTER_FAILURE, Rests
 from tgdav.blobs.telegram.upload import PART_BYTES
 from tgdav.clock import SystemClock
-from tgdav.errors import StoreUnavailable
+from tgdav.errors import StoreRejected, StoreUnavailable
 
 SEND, HISTORY = functions.messages.SendMediaRequest, functions.messages.GetHistoryRequest
 HISTORY_START = functions.messages.GetHistoryRequest(types.InputPeerSelf(), 0, None, 0, 1, 0, 0, 0)
@@ -149,6 +149,18 @@ def test_nothing_is_asked_again_during_a_flood_wait_by_the_next_login(server: Se
         assert 290 < (refusal.value.retry_after or 0) <= 300
         store.close()
     assert "called during a flood wait" not in server.statistics()["violations"]
+
+
+def test_who_waits_for_a_line_is_not_called_for_one_that_was_refused(server: Server, account: TelegramAccount) -> None:
+    """Else whoever asks again when the line changes would knock at a banned account's door without end."""
+    session = account.session()
+    changes: list[None] = []
+    session.listen(None, lambda: changes.append(None))
+    server.set_status(account.phone, "banned")
+    with pytest.raises(StoreRejected):
+        session.ask(HISTORY_START)
+    session.close()
+    assert changes == []
 
 
 @pytest.mark.parametrize("kind", ["transport_404", "auth_key_unregistered"])

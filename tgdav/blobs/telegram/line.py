@@ -105,10 +105,11 @@ class Line:
                 self._connection = FullConnection(address, port, dc, loggers=self._loggers, proxy=proxy)
                 await self._sender.connect(self._connection)
                 self._broken = asyncio.ensure_future(self._sender.disconnected)
-                self._broken.add_done_callback(_take_note)
+                self._broken.add_done_callback(take_note)
+                self._sender._disconnected.add_done_callback(take_note)  # noqa: SLF001
+                answer = await self.ask(_introduced(settings, first))
                 self._broken.add_done_callback(lambda _: self._on_broken())
-                self._sender._disconnected.add_done_callback(_take_note)  # noqa: SLF001
-                return await self.ask(_introduced(settings, first))
+                return answer
         except BaseException as error:
             await self.close()
             if isinstance(error, Exception):
@@ -158,7 +159,7 @@ class Line:
         await self._sender.disconnect()
 
 
-def _take_note(broken: "asyncio.Future[Any]") -> None:
+def take_note(broken: "asyncio.Future[Any]") -> None:
     """Look at a future's exception, so that asyncio does not report it as overlooked."""
     if not broken.cancelled():
         broken.exception()

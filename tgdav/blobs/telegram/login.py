@@ -18,6 +18,7 @@ from telethon.sessions import StringSession
 from telethon.tl import functions, types
 
 from tgdav.blobs.telegram.errors import translate
+from tgdav.blobs.telegram.line import take_note
 from tgdav.blobs.telegram.login_words import WRONG, in_plain_words
 from tgdav.blobs.telegram.session import read_login
 from tgdav.blobs.telegram.settings import Settings
@@ -119,6 +120,7 @@ async def _client(settings: Settings, session: str) -> AsyncIterator[Any]:
         await _within(settings, client.connect())
         yield client
     finally:
+        client._sender._disconnected.add_done_callback(take_note)  # noqa: SLF001
         await client.disconnect()
 
 
