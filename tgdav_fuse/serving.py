@@ -33,7 +33,7 @@ def _is_worth_saying(record: logging.LogRecord) -> bool:
 
 logging.getLogger("pyfuse3").addFilter(_is_worth_saying)
 
-READ_AHEAD_KIB = 512
+READ_AHEAD_KIB = 2048
 BUSY_PAUSE = 0.2
 """Seconds between attempts to unmount what is busy."""
 
