@@ -45,7 +45,6 @@ class Rests:
         left = self._methods.get(request, 0.0) - self._clock.monotonic()
         if left > 0:
             raise StoreUnavailable(f"Telegram asks for {left:.0f} s of rest", retry_after=left)
-        self._methods.pop(request, None)
 
     def check_line(self, dc: int) -> None:
         """Raise StoreUnavailable while lines to a data centre rest."""
