@@ -1,10 +1,12 @@
 """What is being done when the crash comes: short scripts that pass through every durable step."""
 
 import errno
+import shutil
 
 from tests.proofs.crashing import Run, Scenario, Step
 from tests.proofs.machines import PASSPHRASE, Machine, content, folder_of, make_folder, path_of, put
 from tests.support.seams import FailingDisk
+from tests.support.volumes import copy_folder
 from tgdav.crypto.passphrase import Passphrase
 from tgdav.errors import AccessError, LocalFailure
 from tgdav.fs.api import Owner
@@ -171,6 +173,30 @@ def reopen_and_repair(machine: Machine, _finished: int) -> Volume:
 # ---- vaults --------------------------------------------------------------------------------------------------------
 
 
+def restored(machine: Machine) -> None:
+    """The home is an older one than the store: with work that was sent later, and work that never was."""
+    furnished(machine)
+    with machine.opened() as volume:
+        volume.sync(wait=True)
+        put(volume, "waiting", content(70, 90_000))
+        put(volume, "waiting-row", content(71, 900))
+        copy_folder(machine.home, machine.folder / "backup")
+        put(volume, "waiting-row", content(72, 1000))
+        volume.sync(wait=True)
+        put(volume, "a/later", content(73, 150_000))
+        volume.sync(wait=True)
+        assert volume.housekeeping.checkpoint()
+        volume.fs.remove_tree(*folder_of(volume, "a/small"), durable=True)
+        volume.sync(wait=True)
+    shutil.rmtree(machine.home)
+    (machine.folder / "backup").rename(machine.home)
+    away = machine.folder / "away"
+    machine.store.rename(away)
+    with machine.opened() as volume:
+        put(volume, "d/made meanwhile", content(74, 60_000))
+    away.rename(machine.store)
+
+
 def nothing(machine: Machine) -> None:
     assert machine.places
 
@@ -271,6 +297,7 @@ SCENARIOS = (
     Scenario("a staging file fails", furnished, (
         on_a_failing_disk, _put("good", 62, 80_000), put_in_vain, sync, _put("good", 63, 70_000), sync,
     )),
+    Scenario("go on from a backup", restored, (_open, sync, _put("d/afterwards", 75, 70_000), sync)),
     Scenario("repair", with_a_lost_pack, (repair,), reopen_and_repair),
     Scenario("change the passphrase", furnished, (_open, to_new_passphrase, back_to_old_passphrase), reopen_with_either),
     Scenario("join", stored, (join,), reopen_or_join, home="second"),

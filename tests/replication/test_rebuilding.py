@@ -1,5 +1,6 @@
 """Rebuilding from the store: everything comes back, and what is lost is named while the rest comes back all the same."""
 
+import uuid
 from pathlib import Path
 
 import pytest
@@ -89,9 +90,10 @@ def test_a_damaged_segment_in_the_middle(vault: Vault, volume: Volume) -> None:
     blob.write_bytes(b"x" * 70_000)
     joined = vault.join("second")
     number = rows(volume, "SELECT number FROM segments WHERE name = ?", (names[1],))[0][0]
-    machine = volume.log.machine_id.hex()
+    machine = uuid.UUID(bytes=volume.log.machine_id)
     assert any(names[1].hex() in line for line in joined.damage)
-    assert any(f"segment {number} of machine {machine} is missing" in line for line in joined.damage)
+    wanted = f"segment {number} of the log of machine {volume.log.machine_name} ({machine}) is missing"
+    assert any(line.startswith(wanted) and "check --repair" in line for line in joined.damage)
     with vault.opened("second") as second:
         shown = {entry.name for entry in second.fs.list_directory(second.fs.root)}
         assert shown == {b"folder-0", b"folder-2", b"folder-3", b"lost+found"}
@@ -107,7 +109,8 @@ def test_several_missing_segments_are_named(vault: Vault, volume: Volume) -> Non
         vault.blob(name).unlink()
     first = rows(volume, "SELECT number FROM segments WHERE name = ?", (names[1],))[0][0]
     (line,) = vault.join("second").damage
-    assert f"segments {first} to {first + 1} of machine {volume.log.machine_id.hex()} are missing" in line
+    machine = f"machine {volume.log.machine_name} ({uuid.UUID(bytes=volume.log.machine_id)})"
+    assert line.startswith(f"segments {first} to {first + 1} of the log of {machine} are missing")
 
 
 def test_the_beginning_of_the_log_is_lost(vault: Vault, volume: Volume) -> None:
@@ -212,7 +215,7 @@ def test_an_interrupted_join_is_begun_anew(vault: Vault, volume: Volume, monkeyp
         raise KeyboardInterrupt
 
     for where in (
-        "tgdav.volume.making.begin_log",
+        "tgdav.volume.joining.begin_log",
         "tgdav.volume.making.save_local",
         "tgdav.volume.joining.save_header",
     ):

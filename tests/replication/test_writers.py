@@ -140,29 +140,6 @@ def test_a_configured_machine_id_may_come_back(vault: Vault, volume: Volume) -> 
         assert names(last) == [b"before", b"file-0", b"file-1", b"file-2"]
 
 
-def test_a_restored_backup_does_not_write(vault: Vault) -> None:
-    with vault.opened() as volume:
-        put(volume, "old", b"old")
-        volume.sync(wait=True)
-    copy_folder(vault.folder / "home", vault.folder / "backup")
-    with vault.opened() as volume:
-        put(volume, "new", b"new")
-        volume.sync(wait=True)
-    shutil.rmtree(vault.folder / "home")
-    (vault.folder / "backup").rename(vault.folder / "home")
-    with vault.opened() as volume:
-        put(volume, "from the backup", b"x")
-        before = segments(volume)
-        with pytest.raises(WriterReplaced, match="backup"):
-            volume.sync(wait=True)
-        volume.housekeeping.tick()
-        assert segments(volume) == before
-        assert volume.read_only_reason
-    assert not vault.join("second").damage
-    with vault.opened("second") as second:
-        assert names(second) == [b"new", b"old"]
-
-
 def test_nothing_is_added_to_a_store_that_was_set_back_until_a_check_said_so(vault: Vault, volume: Volume) -> None:
     put(volume, "old", b"old")
     volume.sync(wait=True)

@@ -13,6 +13,9 @@ _PUT_PACK = """INSERT INTO packs
 VALUES (?, ?, ?, NULL, 0, ?, ?, ?, ?, ?, ?, 0)
 ON CONFLICT (name) DO UPDATE SET announced = excluded.announced RETURNING no"""
 
+_UNSTAGE = """UPDATE chunks SET pack = ?, offset = ?, stored = ?, codec = ?, epoch = ?, data = NULL
+WHERE id = ? AND data IS NOT NULL AND local = 0"""
+
 
 def record_stored_pack(
     transaction: Transaction,
@@ -25,16 +28,20 @@ def record_stored_pack(
     blob: BlobId | None,
     segment: int,
     entries: Iterable[IndexEntry],
+    takes_rows: bool = False,
 ) -> None:
     """Note a pack and its chunks. ``blob`` None: the store does not have it, so its chunks are not known for sound.
 
-    A later index wins over an earlier one, unless its pack is lost: what was stored anew is read from there.
+    A later index wins over an earlier one, unless its pack is lost: what was stored anew is read from there. ``takes_rows``:
+    chunks that are staged as rows need not be sent any more; only while the content store is not open, which counts them.
     """
     row = transaction.one(
         _PUT_PACK, (name, int(PackState.STORED), epoch, size, digest, label, blob, segment, int(blob is None))
     )
     assert row is not None, "RETURNING gives a row"
     for entry in entries:
+        if takes_rows and blob is not None:
+            transaction.execute(_UNSTAGE, (int(row[0]), entry.offset, entry.stored, entry.codec, entry.epoch, entry.id))
         index.put_in_pack(transaction, entry, int(row[0]), replace=blob is not None)
 
 

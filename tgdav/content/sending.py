@@ -9,8 +9,9 @@ from tgdav.content import pack_rows
 from tgdav.content.core import ContentCore
 from tgdav.content.pack_rows import PackRow
 from tgdav.content.types import PackState
+from tgdav.crypto.label import BlobKind, decode_label
 from tgdav.db.transaction import Transaction
-from tgdav.errors import DamageError, LocalFailure
+from tgdav.errors import DamageError, LocalFailure, StoreRejected
 from tgdav.failpoints import reach
 
 _log = logging.getLogger(__name__)
@@ -30,7 +31,8 @@ class PackSender:
     def send(self, row: PackRow) -> None:
         """Return when the pack is stored and that is durable. Raises StoreError, LocalFailure.
 
-        A pack whose file is gone or that the store has in another size is noted as damage, and not sent again.
+        A pack whose file is gone or that the store has in another size is noted as damage, and not sent again. Where a later
+        life of this very state has sent another pack under the name, this one waits (StoreRejected).
         """
         writer = self._core.database.writer
         reach("content.before-sent")
@@ -55,9 +57,19 @@ class PackSender:
         info = info or self._store.find(row.name)
         if info is None:
             raise DamageError("the staged file of a pack is gone or cut, and the store does not have it")
+        if info.label != row.label and self._is_another(info, row):
+            raise StoreRejected(
+                f"the store has another pack under the name {row.name.hex()}",
+                hint="was this machine's state restored from a backup? Start tgdav again",
+            )
         if info.size != row.size:
             raise DamageError(f"the store has {info.size} bytes of a pack of {row.size}")
         return info
+
+    def _is_another(self, info: BlobInfo, row: PackRow) -> bool:
+        """Whether a genuine label says that other bytes lie there; what a damaged one says is for checks."""
+        label = decode_label(info.label, self._core.identity.vault_keys, info.name)
+        return label is not None and label.kind == BlobKind.PACK and label.body_hash != row.digest
 
     def _leave_file(self, row: PackRow) -> None:
         assert row.file is not None

@@ -6,6 +6,9 @@ from tgdav.crypto.keys import NamespaceKeys, NamespaceSecret, VaultKeys
 from tgdav.crypto.machine import MachineIdentity
 from tgdav.ids import Incarnation, MachineId, NamespaceId
 
+INCARNATION = "incarnation"
+"""The setting with this machine's incarnation, 8 bytes."""
+
 
 class LogIdentity(msgspec.Struct, frozen=True):
     """What sealing, labelling and signing need. ``box`` is the namespace's key box."""

@@ -4,6 +4,7 @@ Every segment that opens is applied, in store order, and only while its author's
 open, and every gap in a chain, is reported as damage; it never stops the rest.
 """
 
+import uuid
 from collections.abc import Callable, Iterator
 
 import msgspec
@@ -27,6 +28,13 @@ from tgdav.replication.taking import take_segment
 
 Progress = Callable[[str, int, int], None]
 """Told (what, done, total)."""
+
+
+_LOST = (
+    "the changes in it cannot be rebuilt; if that machine still has its state, run 'tgdav check --repair' there, then"
+    " 'tgdav recover' in a fresh home"
+)
+_EXCHANGED = "one of the two was exchanged; put the store back as it was, then run 'tgdav recover' in a fresh home"
 
 
 class Head(msgspec.Struct):
@@ -233,14 +241,22 @@ class Rebuilder:
     def _gap(self, found: Found, head: Head) -> None:
         label = found.label
         lost = range(head.number + 1, label.number)
-        machine = label.machine.hex()
+        author = self._name_of(label.machine)
         if not lost:
-            reason = f"segment {label.number} of machine {machine} does not follow segment {head.number}"
+            reason = (
+                f"segment {label.number} of the log of {author} does not follow segment {head.number}: {_EXCHANGED}"
+            )
         elif len(lost) == 1:
-            reason = f"segment {lost[0]} of machine {machine} is missing"
+            reason = f"segment {lost[0]} of the log of {author} is missing: {_LOST}"
         else:
-            reason = f"segments {lost[0]} to {lost[-1]} of machine {machine} are missing"
+            reason = f"segments {lost[0]} to {lost[-1]} of the log of {author} are missing: {_LOST}"
         self._damaged(found.info.name.hex(), "gap", reason)
+
+    def _name_of(self, machine: MachineId) -> str:
+        """Return what its user calls a machine, and its id; where its beginning is lost, the id is all there is."""
+        member = self._result.members.get(machine)
+        number = uuid.UUID(bytes=machine)
+        return f"machine {member.name} ({number})" if member else f"a machine whose name is lost too ({number})"
 
     def _damaged(self, blob: str, kind: str, reason: str) -> None:
         self._result.damage.append(Damage(blob, kind, reason))

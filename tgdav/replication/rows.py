@@ -57,6 +57,24 @@ NEWEST_BLOB = "SELECT id, name FROM blobs WHERE gone = 0 AND kind != 0 ORDER BY 
 STORED_PACKS = "SELECT no, name, size, hash, blob, damaged FROM packs WHERE state = 3"
 PLACE_PACK = "UPDATE packs SET blob = ?, damaged = ? WHERE no = ?"
 
+# ---- going on after a restored backup ------------------------------------------------------------------------------
+
+FORGET_UNSENT = "DELETE FROM log WHERE incarnation = ? AND sequence = ? AND segment IS NULL"
+FORGET_POSITION = "DELETE FROM log WHERE position = ?"
+OWN_UNSENT = """SELECT position, sequence, stamp, time, ops FROM log
+WHERE machine = ? AND incarnation = ? AND segment IS NULL ORDER BY position"""
+OWN_MEMBER = "SELECT incarnation, epoch FROM machines WHERE machine = ?"
+STORED_AS = "SELECT name FROM segments WHERE incarnation = ? AND number = ? AND blob IS NOT NULL"
+LAST_STAMP = """SELECT max(
+ (SELECT coalesce(max(stamp), 0) FROM log),
+ (SELECT coalesce(max(last_stamp), 0) FROM segments),
+ (SELECT coalesce(max(last_stamp), 0) FROM machines))"""
+WAITING_CHECKPOINTS = "SELECT number FROM checkpoints WHERE state = 0"
+OVERLAID = "SELECT o.ino, n.id FROM overlays o JOIN nodes n ON n.ino = o.ino"
+DROP_OVERLAY = "DELETE FROM overlays WHERE ino = ?"
+IS_CLEAN = "UPDATE nodes SET dirty = 0 WHERE ino = ?"
+IS_FOLDER = "SELECT 1 FROM nodes WHERE id = ? AND kind = 2"
+
 # ---- checkpoints ---------------------------------------------------------------------------------------------------
 
 SEALED, STORED, GIVEN_UP = 0, 1, 2

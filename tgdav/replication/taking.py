@@ -1,6 +1,6 @@
 """Taking in segments of other machines, or of this one in an earlier life: their operations, packs and place in the chain."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from tgdav.content.adoption import record_stored_pack
 from tgdav.content.types import IndexEntry
@@ -13,28 +13,40 @@ from tgdav.replication.segment import PackIndex
 from tgdav.replication.survey import Found
 
 
-def take_segment(journal: Journal, opened: OpenedSegment, packs: Mapping[BlobName, Found]) -> list[BlobName]:
+def take_segment(
+    journal: Journal, opened: OpenedSegment, packs: Mapping[BlobName, Found], applied: Collection[int] | None = None
+) -> list[BlobName]:
     """Apply a segment's groups and note its packs, in one transaction; return the packs that the store does not have.
 
-    ``packs`` are those that it has. Whether the segment counts is for the caller to judge. Raises LocalFailure, NoSpace.
+    ``packs`` are those that it has; ``applied`` the sequence numbers of groups that are applied here, and waited to be sent,
+    as their chunks did: given only while the content store is not open.
+
+    Whether the segment counts is for the caller to judge. Raises LocalFailure, NoSpace.
     """
     segment = opened.segment
+    waited = applied or ()
+    sent = [group.sequence for group in segment.groups if group.sequence in waited]
+    groups = [group for group in segment.groups if group.sequence not in waited]
 
     def record(transaction: Transaction) -> None:
         for index in segment.packs:
-            _record_pack(transaction, index, segment.number, packs.get(index.name))
+            _record_pack(transaction, index, segment.number, packs.get(index.name), takes_rows=applied is not None)
         position = transaction.one(LAST_POSITION)
         transaction.execute(rows.INSERT_SEGMENT, _row(opened, position[0] if position else 0))
         # They are in the store: nothing of them waits to be sent.
-        transaction.execute(rows.FORGET_CARRIED, (rows.incarnation_key(segment.incarnation), segment.number))
+        incarnation = rows.incarnation_key(segment.incarnation)
+        transaction.execute(rows.FORGET_CARRIED, (incarnation, segment.number))
+        transaction.executemany(rows.FORGET_UNSENT, [(incarnation, sequence) for sequence in sent])
 
     journal.apply_groups(
-        segment.machine, segment.incarnation, segment.groups, segment=segment.number, record=record, durable=True
+        segment.machine, segment.incarnation, groups, segment=segment.number, record=record, durable=True
     )
     return [index.name for index in segment.packs if index.name not in packs]
 
 
-def _record_pack(transaction: Transaction, index: PackIndex, segment: int, found: Found | None) -> None:
+def _record_pack(
+    transaction: Transaction, index: PackIndex, segment: int, found: Found | None, *, takes_rows: bool
+) -> None:
     record_stored_pack(
         transaction,
         name=index.name,
@@ -45,6 +57,7 @@ def _record_pack(transaction: Transaction, index: PackIndex, segment: int, found
         blob=found.info.id if found else None,
         segment=segment,
         entries=(IndexEntry(e.id, e.offset, e.stored, e.length, e.codec, e.epoch) for e in index.entries),
+        takes_rows=takes_rows,
     )
 
 

@@ -26,8 +26,16 @@ from tgdav.replication.taking import take_segment
 
 SEEN = "store.last-seen"
 REPLACED = "writer.replaced"
+RESTORED = "writer.restored"
+"""Why this machine writes nothing although nobody replaced it: its state was restored from a backup. Until it has gone on."""
 PREDECESSOR = "writer.predecessor"
 """The incarnation that this machine replaced as the writer, 8 bytes; absent for the first writer."""
+UNSEEN = "store.opened-unseen"
+"""Set while this machine may have changed something without having looked first whether its state is the newest."""
+AHEAD = (
+    "the store holds later changes of this very machine: its state was restored from a backup, or a copy of it runs"
+    " elsewhere; it serves read-only and keeps what it has not sent; started again, tgdav takes in those changes and goes on"
+)
 REPORTED = "store.losses-reported"
 """Losses of blobs up to this id were reported by a check; they no longer hold pushing up."""
 
@@ -36,16 +44,18 @@ class Verdict(msgspec.Struct, frozen=True):
     """What a look at the store said.
 
     ``reason`` is why this machine may not write any more, or None; ``late`` are segments of the predecessor that count
-    and are not applied here yet.
+    and are not applied here yet; ``is_restored``: it may not since its own log in the store is ahead of what it knows.
     """
 
     reason: str | None
     late: tuple[OpenedSegment, ...] = ()
+    is_restored: bool = False
 
 
 class _Findings(msgspec.Struct):
     reason: str | None = None
     successor: BlobId | None = None
+    is_restored: bool = False
     late: list[OpenedSegment] = []
 
 
@@ -60,7 +70,7 @@ class LogWatch:
     def replaced(self) -> str | None:
         """Return why this machine is no longer the writer, as an earlier look found it."""
         with self._database.reading() as connection:
-            found: str | None = settings.get(connection, REPLACED, None)
+            found: str | None = settings.get(connection, REPLACED) or settings.get(connection, RESTORED)
         return found
 
     def has_joined(self) -> bool:
@@ -80,9 +90,21 @@ class LogWatch:
         found = self._judge(survey)
         if found.reason is None:
             self._refuse_older_store()
+            if found.is_restored:
+                return self._was_restored()
         if survey.last > after and not found.late:
             self._remember(survey, found)
-        return Verdict(found.reason or self.replaced(), tuple(found.late))
+        with self._database.reading() as connection:
+            is_restored = settings.get(connection, REPLACED) is None and settings.get(connection, RESTORED) is not None
+        return Verdict(found.reason or self.replaced(), tuple(found.late), is_restored)
+
+    def _was_restored(self) -> Verdict:
+        """Note it; what was seen is to be seen again by whoever goes on from there."""
+        with self._database.reading() as connection:
+            known: str | None = settings.get(connection, RESTORED)
+        if known is None:
+            self._database.writer.run(lambda transaction: settings.put(transaction, RESTORED, AHEAD), durable=True)
+        return Verdict(known or AHEAD, is_restored=True)
 
     def take_late(self, journal: Journal, verdict: Verdict) -> None:
         """Apply what is late. Raises StoreUnavailable, LocalFailure, NoSpace."""
@@ -125,16 +147,18 @@ class LogWatch:
             if self._is_known(found):
                 continue
             if found.label.incarnation == self._log.incarnation:
-                result.reason = (
-                    "the store holds later changes of this very machine (was its state restored from a backup?)"
-                )
+                result.is_restored = True
                 continue
             is_before = joined is None or found.info.id < joined
             opened = self._open(found, is_before=is_before)
             if opened is None:
                 continue
             for member in _successors(opened, epoch, is_before=is_before):
-                epoch, result.successor = member.epoch, found.info.id
+                epoch = member.epoch
+                if member.public_key == self._log.machine.signing_public:
+                    result.is_restored = True
+                    continue
+                result.successor = found.info.id
                 result.reason = f"machine {member.name} is the writer since epoch {member.epoch}"
             if is_before and result.successor is None and rows.incarnation_key(found.label.incarnation) == predecessor:
                 result.late.append(opened)

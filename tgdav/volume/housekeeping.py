@@ -157,19 +157,22 @@ class Housekeeping:
             verdict = volume.watch.look()
         if verdict.reason is not None:
             volume.journal.read_only = verdict.reason
+            if verdict.is_restored:  # and the reason says what to do
+                raise WriterReplaced(verdict.reason)
             raise WriterReplaced(
                 f"{verdict.reason}; this machine serves read-only and keeps its unsent operations",
                 hint="to write here again, run 'tgdav init --join' in a fresh home",
             )
 
     def sync(self, *, wait: bool, progress: Any = None) -> dict[str, Any]:
-        """Send everything that waits; with ``wait``, return only when nothing is pending.
+        """Look who the writer is, then send everything that waits; with ``wait``, return only when nothing is pending.
 
         Raises as ``push``; DamageError when operations name content that this machine has lost.
         """
         volume = self._volume
         before = volume.budget.total()
         volume.keep_headers()
+        self.look()
         while True:
             stuck = volume.pusher.oldest_unsent()
             flushed = self._flush()

@@ -18,13 +18,14 @@ from tgdav.errors import DamageError
 from tgdav.ids import Incarnation
 from tgdav.metadata import settings
 from tgdav.metadata.journal import Journal
-from tgdav.replication.rebuild import Progress, Rebuilder, Rebuilt, find_secret
+from tgdav.replication.rebuild import Damage, Progress, Rebuilder, Rebuilt, find_secret
 from tgdav.replication.survey import Survey
 from tgdav.replication.watch import SEEN
 from tgdav.volume import making
 from tgdav.volume.folders import prepare_state
 from tgdav.volume.local_state import LocalNamespace, save_header
 from tgdav.volume.lock import StateLock
+from tgdav.volume.log_start import begin_log, namespace_name, open_journal
 from tgdav.volume.seams import Seams
 from tgdav.volume.stores import open_store
 from tgdav.volume.telegram_login import TelegramLogin
@@ -124,21 +125,21 @@ def _rebuild(
     identity = making.new_identity(config, seams)
     keys = NamespaceKeys(secret.namespace, secret)
     box = wrap_namespace(vault_keys, secret, seams.entropy)
-    local = LocalNamespace(secret.namespace, making.namespace_name(config), box)
+    local = LocalNamespace(secret.namespace, namespace_name(config), box)
     database = making.fresh_database(places, local, identity, seams)
     incarnation = Incarnation(0)
 
-    def open_journal() -> Journal:
+    def begin() -> Journal:
         nonlocal incarnation
-        journal, incarnation = making.open_journal(database, config, identity, keys, seams)
+        journal, incarnation = open_journal(database, config, identity, keys, seams)
         return journal
 
     try:
-        rebuilt, journal = Rebuilder(store, survey, vault_keys, keys, database, open_journal, progress).run()
+        rebuilt, journal = Rebuilder(store, survey, vault_keys, keys, database, begin, progress).run()
         now = seams.clock.now_ns()
         database.writer.run(lambda transaction: _note(transaction, survey, rebuilt, now))
         epoch = _next_epoch(rebuilt)
-        making.begin_log(database, config, identity, journal, incarnation, epoch=epoch, predecessor=rebuilt.writer)
+        begin_log(database, config, identity, journal, incarnation, epoch=epoch, predecessor=rebuilt.writer)
     finally:
         database.close()
     return _report(rebuilt, epoch), identity, local
@@ -166,5 +167,10 @@ def _report(rebuilt: Rebuilt, epoch: int) -> JoinedVault:
             MachineReport(machine.hex(), member.name, last.time if last else 0, last.sequence if last else 0)
         )
     replaced = rebuilt.writer.name if rebuilt.writer else ""
-    damage = [f"{each.kind} {each.blob}: {each.reason}" for each in rebuilt.damage]
+    damage = [_line(each) for each in rebuilt.damage]
     return JoinedVault(epoch, replaced, machines, damage)
+
+
+def _line(damage: Damage) -> str:
+    # A gap is named by the blob behind it, which is whole.
+    return damage.reason if damage.kind == "gap" else f"{damage.kind} {damage.blob}: {damage.reason}"

@@ -4,13 +4,11 @@ Local state is complete and durable before the store hears of a new vault, so an
 the next start brings to the store, never a store that no machine can open.
 """
 
-import socket
 from contextlib import closing
 
 import msgspec
 
 from tgdav.config import Config, Places
-from tgdav.crdt.ops import Member, Namespace
 from tgdav.crypto.header import make_header
 from tgdav.crypto.keys import NamespaceKeys, VaultKeys, new_namespace_secret, wrap_namespace
 from tgdav.crypto.machine import MachineIdentity, seal_machine
@@ -18,24 +16,18 @@ from tgdav.crypto.passphrase import Passphrase
 from tgdav.crypto.recovery_key import format_recovery_key, new_recovery_key
 from tgdav.crypto.slots import Secret
 from tgdav.db.database import Database
-from tgdav.db.transaction import Transaction
 from tgdav.errors import UsageError
-from tgdav.ids import Incarnation, MachineId, NamespaceId, VaultId
-from tgdav.metadata import settings
-from tgdav.metadata.change import Change
-from tgdav.metadata.journal import Journal
+from tgdav.ids import MachineId, NamespaceId, VaultId
 from tgdav.replication.survey import header_blobs
-from tgdav.replication.watch import PREDECESSOR
 from tgdav.volume.folders import prepare_state
 from tgdav.volume.local_keys import argon2_parameters
 from tgdav.volume.local_state import LocalNamespace, LocalVault, save_header, save_vault, vault_exists
 from tgdav.volume.lock import StateLock
+from tgdav.volume.log_start import begin_log, machine_name, namespace_name, open_journal
 from tgdav.volume.seams import Seams
 from tgdav.volume.stores import open_store
 from tgdav.volume.telegram_login import NotLoggedIn, TelegramLogin, drop_pending, load_pending, save_login
-from tgdav.volume.volume import INCARNATION, Volume, history_policy
-
-DEFAULT_NAMESPACE = "default"
+from tgdav.volume.volume import Volume
 
 
 class CreatedVault(msgspec.Struct, frozen=True):
@@ -96,16 +88,6 @@ def _make_local(
 # ---- what joining does too -------------------------------------------------------------------------------------------
 
 
-def machine_name(config: Config) -> str:
-    """Return what this machine is called: as configured, else its host name."""
-    return config.machine.name or socket.gethostname()
-
-
-def namespace_name(config: Config) -> str:
-    """Return the name of the vault's namespace, as configured."""
-    return config.namespaces[0].name if config.namespaces else DEFAULT_NAMESPACE
-
-
 def login_before_vault(places: Places, config: Config, secret: Secret) -> TelegramLogin | None:
     """Return the login that was made for a vault to come; None for a store that needs none.
 
@@ -142,54 +124,6 @@ def fresh_database(places: Places, namespace: LocalNamespace, identity: MachineI
     database = Database.open(places.state / namespace.database, identity.database_key, disk=seams.disk)
     seams.disk.sync_folder(places.state)
     return database
-
-
-def open_journal(
-    database: Database, config: Config, identity: MachineIdentity, keys: NamespaceKeys, seams: Seams
-) -> tuple[Journal, Incarnation]:
-    """Open the journal under a fresh incarnation."""
-    incarnation = Incarnation(int.from_bytes(seams.entropy.bytes(8), "big"))
-    policy = history_policy(config)
-    return Journal(database, keys, identity.machine, incarnation, seams.clock, seams.entropy, policy), incarnation
-
-
-def begin_log(
-    database: Database,
-    config: Config,
-    identity: MachineIdentity,
-    journal: Journal,
-    incarnation: Incarnation,
-    *,
-    epoch: int,
-    predecessor: Member | None = None,
-) -> None:
-    """Log that this machine is the writer from now on, in the place of ``predecessor``."""
-
-    def begin(transaction: Transaction) -> bool:
-        settings.put(transaction, INCARNATION, incarnation.to_bytes(8, "big"))
-        if epoch > 1:
-            replaced = predecessor.incarnation if predecessor else 0
-            settings.put(transaction, PREDECESSOR, replaced.to_bytes(8, "big"))
-        return settings.get(transaction, settings.NAMESPACE) is not None
-
-    is_known = database.writer.run(begin)
-    mode = config.namespaces[0].type if config.namespaces else "standalone"
-    member = Member(
-        identity.machine,
-        machine_name(config),
-        identity.signing_public,
-        incarnation,
-        epoch,
-        predecessor.machine if predecessor else None,
-        identity.exchange_public,
-    )
-
-    def work(change: Change) -> None:
-        if not is_known:
-            change.emit(Namespace(namespace_name(config), str(mode), change.time))
-        change.emit(member)
-
-    journal.change(work, durable=True)
 
 
 def save_local(

@@ -5,22 +5,19 @@ gone first, then dirty files settle, background work ends, the log is folded bac
 """
 
 import threading
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
 from tgdav.config import Config, Places, namespace_of, require_built
 from tgdav.crypto.header import Header, with_passphrase, with_recovery_key
-from tgdav.crypto.keys import NamespaceKeys, unwrap_namespace
 from tgdav.crypto.passphrase import Passphrase
 from tgdav.crypto.recovery_key import format_recovery_key, new_recovery_key
 from tgdav.crypto.slots import Secret
 from tgdav.db.database import Database
-from tgdav.errors import DamageError, UsageError
+from tgdav.errors import DamageError, TgdavError, UsageError
 from tgdav.fs.filesystem import NamespaceFileSystem
 from tgdav.fs.names import JunkPolicy
-from tgdav.ids import Incarnation
 from tgdav.metadata import settings
-from tgdav.metadata.history import HistoryPolicy
 from tgdav.metadata.journal import Journal
 from tgdav.replication.checkpoint import CheckpointWriter
 from tgdav.replication.identity import LogIdentity
@@ -38,6 +35,8 @@ from tgdav.volume.housekeeping import Housekeeping
 from tgdav.volume.local_keys import argon2_parameters
 from tgdav.volume.local_state import LocalNamespace, load_header
 from tgdav.volume.lock import StateLock
+from tgdav.volume.log_start import history_policy, log_identity
+from tgdav.volume.resuming import resume_if_restored
 from tgdav.volume.seams import Seams
 from tgdav.volume.space import space_of
 from tgdav.volume.stores import Stores, open_store
@@ -47,7 +46,6 @@ from tgdav.volume.unlock import Unlocked
 if TYPE_CHECKING:
     from tgdav.volume.login_keeper import LoginKeeper
 
-INCARNATION = "incarnation"
 WEBDAV_PASSWORD = "webdav.password"  # noqa: S105 - the name of a setting
 GRACE_SECONDS = 5.0
 """How long closing waits for what is being sent; it is sent again by the next start."""
@@ -67,22 +65,19 @@ class Volume:
         opened: Unlocked,
         namespace: LocalNamespace,
         database: Database,
+        log: LogIdentity,
+        login: "LoginKeeper | None",
     ) -> None:
         self.places, self.config, self.seams = places, config, seams
         self.namespace_name = namespace.name
+        self._login = login
         self.vault_keys, self.master, self._stores = opened.vault_keys, opened.master, stores
         self.database = database
         self.budget = Budget(database, opened.vault_keys, seams.clock)
         stores.sending.on_sent = self.budget.note
-        secret = unwrap_namespace(opened.vault_keys, namespace.id, namespace.box)
-        keys = NamespaceKeys(namespace.id, secret)
-        identity = opened.identity
-        incarnation = self._incarnation()
-        self.log = LogIdentity(
-            opened.vault_keys, keys, secret, namespace.box, identity, opened.local.machine_name, incarnation
-        )
+        self.log = log
         self.journal = Journal(
-            database, keys, identity.machine, incarnation, seams.clock, seams.entropy, history_policy(config)
+            database, log.keys, log.machine_id, log.incarnation, seams.clock, seams.entropy, history_policy(config)
         )
         self.headers = HeaderKeeper(
             places.state, database, stores.store, opened.header, opened.saved_header, opened.master, seams
@@ -95,8 +90,8 @@ class Volume:
             database,
             self.journal,
             self.content,
-            keys,
-            identity,
+            log.keys,
+            log.machine,
             places.state / "overlay",
             junk=JunkPolicy(config.webdav.junk_files),
             space=space_of(stores.store.traits, places, self.used_bytes),
@@ -133,24 +128,19 @@ class Volume:
             wanted = opened.local.namespace(namespace_of(config, namespace).name if namespace else None)
             database = _open_database(places, wanted, opened, seams)
             undo.callback(database.close)
-            volume = cls(places, config, seams, stores, opened, wanted, database)
+            login = _use_login(places, stores, opened, seams)
+            before = log_identity(opened, wanted, database)
+            log = resume_if_restored(database, stores, before, config, seams)
+            volume = cls(places, config, seams, stores, opened, wanted, database, log, login)
             volume._lock = lock
-            volume._use_login()
             volume._take_up()
             undo.pop_all()
+        if log is not before:
+            with suppress(TgdavError):  # else background work tells the store
+                volume.housekeeping.push()
         return volume
 
     _lock: StateLock
-    _login: "LoginKeeper | None" = None
-
-    def _use_login(self) -> None:
-        account = self._stores.account
-        if account is not None:
-            # Only where there is Telegram: Telethon takes long to import.
-            from tgdav.volume.login_keeper import LoginKeeper
-
-            self._login = LoginKeeper(self.places.state, self.vault_keys, account.settings, self.seams, account)
-            self._login.start()
 
     def _take_up(self) -> None:
         """Go on where the last process stopped."""
@@ -166,13 +156,6 @@ class Volume:
         except BaseException:
             self.content.stop()
             raise
-
-    def _incarnation(self) -> Incarnation:
-        with self.database.reading() as connection:
-            found: bytes | None = settings.get(connection, INCARNATION)
-        if found is None:
-            raise DamageError("the local database has lost its incarnation", blob="database")
-        return Incarnation(int.from_bytes(found, "big"))
 
     def _replication(self) -> None:
         outbox = self.places.state / "outbox"
@@ -313,6 +296,18 @@ class Volume:
         return made, True
 
 
+def _use_login(places: Places, stores: Stores, opened: Unlocked, seams: Seams) -> "LoginKeeper | None":
+    """Let a store that is Telegram's use the login that is kept here."""
+    if stores.account is None:
+        return None
+    # Only where there is Telegram: Telethon takes long to import.
+    from tgdav.volume.login_keeper import LoginKeeper
+
+    keeper = LoginKeeper(places.state, opened.vault_keys, stores.account.settings, seams, stores.account)
+    keeper.start()
+    return keeper
+
+
 def _open_database(places: Places, namespace: LocalNamespace, opened: Unlocked, seams: Seams) -> Database:
     path = places.state / namespace.database
     if not path.exists():
@@ -320,8 +315,3 @@ def _open_database(places: Places, namespace: LocalNamespace, opened: Unlocked, 
             "the local database is gone", blob="database", hint="move the state folder away and run 'tgdav recover'"
         )
     return Database.open(path, opened.identity.database_key, disk=seams.disk)
-
-
-def history_policy(config: Config) -> HistoryPolicy:
-    """Return how many versions the configuration keeps."""
-    return HistoryPolicy(config.versioning.max_versions if config.versioning.enabled else 0)

@@ -1,0 +1,90 @@
+"""Opening a state that may have been restored from a backup: looking first, and going on from what the store shows."""
+
+import logging
+import threading
+
+import msgspec
+
+from tgdav.blobs.contract import BlobStore
+from tgdav.config import Config
+from tgdav.db.database import Database
+from tgdav.db.transaction import Transaction
+from tgdav.errors import DamageError, TgdavError, WriterReplaced
+from tgdav.metadata import settings
+from tgdav.replication.identity import LogIdentity
+from tgdav.replication.resuming import Resumer
+from tgdav.replication.watch import RESTORED, UNSEEN, LogWatch, Verdict
+from tgdav.volume.log_start import incarnation_of, open_journal
+from tgdav.volume.seams import Seams
+from tgdav.volume.stores import Stores
+
+_log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 3.0
+"""How long opening waits for a store that has a network in between."""
+
+
+def resume_if_restored(
+    database: Database, stores: Stores, log: LogIdentity, config: Config, seams: Seams
+) -> LogIdentity:
+    """Return in whose name to go on: as before, or under a fresh incarnation where the store was ahead of this state.
+
+    Nothing is changed here before that look; a store that is away does not keep the volume shut, and is looked at later.
+    Raises LocalFailure, NoSpace.
+    """
+    verdict = _look(database, stores, log)
+    with database.reading() as connection:
+        was_unseen = bool(settings.get(connection, UNSEEN, False))
+    if verdict is None or not verdict.is_restored:
+        if was_unseen != (verdict is None):
+            database.writer.run(lambda transaction: _note_unseen(transaction, verdict is None), durable=True)
+        return log
+    return _resume(database, stores.store, log, config, seams)
+
+
+def _look(database: Database, stores: Stores, log: LogIdentity) -> Verdict | None:
+    """Look once at the log in the store; None if that fails, whyever, or takes too long: background work will tell."""
+    watch, seen = LogWatch(database, stores.counting, log), list[Verdict]()
+
+    def look() -> None:
+        try:
+            seen.append(watch.look())
+        except TgdavError as error:
+            _log.info("the store could not be looked at: %s", error.message)
+
+    if stores.account is None:
+        look()
+    else:
+        thread = threading.Thread(target=look, name="tgdav-first-look", daemon=True)
+        thread.start()
+        thread.join(LOOK_SECONDS)
+    return seen[0] if seen else None
+
+
+def _note_unseen(transaction: Transaction, unseen: bool) -> None:
+    if unseen:
+        settings.put(transaction, UNSEEN, True)
+    else:
+        settings.remove(transaction, UNSEEN)
+
+
+def _resume(database: Database, store: BlobStore, log: LogIdentity, config: Config, seams: Seams) -> LogIdentity:
+    resumer = Resumer(database, store, log, clock=seams.clock, entropy=seams.entropy)
+    try:
+        done = resumer.run(lambda: open_journal(database, config, log.machine, log.keys, seams))
+    except (WriterReplaced, DamageError) as error:
+        reason = f"{error.message}; {error.hint}" if error.hint else error.message
+        _log.error("%s", reason)
+        database.writer.run(lambda transaction: settings.put(transaction, RESTORED, reason), durable=True)
+        return log
+    except TgdavError as error:
+        _log.warning("what this machine sent after its backup cannot be taken in now: %s", error.message)
+        return log
+    _log.warning(
+        "this machine's state was restored from a backup: it has taken in what it had sent since (%d segments of its log),"
+        " keeps %d operations that were never sent, and goes on as the writer of epoch %d",
+        done.segments,
+        done.kept,
+        done.epoch,
+    )
+    return msgspec.structs.replace(log, incarnation=incarnation_of(database))
