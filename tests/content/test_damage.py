@@ -3,16 +3,18 @@
 from pathlib import Path
 
 import pytest
+from blake3 import blake3
 
-from tests.content.packs import TEXTS, make_pack
+from tests.content.packs import TEXTS, make_pack, make_seal
 from tests.content.world import World, noise
 from tgdav.blobs.contract import BytesSource
 from tgdav.blobs.memory import MemoryStore
 from tgdav.content.manifest import Extent, Manifest
-from tgdav.content.pack import TRAILER_BYTES
-from tgdav.content.pack_check import check_pack
+from tgdav.content.pack import TRAILER_BYTES, PackSizes, plan
+from tgdav.content.pack_check import CheckedData, check_data
 from tgdav.content.sealer import ChunkSealer
 from tgdav.crypto.chunk_seal import Room
+from tgdav.disk import SystemDisk
 from tgdav.entropy import SystemEntropy
 from tgdav.errors import DamageError
 from tgdav.ids import ChunkId
@@ -33,24 +35,64 @@ def staged_file(world: World) -> Path:
     return path
 
 
-def test_a_whole_pack_passes_and_any_flipped_bit_fails() -> None:
+def checked(pack: bytes | bytearray, sizes: PackSizes, room: int) -> CheckedData:
+    def read_into(offset: int, view: memoryview) -> int:
+        found = pack[offset : offset + len(view)]
+        view[: len(found)] = found
+        return len(found)
+
+    return check_data(read_into, sizes, make_seal(), SEALER, Room(room))
+
+
+@pytest.mark.parametrize("room", [10, 100_000])
+def test_a_whole_pack_passes_and_any_flipped_bit_fails(room: int) -> None:
     seal, pack, entries = make_pack()
-    checked = check_pack(lambda o, n: pack[o : o + n], len(pack), seal, SEALER)
-    assert checked.entries == entries
+    data_end = entries[-1].offset + entries[-1].stored
+    sizes = plan(data_end, len(entries))
+    found = checked(pack, sizes, room)
+    assert found.entries == entries
     assert len(entries) == len(TEXTS)
-    for at in [0, 1, 30, 200, 1000, 5000, len(pack) - TRAILER_BYTES - 1, len(pack) - TRAILER_BYTES, len(pack) - 1]:
+    assert found.hasher.digest() == blake3(pack[:-TRAILER_BYTES]).digest()
+    for at in [0, 1, 30, 200, data_end - 1, data_end, 5000, len(pack) - TRAILER_BYTES - 1]:
         bad = bytearray(pack)
         bad[at] ^= 4
         with pytest.raises(DamageError) as caught:
-            check_pack(lambda o, n, bad=bad: bytes(bad[o : o + n]), len(bad), seal, SEALER)  # type: ignore[misc]
+            checked(bad, sizes, room)
         assert caught.value.blob == seal.name.hex()
+    dead = bytearray(pack)
+    dead[entries[0].stored + 3] ^= 4
+    assert checked(dead, sizes, room).hasher.digest() == blake3(dead[:-TRAILER_BYTES]).digest()
 
 
-@pytest.mark.parametrize("length", [0, 10, 65_535])
+@pytest.mark.parametrize("length", [0, 10, 5000, 65_000])
 def test_a_cut_pack_fails(length: int) -> None:
-    seal, pack, _ = make_pack()
+    _, pack, entries = make_pack()
+    sizes = plan(entries[-1].offset + entries[-1].stored, len(entries))
     with pytest.raises(DamageError):
-        check_pack(lambda o, n: pack[:length][o : o + n], length, seal, SEALER)
+        checked(pack[:length], sizes, 100_000)
+
+
+class _Liar(SystemDisk):
+    """Writes another byte than it was given at the end of what has a certain length."""
+
+    def __init__(self, length: int) -> None:
+        self._length = length
+
+    def write(self, descriptor: int, data: bytes | bytearray | memoryview, offset: int) -> None:
+        wrong = bytes(data[:-1]) + bytes([data[-1] ^ 1]) if len(data) == self._length else data
+        super().write(descriptor, wrong, offset)
+
+
+def test_a_trailer_that_the_disk_changes_is_never_sent(world: World) -> None:
+    manifest = world.save(noise(300_000))
+    sound = world.content.core.staging.disk
+    world.content.core.staging.disk = _Liar(TRAILER_BYTES)
+    world.content.flush(1.0)
+    assert not [*world.blobs.list()]
+    world.content.core.staging.disk = sound
+    world.upload()
+    assert world.load(manifest) == noise(300_000)
+    world.check_all()
 
 
 def test_a_flipped_bit_in_staging_is_named_and_the_rest_still_reads_and_goes_up(world: World) -> None:

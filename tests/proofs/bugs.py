@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from blake3 import blake3
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import CTR
@@ -17,7 +18,8 @@ from tgdav.blobs.directory import DirectoryStore
 from tgdav.content import codec
 from tgdav.content.closing import PackCloser
 from tgdav.content.overlay import Overlay
-from tgdav.content.pack_check import CheckedPack, hash_range
+from tgdav.content.pack import PackSizes
+from tgdav.content.pack_check import CheckedData
 from tgdav.content.sealer import ChunkSealer
 from tgdav.content.staging import PackFile
 from tgdav.content.stream import StagedContent
@@ -234,13 +236,12 @@ def a_store_rolled_back_is_not_noticed() -> None:
 
 @planted("staged_damage")
 def a_closed_pack_is_not_read_back() -> None:
-    def read_back(closer: PackCloser, pack: PackFile, row: Any) -> CheckedPack:
+    def read_back(closer: PackCloser, pack: PackFile, row: Any, _sizes: PackSizes) -> CheckedData:
         from tgdav.content import index
 
         with closer._core.database.reading() as connection:
             entries = index.entries(connection, row.no)
-        _, hasher = hash_range(pack.read, 0, pack.length)
-        return CheckedPack(entries, hasher.digest())
+        return CheckedData(entries, blake3(pack.read(0, pack.length)))
 
     _replace(PackCloser, "_read_back", read_back)
 

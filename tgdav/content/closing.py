@@ -1,4 +1,4 @@
-"""Open → closed: index and trailer are written, all is synced, read back from disk and checked, then noted.
+"""Open → closed: the index is written, all is synced, read back from disk and checked; then the trailer, and it is noted.
 
 Only a pack that was proven whole is ever sent. From one that fails the proof, or whose file is poisoned, the chunks that
 are good move to a new pack; the rest is damage.
@@ -7,11 +7,13 @@ are good move to a new pack; the rest is damage.
 import logging
 from contextlib import suppress
 
+from blake3 import blake3
+
 from tgdav.content import index, pack_rows
 from tgdav.content.core import ContentCore
 from tgdav.content.mover import ChunkMover
-from tgdav.content.pack import PackSeal, plan, seal_index, seal_trailer
-from tgdav.content.pack_check import CheckedPack, check_pack, hash_range
+from tgdav.content.pack import PackSeal, PackSizes, plan, seal_index, seal_trailer
+from tgdav.content.pack_check import CheckedData, check_data
 from tgdav.content.pack_rows import PackRow
 from tgdav.content.staging import PackFile
 from tgdav.content.types import IndexEntry, PackState
@@ -60,32 +62,40 @@ class PackCloser:
 
     def _close(self, pack: PackFile, row: PackRow, entries: list[IndexEntry]) -> int:
         reach("content.before-close")
-        self._finish_file(pack, row, entries)
-        checked = self._read_back(pack, row)
+        sizes = plan(row.end, len(entries))
+        self._append_index(pack, row, entries, sizes)
+        checked = self._read_back(pack, row, sizes)
         if checked.entries != entries:
             raise self._seal(row).damage("has another index than was written")
-        self._note(pack, row, checked)
+        self._append_trailer(pack, row, sizes, checked.hasher)
+        self._note(pack, row, checked.hasher.digest())
         pack.close()
         return pack.length
 
-    def _finish_file(self, pack: PackFile, row: PackRow, entries: list[IndexEntry]) -> None:
+    def _append_index(self, pack: PackFile, row: PackRow, entries: list[IndexEntry], sizes: PackSizes) -> None:
         pack.end = row.end
         pack.cut(row.end)
-        seal, sizes = self._seal(row), plan(row.end, len(entries))
-        _, hasher = hash_range(pack.read, 0, row.end)
-        sealed = seal_index(seal, entries, sizes, self._entropy)
-        hasher.update(sealed)
-        pack.append(sealed)
+        pack.append(seal_index(self._seal(row), entries, sizes, self._entropy))
         reach("content.after-index")
-        pack.append(seal_trailer(seal, sizes, hasher.digest(), self._entropy))
         pack.sync()
 
-    def _read_back(self, pack: PackFile, row: PackRow) -> CheckedPack:
+    def _read_back(self, pack: PackFile, row: PackRow, sizes: PackSizes) -> CheckedData:
         reach("content.before-read-back")
         pack.forget_pages()
-        return check_pack(pack.read, pack.length, self._seal(row), self._core.sealer)
+        with self._core.rooms.one() as room:
+            return check_data(pack.read_into, sizes, self._seal(row), self._core.sealer, room)
 
-    def _note(self, pack: PackFile, row: PackRow, checked: CheckedPack) -> None:
+    def _append_trailer(self, pack: PackFile, row: PackRow, sizes: PackSizes, hasher: blake3) -> None:
+        seal = self._seal(row)
+        trailer = seal_trailer(seal, sizes, hasher.digest(), self._entropy)
+        offset = pack.append(trailer)
+        pack.sync()
+        pack.forget_pages(offset)
+        if pack.read(offset, len(trailer) + 1) != trailer:
+            raise seal.damage("has another trailer than was written")
+        hasher.update(trailer)
+
+    def _note(self, pack: PackFile, row: PackRow, digest: bytes) -> None:
         identity = self._core.identity
         label = encode_label(
             Label(
@@ -93,7 +103,7 @@ class PackCloser:
                 namespace=identity.keys.namespace,
                 machine=identity.machine,
                 incarnation=identity.incarnation,
-                body_hash=checked.digest,
+                body_hash=digest,
                 size=pack.length,
             ),
             identity.vault_keys,
@@ -102,7 +112,7 @@ class PackCloser:
         )
         reach("content.before-closed")
         self._core.database.writer.run(
-            lambda transaction: pack_rows.close_pack(transaction, row.no, pack.length, checked.digest, label),
+            lambda transaction: pack_rows.close_pack(transaction, row.no, pack.length, digest, label),
             durable=True,
             sync=[pack],
         )

@@ -1,51 +1,53 @@
-"""Proof that a whole pack is what it should be: every byte, every chunk. Used before the first send, and by checks."""
+"""Proof that what lies on disk of a pack is what it should be, before the pack gets its trailer and is sent."""
 
 from collections.abc import Callable
 
 import msgspec
 from blake3 import blake3
 
-from tgdav.content.pack import TRAILER_BYTES, PackSeal, PackSizes, open_index, read_trailer
+from tgdav.content.pack import PackSeal, PackSizes, open_index
 from tgdav.content.sealer import ChunkSealer
 from tgdav.content.staging import steps
 from tgdav.content.types import IndexEntry
+from tgdav.crypto.chunk_seal import Room
 
-Read = Callable[[int, int], bytes]
-"""(offset, length) -> exactly these bytes of the pack, fewer only past its end."""
+ReadInto = Callable[[int, memoryview], int]
+"""(offset, view) -> how many bytes of the pack were read into the view: fewer than fit only past its end."""
 
 
-class CheckedPack(msgspec.Struct, frozen=True):
-    """A pack found whole. ``digest`` is BLAKE3-256 of all its bytes."""
+class CheckedData(msgspec.Struct, frozen=True):
+    """Chunks and index of a pack, found whole. ``hasher`` has taken in every byte of them, for BLAKE3-256."""
 
     entries: list[IndexEntry]
-    digest: bytes
+    hasher: blake3
 
 
-def check_pack(read: Read, size: int, seal: PackSeal, sealer: ChunkSealer) -> CheckedPack:
-    """Read a pack of ``size`` bytes whole and check all that can be checked; raises ``DamageError`` that names it."""
-    if size < TRAILER_BYTES:
-        raise seal.damage("is cut off")
-    tail = read(size - TRAILER_BYTES, TRAILER_BYTES)
-    trailer = read_trailer(seal, tail, size)
-    before, whole = hash_range(read, 0, size - TRAILER_BYTES)
-    if before != trailer.digest:
-        raise seal.damage("has changed bytes")
-    whole.update(tail)
-    entries = read_index(read, seal, trailer.sizes)
+def check_data(read: ReadInto, sizes: PackSizes, seal: PackSeal, sealer: ChunkSealer, room: Room) -> CheckedData:
+    """Go once through the chunks, which are opened and compared with their ids, and the index.
+
+    Of dead bytes nothing can be said but what they are. Raises ``DamageError`` that names the pack.
+    """
+    index = _exactly(read, seal, sizes.data_end, memoryview(bytearray(sizes.index_length)))
+    entries = open_index(seal, index, sizes)
+    hasher, done = blake3(), 0
     for entry in entries:
-        sealed = read(entry.offset, entry.stored)
-        sealer.open(entry.id, entry.epoch, entry.codec, entry.length, sealed, seal.name.hex())
-    return CheckedPack(entries, whole.digest())
+        _hash(read, seal, hasher, done, entry.offset)
+        place = room.sealed if entry.stored <= len(room.sealed) else bytearray(entry.stored)
+        sealed = _exactly(read, seal, entry.offset, memoryview(place)[: entry.stored])
+        hasher.update(sealed)
+        sealer.prove(entry.id, entry.epoch, entry.codec, entry.length, sealed, seal.name.hex(), room)
+        done = entry.offset + entry.stored
+    _hash(read, seal, hasher, done, sizes.data_end)
+    hasher.update(index)
+    return CheckedData(entries, hasher)
 
 
-def read_index(read: Read, seal: PackSeal, sizes: PackSizes) -> list[IndexEntry]:
-    """Return the entries of a pack whose trailer was read; raises ``DamageError``."""
-    return open_index(seal, read(sizes.data_end, sizes.index_length), sizes)
-
-
-def hash_range(read: Read, start: int, end: int) -> tuple[bytes, blake3]:
-    """Return BLAKE3-256 of a range, and the hasher to go on with."""
-    hasher = blake3()
+def _hash(read: ReadInto, seal: PackSeal, hasher: blake3, start: int, end: int) -> None:
     for offset, length in steps(start, end):
-        hasher.update(read(offset, length))
-    return hasher.digest(), hasher
+        hasher.update(_exactly(read, seal, offset, memoryview(bytearray(length))))
+
+
+def _exactly(read: ReadInto, seal: PackSeal, offset: int, view: memoryview) -> memoryview:
+    if read(offset, view) != len(view):
+        raise seal.damage("is cut off")
+    return view

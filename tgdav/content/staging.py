@@ -25,6 +25,7 @@ _log = logging.getLogger(__name__)
 SUFFIX = ".pack"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _STEP = 4 * 1024 * 1024
+_PAGE = os.sysconf("SC_PAGE_SIZE")
 
 Data = bytes | bytearray | memoryview
 
@@ -111,10 +112,20 @@ class PackFile:
         except OSError as error:
             raise self._translated(error) from error
 
-    def forget_pages(self) -> None:
-        """Let the kernel drop its copy, so that what is read next comes from the disk."""
+    def read_into(self, offset: int, view: memoryview) -> int:
+        """Fill ``view`` from ``offset`` on; return how many bytes, fewer only past the end. Raises LocalFailure."""
+        done = 0
+        try:
+            while done < len(view) and (count := os.preadv(self._descriptor, [view[done:]], offset + done)):
+                done += count
+        except OSError as error:
+            raise self._translated(error) from error
+        return done
+
+    def forget_pages(self, start: int = 0) -> None:
+        """Let the kernel drop its copy from ``start`` on, so that what is read next comes from the disk."""
         if hasattr(os, "posix_fadvise"):
-            os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.posix_fadvise(self._descriptor, start - start % _PAGE, 0, os.POSIX_FADV_DONTNEED)
 
     def close(self) -> None:
         """Close the descriptor."""
