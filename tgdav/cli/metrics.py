@@ -20,6 +20,8 @@ def _gauges(status: Mapping[str, Any]) -> Iterator[str]:
         "tgdav_store_waiting_seconds": ("Until the store is tried again.", store["waiting_seconds"] or 0),
         "tgdav_pending_bytes": ("Bytes not in the store yet.", pending["bytes"]),
         "tgdav_pending_operations": ("Operations not in the store yet.", pending["operations"]),
+        "tgdav_staging_bytes": ("Bytes that wait in staging, with what wraps them.", status["staging"]["bytes"]),
+        "tgdav_staging_max_bytes": ("Bound of staging.", status["staging"]["max_bytes"]),
         "tgdav_cache_bytes": ("Bytes in the cache on disk.", cache["bytes"]),
         "tgdav_cache_max_bytes": ("Bound of the cache on disk.", cache["max_bytes"]),
         "tgdav_files": ("Files in the namespace.", status["files"]),

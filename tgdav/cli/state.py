@@ -30,9 +30,11 @@ def _status_lines(found: Mapping[str, Any]) -> Iterator[str]:
     if found["account"] is not None:
         yield f"account   {_account(found['account'])}"
     yield f"pending   {_pending(found)}"
+    if found["staging"]["full"]:
+        yield f"staging   full, {_of(found['staging'])}: writing is refused until some of it is in the store"
     yield f"sent today {sent(found['sent_today'])}"
     yield f"files     {found['files']} with {size(found['bytes'])}"
-    yield f"cache     {size(cache['bytes'])} of {size(cache['max_bytes'])}"
+    yield f"cache     {_of(cache)}"
     for machine in found["machines"]:
         yield f"machine   {machine['name']} ({machine['id']})"
     if found.get("read_only"):
@@ -52,6 +54,10 @@ def _account(found: Mapping[str, Any]) -> str:
         f"deleted by Telegram after {found['deleted_after_days']} days without use, not before {found['not_before']}"
     )
     return f"{words}: {found['warning']}" if found["warning"] else words
+
+
+def _of(found: Mapping[str, Any]) -> str:
+    return f"{size(found['bytes'])} of {size(found['max_bytes'])}"
 
 
 def _pending(found: Mapping[str, Any]) -> str:
@@ -93,7 +99,7 @@ def cache(invocation: Invocation, *, clear: bool) -> int:
     with session(invocation) as call, invocation.output.progress() as progress:
         found = call("cache-clear" if clear else "cache", progress)
     lines = (
-        f"holds {size(found['bytes'])} of {size(found['max_bytes'])} in {found['chunks']} chunks",
+        f"holds {_of(found)} in {found['chunks']} chunks",
         f"hits {found['hits']}, misses {found['misses']}",
     )
     invocation.output.result(found, lines)

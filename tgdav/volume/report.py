@@ -12,6 +12,9 @@ from tgdav.db.database import Database
 if TYPE_CHECKING:
     from tgdav.volume.volume import Volume
 
+USUAL_CHUNK = 1024 * 1024
+"""Bytes that a writer of a large file wants at once."""
+
 
 def status(volume: "Volume") -> dict[str, Any]:
     """Return the ``status`` object."""
@@ -40,6 +43,7 @@ def status(volume: "Volume") -> dict[str, Any]:
         "account": volume.account_life and volume.account_life.report(),
         "sent_today": {"date": date, **sent},
         "pending": volume.pending(),
+        "staging": _staging(volume),
         "cache": {"bytes": shown["bytes"], "max_bytes": shown["max_bytes"]},
         "machines": _machines(volume.database),
         "files": files,
@@ -50,6 +54,12 @@ def status(volume: "Volume") -> dict[str, Any]:
         "machine": _uuid(volume.log.machine_id),
         "damage": damage,
     }
+
+
+def _staging(volume: "Volume") -> dict[str, Any]:
+    """Return what waits here against its bound, and whether writers get no more until some of it is stored."""
+    space = volume.content.core.space
+    return {"bytes": space.used, "max_bytes": space.bound(), "full": not space.fits(USUAL_CHUNK)}
 
 
 def _moment(now_ns: int, seconds: float) -> str:

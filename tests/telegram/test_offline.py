@@ -1,0 +1,178 @@
+"""Telegram is away: serving, reading what is here and writing go on to the bound of staging, and no further; then it is back."""
+
+import errno
+import random
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from tests.mtproto.harness import Server
+from tests.proofs.machines import Machine
+from tests.support.telegram import TelegramAccount
+from tests.support.telegram_home import assert_nothing_twice
+from tests.support.waiting import wait_for
+from tests.telegram.volume_storm import new_machine
+from tests.web.client import Client, ShiftedClock
+from tgdav.cli.state import _status_lines
+from tgdav.content.space import WAIT_SECONDS
+from tgdav.disk import SystemDisk
+from tgdav.entropy import SystemEntropy
+from tgdav.errors import NoSpace
+from tgdav.volume.seams import Seams
+from tgdav.volume.volume import Volume
+from tgdav.web import WebOptions, WebServer
+
+MIB = 1024 * 1024
+BOUND = 24 * MIB
+FOR_WRITERS = BOUND * 3 // 4
+"""Without what is held back for deletes and the uploader."""
+WAITS = "a writer waits for staging space"
+Result = TypeVar("Result")
+
+
+class Drive:
+    """A machine whose drive is served over WebDAV, by a clock that can be put forward."""
+
+    def __init__(self, machine: Machine, caplog: pytest.LogCaptureFixture) -> None:
+        self.clock, self._caplog = ShiftedClock(), caplog
+        self.machine = machine
+        machine.seams = lambda: Seams(self.clock, SystemEntropy(), SystemDisk())  # type: ignore[method-assign]
+
+    @contextmanager
+    def served(self) -> Iterator[tuple[Volume, Client]]:
+        with self.machine.opened() as volume:
+            volume.start()
+            web = WebServer(volume.fs, WebOptions(port=0, store_wait=0.0), None, self.clock, SystemEntropy())
+            with Client(web.start()) as client:
+                yield volume, client
+            web.stop()
+
+    def patiently(self, write: Callable[[], Result]) -> Result:
+        """Write; if that has to wait for space, let the time go by after which it waits no longer."""
+        self._caplog.clear()
+        with ThreadPoolExecutor(1) as pool:
+            answer: Future[Result] = pool.submit(write)
+            wait_for(lambda: answer.done() or WAITS in self._caplog.text, 30, what="an answer, or waiting for space")
+            if not answer.done():
+                self.clock.shift += WAIT_SECONDS
+            return answer.result(30)
+
+    def fill(self, client: Client) -> list[int]:
+        """Upload files until one is refused; the numbers of those that were acknowledged."""
+        for number in range(100):
+            reply = self.patiently(lambda number=number: client("PUT", f"/{number}", data(number)))  # type: ignore[misc]
+            if reply.status != 201:
+                assert (reply.status, reply.error()) == (507, "quota-not-exceeded")
+                assert client("GET", f"/{number}").status == 404
+                return [*range(number)]
+        raise AssertionError("there is no bound")
+
+
+def data(number: int) -> bytes:
+    return random.Random(number).randbytes(MIB)
+
+
+def all_there(client: Client, numbers: list[int]) -> bool:
+    return all(client("GET", f"/{number}").body == data(number) for number in numbers)
+
+
+@pytest.fixture
+def drive(tmp_path: Path, account: TelegramAccount, caplog: pytest.LogCaptureFixture) -> Drive:
+    caplog.set_level("DEBUG", "tgdav.content.space")
+    machine = new_machine(tmp_path, "home", account)
+    with (machine.home / "config.yaml").open("a") as file:
+        file.write(f"staging: {{max_size_gb: {BOUND / 1024**3}}}\n")
+    machine.create()
+    return Drive(machine, caplog)
+
+
+def write_open_file(volume: Volume) -> None:
+    """Write as a mount does."""
+    found = volume.fs.resolve([b"0"])
+    handle = volume.fs.open(found.inode, writable=True)
+    try:
+        for offset in range(0, BOUND, MIB):
+            handle.write(MIB + offset, data(offset))
+        handle.fsync()
+    finally:
+        handle.close()
+
+
+def test_to_the_bound_and_back(server: Server, drive: Drive, tmp_path: Path, account: TelegramAccount) -> None:
+    with drive.served() as (volume, client):
+        assert client("PUT", "/stored", data(1000)).status == 201
+        volume.sync(wait=True)
+        assert not volume.status()["staging"]["full"]
+        server.stop_listening()
+        kept = drive.fill(client)
+        assert (FOR_WRITERS - 4 * MIB) // MIB <= len(kept) < BOUND // MIB
+        assert client("GET", "/stored").body == data(1000)
+        assert all_there(client, kept)
+        with pytest.raises(NoSpace) as refused:
+            drive.patiently(lambda: write_open_file(volume))
+        assert refused.value.errno == errno.ENOSPC
+        wait_for(lambda: not volume.status()["store"]["reachable"], what="status to say that Telegram is away")
+        found = volume.status()
+        assert found["staging"]["full"]
+        assert "writing is refused until some of it is in the store" in "\n".join(_status_lines(found))
+        assert found["staging"]["bytes"] <= BOUND
+        assert found["pending"]["bytes"] > len(kept) * MIB
+        assert client("MKCOL", "/folder").status == 201
+        assert client("MOVE", "/1", Destination="/folder/1").status == 201
+        assert client("DELETE", "/2").status == 204
+        kept = [number for number in kept if number not in (1, 2)]
+
+    with drive.served() as (volume, client):
+        assert client("GET", "/stored").body == data(1000)
+        assert all_there(client, kept)
+        assert client("GET", "/folder/1").body == data(1)
+        server.listen_again()
+        drive.clock.shift += 600
+        wait_for(lambda: not any(volume.pending().values()) or _hurry(drive), 60, what="the queue to drain by itself")
+        wait_for(lambda: volume.status()["store"]["reachable"], what="status to say that Telegram is back")
+        assert not volume.status()["staging"]["full"]
+        assert client("PUT", "/after", data(2000)).status == 201
+        volume.sync(wait=True)
+        assert all_there(client, kept)
+        assert volume.check(read_data=100.0)["ok"]
+    assert_nothing_twice(server, account.phone)
+    read_elsewhere(new_machine(tmp_path, "other", account), kept)
+
+
+def _hurry(drive: Drive) -> bool:
+    """Let a second go by as if it were ten."""
+    drive.clock.shift += 0.1
+    return False
+
+
+def read_elsewhere(other: Machine, kept: list[int]) -> None:
+    """Whatever was acknowledged is in Telegram."""
+    assert not other.join().damage
+    with other.opened() as volume:
+        for number in (*kept, 1000, 2000):
+            name = {1000: b"stored", 2000: b"after"}.get(number, str(number).encode())
+            found = volume.fs.resolve([name])
+            handle = volume.fs.open(found.inode)
+            assert handle.read(0, found.size) == data(number)
+            handle.close()
+
+
+def test_it_starts_without_telegram(server: Server, drive: Drive) -> None:
+    with drive.served() as (volume, client):
+        assert client("PUT", "/1000", data(1000)).status == 201
+        volume.sync(wait=True)
+    server.stop_listening()
+    with drive.served() as (volume, client):
+        assert all_there(client, [1000])
+        assert client("PUT", "/1", data(1)).status == 201
+        wait_for(lambda: not volume.status()["store"]["reachable"], what="status to say that Telegram is away")
+        assert volume.status()["last_error"]
+    with drive.served() as (volume, client):
+        assert all_there(client, [1, 1000])
+        server.listen_again()
+        volume.sync(wait=True)
+        assert volume.status()["last_error"] is None
