@@ -17,6 +17,7 @@ from typing import Protocol, TypeVar
 from tests.mtproto.harness import Server
 from tests.support.stacks import calls_under_way, stacks
 from tests.support.telegram import TelegramAccount
+from tests.support.waiting import wait_for
 from tgdav.blobs import BlobInfo, BlobStore, Source
 from tgdav.blobs.contract import START
 from tgdav.blobs.retry import RetryPolicy, RetryStore
@@ -46,6 +47,8 @@ FAULTS = (
 """What is dealt once or more in each storm."""
 
 OUR_BUGS = ("FILE_PARTS_INVALID", "FILE_PART_SIZE_INVALID", "FILE_PART_TOO_BIG", "MEDIA_CAPTION_TOO_LONG")
+LONGEST_OUTAGE = 0.3
+"""Seconds that Telegram is away, silent or wrong if nobody asks it anything meanwhile."""
 BEATS = 0.15
 """Seconds from one blow to the next."""
 LONGEST = 120.0
@@ -53,12 +56,24 @@ LONGEST = 120.0
 Result = TypeVar("Result")
 
 
+class Going:
+    """Whether work goes on: true until ``enough`` is set."""
+
+    def __init__(self, enough: threading.Event) -> None:
+        self._enough = enough
+
+    def __call__(self) -> bool:
+        return not self._enough.is_set()
+
+    def wait(self, seconds: float) -> None:
+        """Let time go by, unless it is enough."""
+        self._enough.wait(seconds)
+
+
 class Work(Protocol):
     """Works with a store until ``going()`` is false, and returns what has to be there, with its bytes."""
 
-    def __call__(
-        self, store: BlobStore, chance: random.Random, going: Callable[[], bool]
-    ) -> list[tuple[BlobInfo, bytes]]: ...
+    def __call__(self, store: BlobStore, chance: random.Random, going: Going) -> list[tuple[BlobInfo, bytes]]: ...
 
 
 class Reviving(StoreWrapper):
@@ -173,13 +188,36 @@ class Weather:
     def _away(self) -> None:
         with suppress(RuntimeError):
             self._server.stop_listening()
-            time.sleep(0.3)
+            self._until(self._meets_it)
             self._server.listen_again()
+
+    def _meets_it(self) -> bool:
+        try:
+            self._store.size(BlobId(1))
+        except StoreUnavailable:
+            return True
+        except TgdavError:
+            return False
+        return False
+
+    def _until(self, seen: Callable[[], bool]) -> None:
+        """Wait until somebody has met what goes on, but not for ever: everybody may be waiting for something else."""
+        with suppress(TimeoutError):
+            wait_for(seen, LONGEST_OUTAGE)
+
+    def _count(self, number: str, *keys: str) -> int:
+        found = self._server.statistics()[number]
+        return int(sum(found.get(key, 0) for key in keys) if keys else found)
+
+    def _until_more(self, number: str, *keys: str) -> None:
+        """Wait until one of the server's numbers has grown."""
+        before = self._count(number, *keys)
+        self._until(lambda: self._count(number, *keys) > before)
 
     def _no_answer(self) -> None:
         self._server.accept_silently()
         self._server.drop_connections()
-        time.sleep(0.3)
+        self._until_more("connections")
         self._server.accept_silently(False)
 
     def _age(self) -> None:
@@ -196,7 +234,7 @@ class Weather:
 
     def _freeze(self) -> None:
         self._server.set_status(self._account.phone, "frozen")
-        time.sleep(0.2)
+        self._until_more("errors", "FROZEN_METHOD_INVALID")
         self._server.set_status(self._account.phone, "")
 
     def _second_connection(self) -> None:
@@ -218,7 +256,7 @@ class Weather:
         """The server's clock and ours part: by little, then by more than Telegram takes."""
         for seconds in (5.0, self._chance.choice((-400.0, 400.0)), 0.0):
             self._server.skew(seconds)
-            time.sleep(0.3)
+            self._until_more("bytes_received")
 
     def _move(self) -> None:
         """The account moves to another data centre."""
@@ -282,7 +320,7 @@ def counted(server: Server, weather: Weather) -> Counter[str]:
 class Worker(threading.Thread):
     """Works on a thread until it is told that it is enough: ``work(going)``."""
 
-    def __init__(self, work: Callable[[Callable[[], bool]], object]) -> None:
+    def __init__(self, work: Callable[[Going], object]) -> None:
         super().__init__(daemon=True)
         self._work = work
         self.enough = threading.Event()
@@ -290,7 +328,7 @@ class Worker(threading.Thread):
 
     def run(self) -> None:
         try:
-            self._work(lambda: not self.enough.is_set())
+            self._work(Going(self.enough))
         except BaseException as failure:
             self.failure = failure
             raise
@@ -304,7 +342,7 @@ def work_through(weather: Weather, crew: list[Worker], end: float, waits: Callab
     try:
         for one in crew:
             one.start()
-        weather.blow(lambda: _still(end, crew, weather), threading.Event().wait)
+        weather.blow(lambda: _still(end, crew, weather), lambda seconds: crew[0].enough.wait(seconds))
     finally:
         stop_working(crew, waits)
 

@@ -6,13 +6,13 @@ import random
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.blobs.calls import content
-from tests.telegram.storm import FAULTS, storm
+from tests.telegram.storm import FAULTS, Going, storm
 from tests.telegram.volume_storm import volume_storm
 from tgdav.blobs import BlobInfo, BlobStore, BytesSource
 from tgdav.errors import DamageError
@@ -25,7 +25,7 @@ SIZES = (0, 7, 5000, 700_000, 3_000_000, 11_000_000)
 TRIES = 10
 
 
-def write_and_read(store: BlobStore, chance: random.Random, going: Callable[[], bool]) -> list[tuple[BlobInfo, bytes]]:
+def write_and_read(store: BlobStore, chance: random.Random, going: Going) -> list[tuple[BlobInfo, bytes]]:
     """Write, read back and delete some; return what has to be there."""
     kept = []
     for number in itertools.count():

@@ -16,7 +16,7 @@ from tests.proofs.machines import PASSPHRASE, Machine, folder_of, make_folder, p
 from tests.support.stacks import calls_under_way
 from tests.support.telegram import TelegramAccount
 from tests.support.telegram_home import telegram_config
-from tests.telegram.storm import Weather, Worker, counted, work_through
+from tests.telegram.storm import Going, Weather, Worker, counted, work_through
 from tgdav.blobs.telegram import Settings
 from tgdav.config import Config
 from tgdav.crypto.passphrase import Passphrase
@@ -40,7 +40,6 @@ LONGEST_READ = 90.0
 """Seconds in which a file can be read again, whatever happens."""
 LONGEST_DRAIN = 120.0
 """Seconds in which everything is stored once the sky is clear."""
-Going = Callable[[], bool]
 Content = tuple[int, int]
 """A file's bytes, as the seed and the number that ``randbytes`` made them of."""
 
@@ -57,7 +56,7 @@ class Files:
     def work(self, going: Going) -> None:
         while going():
             self._step()
-            threading.Event().wait(PAUSE)
+            going.wait(PAUSE)
 
     def _step(self) -> None:
         deed = self._chance.random()
@@ -121,23 +120,23 @@ class User:
 
     def sync(self, going: Going) -> None:
         while going():
-            self._try("sync", lambda: self._volume.sync(wait=False))
+            self._try("sync", lambda: self._volume.sync(wait=False), going)
             if self._chance.random() < 0.2:
-                self._try("checkpoint", self._volume.housekeeping.checkpoint)
+                self._try("checkpoint", self._volume.housekeeping.checkpoint, going)
 
-    def _try(self, what: str, task: Callable[[], object]) -> None:
+    def _try(self, what: str, task: Callable[[], object], going: Going) -> None:
         try:
             task()
         except TgdavError as error:
             self._met[f"{what}: {type(error).__name__}"] += 1
-            threading.Event().wait(0.1)
+            going.wait(0.1)
         else:
             self._met[what] += 1
 
     def keep_logged_in(self, going: Going) -> None:
         while going():
             self.revive()
-            threading.Event().wait(0.1)
+            going.wait(0.1)
 
     def revive(self) -> None:
         if isinstance(account_of(self._volume).problem, AccessError | StoreRejected):
