@@ -143,7 +143,9 @@ def test_threads_upload_by_themselves(world: World) -> None:
     data = noise(3_000_000)
     world.save(data)
     world.save(b"small")
-    wait_for(lambda: world.number("SELECT count(*) FROM blobs") >= 2, what="full packs to be sent at once")
+    wait_for(lambda: world.number("SELECT count(*) FROM blobs") >= 1, what="a full pack to be sent at once")
+    world.clock.move(1)
+    wait_for(lambda: world.number("SELECT count(*) FROM blobs") >= 2, what="the others to be sent when nobody writes")
     assert world.content.flush(3600.0)
     assert world.content.pending() == 0
     world.check_all()
@@ -161,6 +163,38 @@ def test_threads_go_on_when_the_store_comes_back(tmp_path: Path) -> None:
     assert world.content.flush(3600.0)
     world.check_all()
     world.close()
+
+
+def closed(world: World) -> int:
+    return world.number("SELECT count(*) FROM packs WHERE state = 1")
+
+
+def test_a_writer_goes_first(world: World) -> None:
+    """While it writes, full packs are closed one a second; all at once when it pauses, when asked, or without room."""
+    uploader, stream = world.content.uploader, world.content.open_stream()
+    for seed in range(40):
+        stream.write(noise(200_000, seed=seed))
+    for expected in (1, 1):
+        assert 0 < uploader.step() <= 0.5
+        assert closed(world) == expected
+    world.clock.move(1)
+    stream.write(noise(400_000, seed=50))
+    uploader.step()
+    assert closed(world) == 2
+    uploader.hurry()
+    uploader.step()
+    assert not world.content.core.pool.has_full()
+    count = closed(world)
+    for seed in range(60, 80):
+        stream.write(noise(200_000, seed=seed))
+    uploader.step()
+    assert closed(world) == count
+    world.clock.move(0.6)
+    uploader.step()
+    assert closed(world) > count + 1
+    world.commit(stream.finish())
+    world.upload()
+    world.check_all()
 
 
 def fill(stream: ContentStream) -> None:

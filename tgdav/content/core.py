@@ -99,6 +99,8 @@ class ContentCore:
         self.rooms = Rooms(self.sizes.maximum)
         self.pins = Pins()
         self.backlog = Backlog(clock)
+        self.last_chunk = -1e9
+        """Monotonic time at which a writer last added a chunk to a pack."""
         self.on_small: Callable[[ChunkId, bytes], None] = _ignore
         """Called with the plaintext of small content that was committed."""
         self.on_work: Callable[[], None] = _nothing

@@ -167,4 +167,4 @@ class ContentStore:
         """A writer waits for space: the cache gives way, and what can be sent is sent."""
         if self.core.space.lacks_disk:
             self.reading.cache.evict(_GIVE_WAY)
-        self.uploader.wake()
+        self.uploader.hurry()

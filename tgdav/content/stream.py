@@ -139,6 +139,7 @@ class ContentStream:
             sealed = self._core.sealer.seal(chunk, plaintext, room)
             self._provide_pack(len(sealed.data))
             self._batch.add_to_pack(sealed)
+        self._core.last_chunk = self._core.clock.monotonic()
 
     def _provide_pack(self, stored: int) -> None:
         """See to a pack with room. A writer that must wait for space gives up its own pack first, so that it is sent."""

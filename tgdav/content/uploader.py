@@ -31,6 +31,10 @@ from tgdav.errors import StoreUnavailable, TgdavError
 
 _log = logging.getLogger(__name__)
 
+PACE_SECONDS = 1.0
+QUIET_SECONDS = 0.5
+"""While writers write, a full pack is closed once in so many seconds: proving it takes as much of a processor as they do."""
+
 _LOOK_SECONDS = 0.25
 """How often a waiting thread looks at the clock again, in real time."""
 
@@ -48,6 +52,8 @@ class Uploader:
         self._interval = FIRST_INTERVAL
         self._since: float | None = None
         self._last_closed = core.clock.monotonic()
+        self._last_full: float | None = None
+        self._hurry = False
         self._backoff = 0.0
         self._not_before = 0.0
         self._flush = False
@@ -94,6 +100,11 @@ class Uploader:
             self._woken = True
             self._condition.notify_all()
 
+    def hurry(self) -> None:
+        """A writer waits for space: look now, and let no writer go first."""
+        self._hurry = True
+        self.wake()
+
     def flush(self, timeout: float) -> bool:
         """Close and send all that is staged; True once nothing is pending, False after ``timeout`` seconds."""
         deadline = self._core.clock.monotonic() + timeout
@@ -117,14 +128,15 @@ class Uploader:
     def step(self, *, flush: bool = False) -> float:
         """Pack and close what is due; return the seconds until it is worth looking again. Raises NoSpace, LocalFailure."""
         with self._driving:
-            self._close_full()
+            hurry, self._hurry = flush or self._hurry or self._core.space.is_pressed, False
+            pause = self._close_full(hurry)
             decision = self._decide(flush)
             if decision.move:
                 self._mover.move_rows()
-                self._close_full()
+                pause = self._close_full(hurry)
             if decision.close:
                 self._close_idle()
-            return decision.wait
+            return min(decision.wait, pause)
 
     def send_waiting(self) -> None:
         """Send all closed packs from this thread, one after another. Raises StoreError, LocalFailure."""
@@ -161,9 +173,24 @@ class Uploader:
         )
         return decide(situation)
 
-    def _close_full(self) -> None:
-        while pack := self._core.pool.claim_full():
+    def _close_full(self, hurry: bool) -> float:
+        """Close full packs, writers going first unless there is a ``hurry``; return the seconds until the next is due."""
+        while self._core.pool.has_full():
+            pause = 0.0 if hurry else self._pause()
+            if pause > 0:
+                return pause
+            pack = self._core.pool.claim_full()
+            assert pack is not None, "full packs are claimed by one thread only"
             self._close(pack)
+            self._last_full = self._core.clock.monotonic()
+        return LAST_INTERVAL
+
+    def _pause(self) -> float:
+        now = self._core.clock.monotonic()
+        quiet = self._core.last_chunk + QUIET_SECONDS - now
+        if self._last_full is None or quiet <= 0:
+            return 0.0
+        return min(self._last_full + PACE_SECONDS - now, quiet)
 
     def _close(self, pack: PackFile) -> int:
         self._may_wait = True
