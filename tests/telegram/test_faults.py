@@ -1,6 +1,7 @@
 """Each fault of the server, and what the store makes of it."""
 
 import random
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -273,6 +274,40 @@ class TestTheLine:
             store.size(BlobId(1))
         assert server.statistics()["connections"] == connections
         assert store._session.rest[0] > 60
+
+    def test_that_cannot_be_hung_up_does_not_keep_the_store_open(
+        self, store: TelegramStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        put(store, 1)
+        (line,) = store._session._lines.values()
+        hang_up = line.close
+
+        async def fail() -> None:
+            await hang_up()
+            raise OSError
+
+        monkeypatch.setattr(line, "close", fail)
+        closing = threading.Thread(target=store.close, daemon=True)
+        closing.start()
+        closing.join(10.0)
+        assert not closing.is_alive()
+
+    def test_of_another_data_centre_may_end_while_the_store_closes(
+        self, server: Server, store: TelegramStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        server.arm("other_dc", "messages.sendMedia")
+        content(store, put(store, 1))
+        session = store._session
+        (_, home), (dc, other) = session._lines.items()
+        hang_up = home.close
+
+        async def meanwhile() -> None:
+            await hang_up()
+            del session._lines[dc]
+
+        monkeypatch.setattr(home, "close", meanwhile)
+        store.close()
+        assert not other.alive
 
 
 def _eventually(store: TelegramStore) -> list[int]:

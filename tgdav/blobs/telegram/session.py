@@ -186,6 +186,8 @@ class Session:
                 if line.refusal is not None:
                     self._rests.note_line(dc, line.refusal)
             self._rests.check_line(dc)
+            if self._closing.is_set():
+                raise StoreRejected("the store is closed")
             try:
                 line = await (self._open_home() if dc == self._login.dc_id else self._open_other(dc))
             except StoreUnavailable as error:
@@ -236,18 +238,22 @@ class Session:
         return fitting[0]
 
     async def _shut_down(self) -> None:
+        """End everything in the loop, and the loop whatever happens: ``close`` waits for its end."""
         loop = asyncio.get_running_loop()
-        mine = asyncio.current_task()
-        others = [task for task in asyncio.all_tasks(loop) if task is not mine]
-        for line in self._lines.values():
+        try:
+            others = asyncio.all_tasks(loop) - {asyncio.current_task()}
+            await self._hang_up()
+            for task in others:
+                task.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
+            await self._hang_up()
+            await asyncio.sleep(0)  # connections given up while being made close their sockets in the next round
+        finally:
+            loop.stop()
+
+    async def _hang_up(self) -> None:
+        for line in [*self._lines.values()]:  # others end and replace lines meanwhile
             await line.close()
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
-        for line in self._lines.values():
-            await line.close()
-        await asyncio.sleep(0)  # connections that were given up while being made close their sockets in the next round
-        loop.stop()
 
 
 def _serve(loop: asyncio.AbstractEventLoop) -> None:
