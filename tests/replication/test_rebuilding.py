@@ -113,6 +113,19 @@ def test_several_missing_segments_are_named(vault: Vault, volume: Volume) -> Non
     assert line.startswith(f"segments {first} to {first + 1} of the log of {machine} are missing")
 
 
+def test_a_lost_end_is_told_by_who_wrote_after_it(vault: Vault, volume: Volume) -> None:
+    several(volume)
+    last = segment_names(volume)[-1]
+    vault.join("second")
+    vault.blob(last).unlink()
+    ((first, end),) = rows(volume, "SELECT first, last FROM segments WHERE name = ?", (last,))
+    (line,) = vault.join("third").damage
+    machine = f"machine {volume.log.machine_name} ({uuid.UUID(bytes=volume.log.machine_id)})"
+    assert line.startswith(f"operations {first} to {end} of the log of {machine} are missing")
+    with vault.opened("third") as third:
+        assert [each["kind"] for each in third.status()["damage"]] == ["gap"]
+
+
 def test_the_beginning_of_the_log_is_lost(vault: Vault, volume: Volume) -> None:
     several(volume)
     vault.blob(segment_names(volume)[0]).unlink()

@@ -23,7 +23,7 @@ from tgdav.disk import Disk
 from tgdav.entropy import Entropy
 from tgdav.errors import TgdavError
 from tgdav.failpoints import reach
-from tgdav.ids import BlobId, BlobName, ChunkId
+from tgdav.ids import BlobId, BlobName, ChunkId, MachineId
 from tgdav.replication import envelope, rows
 from tgdav.replication.identity import LogIdentity
 from tgdav.replication.outbox import SealedFile, discard_unnamed, send
@@ -181,7 +181,11 @@ class Pusher:
             for no, name, size, hash_, epoch in packs
         )
         groups = tuple(each.group for each in ready)
-        clock = (ClockEntry(log.machine_id, log.incarnation, _last_sequence(groups)),)
+        others = connection.all(rows.OTHERS_APPLIED, (rows.incarnation_key(log.incarnation),))
+        clock = (
+            ClockEntry(log.machine_id, log.incarnation, _last_sequence(groups)),
+            *(ClockEntry(MachineId(machine), rows.incarnation_of(key), last) for machine, key, last in others),
+        )
         segment = Segment(log.machine_id, log.incarnation, number, previous, clock, indexes, groups)
         return segment, [row[0] for row in packs]
 

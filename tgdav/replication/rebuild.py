@@ -22,7 +22,7 @@ from tgdav.metadata.journal import Journal
 from tgdav.replication import envelope, rows, tables
 from tgdav.replication.fetching import LogReader, OpenedSegment, fetch
 from tgdav.replication.loading import CheckpointLoader
-from tgdav.replication.segment import FIRST, Segment, check_signature
+from tgdav.replication.segment import FIRST, ClockEntry, Segment, check_signature
 from tgdav.replication.survey import Found, Survey
 from tgdav.replication.taking import take_segment
 
@@ -109,6 +109,7 @@ class Rebuilder:
         self._reader = LogReader(store, vault_keys, keys)
         self._result = Rebuilt()
         self._signers: dict[Incarnation, bytes] = {}
+        self._seen: dict[Incarnation, ClockEntry] = {}
         self._packs = {each.info.name: each for each in survey.of(keys.namespace, BlobKind.PACK)}
 
     def run(self) -> tuple[Rebuilt, Journal]:
@@ -123,6 +124,7 @@ class Rebuilder:
             self._follow(journal, found)
             self._database.checkpoint()
             self._progress("segments", number, len(segments))
+        self._find_lost_ends()
         self._find_packs()
         self._note_blobs()
         return self._result, journal
@@ -195,6 +197,10 @@ class Rebuilder:
 
     def _take(self, journal: Journal, opened: OpenedSegment) -> None:
         take_segment(journal, opened, self._packs)
+        for entry in opened.segment.clock:
+            known = self._seen.get(entry.incarnation)
+            if known is None or known.sequence < entry.sequence:
+                self._seen[entry.incarnation] = entry
         for member in opened.segment.members:
             self._admit(member)
 
@@ -251,6 +257,18 @@ class Rebuilder:
         else:
             reason = f"segments {lost[0]} to {lost[-1]} of the log of {author} are missing: {_LOST}"
         self._damaged(found.info.name.hex(), "gap", reason)
+
+    def _find_lost_ends(self) -> None:
+        """A chain whose last segments are gone shows no gap; but who wrote after it tells how much of it there was."""
+        for incarnation, entry in self._seen.items():
+            head = self._result.heads.get(incarnation) or Head(entry.machine)
+            if head.sequence < entry.sequence:
+                self._damaged(
+                    f"{incarnation:016x}",
+                    "gap",
+                    f"operations {head.sequence + 1} to {entry.sequence} of the log of {self._name_of(entry.machine)} are"
+                    f" missing: {_LOST}",
+                )
 
     def _name_of(self, machine: MachineId) -> str:
         """Return what its user calls a machine, and its id; where its beginning is lost, the id is all there is."""

@@ -25,6 +25,8 @@ INSERT_SEGMENT = """INSERT INTO segments
 (incarnation, number, machine, name, hash, size, first, last, last_stamp, position, file, label, blob)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 LAST_SEGMENT = "SELECT number, hash FROM segments WHERE incarnation = ? ORDER BY number DESC LIMIT 1"
+OTHERS_APPLIED = """SELECT machine, incarnation, max(last) FROM segments
+WHERE incarnation != ? GROUP BY incarnation ORDER BY incarnation"""
 SEALED_SEGMENTS = """SELECT incarnation, number, name, hash, file, label, size FROM segments
 WHERE blob IS NULL AND file IS NOT NULL ORDER BY number"""
 SEGMENT_BY_NAME = """SELECT incarnation, number, name, hash, file, label, size, blob FROM segments
