@@ -183,7 +183,9 @@ def test_a_store_that_is_away_is_exit_5(vault: Machine, tmp_path: Path) -> None:
     assert vault.run("check", check=False).code == 5
     status = vault.run("--json", "status")
     assert status.code == 0
+    assert not status.json()["store"]["reachable"]
     shutil.move(tmp_path / "away", tmp_path / "store")
+    assert vault.run("--json", "status").json()["store"]["reachable"]
     assert vault.run("sync", "--wait").code == 0
 
 

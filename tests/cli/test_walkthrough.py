@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tests.cli.conftest import CHEAP, Machine
 from tests.support.server import Home, Server
+from tests.support.volumes import copy_folder
 
 PHOTO = bytes(range(256)) * 2000
 
@@ -63,3 +64,30 @@ def test_the_recovery_key_is_enough(tmp_path: Path) -> None:
     assert "epoch 3" in again.run("init", "--join").stdout
     assert machine in [each["id"] for each in again.run("--json", "status").json()["machines"]]
     assert home.beside("d", config=config).run("init", "--join", check=False).code == 3
+
+
+def test_a_home_restored_from_a_backup_goes_on(tmp_path: Path) -> None:
+    config = f"storage: {{directory: {{path: {tmp_path / 'store'}}}}}\n{CHEAP}"
+    home = Machine(tmp_path, "a", config=config)
+    home.run("init")
+    with Server(home) as server, server.client() as client:
+        assert client.request("PUT", "/before", body=b"before").status == 201
+        home.run("sync", "--wait")
+    copy_folder(home.path, tmp_path / "backup")
+    with Server(home) as server, server.client() as client:
+        assert client.request("PUT", "/after", body=PHOTO).status == 201
+        home.run("sync", "--wait")
+    shutil.rmtree(home.path)
+    shutil.move(tmp_path / "backup", home.path)
+    with Server(home) as server, server.client() as client:
+        assert client.request("GET", "/before").body == b"before"
+        assert client.request("GET", "/after").body == PHOTO
+        assert client.request("PUT", "/new", body=b"new").status == 201
+        home.run("sync", "--wait")
+        server.terminate()
+    assert home.run("--json", "check", "--read-data").json()["ok"]
+    other = home.beside("b", config=config)
+    assert "epoch 3" in other.run("init", "--join").stdout
+    with Server(other) as server, server.client() as client:
+        for path, body in (("/before", b"before"), ("/after", PHOTO), ("/new", b"new")):
+            assert client.request("GET", path).body == body

@@ -124,6 +124,13 @@ class RetryStore(StoreWrapper):
             waiting = max(0.0, until - self._clock.monotonic()) if self._waits else 0.0
             return Reachability(self._reachable, waiting, self._last_error)
 
+    def heard(self, error: StoreUnavailable | None) -> None:
+        """Take in what a call met that went around this wrapper: it was answered, or failed."""
+        if error is None:
+            self._note_success()
+        else:
+            self._note_failure(error)
+
     def _repeat(self, call: Callable[[], Result]) -> Result:
         began = self._clock.monotonic()
         failures = 0

@@ -18,6 +18,7 @@ USUAL_CHUNK = 1024 * 1024
 
 def status(volume: "Volume") -> dict[str, Any]:
     """Return the ``status`` object."""
+    volume.stores.probe()
     reach = volume.stores.retrying.reachability()
     files, size = volume.fs.totals()
     shown = cache(volume)

@@ -11,6 +11,8 @@ from tgdav.blobs.counting import CountingStore
 from tgdav.blobs.directory import DirectoryStore
 from tgdav.blobs.retry import RetryPolicy, RetryStore
 from tgdav.config import Config, Places
+from tgdav.errors import StoreUnavailable
+from tgdav.ids import BlobName
 from tgdav.volume.budget import SendingStore
 from tgdav.volume.seams import Seams
 from tgdav.volume.telegram_login import TelegramLogin
@@ -24,6 +26,9 @@ _FOLDER_PATIENCE = RetryPolicy(give_up_after=5.0)
 """A folder that is away is away at once and comes back by hand: who asked is told soon, background work tries again."""
 _TELEGRAM_PATIENCE = RetryPolicy(give_up_after=20.0)
 """Long enough for the rests that Telegram asks of a busy account, short enough for who waits for an answer."""
+
+
+_NOBODY = BlobName(bytes(16))
 
 
 class Stores(msgspec.Struct, frozen=True):
@@ -43,6 +48,17 @@ class Stores(msgspec.Struct, frozen=True):
         reach = self.retrying.reachability()
         paced, reason = (0.0, "") if self.governor is None else self.governor.rest
         return max(reach.waiting_seconds, paced), reason or reach.last_error
+
+    def probe(self) -> None:
+        """Ask a folder whether it is there: that is known at once. What is behind a network is not asked."""
+        if self.account is not None:
+            return
+        try:
+            self.counting.find(_NOBODY)
+        except StoreUnavailable as error:
+            self.retrying.heard(error)
+        else:
+            self.retrying.heard(None)
 
     def hang_up(self) -> None:
         """Cut short what waits for the network; every call fails from now on."""
