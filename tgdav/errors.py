@@ -117,6 +117,10 @@ class WriterReplaced(TgdavError):
     kind = "writer-replaced"
 
 
+class WouldWait(TgdavError):
+    """It could be done only by waiting, and the caller cannot wait. Nothing was done."""
+
+
 class FileSystemError(TgdavError):
     """A refusal in POSIX terms. ``errno`` is the class's number."""
 

@@ -14,7 +14,7 @@ import pyfuse3
 from pyfuse3 import EntryAttributes, RequestContext
 
 from tgdav.clock import Clock
-from tgdav.errors import BadHandle, Exists, InvalidArgument, NoAttribute, NotFound, NotPermitted
+from tgdav.errors import BadHandle, Exists, InvalidArgument, NoAttribute, NotFound, NotPermitted, WouldWait
 from tgdav.fs.api import Capacity, FileHandle, ObservedFileSystem, Owner, RenameFlag
 from tgdav.ids import Inode
 from tgdav.metadata.types import FORMATS, NAME_MAX, AttributeChange, Attributes, Kind
@@ -112,7 +112,7 @@ class TgdavOperations(pyfuse3.Operations):
         target: bytes = b"",
     ) -> Attributes:
         mode, owner = self._new_owner(parent, kind, mode, ctx)
-        return await self._change(
+        return await self._change_tree(
             lambda: self._fs.create(Inode(parent), name, kind, mode, owner, rdev=rdev, target=target)
         )
 
@@ -130,20 +130,31 @@ class TgdavOperations(pyfuse3.Operations):
         finally:
             self.changes += 1
 
+    async def _change_tree(self, work: Callable[[], T]) -> T:
+        """Make one change of names or attributes: here, if that waits for nobody, else as ``_change`` does."""
+        try:
+            return self.bridge.at_once(lambda: self._fs.at_once(work))
+        except WouldWait:
+            return await self.bridge.call(work)
+        finally:
+            self.changes += 1
+
     @request
     async def link(self, inode: int, new_parent_inode: int, new_name: bytes, ctx: RequestContext) -> EntryAttributes:
         """Give a node one more name."""
-        return self._entered(await self._change(lambda: self._fs.link(Inode(inode), Inode(new_parent_inode), new_name)))
+        return self._entered(
+            await self._change_tree(lambda: self._fs.link(Inode(inode), Inode(new_parent_inode), new_name))
+        )
 
     @request
     async def unlink(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
         """Remove a name."""
-        await self._change(lambda: self._fs.unlink(Inode(parent_inode), name))
+        await self._change_tree(lambda: self._fs.unlink(Inode(parent_inode), name))
 
     @request
     async def rmdir(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
         """Remove an empty folder."""
-        await self._change(lambda: self._fs.remove_directory(Inode(parent_inode), name))
+        await self._change_tree(lambda: self._fs.remove_directory(Inode(parent_inode), name))
 
     @request
     async def rename(
@@ -190,7 +201,7 @@ class TgdavOperations(pyfuse3.Operations):
         if fields.update_size:
             await self._truncate(inode, attr.st_size, fh)
         if change != AttributeChange() and not self._fs.hold_attributes(Inode(inode), change):
-            await self._change(lambda: self._fs.set_attributes(Inode(inode), change))
+            await self._change_tree(lambda: self._fs.set_attributes(Inode(inode), change))
         return self.translator.entry(self._fs.attributes(Inode(inode)))
 
     def _wanted(
@@ -327,7 +338,7 @@ class TgdavOperations(pyfuse3.Operations):
                 made = self._fs.lookup(Inode(parent_inode), name)
             return made, self._fs.open(made.inode, writable=writable, truncate=bool(flags & os.O_TRUNC and made.size))
 
-        node, file = await self._change(work)
+        node, file = await self._change_tree(work)
         number = self.handles.add(node.inode, file, writable=writable)
         return pyfuse3.FileInfo(fh=number), self._entered(node)
 

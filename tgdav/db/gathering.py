@@ -29,6 +29,11 @@ class Gathered:
         """Whether it is to be committed before it takes more."""
         return self.count >= GATHER_MOST
 
+    @property
+    def is_nearly_full(self) -> bool:
+        """Whether the next job will make it full."""
+        return self.count + 1 >= GATHER_MOST
+
 
 class Committer:
     """Has what is gathered committed a moment after it was begun. The thread starts when there is something for the first

@@ -32,7 +32,7 @@ from typing import Any, Generic, Protocol, TypeVar, cast
 from tgdav.db.connection import Connection
 from tgdav.db.gathering import Committer, Gathered
 from tgdav.db.transaction import Batch, Transaction
-from tgdav.errors import LocalFailure, NoSpace, TgdavError
+from tgdav.errors import LocalFailure, NoSpace, TgdavError, WouldWait
 from tgdav.failpoints import reach
 
 _log = logging.getLogger(__name__)
@@ -127,15 +127,18 @@ class Writer:
         durable: bool = False,
         sync: Sequence[Syncable] = (),
         lazy: bool = False,
+        at_once: bool = False,
     ) -> T:
         """Commit what ``work`` does, whole or not at all; return its result. Raises what ``work`` raises.
 
         The files in ``sync`` are synced before; name every file whose bytes the change names. With ``durable`` the
         change survives a power cut when this returns. A ``lazy`` one, which names no files, may be committed a moment later.
+        With ``at_once``, which is for lazy jobs, WouldWait is raised where another is at work or a commit is due.
         Raises LocalFailure (also for a file's failed sync; after a failed sync of the log always, until restarted) and
         NoSpace.
         """
-        return self._enter(_Job(work, durable, sync, lazy=lazy and not durable and not sync))
+        job = _Job(work, durable, sync, lazy=lazy and not durable and not sync)
+        return self._enter_at_once(job) if at_once else self._enter(job)
 
     def show(self) -> None:
         """Let all that was answered be seen through other connections; what is lost by that is lost (see ``on_loss``).
@@ -198,6 +201,17 @@ class Writer:
             self._lead()
         return job.outcome()
 
+    def _enter_at_once(self, job: _Job[T]) -> T:
+        """Do a lazy job if nobody is at work; whoever comes meanwhile is not waited for."""
+        gathered = self._gathered
+        is_easy = job.lazy and (self._has_room() if gathered is None else not gathered.is_nearly_full)
+        with self._mutex:
+            if not is_easy or self._busy or self._refusal is not None:
+                raise WouldWait("the writer is at work")
+            self._busy = True
+        self._lead([job])
+        return job.outcome()
+
     def _wait(self, job: _Job[Any]) -> None:
         """Wait until the job is done or its thread is to lead. An interrupted wait gives the turn on."""
         try:
@@ -211,13 +225,15 @@ class Writer:
                 self._hand_over([])
             raise
 
-    def _lead(self) -> None:
-        batch: list[_Job[Any]] = []
+    def _lead(self, alone: Sequence[_Job[Any]] = ()) -> None:
+        """Work off all that wait, or the jobs that are to be done ``alone``."""
+        batch: list[_Job[Any]] = list(alone)
         self._leader = threading.get_ident()
         try:
-            self._await_company()
-            with self._mutex:
-                batch, self._waiting, self._next = self._waiting, [], None
+            if not batch:
+                self._await_company()
+                with self._mutex:
+                    batch, self._waiting, self._next = self._waiting, [], None
             self._process(batch)
         except BaseException:
             self._abandon(batch)

@@ -3,7 +3,9 @@
 All calls are synchronous and may come from any thread. Names are bytes, kept as given; ``normalized=True`` finds a name by
 its bytes first, then by Unicode NFC, earliest entry first. Each call that changes something is atomic: it happens whole
 or not at all, and another thread sees either the old state or the new. With ``durable=True`` the change survives a power
-cut when the call returns, else it survives the end of the process (kill -9).
+cut when the call returns, with all that was changed before it. Else a crash may take the changes of the last moment (some
+30 ms, and what was closed in them), the later ones first; nobody who is served sees a difference. A rename, and what came
+before it, survives the end of the process (kill -9).
 
 Every call may raise: ``ReadOnly`` where another machine became the writer, ``NoSpace``, ``LocalFailure`` (the local disk),
 and ``DamageError`` / ``StoreUnavailable`` where content has to be read.
@@ -12,12 +14,14 @@ and ``DamageError`` / ``StoreUnavailable`` where content has to be read.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Flag, auto
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol, Self, TypeVar
 
 import msgspec
 
 from tgdav.ids import Inode
 from tgdav.metadata.types import AttributeChange, Attributes, DirectoryEntry, Kind, Listed
+
+T = TypeVar("T")
 
 
 class Owner(msgspec.Struct, frozen=True, gc=False):
@@ -342,6 +346,11 @@ class ObservedFileSystem(FileSystem, Protocol):
 
         Returns a function that ends it.
         """
+        ...
+
+    def at_once(self, work: Callable[[], T]) -> T:
+        """Call ``work``, which makes one change that is not durable; if that would have to wait for anybody, WouldWait is
+        raised before anything is done."""
         ...
 
     def hold_attributes(self, inode: Inode, change: AttributeChange) -> bool:

@@ -122,8 +122,16 @@ def _new_ids(
     return NodeId(change.new_id()), EntryId(change.new_id())
 
 
-def link(change: Change, inode: Inode, folder: Inode, name: bytes) -> None:
-    """Give a node one more name. Raises Exists, NotPermitted, TooManyLinks, NotFound."""
+def check_target(kind: Kind, target: bytes) -> None:
+    """Raises InvalidArgument where a new node cannot have that target."""
+    if kind == Kind.SYMLINK and not 0 < len(target) < 4096:
+        raise InvalidArgument("a symbolic link's target has 1 to 4095 bytes")
+    if kind != Kind.SYMLINK and target:
+        raise InvalidArgument("only a symbolic link has a target")
+
+
+def link(change: Change, inode: Inode, folder: Inode, name: bytes) -> Attributes:
+    """Give a node one more name; return it. Raises Exists, NotPermitted, TooManyLinks, NotFound."""
     node = change.attributes(inode)
     if node is None or (node.nlink == 0):
         raise NotFound
@@ -135,6 +143,7 @@ def link(change: Change, inode: Inode, folder: Inode, name: bytes) -> None:
     if find(change, parent.inode, name) is not None:
         raise Exists
     emit(change, Place(EntryId(change.new_id()), node.node, parent.node, name), local=node.local)
+    return made(change, node.node)
 
 
 def delete(change: Change, entry: DirectoryEntry, name: bytes) -> None:

@@ -9,7 +9,7 @@ from tgdav.fs.api import XattrFlag
 from tgdav.ids import Inode
 from tgdav.metadata import queries
 from tgdav.metadata.change import Change
-from tgdav.metadata.types import AttributeChange, Attributes
+from tgdav.metadata.types import AttributeChange, Attributes, Kind
 
 XATTR = b"x:"
 PROPERTY = b"p:"
@@ -42,6 +42,16 @@ def set_attributes(change: Change, inode: Inode, wanted: AttributeChange) -> Non
         if "mode" in values:
             values["mode"] &= 0o7777
         _emit(change, node, Attr(node.node, {"ctime": change.time} | values))
+
+
+def read_link(connection: Connection, inode: Inode) -> bytes:
+    """Return a symlink's target. Raises NotFound, InvalidArgument for what is none."""
+    attributes = queries.attributes(connection, inode)
+    if attributes is None:
+        raise NotFound
+    if attributes.kind != Kind.SYMLINK:
+        raise InvalidArgument("not a symbolic link")
+    return queries.link_target(connection, inode)
 
 
 def is_simple(change: AttributeChange) -> bool:

@@ -22,10 +22,11 @@ from tgdav.db import Connection, Database
 from tgdav.db.schema import ROOT_INODE, TRASH_INODE
 from tgdav.disk import Disk
 from tgdav.entropy import Entropy
-from tgdav.errors import Exists, InvalidArgument, IsADirectory, NotADirectory, NotFound
+from tgdav.errors import Exists, InvalidArgument, IsADirectory, NotADirectory, NotFound, WouldWait
 from tgdav.fs import changes, copying, fields
 from tgdav.fs.allocation import Allocations
 from tgdav.fs.api import Capacity, ChangeListener, LockRecord, Owner, Precondition, RenameFlag, XattrFlag
+from tgdav.fs.hurried import Hurried
 from tgdav.fs.listeners import Listeners
 from tgdav.fs.locks import LockKeeper
 from tgdav.fs.names import JunkPolicy, check_name, check_new_name
@@ -77,6 +78,7 @@ class NamespaceFileSystem:
         self.listeners = Listeners()
         self._recent_totals = RecentTotals(self.totals, clock)
         self._allocations = Allocations(database, journal.cache)
+        self._hurried = Hurried()
 
     # ---- life ----------------------------------------------------------------------------------------------------
 
@@ -222,12 +224,7 @@ class NamespaceFileSystem:
     def read_link(self, inode: Inode) -> bytes:
         """Return a symlink's target."""
         with self.database.reading() as connection:
-            attributes = queries.attributes(connection, inode)
-            if attributes is None:
-                raise NotFound
-            if attributes.kind != Kind.SYMLINK:
-                raise InvalidArgument("not a symbolic link")
-            return queries.link_target(connection, inode)
+            return fields.read_link(connection, inode)
 
     def capacity(self) -> Capacity:
         """Return space and counts."""
@@ -262,10 +259,7 @@ class NamespaceFileSystem:
     ) -> Attributes:
         """Make an empty file, folder, symlink, FIFO, socket or device."""
         local = check_new_name(parent, name, self._junk) and kind == Kind.FILE
-        if kind == Kind.SYMLINK and not 0 < len(target) < 4096:
-            raise InvalidArgument("a symbolic link's target has 1 to 4095 bytes")
-        if kind != Kind.SYMLINK and target:
-            raise InvalidArgument("only a symbolic link has a target")
+        changes.check_target(kind, target)
 
         def work(change: Change) -> Attributes:
             folder = changes.require_folder(change, parent)
@@ -284,13 +278,7 @@ class NamespaceFileSystem:
         """Give a node that is no folder one more name."""
         check_new_name(parent, name, self._junk)
 
-        def work(change: Change) -> Attributes:
-            changes.link(change, inode, parent, name)
-            found = queries.attributes(change.connection, inode)
-            assert found is not None
-            return found
-
-        linked = self._change(work, durable=durable)
+        linked = self._change(lambda change: changes.link(change, inode, parent, name), durable=durable)
         self.listeners.tell(inode, parent, name)
         return self.open_files.dirty_attributes(linked)
 
@@ -353,7 +341,8 @@ class NamespaceFileSystem:
                 local=local,
             )
 
-        replaced = self._change(work, durable=durable, takes=True)
+        # Who saves a file by renaming a draft over it looks upon this as the end of saving.
+        replaced = self._change(work, durable=durable, takes=True, lazy=False)
         self.listeners.tell(None, parent, name)
         self.listeners.tell(None, new_parent, new_name)
         return replaced
@@ -385,15 +374,23 @@ class NamespaceFileSystem:
         self.listeners.tell(None, parent, name)
         return copied
 
-    def _change(self, work: Callable[[Change], T], *, durable: bool, takes: bool = False) -> T:
+    def _change(self, work: Callable[[Change], T], *, durable: bool, takes: bool = False, lazy: bool = True) -> T:
+        at_once = self._hurried.is_active
         if durable or takes:  # closed files come first; what takes nothing away need not wait for them
-            self.open_files.settle_waiting()
-        return self.journal.change(work, durable=durable, lazy=True)
+            self.open_files.settle_waiting(at_once=at_once)
+        return self.journal.change(work, durable=durable, lazy=lazy, at_once=at_once)
+
+    def at_once(self, work: Callable[[], T]) -> T:
+        """Call ``work``, in which a change that would have to wait is refused by WouldWait."""
+        with self._hurried:
+            return work()
 
     # ---- attributes ----------------------------------------------------------------------------------------------
 
     def set_attributes(self, inode: Inode, change: AttributeChange, *, durable: bool = False) -> Attributes:
         """Set attributes; ``size`` truncates."""
+        if self._hurried.is_active and (change.size is not None or self.open_files.find(inode) is not None):
+            raise WouldWait("the file is open")
         if change.size is not None:
             self.open_files.truncate(inode, change.size)
         waits = self.open_files.hold(inode, change, waiting=True) and fields.is_simple(change)
@@ -453,6 +450,8 @@ class NamespaceFileSystem:
 
     def open(self, inode: Inode, *, writable: bool = False, truncate: bool = False) -> Handle:
         """Open a file."""
+        if truncate and self._hurried.is_active:
+            raise WouldWait("a file is cut")
         file = self.open_files.acquire(inode)
         try:
             if writable:

@@ -341,8 +341,7 @@ class OpenFile:
                     row = (self.inode, self._overlay_file, self._salt)
                     self._parts.database.writer.run(lambda t: t.execute(_INSERT_OVERLAY, row), durable=True)
                     self._row = True
-                return
-        self._parts.database.writer.sync()
+        self._parts.database.writer.sync()  # what was changed before this file's last writes goes with them
 
     # ---- settling ------------------------------------------------------------------------------------------------
 

@@ -10,7 +10,16 @@ from tgdav.content.manifest import EMPTY
 from tgdav.content.manifest import decode as decode_manifest
 from tgdav.content.reader import ContentReader
 from tgdav.content.store import ContentStore
-from tgdav.errors import BadHandle, DamageError, InvalidArgument, IsADirectory, NotFound, StoreError, TgdavError
+from tgdav.errors import (
+    BadHandle,
+    DamageError,
+    InvalidArgument,
+    IsADirectory,
+    NotFound,
+    StoreError,
+    TgdavError,
+    WouldWait,
+)
 from tgdav.fs.open_file import OpenFile, Parts
 from tgdav.fs.settlement import Settler
 from tgdav.ids import Inode
@@ -76,8 +85,10 @@ class OpenFiles:
         """Have a file settled in a moment; False if it is to be settled now. Waits for nothing."""
         return not file.dirty or (file.may_wait and self._settler.add(file))
 
-    def settle_waiting(self) -> None:
-        """Return when no closed file waits to be settled. The caller holds no open file's lock."""
+    def settle_waiting(self, *, at_once: bool = False) -> None:
+        """Return when no closed file waits to be settled. The caller holds no open file's lock. ``at_once``: WouldWait."""
+        if at_once and not self._settler.is_idle:
+            raise WouldWait("a closed file is to be settled before")
         self._settler.settle_waiting()
 
     def find(self, inode: Inode) -> OpenFile | None:

@@ -122,9 +122,14 @@ class Settler:
             self._waiting[file.inode] = file
             return True
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no closed file waits, nor is being settled."""
+        return not self._waiting and not self._turn.locked()
+
     def settle_waiting(self) -> None:
         """Return when no closed file waits any more. What cannot be settled now stays dirty."""
-        if self._waiting or self._turn.locked():
+        if not self.is_idle:
             with self._turn:
                 while files := self._take():
                     self._settle(files)

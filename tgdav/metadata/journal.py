@@ -122,15 +122,19 @@ class Journal:
         durable: bool = False,
         sync: Sequence[Syncable] = (),
         lazy: bool = False,
+        at_once: bool = False,
     ) -> T:
         """Make one change: call ``work``, commit and log what it emitted, whole or not at all; return its result.
 
         ``work`` runs in some thread of those that change things now, one at a time, and may be called but once. ``sync``,
-        ``durable`` and ``lazy`` are those of ``Writer.run``. Raises what ``work`` raises, ReadOnly, LocalFailure, NoSpace.
+        ``durable``, ``lazy`` and ``at_once`` are those of ``Writer.run``. Raises what ``work`` raises, ReadOnly,
+        LocalFailure, NoSpace.
         """
-        return self._writer.run(
-            lambda transaction: self._change(transaction, work), durable=durable, sync=sync, lazy=lazy
-        )
+
+        def job(transaction: Transaction) -> T:
+            return self._change(transaction, work)
+
+        return self._writer.run(job, durable=durable, sync=sync, lazy=lazy, at_once=at_once)
 
     def apply_groups(
         self,
