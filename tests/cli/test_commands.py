@@ -190,6 +190,10 @@ def test_a_store_that_is_away_is_exit_5(vault: Machine, tmp_path: Path) -> None:
 
 
 def test_a_new_passphrase_replaces_the_old_one(vault: Machine) -> None:
+    nothing = vault.run("passwd", input="", check=False)
+    assert nothing.code == 3
+    assert "no new passphrase was given" in nothing.stderr
+    assert "--new-passphrase-file" in nothing.stderr
     asked = vault.run("passwd", input="the new one\n")
     assert "passphrase is changed" in asked.stdout
     assert vault.run("status", check=False).code == 3

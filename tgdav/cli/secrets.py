@@ -20,6 +20,9 @@ MAX_SECRET_BYTES = 4096
 CREDENTIAL = "tgdav-passphrase"
 HINT = "set TGDAV_PASSPHRASE or TGDAV_PASSPHRASE_FILE, or use --passphrase-file"
 
+_NEW_HINT = "type it, pipe it in, or use --new-passphrase-file"
+_EITHER_HINT = f"{HINT}; a recovery key goes into TGDAV_RECOVERY_KEY or --recovery-key-file"
+
 _LIKE_A_RECOVERY_KEY = 70
 
 
@@ -52,7 +55,7 @@ def chosen_passphrase(invocation: Invocation) -> Passphrase:
 
 def new_passphrase(file: Path | None) -> Passphrase:
     """Return the passphrase that replaces the one in force: from ``file``, else asked for."""
-    return Passphrase(_read(file, "passphrase") if file else ask_new("New passphrase"))
+    return Passphrase(_read(file, "new passphrase") if file else ask_new("New passphrase", "new passphrase", _NEW_HINT))
 
 
 def passphrase_or_recovery_key(invocation: Invocation) -> Secret:
@@ -62,7 +65,7 @@ def passphrase_or_recovery_key(invocation: Invocation) -> Secret:
         return parse_recovery_key(_read(file, "recovery key"))
     if invocation.environment.get("TGDAV_RECOVERY_KEY"):
         return parse_recovery_key(invocation.environment["TGDAV_RECOVERY_KEY"])
-    return find_passphrase(invocation) or _either(ask("Passphrase or recovery key", "passphrase"))
+    return find_passphrase(invocation) or _either(ask("Passphrase or recovery key", "passphrase", _EITHER_HINT))
 
 
 def _either(text: str) -> Secret:
@@ -74,17 +77,17 @@ def _either(text: str) -> Secret:
     return Passphrase(text)
 
 
-def ask(words: str, what: str) -> str:
+def ask(words: str, what: str, hint: str = HINT) -> str:
     """Ask on the terminal without echo, or read one line when standard input is none. Raises AccessError at its end."""
     text = _asked(words)
     if not text:
-        raise AccessError(f"no {what} was given", hint=HINT)
+        raise AccessError(f"no {what} was given", hint=hint)
     return text
 
 
-def ask_new(words: str) -> str:
+def ask_new(words: str, what: str = "passphrase", hint: str = HINT) -> str:
     """Ask for a secret to be; on a terminal twice. Raises AccessError when the two differ or nothing is given."""
-    text = ask(words, "passphrase")
+    text = ask(words, what, hint)
     if sys.stdin.isatty() and _asked("Once more") != text:
         raise AccessError("the two passphrases differ", hint="run the command again")
     return text
