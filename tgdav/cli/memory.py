@@ -4,8 +4,10 @@ import ctypes
 import gc
 
 ARENAS = 2
-KEPT_BYTES = 32 * 1024 * 1024
-"""Free bytes at the end of a heap that are not given back, and the size up to which blocks come from a heap at all."""
+HEAP_BYTES = 3 * 1024 * 1024
+"""Blocks up to this size come from a heap: chunks, sealed ones and requests of the kernel do."""
+KEPT_BYTES = 4 * 1024 * 1024
+"""Free bytes at the end of a heap that are not given back."""
 
 YOUNG_OBJECTS = 5000
 """So many new objects let the collector look for cycles; little of a request's work leaves any behind."""
@@ -25,7 +27,7 @@ def set_up_memory() -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_M_ARENA_MAX, ARENAS)
-        mallopt(_M_MMAP_THRESHOLD, KEPT_BYTES)
+        mallopt(_M_MMAP_THRESHOLD, HEAP_BYTES)
         mallopt(_M_TRIM_THRESHOLD, KEPT_BYTES)
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from tgdav.errors import TgdavError
 from tgdav.ids import ChunkId
 
-DEFAULT_LIMIT = 64 * 1024 * 1024
+DEFAULT_LIMIT = 48 * 1024 * 1024
 
 Outcome = bytes | TgdavError
 Settle = Callable[[ChunkId, Outcome], None]

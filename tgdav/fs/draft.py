@@ -28,7 +28,7 @@ _STREAM_BYTES = 4 * 1024 * 1024
 class DraftMemory:
     """How much all drafts hold in memory, against a limit. Thread-safe."""
 
-    def __init__(self, limit: int = 64 * 1024 * 1024) -> None:
+    def __init__(self, limit: int = 48 * 1024 * 1024) -> None:
         self._limit, self._held, self._lock = limit, 0, threading.Lock()
 
     def change(self, by: int) -> None:
