@@ -11,6 +11,7 @@ import pytest
 import segno
 
 from tests.cli.conftest import Machine, config_for
+from tests.cli.test_terminal import terminal
 from tests.mtproto.harness import CODE, PHONE, Server
 from tests.support.telegram import API_HASH, API_ID
 from tests.support.telegram_home import log_in, telegram_config
@@ -129,6 +130,31 @@ class TestByCode:
 
         monkeypatch.setattr(io, "StringIO", SlowUser)
         assert log_in(machine).code == 0
+
+
+class TestOnATerminal:
+    def test_an_empty_line_is_asked_for_again(self, server: Server, machine: Machine) -> None:
+        server.add_account(OTHER, "54321", PASSWORD)
+        with terminal(machine, "auth") as screen:
+            place = 0
+            for question, typed in (("prefix", f"+{OTHER}"), ("Code that", "54321"), ("Password of", PASSWORD)):
+                place = screen.wait_for(question, after=place)
+                screen.type("")
+                place = screen.wait_for(question, after=place)
+                screen.type(typed)
+            screen.wait_for("logged in to Telegram as Test", after=place)
+            assert screen.finish() == 0
+            assert PASSWORD not in screen.seen
+
+    def test_the_end_of_the_input_ends_it(self, server: Server, machine: Machine) -> None:
+        server.add_account(OTHER, "54321", PASSWORD)
+        with terminal(machine, "auth", "--phone", f"+{OTHER}") as screen:
+            screen.wait_for("Code that")
+            screen.type("54321")
+            screen.wait_for("Password of")
+            screen.end_input()
+            screen.wait_for("no password was given")
+            assert screen.finish() == 3
 
 
 class TestByQr:

@@ -38,6 +38,10 @@ class Terminal:
     def type(self, line: str) -> None:
         os.write(self._descriptor, line.encode() + b"\n")
 
+    def end_input(self) -> None:
+        """Press Ctrl-D."""
+        os.write(self._descriptor, b"\x04")
+
     def finish(self) -> int:
         """Read to the end and return the exit code."""
         try:

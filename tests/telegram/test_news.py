@@ -1,4 +1,4 @@
-"""An open vault hears at once of what other machines of it do, and of the end of its login: nothing is pushed or asked for.
+"""An open vault hears at once of what other machines of it do, and of the end of its login, and tells what it waits for.
 
 Without the news each of these would wait for the next look, minutes later.
 """
@@ -9,15 +9,16 @@ from pathlib import Path
 import pytest
 
 from tests.mtproto.harness import Server
-from tests.proofs.machines import PASSPHRASE, Machine
+from tests.proofs.machines import PASSPHRASE, Machine, put
 from tests.support.telegram import TelegramAccount
 from tests.support.waiting import wait_for
-from tests.telegram.volume_storm import new_login, new_machine
+from tests.telegram.volume_storm import account_of, new_login, new_machine
+from tgdav.blobs.telegram.watch import Watch
 from tgdav.crypto.passphrase import Passphrase
 from tgdav.errors import AccessError
 from tgdav.volume.volume import Volume
 
-pytestmark = pytest.mark.parametrize("account", ["me", "channel"], indirect=True)
+both = pytest.mark.parametrize("account", ["me", "channel"], indirect=True)
 
 
 @pytest.fixture
@@ -28,26 +29,29 @@ def machine(tmp_path: Path, account: TelegramAccount) -> Machine:
 
 
 @pytest.fixture
-def volume(server: Server, machine: Machine) -> Iterator[Volume]:
+def volume(machine: Machine) -> Iterator[Volume]:
     """Open, its background work begun and at rest."""
     with machine.opened() as opened:
         opened.start()
-        wait_for(
-            lambda: server.statistics()["calls"].get("updates.getState") or _asked(server), what="the watch to begin"
-        )
+        wait_for(lambda: _watch(opened).caught_up.is_set(), what="the watch to begin")
         yield opened
 
 
-def _asked(server: Server) -> int:
-    return int(server.statistics()["calls"].get("updates.getChannelDifference", 0))
+def _watch(volume: Volume) -> Watch:
+    store = account_of(volume)._store
+    assert store is not None
+    assert store._watch is not None
+    return store._watch
 
 
+@both
 def test_being_replaced_as_the_writer(tmp_path: Path, account: TelegramAccount, volume: Volume) -> None:
     new_machine(tmp_path, "other", account).join()
     wait_for(lambda: "machine other is the writer" in (volume.read_only_reason or ""))
     assert "machine other is the writer" in volume.status()["last_error"]
 
 
+@both
 def test_a_new_passphrase(tmp_path: Path, account: TelegramAccount, machine: Machine, volume: Volume) -> None:
     before = (machine.places.state / "header").read_bytes()
     other = new_machine(tmp_path, "other", account)
@@ -61,6 +65,15 @@ def test_a_new_passphrase(tmp_path: Path, account: TelegramAccount, machine: Mac
     machine.open(Passphrase("another")).close()
 
 
+def test_what_syncing_waits_for(server: Server, account: TelegramAccount, volume: Volume) -> None:
+    put(volume, "file", b"some content")
+    server.arm("flood_wait", "messages.sendMedia", seconds=8)
+    stages: list[str] = []
+    volume.sync(wait=True, progress=lambda stage, _done, _total: stages.append(stage))
+    assert any("Telegram asks for rest: FLOOD_WAIT of messages.sendMedia" in stage for stage in stages)
+
+
+@both
 def test_the_end_of_the_login(server: Server, tmp_path: Path, account: TelegramAccount, volume: Volume) -> None:
     server.end_logins(account.phone, "401 SESSION_REVOKED")
     server.drop_connections()

@@ -160,11 +160,11 @@ class _Terminal:
 
     def phone(self) -> str:
         """Return the phone number."""
-        return self._phone or _line("Phone number, with the country's prefix", "phone number")
+        return self._phone or _line("Phone number, with the country's prefix (+49 151 1234567)", "phone number")
 
     def code(self) -> str:
         """Return the code."""
-        return _line("Code that Telegram sent to your other devices, or by SMS", "code")
+        return _line("Code that Telegram sent, to your other devices, by SMS or by mail", "code")
 
     def password(self, hint: str) -> str:
         """Return the password of the two-step verification."""
@@ -185,21 +185,30 @@ class _Terminal:
 
 
 def _line(words: str, what: str, *, hidden: bool = False) -> str:
-    """Ask for one line. Raises AccessError when there is none, UsageError when it is too long."""
+    """Ask for one line, on a terminal until there is one. Raises AccessError when there is none, UsageError (too long)."""
     terminal = sys.stdin is not None and sys.stdin.isatty()
-    with _interruptible():
-        if hidden and terminal:
-            text = getpass.getpass(f"{words}: ")
-        else:
-            click.echo(f"{words}: ", nl=False, err=True)
-            text = sys.stdin.readline(MAX_SECRET_BYTES + 1) if sys.stdin is not None else ""
-            if not terminal:
-                click.echo(err=True)
-    if len(text) > MAX_SECRET_BYTES:
-        raise UsageError(f"the line on standard input is longer than {MAX_SECRET_BYTES} characters")
-    text = text.strip("\r\n")
-    if not text:
-        raise AccessError(f"no {what} was given", hint="type it when asked, or give it on standard input")
+    while True:
+        with _interruptible():
+            text = _typed(words, hidden=hidden, terminal=terminal)
+        if len(text) > MAX_SECRET_BYTES:
+            raise UsageError(f"the line on standard input is longer than {MAX_SECRET_BYTES} characters")
+        if line := text.strip("\r\n"):
+            return line
+        if not terminal or not text:
+            raise AccessError(f"no {what} was given", hint="type it when asked, or give it on standard input")
+
+
+def _typed(words: str, *, hidden: bool, terminal: bool) -> str:
+    """Return a line with its end; nothing at the end of the input."""
+    if hidden and terminal:
+        try:
+            return getpass.getpass(f"{words}: ") + "\n"
+        except EOFError:
+            return ""
+    click.echo(f"{words}: ", nl=False, err=True)
+    text = sys.stdin.readline(MAX_SECRET_BYTES + 1) if sys.stdin is not None else ""
+    if not terminal:
+        click.echo(err=True)
     return text
 
 

@@ -175,7 +175,7 @@ class Housekeeping:
         self.look()
         while True:
             stuck = volume.pusher.oldest_unsent()
-            flushed = self._flush()
+            flushed = self._flush(progress)
             self.push()
             pending = volume.pending()
             if wait and flushed and stuck is not None and stuck == volume.pusher.oldest_unsent():
@@ -189,7 +189,7 @@ class Housekeeping:
                     self._errors.pop(what, None)
                 return {"pending": pending, "sent": difference(volume.budget.total(), before)}
 
-    def _flush(self) -> bool:
+    def _flush(self, progress: Any) -> bool:
         """Send all packs; False if that takes too long. Raises what ends all sending: no login, an account that is lost."""
         volume = self._volume
         deadline = self._clock.monotonic() + FLUSH_SECONDS
@@ -200,6 +200,10 @@ class Housekeeping:
             problem = None if volume.stores.account is None else volume.stores.account.problem
             if problem is not None:
                 raise type(problem)(problem.message, hint=problem.hint)
+            waiting, reason = volume.stores.rest
+            if progress is not None:
+                stage = f"waiting {waiting:.0f} s: {reason}" if waiting else "pending bytes"
+                progress(stage, 0, volume.content.pending())
             now = self._clock.monotonic()
             if now >= deadline or now - began < LOOK_SECONDS:  # it gave up by itself
                 return False

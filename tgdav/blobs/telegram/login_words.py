@@ -15,9 +15,12 @@ _MY_TELEGRAM = "take api_id and api_hash from https://my.telegram.org/apps"
 _WORDS: dict[type[Exception], tuple[str, str]] = {
     telethon.PhoneCodeInvalidError: ("the code is wrong", ""),
     telethon.PhoneCodeEmptyError: ("the code is missing", ""),
-    telethon.PhoneCodeExpiredError: ("the code has expired", "ask for a new one"),
+    telethon.PhoneCodeExpiredError: ("the code has expired", "run 'tgdav auth' again for a new one"),
     telethon.PasswordHashInvalidError: ("the password is wrong", "it is the one of Telegram's two-step verification"),
-    telethon.PhoneNumberInvalidError: ("Telegram knows no such phone number", "write it as +49 151 1234567"),
+    telethon.PhoneNumberInvalidError: (
+        "Telegram knows no such phone number",
+        "write it with the country's prefix, as +49 151 1234567",
+    ),
     telethon.PhoneNumberBannedError: ("Telegram has banned this phone number", "see https://telegram.org/faq_spam"),
     telethon.PhoneNumberUnoccupiedError: (
         "this phone number has no Telegram account",
