@@ -307,14 +307,17 @@ def storm(folder: Path, seed: int, *, channel: bool, seconds: float, work: Work,
         work_through(weather, [worker(number) for number in range(workers)], end, waits)
         compare(store, kept)
         store.close()
-        return counted(server, weather) + reviving.met
+        return counted(server, weather) + reviving.met + Counter({"blobs": len(kept)})
 
 
 def counted(server: Server, weather: Weather) -> Counter[str]:
-    """How often each fault struck, and what the server answered and objected to."""
+    """How often each fault struck, what the server answered and objected to, and how much it took and gave."""
     seen = server.statistics()
     answers, broken = Counter[str](seen["errors"]), Counter[str](seen["violations"])
-    return Counter(server.fault_counts()) + weather.done + answers + broken
+    sizes = {"MB sent": seen["file_bytes_uploaded"] // 10**6, "MB read": seen["file_bytes_downloaded"] // 10**6}
+    work = Counter({"messages": seen["messages_sent"], "connections": seen["connections"], **sizes})
+    work["failures of the server itself"] = len(seen["bugs"])
+    return Counter(server.fault_counts()) + weather.done + answers + broken + work
 
 
 class Worker(threading.Thread):
