@@ -23,6 +23,7 @@ CASES: list[tuple[Exception, int]] = [
     (errors.VaultInUse("x"), 6),
     (errors.WriterReplaced("x"), 1),
     (errors.NoSpace("x"), 1),
+    (errors.WouldWait("x"), 1),
     (OSError(28, "No space left"), 1),
     (RuntimeError("x"), 1),
 ]

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-import tgdav.volume.volume as volume_module
+import tgdav.volume.opening as opening_module
 from tests.proofs.fleet import Fleet
 from tests.proofs.machines import (
     CHEAP,
@@ -53,7 +53,7 @@ Wrap = Callable[[BlobStore], FaultyStore]
 def over(machine: Machine, wrap: Wrap, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Volume, FaultyStore]]:
     """The machine's volume over a misbehaving store, without the patience that production has above it."""
     wrapped: list[FaultyStore] = []
-    original = volume_module.open_store
+    original = opening_module.open_store
 
     def open_store(*arguments: object, **options: object) -> Stores:
         stores: Stores = original(*arguments, **options)  # type: ignore[arg-type]
@@ -61,7 +61,7 @@ def over(machine: Machine, wrap: Wrap, monkeypatch: pytest.MonkeyPatch) -> Itera
         return msgspec.structs.replace(stores, store=wrapped[0])  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(volume_module, "open_store", open_store)
+        patch.setattr(opening_module, "open_store", open_store)
         volume = machine.open()
     try:
         yield volume, wrapped[0]

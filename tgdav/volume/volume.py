@@ -8,19 +8,17 @@ import threading
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
-from tgdav.config import Config, Places, namespace_of, require_built
+from tgdav.config import Config, Places
 from tgdav.crypto.header import Header, with_passphrase, with_recovery_key
 from tgdav.crypto.passphrase import Passphrase
 from tgdav.crypto.recovery_key import format_recovery_key, new_recovery_key
 from tgdav.crypto.slots import Secret
-from tgdav.db.database import Database
-from tgdav.errors import DamageError, TgdavError, UsageError
+from tgdav.errors import TgdavError, UsageError
 from tgdav.fs.filesystem import NamespaceFileSystem
 from tgdav.fs.names import JunkPolicy
 from tgdav.metadata import settings
 from tgdav.metadata.journal import Journal
 from tgdav.replication.checkpoint import CheckpointWriter
-from tgdav.replication.identity import LogIdentity
 from tgdav.replication.outbox import remove_leftovers
 from tgdav.replication.pusher import Pusher
 from tgdav.replication.watch import LogWatch
@@ -33,15 +31,12 @@ from tgdav.volume.folders import make_folder
 from tgdav.volume.headers import HeaderKeeper
 from tgdav.volume.housekeeping import Housekeeping
 from tgdav.volume.local_keys import argon2_parameters
-from tgdav.volume.local_state import LocalNamespace, load_header
-from tgdav.volume.lock import StateLock
-from tgdav.volume.log_start import history_policy, log_identity
-from tgdav.volume.resuming import resume_if_restored
+from tgdav.volume.log_start import history_policy
+from tgdav.volume.opening import Parts, open_parts
 from tgdav.volume.seams import Seams
 from tgdav.volume.space import space_of
-from tgdav.volume.stores import Stores, open_store
+from tgdav.volume.stores import Stores
 from tgdav.volume.telegram_login import TelegramLogin
-from tgdav.volume.unlock import Unlocked
 
 if TYPE_CHECKING:
     from tgdav.volume.login_keeper import LoginKeeper
@@ -56,26 +51,15 @@ JOINING = "joining this vault is not finished: the store has not been told yet"
 class Volume:
     """One namespace of a vault, open. Made by ``Volume.open``; every command and front end works through it."""
 
-    def __init__(
-        self,
-        places: Places,
-        config: Config,
-        seams: Seams,
-        stores: Stores,
-        opened: Unlocked,
-        namespace: LocalNamespace,
-        database: Database,
-        log: LogIdentity,
-        login: "LoginKeeper | None",
-    ) -> None:
-        self.places, self.config, self.seams = places, config, seams
-        self.namespace_name = namespace.name
-        self._login = login
+    def __init__(self, parts: Parts) -> None:
+        places, config, seams = self.places, self.config, self.seams = parts.places, parts.config, parts.seams
+        stores, opened, database, log = parts.stores, parts.opened, parts.database, parts.log
+        self.namespace_name = parts.namespace
+        self._lock, self._login = parts.lock, parts.login
         self.vault_keys, self.master, self._stores = opened.vault_keys, opened.master, stores
-        self.database = database
+        self.database, self.log = database, log
         self.budget = Budget(database, opened.vault_keys, seams.clock)
         stores.sending.on_sent = self.budget.note
-        self.log = log
         self.journal = Journal(
             database, log.keys, log.machine_id, log.incarnation, seams.clock, seams.entropy, history_policy(config)
         )
@@ -116,31 +100,15 @@ class Volume:
 
         Raises UsageError (no vault, a mode that is not built), AccessError, VaultInUse, DamageError, LocalFailure.
         """
-        require_built(config, namespace)
-        places = places.for_config(config)
-        load_header(places.state)
         with ExitStack() as undo:
-            lock = StateLock(places.lock_file)
-            undo.callback(lock.release)
-            stores = open_store(config, places, seams)
-            undo.callback(stores.store.close)
-            opened = Unlocked(places, secret, stores)
-            wanted = opened.local.namespace(namespace_of(config, namespace).name if namespace else None)
-            database = _open_database(places, wanted, opened, seams)
-            undo.callback(database.close)
-            login = _use_login(places, stores, opened, seams)
-            before = log_identity(opened, wanted, database)
-            log = resume_if_restored(database, stores, before, config, seams)
-            volume = cls(places, config, seams, stores, opened, wanted, database, log, login)
-            volume._lock = lock
+            parts = open_parts(undo, places, config, secret, seams=seams, namespace=namespace)
+            volume = cls(parts)
             volume._take_up()
             undo.pop_all()
-        if log is not before:
+        if parts.is_resumed:
             with suppress(TgdavError):  # else background work tells the store
                 volume.housekeeping.push()
         return volume
-
-    _lock: StateLock
 
     def _take_up(self) -> None:
         """Go on where the last process stopped."""
@@ -294,24 +262,3 @@ class Volume:
         made = self.seams.entropy.bytes(15).hex()
         self.database.writer.run(lambda t: settings.put(t, WEBDAV_PASSWORD, made), durable=True)
         return made, True
-
-
-def _use_login(places: Places, stores: Stores, opened: Unlocked, seams: Seams) -> "LoginKeeper | None":
-    """Let a store that is Telegram's use the login that is kept here."""
-    if stores.account is None:
-        return None
-    # Only where there is Telegram: Telethon takes long to import.
-    from tgdav.volume.login_keeper import LoginKeeper
-
-    keeper = LoginKeeper(places.state, opened.vault_keys, stores.account.settings, seams, stores.account)
-    keeper.start()
-    return keeper
-
-
-def _open_database(places: Places, namespace: LocalNamespace, opened: Unlocked, seams: Seams) -> Database:
-    path = places.state / namespace.database
-    if not path.exists():
-        raise DamageError(
-            "the local database is gone", blob="database", hint="move the state folder away and run 'tgdav recover'"
-        )
-    return Database.open(path, opened.identity.database_key, disk=seams.disk)
