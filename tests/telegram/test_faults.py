@@ -155,6 +155,12 @@ class TestReads:
         with pytest.raises(BlobMissing):
             content(store, info)
 
+    def test_of_a_file_refused_once_after_stale_references_go_on(self, server: Server, store: TelegramStore) -> None:
+        info = put(store, 1)
+        for kind in ("reference_expired", "reference_invalid", "reference_empty", "file_id_invalid"):
+            server.arm(kind, "upload.getFile")
+        assert content(store, info) == b"sealed"
+
     def test_that_stay_short_are_damage(self, server: Server, store: TelegramStore) -> None:
         info = put(store, 1, DATA)
         server.arm("short_read", "upload.getFile", count=1000)

@@ -17,7 +17,7 @@ from tests.blobs.calls import content
 from tests.telegram.storm import FAULTS, Going, storm
 from tests.telegram.volume_storm import volume_storm
 from tgdav.blobs import BlobInfo, BlobStore, BytesSource
-from tgdav.errors import DamageError
+from tgdav.errors import BlobMissing, DamageError
 from tgdav.ids import BlobName
 
 SECONDS = 12.0
@@ -47,10 +47,10 @@ def write_and_read(store: BlobStore, chance: random.Random, going: Going) -> lis
 
 
 def _reads(store: BlobStore, info: BlobInfo) -> bytes:
-    """A short or damaged answer is not final: whoever checks what was sealed reads again."""
+    """A short, damaged or refused answer is not final: whoever checks what was sealed reads again."""
     try:
         return content(store, info)
-    except DamageError:
+    except (DamageError, BlobMissing):
         return b"damaged"
 
 

@@ -43,6 +43,7 @@ class Download:
         self._used: dict[int, bytes] = {}
         self._short: dict[int, int] = {}
         self._renewed: dict[int, int] = {}
+        self._refused: dict[int, int] = {}
 
     def run(self, offset: int, length: int) -> bytes:
         """Return exactly the range, which lies within the document."""
@@ -90,9 +91,10 @@ class Download:
         A window whose file is refused with fresh references too has lost it, though the message is there. A reference
         that goes stale again and again is no loss: that is left to whoever retries.
         """
-        self._renewed[start] = self._renewed.get(start, 0) + 1
-        if self._renewed[start] > _RENEWALS:
-            if isinstance(error, FileRefused):
+        times = self._refused if isinstance(error, FileRefused) else self._renewed
+        times[start] = times.get(start, 0) + 1
+        if times[start] > _RENEWALS:
+            if times is self._refused:
                 raise BlobMissing(f"Telegram has no file for blob {self._document.info.id} any more")
             raise error
         if self._used[start] == self._document.reference:
