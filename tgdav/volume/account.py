@@ -200,7 +200,8 @@ class AccountStore:
 
     def _note(self, error: TgdavError) -> None:
         if str(self.problem) != str(error):
-            _log.log(logging.ERROR if self.announces else logging.INFO, "%s", error)
+            # As text: whoever keeps the record would keep the session and its buffers, by the error's traceback.
+            _log.log(logging.ERROR if self.announces else logging.INFO, "%s", str(error))
         self.problem = error
 
 
