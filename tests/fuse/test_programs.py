@@ -187,7 +187,7 @@ def test_fio_verifies(live: MountedVault, size: int) -> None:
         "--verify=crc32c",
         "--output-format=terse",
     )
-    checks = ("--verify_fatal=1", "--do_verify=1", "--end_fsync=1", "--group_reporting")
+    checks = ("--verify_fatal=1", "--verify_state_save=0", "--do_verify=1", "--end_fsync=1", "--group_reporting")
     run(*common, *checks, "--name=order", "--rw=write", "--bs=128k")
     run(*common, *checks, "--name=random", "--rw=randwrite", "--bs=4k", "--random_generator=tausworthe64")
     remount(live)
