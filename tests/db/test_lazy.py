@@ -292,3 +292,21 @@ def _write_numbered(database: Database, durable: list[int]) -> None:
         asks = number == first + 8
         database.writer.run(lambda t, name=f"{number}": put_pair(t, name), durable=asks, lazy=True)
     durable.append(first + 9)
+
+
+def test_the_end_is_heard_whenever_it_comes() -> None:
+    """Also between the moment a transaction was given and the next wait."""
+    committer = gathering.Committer(lambda: None)
+
+    class EndsJustThen(threading.Event):
+        def clear(self) -> None:
+            committer._ended.set()
+            self.set()
+            super().clear()
+
+    committer._begun = EndsJustThen()
+    committer.begun()
+    thread = committer._thread
+    assert thread is not None
+    thread.join(10)
+    assert not thread.is_alive()

@@ -62,8 +62,9 @@ class Committer:
         while True:
             self._begun.wait()
             self._ended.wait(GATHER_SECONDS)
+            # Before the commit: a transaction that is begun after it says so again. And before the look at the end, which is
+            # said first by ``stop``: cleared after it, its other word would be lost, and this thread would wait for ever.
+            self._begun.clear()
             if self._ended.is_set():
                 return
-            # Before the commit: a transaction that is begun after it says so again.
-            self._begun.clear()
             self._commit()
