@@ -153,9 +153,11 @@ class Weather:
         for store in self._listeners:
             store.close()
 
-    def missing(self) -> list[str]:
+    def missing(self) -> list[str | Callable[[], None]]:
         """What has not struck yet, in an order that does not change between runs."""
-        return sorted(self.wanted - set(self._server.fault_counts()))
+        missed: list[str | Callable[[], None]] = [*sorted(self.wanted - set(self._server.fault_counts()))]
+        # A copy of a login that was ended or refused meanwhile is no second connection.
+        return missed if self._count("violations", "AUTH_KEY_DUPLICATED") else [*missed, self._second_connection]
 
     def _deal(self, card: str | Callable[[], None]) -> None:
         if not isinstance(card, str):
