@@ -9,7 +9,7 @@ import pytest
 
 from tests.db.conftest import KEY
 from tests.db.test_crashes import found, left_behind, put_pair
-from tests.db.test_writer import Batch, File, keys, put
+from tests.db.test_writer import PUT, Batch, File, keys, put
 from tests.support import forgetful_disk
 from tests.support.forgetful_disk import ForgetfulDisk
 from tests.support.seams import CrashAt, FailingDisk, SimulatedCrash
@@ -174,11 +174,25 @@ def test_callbacks_that_need_the_commit_wait_for_it(database: Database) -> None:
     assert order[2:] == ["a committed False", "b committed False", "c committed False", "c done"]
 
 
-def test_a_job_that_reads_beside_its_transaction_is_told_so(database: Database) -> None:
-    put(database, "a", lazy=True)
-    with pytest.raises(RuntimeError):
-        database.writer.run(lambda _: keys(database), lazy=True)
-    assert keys(database) == {"a"}
+@pytest.mark.parametrize("gathers", [True, False])
+def test_what_a_job_would_see_too_little_by_is_refused(database: Database, gathers: bool) -> None:
+    """Always, not only when something happens to be gathered."""
+    if gathers:
+        put(database, "a", lazy=True)
+
+    def glance(_: Transaction) -> None:
+        with database.glancing():
+            raise AssertionError
+
+    def read_when_done(transaction: Transaction) -> None:
+        transaction.execute(PUT, {"key": "b"})
+        transaction.when_done(lambda: keys(database) and None)
+
+    with pytest.raises(RuntimeError, match="own transaction"):
+        database.writer.run(glance)
+    with pytest.raises(RuntimeError, match="own transaction"):
+        database.writer.run(read_when_done, lazy=True)
+    assert keys(database) == ({"a", "b"} if gathers else {"b"})
 
 
 def test_what_cannot_be_committed_is_lost_as_a_whole_and_ends_all_writing(database: Database) -> None:
@@ -310,3 +324,14 @@ def test_the_end_is_heard_whenever_it_comes() -> None:
     assert thread is not None
     thread.join(10)
     assert not thread.is_alive()
+
+
+def test_a_job_reads_its_own_transaction(database: Database) -> None:
+    """What was done in it before, and what is gathered, is there; another connection would show neither."""
+    put(database, "a", lazy=True)
+
+    def job(transaction: Transaction) -> set[str]:
+        transaction.execute(PUT, {"key": "b"})
+        return keys(database)
+
+    assert database.writer.run(job) == {"a", "b"}

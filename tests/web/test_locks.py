@@ -9,6 +9,8 @@ from tests.support.model_fs import ModelFileSystem
 from tests.web.client import DAV, Client
 from tests.web.conftest import LOGIN, Served
 from tests.web.test_checklist import LOCKINFO, lock, propfind, put
+from tgdav.fs.api import Owner
+from tgdav.metadata.types import Kind
 
 
 def test_locks_survive_a_restart(serve: Callable[..., Served]) -> None:
@@ -276,3 +278,14 @@ def test_weak_tags(dav: Client) -> None:
     etag = put(dav, "/f")
     assert dav("PUT", "/f", b"content", If_Match=f"W/{etag}").status == 412
     assert dav("GET", "/f", If_None_Match=f"W/{etag}").status == 304
+
+
+def test_a_lock_costs_uploads_beside_other_changes_nothing(dav: Client, shared_server: Served) -> None:
+    """While a lock lives anywhere, each PUT looks at the moment of its change where its folder is."""
+    dav("MKCOL", "/d")
+    dav("MKCOL", "/d/e")
+    lock(dav, "/locked")
+    fs = shared_server.fs
+    for number in range(10):
+        fs.create(fs.root, f"{number}".encode(), Kind.FILE, 0o644, Owner(), durable=False)
+        assert dav("PUT", f"/d/e/{number}", b"data").status == 201

@@ -35,8 +35,8 @@ def _itself(value: Any) -> Any:
 
 # The binding asks each value that is no exact int, float, str or bytearray for an adapter, then for two methods that these
 # have not either, and binds it as it is after all. An adapter that is found at once makes a bytes or None five times cheaper.
-for kind in (bytes, type(None), bool, memoryview):
-    dbapi2.register_adapter(kind, _itself)
+for _type in (bytes, type(None), bool, memoryview):
+    dbapi2.register_adapter(_type, _itself)
 
 
 def translated(error: dbapi2.Error) -> Exception:

@@ -71,8 +71,13 @@ class Database:
     def reading(self) -> Iterator[Connection]:
         """Lend a connection that sees one consistent state, as of its first query, for the whole ``with`` block.
 
-        All that was answered before is in it: lazy jobs are committed first, so hold no lock that a job takes.
+        All that was answered before is in it: lazy jobs are committed first, so hold no lock that a job takes. A job of the
+        writer is lent its own transaction, so that it decides on what it is going to change.
         """
+        own = self.writer.own_transaction
+        if own is not None:
+            yield own
+            return
         self.writer.show()
         connection = self._borrow()
         try:
@@ -87,7 +92,8 @@ class Database:
     def glancing(self, *, committed: bool = False) -> Iterator[Connection]:
         """Lend a connection whose statements each see the state of their own moment: cheaper, for a single question.
 
-        ``committed``: what lazy jobs did a moment ago does not matter to the question.
+        ``committed``: what lazy jobs did a moment ago does not matter to the question. Not for jobs of the writer, for what
+        is glanced at may be kept: RuntimeError.
         """
         if not committed:
             self.writer.show()

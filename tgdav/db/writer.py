@@ -18,9 +18,9 @@ The order is the promise: bytes are synced before a transaction that names them 
 make a commit durable at any time; and nothing durable is acknowledged before the log is synced.
 
 Jobs run in the leader's thread, one after another. They must not call ``run`` (RuntimeError), nor wait for another thread
-that does. ``after_commit`` callbacks run in the leader's thread too, in commit order, when the barrier is passed and no
-transaction is open: before the caller's ``run`` returns (if it is not lazy), and under the same two rules. A callback may
-take locks, but none that a thread holds while it calls ``run`` or reads.
+that does; what they read they read from their own transaction. ``after_commit`` callbacks run in the leader's thread too,
+in commit order, when the barrier is passed and no transaction is open: before the caller's ``run`` returns (if it is not
+lazy), and under the same two rules. A callback may take locks, but none that a thread holds while it calls ``run`` or reads.
 """
 
 import logging
@@ -111,6 +111,7 @@ class Writer:
         self._busy = False
         self._next: _Job[Any] | None = None
         self._leader: int | None = None
+        self._current: Transaction | None = None
         self._refusal: str | None = None
         self._poisoned = False
         self._generation = 0
@@ -143,11 +144,18 @@ class Writer:
     def show(self) -> None:
         """Let all that was answered be seen through other connections; what is lost by that is lost (see ``on_loss``).
 
-        Not to be called, nor another connection read, by a job: RuntimeError, if that would show too little.
+        Not to be called in the writer's turn while a transaction is open: RuntimeError.
         """
+        if self._leader == threading.get_ident() and self._connection.in_transaction:
+            raise RuntimeError("a job of the writer is to read from its own transaction")
         if self._gathered is not None:
             with suppress(LocalFailure, NoSpace):
                 self._enter(_Job[None](None, False, (), shows=True))
+
+    @property
+    def own_transaction(self) -> Transaction | None:
+        """The transaction of the job that the calling thread is in, or None."""
+        return self._current if self._leader == threading.get_ident() else None
 
     def on_loss(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` in the writer's turn when lazy jobs that were answered could not be committed."""
@@ -393,7 +401,7 @@ class Writer:
 
         Return what is to be called after the commit; what is to be called before is noted in the job.
         """
-        transaction = Transaction(batch, self._generation)
+        transaction = self._current = Transaction(batch, self._generation)
         try:
             job.result = job.work(transaction) if job.work else None
             transaction.keep()
@@ -401,6 +409,8 @@ class Writer:
             job.error = error
             transaction.undo()
             return []
+        finally:
+            self._current = None
         called = transaction.callbacks
         job.callbacks = [callback for callback, late in called if not (late and job.lazy)]
         return [callback for callback, late in called if late and job.lazy]

@@ -63,8 +63,8 @@ class Access:
     def check_in(self, folder: Inode) -> Precondition:
         """Return ``check`` for a name in ``folder`` that first looks where the folder is, while there are locks.
 
-        A folder may be locked, or moved into a locked one, while a body arrives. It looks by inode, never by name: looking
-        for names may take a turn of the writer's, which a precondition is already in.
+        A folder may be locked, or moved into a locked one, while a body arrives. It looks by inode, never by name: what is
+        found by name is kept in memory, and a precondition sees what may be undone yet.
         """
 
         def check(current: Attributes | None) -> None:
