@@ -148,8 +148,8 @@ class UploadSteps(Machine):
         one, two = self.uploads.pop(number % len(self.uploads))
         check, properties = condition(kind), {b"user.a": value}
         result = self.same(
-            lambda: one.commit(precondition=check, properties=properties, mtime=10**9),
-            lambda: two.commit(precondition=check, properties=properties, mtime=10**9),
+            lambda: one.commit(precondition=check, properties=lambda _: properties, mtime=10**9),
+            lambda: two.commit(precondition=check, properties=lambda _: properties, mtime=10**9),
         )
         one.abort()
         two.abort()

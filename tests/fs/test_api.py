@@ -127,7 +127,9 @@ def test_an_upload_takes_parts_and_attributes(filesystem: FileSystem, access: Di
     with filesystem.upload(filesystem.root, b"file", owner=OWNER, mode=0o600) as upload:
         for part in (b"bytes ", bytearray(b"and "), memoryview(b"a view")):
             upload.write(part)
-        made, created = upload.commit(mtime=10**9, btime=10**8, properties={b"colour": b"blue", b"absent": None})
+        made, created = upload.commit(
+            mtime=10**9, btime=10**8, properties=lambda _: {b"colour": b"blue", b"absent": None}
+        )
     assert (created, made.size, made.mode, made.uid, made.mtime, made.btime) == (True, 16, 0o600, 1000, 10**9, 10**8)
     assert access.read_file(b"file") == b"bytes and a view"
     assert access.properties(b"file") == {b"colour": b"blue"}

@@ -55,7 +55,7 @@ def test_all_kinds_of_things_come_back(vault: Vault, volume: Volume, checkpointe
             folder = fs.lookup(folder, part).inode
         with fs.upload(folder, name, owner=Owner(1000, 1001)) as upload:
             upload.write(data)
-            upload.commit(mtime=1_234_567_890_123_456_789, properties={b"{ns}color": b"red"})
+            upload.commit(mtime=1_234_567_890_123_456_789, properties=lambda _: {b"{ns}color": b"red"})
     fs.create(fs.root, b"link", Kind.SYMLINK, 0o777, Owner(), target=b"some/where \xff")
     fs.create(fs.root, b"pipe", Kind.FIFO, 0o600, Owner())
     fs.create(fs.root, b"device", Kind.CHARACTER_DEVICE, 0o660, Owner(), rdev=0x0501)

@@ -8,7 +8,7 @@ from typing import Concatenate, ParamSpec, Protocol, Self, TypeVar
 from tests.support.model_content import SparseBytes
 from tests.support.model_tree import Node, Tree
 from tgdav.errors import BadHandle, InvalidArgument, IsADirectory, NoSpace
-from tgdav.fs.api import Owner, Precondition
+from tgdav.fs.api import Owner, Precondition, PropertiesOf
 from tgdav.ids import Inode
 from tgdav.metadata.types import Attributes, Kind
 
@@ -147,7 +147,7 @@ class ModelUpload:
         precondition: Precondition | None = None,
         mtime: int | None = None,
         btime: int | None = None,
-        properties: Mapping[bytes, bytes | None] | None = None,
+        properties: PropertiesOf | None = None,
         durable: bool = True,
     ) -> tuple[Attributes, bool]:
         content = self._live()
@@ -162,8 +162,10 @@ class ModelUpload:
         node.ctime = self._tree.clock.now_ns()
         node.mtime = node.ctime if mtime is None else mtime
         node.btime = node.btime if btime is None else btime
-        set_values(node.properties, properties or {})
         node.settle()
+        tag = self._tree.attributes(node).tag
+        assert tag is not None
+        set_values(node.properties, properties(tag) if properties else {})
         if not found:
             self._tree.place(folder, self._name, node)
         self._content = None

@@ -82,7 +82,7 @@ def put(volume: Volume, path: str, data: bytes, properties: Mapping[bytes, bytes
     parent, name = folder_of(volume, path)
     with volume.fs.upload(parent, name, owner=Owner()) as upload:
         upload.write(data)
-        upload.commit(properties=properties)
+        upload.commit(properties=lambda _: properties or {})
 
 
 def make_folder(volume: Volume, path: str) -> None:

@@ -69,6 +69,9 @@ Precondition = Callable[[Attributes | None], None]
 """Called with what the name shows at the very moment of change (None: nothing); raises to refuse."""
 
 
+PropertiesOf = Callable[[bytes], Mapping[bytes, bytes | None]]
+"""Called with the tag of a new content; returns the properties that go with it (None: the property goes)."""
+
 ChangeListener = Callable[[Inode | None, Inode | None, bytes | None], None]
 """Called as (inode, parent, name): the node's content or attributes changed, or what the name in the parent names."""
 
@@ -92,7 +95,7 @@ class Upload(Protocol):
         precondition: Precondition | None = None,
         mtime: int | None = None,
         btime: int | None = None,
-        properties: Mapping[bytes, bytes | None] | None = None,
+        properties: PropertiesOf | None = None,
         durable: bool = True,
     ) -> tuple[Attributes, bool]:
         """Make the content that of (parent, name), creating the file if needed; return it and whether it was created.

@@ -1,6 +1,5 @@
 """A file's whole new content, given in order and made visible at once (every WebDAV PUT)."""
 
-from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -8,7 +7,7 @@ from tgdav.content.stream import StagedContent
 from tgdav.crdt.ops import Attr, Field, Write
 from tgdav.errors import BadHandle, InvalidArgument, IsADirectory
 from tgdav.fs import changes
-from tgdav.fs.api import Owner, Precondition
+from tgdav.fs.api import Owner, Precondition, PropertiesOf
 from tgdav.ids import Inode, NodeId
 from tgdav.metadata.change import Change
 from tgdav.metadata.types import Attributes, DirectoryEntry, Kind
@@ -51,7 +50,7 @@ class FileUpload:
         precondition: Precondition | None = None,
         mtime: int | None = None,
         btime: int | None = None,
-        properties: Mapping[bytes, bytes | None] | None = None,
+        properties: PropertiesOf | None = None,
         durable: bool = True,
     ) -> tuple[Attributes, bool]:
         """Make the content that of (parent, name); return the file and whether it was created."""
@@ -61,7 +60,7 @@ class FileUpload:
         self._system.open_files.settle_waiting()  # a file closed before must not be settled over this
         try:
             result = self._system.journal.change(
-                lambda change: self._change(change, staged, precondition, mtime, btime, properties or {}),
+                lambda change: self._change(change, staged, precondition, mtime, btime, properties),
                 durable=durable,
                 sync=staged.sync,
             )
@@ -88,7 +87,7 @@ class FileUpload:
         precondition: Precondition | None,
         mtime: int | None,
         btime: int | None,
-        properties: Mapping[bytes, bytes | None],
+        properties: PropertiesOf | None,
     ) -> tuple[Attributes, bool]:
         parent = changes.require_folder(change, self._parent)
         entry = changes.find(change, self._parent, self._name, normalized=self._normalized)
@@ -101,7 +100,7 @@ class FileUpload:
         emit(Write(node, staged.size, staged.tag, staged.encoded, replaces, mtime or change.time))
         if btime is not None:
             emit(Attr(node, {"btime": btime}))
-        for name, value in properties.items():
+        for name, value in (properties(staged.tag) if properties else {}).items():
             emit(Field(node, PROPERTY + name, value))
         return self._result(change, node, staged.encoded), entry is None
 

@@ -36,9 +36,11 @@ def put(site: Site, request: Request) -> Response:
         access.check(place.attributes)
     with site.fs.upload(parent, name, owner=site.options.owner, normalized=True) as upload:
         _copy(request.body, upload, verifier)
-        attributes, created = upload.commit(precondition=access.check_in(parent), mtime=mtime)
-    if verifier is not None and attributes.tag is not None:
-        site.fs.set_properties(attributes.inode, {CHECKSUMS: verifier.property_of(attributes)}, durable=False)
+        attributes, created = upload.commit(
+            precondition=access.check_in(parent),
+            mtime=mtime,
+            properties=None if verifier is None else lambda tag: {CHECKSUMS: verifier.property_of(tag)},
+        )
     return _answer(attributes, created=created, accepted=mtime is not None)
 
 
