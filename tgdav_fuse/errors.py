@@ -4,7 +4,7 @@ import errno
 import functools
 import logging
 from collections.abc import Callable, Coroutine
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Protocol, TypeVar, TypeVarTuple
 
 from pyfuse3 import FUSEError
 
@@ -21,8 +21,17 @@ from tgdav.errors import (
 
 _log = logging.getLogger(__name__)
 
-P = ParamSpec("P")
+A = TypeVarTuple("A")
 R = TypeVar("R")
+
+
+class Counting(Protocol):
+    """What has request handlers. ``under_way`` counts those requests that may be waiting for something."""
+
+    under_way: int
+
+
+C = TypeVar("C", bound=Counting)
 S = TypeVar("S")
 
 _TABLE: dict[type[TgdavError], int] = {
@@ -43,27 +52,47 @@ def number_of(error: Exception) -> int:
     return next((_TABLE[kind] for kind in type(error).__mro__ if kind in _TABLE), errno.EIO)
 
 
-def request(
-    handler: Callable[Concatenate[S, P], Coroutine[Any, Any, R]],
-) -> Callable[Concatenate[S, P], Coroutine[Any, Any, R]]:
-    """Let a request handler raise our errors; the kernel gets their errno.
+def request(handler: Callable[[C, *A], Coroutine[Any, Any, R]]) -> Callable[[C, *A], Coroutine[Any, Any, R]]:
+    """Let a request handler, which may wait, raise our errors; the kernel gets their errno.
 
     An error that is none of ours is a fault of the program: it is logged, the request fails with EIO, the mount goes on.
     """
 
     @functools.wraps(handler)
-    async def handle(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
+    async def handle(self: C, /, *args: *A) -> R:
+        self.under_way += 1
         try:
-            return await handler(self, *args, **kwargs)
+            return await handler(self, *args)
         except FUSEError:
             raise
-        except TgdavError as error:
-            number = number_of(error)
-            if number == errno.EIO:
-                _log.warning("%s failed: %s", handler.__name__, error)
-            raise FUSEError(number) from error
-        except Exception as error:  # the boundary: an unforeseen error must not end the mount
-            _log.exception("%s failed", handler.__name__)
-            raise FUSEError(errno.EIO) from error
+        except Exception as error:
+            raise _translated(handler.__name__, error) from error
+        finally:
+            self.under_way -= 1
 
     return handle
+
+
+def answer(handler: Callable[[S, *A], R]) -> Callable[[S, *A], Coroutine[Any, Any, R]]:
+    """As ``request``, of a handler that waits for nothing."""
+
+    @functools.wraps(handler)
+    async def handle(self: S, /, *args: *A) -> R:
+        try:
+            return handler(self, *args)
+        except FUSEError:
+            raise
+        except Exception as error:
+            raise _translated(handler.__name__, error) from error
+
+    return handle
+
+
+def _translated(name: str, error: Exception) -> FUSEError:
+    if not isinstance(error, TgdavError):  # the boundary: an unforeseen error must not end the mount
+        _log.error("%s failed", name, exc_info=error)
+        return FUSEError(errno.EIO)
+    number = number_of(error)
+    if number == errno.EIO:
+        _log.warning("%s failed: %s", name, error)
+    return FUSEError(number)

@@ -20,7 +20,7 @@ from tgdav.ids import Inode
 from tgdav.metadata.types import FORMATS, NAME_MAX, AttributeChange, Attributes, Kind
 from tgdav_fuse.attributes import BLOCK, Presentation, Translator, asked, without_set_id
 from tgdav_fuse.bridge import Bridge
-from tgdav_fuse.errors import request
+from tgdav_fuse.errors import answer, request
 from tgdav_fuse.handles import Handles, OpenHandle
 from tgdav_fuse.listings import Listing
 from tgdav_fuse.xattrs import Xattrs
@@ -51,8 +51,13 @@ class TgdavOperations(pyfuse3.Operations):
         self.known: dict[int, int] = {}
         self.resizing: set[int] = set()
         self.changes = 0
+        self.under_way = 0
         self._capacity: Capacity | None = None
         self._capacity_until = 0.0
+
+    def is_idle(self) -> bool:
+        """Return whether no request is under way that may wait for something."""
+        return not self.under_way
 
     # ---- names -----------------------------------------------------------------------------------------------------
 
@@ -61,8 +66,8 @@ class TgdavOperations(pyfuse3.Operations):
         self.known[node.inode] = self.known.get(node.inode, 0) + 1
         return self.translator.entry(node)
 
-    @request
-    async def lookup(self, parent_inode: int, name: bytes, ctx: RequestContext) -> EntryAttributes:
+    @answer
+    def lookup(self, parent_inode: int, name: bytes, ctx: RequestContext) -> EntryAttributes:
         """Find a name."""
         if name == b".":
             return self._entered(self._fs.attributes(Inode(parent_inode)))
@@ -169,15 +174,15 @@ class TgdavOperations(pyfuse3.Operations):
             lambda: self._fs.rename(Inode(parent_inode_old), name_old, Inode(parent_inode_new), name_new, flags=wanted)
         )
 
-    @request
-    async def readlink(self, inode: int, ctx: RequestContext) -> bytes:
+    @answer
+    def readlink(self, inode: int, ctx: RequestContext) -> bytes:
         """Return a symlink's target."""
         return self._fs.read_link(Inode(inode))
 
     # ---- attributes ------------------------------------------------------------------------------------------------
 
-    @request
-    async def getattr(self, inode: int, ctx: RequestContext) -> EntryAttributes:
+    @answer
+    def getattr(self, inode: int, ctx: RequestContext) -> EntryAttributes:
         """Show a node's attributes."""
         return self.translator.entry(self._fs.attributes(Inode(inode)))
 
@@ -236,8 +241,8 @@ class TgdavOperations(pyfuse3.Operations):
             handle.node.unsettled = True
             await self._change(lambda: by_handle(file))
 
-    @request
-    async def getxattr(self, inode: int, name: bytes, ctx: RequestContext) -> bytes:
+    @answer
+    def getxattr(self, inode: int, name: bytes, ctx: RequestContext) -> bytes:
         """Return an extended attribute."""
         if self.xattrs.has_none(inode, name):
             raise NoAttribute
@@ -248,8 +253,8 @@ class TgdavOperations(pyfuse3.Operations):
         """Set an extended attribute; pyfuse3 has looked at the flags."""
         await self._change(lambda: self.xattrs.set(Inode(inode), name, value))
 
-    @request
-    async def listxattr(self, inode: int, ctx: RequestContext) -> Sequence[bytes]:
+    @answer
+    def listxattr(self, inode: int, ctx: RequestContext) -> Sequence[bytes]:
         """Return the names of the extended attributes."""
         return self._fs.list_xattrs(Inode(inode))
 
@@ -269,8 +274,8 @@ class TgdavOperations(pyfuse3.Operations):
 
     # ---- folders ---------------------------------------------------------------------------------------------------
 
-    @request
-    async def opendir(self, inode: int, ctx: RequestContext) -> int:
+    @answer
+    def opendir(self, inode: int, ctx: RequestContext) -> int:
         """Open a folder."""
         return self.handles.add_listing(Listing(self._fs, Inode(inode)))
 
@@ -292,8 +297,8 @@ class TgdavOperations(pyfuse3.Operations):
                 return
             self.known[node.inode] = self.known.get(node.inode, 0) + 1
 
-    @request
-    async def releasedir(self, fh: int) -> None:
+    @answer
+    def releasedir(self, fh: int) -> None:
         """Close a folder."""
         self.handles.remove_listing(fh)
 

@@ -9,12 +9,11 @@ from contextlib import suppress
 from pathlib import Path
 
 import pyfuse3
-import trio
 
 from tgdav.clock import Clock
 from tgdav.errors import TgdavError, VaultInUse
 from tgdav.fs.api import ObservedFileSystem
-from tgdav_fuse import mount_table
+from tgdav_fuse import mount_table, session
 from tgdav_fuse.attributes import Presentation
 from tgdav_fuse.invalidation import Invalidation
 from tgdav_fuse.operations import TgdavOperations
@@ -85,7 +84,7 @@ class Mount:
     def _run(self) -> None:
         forget = self._fs.on_change(Invalidation(self._fs, self._operations, os.fspath(self.where)))
         try:
-            trio.run(pyfuse3.main)
+            session.serve(self._operations.is_idle)
         except BaseException:
             _log.exception("the mount ended by a failure")
             mount_table.unmount(self.where, lazily=True)
