@@ -113,6 +113,25 @@ def test_several_missing_segments_are_named(vault: Vault, volume: Volume) -> Non
     assert line.startswith(f"segments {first} to {first + 1} of the log of {machine} are missing")
 
 
+def test_a_gap_is_told_until_a_rebuild_finds_none(vault: Vault, volume: Volume) -> None:
+    names = several(volume)
+    lost = vault.blob(names[1])
+    kept = lost.read_bytes()
+    lost.unlink()
+    (line,) = vault.join("second").damage
+    with vault.opened("second") as second:
+        for whole in (False, True):
+            if whole:
+                lost.write_bytes(kept)
+            found = second.check(read_data=100.0)
+            assert not found["ok"]
+            assert [(each["kind"], each["reason"]) for each in found["damage"]] == [("gap", line)]
+            assert second.status()["last_error"] == line
+    assert vault.join("third").damage == []
+    with vault.opened("third") as third:
+        assert third.check()["ok"]
+
+
 def test_a_lost_end_is_told_by_who_wrote_after_it(vault: Vault, volume: Volume) -> None:
     several(volume)
     last = segment_names(volume)[-1]

@@ -141,7 +141,8 @@ def test_reads_that_meet_damage_show_in_status(vault: Vault, volume: Volume) -> 
         read(volume, "second")
     status = volume.status()
     assert [each["blob"] for each in status["damage"]] == [name_of(blob)]
-    assert status["last_error"] == status["damage"][0]["reason"]
+    (told,) = status["damage"]
+    assert status["last_error"] == f"pack {name_of(blob)}: {told['reason']}"
     assert not volume.check()["ok"], "a check that reads nothing else still reads what is suspected"
     replace(blob, whole)
     assert volume.check()["ok"]

@@ -10,6 +10,7 @@ from tgdav.cli.invocation import Invocation, global_options
 from tgdav.cli.output import size
 from tgdav.cli.session import session
 from tgdav.errors import DamageError
+from tgdav.volume.findings import described
 
 
 def _percent(_context: click.Context, _parameter: click.Parameter, value: str | None) -> float | None:
@@ -60,6 +61,6 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
     for repaired in found["repaired"]:
         yield f"repaired: {repaired}"
     for damage in found["damage"]:
-        yield f"damage: {damage['kind']} {damage['blob']}: {damage['reason']}"
+        yield f"damage: {described(damage['blob'], damage['kind'], damage['reason'])}"
         yield from (f"    touches {path}" for path in damage["paths"])
     yield "no damage" if found["ok"] else f"{len(found['damage'])} damaged"

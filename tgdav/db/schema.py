@@ -280,7 +280,7 @@ damage = Table(
     "damage",
     metadata,
     Column("blob", TEXT, primary_key=True, comment="hex blob name, or the role of a local file"),
-    Column("kind", TEXT, nullable=False, comment="what it is: pack, segment, checkpoint, header, staging, database"),
+    Column("kind", TEXT, nullable=False, comment="pack, segment, checkpoint, gap, header, staging, database …"),
     Column("reason", TEXT, nullable=False, comment="what failed, in plain words"),
     Column("found", INTEGER, nullable=False, comment="time, ns"),
     comment="damage met by reads and checks, until a later look finds it whole",

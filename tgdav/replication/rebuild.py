@@ -48,7 +48,9 @@ class Head(msgspec.Struct):
 
 
 class Damage(msgspec.Struct, frozen=True):
-    """Something that is missing or does not open. ``blob``: its name in hex, as far as it has one."""
+    """Something that is missing or does not open. ``blob``: its name in hex; of a ``gap`` the incarnation in hex, and behind a
+    dash the number of the segment that should have come.
+    """
 
     blob: str
     kind: str
@@ -256,7 +258,7 @@ class Rebuilder:
             reason = f"segment {lost[0]} of the log of {author} is missing: {_LOST}"
         else:
             reason = f"segments {lost[0]} to {lost[-1]} of the log of {author} are missing: {_LOST}"
-        self._damaged(found.info.name.hex(), "gap", reason)
+        self._damaged(f"{label.incarnation:016x}-{head.number + 1}", "gap", reason)
 
     def _find_lost_ends(self) -> None:
         """A chain whose last segments are gone shows no gap; but who wrote after it tells how much of it there was."""

@@ -37,6 +37,8 @@ _MANIFESTS = """SELECT n.ino, coalesce(m.data, n.content) FROM nodes n LEFT JOIN
 WHERE n.kind = 1 AND n.size > 0
 UNION ALL SELECT n.ino, coalesce(m.data, n.content) FROM nodes_past n LEFT JOIN manifests m ON m.no = n.manifest
 WHERE n.kind = 1 AND n.size > 0"""
+# What was missing from the log when this state was rebuilt is missing from this state, whatever the store has now.
+_GAPS = "SELECT blob, reason FROM damage WHERE kind = 'gap'"
 _STRUCTURE = {
     "entries name a file or folder that is not there": (
         "SELECT count(*) FROM entries e LEFT JOIN nodes n ON n.ino = e.ino WHERE n.ino IS NULL"
@@ -72,6 +74,8 @@ class LocalCheck:
                     self._findings.add("database", "database", f"{row[0]} {what}")
             self._check_chunks(connection)
             files = queries.totals(connection)[0]
+            for blob, reason in connection.all(_GAPS):
+                self._findings.add(blob, "gap", reason)
             bad = [(name, LOST) for name in given_up(connection)]
         bad += self._missing_files()
         bad += damaged_staging(self._volume.content) if self._read_data else ()

@@ -41,6 +41,11 @@ class Findings:
             self._by_blob.pop(blob, None)
 
 
+def described(blob: str, kind: str, reason: str) -> str:
+    """Return damage as a line for people. A gap's reason says itself where it is."""
+    return reason if kind == "gap" else f"{kind} {blob}: {reason}"
+
+
 def shown(path: bytes) -> str:
     """Return a path as people and JSON can read it."""
     return path.decode("utf-8", "backslashreplace")

@@ -18,10 +18,11 @@ from tgdav.errors import DamageError
 from tgdav.ids import Incarnation
 from tgdav.metadata import settings
 from tgdav.metadata.journal import Journal
-from tgdav.replication.rebuild import Damage, Progress, Rebuilder, Rebuilt, find_secret
+from tgdav.replication.rebuild import Progress, Rebuilder, Rebuilt, find_secret
 from tgdav.replication.survey import Survey
 from tgdav.replication.watch import SEEN
 from tgdav.volume import making
+from tgdav.volume.findings import described
 from tgdav.volume.folders import prepare_state
 from tgdav.volume.local_state import LocalNamespace, save_header
 from tgdav.volume.lock import StateLock
@@ -167,10 +168,5 @@ def _report(rebuilt: Rebuilt, epoch: int) -> JoinedVault:
             MachineReport(machine.hex(), member.name, last.time if last else 0, last.sequence if last else 0)
         )
     replaced = rebuilt.writer.name if rebuilt.writer else ""
-    damage = [_line(each) for each in rebuilt.damage]
+    damage = [described(each.blob, each.kind, each.reason) for each in rebuilt.damage]
     return JoinedVault(epoch, replaced, machines, damage)
-
-
-def _line(damage: Damage) -> str:
-    # A gap is named by the blob behind it, which is whole.
-    return damage.reason if damage.kind == "gap" else f"{damage.kind} {damage.blob}: {damage.reason}"

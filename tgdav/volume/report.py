@@ -8,6 +8,7 @@ import msgspec
 
 from tgdav.content.pack_rows import waiting_packs
 from tgdav.db.database import Database
+from tgdav.volume.findings import described
 
 if TYPE_CHECKING:
     from tgdav.volume.volume import Volume
@@ -31,7 +32,7 @@ def status(volume: "Volume") -> dict[str, Any]:
         volume.housekeeping.last_error,
         volume.content.uploader.last_error,
         None if reach.reachable else reach.last_error,
-        damage[-1]["reason"] if damage else None,
+        described(**damage[-1]) if damage else None,
     )
     return {
         "store": {
@@ -96,7 +97,7 @@ def _uuid(machine: bytes) -> str:
     return str(uuid.UUID(bytes=machine))
 
 
-def _damage(database: Database) -> list[dict[str, Any]]:
+def _damage(database: Database) -> list[dict[str, str]]:
     with database.reading() as connection:
         found = connection.all("SELECT blob, kind, reason FROM damage ORDER BY found")
     return [{"blob": blob, "kind": kind, "reason": reason} for blob, kind, reason in found]
