@@ -21,3 +21,38 @@ del knot
 print(gc.collect())
 """
     assert run(code).split() == ["True", "False", "1"]
+
+
+def test_what_one_thread_gave_back_another_can_use() -> None:
+    code = """
+import threading
+from pathlib import Path
+from tgdav.cli.memory import set_up_memory
+set_up_memory()
+MIB = 1024 * 1024
+lasting = []
+
+def most() -> int:
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+
+def work() -> None:
+    blocks = []
+    for _ in range(64):
+        blocks.append(bytearray(b"x") * MIB)
+        lasting.append(bytearray(1000))
+
+grown = []
+for _ in range(4):
+    before = most()
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    grown.append((most() - before) // 1024)
+work()
+grown.append((most() - before) // 1024)
+print(grown[0], sum(grown[1:]))
+"""
+    first, later = map(int, run(code).split())
+    assert first >= 60
+    assert later < 10

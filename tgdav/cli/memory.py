@@ -1,9 +1,9 @@
-"""Memory: few heaps for many threads, large blocks kept for the next use, and a collector that leaves alone what lasts."""
+"""Memory: one heap for all threads, large blocks kept for the next use, and a collector that leaves alone what lasts."""
 
 import ctypes
 import gc
 
-ARENAS = 2
+ARENAS = 1
 HEAP_BYTES = 3 * 1024 * 1024
 """Blocks up to this size come from a heap: chunks, sealed ones and requests of the kernel do."""
 KEPT_BYTES = 4 * 1024 * 1024
@@ -17,7 +17,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 
 
 def set_up_memory() -> None:
-    """Let all threads share few heaps: a heap for each keeps tens of megabytes that another could use.
+    """Let all threads share one heap: each further one kept tens of megabytes that the others could have used.
 
     And keep what was just freed: content passes through in blocks of a MiB or two, and to fetch each from the kernel and
     give it back made every write of a MiB touch a thousand new pages.

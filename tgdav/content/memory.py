@@ -8,7 +8,10 @@ from contextlib import contextmanager
 from tgdav.errors import TgdavError
 from tgdav.ids import ChunkId
 
-DEFAULT_LIMIT = 48 * 1024 * 1024
+DEFAULT_LIMIT = 24 * 1024 * 1024
+"""Enough for some twenty large chunks; what is read often, the kernel keeps too. Large blocks and small ones do not fit
+into each other's holes in the heap, so that after large files and many small ones twice as much is taken.
+"""
 
 Outcome = bytes | TgdavError
 Settle = Callable[[ChunkId, Outcome], None]
