@@ -11,11 +11,12 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from queue import SimpleQueue
-from typing import Any, TypeVar
+from typing import Any, TypeVar, TypeVarTuple
 
 import outcome
 import trio
 
+A = TypeVarTuple("A")
 R = TypeVar("R")
 
 THREADS = 24
@@ -56,11 +57,11 @@ class Bridge:
                 token.run_sync_soon(trio.lowlevel.reschedule, task, result)
             del job, work, task, result
 
-    def at_once(self, work: Callable[[], R]) -> R:
+    def at_once(self, work: Callable[[*A], R], *arguments: *A) -> R:
         """Run ``work``, which waits for nothing, in the loop."""
         self._own.active = True
         try:
-            return work()
+            return work(*arguments)
         finally:
             self._own.active = False
 

@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import pyfuse3
-from pyfuse3 import EntryAttributes, RequestContext
+from pyfuse3 import EntryAttributes, FUSEError, RequestContext
 
 from tgdav.clock import Clock
-from tgdav.errors import BadHandle, Exists, InvalidArgument, NoAttribute, NotFound, NotPermitted, WouldWait
+from tgdav.errors import BadHandle, Exists, InvalidArgument, NotFound, NotPermitted, WouldWait
 from tgdav.fs.api import Capacity, FileHandle, ObservedFileSystem, Owner, RenameFlag
 from tgdav.ids import Inode
 from tgdav.metadata.types import FORMATS, NAME_MAX, AttributeChange, Attributes, Kind
@@ -30,6 +30,7 @@ T = TypeVar("T")
 CAPACITY_SECONDS = 5.0
 """How long what statfs says is not counted anew."""
 
+_NOTHING = AttributeChange()
 _KINDS = {bits: kind for kind, bits in FORMATS.items()}
 _RENAME = {0: RenameFlag.NONE, 1: RenameFlag.NO_REPLACE, 2: RenameFlag.EXCHANGE}
 _SET_ID = stat.S_ISUID | stat.S_ISGID
@@ -138,7 +139,7 @@ class TgdavOperations(pyfuse3.Operations):
     async def _change_tree(self, work: Callable[[], T]) -> T:
         """Make one change of names or attributes: here, if that waits for nobody, else as ``_change`` does."""
         try:
-            return self.bridge.at_once(lambda: self._fs.at_once(work))
+            return self.bridge.at_once(self._fs.at_once, work)
         except WouldWait:
             return await self.bridge.call(work)
         finally:
@@ -205,7 +206,7 @@ class TgdavOperations(pyfuse3.Operations):
         change = self._wanted(node, attr, fields, ctx)
         if fields.update_size:
             await self._truncate(inode, attr.st_size, fh)
-        if change != AttributeChange() and not self._fs.hold_attributes(Inode(inode), change):
+        if change != _NOTHING and not self._fs.hold_attributes(Inode(inode), change):
             await self._change_tree(lambda: self._fs.set_attributes(Inode(inode), change))
         return self.translator.entry(self._fs.attributes(Inode(inode)))
 
@@ -215,7 +216,7 @@ class TgdavOperations(pyfuse3.Operations):
         change = asked(attr, fields)
         if _differs(change.uid, self._shown.uid) or _differs(change.gid, self._shown.gid):
             raise NotPermitted("the mount shows all files as one owner's")
-        nothing = change == AttributeChange() and not fields.update_size
+        nothing = change == _NOTHING and not fields.update_size
         written = nothing or (fields.update_size and ctx.uid != 0)
         owned = change.uid is not None or change.gid is not None
         if change.mode is None and node.is_file and node.mode & _SET_ID and (written or owned):
@@ -245,7 +246,7 @@ class TgdavOperations(pyfuse3.Operations):
     def getxattr(self, inode: int, name: bytes, ctx: RequestContext) -> bytes:
         """Return an extended attribute."""
         if self.xattrs.has_none(inode, name):
-            raise NoAttribute
+            raise FUSEError(pyfuse3.ENOATTR)  # what Linux asks at each first write is answered the short way
         return self.xattrs.get(Inode(inode), name)
 
     @request
@@ -393,12 +394,9 @@ class TgdavOperations(pyfuse3.Operations):
     async def release(self, fh: int) -> None:
         """Close a file."""
         handle = self.handles.remove(fh)
-        if handle.reads or handle.node.unsettled or handle.node.order.locked():
+        waits = handle.reads or handle.node.unsettled or handle.node.order.locked()
+        if waits or not self.bridge.at_once(handle.file.close_at_once):
             await self.bridge.call(handle.file.close)
-        elif handle.writable and not handle.file.settle_soon():
-            await self.bridge.call(lambda: handle.file.close(soon=True))
-        else:
-            self.bridge.at_once(lambda: handle.file.close(soon=True))
 
     @request
     async def fsync(self, fh: int, datasync: bool) -> None:

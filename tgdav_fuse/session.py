@@ -34,7 +34,9 @@ class Turn:
 
     async def __aexit__(self, *_: object) -> None:
         self._held = False
-        self._tell()
+        if self._told is None and self._waiting:
+            self._told = self._waiting.popleft()
+            trio.lowlevel.reschedule(self._told)
 
     async def _wait(self) -> None:
         task = trio.lowlevel.current_task()
@@ -46,11 +48,6 @@ class Turn:
         self._waiting.append(task)
         await trio.lowlevel.wait_task_rescheduled(give_up)
         self._told = None
-
-    def _tell(self) -> None:
-        if self._told is None and self._waiting:
-            self._told = self._waiting.popleft()
-            trio.lowlevel.reschedule(self._told)
 
 
 class _LowLevel:

@@ -148,7 +148,7 @@ def test_what_would_wait_is_refused_before_it_is_done(subject: VolumeSubject) ->
     with pytest.raises(WouldWait):
         fs.at_once(lambda: fs.set_attributes(inode, AttributeChange(mode=0o644)))
     assert handle.settle_soon()
-    handle.close(soon=True)
+    assert handle.close_at_once()
     with pytest.raises(WouldWait):
         fs.at_once(lambda: fs.unlink(fs.root, b"other"))
     assert names(fs) == [b"file", b"other"]

@@ -36,7 +36,7 @@ def with_content(fs: NamespaceFileSystem, inode: Inode, content: bytes) -> None:
     handle = fs.open(inode, writable=True, truncate=True)
     handle.write(0, content)
     assert handle.settle_soon()
-    handle.close(soon=True)
+    assert handle.close_at_once()
 
 
 def content_of(fs: NamespaceFileSystem, name: bytes) -> bytes:
@@ -191,3 +191,17 @@ def test_a_file_opened_again_meanwhile_is_kept(subject: VolumeSubject) -> None:
     assert fs.attributes(inode).size == 12
     handle.close()
     assert content_of(fs, b"file") == b"More content"
+
+
+def test_what_cannot_be_closed_at_once_stays_open(subject: VolumeSubject) -> None:
+    """Nobody settles in the background here: whoever closes has to wait, and says so."""
+    fs = subject.fs
+    fs.open_files.stop()
+    handle = fs.open(fs.create(fs.root, b"file", Kind.FILE, 0o644, OWNER).inode, writable=True)
+    handle.write(0, b"content")
+    assert not handle.close_at_once()
+    assert handle.read(0, 10) == b"content"
+    handle.close()
+    assert handle.close_at_once()
+    assert fs.open_files.find(handle.inode) is None
+    assert content_of(fs, b"file") == b"content"

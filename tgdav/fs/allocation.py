@@ -1,5 +1,7 @@
 """How many bytes of a file are data: what ``du`` counts, where holes cost nothing."""
 
+from collections.abc import Callable
+
 from tgdav.content.manifest import RECORD
 from tgdav.db.database import Database
 from tgdav.fs.open_file import OpenFile
@@ -24,13 +26,14 @@ class Allocations:
         self._database, self._cache = database, cache
         self._known: dict[ContentTag, int] = {}
 
-    def of(self, node: Attributes, file: OpenFile | None) -> int:
-        """Return the bytes of a node that are no hole, with the unsettled writes of its open ``file``; at least one of any
-        file that is not empty: programs take a file of no blocks for one that need not be read."""
+    def of(self, node: Attributes, find: Callable[[Inode], OpenFile | None]) -> int:
+        """Return the bytes of a node that are no hole, with the unsettled writes of its open file, if ``find`` has it; at least
+        one of any file that is not empty: programs take a file of no blocks for one that need not be read."""
         if not node.is_file:
             return 0
         if node.size <= SMALL:
             return node.size
+        file = find(node.inode)
         if file is not None and (unsettled := file.unsettled_bytes) is not None:
             floor, added = unsettled
             return max(min(node.size, min(floor, self._settled(node)) + added), 1)

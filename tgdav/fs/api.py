@@ -148,8 +148,12 @@ class FileHandle(Protocol):
         """Have what was written so far committed in a moment, without waiting; False if ``flush`` is to do it."""
         ...
 
-    def close(self, *, soon: bool = False) -> None:
-        """Give the handle up, committing its writes: now, or in a moment if ``soon``. Closing twice does nothing."""
+    def close(self) -> None:
+        """Give the handle up, committing its writes. Closing twice does nothing."""
+        ...
+
+    def close_at_once(self) -> bool:
+        """As ``close``, with its writes committed in a moment, without waiting; False if ``close`` is to be called."""
         ...
 
 

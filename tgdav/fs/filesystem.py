@@ -234,7 +234,7 @@ class NamespaceFileSystem:
 
     def allocated(self, attributes: Attributes) -> int:
         """Return how many bytes of a node are data, holes left out."""
-        return self._allocations.of(attributes, self.open_files.find(attributes.inode))
+        return self._allocations.of(attributes, self.open_files.find)
 
     def storage_state(self, inode: Inode) -> str:
         """Return ``local``, ``uploading`` or ``stored``."""

@@ -10,8 +10,6 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-import msgspec
-
 from tgdav.clock import Clock
 from tgdav.content.manifest import Extent, Manifest
 from tgdav.content.manifest import encode as encode_manifest
@@ -131,9 +129,13 @@ class OpenFile:
         size, changes = self._unsettled
         if not changes:
             return attributes
-        times = {"atime": self._atime, "mtime": self._mtime, "ctime": self._ctime}
-        known = {name: time for name, time in times.items() if time is not None}
-        return msgspec.structs.replace(attributes, size=size, dirty=changes, **known, **self._held)
+        a, held = attributes, self._held
+        atime, mtime, ctime = self._atime, self._mtime, self._ctime
+        return Attributes(
+            a.inode, a.node, a.kind, held.get("mode", a.mode), held.get("uid", a.uid), held.get("gid", a.gid), a.rdev, a.nlink,
+            size, a.atime if atime is None else atime, a.mtime if mtime is None else mtime, a.ctime if ctime is None else ctime,
+            a.btime, a.tag, changes, a.local,
+        )  # fmt: skip
 
     def read(self, offset: int, length: int, reader: ContentReader | None = None) -> bytes:
         """Return the bytes there; ``reader`` remembers a sequential reader's place."""

@@ -44,10 +44,11 @@ def steady(look: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], 
 
     @functools.wraps(look)
     def looking(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        parts = self.open_files.parts
         while True:
-            before = self.open_files.last_settled
+            before = parts.last_settled
             found = look(self, *args, **kwargs)
-            if self.open_files.last_settled is before:
+            if parts.last_settled is before:
                 return found
 
     return looking
@@ -63,15 +64,10 @@ class OpenFiles:
     """All open files, by inode."""
 
     def __init__(self, parts: Parts) -> None:
-        self._parts = parts
+        self.parts = parts
         self._lock = threading.Lock()
         self._files: dict[Inode, OpenFile] = {}
         self._settler = Settler(parts.journal, self._forget_if_idle)
-
-    @property
-    def last_settled(self) -> object:
-        """Another one each time a file was settled."""
-        return self._parts.last_settled
 
     def start(self) -> None:
         """Let closed files wait a moment for their commit from now on."""
@@ -120,17 +116,17 @@ class OpenFiles:
             return found
 
     def _load(self, inode: Inode) -> OpenFile:
-        attributes, encoded = self._parts.journal.cache.content(inode) or self._read(inode)
+        attributes, encoded = self.parts.journal.cache.content(inode) or self._read(inode)
         if attributes.is_directory:
             raise IsADirectory
         if not attributes.is_file:
             raise InvalidArgument("not a regular file")
-        return OpenFile(self._parts, attributes, decode_manifest(encoded) if encoded else EMPTY)
+        return OpenFile(self.parts, attributes, decode_manifest(encoded) if encoded else EMPTY)
 
     def _read(self, inode: Inode) -> tuple[Attributes, bytes]:
-        cache = self._parts.journal.cache
+        cache = self.parts.journal.cache
         generation = cache.generation
-        with self._parts.database.reading() as connection:
+        with self.parts.database.reading() as connection:
             attributes = queries.attributes(connection, inode)
             if attributes is None:
                 raise NotFound
@@ -168,7 +164,7 @@ class OpenFiles:
         What cannot be settled now stays dirty, with its overlay: the store may be away, or content that the writes go into
         be damaged. A file whose overlay is gone cannot be read: its last writes are lost.
         """
-        with self._parts.database.reading() as connection:
+        with self.parts.database.reading() as connection:
             rows = connection.all("SELECT ino, file, salt FROM overlays")
         self._remove_orphans({str(row[1]) for row in rows})
         for inode, name, salt in rows:
@@ -176,7 +172,7 @@ class OpenFiles:
             try:
                 file.adopt(name, salt)
             except DamageError as error:
-                self._parts.content.note_damage("overlay", "overlay", error.message)
+                self.parts.content.note_damage("overlay", "overlay", error.message)
                 continue  # it stays in the table, so that every read of it fails
             with suppress(DamageError, StoreError):
                 file.settle(durable=True)
@@ -184,9 +180,9 @@ class OpenFiles:
         return len(rows)
 
     def _remove_orphans(self, known: set[str]) -> None:
-        for path in self._parts.folder.iterdir():
+        for path in self.parts.folder.iterdir():
             if path.name not in known:
-                self._parts.disk.unlink(path)
+                self.parts.disk.unlink(path)
 
     def settle(self, wanted: Callable[[OpenFile], bool] = lambda _: True) -> None:
         """Settle the dirty files that ``wanted`` names; one that fails keeps no other from it, its error is raised."""
@@ -279,17 +275,27 @@ class Handle:
         """Commit what was written so far."""
         self._open().settle()
 
-    def close(self, *, soon: bool = False) -> None:
-        """Give the handle up, committing its writes: now, or in a moment if ``soon``, and that is possible."""
+    def close(self) -> None:
+        """Give the handle up, committing its writes."""
         if self._closed:
             return
         self._closed = True
         self._close_reader()
         try:
-            if self._writable and not (soon and self._files.settle_soon(self._file)):
+            if self._writable:
                 self._file.settle()
         finally:
             self._files.release(self._file)
+
+    def close_at_once(self) -> bool:
+        """As ``close``, with its writes committed in a moment; False, and nothing done, if that is not possible."""
+        if not self._closed:
+            if self._writable and not self._files.settle_soon(self._file):
+                return False
+            self._closed = True
+            self._close_reader()
+            self._files.release(self._file)
+        return True
 
     def _close_reader(self) -> None:
         if self._reader is not None:

@@ -33,6 +33,9 @@ FORMATS = {
     Kind.BLOCK_DEVICE: stat.S_IFBLK,
 }
 """The type bits of ``st_mode`` for each kind."""
+_BITS = (0, *(FORMATS[kind] for kind in sorted(Kind)))
+# Looking for a member of an enumeration takes a quarter of a microsecond, and each look-up wants some.
+_FILE, _DIRECTORY = int(Kind.FILE), int(Kind.DIRECTORY)
 
 
 class Attributes(msgspec.Struct, frozen=True, gc=False):
@@ -58,17 +61,17 @@ class Attributes(msgspec.Struct, frozen=True, gc=False):
     @property
     def is_directory(self) -> bool:
         """Whether the node is a folder."""
-        return self.kind == Kind.DIRECTORY
+        return self.kind == _DIRECTORY
 
     @property
     def is_file(self) -> bool:
         """Whether the node is a regular file."""
-        return self.kind == Kind.FILE
+        return self.kind == _FILE
 
     @property
     def st_mode(self) -> int:
         """Type and permission bits as in ``stat``."""
-        return FORMATS[Kind(self.kind)] | self.mode
+        return _BITS[self.kind] | self.mode
 
 
 class DirectoryEntry(msgspec.Struct, frozen=True, gc=False):
