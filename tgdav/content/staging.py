@@ -25,6 +25,8 @@ _log = logging.getLogger(__name__)
 SUFFIX = ".pack"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _STEP = 4 * 1024 * 1024
+_WRITE_BACK = 8 * 1024 * 1024
+"""So many appended bytes are handed to the disk at once, long before a sync waits for them."""
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 Data = bytes | bytearray | memoryview
@@ -51,12 +53,13 @@ class PackFile:
         self._staging = staging
         self._descriptor = descriptor
         self._synced = 0
+        self._begun = 0
         self._named = False
         self._lock = threading.Lock()
 
     def adopt(self, *, end: int, length: int, count: int, created: int) -> None:
         """Take over what an earlier run left: all up to ``end`` was synced and named."""
-        self.end, self.length, self._synced = end, length, end
+        self.end, self.length, self._synced, self._begun = end, length, end, length
         self.count, self.created, self._named = count, created, True
 
     def append(self, data: Data) -> int:
@@ -72,7 +75,15 @@ class PackFile:
         reach("content.after-append")
         self.length += len(data)
         self._staging.space.charge(len(data))
+        self._begin_to_write()
         return offset
+
+    def _begin_to_write(self) -> None:
+        """Have the kernel write what lies there, while the owner goes on: a pack's sync kept it waiting for 60 ms."""
+        if self.length - self._begun >= _WRITE_BACK and hasattr(os, "posix_fadvise"):
+            # Pages that are not written yet are not dropped: the kernel begins to write them (posix_fadvise(2)).
+            os.posix_fadvise(self._descriptor, self._begun, self.length - self._begun, os.POSIX_FADV_DONTNEED)
+            self._begun = self.length
 
     def sync(self) -> None:
         """Return when all appended bytes, and the file's name, survive a power cut. Raises LocalFailure for good."""
@@ -103,7 +114,7 @@ class PackFile:
                 raise self._translated(error) from error
             self._staging.space.charge(length - self.length)
             self.length = length
-            self._synced = min(self._synced, length)
+            self._synced, self._begun = min(self._synced, length), min(self._begun, length)
 
     def read(self, offset: int, length: int) -> bytes:
         """Return ``length`` bytes from ``offset``, fewer only past the end. Raises LocalFailure."""
