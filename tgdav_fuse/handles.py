@@ -43,7 +43,9 @@ class Handles:
     def add(self, inode: Inode, file: FileHandle, *, writable: bool) -> int:
         """Keep an open file; return its number."""
         number = next(self._numbers)
-        node = self._nodes.setdefault(inode, OpenNode(inode))
+        node = self._nodes.get(inode)
+        if node is None:
+            node = self._nodes[inode] = OpenNode(inode)
         node.handles.add(number)
         self._files[number] = OpenHandle(node, file, writable=writable)
         return number

@@ -17,7 +17,7 @@ from tgdav.clock import Clock
 from tgdav.errors import BadHandle, Exists, InvalidArgument, NotFound, NotPermitted, WouldWait
 from tgdav.fs.api import Capacity, FileHandle, ObservedFileSystem, Owner, RenameFlag
 from tgdav.ids import Inode
-from tgdav.metadata.types import FORMATS, NAME_MAX, AttributeChange, Attributes, Kind
+from tgdav.metadata.types import DIRECTORY, FILE, FORMATS, NAME_MAX, SYMLINK, AttributeChange, Attributes, Kind
 from tgdav_fuse.attributes import BLOCK, Presentation, Translator, asked, without_set_id
 from tgdav_fuse.bridge import Bridge
 from tgdav_fuse.errors import answer, request
@@ -99,12 +99,12 @@ class TgdavOperations(pyfuse3.Operations):
     @request
     async def mkdir(self, parent_inode: int, name: bytes, mode: int, ctx: RequestContext) -> EntryAttributes:
         """Make a folder."""
-        return self._entered(await self._make(parent_inode, name, Kind.DIRECTORY, mode, ctx))
+        return self._entered(await self._make(parent_inode, name, DIRECTORY, mode, ctx))
 
     @request
     async def symlink(self, parent_inode: int, name: bytes, target: bytes, ctx: RequestContext) -> EntryAttributes:
         """Make a symbolic link."""
-        return self._entered(await self._make(parent_inode, name, Kind.SYMLINK, 0o777, ctx, target=target))
+        return self._entered(await self._make(parent_inode, name, SYMLINK, 0o777, ctx, target=target))
 
     async def _make(
         self,
@@ -124,11 +124,11 @@ class TgdavOperations(pyfuse3.Operations):
 
     def _new_owner(self, parent: int, kind: Kind, mode: int, ctx: RequestContext) -> tuple[int, Owner]:
         """Return mode and owner of a new node; below a folder with setgid the group, and the bit, are inherited."""
-        mode = stat.S_IMODE(mode) if kind == Kind.SYMLINK else stat.S_IMODE(mode) & ~ctx.umask
+        mode = stat.S_IMODE(mode) if kind == SYMLINK else stat.S_IMODE(mode) & ~ctx.umask
         folder = self._fs.attributes(Inode(parent))
         if not folder.mode & stat.S_ISGID:
             return mode, Owner(ctx.uid, ctx.gid)
-        return (mode | stat.S_ISGID if kind == Kind.DIRECTORY else mode), Owner(ctx.uid, folder.gid)
+        return (mode | stat.S_ISGID if kind == DIRECTORY else mode), Owner(ctx.uid, folder.gid)
 
     async def _change(self, work: Callable[[], T]) -> T:
         try:
@@ -331,12 +331,12 @@ class TgdavOperations(pyfuse3.Operations):
         self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: RequestContext
     ) -> tuple[pyfuse3.FileInfo, EntryAttributes]:
         """Make a file and open it; one that appeared meanwhile is opened, unless O_EXCL."""
-        mode, owner = self._new_owner(parent_inode, Kind.FILE, mode, ctx)
+        mode, owner = self._new_owner(parent_inode, FILE, mode, ctx)
         writable = flags & os.O_ACCMODE != os.O_RDONLY
 
         def work() -> tuple[Attributes, FileHandle]:
             try:
-                made = self._fs.create(Inode(parent_inode), name, Kind.FILE, mode, owner)
+                made = self._fs.create(Inode(parent_inode), name, FILE, mode, owner)
                 self.xattrs.made(made.inode)
             except Exists:
                 if flags & os.O_EXCL:

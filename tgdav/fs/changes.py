@@ -25,7 +25,7 @@ from tgdav.fs.api import Owner, Precondition, RenameFlag
 from tgdav.ids import EntryId, Inode, NodeId
 from tgdav.metadata import queries
 from tgdav.metadata.change import Change
-from tgdav.metadata.types import Attributes, DirectoryEntry, Kind
+from tgdav.metadata.types import DIRECTORY, SYMLINK, Attributes, DirectoryEntry, Kind
 
 LINK_MAX = 65_000
 
@@ -115,7 +115,7 @@ def _new_ids(
     change: Change, keys: NamespaceKeys, parent: Attributes, name: bytes, kind: Kind, *, local: bool
 ) -> tuple[NodeId, EntryId]:
     """Folders made twice at once must merge, so their ids come from where they are, while these were never used."""
-    if kind == Kind.DIRECTORY and not local:
+    if kind == DIRECTORY and not local:
         node = keys.directory_id(parent.node, name)
         if queries.inode_of(change.connection, node) is None:
             return node, keys.directory_entry_id(parent.node, name)
@@ -124,9 +124,9 @@ def _new_ids(
 
 def check_target(kind: Kind, target: bytes) -> None:
     """Raises InvalidArgument where a new node cannot have that target."""
-    if kind == Kind.SYMLINK and not 0 < len(target) < 4096:
+    if kind == SYMLINK and not 0 < len(target) < 4096:
         raise InvalidArgument("a symbolic link's target has 1 to 4095 bytes")
-    if kind != Kind.SYMLINK and target:
+    if kind != SYMLINK and target:
         raise InvalidArgument("only a symbolic link has a target")
 
 

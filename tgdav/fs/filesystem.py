@@ -40,7 +40,7 @@ from tgdav.metadata import queries
 from tgdav.metadata.change import Change
 from tgdav.metadata.journal import Journal
 from tgdav.metadata.tree_cache import UNKNOWN
-from tgdav.metadata.types import AttributeChange, Attributes, DirectoryEntry, Kind, Listed, listed
+from tgdav.metadata.types import FILE, AttributeChange, Attributes, DirectoryEntry, Kind, Listed, listed
 
 T = TypeVar("T")
 
@@ -258,7 +258,7 @@ class NamespaceFileSystem:
         durable: bool = False,
     ) -> Attributes:
         """Make an empty file, folder, symlink, FIFO, socket or device."""
-        local = check_new_name(parent, name, self._junk) and kind == Kind.FILE
+        local = check_new_name(parent, name, self._junk) and kind == FILE
         changes.check_target(kind, target)
 
         def work(change: Change) -> Attributes:

@@ -114,6 +114,8 @@ class Settler:
 
     def add(self, file: "OpenFile") -> bool:
         """Have a file settled soon; False if nobody would, or too many wait. Waits for nothing."""
+        if self._waiting.get(file.inode) is file:
+            return True  # it is taken from there before its writes are looked at
         with self._wanted:
             if self._thread is None or len(self._waiting) >= WAITING_MOST:
                 return False

@@ -23,7 +23,7 @@ from tgdav.metadata.context import Context, InodeCounter, NewNode
 from tgdav.metadata.history import ContentState, HistoryPolicy
 from tgdav.metadata.node_updates import NODE_UPDATES, NodeUpdate
 from tgdav.metadata.places import Places
-from tgdav.metadata.types import Kind
+from tgdav.metadata.types import FILE, Kind
 
 INLINE_BYTES = 320
 """Manifests up to this length (8 extents) stand in their node's row."""
@@ -190,7 +190,7 @@ class Application:
         context = self._context
         new = self._new.get(op.node)
         if new is not None:
-            if new.row["kind"] != Kind.FILE:
+            if new.row["kind"] != FILE:
                 return False
             replaced, ino = new.row["manifest"], new.ino
             new.row.update(self._content(op))
@@ -214,7 +214,7 @@ class Application:
             self._context.found_empty.discard(op.node)
             return self._context.found_nodes[op.node][0], None
         row = self._transaction.one(_CONTENT_STATE, {"id": op.node})
-        if row is None or row[1] != Kind.FILE:
+        if row is None or row[1] != FILE:
             return None
         old = ContentState(*row)
         kept = old.ino not in self._context.touched and self._keep_version(op, old)

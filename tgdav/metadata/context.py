@@ -12,9 +12,10 @@ from tgdav.db import Transaction, compiled
 from tgdav.db.schema import nodes
 from tgdav.ids import ContentTag, EntryId, Inode, MachineId, NodeId, Position
 from tgdav.metadata.tree_cache import TreeChanges
-from tgdav.metadata.types import Attributes, Kind
+from tgdav.metadata.types import DIRECTORY, FILE, SYMLINK, Attributes, Kind
 
 _MOST_FOLDERS = 10_000
+_KINDS = {int(kind): kind for kind in Kind}
 _in_order: Callable[[dict[str, Any]], tuple[Any, ...]] = itemgetter(*nodes.c.keys())
 _LARGEST_INODE = compiled(select(func.coalesce(func.max(nodes.c.ino), 0)))
 
@@ -38,11 +39,11 @@ class Context:
     time: int
     empty_tag: ContentTag
     own: bool = False
+    folders: "LiveFolders" = field(default_factory=lambda: LiveFolders())
     fresh: set[bytes] = field(default_factory=set)
     touched: set[Inode] = field(default_factory=set)
     touched_fields: set[tuple[Inode, bytes]] = field(default_factory=set)
     changes: TreeChanges = field(default_factory=TreeChanges)
-    folders: "LiveFolders" = field(default_factory=lambda: LiveFolders())
     live: set[Inode] = field(default_factory=set)
     found_nodes: dict[NodeId, tuple[Inode, int, bool]] = field(default_factory=dict)
     found_empty: set[NodeId] = field(default_factory=set)
@@ -103,8 +104,8 @@ class NewNode:
     @classmethod
     def of(cls, op: Make, ino: Inode, context: Context, *, local: bool) -> "NewNode":
         """Return what ``op`` makes: without a name, and as a file without content."""
-        is_file = op.kind == Kind.FILE
-        target = op.target if op.kind == Kind.SYMLINK else b""
+        is_file = op.kind == FILE
+        target = op.target if op.kind == SYMLINK else b""
         times = dict.fromkeys(("mtime", "ctime", "btime", "atime"), op.time)
         row = {
             "ino": ino,
@@ -122,7 +123,7 @@ class NewNode:
             "manifest": None,
             "writer": context.machine if is_file else None,
             "written": context.time,
-            "nlink": 2 if op.kind == Kind.DIRECTORY else 0,
+            "nlink": 2 if op.kind == DIRECTORY else 0,
             "dirty": 0,
             "local": int(local),
         }
@@ -140,7 +141,7 @@ class NewNode:
         return Attributes(
             inode=self.ino,
             node=row["id"],
-            kind=Kind(row["kind"]),
+            kind=_KINDS[row["kind"]],
             mode=row["mode"],
             uid=row["uid"],
             gid=row["gid"],

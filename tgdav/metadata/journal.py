@@ -187,8 +187,8 @@ class Journal:
             raise ReadOnly(self.read_only)
         self._catch_up(transaction)
         ends = self._ends
-        context = self._context(self._machine, ends.position + 1, self._stamps.next(), self._clock.now_ns())
-        context.own, context.folders = True, self._folders
+        position, stamp, now = Position(ends.position + 1), self._stamps.next(), self._clock.now_ns()
+        context = Context(self._machine, position, stamp, now, self._empty_tag, True, self._folders)
         application = Application(transaction, context, self.history, self._inodes)
         change = Change(application, self._ids, self._entropy, self._view)
         result = work(change)

@@ -18,7 +18,7 @@ from tgdav.db.schema import ROOT_INODE, TRASH_INODE, entries, nodes
 from tgdav.ids import EntryId, Inode, NodeId
 from tgdav.metadata import history, queries
 from tgdav.metadata.names import nfc
-from tgdav.metadata.types import Kind
+from tgdav.metadata.types import DIRECTORY
 
 if TYPE_CHECKING:
     from tgdav.metadata.apply import Application
@@ -81,7 +81,7 @@ class Places:
         parent = self._folder(op.parent) if found is not None else None
         if found is None or parent is None:
             return False
-        target = _Target(found[0], found[1] == Kind.DIRECTORY, op.node)
+        target = _Target(found[0], found[1] == DIRECTORY, op.node)
         fresh = self._context.fresh
         old = None if op.entry in fresh else self._old(op.entry)
         if old is not None and old[4] > self._context.stamp:
@@ -241,7 +241,7 @@ class Places:
         found = self._application.find(node)
         if found is None:
             return None if self._context.own else self._placeholder(node)
-        if found[1] != Kind.DIRECTORY:
+        if found[1] != DIRECTORY:
             return None
         if self._application.new_node(node) is not None:
             # Its link count is about to move, which is done in its row.
@@ -251,7 +251,7 @@ class Places:
     def _placeholder(self, node: NodeId) -> Inode:
         """Make a folder that stands for an unknown one; its entry has the node's own id until the node is made."""
         parent, name = (ROOT, b"lost+found") if node == LOST_FOUND else (LOST_FOUND, node.hex().encode())
-        make = Make(node, Kind.DIRECTORY, 0o700, 0, 0, 0, self._context.time)
+        make = Make(node, DIRECTORY, 0o700, 0, 0, 0, self._context.time)
         ino = self._application.add_node(make, local=False).ino
         self._application.flush()
         self.place(Place(EntryId(node), node, parent, name), local=False)
