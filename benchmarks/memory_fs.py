@@ -1,4 +1,4 @@
-"""A file system in memory on pyfuse3: the least that any mount in Python costs. ``python -m benchmarks.memory_fs FOLDER``.
+"""A file system in memory on pyfuse3 as it comes: what a mount in Python costs. ``python -m benchmarks.memory_fs FOLDER``.
 
 It asks the kernel for what tgdav asks for: written pages are gathered, names and attributes kept for long. Permissions,
 links, extended attributes and renames are not there; what the benchmarks use is.
