@@ -56,6 +56,18 @@ class PrivateMachine:
         assert done.returncode == 0 or not check, (words, done.returncode, done.stdout, done.stderr)
         return done
 
+    def process(self, words: str) -> int:
+        """Return the one process in here whose command line holds ``words``; another machine's may look the same."""
+        assert self._keeper is not None
+        ours = _namespace(self._keeper.pid)
+        listed = self.run("ps", "-eo", "pid=,args=").stdout.splitlines()
+        (found,) = [
+            number
+            for number in (int(line.split()[0]) for line in listed if words in line)
+            if _namespace(number) == ours
+        ]
+        return found
+
     def tgdav(self, *words: str, user: int = USER, check: bool = True) -> "subprocess.CompletedProcess[str]":
         """Run a command of tgdav."""
         return self.run(sys.executable, "-m", "tgdav", *words, user=user, check=check)
@@ -69,3 +81,11 @@ class PrivateMachine:
             *enter, "setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", f"--inh-caps={READS_ALL}",
             f"--ambient-caps={READS_ALL}",
         ]  # fmt: skip
+
+
+def _namespace(process: int) -> str | None:
+    """Return which mounts a process sees; None where it has ended."""
+    try:
+        return os.fspath(Path(f"/proc/{process}/ns/mnt").readlink())
+    except FileNotFoundError:
+        return None

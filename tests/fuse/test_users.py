@@ -85,18 +85,8 @@ def test_a_users_stale_mount_is_cleared(machine: PrivateMachine) -> None:
 
 
 def _kill_mount(machine: PrivateMachine) -> None:
-    listed = machine.run("ps", "-eo", "pid=,args=").stdout.splitlines()
-    (process,) = [
-        int(line.split()[0]) for line in listed
-        if f"tgdav_fuse.mount {MOUNT} " in line and _home_of(int(line.split()[0])) == str(VAULT / "home")
-    ]  # fmt: skip
-    os.kill(process, signal.SIGKILL)
+    os.kill(machine.process(f"tgdav_fuse.mount {MOUNT} "), signal.SIGKILL)
     wait_for(lambda: machine.run("stat", "-f", MOUNT, user=USER, check=False).returncode != 0, what="the mount's end")
-
-
-def _home_of(process: int) -> str:
-    variables = Path(f"/proc/{process}/environ").read_bytes().split(b"\0")
-    return next((each.decode()[11:] for each in variables if each.startswith(b"TGDAV_HOME=")), "")
 
 
 @pytest.fixture
