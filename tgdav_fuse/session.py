@@ -2,7 +2,8 @@
 
 A turn of trio's loop costs more than most requests: pyfuse3 takes two of them for each. Most are answered without waiting
 for anybody, and the next comes within microseconds; so while no request is under way, this thread waits at the kernel's
-descriptor by poll(2) for a moment before it turns to the loop. Whatever else the loop may have to do waits so long at most.
+descriptor by poll(2) for a moment before it turns to the loop. While requests follow each other without a gap the loop has no
+turn; nobody waits for one, since a request that waits for a worker is under way until its answer.
 
 pyfuse3 takes what it needs of trio from its own name ``trio``, which may be replaced (``pyfuse3.asyncio`` does that too).
 """
