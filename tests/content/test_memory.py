@@ -76,6 +76,29 @@ def test_what_is_larger_than_the_bound_is_given_and_not_kept() -> None:
     assert memory.used == 0
 
 
+def test_a_chunk_that_is_written_while_it_is_loaded_counts_once() -> None:
+    memory, load = ChunkMemory(64), Held()
+    asking = Asking(memory, [A], load)
+    assert load.begun.wait(10)
+    memory.keep(A, bytes(A))
+    load.go.set()
+    asking.join()
+    assert memory.used == 32
+    memory.obtain([B], loading)
+    assert A in memory
+
+
+def test_a_smaller_bound_forgets_what_is_over_it() -> None:
+    memory = ChunkMemory(64)
+    memory.obtain([A, B], loading)
+    memory.resize(32)
+    assert A not in memory
+    assert B in memory
+    memory.resize(64)
+    memory.obtain([C], loading)
+    assert memory.used == 64
+
+
 def test_clearing_forgets() -> None:
     memory = ChunkMemory()
     memory.obtain([A], loading)

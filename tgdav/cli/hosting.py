@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tgdav.content.memory import MOUNTED_LIMIT
 from tgdav.errors import UsageError
 from tgdav.volume.control import Command, Progress
 from tgdav.volume.volume import Volume
@@ -38,8 +39,13 @@ class MountHost:
             where = mount_table.prepare(path)
             self._refuse_own_files(where)
             clock = self._volume.seams.clock
-            self._mount = serving.Mount.start(self._volume.fs, where, options, clock, self._on_end)
+            self._mount = serving.Mount.start(self._volume.fs, where, options, clock, self._ended)
+            self._volume.content.reading.resize_memory(MOUNTED_LIMIT)
         return where
+
+    def _ended(self) -> None:
+        self._volume.content.reading.resize_memory()
+        self._on_end()
 
     def _refuse_own_files(self, where: Path) -> None:
         places = self._volume.places

@@ -8,9 +8,12 @@ from contextlib import contextmanager
 from tgdav.errors import TgdavError
 from tgdav.ids import ChunkId
 
-DEFAULT_LIMIT = 24 * 1024 * 1024
-"""Enough for some twenty large chunks; what is read often, the kernel keeps too. Large blocks and small ones do not fit
-into each other's holes in the heap, so that after large files and many small ones twice as much is taken.
+DEFAULT_LIMIT = 48 * 1024 * 1024
+"""Enough for some forty large chunks, or 10 000 files of 4 KiB."""
+
+MOUNTED_LIMIT = 24 * 1024 * 1024
+"""Beside a mount: what is read often, its kernel keeps too. Large blocks and small ones do not fit into each other's holes
+in the heap, so that after large files and many small ones twice as much is taken.
 """
 
 Outcome = bytes | TgdavError
@@ -80,8 +83,13 @@ class ChunkMemory:
     def keep(self, chunk: ChunkId, plaintext: bytes) -> None:
         """Keep a chunk that was just written: it is likely to be read."""
         with self._lock:
-            if chunk not in self._kept:
-                self._keep(chunk, plaintext)
+            self._keep(chunk, plaintext)
+
+    def resize(self, limit: int) -> None:
+        """Keep at most ``limit`` bytes from now on."""
+        with self._lock:
+            self.limit = limit
+            self._shrink()
 
     def clear(self) -> None:
         """Forget all that is kept."""
@@ -131,10 +139,13 @@ class ChunkMemory:
         flight.land(outcome)
 
     def _keep(self, chunk: ChunkId, data: bytes) -> None:
-        if len(data) > self.limit:
+        if len(data) > self.limit or chunk in self._kept:
             return
         self._kept[chunk] = data
         self._used += len(data)
+        self._shrink()
+
+    def _shrink(self) -> None:
         while self._used > self.limit:
             _, oldest = self._kept.popitem(last=False)
             self._used -= len(oldest)

@@ -89,6 +89,10 @@ class Reader:
         """Keep in memory what was just written."""
         self._memory.keep(chunk, plaintext)
 
+    def resize_memory(self, limit: int | None = None) -> None:
+        """Keep at most ``limit`` bytes of plaintext from now on; None goes back to what the settings say."""
+        self._memory.resize(self.settings.memory_bytes if limit is None else limit)
+
     def clear(self) -> None:
         """Forget all that can be fetched again, in memory and on disk."""
         self._memory.clear()
@@ -105,7 +109,7 @@ class Reader:
             extent = manifest.extents[number]
             chunks += extent.chunk is not None
             size += extent.length if extent.chunk is not None else 0
-            if size > self.settings.memory_bytes // _SHARE:
+            if size > self._memory.limit // _SHARE:
                 break
             number += 1
         return range(start, number)

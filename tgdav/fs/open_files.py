@@ -244,10 +244,11 @@ class Handle:
         file = self._open()
         if offset < 0 or length < 0:
             raise InvalidArgument("a place below zero")
-        if not file.dirty and (self._reader is None or self._reader.manifest is not file.manifest):
+        reader = self._reader
+        if not file.dirty and (reader is None or reader.manifest is not file.manifest):
             self._close_reader()
-            self._reader = self._content.reader(file.manifest)
-        return file.read(offset, length, self._reader)
+            reader = self._reader = self._content.reader(file.manifest)
+        return file.read(offset, length, reader)
 
     def write(self, offset: int, data: bytes | bytearray | memoryview, *, append: bool = False) -> int:
         """Write all of ``data``, return its length."""
@@ -298,6 +299,6 @@ class Handle:
         return True
 
     def _close_reader(self) -> None:
-        if self._reader is not None:
-            self._reader.close()
-            self._reader = None
+        reader, self._reader = self._reader, None  # a kernel that reads ahead asks in several threads
+        if reader is not None:
+            reader.close()
