@@ -1,6 +1,7 @@
 """The cache of names and nodes never shows anything but what the database shows."""
 
 import random
+import threading
 from contextlib import suppress
 from pathlib import Path
 
@@ -8,10 +9,12 @@ import pytest
 
 from tests.support.volumes import VolumeSubject
 from tgdav.errors import FileSystemError, NotADirectory
+from tgdav.failpoints import installed
 from tgdav.fs.api import Owner, RenameFlag
 from tgdav.fs.filesystem import NamespaceFileSystem
 from tgdav.ids import Inode
 from tgdav.metadata import queries, tree_cache
+from tgdav.metadata.tree_cache import TreeChanges
 from tgdav.metadata.types import AttributeChange, Kind, listed
 
 OWNER = Owner()
@@ -87,6 +90,26 @@ def test_the_cache_shows_what_the_database_shows(
             done += 1
         assert_exact(subject.volume.fs)
     assert done > STEPS // 4
+    subject.close()
+
+
+def test_what_is_seen_before_a_change_is_absorbed_is_not_counted_twice(tmp_path: Path) -> None:
+    """Between commit and sync another thread may look, and find what the cache is still to hear of."""
+    subject = VolumeSubject(tmp_path)
+    fs = subject.volume.fs
+    inode = fs.create(fs.root, b"a", Kind.FILE, 0o644, OWNER).inode
+    fs.journal.cache.absorb(TreeChanges(everything=True))
+    seen: list[int] = []
+
+    def look(place: str) -> None:
+        if place == "writer.before-wal-sync":
+            other = threading.Thread(target=lambda: seen.append(fs.attributes(inode).nlink))
+            other.start()
+            other.join(10)
+
+    with installed(look):
+        fs.link(inode, fs.root, b"b", durable=True)
+    assert (seen, fs.attributes(inode).nlink) == ([2], 2)
     subject.close()
 
 

@@ -116,6 +116,8 @@ class Writer:
         self._poisoned = False
         self._generation = 0
         self._unsynced = True
+        self.is_concluding = False
+        """Whether the database may show something whose callbacks are still to run."""
         self._arrival = threading.Lock()
         self._arrival.acquire()
         self._awaits = False
@@ -247,6 +249,7 @@ class Writer:
             self._abandon(batch)
             raise
         finally:
+            self.is_concluding = False
             self._leader = None
             self._hand_over(batch)
 
@@ -363,7 +366,7 @@ class Writer:
             if connection.in_transaction:
                 batch.write()
                 reach("writer.before-commit")
-                self._unsynced = True
+                self._unsynced = self.is_concluding = True
                 connection.execute("COMMIT")
                 self._gathered = None
                 reach("writer.after-commit")

@@ -109,7 +109,7 @@ class Journal:
         self._stamps = StampSource(clock)
         self._ends = _Ends()
         self._generation = -1
-        self.cache = TreeCache()
+        self.cache = TreeCache(lambda: database.writer.is_concluding)
         self._view = TreeView(self.cache)
         self._folders = LiveFolders()
         self._writer.on_loss(self._forget)

@@ -3,14 +3,15 @@
 A reading connection loses its page cache whenever anything is committed, so a look-up beside writers costs as much as
 many statements of the writer itself. The cache takes in what each committed change did (``absorb``, in commit order) and
 so never shows an older state than the last change that was acknowledged. A look-up that was answered by the database is
-remembered only if nothing was absorbed since it began (``generation``).
+remembered only if nothing was absorbed since it began (``generation``), and if the database showed nothing that is still to
+be absorbed: that would be counted twice.
 
 A folder in which many new names are looked for is taken in whole (``take_folder``), so that what is not there is known too.
 That is done in the writer's turn, where it has its place among the changes.
 """
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 from itertools import islice
@@ -94,7 +95,9 @@ class TreeChanges:
 class TreeCache:
     """Thread-safe."""
 
-    def __init__(self) -> None:
+    def __init__(self, is_ahead: Callable[[], bool] = lambda: False) -> None:
+        """``is_ahead`` tells whether the database may show changes that are not absorbed yet."""
+        self._is_ahead = is_ahead
         self._lock = threading.Lock()
         self._names: dict[tuple[Inode, bytes], tuple[EntryId, Inode] | Unknown | None] = {}
         self._whole: set[Inode] = set()
@@ -129,7 +132,7 @@ class TreeCache:
         with self._lock:
             if entry is None:
                 self._misses[parent] = self._misses.get(parent, 0) + 1
-            if generation != self.generation:
+            if not self._is_current(generation):
                 return
             self._make_room()
             if entry is None:
@@ -160,9 +163,12 @@ class TreeCache:
     def remember_node(self, generation: int, attributes: Attributes, manifest: bytes | None = None) -> None:
         """Keep the database's answer to a question about a node that began at ``generation``."""
         with self._lock:
-            if generation == self.generation:
+            if self._is_current(generation):
                 self._make_room()
                 self._keep(attributes, manifest)
+
+    def _is_current(self, generation: int) -> bool:
+        return generation == self.generation and not self._is_ahead()
 
     def _keep(self, attributes: Attributes, manifest: bytes | None) -> None:
         known = self._nodes.get(attributes.inode)
