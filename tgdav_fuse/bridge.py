@@ -10,6 +10,7 @@ The threads are kept by ourselves: a request is worth little more than a hundred
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from queue import SimpleQueue
 from typing import Any, TypeVar, TypeVarTuple
 
@@ -22,7 +23,28 @@ R = TypeVar("R")
 THREADS = 24
 """Most requests that work at once."""
 
-_Job = tuple[Callable[[], Any], trio.lowlevel.Task, trio.lowlevel.TrioToken]
+Job = Callable[[trio.lowlevel.TrioToken], None]
+"""What a worker thread does; it is given the way back to the loop."""
+
+
+def job_of(work: Callable[[], Any]) -> Job:
+    """Return the job that runs ``work`` and lets the current task go on, which is to wait by ``answered``."""
+    return partial(_answer, work, trio.lowlevel.current_task())
+
+
+async def answered() -> Any:
+    """Return the result of the current task's job; it is not given up once it began."""
+    return await trio.lowlevel.wait_task_rescheduled(_never_aborted)
+
+
+def _answer(work: Callable[[], Any], task: trio.lowlevel.Task, token: trio.lowlevel.TrioToken) -> None:
+    result = outcome.capture(work)
+    with suppress(trio.RunFinishedError):
+        token.run_sync_soon(trio.lowlevel.reschedule, task, result)
+
+
+def _never_aborted(_raise_cancel: Any) -> trio.lowlevel.Abort:
+    return trio.lowlevel.Abort.FAILED
 
 
 class Bridge:
@@ -30,32 +52,38 @@ class Bridge:
 
     def __init__(self) -> None:
         self._own = threading.local()
-        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._jobs: SimpleQueue[tuple[Job, trio.lowlevel.TrioToken] | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
-        self._waiting = 0
+        self._under_way = 0
 
     async def call(self, work: Callable[[], R]) -> R:
-        """Run ``work`` in a worker thread; it is not given up once it began."""
-        self._waiting += 1
-        if self._waiting > len(self._threads) and len(self._threads) < THREADS:
+        """Run ``work`` in a worker thread; return its result."""
+        self.start(job_of(work))
+        try:
+            result: R = await answered()
+            return result
+        finally:
+            self.ended()
+
+    def start(self, job: Job) -> None:
+        """Have a worker thread do ``job``; call ``ended`` when it has."""
+        self._under_way += 1
+        if self._under_way > len(self._threads) and len(self._threads) < THREADS:
             thread = threading.Thread(target=self._work, name="tgdav-fuse-worker", daemon=True)
             self._threads.append(thread)
             thread.start()
-        self._jobs.put((work, trio.lowlevel.current_task(), trio.lowlevel.current_trio_token()))
-        try:
-            result: R = await trio.lowlevel.wait_task_rescheduled(_never_aborted)
-            return result
-        finally:
-            self._waiting -= 1
+        self._jobs.put((job, trio.lowlevel.current_trio_token()))
+
+    def ended(self) -> None:
+        """Take in that one job has ended."""
+        self._under_way -= 1
 
     def _work(self) -> None:
         self._own.active = True
-        while (job := self._jobs.get()) is not None:
-            work, task, token = job
-            result = outcome.capture(work)
-            with suppress(trio.RunFinishedError):
-                token.run_sync_soon(trio.lowlevel.reschedule, task, result)
-            del job, work, task, result
+        while (found := self._jobs.get()) is not None:
+            job, token = found
+            job(token)
+            del job, token, found
 
     def at_once(self, work: Callable[[*A], R], *arguments: *A) -> R:
         """Run ``work``, which waits for nothing, in the loop."""
@@ -76,7 +104,3 @@ class Bridge:
     def is_own(self) -> bool:
         """Whether the calling thread works for the kernel right now."""
         return getattr(self._own, "active", False)
-
-
-def _never_aborted(_raise_cancel: Any) -> trio.lowlevel.Abort:
-    return trio.lowlevel.Abort.FAILED

@@ -2,23 +2,23 @@
 
 from itertools import count
 
-import trio
-
 from tgdav.errors import BadHandle
 from tgdav.fs.api import FileHandle
 from tgdav.ids import Inode
+from tgdav_fuse.bridge import Bridge
 from tgdav_fuse.listings import Listing
+from tgdav_fuse.write_queue import WriteQueue
 
 
 class OpenNode:
     """What all handles of one inode share.
 
-    ``order`` keeps writes in the order in which the kernel sent them; ``unsettled`` tells whether a flush has work.
+    ``writes`` keeps them in the order in which the kernel sent them; ``unsettled`` tells whether a flush has work.
     """
 
-    def __init__(self, inode: Inode) -> None:
+    def __init__(self, inode: Inode, bridge: Bridge) -> None:
         self.inode = inode
-        self.order = trio.Lock()
+        self.writes = WriteQueue(bridge)
         self.unsettled = False
         self.handles: set[int] = set()
 
@@ -34,7 +34,8 @@ class OpenHandle:
 class Handles:
     """The tables. Numbers are never used twice."""
 
-    def __init__(self) -> None:
+    def __init__(self, bridge: Bridge) -> None:
+        self._bridge = bridge
         self._numbers = count(1)
         self._files: dict[int, OpenHandle] = {}
         self._nodes: dict[Inode, OpenNode] = {}
@@ -45,7 +46,7 @@ class Handles:
         number = next(self._numbers)
         node = self._nodes.get(inode)
         if node is None:
-            node = self._nodes[inode] = OpenNode(inode)
+            node = self._nodes[inode] = OpenNode(inode, self._bridge)
         node.handles.add(number)
         self._files[number] = OpenHandle(node, file, writable=writable)
         return number

@@ -46,8 +46,8 @@ class TgdavOperations(pyfuse3.Operations):
         self.enable_writeback_cache = not read_only
         self._fs, self._clock, self._shown = fs, clock, shown
         self.translator = Translator(shown, fs.allocated)
-        self.handles = Handles()
         self.bridge = Bridge()
+        self.handles = Handles(self.bridge)
         self.xattrs = Xattrs(fs)
         self.known: dict[int, int] = {}
         self.resizing: set[int] = set()
@@ -238,7 +238,7 @@ class TgdavOperations(pyfuse3.Operations):
             await self._change(by_inode)
             return
         file = handle.file
-        async with handle.node.order:
+        async with handle.node.writes.alone:
             handle.node.unsettled = True
             await self._change(lambda: by_handle(file))
 
@@ -360,11 +360,11 @@ class TgdavOperations(pyfuse3.Operations):
         """Take bytes. Requests of one file are worked off in the order in which they came."""
         handle = self.handles.file(fh)
         handle.node.unsettled = True
-        if not handle.node.order.locked() and handle.file.write_at_once(off, buf):
+        if not handle.node.writes.is_busy and handle.file.write_at_once(off, buf):
             return len(buf)
-        async with handle.node.order:
-            handle.node.unsettled = True
-            return await self.bridge.call(lambda: handle.file.write(off, buf))
+        done = await handle.node.writes.write(lambda: handle.file.write(off, buf))
+        handle.node.unsettled = True  # a flush may have been at work when this came
+        return done
 
     @request
     async def flush(self, fh: int) -> None:
@@ -375,14 +375,14 @@ class TgdavOperations(pyfuse3.Operations):
 
     def _settles_soon(self, handle: OpenHandle) -> bool:
         """Leave a small file to be committed with others in a moment; False if that cannot be."""
-        if handle.node.order.locked() or not handle.file.settle_soon():
+        if handle.node.writes.is_busy or not handle.file.settle_soon():
             return False
         handle.node.unsettled = False
         self.changes += 1
         return True
 
     async def _settle(self, handle: OpenHandle) -> None:
-        async with handle.node.order:
+        async with handle.node.writes.alone:
             handle.node.unsettled = False
             try:
                 await self._change(handle.file.flush)
@@ -394,7 +394,7 @@ class TgdavOperations(pyfuse3.Operations):
     async def release(self, fh: int) -> None:
         """Close a file."""
         handle = self.handles.remove(fh)
-        waits = handle.reads or handle.node.unsettled or handle.node.order.locked()
+        waits = handle.reads or handle.node.unsettled or handle.node.writes.is_busy
         if waits or not self.bridge.at_once(handle.file.close_at_once):
             await self.bridge.call(handle.file.close)
 
@@ -402,7 +402,7 @@ class TgdavOperations(pyfuse3.Operations):
     async def fsync(self, fh: int, datasync: bool) -> None:
         """Make a file durable."""
         handle = self.handles.file(fh)
-        async with handle.node.order:
+        async with handle.node.writes.alone:
             await self.bridge.call(handle.file.fsync)
 
 

@@ -1,0 +1,127 @@
+"""Writes of one file: in order, by one worker while they keep coming, and never past somebody who waits to be alone."""
+
+import threading
+from collections.abc import Awaitable, Callable
+
+import pytest
+import trio
+import trio.testing
+
+from tgdav_fuse.bridge import Bridge
+from tgdav_fuse.write_queue import WriteQueue
+
+pytestmark = pytest.mark.mount_free
+
+
+def run(scene: Callable[[WriteQueue], Awaitable[None]]) -> None:
+    bridge = Bridge()
+
+    async def main() -> None:
+        with trio.fail_after(60):
+            await scene(WriteQueue(bridge))
+
+    trio.run(main)
+    bridge.stop()
+
+
+class Held:
+    """Work that waits in its thread to be let go."""
+
+    def __init__(self) -> None:
+        self.begun, self.go, self.thread = threading.Event(), threading.Event(), 0
+
+    def __call__(self) -> int:
+        self.thread = threading.get_ident()
+        self.begun.set()
+        assert self.go.wait(60)
+        return 1
+
+    async def has_begun(self) -> None:
+        while not self.begun.is_set():
+            await trio.lowlevel.checkpoint()
+
+
+def test_they_are_worked_off_in_order_and_answered_one_by_one() -> None:
+    done: list[int] = []
+    threads: set[int] = set()
+    first, last = Held(), Held()
+
+    async def scene(queue: WriteQueue) -> None:
+        async def write(number: int) -> None:
+            def work() -> int:
+                threads.add(threading.get_ident())
+                done.append(number)
+                return number
+
+            assert await queue.write(work) == number
+
+        async with trio.open_nursery() as whole:
+            whole.start_soon(queue.write, first)
+            await first.has_begun()
+            async with trio.open_nursery() as nursery:
+                for number in range(50):
+                    nursery.start_soon(write, number)
+                    await trio.testing.wait_all_tasks_blocked()
+                whole.start_soon(queue.write, last)
+                await trio.testing.wait_all_tasks_blocked()
+                assert queue.is_busy
+                first.go.set()
+            # All 50 have their answer while the worker is still at the next one.
+            assert queue.is_busy
+            last.go.set()
+
+    run(scene)
+    assert done == list(range(50))
+    assert threads == {first.thread} == {last.thread}
+
+
+def test_an_error_is_its_writers_alone() -> None:
+    held = Held()
+
+    def fail() -> int:
+        raise ValueError("this one")
+
+    async def scene(queue: WriteQueue) -> None:
+        async def expect() -> None:
+            with pytest.raises(ValueError, match="this one"):
+                await queue.write(fail)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(queue.write, held)
+            await held.has_begun()
+            nursery.start_soon(expect)
+            await trio.testing.wait_all_tasks_blocked()
+            held.go.set()
+        assert await queue.write(lambda: 7) == 7
+
+    run(scene)
+
+
+def test_who_waits_to_be_alone_is_not_passed() -> None:
+    order: list[str] = []
+    held = Held()
+
+    async def scene(queue: WriteQueue) -> None:
+        async def alone() -> None:
+            async with queue.alone:
+                order.append("alone")
+                await trio.testing.wait_all_tasks_blocked()
+                order.append("still alone")
+
+        def late() -> int:
+            order.append("written")
+            return 0
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(queue.write, held)
+            await held.has_begun()
+            nursery.start_soon(alone)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(queue.write, late)
+            await trio.testing.wait_all_tasks_blocked()
+            held.go.set()
+        while queue.is_busy:
+            await trio.lowlevel.checkpoint()
+
+    run(scene)
+    assert order == ["alone", "still alone", "written"]
