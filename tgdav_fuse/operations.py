@@ -193,14 +193,20 @@ class TgdavOperations(pyfuse3.Operations):
     ) -> EntryAttributes:
         """Set attributes. No field at all means: someone wrote, so setuid and setgid go.
 
-        The kernel still writes back the times of a file that was removed, and would tell a failure of that to syncfs(2).
+        The kernel also writes back the times of a file whose name is gone, as it may be closed at any moment. It would tell a
+        failure of that to whoever closes the file next, as an error of writing, and to syncfs(2).
         """
         try:
-            node = self._fs.attributes(Inode(inode))
+            return await self._set_attributes(inode, attr, fields, fh, ctx)
         except NotFound:
             if fields.update_mode or fields.update_size or fields.update_uid or fields.update_gid:
                 raise
             return self.translator.gone(inode)
+
+    async def _set_attributes(
+        self, inode: int, attr: EntryAttributes, fields: pyfuse3.SetattrFields, fh: int | None, ctx: RequestContext
+    ) -> EntryAttributes:
+        node = self._fs.attributes(Inode(inode))
         if fields.update_size and inode in self.resizing:
             return self.translator.entry(node)
         change = self._wanted(node, attr, fields, ctx)

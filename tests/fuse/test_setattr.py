@@ -1,0 +1,78 @@
+"""What the kernel writes back of a file that nobody can see any more is no error: it would be told to whoever closes next."""
+
+import errno
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pyfuse3
+import pytest
+import trio
+
+from tests.support.volumes import VolumeSubject
+from tgdav.clock import SystemClock
+from tgdav.fs.api import Owner
+from tgdav.fs.filesystem import NamespaceFileSystem
+from tgdav.ids import Inode
+from tgdav.metadata.types import AttributeChange, Kind
+from tgdav_fuse.attributes import Presentation
+from tgdav_fuse.operations import TgdavOperations
+
+pytestmark = pytest.mark.mount_free
+
+TIMES = ("update_mtime", "update_ctime")
+FIELDS = (*TIMES, "update_atime", "update_mode", "update_uid", "update_gid", "update_size")
+CONTEXT: Any = SimpleNamespace(uid=0, gid=0, umask=0, pid=1)
+
+
+class ClosedMeanwhile:
+    """A file system that has a file without a name open, and closes it when attributes are to be set."""
+
+    def __init__(self, fs: NamespaceFileSystem) -> None:
+        self._fs = fs
+        self.inode: Inode = fs.create(fs.root, b"file", Kind.FILE, 0o644, Owner()).inode
+        self._handle = fs.open(self.inode)
+        fs.unlink(fs.root, b"file")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._fs, name)
+
+    def hold_attributes(self, inode: Inode, change: AttributeChange) -> bool:
+        self._handle.close()
+        return self._fs.hold_attributes(inode, change)
+
+
+@pytest.fixture
+def fs(tmp_path: Path) -> Iterator[ClosedMeanwhile]:
+    subject = VolumeSubject(tmp_path)
+    yield ClosedMeanwhile(subject.volume.fs)
+    subject.close()
+
+
+def setattr_(fs: Any, *wanted: str) -> pyfuse3.EntryAttributes:
+    """Ask for attributes as the kernel does."""
+    operations = TgdavOperations(fs, SystemClock(), Presentation())
+    asked = pyfuse3.EntryAttributes()
+    asked.st_mode, asked.st_mtime_ns, asked.st_ctime_ns = 0o600, 1, 2
+    fields: Any = SimpleNamespace(**{name: name in wanted for name in FIELDS})
+
+    async def ask() -> pyfuse3.EntryAttributes:
+        return await operations.setattr(fs.inode, asked, fields, None, CONTEXT)
+
+    try:
+        return trio.run(ask)
+    finally:
+        operations.bridge.stop()
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_times_of_a_file_that_goes_meanwhile_are_taken(fs: ClosedMeanwhile, times: int) -> None:
+    for _ in range(times):  # the second time it is gone from the beginning
+        assert setattr_(fs, *TIMES).st_nlink == 0
+
+
+def test_what_a_program_asks_for_then_fails(fs: ClosedMeanwhile) -> None:
+    with pytest.raises(pyfuse3.FUSEError) as failure:
+        setattr_(fs, *TIMES, "update_mode")
+    assert failure.value.errno == errno.ENOENT
