@@ -74,6 +74,16 @@ def test_both_signals_end_in_good_order(vault: Machine, number: signal.Signals) 
         assert "Traceback" not in server.output
 
 
+def test_a_signal_that_another_thread_gets_ends_it_too(vault: Machine) -> None:
+    """The kernel chooses another one while the main thread is stopped by a debugger."""
+    with Server(vault) as server:
+        vault.run("status")  # while that runs, the main thread comes to rest
+        thread = max(int(name) for name in os.listdir(f"/proc/{server.pid}/task"))
+        assert thread != server.pid
+        os.kill(thread, signal.SIGTERM)
+        assert server.wait() == 0
+
+
 def test_the_first_run_makes_a_vault_with_a_key_file(tmp_path: Path) -> None:
     variables = {"TGDAV_PASSPHRASE": None, "TGDAV_WEBDAV_PASSWORD": None}
     home = Machine(tmp_path, variables=variables)

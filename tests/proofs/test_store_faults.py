@@ -163,10 +163,15 @@ def storm(folder: Path, kind: str, seed: int, steps: int, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("kind", STORMS)
 def test_a_storm(quick_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    seed = random.randrange(1 << 20)
-    faults = storm(quick_path, kind, seed, 60, monkeypatch)
-    print(f"\nstore {kind}: seed {seed}, {faults} faults")
-    assert faults > 10
+    faults = 0
+    for number in range(5):  # chance may spare one of them
+        seed, folder = random.randrange(1 << 20), quick_path / str(number)
+        folder.mkdir()
+        faults += storm(folder, kind, seed, 60, monkeypatch)
+        print(f"\nstore {kind}: seed {seed}, {faults} faults")
+        if faults > 10:
+            return
+    raise AssertionError(f"only {faults} faults")
 
 
 @pytest.mark.torture

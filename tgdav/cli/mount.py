@@ -122,7 +122,7 @@ def hold(invocation: Invocation, path: str, options: MountOptions, on_ready: Cal
     """Mount, answer until unmounted or told to stop, and close, so that all that was written is on disk."""
     # Only who holds a mount needs a server and a volume; asking another process for one needs neither.
     from tgdav.cli.hosting import MountHost
-    from tgdav.cli.serve import control_server, stopping_by_signals
+    from tgdav.cli.serve import await_signal, control_server, stopping_by_signals
 
     stop = threading.Event()
     with stopping_by_signals(stop), ExitStack() as closing:
@@ -141,7 +141,7 @@ def hold(invocation: Invocation, path: str, options: MountOptions, on_ready: Cal
         on_ready(where)
         settle_memory()
         notify(invocation.environment, "READY=1", f"STATUS=mounted at {where}")
-        stop.wait()
+        await_signal(stop)
         notify(invocation.environment, "STOPPING=1")
 
 

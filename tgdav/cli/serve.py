@@ -31,6 +31,8 @@ from tgdav.web import Credentials, Probes, WebOptions, WebServer
 from tgdav_fuse.mount_table import prepare
 from tgdav_fuse.options import MountOptions
 
+_LOOK_SECONDS = 1.0
+
 
 @click.command
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at.")
@@ -91,7 +93,7 @@ def _serve(
         _say_listening(invocation, options, port)
         settle_memory()
         notify(invocation.environment, "READY=1", f"STATUS=listening at port {port}")
-        stop.wait()
+        await_signal(stop)
         notify(invocation.environment, "STOPPING=1")
 
 
@@ -159,6 +161,16 @@ def _own_password(invocation: Invocation, volume: Volume) -> str:
         invocation.output.notice(f"WebDAV asks for user tgdav and password {password}")
         invocation.output.notice("'tgdav config show --secrets' shows it again; TGDAV_WEBDAV_PASSWORD sets another")
     return password
+
+
+def await_signal(stop: threading.Event) -> None:
+    """Return when ``stop`` is set; called in the main thread.
+
+    Python handles signals in that thread alone, but the kernel may give one to another (so it does while a debugger holds
+    the main thread), which does not wake this one: so it looks.
+    """
+    while not stop.wait(_LOOK_SECONDS):
+        pass
 
 
 @contextmanager
