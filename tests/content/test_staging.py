@@ -1,3 +1,5 @@
+"""A pack is handed to the disk while it is filled, so that its sync has little to wait for."""
+
 import os
 from pathlib import Path
 
