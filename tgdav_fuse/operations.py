@@ -193,13 +193,14 @@ class TgdavOperations(pyfuse3.Operations):
     ) -> EntryAttributes:
         """Set attributes. No field at all means: someone wrote, so setuid and setgid go.
 
-        The kernel also writes back the times of a file whose name is gone, as it may be closed at any moment. It would tell a
-        failure of that to whoever closes the file next, as an error of writing, and to syncfs(2).
+        The kernel also writes back mtime and ctime of a file whose name is gone, as it may be closed at any moment. It would
+        tell a failure of that to whoever closes the file next, as an error of writing, and to syncfs(2).
         """
         try:
             return await self._set_attributes(inode, attr, fields, fh, ctx)
         except NotFound:
-            if fields.update_mode or fields.update_size or fields.update_uid or fields.update_gid:
+            owner = fields.update_uid or fields.update_gid
+            if owner or fields.update_mode or fields.update_size or fields.update_atime:  # a program asks
                 raise
             return self.translator.gone(inode)
 

@@ -72,7 +72,8 @@ def test_times_of_a_file_that_goes_meanwhile_are_taken(fs: ClosedMeanwhile, time
         assert setattr_(fs, *TIMES).st_nlink == 0
 
 
-def test_what_a_program_asks_for_then_fails(fs: ClosedMeanwhile) -> None:
+@pytest.mark.parametrize("field", ["update_mode", "update_atime", "update_uid"])
+def test_what_a_program_asks_for_then_fails(fs: ClosedMeanwhile, field: str) -> None:
     with pytest.raises(pyfuse3.FUSEError) as failure:
-        setattr_(fs, *TIMES, "update_mode")
+        setattr_(fs, *TIMES, field)
     assert failure.value.errno == errno.ENOENT
