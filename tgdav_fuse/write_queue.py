@@ -29,13 +29,13 @@ class WriteQueue:
 
     async def write(self, work: Callable[[], int]) -> int:
         """Run ``work`` in a worker thread, after all that came before it; return its result."""
-        # Whoever waits to be alone is not to be passed by writes for ever.
-        if self._flows and not self.alone.statistics().tasks_waiting:
-            self._jobs.append(job_of(work))
-        else:
-            await self.alone.acquire()
+        if not self.is_busy:
+            self.alone.acquire_nowait()  # without a turn of the loop, in which the next write would find it taken, and wait
+        elif not self._flows or self.alone.statistics().tasks_waiting:
+            await self.alone.acquire()  # whoever waits to be alone is not to be passed by writes for ever
+        self._jobs.append(job_of(work))
+        if not self._flows:
             self._flows = True
-            self._jobs.append(job_of(work))
             self._bridge.start(self._work_off)
         result: int = await answered()
         return result

@@ -75,6 +75,22 @@ def test_they_are_worked_off_in_order_and_answered_one_by_one() -> None:
     assert threads == {first.thread} == {last.thread}
 
 
+def test_what_comes_in_one_turn_of_the_loop_is_worked_off_together() -> None:
+    held = Held()
+
+    async def scene(queue: WriteQueue) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(queue.write, held)
+            for number in range(5):
+                nursery.start_soon(queue.write, lambda number=number: number)
+            await held.has_begun()
+            await trio.testing.wait_all_tasks_blocked()
+            assert queue.alone.statistics().tasks_waiting == 0
+            held.go.set()
+
+    run(scene)
+
+
 def test_an_error_is_its_writers_alone() -> None:
     held = Held()
 

@@ -95,7 +95,7 @@ class TreeChanges:
 class TreeCache:
     """Thread-safe."""
 
-    def __init__(self, is_ahead: Callable[[], bool] = lambda: False) -> None:
+    def __init__(self, is_ahead: Callable[[], bool]) -> None:
         """``is_ahead`` tells whether the database may show changes that are not absorbed yet."""
         self._is_ahead = is_ahead
         self._lock = threading.Lock()
