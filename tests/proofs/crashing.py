@@ -89,6 +89,11 @@ class Sweep:
         self.expected, self._names = self._rehearse()
         self.total = len(self._names)
 
+    @property
+    def names(self) -> set[str]:
+        """The failpoints that a run without a crash reaches."""
+        return set(self._names)
+
     def _machine(self, folder: Path, life: str) -> Machine:
         return Machine(folder, self.scenario.home, seed=self.seed, life=life)
 

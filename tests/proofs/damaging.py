@@ -115,13 +115,21 @@ def _kinds(machine: Machine, volume: Volume) -> dict[str, list[Path]]:
     return found
 
 
-def damage_blobs(each: Bench, *, seed: int, flips: int, others: int) -> None:
-    """Flip bits of every kind of blob and harm them in other ways; assert that each is found, and nothing else."""
-    for number, kind in enumerate(KINDS):
-        for harm in random_damage(each.kinds[kind], seed + number, flips // len(KINDS), ("flip",)):
-            _do(each, harm, f"seed {seed}: {kind}: {harm}")
-    for harm in random_damage(each.blobs, seed, others, ("truncate", "extend", "swap", "zero", "delete")):
+def flip_bits(each: Bench, kind: str, *, seed: int, count: int) -> None:
+    """Flip bits of one kind of blob, one at a time; assert that each is found, and nothing else."""
+    for harm in random_damage(each.kinds[kind], seed, count, ("flip",)):
+        _do(each, harm, f"seed {seed}: {kind}: {harm}")
+    _examine_whole(each)
+
+
+def harm_blobs(each: Bench, *, seed: int, count: int) -> None:
+    """Harm blobs in other ways, one or two at a time; assert that each is found, and nothing else."""
+    for harm in random_damage(each.blobs, seed, count, ("truncate", "extend", "swap", "zero", "delete")):
         _do(each, harm, f"seed {seed}: {harm}")
+    _examine_whole(each)
+
+
+def _examine_whole(each: Bench) -> None:
     clean(each.volume)
     each.examine("nothing", set(), silent=True)
 

@@ -13,7 +13,7 @@ import pytest
 
 from tests.proofs.altered import program
 from tests.proofs.crashing import CRASHED, Run, Scenario, Sweep, run_and_die
-from tests.proofs.damaging import bench, damage_blobs, forget, name_of, replaced
+from tests.proofs.damaging import KINDS, bench, flip_bits, forget, harm_blobs, name_of, replaced
 from tests.proofs.machines import CHEAP, Machine, clean, content, folder_of, make_folder, path_of, put, read, tree
 from tests.proofs.scenarios import empty, sync
 from tests.proofs.test_store_faults import not_a_segment_before_its_packs
@@ -214,7 +214,9 @@ def damage(folder: Path) -> None:
     """Harm to every kind of blob is noticed, named, and never read."""
     with bench(folder) as each:
         try:
-            damage_blobs(each, seed=5, flips=80, others=40)
+            for kind in KINDS:
+                flip_bits(each, kind, seed=5, count=20)
+            harm_blobs(each, seed=5, count=40)
         except TgdavError as error:
             raise AssertionError(f"the damage made a check or a read fail oddly: {error}") from error
 
