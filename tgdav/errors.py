@@ -58,6 +58,8 @@ class ConfigError(UsageError):
 
 
 def _describe(problem: dict[str, str]) -> str:
+    if not problem["allowed"]:
+        return f"{problem['file']}: {problem['found']}"
     return f"{problem['file']}: {problem['key']}: found {problem['found']}, allowed: {problem['allowed']}"
 
 

@@ -300,7 +300,7 @@ class TestPassphraseChangedElsewhere:
             done = vault.run(*words, check=False, variables=new)
             assert done.code == 3
             assert "wrong passphrase; if it was changed on another machine, run 'tgdav sync' once" in done.stderr
-        assert "is the writer since epoch 2" in vault.run("sync", check=False).stderr
+        assert "is the writer now" in vault.run("sync", check=False).stderr
         assert vault.run("status", check=False).code == 3
         vault.run("status", variables=new)
         log_in(vault, variables=new)

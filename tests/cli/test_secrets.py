@@ -63,9 +63,9 @@ def test_no_secret_at_all_is_an_access_error(tmp_path: Path, monkeypatch: pytest
         secrets.passphrase(prepared(tmp_path, ()))
 
 
-def test_nothing_asks_twice_without_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_asks_twice_without_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     typed(monkeypatch, "new\nrest\n")
-    assert secrets.new_passphrase(None) == Passphrase("new")
+    assert secrets.new_passphrase(invocation(tmp_path), None) == Passphrase("new")
 
 
 def test_an_empty_variable_is_not_set(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def test_mount_returns_when_ready_and_holds_no_stream(vault: MountedVault) -> No
     assert not list(vault.path.iterdir())
     vault.home.run("mount", str(vault.path))  # at once: unmount waited for the process
     assert (vault.path / "file").read_bytes() == b"content"
-    assert "still to be uploaded" in vault.home.run("unmount", str(vault.path)).stdout
+    assert "still to be stored" in vault.home.run("unmount", str(vault.path)).stdout
 
 
 @pytest.mark.parametrize("command", ["mount", "fuse"])

@@ -23,6 +23,7 @@ from tgdav.replication.fetching import LogReader, OpenedSegment
 from tgdav.replication.identity import LogIdentity
 from tgdav.replication.survey import Found, Survey
 from tgdav.replication.taking import take_segment
+from tgdav.wording import machine_names
 
 SEEN = "store.last-seen"
 REPLACED = "writer.replaced"
@@ -159,10 +160,17 @@ class LogWatch:
                     result.is_restored = True
                     continue
                 result.successor = found.info.id
-                result.reason = f"machine {member.name} is the writer since epoch {member.epoch}"
+                result.reason = f"machine {self._called(member)} is the writer now"
             if is_before and result.successor is None and rows.incarnation_key(found.label.incarnation) == predecessor:
                 result.late.append(opened)
         return result
+
+    def _called(self, member: Member) -> str:
+        """Return what to call a machine, which may have the name of one that is known."""
+        with self._database.reading() as connection:
+            known = connection.all("SELECT machine, name FROM machines")
+        pairs = [(machine.hex(), name) for machine, name in known]
+        return machine_names([*pairs, (member.machine.hex(), member.name)])[member.machine.hex()]
 
     def _open(self, found: Found, *, is_before: bool) -> OpenedSegment | None:
         """Open another machine's segment; None for a damaged one that cannot matter: of a machine replaced before."""

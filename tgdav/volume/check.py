@@ -138,9 +138,11 @@ class Checker:
             share = listed[first::every] or listed[:1]
             chosen = list({info.id: info for info in [*share, *chosen]}.values())
         hashes = inventory.hashes()
-        for number, info in enumerate(chosen, 1):
+        total, done = sum(info.size for info in chosen), 0
+        for info in chosen:
             self._read_blob(info, hashes.get((info.id, info.name)))
-            self._progress("reading", number, len(chosen))
+            done += info.size
+            self._progress("reading bytes", done, total)
 
     def _read_blob(self, info: BlobInfo, noted: bytes | None) -> None:
         label = decode_label(info.label, self._volume.vault_keys, info.name)

@@ -26,12 +26,13 @@ from tgdav.volume.findings import described
 from tgdav.volume.folders import prepare_state
 from tgdav.volume.local_state import LocalNamespace, save_header
 from tgdav.volume.lock import StateLock
-from tgdav.volume.log_start import begin_log, namespace_name, open_journal
+from tgdav.volume.log_start import begin_log, machine_name, namespace_name, open_journal
 from tgdav.volume.seams import Seams
 from tgdav.volume.stores import open_store
 from tgdav.volume.telegram_login import TelegramLogin
 from tgdav.volume.unlock import unlock_store
 from tgdav.volume.volume import Volume
+from tgdav.wording import machine_names
 
 
 class MachineReport(msgspec.Struct, frozen=True):
@@ -44,12 +45,17 @@ class MachineReport(msgspec.Struct, frozen=True):
 
 
 class JoinedVault(msgspec.Struct, frozen=True):
-    """What joining or rebuilding found. ``damage`` holds a line for everything that is missing or does not open."""
+    """What joining or rebuilding found. ``damage`` holds a line for everything that is missing or does not open.
+
+    ``replaced`` is what to call the writer before: its name, with its short id where a machine's name repeats.
+    ``name`` is this machine's.
+    """
 
     epoch: int
     replaced: str
     machines: list[MachineReport]
     damage: list[str]
+    name: str = ""
 
 
 def join_vault(
@@ -143,7 +149,7 @@ def _rebuild(
         begin_log(database, config, identity, journal, incarnation, epoch=epoch, predecessor=rebuilt.writer)
     finally:
         database.close()
-    return _report(rebuilt, epoch), identity, local
+    return _report(rebuilt, epoch, machine_name(config)), identity, local
 
 
 def _note(transaction: Transaction, survey: Survey, rebuilt: Rebuilt, now_ns: int) -> None:
@@ -159,7 +165,7 @@ def _next_epoch(rebuilt: Rebuilt) -> int:
     return 2
 
 
-def _report(rebuilt: Rebuilt, epoch: int) -> JoinedVault:
+def _report(rebuilt: Rebuilt, epoch: int, name: str) -> JoinedVault:
     machines = []
     for machine, member in rebuilt.members.items():
         heads = [head for head in rebuilt.heads.values() if head.machine == machine]
@@ -167,6 +173,7 @@ def _report(rebuilt: Rebuilt, epoch: int) -> JoinedVault:
         machines.append(
             MachineReport(machine.hex(), member.name, last.time if last else 0, last.sequence if last else 0)
         )
-    replaced = rebuilt.writer.name if rebuilt.writer else ""
+    names = machine_names([*((each.id, each.name) for each in machines), ("", name)])
+    replaced = names[rebuilt.writer.machine.hex()] if rebuilt.writer else ""
     damage = [described(each.blob, each.kind, each.reason) for each in rebuilt.damage]
-    return JoinedVault(epoch, replaced, machines, damage)
+    return JoinedVault(epoch, replaced, machines, damage, name)
