@@ -13,6 +13,8 @@ from argon2 import PasswordHasher
 from tests.cli.conftest import Machine, config_for
 from tests.support.server import Home, RawClient, Server
 
+TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"
+
 
 def bare(home: Machine) -> Machine:
     """Return the same machine without the passphrase."""
@@ -50,11 +52,31 @@ def test_errors_come_through_the_socket_as_themselves(vault: Machine) -> None:
 
 
 def test_a_second_server_is_exit_6(vault: Machine) -> None:
-    with Server(vault):
-        refused = vault.run("--json", "serve", "--port", "0", check=False)
+    with Server(vault) as server:
+        refused = bare(vault).run("--json", "serve", "--port", "0", check=False)
         assert refused.code == 6
         assert refused.json()["error"]["kind"] == "in-use"
-        assert vault.run("status").code == 0
+        which = (
+            rf"\(process {server.pid}, since {TIME}\) has this vault open at {re.escape(server.url)}; status, sync, "
+        )
+        assert re.search(which, refused.stderr)
+        assert f"'kill {server.pid}' stops it" in refused.stderr
+        assert len(refused.stderr.splitlines()) == 1
+        shown = bare(vault).run("status", "-v").stdout
+        for line in (
+            rf"process     {server.pid}, since {TIME}, \d+ s",
+            f"address     {server.url}",
+            "mount       none",
+        ):
+            assert re.search(f"^{line}$", shown, re.M), shown
+        assert bare(vault).run("--json", "status").json()["process"]["process"] == server.pid
+
+
+def test_a_host_beyond_loopback_is_warned_of(vault: Machine) -> None:
+    with Server(vault, "--host", "0.0.0.0") as server:
+        assert "password and files cross the network in the clear" in server.terminate()
+    with Server(vault) as server:
+        assert "in the clear" not in server.terminate()
 
 
 def test_a_killed_server_leaves_nothing_in_the_way(vault: Machine) -> None:
@@ -116,7 +138,9 @@ def test_a_passphrase_that_is_given_makes_no_key_file(tmp_path: Path) -> None:
     home = Machine(tmp_path)
     with Server(home) as server:
         assert not (home.path / "vault.key").exists()
-        server.terminate()
+        said = server.terminate()
+        assert "a recovery key, for the day when the passphrase is forgotten" in said
+        assert "neither" not in said
 
 
 def test_serve_makes_no_vault_in_a_store_of_the_users_own(home: Machine, tmp_path: Path) -> None:

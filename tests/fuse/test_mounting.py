@@ -29,6 +29,15 @@ def test_mount_returns_when_ready_and_holds_no_stream(vault: MountedVault) -> No
     assert "still to be stored" in vault.home.run("unmount", str(vault.path)).stdout
 
 
+def test_what_a_mount_hides_is_told(vault: MountedVault) -> None:
+    (vault.path / "hidden").touch()
+    done = vault.home.run("mount", str(vault.path))
+    said = f"tgdav: {vault.path} is not empty: while the drive is mounted there, 1 entry in it cannot be seen\n"
+    assert done.stderr == said
+    vault.home.run("unmount", str(vault.path))
+    assert (vault.path / "hidden").exists()
+
+
 @pytest.mark.parametrize("command", ["mount", "fuse"])
 def test_mounting_twice_is_a_usage_error(vault: MountedVault, command: str) -> None:
     vault.home.run("mount", str(vault.path))

@@ -219,10 +219,11 @@ def _typed(words: str, *, hidden: bool, terminal: bool) -> str:
         except EOFError:
             return ""
     click.echo(f"{words}: ", nl=False, err=True)
-    text = read_line()
-    if not terminal:
-        click.echo(err=True)
-    return text
+    try:
+        return read_line()
+    finally:
+        if not terminal:
+            click.echo(err=True)
 
 
 @contextmanager

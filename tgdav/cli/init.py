@@ -20,7 +20,7 @@ from tgdav.replication.survey import header_blobs
 from tgdav.volume.folders import make_folder, write_file
 from tgdav.volume.local_state import vault_exists
 from tgdav.volume.stores import open_store
-from tgdav.volume.telegram_login import NotLoggedIn
+from tgdav.volume.telegram_login import PENDING, NotLoggedIn
 from tgdav.volume.vault import create_vault, join_vault
 
 
@@ -58,7 +58,7 @@ def init(
         config = opening(invocation.config, invocation.namespace)
         refuse_store(invocation, joins=join)
         for line in notices(invocation.config):
-            invocation.output.notice(line)
+            invocation.output.warn(line)
         return (_join if join else _create)(invocation, config)
 
 
@@ -97,10 +97,12 @@ def require_account(config: Config, *, wanted: bool) -> None:
 def refuse_store(invocation: Invocation, *, joins: bool) -> None:
     """Refuse a store that cannot be what is wanted, before anybody is asked for a secret.
 
-    Telegram's can be asked only with the login, which is sealed. Raises UsageError (a vault is there, or none to join),
-    StoreUnavailable (to be joined, and away).
+    Telegram's can be asked only with the login, which is sealed; whether there is one shows. Raises UsageError (a vault is
+    there, or none to join), StoreUnavailable (to be joined, and away), NotLoggedIn.
     """
     if invocation.config.backend() != "directory":
+        if not (invocation.places.state / PENDING).exists():
+            raise NotLoggedIn
         return
     with closing(open_store(invocation.config, invocation.places, invocation.seams).store) as store:
         try:

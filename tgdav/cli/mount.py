@@ -54,10 +54,10 @@ def mount(invocation: Invocation, *, path: str, words: Sequence[str]) -> int:
     invocation = placed(invocation, options)
     where = mount_table.prepare(path)
     require_vault(invocation)
+    if (line := hides(where)) is not None:
+        invocation.output.warn(line)
     client = ControlClient.connect(invocation.places.control_note)
     if client is not None:
-        if (line := hides(where)) is not None:
-            invocation.output.notice(line)
         with client, invocation.output.progress("mounting") as progress:
             client.call("mount", {"path": os.fspath(where), "options": ",".join(words)}, progress)
     elif code := _spawn(invocation, where, words):
@@ -166,12 +166,12 @@ def hold(invocation: Invocation, path: str, options: MountOptions, on_ready: Cal
     with stopping_by_signals(stop), ExitStack() as closing:
         require_vault(invocation)
         require_built(invocation.config, invocation.namespace)
-        refuse_running(invocation)
         where = mount_table.prepare(path)
-        require_fuse()
         own_files(invocation.places, where)
+        refuse_running(invocation)
+        require_fuse()
         if (line := hides(where)) is not None:
-            invocation.output.notice(line)
+            invocation.output.warn(line)
         logs.set_up_server()
         volume = open_volume(invocation, passphrase(invocation))
         closing.callback(volume.close)

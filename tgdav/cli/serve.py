@@ -68,7 +68,7 @@ def serve(invocation: Invocation, *, host: str, port: int, mount: str | None, no
             hidden = None if where is None else hides(where)
             for line in (*notices(invocation.config), exposure(options), hidden):
                 if line is not None:
-                    invocation.output.notice(line)
+                    invocation.output.warn(line)
             _serve(invocation, options, reserved, stop, mount, no_auth=no_auth)
     return ExitCode.DONE
 
