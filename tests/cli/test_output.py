@@ -1,7 +1,12 @@
 """How values are written for people, and what a progress bar says."""
 
+import io
+import sys
+
 import pytest
 
+from tests.support.waiting import wait_for
+from tgdav.cli import output
 from tgdav.cli.output import Amount
 from tgdav.wording import counted, machine_names, near, readable_duration, readable_size
 
@@ -55,6 +60,36 @@ def test_near_misses() -> None:
 def test_machines_of_one_name_are_told_apart() -> None:
     assert machine_names([(A, "laptop"), (B, "desk")]) == {A: "laptop", B: "desk"}
     assert machine_names([(A, "vm"), (B, "vm"), (C, "desk")]) == {A: "vm (0a0a0a0a)", B: "vm (0b0b0b0b)", C: "desk"}
+
+
+class Screen(io.StringIO):
+    """A standard error that is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def drawn(monkeypatch: pytest.MonkeyPatch, delay: float) -> str:
+    """Return what a command draws that has more than ``delay`` seconds of work, and reports a stage; or ends before."""
+    screen = Screen()
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(output, "DELAY", delay)
+    with output.Output(as_json=False).progress("joining") as report:
+        if not delay:
+            wait_for(lambda: "joining" in screen.getvalue(), what="the bar with its word")
+        report("segments", 3, 10)
+        if not delay:
+            wait_for(lambda: "reading the log" in screen.getvalue(), what="the stage in words")
+    return screen.getvalue()
+
+
+def test_a_bar_says_what_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "3 of 10" in drawn(monkeypatch, 0.0)
+
+
+def test_what_ends_soon_shows_no_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert drawn(monkeypatch, 3600.0) == ""
 
 
 class TestAmount:
