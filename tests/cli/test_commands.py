@@ -254,3 +254,17 @@ def test_a_vault_is_made_with_the_namespace_that_is_opened(tmp_path: Path) -> No
     assert "which holds: docs" in refused.stderr
     second = home.beside("second", config=config_for(tmp_path) + namespaces)
     assert "epoch 2" in second.run("--namespace", "docs", "recover").stdout
+
+
+def test_machines_of_one_name_are_told_apart_wherever_they_are_named(vault: Machine, tmp_path: Path) -> None:
+    """Both are named after this host."""
+    other = vault.beside("other", config=config_for(tmp_path))
+    joined = other.run("init", "--join").stdout
+    first, second = (home.run("--json", "status").json()["machine"] for home in (vault, other))
+    name = vault.run("--json", "status").json()["machines"][0]["name"]
+    assert f"(epoch 2), replacing {name} ({first[:8]})\n" in joined
+    assert f"machine {name} ({first[:8]}): last operation " in joined
+    assert f"machine {name} ({second[:8]}) is the writer now" in vault.run("sync", check=False).stderr
+    shown = other.run("status").stdout
+    assert f"machine     {name} ({first[:8]})\n" in shown
+    assert f"machine     {name} ({second[:8]}) (this one)\n" in shown
