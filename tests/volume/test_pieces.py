@@ -76,7 +76,7 @@ def test_a_failing_disk_leaves_the_old_file_or_the_new(
 
 def test_one_process_owns_the_state(tmp_path: Path) -> None:
     lock = StateLock(tmp_path / "lock")
-    with pytest.raises(VaultInUse):
+    with pytest.raises(VaultInUse, match=rf"another tgdav process \(process {os.getpid()}\) has this vault open"):
         StateLock(tmp_path / "lock")
     lock.release()
     lock.release()
@@ -124,6 +124,8 @@ def test_key_file(tmp_path: Path) -> None:
     assert made is not None
     assert len(made) == 64
     assert mode(path) == 0o600
+    assert key_file_passphrase(path, seams, make=True) == made
+    path.write_text(f"\ufeff{made}\r\n", encoding="utf-8", newline="")
     assert key_file_passphrase(path, seams, make=True) == made
     path.write_text("")
     with pytest.raises(DamageError):

@@ -23,8 +23,11 @@ class StateLock:
         except OSError as error:
             raise LocalFailure(f"the lock file {path} could not be locked: {error.strerror}") from error
         if descriptor is None:
+            holder = _holder(path)
+            which = f" (process {holder})" if holder else ""
             raise VaultInUse(
-                "another tgdav process has this vault open", hint="stop it, or use commands that talk to it"
+                f"another tgdav process{which} has this vault open",
+                hint=f"wait until it is ready, then commands talk to it; or stop it{f': kill {holder}' if holder else ''}",
             )
         self._descriptor: int | None = descriptor
 
@@ -92,6 +95,20 @@ def _is_ours(folder: Path) -> bool:
         return False
     finally:
         os.close(descriptor)
+
+
+def _holder(path: Path) -> str:
+    """Return the process that holds the lock of a file (proc(5): /proc/locks), nothing where that cannot be seen."""
+    try:
+        inode = path.stat().st_ino
+        lines = Path("/proc/locks").read_text(encoding="ascii").splitlines()
+    except (OSError, ValueError):
+        return ""
+    for line in lines:
+        fields = line.split()
+        if fields[1:2] == ["FLOCK"] and fields[5].rpartition(":")[2] == str(inode) and int(fields[4]) > 0:
+            return fields[4]
+    return ""
 
 
 def _locked(path: Path) -> int | None:
