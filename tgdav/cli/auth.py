@@ -1,6 +1,5 @@
 """``tgdav auth``: logging in to Telegram and out again. The code and the password are typed, never given as arguments."""
 
-import getpass
 import signal
 import sys
 import threading
@@ -14,7 +13,14 @@ import msgspec
 from tgdav.cli.exit_codes import ExitCode
 from tgdav.cli.help import command
 from tgdav.cli.invocation import Invocation, global_options
-from tgdav.cli.secrets import has_passphrase, is_terminal, passphrase, passphrase_or_recovery_key, read_line
+from tgdav.cli.secrets import (
+    has_passphrase,
+    is_terminal,
+    passphrase,
+    passphrase_or_recovery_key,
+    read_hidden,
+    read_line,
+)
 from tgdav.cli.session import PATIENCE
 from tgdav.crypto.slots import Secret
 from tgdav.errors import AccessError, UsageError, VaultInUse
@@ -214,10 +220,8 @@ def _line(words: str, what: str, *, hidden: bool = False) -> str:
 def _typed(words: str, *, hidden: bool, terminal: bool) -> str:
     """Return a line with its end; nothing at the end of the input."""
     if hidden and terminal:
-        try:
-            return getpass.getpass(f"{words}: ") + "\n"
-        except EOFError:
-            return ""
+        secret = read_hidden(words)
+        return "" if secret is None else f"{secret}\n"
     click.echo(f"{words}: ", nl=False, err=True)
     try:
         return read_line()

@@ -177,12 +177,20 @@ def is_terminal() -> bool:
 def _asked(words: str) -> str | None:
     """Return what was typed, without its line's end; None at the end of the input."""
     if is_terminal():
-        try:
-            return _without_ends(getpass.getpass(f"{words}: "))
-        except EOFError:
-            return None
+        text = read_hidden(words)
+        return None if text is None else _without_ends(text)
     line = read_line()
     return _without_ends(line) if line else None
+
+
+def read_hidden(words: str) -> str | None:
+    """Ask on the terminal, without echo; None at the end of the input. Raises UsageError."""
+    try:
+        return getpass.getpass(f"{words}: ")
+    except EOFError:
+        return None
+    except UnicodeDecodeError:
+        raise UsageError("what was typed is not text in UTF-8", hint="look at the terminal's encoding") from None
 
 
 def read_line() -> str:
