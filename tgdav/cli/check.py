@@ -8,6 +8,7 @@ import click
 from tgdav.cli.exit_codes import ExitCode
 from tgdav.cli.help import command
 from tgdav.cli.invocation import Invocation, global_options
+from tgdav.cli.recover import left_out_lines
 from tgdav.cli.session import session
 from tgdav.errors import DamageError
 from tgdav.volume.findings import described
@@ -63,7 +64,7 @@ def check(invocation: Invocation, *, read_data: float | None, repair: bool) -> i
 def _unopened(error: DamageError) -> dict[str, Any]:
     """Return the result where damage keeps the vault from being opened at all."""
     damage = {"blob": error.blob, "kind": "local", "reason": str(error), "paths": []}
-    return {"ok": False, "files": 0, "blobs": 0, "bytes_read": 0, "damage": [damage], "repaired": []}
+    return {"ok": False, "files": 0, "blobs": 0, "bytes_read": 0, "damage": [damage], "repaired": [], "left_out": []}
 
 
 def _lines(found: Mapping[str, Any]) -> Iterator[str]:
@@ -74,4 +75,5 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
     for damage in found["damage"]:
         yield f"damage: {described(damage['blob'], damage['kind'], damage['reason'])}"
         yield from (f"    touches {path}" for path in damage["paths"])
+    yield from left_out_lines(found["left_out"])
     yield "no damage" if found["ok"] else f"{len(found['damage'])} damaged"

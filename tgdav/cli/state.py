@@ -9,6 +9,7 @@ from tgdav import __version__
 from tgdav.cli.exit_codes import ExitCode
 from tgdav.cli.help import command
 from tgdav.cli.invocation import Invocation, global_options
+from tgdav.cli.recover import left_out_lines
 from tgdav.cli.session import Call, session
 from tgdav.config import require_built
 from tgdav.errors import UsageError
@@ -69,6 +70,9 @@ def _status_lines(found: Mapping[str, Any], *, verbose: bool) -> Iterator[Line]:
         yield "machine", names[machine["id"]] + this
     if found.get("read_only"):
         yield "read-only", str(found["read_only"])
+    for line in left_out_lines(found["left_out"]):
+        label, _, text = line.partition(": ")
+        yield label, text
     yield "last error", str(found["last_error"] or "none")
     if verbose:
         yield from _details(found)

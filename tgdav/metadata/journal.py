@@ -6,7 +6,7 @@ the tree is the log, whatever happens in between.
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from sqlalchemy import bindparam, func, select, update
@@ -236,7 +236,10 @@ class Journal:
         if record is not None:
             record(transaction)
         self._note(transaction, TreeChanges(everything=True))
-        self._ends = replace(self._ends, position=position)
+        sequence = self._ends.sequence
+        if last is not None and (machine, incarnation) == (self._machine, self._incarnation):
+            sequence = last.sequence + len(last.ops) - 1
+        self._ends = _Ends(position, sequence)
 
     def _note_applied(
         self, transaction: Transaction, machine: MachineId, incarnation: Incarnation, group: Group
