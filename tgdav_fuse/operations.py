@@ -237,6 +237,8 @@ class TgdavOperations(pyfuse3.Operations):
         def by_handle(file: FileHandle) -> None:
             try:
                 file.truncate(size)
+                if fh is None:  # asked for by name: nobody's close will make it last
+                    file.flush()
             except BadHandle:  # another program's handle, closed while this waited for its turn
                 by_inode()
 

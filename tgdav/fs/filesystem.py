@@ -30,8 +30,8 @@ from tgdav.fs.hurried import Hurried
 from tgdav.fs.listeners import Listeners
 from tgdav.fs.locks import LockKeeper
 from tgdav.fs.names import JunkPolicy, check_name, check_new_name
-from tgdav.fs.open_file import Parts, require_writable
 from tgdav.fs.open_files import Handle, OpenFiles, steady
+from tgdav.fs.parts import Parts, require_writable
 from tgdav.fs.storage_state import storage_state
 from tgdav.fs.totals import RecentTotals
 from tgdav.fs.upload import FileUpload
@@ -83,8 +83,9 @@ class NamespaceFileSystem:
     # ---- life ----------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Take over what fsync made durable before a crash, and forget junk files that have no name any more."""
+        """Take over what was made durable or closed before a crash, and forget junk files that have no name any more."""
         self.open_files.adopt()
+        self.open_files.adopt_closed()
         self.sweep_local()
         self.open_files.start()
 

@@ -8,62 +8,27 @@ lock order.
 
 import threading
 from collections.abc import Callable
-from pathlib import Path
 
-from tgdav.clock import Clock
 from tgdav.content.manifest import Extent, Manifest
 from tgdav.content.manifest import encode as encode_manifest
 from tgdav.content.overlay import Overlay
 from tgdav.content.reader import ContentReader
-from tgdav.content.store import ContentStore
 from tgdav.content.stream import StagedContent
 from tgdav.crdt.ops import Attr, Write
-from tgdav.crypto.keys import NamespaceKeys
-from tgdav.crypto.machine import MachineIdentity
-from tgdav.db.database import Database
-from tgdav.disk import Disk
-from tgdav.entropy import Entropy
-from tgdav.errors import DamageError, FileTooLarge, InvalidArgument, ReadOnly
-from tgdav.fs.draft import GAP, Draft, DraftMemory
+from tgdav.errors import DamageError, FileTooLarge, InvalidArgument
+from tgdav.fs.draft import GAP, Draft
+from tgdav.fs.parts import Parts, require_writable
+from tgdav.fs.redo import FileRecords, Found
 from tgdav.fs.settle import dirty_regions, kept_extents
 from tgdav.fs.settlement import Settlement, commit
 from tgdav.ids import ContentTag, Inode, NodeId
 from tgdav.metadata.change import Change
-from tgdav.metadata.journal import Journal
 from tgdav.metadata.types import AttributeChange, Attributes
 
 SIZE_MAX = 2**62
 _STEP = 1 << 20
 _INSERT_OVERLAY = "INSERT OR REPLACE INTO overlays (ino, file, salt) VALUES (?, ?, ?)"
 _DELETE_OVERLAY = "DELETE FROM overlays WHERE ino = ?"
-
-
-def require_writable(journal: Journal) -> None:
-    """Raises ReadOnly where another machine became the writer."""
-    if journal.read_only is not None:
-        raise ReadOnly(journal.read_only)
-
-
-class Parts:
-    """What open files work with; made once by the file system."""
-
-    def __init__(
-        self,
-        journal: Journal,
-        database: Database,
-        content: ContentStore,
-        keys: NamespaceKeys,
-        identity: MachineIdentity,
-        folder: Path,
-        *,
-        clock: Clock,
-        entropy: Entropy,
-        disk: Disk,
-    ) -> None:
-        self.journal, self.database, self.content, self.keys = journal, database, content, keys
-        self.identity, self.folder, self.clock, self.entropy, self.disk = identity, folder, clock, entropy, disk
-        self.draft_memory = DraftMemory()
-        self.last_settled = object()
 
 
 class OpenFile:
@@ -89,6 +54,7 @@ class OpenFile:
         self._ctime: int | None = None
         self._held: dict[str, int] = {}
         self._staged: tuple[int, int] | None = None
+        self.records = FileRecords(parts.database.redo, attributes.node)
         self.last_write = 0.0
         self.dirty_since = 0.0
 
@@ -279,14 +245,49 @@ class OpenFile:
             if waits:
                 self._held |= given
             self._take_times(change)
-            return waits
+            if not (given or self.records.has_content):
+                return waits  # nothing is kept of writes before they are closed, nor of the times that go with them
+            return waits and self.records.keep_attributes(given | self._times)
         finally:
             self.lock.release()
+
+    @property
+    def _times(self) -> dict[str, int]:
+        times = {"mtime": self._mtime, "atime": self._atime, "ctime": self._ctime or self._mtime}
+        return {name: value for name, value in times.items() if value is not None}
 
     def _take_times(self, change: AttributeChange) -> None:
         self._mtime = self._mtime if change.mtime is None else change.mtime
         self._atime = self._atime if change.atime is None else change.atime
         self._ctime = self._parts.clock.now_ns() if change.ctime is None else change.ctime
+
+    def keep_closed(self) -> bool:
+        """Have the next start find the unsettled writes of a file that is closed, which may wait then; False if they may not.
+
+        Waits for nobody.
+        """
+        if not self.lock.acquire(blocking=False):
+            return False
+        try:
+            draft = self._draft
+            if draft is None or not self.may_wait:
+                return not self.dirty
+            values = self._held | self._times
+            state = (draft.changes, values)
+            return self.records.has(state) or self.records.keep_content(
+                self._tag, values, draft.read(0, draft.size) or b"", state
+            )
+        finally:
+            self.lock.release()
+
+    def restore(self, content: bytes, values: dict[str, int], found: Found) -> None:
+        """Have the unsettled writes of an earlier process again, and the attributes that wait with them. Raises ReadOnly."""
+        with self.lock:
+            self.truncate(0)
+            self.write(0, content)
+            self._held = {name: values[name] for name in ("mode", "uid", "gid") if name in values}
+            self._take_times(AttributeChange(**values))
+            self.records.take_over(found)
 
     def check_writable(self) -> None:
         """Raises ReadOnly where another machine became the writer."""
@@ -454,6 +455,7 @@ class OpenFile:
         self._tag = tag
         self._rebase(manifest)
         self._staged = None
+        self.records.forget()
         self._forget_attributes()
 
     def _forget_attributes(self) -> None:
@@ -477,6 +479,10 @@ class OpenFile:
             if self._held:
                 emit = Attr(self._node, dict(self._held))
                 self._parts.journal.change(lambda each: (each.emit_local if self._local else each.emit)(emit))
+            kept = self.records.kept
+            if kept:
+                self._parts.database.writer.run(lambda t: t.release(kept), lazy=True)
+            self.records.forget()
             self._rebase(manifest)
             self._forget_attributes()
             self._tag = tag

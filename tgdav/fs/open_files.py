@@ -20,8 +20,10 @@ from tgdav.errors import (
     TgdavError,
     WouldWait,
 )
-from tgdav.fs.open_file import OpenFile, Parts
-from tgdav.fs.settlement import Settler
+from tgdav.fs.open_file import OpenFile
+from tgdav.fs.parts import Parts
+from tgdav.fs.redo import take_over
+from tgdav.fs.settlement import TOGETHER, Settler
 from tgdav.ids import Inode
 from tgdav.metadata import queries
 from tgdav.metadata.types import AttributeChange, Attributes, DirectoryEntry
@@ -79,7 +81,7 @@ class OpenFiles:
 
     def settle_soon(self, file: OpenFile) -> bool:
         """Have a file settled in a moment; False if it is to be settled now. Waits for nothing."""
-        return not file.dirty or (file.may_wait and self._settler.add(file))
+        return not file.dirty or (self._settler.takes(file) and file.keep_closed() and self._settler.add(file))
 
     def settle_waiting(self, *, at_once: bool = False) -> None:
         """Return when no closed file waits to be settled. The caller holds no open file's lock. ``at_once``: WouldWait."""
@@ -178,6 +180,14 @@ class OpenFiles:
                 file.settle(durable=True)
             self.release(file)
         return len(rows)
+
+    def adopt_closed(self) -> None:
+        """Settle the files that were closed before a crash, and not settled; what cannot be settled now stays dirty."""
+        files = take_over(self)
+        for start in range(0, len(files), TOGETHER):
+            self._settler.settle(files[start : start + TOGETHER])
+        for file in files:
+            self.release(file)
 
     def _remove_orphans(self, known: set[str]) -> None:
         for path in self.parts.folder.iterdir():

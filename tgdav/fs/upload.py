@@ -114,8 +114,10 @@ class FileUpload:
             raise IsADirectory
         if not entry.attributes.is_file:
             raise InvalidArgument("not a regular file")
-        if self._system.open_files.find(entry.attributes.inode) is not None:
+        open_file = self._system.open_files.find(entry.attributes.inode)
+        if open_file is not None:
             change.transaction.execute(_DELETE_OVERLAY, (entry.attributes.inode,))
+            change.transaction.release(open_file.records.kept)  # what was closed before is not to come back over this
         return entry.attributes.node, entry.attributes.local
 
     def _result(self, change: Change, node: NodeId, manifest: bytes) -> Attributes:

@@ -37,7 +37,7 @@ _CONTENT_STATE = compiled(
         _n.id == bindparam("id")
     )
 )
-NEW_NODES = Inserts(nodes)
+NEW_NODES = Inserts(nodes, number=1)
 _SHOWN_OF_CONTENT = ("size", "mtime", "ctime", "tag")
 _PUBLISH = compiled(update(nodes).where(_n.ino == bindparam("inode")).values(local=0))
 _INSERT_MANIFEST = compiled(insert(manifests), ("data",))

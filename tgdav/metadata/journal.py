@@ -47,7 +47,7 @@ _LAST_SENT = compiled(
     select(_s.last, _s.last_stamp).where(_s.incarnation == bindparam("incarnation")).order_by(_s.last.desc()).limit(1)
 )
 _LAST_SEEN = compiled(select(func.coalesce(func.max(_m.last_stamp), 0)))
-_NEW_GROUPS = Inserts(log)
+_NEW_GROUPS = Inserts(log, number=3)
 _SET_APPLIED = compiled(
     update(machines)
     .where(_m.machine == bindparam("author"), _m.incarnation == bindparam("run"))
