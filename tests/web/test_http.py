@@ -190,10 +190,11 @@ def test_a_slow_head_ends(served: Served) -> None:
 def test_a_head_that_stops_ends(serve: Callable[..., Served]) -> None:
     """Who falls silent within a head is told so, and who only sends line feeds too: nothing more is coming."""
     served = serve(ModelFileSystem())
-    served.server._http.timeout = 0.2
     for head in (b"GET / HTTP/1.1\r\n", b"GET / HTTP/1.1\nHost: x\n\n"):
         client = served.client()
         client.send(head)
+        wait_for(lambda: any(each.stream.has_begun for each in served.waiting()))
+        served.clock.shift += 11
         assert client.reply().status == 408
         assert client.is_ended()
 

@@ -63,6 +63,7 @@ class Dispatcher:
             if request.target != "*":
                 request.names = split_path(request.target)
             request.user = self._admit(request)
+            request.trusted = request.names != HEALTH
             return self._call(request)
         except WrongLogin as error:
             answer = translate(error)

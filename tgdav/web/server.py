@@ -35,7 +35,7 @@ class WebServer:
         self.site = Site(fs, LockTable(fs, clock, entropy), options, probes or Probes(), clock, entropy)
         authenticator = Authenticator(credentials, clock, entropy) if credentials is not None else None
         self._dispatcher = Dispatcher(self.site, authenticator, options.port)
-        self._http = HttpServer((options.host, options.port), self._dispatcher.handle, clock)
+        self._http = HttpServer((options.host, options.port), self._dispatcher.handle, clock, options.most_connections)
         self._thread = threading.Thread(target=self._http.serve, name="web", daemon=True)
 
     @property
@@ -50,7 +50,6 @@ class WebServer:
             self._http.ssl_adapter = LazyHandshake(options.certificate, options.key or None)
         self._http.prepare()
         self._dispatcher.port = int(self._http.bind_addr[1])
-        self._http.late.start()
         self._thread.start()
         return self._dispatcher.port
 
@@ -58,5 +57,4 @@ class WebServer:
         """Accept no more, finish the requests under way (10 s at most), end all connections."""
         self.site.stopping.set()
         self._http.stop()
-        self._http.late.stop()
         self._thread.join()

@@ -1,0 +1,337 @@
+"""One thread that waits for all connections: it accepts them, shakes hands, reads heads, and says farewell.
+
+Nothing here blocks, so a client that is silent, slow, or stops in the middle of a TLS handshake holds a socket and no thread.
+A worker gets a connection with a whole head, and gives it back when the head's answer is out. Where sockets run short, those
+go that never logged in, the longest waiting first; a connection that logged in is never closed for one that did not.
+"""
+
+import heapq
+import ipaddress
+import logging
+import selectors
+import socket
+import threading
+from collections import Counter, OrderedDict
+from collections.abc import Iterator
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+from tgdav.web.connection import Connection, Turn
+
+if TYPE_CHECKING:
+    from tgdav.web.http_server import HttpServer
+
+log = logging.getLogger(__name__)
+
+SHORT_SILENCE = 3.0
+"""Seconds that a connection without a login may wait for while sockets run short."""
+
+ACCEPTED_AT_ONCE = 64
+HANDSHAKES_AT_ONCE = 8
+"""Handshakes that are taken a step further before the loop looks at other connections again: each costs a signature."""
+
+_EVENTS = {Turn.READ: selectors.EVENT_READ, Turn.WRITE: selectors.EVENT_WRITE}
+_LISTENER, _WAKE = "listener", "wake"
+
+
+def limited_peer(address: str) -> str:
+    """Return what stands for all addresses that one stranger may have: itself, or its /64; empty for this machine.
+
+    Behind loopback stand all programs of this machine, and a proxy's clients, so it has no bound of its own.
+    """
+    try:
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is not None:
+        parsed = parsed.ipv4_mapped
+    if parsed.is_loopback:
+        return ""
+    if isinstance(parsed, ipaddress.IPv6Address):
+        return str(ipaddress.ip_network((parsed, 64), strict=False))
+    return str(parsed)
+
+
+class EventLoop:
+    """Every open connection, and the selector that the waiting ones are in.
+
+    ``limit`` connections may be open, and of those without a login an eighth may come from one peer, as the server's
+    ``limited_peer`` tells them apart.
+    """
+
+    def __init__(self, server: "HttpServer", listener: socket.socket, limit: int) -> None:
+        self._server = server
+        self._listener = listener
+        self._limit = limit
+        self._most_per_peer = max(8, limit // 8)
+        self._selector = selectors.DefaultSelector()
+        self._lock = threading.Lock()
+        self._open: set[Connection] = set()
+        self._strangers: OrderedDict[Connection, None] = OrderedDict()
+        self._known: OrderedDict[Connection, None] = OrderedDict()
+        self._by_peer: Counter[str] = Counter()
+        self._late: list[tuple[float, int, Connection]] = []
+        self._order = count()
+        self._accepting = False
+        self._stopping = False
+        self._ended = threading.Event()
+        self._ended.set()
+        self._looked = 0.0
+        self._wake_in, self._wake_out = socket.socketpair()
+        self._wake_in.setblocking(False)
+        self._wake_out.setblocking(False)
+        self._selector.register(self._wake_out, selectors.EVENT_READ, _WAKE)
+        self._accept_again()
+
+    # ---- what others ask -----------------------------------------------------------------------------------------
+
+    @property
+    def can_add_keepalive_connection(self) -> bool:
+        """Whether there are sockets to spare (asked by cheroot under this name)."""
+        return len(self._open) < self._limit
+
+    def is_crowded(self) -> bool:
+        """Return whether three quarters of the sockets are taken, so that strangers are given less time."""
+        return len(self._open) * 4 >= self._limit * 3
+
+    def put(self, connection: Connection) -> None:
+        """Take a connection back from a worker."""
+        turn = Turn.END if self._stopping else connection.resume()
+        if turn in (Turn.WORK, Turn.END):
+            self._leave(connection, turn)
+        elif not self._enter(connection, turn):
+            connection.close()
+
+    def trust(self, connection: Connection) -> None:
+        """Count a connection as logged in."""
+        with self._lock:
+            self._uncount(connection)
+
+    def forget(self, connection: Connection) -> None:
+        """Forget a connection that was closed."""
+        with self._lock:
+            self._open.discard(connection)
+            self._uncount(connection)
+
+    def _uncount(self, connection: Connection) -> None:
+        peer, connection.counted_as = connection.counted_as, ""
+        if peer:
+            self._by_peer[peer] -= 1
+            if not self._by_peer[peer]:
+                del self._by_peer[peer]
+
+    # ---- the loop ------------------------------------------------------------------------------------------------
+
+    def run(self, interval: float) -> None:
+        """Serve until ``stop``; at least every ``interval`` seconds waiting connections are looked after."""
+        self._ended.clear()
+        try:
+            while not self._stopping:
+                self._turn(interval)
+        finally:
+            self._ended.set()
+
+    def stop(self) -> None:
+        """End the loop; it has ended when this returns."""
+        self._stopping = True
+        self._wake()
+        self._ended.wait()
+
+    def close(self) -> None:
+        """Close all waiting connections."""
+        with self._lock:
+            waiting = [*self._strangers, *self._known]
+            self._strangers.clear()
+            self._known.clear()
+            self._late.clear()
+            self._selector.close()
+        for connection in waiting:
+            connection.close()
+        self._wake_in.close()
+        self._wake_out.close()
+
+    def _wake(self) -> None:
+        try:
+            self._wake_in.send(b"\0")
+        except OSError as error:
+            log.debug("the loop is awake, or gone: %r", error)
+
+    def _turn(self, interval: float) -> None:
+        ready = self._selector.select(self._patience(interval))
+        handshakes = HANDSHAKES_AT_ONCE
+        for data, connection in _ordered(ready):
+            if connection is None:
+                self._accept() if data is _LISTENER else self._wake_out.recv(4096)
+            elif connection.waits_for is not None and (handshakes or not connection.shaking_hands):
+                handshakes -= connection.shaking_hands
+                self._advance(connection)
+        self._send_late()
+        now = self._server.clock.monotonic()
+        if not 0 <= now - self._looked < interval:
+            self._looked = now
+            self._expire(now)
+
+    def _patience(self, interval: float) -> float:
+        with self._lock:
+            if not self._late:
+                return interval
+            return min(interval, max(0.0, self._late[0][0] - self._server.clock.monotonic()))
+
+    def _advance(self, connection: Connection) -> None:
+        before, turn = connection.waits_for, connection.advance()
+        if turn is before:
+            return
+        if turn in _EVENTS:
+            connection.waits_for = turn
+            with self._lock:
+                self._selector.modify(connection.descriptor, _EVENTS[turn], connection)
+            return
+        self._withdraw(connection)
+        self._leave(connection, turn)
+
+    def _leave(self, connection: Connection, turn: Turn) -> None:
+        if turn is Turn.WORK:
+            self._server.work(connection)
+        else:
+            connection.close()
+
+    # ---- who waits -----------------------------------------------------------------------------------------------
+
+    def _enter(self, connection: Connection, turn: Turn) -> bool:
+        """Have a connection wait; return False when the loop has ended."""
+        with self._lock:
+            if self._stopping:
+                return False
+            connection.waits_for = turn
+            connection.waits_since = self._server.clock.monotonic()
+            waiting = self._known if connection.is_kept else self._strangers
+            waiting[connection] = None
+            if turn is Turn.LATER:
+                heapq.heappush(self._late, (connection.deadline, next(self._order), connection))
+            else:
+                self._selector.register(connection.descriptor, _EVENTS[turn], connection)
+        if turn is Turn.LATER:
+            self._wake()
+        return True
+
+    def _withdraw(self, connection: Connection) -> None:
+        with self._lock:
+            self._strangers.pop(connection, None)
+            self._known.pop(connection, None)
+            if connection.waits_for in _EVENTS:
+                self._selector.unregister(connection.descriptor)
+            connection.waits_for = None
+
+    def _drop(self, connection: Connection) -> None:
+        self._withdraw(connection)
+        connection.close()
+
+    def _send_late(self) -> None:
+        while connection := self._next_late():
+            self._withdraw(connection)
+            turn = connection.send_late()
+            if turn is Turn.END or not self._enter(connection, turn):
+                connection.close()
+
+    def _next_late(self) -> Connection | None:
+        with self._lock:
+            while self._late and self._late[0][0] <= self._server.clock.monotonic():
+                connection = heapq.heappop(self._late)[2]
+                if connection.waits_for is Turn.LATER:
+                    return connection
+        return None
+
+    def _expire(self, now: float) -> None:
+        crowded = self.is_crowded()
+        with self._lock:
+            over = [each for each in self._known if each.deadline <= now]
+            for each in self._strangers:
+                hurried = crowded and now - each.waits_since >= SHORT_SILENCE
+                if each.waits_for is not Turn.LATER and (hurried or each.deadline <= now):
+                    over.append(each)
+        for connection in over:
+            self._withdraw(connection)
+            turn = connection.expire()
+            if turn is Turn.END or not self._enter(connection, turn):
+                connection.close()
+        if not self._accepting:
+            self._accept_again()
+        self._server.relieve()
+
+    # ---- who comes -----------------------------------------------------------------------------------------------
+
+    def _accept_again(self) -> None:
+        self._selector.register(self._listener, selectors.EVENT_READ, _LISTENER)
+        self._accepting = True
+
+    def _accept(self) -> None:
+        for _ in range(ACCEPTED_AT_ONCE):
+            try:
+                sock, address = self._listener.accept()
+            except BlockingIOError:
+                return
+            except ConnectionError:
+                continue
+            except OSError as error:
+                # Without a free descriptor the listener stays readable: left alone until the next look, or the loop spins.
+                log.debug("nothing can be accepted: %r", error)
+                if not self._make_room():
+                    self._selector.unregister(self._listener)
+                    self._accepting = False
+                    return
+                continue
+            self._admit(sock, str(address[0]), int(address[1]))
+
+    def _admit(self, sock: socket.socket, address: str, port: int) -> None:
+        peer = self._server.limited_peer(address)
+        if not (self._has_room() and self._has_room_for(peer)):
+            sock.close()
+            return
+        try:
+            connection = self._server.connection(sock, address, port)
+        except OSError as error:
+            log.debug("gone before it was accepted: %r", error)
+            sock.close()
+            return
+        with self._lock:
+            self._open.add(connection)
+            connection.counted_as = peer
+            if peer:
+                self._by_peer[peer] += 1
+        if not self._enter(connection, Turn.READ):
+            connection.close()
+
+    def _has_room(self) -> bool:
+        return len(self._open) < self._limit or self._make_room()
+
+    def _has_room_for(self, peer: str) -> bool:
+        if not peer or self._by_peer[peer] < self._most_per_peer:
+            return True
+        with self._lock:
+            oldest = next((each for each in self._strangers if each.counted_as == peer), None)
+        if oldest is not None:
+            self._drop(oldest)
+        return oldest is not None
+
+    def _make_room(self) -> bool:
+        """Close the connection that waits longest without ever having logged in, else the longest idle one, if any."""
+        with self._lock:
+            oldest = next(iter(self._strangers), None) or next(iter(self._known), None)
+        if oldest is not None:
+            self._drop(oldest)
+        return oldest is not None
+
+
+def _ordered(ready: list[tuple[selectors.SelectorKey, int]]) -> Iterator[tuple[Any, Connection | None]]:
+    """Yield what is ready: connections that logged in first, then those that read heads, then new ones, handshakes last."""
+    found = [(key.data, key.data if isinstance(key.data, Connection) else None) for key, _ in ready]
+    return iter(sorted(found, key=_rank) if len(found) > 1 else found)
+
+
+def _rank(found: tuple[Any, Connection | None]) -> int:
+    connection = found[1]
+    if connection is None:
+        return 2
+    if connection.shaking_hands:
+        return 3
+    return 0 if connection.is_kept else 1
