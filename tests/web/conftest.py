@@ -16,7 +16,7 @@ from tests.support.volumes import new_vault, open_volume
 from tests.web.client import Client, ShiftedClock
 from tgdav.entropy import SystemEntropy
 from tgdav.fs.api import FileSystem
-from tgdav.web import Credentials, Probes, WebOptions, WebServer
+from tgdav.web import Credentials, Probes, WebOptions, WebServer, dispatch
 from tgdav.web.connection import Connection
 
 PASSWORD = "correct horse"
@@ -152,3 +152,9 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     plain = serialization.NoEncryption()
     files[1].write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain))
     return files
+
+
+@pytest.fixture
+def no_delay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wrong logins are answered at once, in tests of what else becomes of them."""
+    monkeypatch.setattr(dispatch, "WRONG_LOGIN_DELAY", 0.0)

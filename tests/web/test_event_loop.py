@@ -11,7 +11,7 @@ from tests.support.model_fs import ModelFileSystem
 from tests.support.waiting import wait_for
 from tests.web.client import Client
 from tests.web.conftest import LOGIN, Served
-from tgdav.web.event_loop import limited_peer
+from tgdav.web.strangers import limited_peer
 
 MANY = 340
 """More than there are threads."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from tgdav.web.errors import Refused
 from tgdav.web.stream import SocketStream
 
-_CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?\Z")
+_CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15}+)(?:[ \t]*+;[\t\x20-\x7e\x80-\xff]*+)?\Z")
 _LONGEST_CHUNK_LINE = 4096
 _LONGEST_TRAILERS = 16 * 1024
 

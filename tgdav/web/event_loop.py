@@ -6,7 +6,6 @@ go that never logged in, the longest waiting first; a connection that logged in 
 """
 
 import heapq
-import ipaddress
 import logging
 import selectors
 import socket
@@ -32,24 +31,6 @@ HANDSHAKES_AT_ONCE = 8
 
 _EVENTS = {Turn.READ: selectors.EVENT_READ, Turn.WRITE: selectors.EVENT_WRITE}
 _LISTENER, _WAKE = "listener", "wake"
-
-
-def limited_peer(address: str) -> str:
-    """Return what stands for all addresses that one stranger may have: itself, or its /64; empty for this machine.
-
-    Behind loopback stand all programs of this machine, and a proxy's clients, so it has no bound of its own.
-    """
-    try:
-        parsed = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return address
-    if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is not None:
-        parsed = parsed.ipv4_mapped
-    if parsed.is_loopback:
-        return ""
-    if isinstance(parsed, ipaddress.IPv6Address):
-        return str(ipaddress.ip_network((parsed, 64), strict=False))
-    return str(parsed)
 
 
 class EventLoop:

@@ -14,8 +14,9 @@ from cheroot.wsgi import Server
 
 from tgdav.clock import Clock
 from tgdav.web.connection import Connection
-from tgdav.web.event_loop import EventLoop, limited_peer
+from tgdav.web.event_loop import EventLoop
 from tgdav.web.messages import Request, Response
+from tgdav.web.strangers import limited_peer
 from tgdav.web.traffic import Traffic
 
 log = logging.getLogger(__name__)

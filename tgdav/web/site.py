@@ -34,6 +34,7 @@ class WebOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     ``store_wait`` is how many seconds a GET waits for a store that is away before it gives up. ``most_connections`` is how
     many may be open at a time; 0: half as many as the process may open files, at most 1000.
+    ``trusted_proxies`` are networks whose X-Forwarded-For is believed.
     """
 
     host: str = "127.0.0.1"
@@ -43,6 +44,7 @@ class WebOptions(msgspec.Struct, frozen=True, kw_only=True):
     owner: Owner = Owner()
     store_wait: float = 60.0
     most_connections: int = 0
+    trusted_proxies: tuple[str, ...] = ()
 
 
 class Probes(msgspec.Struct, frozen=True, kw_only=True):
