@@ -26,8 +26,13 @@ SHORT_SILENCE = 3.0
 """Seconds that a connection without a login may wait for while sockets run short."""
 
 ACCEPTED_AT_ONCE = 64
-HANDSHAKES_AT_ONCE = 8
+"""Connections that are accepted before the loop looks at others again."""
+
+HANDSHAKES_AT_ONCE = 16
 """Handshakes that are taken a step further before the loop looks at other connections again: each costs a signature."""
+
+ACCEPTED_FOR_TLS = HANDSHAKES_AT_ONCE // 2
+"""With TLS fewer are accepted than handshakes go on, or newcomers would push out those whose turn has not come."""
 
 _EVENTS = {Turn.READ: selectors.EVENT_READ, Turn.WRITE: selectors.EVENT_WRITE}
 _LISTENER, _WAKE = "listener", "wake"
@@ -246,7 +251,7 @@ class EventLoop:
         self._accepting = True
 
     def _accept(self) -> None:
-        for _ in range(ACCEPTED_AT_ONCE):
+        for _ in range(ACCEPTED_AT_ONCE if self._server.ssl_adapter is None else ACCEPTED_FOR_TLS):
             try:
                 sock, address = self._listener.accept()
             except BlockingIOError:
