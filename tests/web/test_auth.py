@@ -312,7 +312,7 @@ def test_no_stranger_fills_the_log(serve: Callable[..., Served], caplog: pytest.
 @pytest.mark.usefixtures("no_delay")
 def test_the_filter_of_the_documentation(served: Served, caplog: pytest.LogCaptureFixture) -> None:
     """The expression for fail2ban in docs/webdav.md finds the address in the very line that is written, and only there."""
-    page = Path("docs/webdav.md").read_text()
+    page = Path(__file__).parents[2].joinpath("docs", "webdav.md").read_text()
     expression = re.search(r"^failregex = (.*)$", page, re.MULTILINE)
     assert expression is not None
     found = re.compile(expression[1].replace("<HOST>", r"(?P<host>[0-9A-Fa-f.:]+)"))

@@ -11,7 +11,7 @@ from tests.support.model_fs import ModelFileSystem
 from tests.support.waiting import wait_for
 from tests.web.client import Client
 from tests.web.conftest import LOGIN, Served
-from tgdav.web.strangers import limited_peer
+from tgdav.web.strangers import limited_peer, networks
 
 MANY = 340
 """More than there are threads."""
@@ -281,6 +281,13 @@ def test_one_peer_has_a_bound(serve: Serve) -> None:
 )
 def test_peers(address: str, counts_as: str) -> None:
     assert limited_peer(address) == counts_as
+
+
+def test_a_trusted_proxy_has_no_bound() -> None:
+    """All its clients come from its address."""
+    proxies = networks(["192.0.2.0/25", "2001:db8::1"])
+    peers = [limited_peer(address, proxies) for address in ("192.0.2.7", "2001:db8::1", "192.0.2.200", "2001:db8::2")]
+    assert peers == ["", "", "192.0.2.200", "2001:db8::/64"]
 
 
 def test_no_descriptor_is_left(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:

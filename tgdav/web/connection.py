@@ -101,6 +101,7 @@ class Connection(HTTPConnection):
         self._begun = True
         self._head = b""
         self._late = b""
+        self._late_note = ("", 0)
         self._polite = False
         self._taken = 0
         self._proven = ("", "")
@@ -149,7 +150,10 @@ class Connection(HTTPConnection):
 
     def send_late(self) -> Turn:
         """Send the answer that waited for its time; return what is needed next."""
-        return self._send_at_once(self._late)
+        try:
+            return self._send_at_once(self._late)
+        finally:
+            self._note(*self._late_note)
 
     def _shake_hands(self) -> Turn:
         wanted = self.stream.shake_hands()
@@ -218,12 +222,16 @@ class Connection(HTTPConnection):
 
     def _serve(self) -> bool:
         try:
-            while self._answer(parse_head(self._head)):
+            while self._answer(parse_head(self._take_head())):
                 if not self._next_is_here():
                     return True
         except Refused as refusal:
             self._send(translate(refusal), "", keep=False)
         return False
+
+    def _take_head(self) -> bytes:
+        head, self._head = self._head, b""
+        return head
 
     def _next_is_here(self) -> bool:
         """Return whether a whole head is here, or comes within a moment from a client that logged in."""
@@ -327,8 +335,8 @@ class Connection(HTTPConnection):
         body = b"" if method == "HEAD" else response.body
         self._late = encode_head(response, self.server.date(), keep=False) + body
         self._state = State.LATE
+        self._late_note = method, response.status
         self.deadline = self.server.clock.monotonic() + response.delay
-        self._note(method, response.status)
 
     # ---- the end ---------------------------------------------------------------------------------------------------
 

@@ -1,7 +1,6 @@
 """From a request to its answer: login or origin, path, method, and errors turned into answers."""
 
 import logging
-from ipaddress import ip_network
 
 from tgdav.errors import TgdavError
 from tgdav.web.application import Application
@@ -19,7 +18,7 @@ from tgdav.web.propfind import propfind
 from tgdav.web.proppatch import proppatch
 from tgdav.web.put import put
 from tgdav.web.site import Handler, Site
-from tgdav.web.strangers import Buckets, WrongLogins, client_address
+from tgdav.web.strangers import Buckets, WrongLogins, client_address, networks
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +60,7 @@ class Dispatcher:
         self.port = port
         self._application = Application(self._answer)
         self._wrong_logins = WrongLogins(site.clock)
-        self._proxies = tuple(map(ip_network, site.options.trusted_proxies))
+        self._proxies = networks(site.options.trusted_proxies)
         self._lines = Buckets(site.clock, LINES_A_SECOND, LINES_AT_ONCE)
 
     def handle(self, request: Request) -> Response:

@@ -40,6 +40,9 @@ _SINGLE = frozenset(
     ]
 )
 
+MOST_HEADERS = 256
+"""Header lines in a request."""
+
 LONGEST = {
     "authorization": 16 * 1024,
     "connection": 1024,
@@ -92,7 +95,7 @@ class _Fields(msgspec.Struct, frozen=True, gc=False):
 
 
 def parse_head(data: bytes) -> Head:
-    """Parse a head (without its final empty line). Raises Refused: 400, 414, 417, 501 or 505, all of them closing."""
+    """Parse a head (without its final empty line). Raises Refused: 400, 414, 417, 431, 501 or 505, all of them closing."""
     line, _, fields = data.partition(b"\r\n")
     match = _REQUEST_LINE.match(line)
     if not match:
@@ -122,6 +125,8 @@ def _parse_fields(fields: bytes, minor: int) -> _Fields:
 
 
 def _split_fields(fields: bytes) -> dict[str, str]:
+    if fields.count(b"\r\n") >= MOST_HEADERS:
+        raise Refused(431, "too many headers", close=True)
     if not _FIELDS.match(fields):
         raise _bad("malformed header")
     headers: dict[str, str] = {}

@@ -73,7 +73,7 @@ class HttpServer(Server):
         self.handle = handle
         self.clock = clock
         self.traffic = Traffic()
-        self.limited_peer = limited_peer
+        self.limited_peer: Callable[[str], str] = limited_peer
         self.most_connections = most_connections or _connection_limit()
         self.requests = Workers(self, min=THREADS, max=MOST_THREADS)
         self._growing = threading.Lock()

@@ -11,6 +11,7 @@ from tgdav.web.http_server import HttpServer, LazyHandshake
 from tgdav.web.locks import LockTable
 from tgdav.web.origin import check_loopback
 from tgdav.web.site import Probes, Site, WebOptions
+from tgdav.web.strangers import limited_peer, networks
 from tgdav.web.traffic import Traffic
 
 
@@ -36,6 +37,8 @@ class WebServer:
         authenticator = Authenticator(credentials, clock, entropy) if credentials is not None else None
         self._dispatcher = Dispatcher(self.site, authenticator, options.port)
         self._http = HttpServer((options.host, options.port), self._dispatcher.handle, clock, options.most_connections)
+        proxies = networks(options.trusted_proxies)
+        self._http.limited_peer = lambda address: limited_peer(address, proxies)
         self._thread = threading.Thread(target=self._http.serve, name="web", daemon=True)
 
     @property

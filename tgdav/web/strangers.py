@@ -7,7 +7,7 @@ import ipaddress
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 
 from tgdav.clock import Clock
 
@@ -44,15 +44,20 @@ def _parse(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None
     return parsed
 
 
-def limited_peer(address: str) -> str:
-    """Return what stands for all addresses that one stranger may have: itself, or its /64; empty for this machine.
+def networks(words: Iterable[str]) -> tuple[Network, ...]:
+    """Return addresses and networks parsed. Raises ValueError."""
+    return tuple(map(ipaddress.ip_network, words))
 
-    Behind loopback stand all programs of this machine, and a proxy's clients, so it has no bound of connections.
+
+def limited_peer(address: str, proxies: Sequence[Network] = ()) -> str:
+    """Return what stands for all addresses that one stranger may have: itself, or its /64; empty where there is no bound.
+
+    Behind loopback stand all programs of this machine, and behind a proxy all its clients, so neither has one.
     """
     parsed = _parse(address)
     if parsed is None:
         return address
-    if parsed.is_loopback:
+    if parsed.is_loopback or any(parsed in network for network in proxies):
         return ""
     if isinstance(parsed, ipaddress.IPv6Address):
         return str(ipaddress.ip_network((parsed, 64), strict=False))
