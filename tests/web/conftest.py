@@ -68,7 +68,7 @@ class Served:
         """Return the connections that the event loop has."""
         loop = self.server._http._connections
         with loop._lock:
-            return [*loop._strangers, *loop._known]
+            return [*loop._anonymous, *loop._authenticated]
 
     def stop(self) -> None:
         self.hang_up()

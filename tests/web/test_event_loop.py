@@ -11,7 +11,7 @@ from tests.support.model_fs import ModelFileSystem
 from tests.support.waiting import wait_for
 from tests.web.client import Client
 from tests.web.conftest import LOGIN, Served
-from tgdav.web.strangers import limited_peer, networks
+from tgdav.web.rate_limits import limited_peer, networks
 
 MANY = 340
 """More than there are threads."""
@@ -159,7 +159,7 @@ def test_a_refused_body_that_does_not_come_holds_no_thread(serve: Serve) -> None
     wait_for(lambda: idle(served), 0.9)
 
 
-def test_answers_that_no_stranger_takes_hold_no_thread(serve: Serve) -> None:
+def test_answers_that_no_anonymous_client_takes_hold_no_thread(serve: Serve) -> None:
     """A client without login that asks and asks and reads nothing is cut off; nobody waits for it."""
     served = serve(ModelFileSystem())
     served.server._http.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
@@ -193,17 +193,17 @@ def test_a_client_that_logged_in_may_read_slowly(served: Served, dav: Client) ->
 # ---- sockets run short -------------------------------------------------------------------------------------------
 
 
-def test_the_longest_silent_stranger_makes_room(serve: Serve) -> None:
+def test_the_longest_silent_anonymous_client_makes_room(serve: Serve) -> None:
     """At the bound a new connection is taken and the oldest without a login goes; those that logged in stay."""
     served = serve(ModelFileSystem(), most_connections=20)
     kept = served.client()
     assert kept("GET", "/").status == 200
     before = kept.socket
-    strangers = silent(served, 60)
+    anonymous = silent(served, 60)
     late = served.client()
     assert late("GET", "/").status == 200
-    wait_for(lambda: sum(map(is_open, strangers)) <= 18)
-    assert all(is_open(each) for each in strangers[-18:])
+    wait_for(lambda: sum(map(is_open, anonymous)) <= 18)
+    assert all(is_open(each) for each in anonymous[-18:])
     assert kept("GET", "/").status == 200
     assert kept.socket is before
     assert open_connections(served) <= 20
@@ -223,19 +223,40 @@ def test_bytes_alone_are_no_merit(serve: Serve) -> None:
     assert all(map(is_open, asking))
 
 
-def test_a_login_is_never_closed_for_a_stranger(serve: Serve) -> None:
-    """Where all that waits has logged in, the one that is idle longest makes room, once: then strangers do."""
+def test_a_login_is_never_closed_for_an_anonymous_one(serve: Serve) -> None:
+    """Where all that waits has logged in, the one that is idle longest makes room, once: then those without a login do."""
     served = serve(ModelFileSystem(), most_connections=10)
     known = [served.client() for _ in range(10)]
     for client in known:
         assert client("GET", "/").status == 200
-    wait_for(lambda: len(served.server._http._connections._known) == 10)
-    strangers = silent(served, 20)
-    wait_for(lambda: sum(map(is_open, strangers)) == 1)
+    wait_for(lambda: len(served.server._http._connections._authenticated) == 10)
+    anonymous = silent(served, 20)
+    wait_for(lambda: sum(map(is_open, anonymous)) == 1)
     assert sum(map(is_open, known)) == 9
 
 
-def test_strangers_have_less_time_while_sockets_run_short(serve: Serve) -> None:
+def test_newcomers_wait_while_nothing_can_be_closed(serve: Serve) -> None:
+    """All sockets are at work for a few clients that logged in: a newcomer is not refused, nor is an idle login closed."""
+    served = serve(ModelFileSystem(), most_connections=10)
+    idle_one = served.client()
+    assert idle_one("GET", "/").status == 200
+    busy = [served.client() for _ in range(9)]
+    for number, client in enumerate(busy):
+        client.send_head("PUT", f"/{number}", 5, Expect="100-continue")
+        assert client.reply().status == 100
+    wait_for(lambda: len(served.waiting()) == 1)
+    late = served.client()
+    late.send_head("GET", "/")
+    wait_for(lambda: not served.server._http._connections._accepting)
+    assert is_open(idle_one)
+    for client in busy:
+        client.send(b"12345")
+        assert client.reply().status == 201
+    busy[0].close()
+    assert late.reply().status == 200
+
+
+def test_anonymous_clients_have_less_time_while_sockets_run_short(serve: Serve) -> None:
     """Three seconds instead of ten; who logged in keeps the ten."""
     served = serve(ModelFileSystem(), most_connections=20)
     known = served.client()
@@ -291,9 +312,9 @@ def test_a_trusted_proxy_has_no_bound() -> None:
 
 
 def test_no_descriptor_is_left(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process that may open no more files closes strangers, does not spin, and accepts again when it can."""
+    """A process that may open no more files closes those without a login, does not spin, and accepts again when it can."""
     served = serve(ModelFileSystem())
-    strangers = silent(served, 3)
+    anonymous = silent(served, 3)
     wait_for(lambda: open_connections(served) == 3)
     loop = served.server._http._connections
     listener = loop._listener
@@ -315,7 +336,7 @@ def test_no_descriptor_is_left(serve: Serve, monkeypatch: pytest.MonkeyPatch) ->
     late = served.client()
     late.send_head("GET", "/")
     wait_for(lambda: not loop._accepting)
-    assert not any(map(is_open, strangers))
+    assert not any(map(is_open, anonymous))
     assert exhausted.calls <= 8
     monkeypatch.setattr(loop, "_listener", listener)
     assert late.reply().status == 200

@@ -146,5 +146,5 @@ def test_hostile_clients(tmp_path: Path, certificate: tuple[Path, Path], count: 
     )
     assert most - before < MOST_GROWTH
     lines = output.splitlines()
-    assert len(lines) < 300, "strangers fill the log"
+    assert len(lines) < 300, "the log is filled without a login"
     assert all(" wrong WebDAV login " in line for line in lines if " WARNING " in line or " ERROR " in line)

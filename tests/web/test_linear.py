@@ -29,8 +29,8 @@ from tgdav.web.errors import Refused
 from tgdav.web.http_head import LARGEST_HEAD, LONGEST, parse_head
 from tgdav.web.locks import LockTable
 from tgdav.web.messages import Request
+from tgdav.web.rate_limits import client_address, loggable
 from tgdav.web.site import Site
-from tgdav.web.strangers import client_address, loggable
 from tgdav.web.stream import SocketStream
 
 SHORT, TIMES = 1000, 16
@@ -286,7 +286,7 @@ def test_a_header_that_is_too_long_is_not_parsed(header: str) -> None:
 
 
 def test_many_headers_are_kept_for_nobody() -> None:
-    """What is remembered of parsed headers is small: strangers' large ones are parsed and forgotten."""
+    """What is remembered of parsed headers is small: large ones are parsed and forgotten."""
     from tgdav.web.http_head import _parse_fields
 
     _parse_fields.cache_clear()

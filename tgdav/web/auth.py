@@ -23,7 +23,7 @@ from tgdav.entropy import Entropy
 from tgdav.web.errors import Refused
 from tgdav.web.hashed_logins import HashedLogins
 from tgdav.web.messages import Request
-from tgdav.web.strangers import limited_peer
+from tgdav.web.rate_limits import limited_peer
 
 REALM = "tgdav"
 NONCE_LIFE = 600
@@ -33,7 +33,7 @@ BASIC = ("WWW-Authenticate", f'Basic realm="{REALM}", charset="UTF-8"')
 
 _NONCES_KEPT = 4096
 _WINDOW = 1024
-# Possessive, so that what does not match is given up at once: a stranger chooses the text.
+# Possessive, so that what does not match is given up at once: any client chooses the text.
 _FIELD = re.compile(
     r"[ \t,]*+([!#$%&'*+.^_`|~0-9A-Za-z-]++)[ \t]*+=[ \t]*+"
     r'(?:"((?:[^"\\]|\\.)*+)"|([^\s",]++))[ \t]*+(?:,|\Z)'

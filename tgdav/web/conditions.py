@@ -9,7 +9,7 @@ import msgspec
 
 from tgdav.web.errors import Refused
 
-# Possessive and matched at one place after another, so that the work grows as the header does: a stranger chooses the text.
+# Possessive and matched at one place after another, so that the work grows as the header does: any client chooses the text.
 _IF_TOKEN = re.compile(
     r'[ \t]*+(?:<([^<>]*+)>|(\()|(\))|(Not)(?=[ \t<\[])|\[((?:W/)?"[^"]*+")\])[ \t]*+', re.IGNORECASE
 )

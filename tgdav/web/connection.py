@@ -77,10 +77,10 @@ def choose_cores(length: int | None) -> None:
 
 
 class Connection(HTTPConnection):
-    """See the module. The server gives ``handle``, ``clock``, ``trust``, ``forget``, ``pressed`` and their like.
+    """See the module. The server gives ``handle``, ``clock``, ``note_login``, ``forget``, ``pressed`` and their like.
 
     Either the event loop has it, which calls ``advance``, ``expire`` and ``send_late``, none of which waits; or a worker,
-    which calls ``communicate``. ``trusted`` once a login was right on it. ``waits_for``, ``waits_since``, ``deadline``,
+    which calls ``communicate``. ``authenticated`` once a login was right on it. ``waits_for``, ``waits_since``, ``deadline``,
     ``counted_as`` are the event loop's notes.
     """
 
@@ -92,7 +92,7 @@ class Connection(HTTPConnection):
         self.rfile = self.stream = SocketStream(sock, server.pressed, server.overdue)
         self.stream.patient = False
         self.requests_seen = 0
-        self.trusted = False
+        self.authenticated = False
         self.counted_as = ""
         self.waits_for: Turn | None = None
         self.waits_since = 0.0
@@ -117,7 +117,7 @@ class Connection(HTTPConnection):
     @property
     def is_kept(self) -> bool:
         """Whether a login was right on it and it may ask again."""
-        return self.trusted and self._state is State.HEAD
+        return self.authenticated and self._state is State.HEAD
 
     def advance(self) -> Turn:
         """Go on as far as that is possible without waiting; return what is needed next."""
@@ -129,7 +129,10 @@ class Connection(HTTPConnection):
             return self._refuse(refusal)
         except OSError as error:
             log.debug("connection ended: %r", error)
-            return Turn.END
+        except Exception as error:
+            # Whatever is wrong with one connection must not end the loop that all others wait in.
+            log.debug("connection failed: %r", error, exc_info=True)
+        return Turn.END
 
     def resume(self) -> Turn:
         """Return what is needed next after a worker's answer, which may be a head that is here already."""
@@ -235,7 +238,7 @@ class Connection(HTTPConnection):
 
     def _next_is_here(self) -> bool:
         """Return whether a whole head is here, or comes within a moment from a client that logged in."""
-        if not self.trusted or self.server.pressed() or self.stream.is_skipping or not self.stream.wait(LINGER):
+        if not self.authenticated or self.server.pressed() or self.stream.is_skipping or not self.stream.wait(LINGER):
             return False
         head = self.stream.head()
         self._head = head or b""
@@ -260,15 +263,15 @@ class Connection(HTTPConnection):
             self._send(translate(Refused(end.status, "the body is not whole")), head.method, keep=False)
             return False
         self._proven = request.proven
-        if request.trusted and not self.trusted:
-            self.trusted = True
-            self.server.trust(self)
+        if request.authenticated and not self.authenticated:
+            self.authenticated = True
+            self.server.note_login(self)
         # Who has not logged in and lets answers pile up must hold no thread.
-        self.stream.patient = self.trusted
+        self.stream.patient = self.authenticated
         if response.delay:
             self._put_off(response, head.method)
             return False
-        keep = head.keep_alive and not response.close and self.server.can_keep(trusted=self.trusted)
+        keep = head.keep_alive and not response.close and self.server.can_keep(authenticated=self.authenticated)
         keep = keep and self._can_skip(body)
         self._send(response, head.method, keep=keep)
         if keep and isinstance(body, SizedBody):

@@ -17,8 +17,8 @@ from tgdav.web.probes import HEALTH
 from tgdav.web.propfind import propfind
 from tgdav.web.proppatch import proppatch
 from tgdav.web.put import put
+from tgdav.web.rate_limits import TokenBuckets, WrongLogins, client_address, networks
 from tgdav.web.site import Handler, Site
-from tgdav.web.strangers import Buckets, WrongLogins, client_address, networks
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ class Dispatcher:
         self._application = Application(self._answer)
         self._wrong_logins = WrongLogins(site.clock)
         self._proxies = networks(site.options.trusted_proxies)
-        self._lines = Buckets(site.clock, LINES_A_SECOND, LINES_AT_ONCE)
+        self._lines = TokenBuckets(site.clock, LINES_A_SECOND, LINES_AT_ONCE)
 
     def handle(self, request: Request) -> Response:
         """Return the answer, whatever happens; ConnectionError when there is to be none, or nobody who takes it."""
@@ -122,7 +122,7 @@ class Dispatcher:
         elif request.names == HEALTH and request.method in ("GET", "HEAD"):
             return ANYBODY
         user = ANYBODY if self._authenticator is None else self._authenticator.check(request)
-        request.trusted = True
+        request.authenticated = True
         return user
 
     def _translate(self, request: Request, error: TgdavError) -> Response:

@@ -1,8 +1,8 @@
-"""One thread that waits for all connections: it accepts them, shakes hands, reads heads, and says farewell.
+"""One thread that waits for all connections: it accepts them, does TLS handshakes, reads heads, and closes in good order.
 
-Nothing here blocks, so a client that is silent, slow, or stops in the middle of a TLS handshake holds a socket and no thread.
-A worker gets a connection with a whole head, and gives it back when the head's answer is out. Where sockets run short, those
-go that never logged in, the longest waiting first; a connection that logged in is never closed for one that did not.
+Nothing here blocks, so a client that is silent, slow, or stops in the middle of a handshake holds a socket and no thread. A
+worker gets a connection with a whole head, and gives it back when the answer is out. Where sockets run short, connections
+without a login are closed, the longest waiting first; one with a login only where most of all sockets have one.
 """
 
 import heapq
@@ -53,12 +53,13 @@ class EventLoop:
         self._selector = selectors.DefaultSelector()
         self._lock = threading.Lock()
         self._open: set[Connection] = set()
-        self._strangers: OrderedDict[Connection, None] = OrderedDict()
-        self._known: OrderedDict[Connection, None] = OrderedDict()
+        self._anonymous: OrderedDict[Connection, None] = OrderedDict()
+        self._authenticated: OrderedDict[Connection, None] = OrderedDict()
         self._by_peer: Counter[str] = Counter()
         self._late: list[tuple[float, int, Connection]] = []
         self._order = count()
         self._accepting = False
+        self._held: tuple[socket.socket, str, int] | None = None
         self._stopping = False
         self._ended = threading.Event()
         self._ended.set()
@@ -71,13 +72,8 @@ class EventLoop:
 
     # ---- what others ask -----------------------------------------------------------------------------------------
 
-    @property
-    def can_add_keepalive_connection(self) -> bool:
-        """Whether there are sockets to spare (asked by cheroot under this name)."""
-        return len(self._open) < self._limit
-
     def is_crowded(self) -> bool:
-        """Return whether three quarters of the sockets are taken, so that strangers are given less time."""
+        """Return whether three quarters of the sockets are taken, so that clients without a login get less time."""
         return len(self._open) * 4 >= self._limit * 3
 
     def put(self, connection: Connection) -> None:
@@ -88,7 +84,7 @@ class EventLoop:
         elif not self._enter(connection, turn):
             connection.close()
 
-    def trust(self, connection: Connection) -> None:
+    def note_login(self, connection: Connection) -> None:
         """Count a connection as logged in."""
         with self._lock:
             self._uncount(connection)
@@ -126,13 +122,15 @@ class EventLoop:
     def close(self) -> None:
         """Close all waiting connections."""
         with self._lock:
-            waiting = [*self._strangers, *self._known]
-            self._strangers.clear()
-            self._known.clear()
+            waiting = [*self._anonymous, *self._authenticated]
+            self._anonymous.clear()
+            self._authenticated.clear()
             self._late.clear()
             self._selector.close()
         for connection in waiting:
             connection.close()
+        if self._held is not None:
+            self._held[0].close()
         self._wake_in.close()
         self._wake_out.close()
 
@@ -190,7 +188,7 @@ class EventLoop:
                 return False
             connection.waits_for = turn
             connection.waits_since = self._server.clock.monotonic()
-            waiting = self._known if connection.is_kept else self._strangers
+            waiting = self._authenticated if connection.is_kept else self._anonymous
             waiting[connection] = None
             if turn is Turn.LATER:
                 heapq.heappush(self._late, (connection.deadline, next(self._order), connection))
@@ -202,8 +200,8 @@ class EventLoop:
 
     def _withdraw(self, connection: Connection) -> None:
         with self._lock:
-            self._strangers.pop(connection, None)
-            self._known.pop(connection, None)
+            self._anonymous.pop(connection, None)
+            self._authenticated.pop(connection, None)
             if connection.waits_for in _EVENTS:
                 self._selector.unregister(connection.descriptor)
             connection.waits_for = None
@@ -230,8 +228,8 @@ class EventLoop:
     def _expire(self, now: float) -> None:
         crowded = self.is_crowded()
         with self._lock:
-            over = [each for each in self._known if each.deadline <= now]
-            for each in self._strangers:
+            over = [each for each in self._authenticated if each.deadline <= now]
+            for each in self._anonymous:
                 hurried = crowded and now - each.waits_since >= SHORT_SILENCE
                 if each.waits_for is not Turn.LATER and (hurried or each.deadline <= now):
                     over.append(each)
@@ -247,8 +245,16 @@ class EventLoop:
     # ---- who comes -----------------------------------------------------------------------------------------------
 
     def _accept_again(self) -> None:
-        self._selector.register(self._listener, selectors.EVENT_READ, _LISTENER)
-        self._accepting = True
+        held, self._held = self._held, None
+        if held is None or self._admit(*held):
+            self._selector.register(self._listener, selectors.EVENT_READ, _LISTENER)
+            self._accepting = True
+
+    def _pause(self) -> None:
+        """Leave newcomers in the kernel's queue until the next look: the listener stays readable, and the loop would spin."""
+        if self._accepting:
+            self._selector.unregister(self._listener)
+            self._accepting = False
 
     def _accept(self) -> None:
         for _ in range(ACCEPTED_AT_ONCE if self._server.ssl_adapter is None else ACCEPTED_FOR_TLS):
@@ -259,20 +265,28 @@ class EventLoop:
             except ConnectionError:
                 continue
             except OSError as error:
-                # Without a free descriptor the listener stays readable: left alone until the next look, or the loop spins.
                 log.debug("nothing can be accepted: %r", error)
-                if not self._make_room():
-                    self._selector.unregister(self._listener)
-                    self._accepting = False
-                    return
-                continue
-            self._admit(sock, str(address[0]), int(address[1]))
+                if self._make_room():
+                    continue
+                self._pause()
+                return
+            if not self._admit(sock, str(address[0]), int(address[1])):
+                return
 
-    def _admit(self, sock: socket.socket, address: str, port: int) -> None:
+    def _admit(self, sock: socket.socket, address: str, port: int) -> bool:
+        """Take a connection in, or refuse it; return False when it has to wait, and others with it."""
+        if len(self._open) >= self._limit and not self._make_room():
+            self._held = sock, address, port
+            self._pause()
+            return False
         peer = self._server.limited_peer(address)
-        if not (self._has_room() and self._has_room_for(peer)):
+        if self._has_room_for(peer):
+            self._begin(sock, address, port, peer)
+        else:
             sock.close()
-            return
+        return True
+
+    def _begin(self, sock: socket.socket, address: str, port: int, peer: str) -> None:
         try:
             connection = self._server.connection(sock, address, port)
         except OSError as error:
@@ -287,22 +301,24 @@ class EventLoop:
         if not self._enter(connection, Turn.READ):
             connection.close()
 
-    def _has_room(self) -> bool:
-        return len(self._open) < self._limit or self._make_room()
-
     def _has_room_for(self, peer: str) -> bool:
         if not peer or self._by_peer[peer] < self._most_per_peer:
             return True
         with self._lock:
-            oldest = next((each for each in self._strangers if each.counted_as == peer), None)
+            oldest = next((each for each in self._anonymous if each.counted_as == peer), None)
         if oldest is not None:
             self._drop(oldest)
         return oldest is not None
 
     def _make_room(self) -> bool:
-        """Close the connection that waits longest without ever having logged in, else the longest idle one, if any."""
+        """Close the connection without a login that waits longest; return False when there is none.
+
+        Where most of all connections have logged in, the one of them that is idle longest stands in.
+        """
         with self._lock:
-            oldest = next(iter(self._strangers), None) or next(iter(self._known), None)
+            oldest = next(iter(self._anonymous), None)
+            if oldest is None and len(self._authenticated) * 2 > self._limit:
+                oldest = next(iter(self._authenticated))
         if oldest is not None:
             self._drop(oldest)
         return oldest is not None

@@ -11,7 +11,7 @@ from tgdav.web.errors import Refused
 LARGEST_HEAD = 64 * 1024
 """Bytes of request line and headers together."""
 
-# Possessive throughout: what does not match is given up at once, whatever a stranger sends.
+# Possessive throughout: what does not match is given up at once, whatever a client sends.
 _REQUEST_LINE = re.compile(rb"([A-Z][A-Z-]{0,31}+) ([^\x00-\x20\x7f#]++) HTTP/(\d)\.(\d)\Z")
 _FIELDS = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]++:[\t\x20-\x7e\x80-\xff]*+(?:\r\n|\Z))*+\Z")
 _HOST = re.compile(r"[0-9A-Za-z\-._~!$&'()*+,;=%:@\[\]]*+\Z")
@@ -72,7 +72,7 @@ LONGEST = {
 """Bytes of each header that is parsed, with room to spare; more is refused unparsed. A Destination has a path's bound."""
 
 _MOST_KEPT = 4096
-"""Bytes of headers that are remembered as parsed: a client's own are short, a stranger's may fill the memory."""
+"""Bytes of headers that are remembered as parsed: usual ones are short, and those of an attacker would fill the memory."""
 
 
 class Head(msgspec.Struct, frozen=True, gc=False):

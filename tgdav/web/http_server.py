@@ -16,7 +16,7 @@ from tgdav.clock import Clock
 from tgdav.web.connection import Connection
 from tgdav.web.event_loop import EventLoop
 from tgdav.web.messages import Request, Response
-from tgdav.web.strangers import limited_peer
+from tgdav.web.rate_limits import limited_peer
 from tgdav.web.traffic import Traffic
 
 log = logging.getLogger(__name__)
@@ -95,13 +95,13 @@ class HttpServer(Server):
         self._grace_ends = self.clock.monotonic() + GRACE
         super().stop()
 
-    def can_keep(self, *, trusted: bool) -> bool:
+    def can_keep(self, *, authenticated: bool) -> bool:
         """Return whether a connection may be kept; those without a login may not while sockets run short."""
-        return bool(self.ready and (trusted or not self._connections.is_crowded()))
+        return bool(self.ready and (authenticated or not self._connections.is_crowded()))
 
-    def trust(self, connection: Connection) -> None:
+    def note_login(self, connection: Connection) -> None:
         """Count a connection as logged in."""
-        self._connections.trust(connection)
+        self._connections.note_login(connection)
 
     def forget(self, connection: Connection) -> None:
         """Forget a connection that was closed."""

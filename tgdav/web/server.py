@@ -10,8 +10,8 @@ from tgdav.web.dispatch import Dispatcher
 from tgdav.web.http_server import HttpServer, LazyHandshake
 from tgdav.web.locks import LockTable
 from tgdav.web.origin import check_loopback
+from tgdav.web.rate_limits import limited_peer, networks
 from tgdav.web.site import Probes, Site, WebOptions
-from tgdav.web.strangers import limited_peer, networks
 from tgdav.web.traffic import Traffic
 
 

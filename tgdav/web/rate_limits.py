@@ -50,7 +50,7 @@ def networks(words: Iterable[str]) -> tuple[Network, ...]:
 
 
 def limited_peer(address: str, proxies: Sequence[Network] = ()) -> str:
-    """Return what stands for all addresses that one stranger may have: itself, or its /64; empty where there is no bound.
+    """Return what stands for all addresses that one client may have: itself, or its /64; empty where there is no bound.
 
     Behind loopback stand all programs of this machine, and behind a proxy all its clients, so neither has one.
     """
@@ -81,7 +81,7 @@ def client_address(peer: str, forwarded: str, proxies: Sequence[Network]) -> str
     return client
 
 
-class Buckets:
+class TokenBuckets:
     """Token buckets by key: ``burst`` tokens at first, then ``rate`` a second. Thread-safe.
 
     The last 4096 keys used are kept, so that inventing keys takes no memory.
@@ -111,10 +111,10 @@ class WrongLogins:
     """Counts wrong logins: says which are answered, and logs them."""
 
     def __init__(self, clock: Clock) -> None:
-        self._by_user = Buckets(clock, LOGINS_A_SECOND, LOGINS_AT_ONCE)
-        self._by_peer = Buckets(clock, PEER_LOGINS_A_SECOND, PEER_LOGINS_AT_ONCE)
-        self._lines = Buckets(clock, LINES_A_SECOND, LINES_AT_ONCE)
-        self._all_lines = Buckets(clock, ALL_LINES_A_SECOND, ALL_LINES_AT_ONCE)
+        self._by_user = TokenBuckets(clock, LOGINS_A_SECOND, LOGINS_AT_ONCE)
+        self._by_peer = TokenBuckets(clock, PEER_LOGINS_A_SECOND, PEER_LOGINS_AT_ONCE)
+        self._lines = TokenBuckets(clock, LINES_A_SECOND, LINES_AT_ONCE)
+        self._all_lines = TokenBuckets(clock, ALL_LINES_A_SECOND, ALL_LINES_AT_ONCE)
 
     def note(self, user: str, address: str) -> bool:
         """Count a wrong login; return whether it is to be answered."""
@@ -125,6 +125,6 @@ class WrongLogins:
 
 
 def loggable(user: str) -> str:
-    """Return a user name that a stranger gave as one word, so that it cannot imitate another part of a log line."""
+    """Return a user name that came with a login, as one word, so that it cannot imitate another part of a log line."""
     word = "".join(sign if sign.isalnum() or sign in "._@+-" else "?" for sign in user[:LONGEST_NAME])
     return word + "..." if len(user) > LONGEST_NAME else word or "?"
