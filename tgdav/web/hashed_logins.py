@@ -67,7 +67,9 @@ class _Ticket:
 
 
 class Turns:
-    """Lets one after another in: peers in turn, and of one peer the first to come.
+    """Lets one after another in: peers in turn, and of one peer the last and the first to come in turn.
+
+    So a login behind a burst of guesses waits for two runs or so instead of all of them, and none waits for ever.
 
     When ``WAITING`` wait, one more from a peer that has fewer waiting takes the place of the last one of the peer that has
     most, so no peer can keep the others out.
@@ -77,6 +79,7 @@ class Turns:
         self._changed = threading.Condition()
         self._queues: OrderedDict[str, deque[_Ticket]] = OrderedDict()
         self._inside: _Ticket | None = None
+        self._last_first = False
 
     @property
     def waiting(self) -> int:
@@ -123,7 +126,8 @@ class Turns:
         self._inside = None
         if self._queues:
             peer, queue = self._queues.popitem(last=False)
-            self._inside = queue.popleft()
+            self._last_first = not self._last_first
+            self._inside = queue.pop() if self._last_first else queue.popleft()
             if queue:
                 self._queues[peer] = queue
 
