@@ -5,23 +5,27 @@ import ipaddress
 import os
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from tgdav.config.model import Tls
+from tgdav.config.model import Webdav
 from tgdav.errors import UsageError
 from tgdav.web import WebOptions
+
+SHORT_PASSWORD = 10
+"""Characters below which a password is called short where other machines may guess."""
 
 _PROC = Path("/proc")
 _LISTEN = "0A"
 """The state of a listening socket in /proc/net/tcp."""
 
 
-def options_for(host: str, port: int, tls: Tls | None) -> WebOptions:
+def options_for(host: str, port: int, webdav: Webdav) -> WebOptions:
     """Return how to serve. Raises UsageError for a certificate or key that cannot be used."""
+    tls, proxies = webdav.tls, webdav.trusted_proxies or ()
     if tls is None:
-        return WebOptions(host=host, port=port)
+        return WebOptions(host=host, port=port, trusted_proxies=proxies)
     for file in (tls.certificate, tls.key):
         if not file.is_file():
             raise UsageError(f"webdav.tls names {file}, which is no file", hint="correct the configuration")
@@ -33,7 +37,8 @@ def options_for(host: str, port: int, tls: Tls | None) -> WebOptions:
             f"the files of webdav.tls cannot be used: {reason}",
             hint="give a certificate and its key in PEM, the key without a passphrase",
         ) from None
-    return WebOptions(host=host, port=port, certificate=str(tls.certificate), key=str(tls.key))
+    files = {"certificate": str(tls.certificate), "key": str(tls.key)}
+    return WebOptions(host=host, port=port, trusted_proxies=proxies, **files)
 
 
 def reserve(options: WebOptions) -> socket.socket:
@@ -128,6 +133,17 @@ def exposure(options: WebOptions) -> str | None:
     return (
         f"{options.host} can be reached from other machines, and without TLS password and files cross the network in"
         " the clear: set webdav.tls, or put a reverse proxy with TLS before it (docs/webdav.md)"
+    )
+
+
+def short_passwords(users: Mapping[str, str], options: WebOptions) -> str | None:
+    """Return what to know where other machines may guess at short passwords; None where all is well."""
+    short = sorted(user for user, password in users.items() if len(password) < SHORT_PASSWORD)
+    if not short or is_loopback(options.host):
+        return None
+    return (
+        f"other machines may guess at the WebDAV password of {', '.join(short)}, which is short: "
+        f"set one of at least {SHORT_PASSWORD} characters with TGDAV_WEBDAV_PASSWORD or webdav.users"
     )
 
 

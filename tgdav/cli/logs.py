@@ -7,6 +7,8 @@ they meet is translated. A server's log has its warnings, and errors of librarie
 import logging
 import sys
 
+FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
 _LEVELS = (logging.ERROR, logging.INFO, logging.DEBUG)
 _OURS = ("tgdav", "tgdav_fuse")
 _NEVER = logging.CRITICAL + 1
@@ -29,7 +31,7 @@ def set_up() -> None:
     logging.captureWarnings(True)
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(_filter)
-    logging.basicConfig(handlers=[handler], format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(handlers=[handler], format=FORMAT)
     set_level(0)
 
 

@@ -16,7 +16,7 @@ from tgdav.cli.exit_codes import ExitCode
 from tgdav.cli.help import Number, command
 from tgdav.cli.hosting import MountHost, Running
 from tgdav.cli.invocation import Invocation, global_options
-from tgdav.cli.listening import address, exposure, options_for, refusal, reserve
+from tgdav.cli.listening import address, exposure, options_for, refusal, reserve, short_passwords
 from tgdav.cli.memory import settle_memory
 from tgdav.cli.metrics import metrics
 from tgdav.cli.mount import hides, own_files, require_fuse
@@ -55,7 +55,7 @@ def serve(invocation: Invocation, *, host: str, port: int, mount: str | None, no
     with stopping_by_signals(stop):
         where = None if mount is None else prepare(mount)
         require_built(invocation.config, invocation.namespace)
-        options = options_for(host, port, invocation.config.webdav.tls)
+        options = options_for(host, port, invocation.config.webdav)
         if no_auth:
             check_loopback(host)
         _require_vault_or_place(invocation)
@@ -90,7 +90,7 @@ def _serve(
     with ExitStack() as closing:
         volume = open_volume(invocation, _secret_for_serving(invocation))
         closing.callback(volume.close)
-        credentials = None if no_auth else _credentials(invocation, volume)
+        credentials = None if no_auth else _credentials(invocation, volume, options)
         probes = Probes(
             metrics=lambda: metrics(volume.status(), counters(volume), web.traffic.counts()), status=volume.status
         )
@@ -164,8 +164,10 @@ def _first_run(invocation: Invocation) -> Passphrase:
     return secret
 
 
-def _credentials(invocation: Invocation, volume: Volume) -> Credentials:
+def _credentials(invocation: Invocation, volume: Volume, options: WebOptions) -> Credentials:
     users = webdav_users(invocation, lambda: _own_password(invocation, volume))
+    if line := short_passwords(users, options):
+        invocation.output.warn(line)
     return Credentials(users, invocation.seams.entropy, webdav_hashes(invocation))
 
 
