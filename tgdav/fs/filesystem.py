@@ -23,9 +23,9 @@ from tgdav.db.schema import ROOT_INODE, TRASH_INODE
 from tgdav.disk import Disk
 from tgdav.entropy import Entropy
 from tgdav.errors import Exists, InvalidArgument, IsADirectory, NotADirectory, NotFound, WouldWait
-from tgdav.fs import changes, copying, fields
+from tgdav.fs import acl, changes, copying, fields
 from tgdav.fs.allocation import Allocations
-from tgdav.fs.api import Capacity, ChangeListener, LockRecord, Owner, Precondition, RenameFlag, XattrFlag
+from tgdav.fs.api import NOBODY, Capacity, ChangeListener, LockRecord, Owner, Precondition, RenameFlag, XattrFlag
 from tgdav.fs.hurried import Hurried
 from tgdav.fs.listeners import Listeners
 from tgdav.fs.locks import LockKeeper
@@ -175,10 +175,10 @@ class NamespaceFileSystem:
         return found
 
     @steady
-    def attributes(self, inode: Inode) -> Attributes:
+    def attributes(self, inode: Inode, *, removed: bool = False) -> Attributes:
         """Return a node's attributes."""
         found = self._node(inode)
-        if found is None or (found.nlink == 0 and self.open_files.find(inode) is None):
+        if found is None or (found.nlink == 0 and not removed and self.open_files.find(inode) is None):
             raise NotFound
         return self.open_files.dirty_attributes(found)
 
@@ -255,6 +255,7 @@ class NamespaceFileSystem:
         *,
         rdev: int = 0,
         target: bytes = b"",
+        umask: int = 0,
         durable: bool = False,
     ) -> Attributes:
         """Make an empty file, folder, symlink, FIFO, socket or device."""
@@ -266,7 +267,7 @@ class NamespaceFileSystem:
             if changes.find(change, parent, name) is not None:
                 raise Exists
             node = changes.make(
-                change, self.keys, folder, name, kind, mode, owner, rdev=rdev, target=target, local=local
+                change, self.keys, folder, name, kind, mode, owner, rdev=rdev, target=target, local=local, umask=umask
             )
             return changes.made_alone(change, node)
 
@@ -318,17 +319,18 @@ class NamespaceFileSystem:
         *,
         flags: RenameFlag = RenameFlag.NONE,
         replace_tree: bool = False,
+        whiteout_owner: Owner = NOBODY,
         precondition: Precondition | None = None,
         durable: bool = False,
     ) -> bool:
         """Move an entry, replacing what has the new name as rename(2) does."""
         check_name(name)
         local = check_new_name(new_parent, new_name, self._junk)
-        if flags == RenameFlag.NO_REPLACE | RenameFlag.EXCHANGE:
-            raise InvalidArgument("either of the two flags")
+        if RenameFlag.EXCHANGE in flags and flags != RenameFlag.EXCHANGE:
+            raise InvalidArgument("an exchange goes with no other flag")
 
         def work(change: Change) -> bool:
-            return changes.rename(
+            replaced = changes.rename(
                 change,
                 self.content,
                 parent,
@@ -340,6 +342,9 @@ class NamespaceFileSystem:
                 precondition=precondition,
                 local=local,
             )
+            if RenameFlag.WHITEOUT in flags:
+                changes.make_whiteout(change, self.keys, parent, name, whiteout_owner)
+            return replaced
 
         # Who saves a file by renaming a draft over it looks upon this as the end of saving.
         replaced = self._change(work, durable=durable, takes=True, lazy=False)
@@ -397,7 +402,7 @@ class NamespaceFileSystem:
         if durable or not waits:
             self._change(lambda each: fields.set_attributes(each, inode, change), durable=durable)
         self.listeners.tell(inode)
-        return self.attributes(inode)
+        return self.attributes(inode, removed=True)
 
     def hold_attributes(self, inode: Inode, change: AttributeChange) -> bool:
         """Leave attributes to the commit of a file's unsettled writes, without waiting; False if they cannot be."""
@@ -409,11 +414,24 @@ class NamespaceFileSystem:
             return fields.get_xattr(connection, inode, name)
 
     def set_xattr(
-        self, inode: Inode, name: bytes, value: bytes, *, flags: XattrFlag = XattrFlag.NONE, durable: bool = False
+        self,
+        inode: Inode,
+        name: bytes,
+        value: bytes,
+        *,
+        flags: XattrFlag = XattrFlag.NONE,
+        drop_set_group_id: bool = False,
+        durable: bool = False,
     ) -> None:
         """Set one."""
         fields.check_xattr(name, value)
-        self._change(lambda change: fields.set_xattr(change, inode, name, value, flags), durable=durable)
+        if name == acl.ACCESS:
+            self.open_files.settle(lambda file: file.inode == inode)  # its commit would bring an earlier mode
+
+        def work(change: Change) -> None:
+            fields.set_xattr(change, inode, name, value, flags, drop_set_group_id=drop_set_group_id)
+
+        self._change(work, durable=durable)
         self.listeners.tell(inode)
 
     def list_xattrs(self, inode: Inode) -> list[bytes]:
@@ -448,7 +466,7 @@ class NamespaceFileSystem:
 
     # ---- content -------------------------------------------------------------------------------------------------
 
-    def open(self, inode: Inode, *, writable: bool = False, truncate: bool = False) -> Handle:
+    def open(self, inode: Inode, *, writable: bool = False, truncate: bool = False, moves_times: bool = True) -> Handle:
         """Open a file."""
         if truncate and self._hurried.is_active:
             raise WouldWait("a file is cut")
@@ -457,14 +475,14 @@ class NamespaceFileSystem:
             if writable:
                 file.check_writable()
             if truncate:
-                file.truncate(0)
+                file.truncate(0, moves_times=moves_times)
         except BaseException:
             self.open_files.release(file)
             raise
-        return Handle(self.open_files, file, self.content, writable=writable)
+        return Handle(self.open_files, file, self.content, writable=writable, moves_times=moves_times)
 
     def upload(
-        self, parent: Inode, name: bytes, *, owner: Owner, mode: int = 0o644, normalized: bool = False
+        self, parent: Inode, name: bytes, *, owner: Owner, mode: int = 0o666, normalized: bool = False
     ) -> FileUpload:
         """Begin a file's new content."""
         local = check_new_name(parent, name, self._junk)

@@ -23,8 +23,9 @@ from tgdav.crypto.machine import MachineIdentity
 from tgdav.db.database import Database
 from tgdav.disk import Disk
 from tgdav.entropy import Entropy
-from tgdav.errors import DamageError, FileTooLarge, InvalidArgument, ReadOnly
+from tgdav.errors import DamageError, FileTooLarge, InvalidArgument, NotFound, ReadOnly
 from tgdav.fs.draft import GAP, Draft, DraftMemory
+from tgdav.fs.fields import acl_operations
 from tgdav.fs.settle import dirty_regions, kept_extents
 from tgdav.fs.settlement import Settlement, commit
 from tgdav.ids import ContentTag, Inode, NodeId
@@ -87,6 +88,7 @@ class OpenFile:
         self._mtime: int | None = None
         self._atime: int | None = None
         self._ctime: int | None = None
+        self._moves_times = False
         self._held: dict[str, int] = {}
         self._staged: tuple[int, int] | None = None
         self.last_write = 0.0
@@ -172,7 +174,9 @@ class OpenFile:
 
     # ---- writing -------------------------------------------------------------------------------------------------
 
-    def write(self, offset: int, data: bytes | bytearray | memoryview, *, append: bool = False) -> int:
+    def write(
+        self, offset: int, data: bytes | bytearray | memoryview, *, append: bool = False, moves_times: bool = True
+    ) -> int:
         """Add a write to the draft or the overlay."""
         with self.lock:
             self.check_writable()
@@ -187,10 +191,10 @@ class OpenFile:
                 overlay = self._ensure_overlay()
                 self._parts.content.core.space.admit(len(data))
                 overlay.write(offset, data)
-            self._touched()
+            self._touched(moves_times=moves_times)
             return len(data)
 
-    def write_at_once(self, offset: int, data: bytes | bytearray | memoryview) -> bool:
+    def write_at_once(self, offset: int, data: bytes | bytearray | memoryview, *, moves_times: bool = True) -> bool:
         """Add a write to the draft if it stays in memory and nobody else is at work here; False if nothing was done."""
         if self._parts.draft_memory.is_short or not len(data) or not self.lock.acquire(blocking=False):
             return False
@@ -202,7 +206,7 @@ class OpenFile:
             if draft is None or not draft.takes_at_once(offset, len(data)):
                 return False
             draft.write(offset, data)
-            self._touched()
+            self._touched(moves_times=moves_times)
             return True
         finally:
             self.lock.release()
@@ -238,7 +242,7 @@ class OpenFile:
         draft.abort()
         self._draft = None
 
-    def truncate(self, size: int) -> None:
+    def truncate(self, size: int, *, moves_times: bool = True) -> None:
         """Cut or extend, in the draft or the overlay."""
         if size < 0:
             raise InvalidArgument("a size below zero")
@@ -253,7 +257,7 @@ class OpenFile:
                 if self._draft is not None:
                     self._leave_draft()
                 self._ensure_overlay().truncate(size)
-            self._touched()
+            self._touched(moves_times=moves_times)
 
     def _drop_overlay(self) -> None:
         if self._overlay is not None:
@@ -293,8 +297,11 @@ class OpenFile:
         if not self._local:
             require_writable(self._parts.journal)
 
-    def _touched(self) -> None:
-        self._mtime, self._ctime = self._parts.clock.now_ns(), None
+    def _touched(self, *, moves_times: bool) -> None:
+        """Take in a write. A kernel that keeps the times itself says later how they moved: not at all, if this write came in
+        the same tick of its clock as one that it told of before."""
+        if moves_times:
+            self._mtime, self._ctime, self._moves_times = self._parts.clock.now_ns(), None, True
         self.last_write = self._parts.clock.monotonic()
         self.dirty_since = self.dirty_since or self.last_write
 
@@ -328,7 +335,7 @@ class OpenFile:
                 self._damage = DamageError("writes that were made durable are gone from this machine", blob="overlay")
                 raise self._damage from None
             self._overlay.replay()
-            self._touched()
+            self._touched(moves_times=True)
 
     def fsync(self) -> None:
         """Make all writes so far durable; those to the overlay without cutting or logging."""
@@ -435,12 +442,17 @@ class OpenFile:
     def log(self, change: Change, size: int, manifest: bytes, tag: ContentTag) -> None:
         """Put new content, and what was left to its commit, into a change. Raises NotFound."""
         emit = change.emit_local if self._local else change.emit
-        change.attributes(self.inode)  # what is found so is not looked up again
-        mtime = change.time if self._mtime is None else self._mtime
-        emit(Write(self._node, size, tag, manifest, self._tag, mtime))
+        node = change.attributes(self.inode)  # what is found so is not looked up again
+        if node is None:
+            raise NotFound
+        ctime = node.ctime if self._ctime is None and not self._moves_times else self._ctime
+        emit(Write(self._node, size, tag, manifest, self._tag, node.mtime if self._mtime is None else self._mtime))
         values = dict(self._held)
-        if self._ctime is not None:
-            values["ctime"] = self._ctime
+        if "mode" in values:
+            for op in acl_operations(change, node, values["mode"]):
+                emit(op)
+        if ctime is not None:
+            values["ctime"] = ctime
         if values:
             emit(Attr(self._node, values))
         if self._atime is not None:
@@ -458,7 +470,7 @@ class OpenFile:
 
     def _forget_attributes(self) -> None:
         self._mtime = self._atime = self._ctime = None
-        self._held = {}
+        self._held, self._moves_times = {}, False
 
     def _rebase(self, manifest: Manifest) -> None:
         overlay, self._overlay = self._overlay, None

@@ -54,11 +54,15 @@ class LiveFolders:
     """Folders that were seen to be reachable from the root, while no folder has been moved since.
 
     Used in the writer's turn alone. The times and counts of what it returns may be old; ids and kinds never change.
+    ``fields`` are values of single fields, None for one that is not there, and ``bare`` are nodes without any: what sets a
+    field removes both.
     """
 
     def __init__(self) -> None:
         self._by_inode: dict[Inode, Attributes] = {}
         self._by_node: dict[NodeId, Inode] = {}
+        self.fields: dict[tuple[Inode, bytes], bytes | None] = {}
+        self.bare: set[Inode] = set()
 
     def get(self, inode: Inode) -> Attributes | None:
         """Return a folder that is reachable for certain."""
@@ -75,10 +79,24 @@ class LiveFolders:
         self._by_inode[folder.inode] = folder
         self._by_node[folder.node] = folder.inode
 
+    def remember_bare(self, inode: Inode) -> None:
+        """Remember that a node is new, and has no fields."""
+        if len(self.bare) >= _MOST_FOLDERS:
+            self.bare.clear()
+        self.bare.add(inode)
+
+    def remember_field(self, inode: Inode, field: bytes, value: bytes | None) -> None:
+        """Remember the value that a field of a node has."""
+        if len(self.fields) >= _MOST_FOLDERS:
+            self.fields.clear()
+        self.fields[inode, field] = value
+
     def clear(self) -> None:
         """Some folder moved, or a transaction was lost."""
         self._by_inode.clear()
         self._by_node.clear()
+        self.fields.clear()
+        self.bare.clear()
 
 
 class InodeCounter:

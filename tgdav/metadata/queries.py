@@ -58,6 +58,9 @@ _FIELDS = (
     "SELECT fields.ino, fields.field, fields.value FROM json_each(:inodes) JOIN fields ON fields.ino = json_each.value"
     " WHERE fields.field >= :first AND fields.field < :end"
 )
+_NAMES_BYTES = (
+    "SELECT coalesce(sum(length(field) + :more), 0) FROM fields WHERE ino = :ino AND field >= :first AND field < :end"
+)
 _TOTALS = compiled(
     select(func.count(), func.coalesce(func.sum(_n.size), 0))
     .select_from(nodes)
@@ -252,6 +255,13 @@ def fields(c: Connection, inodes: Iterable[Inode], prefix: bytes) -> dict[Inode,
     for ino, name, value in c.all(_FIELDS, wanted):
         found.setdefault(ino, {})[name] = value
     return found
+
+
+def names_bytes(c: Connection, ino: Inode, prefix: bytes) -> int:
+    """Return the bytes of all field names of a node that begin with ``prefix``, without it, and one more for each."""
+    end = prefix[:-1] + bytes([prefix[-1] + 1])
+    row = c.one(_NAMES_BYTES, {"ino": ino, "first": prefix, "end": end, "more": 1 - len(prefix)})
+    return row[0] if row else 0
 
 
 def totals(c: Connection) -> tuple[int, int]:
