@@ -6,7 +6,8 @@ from collections.abc import Callable
 import msgspec
 import pyfuse3
 
-from tgdav.metadata.types import AttributeChange, Attributes
+from tgdav.fs.api import Capacity
+from tgdav.metadata.types import NAME_MAX, AttributeChange, Attributes
 
 TIMEOUT = 3600.0
 """Seconds that the kernel keeps names and attributes: this process owns the vault, and tells it of every change."""
@@ -98,3 +99,16 @@ def asked(attr: pyfuse3.EntryAttributes, fields: pyfuse3.SetattrFields) -> Attri
         mtime=attr.st_mtime_ns if fields.update_mtime else None,
         ctime=attr.st_ctime_ns if fields.update_ctime else None,
     )
+
+
+def space(capacity: Capacity) -> pyfuse3.StatvfsData:
+    """Return what statvfs tells of space and counts."""
+    found = pyfuse3.StatvfsData()
+    found.f_bsize = found.f_frsize = BLOCK
+    free = capacity.free // BLOCK
+    found.f_blocks = max(capacity.total // BLOCK, free)
+    found.f_bfree = found.f_bavail = free
+    found.f_files = capacity.files + free
+    found.f_ffree = found.f_favail = free
+    found.f_namemax = NAME_MAX
+    return found

@@ -19,8 +19,8 @@ from tgdav.errors import BadHandle, Exists, InvalidArgument, NotFound, NotPermit
 from tgdav.fs import acl
 from tgdav.fs.api import Capacity, FileHandle, ObservedFileSystem, Owner, RenameFlag
 from tgdav.ids import Inode
-from tgdav.metadata.types import DIRECTORY, FILE, FORMATS, NAME_MAX, SYMLINK, AttributeChange, Attributes, Kind
-from tgdav_fuse.attributes import BLOCK, Presentation, Translator, asked, without_set_id
+from tgdav.metadata.types import DIRECTORY, FILE, FORMATS, SYMLINK, AttributeChange, Attributes, Kind
+from tgdav_fuse.attributes import Presentation, Translator, asked, space, without_set_id
 from tgdav_fuse.bridge import Bridge
 from tgdav_fuse.errors import answer, request
 from tgdav_fuse.handles import Handles, OpenHandle
@@ -340,7 +340,7 @@ class TgdavOperations(pyfuse3.Operations):
         if self._capacity is None or now >= self._capacity_until:
             self._capacity = await self.bridge.call(self._fs.capacity)
             self._capacity_until = self._clock.monotonic() + CAPACITY_SECONDS
-        return _statvfs(self._capacity)
+        return space(self._capacity)
 
     # ---- folders ---------------------------------------------------------------------------------------------------
 
@@ -403,9 +403,10 @@ class TgdavOperations(pyfuse3.Operations):
         self.handles.file(number).node.unsettled = True
         node = self._held(inode)
         if node.mode & _SET_ID and ctx.uid != 0:
-            await self._change(
-                lambda: self._fs.set_attributes(inode, AttributeChange(mode=without_set_id(node), ctime=node.ctime))
+            left = without_set_id(node) & (
+                ~0 if may_keep_group_id(ctx, self.translator.group_of(node)) else ~stat.S_ISGID
             )
+            await self._change(lambda: self._fs.set_attributes(inode, AttributeChange(mode=left, ctime=node.ctime)))
             pyfuse3.invalidate_inode(inode, attr_only=True)  # the kernel does not ask for the mode after it cut a file
         return number
 
@@ -492,15 +493,3 @@ class TgdavOperations(pyfuse3.Operations):
 
 def _differs(wanted: int | None, shown: int | None) -> bool:
     return wanted is not None and shown is not None and wanted != shown
-
-
-def _statvfs(capacity: Capacity) -> pyfuse3.StatvfsData:
-    found = pyfuse3.StatvfsData()
-    found.f_bsize = found.f_frsize = BLOCK
-    free = capacity.free // BLOCK
-    found.f_blocks = max(capacity.total // BLOCK, free)
-    found.f_bfree = found.f_bavail = free
-    found.f_files = capacity.files + free
-    found.f_ffree = found.f_favail = free
-    found.f_namemax = NAME_MAX
-    return found

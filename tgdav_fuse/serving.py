@@ -5,7 +5,7 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -37,8 +37,10 @@ logging.getLogger("pyfuse3").addFilter(_is_worth_saying)
 READ_AHEAD_KIB = 2048
 BUSY_PAUSE = 0.2
 """Seconds between attempts to unmount what is busy."""
-HELD_SECONDS = 4.0
+HELD_SECONDS = 2.0
 """How long a file system that is unmounted here may still be mounted elsewhere before its session is ended."""
+UNSEEN_SECONDS = 8.0
+"""How much longer, if it is not seen where that is."""
 WRITE_BACK_SECONDS = 20.0
 """How long such a place may take to hand over what programs wrote there."""
 
@@ -157,12 +159,13 @@ class Mount:
         if not self.ended:
             mount_table.unmount(self.where)
             if not self._left.wait(HELD_SECONDS):
-                self._leave_holders(say)
+                found = mount_table.holders(self._device)
+                if found or not self._left.wait(UNSEEN_SECONDS):
+                    self._leave(found, say)
         self._thread.join()
 
-    def _leave_holders(self, say: Callable[[str], None]) -> None:
+    def _leave(self, found: Sequence[mount_table.Holder], say: Callable[[str], None]) -> None:
         """Bring to disk what was written through other mounts of this file system, in containers for example, and end them."""
-        found = mount_table.holders(self._device)
         for holder in found:
             say(
                 f"{self.where} is mounted at {holder.where} too, for process {holder.process} ({holder.name});"

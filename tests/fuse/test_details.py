@@ -1,10 +1,9 @@
-"""What the kernel and programs ask for beside the behaviours: ACLs, setuid, direct I/O, maps, many names, locks, space."""
+"""What the kernel and programs ask for beside the behaviours: setuid, direct I/O, maps, many names, locks, space."""
 
 import fcntl
 import mmap
 import os
 import stat
-import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -13,25 +12,7 @@ import pytest
 
 from tests.support.mounts import MountedVault
 from tgdav.errors import UsageError
-from tgdav_fuse.options import parse_options
-
-ACL = "system.posix_acl_access"
-
-
-def acl(*entries: tuple[int, int, int]) -> bytes:
-    return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
-
-
-def test_an_acl_that_says_the_mode_is_the_mode(folder: Path) -> None:
-    file = folder / "file"
-    file.touch()
-    os.setxattr(file, ACL, acl((1, 7, 2**32 - 1), (4, 5, 2**32 - 1), (0x20, 0, 2**32 - 1)))
-    assert ACL not in os.listxattr(file)
-    more = acl((1, 6, 2**32 - 1), (2, 4, 1000), (4, 0, 2**32 - 1), (0x10, 4, 2**32 - 1), (0x20, 0, 2**32 - 1))
-    os.setxattr(file, ACL, more)
-    assert os.getxattr(file, ACL) == more
-    with pytest.raises(OSError, match="Invalid"):
-        os.setxattr(file, ACL, b"\2\0\0\0\1")
+from tgdav_fuse.options import CHOICES, parse_options
 
 
 def test_writing_takes_setuid_away(folder: Path) -> None:
@@ -141,11 +122,22 @@ def test_options() -> None:
     options = parse_options(["ro,uid=7", "noatime,defaults,x-mount.mkdir"])
     assert (options.read_only, options.uid, options.gid) == (True, 7, None)
     assert options.words() == {"ro", "noatime", "fsname=tgdav", "subtype=tgdav"}
+    for word in ("diratime", "nodiratime", "relatime", "norelatime", "strictatime", "lazytime", "nosymfollow"):
+        assert word in parse_options([word]).words()
     assert "default_permissions" in parse_options(["allow_other"]).words()
     assert not parse_options(["ro,rw"]).read_only
     for wrong in ("uid", "uid=-1", "gid=x", "fsname=other", "home="):
         with pytest.raises(UsageError):
             parse_options([wrong])
+
+
+@pytest.mark.mount_free
+@pytest.mark.parametrize(("first", "second"), CHOICES)
+def test_of_opposed_options_the_last_counts(first: str, second: str) -> None:
+    for earlier, later in ((first, second), (second, first)):
+        for given in ([f"{earlier},{later}"], [earlier, later], [f"{earlier},{later},{earlier}", later]):
+            assert not {earlier} & parse_options(given).kernel
+            assert later in parse_options(given).kernel
 
 
 def test_holes_take_no_space(folder: Path) -> None:

@@ -1,5 +1,6 @@
 """A real ext4 in a file, to compare with."""
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -27,6 +28,8 @@ class Ext4:
 
 def impossible() -> str:
     """Return why there can be no ext4 here; empty if there can."""
+    if os.geteuid() != 0:
+        return "mounting an image needs root"
     missing = [program for program in PROGRAMS if shutil.which(program) is None]
     if missing:
         return f"{missing[0]} is missing"

@@ -56,7 +56,7 @@ class XattrFlag(Flag):
 
 
 class Capacity(msgspec.Struct, frozen=True):
-    """What ``statfs`` says. ``total`` and ``free`` in bytes; free is what may still be staged."""
+    """What ``statfs`` says, in bytes; free is what may still be staged, and holes are not ``used``."""
 
     total: int
     free: int

@@ -22,7 +22,8 @@ NAMES_MAX = 65_536
 _LOGGED = ("mode", "uid", "gid", "mtime", "ctime", "btime")
 
 
-def _require(change: Change, inode: Inode) -> Attributes:
+def require(change: Change, inode: Inode) -> Attributes:
+    """Return a node's attributes as the change finds them. Raises NotFound."""
     found = change.attributes(inode)
     if found is None:
         raise NotFound
@@ -38,7 +39,7 @@ def _emit(change: Change, node: Attributes, op: Attr | Field) -> None:
 
 def set_attributes(change: Change, inode: Inode, wanted: AttributeChange) -> None:
     """Set what ``wanted`` names (but for ``size``); ctime moves unless given. Raises NotFound."""
-    node = _require(change, inode)
+    node = require(change, inode)
     if wanted.atime is not None:
         change.set_local(inode, atime=wanted.atime)
     values = {name: getattr(wanted, name) for name in _LOGGED if getattr(wanted, name) is not None}
@@ -97,7 +98,7 @@ def set_xattr(
 
     Raises Exists (CREATE), NoAttribute (REPLACE), NotFound, NoSpace (too many names), InvalidArgument (no ACL).
     """
-    node = _require(change, inode)
+    node = require(change, inode)
     present = queries.field(change.connection, inode, XATTR + name) is not None
     if XattrFlag.CREATE in flags and present:
         raise Exists("the attribute is there already")
@@ -129,7 +130,7 @@ def list_xattrs(connection: Connection, inode: Inode) -> list[bytes]:
 
 def remove_xattr(change: Change, inode: Inode, name: bytes) -> None:
     """Remove one. Raises NoAttribute, NotFound."""
-    node = _require(change, inode)
+    node = require(change, inode)
     if queries.field(change.connection, inode, XATTR + name) is None:
         raise NoAttribute
     _emit(change, node, Field(node.node, XATTR + name, None))
@@ -148,7 +149,7 @@ def set_properties(
     change: Change, inode: Inode, values: Mapping[bytes, bytes | None], attributes: AttributeChange | None
 ) -> None:
     """Set or remove properties, and attributes beside them. Raises NotFound."""
-    node = _require(change, inode)
+    node = require(change, inode)
     for name, value in values.items():
         _emit(change, node, Field(node.node, PROPERTY + name, value))
     if attributes is not None:

@@ -24,7 +24,7 @@ from tgdav.disk import Disk
 from tgdav.entropy import Entropy
 from tgdav.errors import Exists, InvalidArgument, IsADirectory, NotADirectory, NotFound, WouldWait
 from tgdav.fs import acl, changes, copying, fields
-from tgdav.fs.allocation import Allocations
+from tgdav.fs.allocation import SMALL, Allocations
 from tgdav.fs.api import NOBODY, Capacity, ChangeListener, LockRecord, Owner, Precondition, RenameFlag, XattrFlag
 from tgdav.fs.hurried import Hurried
 from tgdav.fs.listeners import Listeners
@@ -76,7 +76,7 @@ class NamespaceFileSystem:
         self.open_files = OpenFiles(parts)
         self._locks = LockKeeper(database, clock)
         self.listeners = Listeners()
-        self._recent_totals = RecentTotals(self.totals, clock)
+        self._recent_totals = RecentTotals(self._count, clock)
         self._allocations = Allocations(database, journal.cache)
         self._hurried = Hurried()
 
@@ -120,6 +120,15 @@ class NamespaceFileSystem:
         """Return how many files there are, and their bytes."""
         with self.database.reading() as connection:
             return queries.totals(connection)
+
+    def used_bytes(self) -> int:
+        """Return the bytes of all files that are data, holes left out; it may be a little old."""
+        return self._recent_totals.get()[1]
+
+    def _count(self) -> tuple[int, int]:
+        with self.database.reading() as connection:
+            files, size = queries.totals(connection)
+            return files, size - queries.hole_bytes(connection, SMALL)
 
     # ---- looking -------------------------------------------------------------------------------------------------
 
@@ -246,18 +255,9 @@ class NamespaceFileSystem:
     # ---- names ---------------------------------------------------------------------------------------------------
 
     def create(
-        self,
-        parent: Inode,
-        name: bytes,
-        kind: Kind,
-        mode: int,
-        owner: Owner,
-        *,
-        rdev: int = 0,
-        target: bytes = b"",
-        umask: int = 0,
-        durable: bool = False,
-    ) -> Attributes:
+        self, parent: Inode, name: bytes, kind: Kind, mode: int, owner: Owner, *, rdev: int = 0, target: bytes = b"",
+        umask: int = 0, durable: bool = False,
+    ) -> Attributes:  # fmt: skip
         """Make an empty file, folder, symlink, FIFO, socket or device."""
         local = check_new_name(parent, name, self._junk) and kind == FILE
         changes.check_target(kind, target)
@@ -301,28 +301,20 @@ class NamespaceFileSystem:
         """Remove a name and all below it, as one change."""
         check_name(name)
 
-        def work(change: Change) -> None:
+        def work(change: Change) -> Inode:
             entry = changes.require(change, parent, name)
             if precondition is not None:
                 precondition(entry.attributes)
             changes.delete(change, entry, name)
+            return entry.attributes.inode
 
-        self._change(work, durable=durable, takes=True)
-        self.listeners.tell(None, parent, name)
+        self.listeners.tell(self._change(work, durable=durable, takes=True), parent, name)
 
     def rename(
-        self,
-        parent: Inode,
-        name: bytes,
-        new_parent: Inode,
-        new_name: bytes,
-        *,
-        flags: RenameFlag = RenameFlag.NONE,
-        replace_tree: bool = False,
-        whiteout_owner: Owner = NOBODY,
-        precondition: Precondition | None = None,
+        self, parent: Inode, name: bytes, new_parent: Inode, new_name: bytes, *, flags: RenameFlag = RenameFlag.NONE,
+        replace_tree: bool = False, whiteout_owner: Owner = NOBODY, precondition: Precondition | None = None,
         durable: bool = False,
-    ) -> bool:
+    ) -> bool:  # fmt: skip
         """Move an entry, replacing what has the new name as rename(2) does."""
         check_name(name)
         local = check_new_name(new_parent, new_name, self._junk)
@@ -330,18 +322,11 @@ class NamespaceFileSystem:
             raise InvalidArgument("an exchange goes with no other flag")
 
         def work(change: Change) -> bool:
+            folder = changes.require_folder(change, new_parent)
             replaced = changes.rename(
-                change,
-                self.content,
-                parent,
-                name,
-                changes.require_folder(change, new_parent),
-                new_name,
-                flags,
-                replace_tree=replace_tree,
-                precondition=precondition,
-                local=local,
-            )
+                change, self.content, parent, name, folder, new_name, flags, replace_tree=replace_tree,
+                precondition=precondition, local=local,
+            )  # fmt: skip
             if RenameFlag.WHITEOUT in flags:
                 changes.make_whiteout(change, self.keys, parent, name, whiteout_owner)
             return replaced
@@ -411,18 +396,15 @@ class NamespaceFileSystem:
     def get_xattr(self, inode: Inode, name: bytes) -> bytes:
         """Return an extended attribute."""
         with self.database.reading() as connection:
-            return fields.get_xattr(connection, inode, name)
+            value = fields.get_xattr(connection, inode, name)
+        if name == acl.ACCESS:  # a mode may wait for the commit of a file's writes
+            return acl.with_mode(value, self.attributes(inode, removed=True).mode)
+        return value
 
     def set_xattr(
-        self,
-        inode: Inode,
-        name: bytes,
-        value: bytes,
-        *,
-        flags: XattrFlag = XattrFlag.NONE,
-        drop_set_group_id: bool = False,
-        durable: bool = False,
-    ) -> None:
+        self, inode: Inode, name: bytes, value: bytes, *, flags: XattrFlag = XattrFlag.NONE,
+        drop_set_group_id: bool = False, durable: bool = False,
+    ) -> None:  # fmt: skip
         """Set one."""
         fields.check_xattr(name, value)
         if name == acl.ACCESS:

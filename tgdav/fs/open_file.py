@@ -23,9 +23,9 @@ from tgdav.crypto.machine import MachineIdentity
 from tgdav.db.database import Database
 from tgdav.disk import Disk
 from tgdav.entropy import Entropy
-from tgdav.errors import DamageError, FileTooLarge, InvalidArgument, NotFound, ReadOnly
+from tgdav.errors import DamageError, FileTooLarge, InvalidArgument, ReadOnly
 from tgdav.fs.draft import GAP, Draft, DraftMemory
-from tgdav.fs.fields import acl_operations
+from tgdav.fs.fields import acl_operations, require
 from tgdav.fs.settle import dirty_regions, kept_extents
 from tgdav.fs.settlement import Settlement, commit
 from tgdav.ids import ContentTag, Inode, NodeId
@@ -35,6 +35,7 @@ from tgdav.metadata.types import AttributeChange, Attributes
 
 SIZE_MAX = 2**62
 _STEP = 1 << 20
+Data = bytes | bytearray | memoryview
 _INSERT_OVERLAY = "INSERT OR REPLACE INTO overlays (ino, file, salt) VALUES (?, ?, ?)"
 _DELETE_OVERLAY = "DELETE FROM overlays WHERE ino = ?"
 
@@ -174,9 +175,7 @@ class OpenFile:
 
     # ---- writing -------------------------------------------------------------------------------------------------
 
-    def write(
-        self, offset: int, data: bytes | bytearray | memoryview, *, append: bool = False, moves_times: bool = True
-    ) -> int:
+    def write(self, offset: int, data: Data, *, append: bool = False, moves_times: bool = True) -> int:
         """Add a write to the draft or the overlay."""
         with self.lock:
             self.check_writable()
@@ -194,7 +193,7 @@ class OpenFile:
             self._touched(moves_times=moves_times)
             return len(data)
 
-    def write_at_once(self, offset: int, data: bytes | bytearray | memoryview, *, moves_times: bool = True) -> bool:
+    def write_at_once(self, offset: int, data: Data, *, moves_times: bool = True) -> bool:
         """Add a write to the draft if it stays in memory and nobody else is at work here; False if nothing was done."""
         if self._parts.draft_memory.is_short or not len(data) or not self.lock.acquire(blocking=False):
             return False
@@ -211,7 +210,7 @@ class OpenFile:
         finally:
             self.lock.release()
 
-    def _write_draft(self, offset: int, data: bytes | bytearray | memoryview) -> bool:
+    def _write_draft(self, offset: int, data: Data) -> bool:
         """Add a write to the draft, begun here when the file is empty; False where the overlay has to take it."""
         if self._draft is None and self._overlay is None and self.manifest.size == 0 and offset <= GAP:
             self._begin_draft()
@@ -298,8 +297,7 @@ class OpenFile:
             require_writable(self._parts.journal)
 
     def _touched(self, *, moves_times: bool) -> None:
-        """Take in a write. A kernel that keeps the times itself says later how they moved: not at all, if this write came in
-        the same tick of its clock as one that it told of before."""
+        """Take in a write. A kernel with times of its own tells how they moved: not at all within one tick of its clock."""
         if moves_times:
             self._mtime, self._ctime, self._moves_times = self._parts.clock.now_ns(), None, True
         self.last_write = self._parts.clock.monotonic()
@@ -442,9 +440,7 @@ class OpenFile:
     def log(self, change: Change, size: int, manifest: bytes, tag: ContentTag) -> None:
         """Put new content, and what was left to its commit, into a change. Raises NotFound."""
         emit = change.emit_local if self._local else change.emit
-        node = change.attributes(self.inode)  # what is found so is not looked up again
-        if node is None:
-            raise NotFound
+        node = require(change, self.inode)
         ctime = node.ctime if self._ctime is None and not self._moves_times else self._ctime
         emit(Write(self._node, size, tag, manifest, self._tag, node.mtime if self._mtime is None else self._mtime))
         values = dict(self._held)
