@@ -117,11 +117,13 @@ def test_a_second_sigterm_ends_a_busy_mount_at_once(vault: MountedVault) -> None
     vault.start()
     assert vault.process is not None
     assert vault.process.stderr is not None
-    with open(vault.path / "held", "wb"):
-        vault.process.send_signal(signal.SIGTERM)
-        assert b"busy" in vault.process.stderr.readline()
-        vault.process.send_signal(signal.SIGTERM)
-        assert vault.process.wait(30) != 0
+    held = os.open(vault.path / "held", os.O_CREAT | os.O_WRONLY)
+    vault.process.send_signal(signal.SIGTERM)
+    assert b"busy" in vault.process.stderr.readline()
+    vault.process.send_signal(signal.SIGTERM)
+    assert vault.process.wait(30) != 0
+    with pytest.raises(OSError, match="not connected"):
+        os.close(held)
     vault.process.communicate()
     with vault:
         assert (vault.path / "held").read_bytes() == b""
