@@ -37,6 +37,8 @@ logging.getLogger("pyfuse3").addFilter(_is_worth_saying)
 READ_AHEAD_KIB = 2048
 BUSY_PAUSE = 0.2
 """Seconds between attempts to unmount what is busy."""
+MOMENTS = 2
+"""So many attempts may fail before it is said."""
 HELD_SECONDS = 2.0
 """How long a file system that is unmounted here may still be mounted elsewhere before its session is ended."""
 UNSEEN_SECONDS = 8.0
@@ -157,12 +159,21 @@ class Mount:
         Where the file system is still mounted elsewhere, ``say`` is told, and it ends there too.
         """
         if not self.ended:
-            mount_table.unmount(self.where)
+            self._unmount_patiently()
             if not self._left.wait(HELD_SECONDS):
                 found = mount_table.holders(self._device)
                 if found or not self._left.wait(UNSEEN_SECONDS):
                     self._leave(found, say)
         self._thread.join()
+
+    def _unmount_patiently(self) -> None:
+        """Unmount; what is busy for a moment, as while somebody asks for its free space, is tried again. Raises VaultInUse."""
+        for _ in range(MOMENTS):
+            try:
+                return mount_table.unmount(self.where)
+            except VaultInUse:
+                self._ended.wait(BUSY_PAUSE)
+        return mount_table.unmount(self.where)
 
     def _leave(self, found: Sequence[mount_table.Holder], say: Callable[[str], None]) -> None:
         """Bring to disk what was written through other mounts of this file system, in containers for example, and end them."""
