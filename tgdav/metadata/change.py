@@ -98,12 +98,7 @@ class Change:
 
     def field(self, ino: Inode, name: bytes) -> bytes | None:
         """As ``queries.field``, without a look at the database where an earlier change looked already."""
-        known = self.folders.fields
-        if ino in self.folders.bare:
-            return None
-        if (ino, name) not in known:
-            self.folders.remember_field(ino, name, queries.field(self.connection, ino, name))
-        return known[ino, name]
+        return self._context.fields.get(ino, name, lambda: queries.field(self.connection, ino, name))
 
     def _found(self, node: Attributes) -> None:
         context = self._context

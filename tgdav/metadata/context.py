@@ -15,6 +15,7 @@ from tgdav.metadata.tree_cache import TreeChanges
 from tgdav.metadata.types import DIRECTORY, FILE, SYMLINK, Attributes, Kind
 
 _MOST_FOLDERS = 10_000
+_MOST_FIELDS = 10_000
 _KINDS = {int(kind): kind for kind in Kind}
 _in_order: Callable[[dict[str, Any]], tuple[Any, ...]] = itemgetter(*nodes.c.keys())
 _LARGEST_INODE = compiled(select(func.coalesce(func.max(nodes.c.ino), 0)))
@@ -40,6 +41,7 @@ class Context:
     empty_tag: ContentTag
     own: bool = False
     folders: "LiveFolders" = field(default_factory=lambda: LiveFolders())
+    fields: "KnownFields" = field(default_factory=lambda: KnownFields())
     fresh: set[bytes] = field(default_factory=set)
     touched: set[Inode] = field(default_factory=set)
     touched_fields: set[tuple[Inode, bytes]] = field(default_factory=set)
@@ -54,15 +56,11 @@ class LiveFolders:
     """Folders that were seen to be reachable from the root, while no folder has been moved since.
 
     Used in the writer's turn alone. The times and counts of what it returns may be old; ids and kinds never change.
-    ``fields`` are values of single fields, None for one that is not there, and ``bare`` are nodes without any: what sets a
-    field removes both.
     """
 
     def __init__(self) -> None:
         self._by_inode: dict[Inode, Attributes] = {}
         self._by_node: dict[NodeId, Inode] = {}
-        self.fields: dict[tuple[Inode, bytes], bytes | None] = {}
-        self.bare: set[Inode] = set()
 
     def get(self, inode: Inode) -> Attributes | None:
         """Return a folder that is reachable for certain."""
@@ -79,24 +77,47 @@ class LiveFolders:
         self._by_inode[folder.inode] = folder
         self._by_node[folder.node] = folder.inode
 
-    def remember_bare(self, inode: Inode) -> None:
-        """Remember that a node is new, and has no fields."""
-        if len(self.bare) >= _MOST_FOLDERS:
-            self.bare.clear()
-        self.bare.add(inode)
-
-    def remember_field(self, inode: Inode, field: bytes, value: bytes | None) -> None:
-        """Remember the value that a field of a node has."""
-        if len(self.fields) >= _MOST_FOLDERS:
-            self.fields.clear()
-        self.fields[inode, field] = value
-
     def clear(self) -> None:
         """Some folder moved, or a transaction was lost."""
         self._by_inode.clear()
         self._by_node.clear()
-        self.fields.clear()
-        self.bare.clear()
+
+
+class KnownFields:
+    """Fields that were looked up, None for one that is not there, and new nodes, which have none.
+
+    Used in the writer's turn alone. Who sets a field forgets it here, before it may be looked up again.
+    """
+
+    def __init__(self) -> None:
+        self._values: dict[tuple[Inode, bytes], bytes | None] = {}
+        self._bare: set[Inode] = set()
+
+    def get(self, inode: Inode, field: bytes, look: Callable[[], bytes | None]) -> bytes | None:
+        """Return the value of a field; ``look`` asks the database."""
+        if inode in self._bare:
+            return None
+        if (inode, field) not in self._values:
+            if len(self._values) >= _MOST_FIELDS:
+                self._values.clear()
+            self._values[inode, field] = look()
+        return self._values[inode, field]
+
+    def add_new(self, inode: Inode) -> None:
+        """Remember that a node is new."""
+        if len(self._bare) >= _MOST_FIELDS:
+            self._bare.clear()
+        self._bare.add(inode)
+
+    def forget(self, inode: Inode, field: bytes) -> None:
+        """A field is set or removed."""
+        self._bare.discard(inode)
+        self._values.pop((inode, field), None)
+
+    def clear(self) -> None:
+        """Others changed something, or a transaction was lost."""
+        self._values.clear()
+        self._bare.clear()
 
 
 class InodeCounter:
