@@ -1,5 +1,7 @@
 """What the kernel and programs ask for beside the behaviours: setuid, direct I/O, maps, many names, locks, space."""
 
+import ctypes
+import errno
 import fcntl
 import mmap
 import os
@@ -13,6 +15,8 @@ import pytest
 from tests.support.mounts import MountedVault
 from tgdav.errors import UsageError
 from tgdav_fuse.options import CHOICES, parse_options
+
+FS_IOC_GETFLAGS, FICLONE = 0x80086601, 0x40049409
 
 
 def test_writing_takes_setuid_away(folder: Path) -> None:
@@ -81,15 +85,26 @@ def test_locks_between_processes(folder: Path) -> None:
         assert subprocess.run(words, check=False).returncode == 0
 
 
-def test_fallocate_is_said_not_to_be_there(folder: Path) -> None:
-    with open(folder / "file", "wb") as file, pytest.raises(OSError, match="not supported"):
-        subprocess_free_fallocate(file.fileno())
+def test_what_the_binding_has_no_handler_for(folder: Path) -> None:
+    """What programs see then is in docs/fuse.md."""
+    with open(folder / "file", "w+b", buffering=0) as file, open(folder / "copy", "wb") as copy:
+        file.truncate(1 << 20)
+        with pytest.raises(OSError, match="not supported"):
+            _fallocate(file.fileno())
+        os.posix_fallocate(file.fileno(), 0, 100)
+        assert os.lseek(file.fileno(), 0, os.SEEK_DATA) == 0
+        assert os.lseek(file.fileno(), 0, os.SEEK_HOLE) == 1 << 20
+        assert os.copy_file_range(file.fileno(), copy.fileno(), 1 << 20, 0) == 1 << 20
+        for request, answer in ((FS_IOC_GETFLAGS, errno.ENOTTY), (FICLONE, errno.EOPNOTSUPP)):
+            with pytest.raises(OSError) as refused:
+                fcntl.ioctl(copy.fileno(), request, file.fileno() if request == FICLONE else bytes(8))
+            assert refused.value.errno == answer
+    with pytest.raises(OSError, match="not supported"):
+        os.open(folder, os.O_TMPFILE | os.O_RDWR)
 
 
-def subprocess_free_fallocate(file: int) -> None:
-    """fallocate(2) itself: posix_fallocate of the C library would write zeros instead."""
-    import ctypes
-
+def _fallocate(file: int) -> None:
+    """fallocate(2) itself: posix_fallocate of the C library writes zeros instead."""
     library = ctypes.CDLL(None, use_errno=True)
     if library.fallocate(file, 0, ctypes.c_long(0), ctypes.c_long(100)):
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
