@@ -211,6 +211,12 @@ class NoAttribute(FileSystemError):
     errno = errno.ENODATA
 
 
+class NotSupported(FileSystemError):
+    """Not possible on this file system"""
+
+    errno = errno.ENOTSUP
+
+
 class TooManyLinks(FileSystemError):
     """Too many hard links"""
 

@@ -56,15 +56,22 @@ class MountHost:
         mount = self._mount
         if mount is None or mount.ended or os.fspath(mount.where) != where:
             raise UsageError(f"{where} is not mounted by this tgdav")
-        mount.unmount()
+        notices: list[str] = []
+        mount.unmount(notices.append)
         self._volume.fs.settle_all()
         self._volume.fs.sync()
-        return {"unmounted": where, "pending": self._volume.pending(), "process": os.getpid(), "ends": not self._stays}
+        pending = self._volume.pending()
+        ends = not self._stays
+        return {"unmounted": where, "pending": pending, "process": os.getpid(), "ends": ends, "notices": notices}
 
     def finish(self, say: Callable[[str], None]) -> None:
-        """Unmount as soon as nobody uses it; ``say`` hears that it is busy."""
+        """Unmount as soon as nobody uses it; ``say`` hears that it is busy. An interruption ends it at once."""
         if self._mount is not None:
-            self._mount.unmount_when_free(say)
+            try:
+                self._mount.unmount_when_free(say)
+            except KeyboardInterrupt:
+                self._mount.cut()
+                raise
 
     def mounted(self) -> list[str]:
         """Return where the volume is mounted."""

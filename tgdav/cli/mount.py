@@ -207,6 +207,8 @@ def unmount(invocation: Invocation, *, path: str) -> int:
         found = {"unmounted": os.fspath(where)}
     elif found["ends"]:
         _wait_for_end(int(found["process"]))
+    for line in found.get("notices", ()):
+        click.echo(f"tgdav: {line}", err=True)
     invocation.output.result(_shown(found), _lines(found, where))
     return ExitCode.DONE
 

@@ -191,12 +191,11 @@ def await_signal(stop: threading.Event) -> None:
 
 @contextmanager
 def stopping_by_signals(stop: threading.Event) -> Iterator[None]:
-    """Turn SIGTERM and SIGINT into ``stop``; a second SIGINT interrupts at once."""
+    """Turn SIGTERM and SIGINT into ``stop``; a second signal of a kind interrupts at once (KeyboardInterrupt)."""
 
     def on_signal(number: int, _frame: object) -> None:
         stop.set()
-        if number == signal.SIGINT:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(number, signal.default_int_handler)
 
     before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
     try:

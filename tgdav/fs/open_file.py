@@ -17,6 +17,7 @@ from tgdav.content.stream import StagedContent
 from tgdav.crdt.ops import Attr, Write
 from tgdav.errors import DamageError, FileTooLarge, InvalidArgument
 from tgdav.fs.draft import GAP, Draft
+from tgdav.fs.fields import acl_operations, require
 from tgdav.fs.parts import Parts, require_writable
 from tgdav.fs.redo import FileRecords, Found
 from tgdav.fs.settle import dirty_regions, kept_extents
@@ -27,6 +28,7 @@ from tgdav.metadata.types import AttributeChange, Attributes
 
 SIZE_MAX = 2**62
 _STEP = 1 << 20
+Data = bytes | bytearray | memoryview
 _INSERT_OVERLAY = "INSERT OR REPLACE INTO overlays (ino, file, salt) VALUES (?, ?, ?)"
 _DELETE_OVERLAY = "DELETE FROM overlays WHERE ino = ?"
 
@@ -46,17 +48,16 @@ class OpenFile:
         self._damage: DamageError | None = None
         self._draft: Draft | None = None
         self._overlay: Overlay | None = None
-        self._overlay_file = ""
-        self._salt = b""
+        self._overlay_file, self._salt = "", b""
         self._row = False
         self._mtime: int | None = None
         self._atime: int | None = None
         self._ctime: int | None = None
+        self._moves_times = False
         self._held: dict[str, int] = {}
         self._staged: tuple[int, int] | None = None
         self.records = FileRecords(parts.database.redo, attributes.node)
-        self.last_write = 0.0
-        self.dirty_since = 0.0
+        self.last_write = self.dirty_since = 0.0
 
     # ---- looking -------------------------------------------------------------------------------------------------
 
@@ -74,17 +75,14 @@ class OpenFile:
     @property
     def size(self) -> int:
         """Bytes, with unsettled writes."""
-        size, changes = self._unsettled
-        return size if changes else self.manifest.size
+        return self._unsettled[0] if self.dirty else self.manifest.size
 
     @property
     def unsettled_bytes(self) -> tuple[int, int] | None:
         """Of unsettled writes: how far the content below still shows, and about how many bytes lie over it; else None."""
         draft, overlay = self._draft, self._overlay
-        if draft is not None:
-            return 0, draft.size
-        if overlay is None and self._staged is not None:
-            return 0, self._staged[0]
+        if draft is not None or (overlay is None and self._staged is not None):
+            return 0, self._unsettled[0]
         return None if overlay is None else (overlay.floor, overlay.staged)
 
     def shown(self, attributes: Attributes) -> Attributes:
@@ -92,10 +90,9 @@ class OpenFile:
 
         Takes no lock, so that nobody who only looks waits for a file that is being settled.
         """
-        size, changes = self._unsettled
+        (size, changes), a, held = self._unsettled, attributes, self._held
         if not changes:
             return attributes
-        a, held = attributes, self._held
         atime, mtime, ctime = self._atime, self._mtime, self._ctime
         return Attributes(
             a.inode, a.node, a.kind, held.get("mode", a.mode), held.get("uid", a.uid), held.get("gid", a.gid), a.rdev, a.nlink,
@@ -138,7 +135,7 @@ class OpenFile:
 
     # ---- writing -------------------------------------------------------------------------------------------------
 
-    def write(self, offset: int, data: bytes | bytearray | memoryview, *, append: bool = False) -> int:
+    def write(self, offset: int, data: Data, *, append: bool = False, moves_times: bool = True) -> int:
         """Add a write to the draft or the overlay."""
         with self.lock:
             self.check_writable()
@@ -153,10 +150,10 @@ class OpenFile:
                 overlay = self._ensure_overlay()
                 self._parts.content.core.space.admit(len(data))
                 overlay.write(offset, data)
-            self._touched()
+            self._touched(moves_times=moves_times)
             return len(data)
 
-    def write_at_once(self, offset: int, data: bytes | bytearray | memoryview) -> bool:
+    def write_at_once(self, offset: int, data: Data, *, moves_times: bool = True) -> bool:
         """Add a write to the draft if it stays in memory and nobody else is at work here; False if nothing was done."""
         if self._parts.draft_memory.is_short or not len(data) or not self.lock.acquire(blocking=False):
             return False
@@ -168,12 +165,12 @@ class OpenFile:
             if draft is None or not draft.takes_at_once(offset, len(data)):
                 return False
             draft.write(offset, data)
-            self._touched()
+            self._touched(moves_times=moves_times)
             return True
         finally:
             self.lock.release()
 
-    def _write_draft(self, offset: int, data: bytes | bytearray | memoryview) -> bool:
+    def _write_draft(self, offset: int, data: Data) -> bool:
         """Add a write to the draft, begun here when the file is empty; False where the overlay has to take it."""
         if self._draft is None and self._overlay is None and self.manifest.size == 0 and offset <= GAP:
             self._begin_draft()
@@ -201,10 +198,9 @@ class OpenFile:
         if whole:
             self._parts.content.core.space.admit(len(whole))
             overlay.write(0, whole)
-        draft.abort()
-        self._draft = None
+        self._drop_draft()
 
-    def truncate(self, size: int) -> None:
+    def truncate(self, size: int, *, moves_times: bool = True) -> None:
         """Cut or extend, in the draft or the overlay."""
         if size < 0:
             raise InvalidArgument("a size below zero")
@@ -219,7 +215,7 @@ class OpenFile:
                 if self._draft is not None:
                     self._leave_draft()
                 self._ensure_overlay().truncate(size)
-            self._touched()
+            self._touched(moves_times=moves_times)
 
     def _drop_overlay(self) -> None:
         if self._overlay is not None:
@@ -283,10 +279,10 @@ class OpenFile:
     def restore(self, content: bytes, values: dict[str, int], found: Found) -> None:
         """Have the unsettled writes of an earlier process again, and the attributes that wait with them. Raises ReadOnly."""
         with self.lock:
-            self.truncate(0)
-            self.write(0, content)
+            self.truncate(0, moves_times=False)
+            self.write(0, content, moves_times=False)
             self._held = {name: values[name] for name in ("mode", "uid", "gid") if name in values}
-            self._take_times(AttributeChange(**values))
+            self._mtime, self._atime, self._ctime = (values.get(name) for name in ("mtime", "atime", "ctime"))
             self.records.take_over(found)
 
     def check_writable(self) -> None:
@@ -294,8 +290,10 @@ class OpenFile:
         if not self._local:
             require_writable(self._parts.journal)
 
-    def _touched(self) -> None:
-        self._mtime, self._ctime = self._parts.clock.now_ns(), None
+    def _touched(self, *, moves_times: bool) -> None:
+        """Take in a write. A kernel with times of its own tells how they moved: not at all within one tick of its clock."""
+        if moves_times:
+            self._mtime, self._ctime, self._moves_times = self._parts.clock.now_ns(), None, True
         self.last_write = self._parts.clock.monotonic()
         self.dirty_since = self.dirty_since or self.last_write
 
@@ -329,7 +327,7 @@ class OpenFile:
                 self._damage = DamageError("writes that were made durable are gone from this machine", blob="overlay")
                 raise self._damage from None
             self._overlay.replay()
-            self._touched()
+            self._touched(moves_times=True)
 
     def fsync(self) -> None:
         """Make all writes so far durable; those to the overlay without cutting or logging."""
@@ -435,19 +433,23 @@ class OpenFile:
 
     def log(self, change: Change, size: int, manifest: bytes, tag: ContentTag) -> None:
         """Put new content, and what was left to its commit, into a change. Raises NotFound."""
-        emit = change.emit_local if self._local else change.emit
-        change.attributes(self.inode)  # what is found so is not looked up again
-        mtime = change.time if self._mtime is None else self._mtime
-        emit(Write(self._node, size, tag, manifest, self._tag, mtime))
-        values = dict(self._held)
-        if self._ctime is not None:
-            values["ctime"] = self._ctime
-        if values:
-            emit(Attr(self._node, values))
+        emit, node = change.emit_local if self._local else change.emit, require(change, self.inode)
+        ctime = node.ctime if self._ctime is None and not self._moves_times else self._ctime
+        emit(Write(self._node, size, tag, manifest, self._tag, node.mtime if self._mtime is None else self._mtime))
+        self._log_held(change, {} if ctime is None else {"ctime": ctime})
         if self._atime is not None:
             change.set_local(self.inode, atime=self._atime)
         if self._row:
             change.transaction.execute(_DELETE_OVERLAY, (self.inode,))
+
+    def _log_held(self, change: Change, others: dict[str, int]) -> None:
+        """Put the attributes that were left to a commit into a change, with ``others``. Raises NotFound."""
+        emit, values = change.emit_local if self._local else change.emit, self._held | others
+        if "mode" in values:
+            for op in acl_operations(change, require(change, self.inode), values["mode"]):
+                emit(op)
+        if values:
+            emit(Attr(self._node, values))
 
     def settled(self, manifest: Manifest, tag: ContentTag) -> None:
         """Take in that new content was committed; the caller holds the lock."""
@@ -460,7 +462,7 @@ class OpenFile:
 
     def _forget_attributes(self) -> None:
         self._mtime = self._atime = self._ctime = None
-        self._held = {}
+        self._held, self._moves_times = {}, False
 
     def _rebase(self, manifest: Manifest) -> None:
         overlay, self._overlay = self._overlay, None
@@ -471,14 +473,11 @@ class OpenFile:
     def replaced(self, manifest: Manifest, tag: ContentTag | None) -> None:
         """Take in that the content was replaced as a whole, durably; unsettled writes go with the old content."""
         with self.lock:
-            if self._draft is not None:
-                self._draft.abort()
-                self._draft = None
+            self._drop_draft()
             if self._row:
                 self._parts.database.writer.run(lambda t: t.execute(_DELETE_OVERLAY, (self.inode,)), durable=True)
             if self._held:
-                emit = Attr(self._node, dict(self._held))
-                self._parts.journal.change(lambda each: (each.emit_local if self._local else each.emit)(emit))
+                self._parts.journal.change(lambda change: self._log_held(change, {}))
             kept = self.records.kept
             if kept:
                 self._parts.database.writer.run(lambda t: t.release(kept), lazy=True)
@@ -490,9 +489,12 @@ class OpenFile:
     def abandon(self) -> None:
         """Let go of the overlay's file without settling; what fsync marked is adopted at the next start."""
         with self.lock:
-            if self._draft is not None:
-                self._draft.abort()
-                self._draft = None
+            self._drop_draft()
             if self._overlay is not None:
                 self._overlay.close(remove=not self._row)
                 self._overlay = None
+
+    def _drop_draft(self) -> None:
+        if self._draft is not None:
+            self._draft.abort()
+            self._draft = None

@@ -238,8 +238,11 @@ class OpenFiles:
 class Handle:
     """An open file, as ``tgdav.fs.api.FileHandle``."""
 
-    def __init__(self, files: OpenFiles, file: OpenFile, content: ContentStore, *, writable: bool) -> None:
+    def __init__(
+        self, files: OpenFiles, file: OpenFile, content: ContentStore, *, writable: bool, moves_times: bool = True
+    ) -> None:
         self.inode = file.inode
+        self._moves_times = moves_times
         self._files, self._file, self._content, self._writable = files, file, content, writable
         self._reader: ContentReader | None = None
         self._closed = False
@@ -262,15 +265,15 @@ class Handle:
 
     def write(self, offset: int, data: bytes | bytearray | memoryview, *, append: bool = False) -> int:
         """Write all of ``data``, return its length."""
-        return self._open(writing=True).write(offset, data, append=append)
+        return self._open(writing=True).write(offset, data, append=append, moves_times=self._moves_times)
 
     def write_at_once(self, offset: int, data: bytes | bytearray | memoryview) -> bool:
         """Write ``data`` if nothing has to be waited for; False if nothing was done."""
-        return self._open(writing=True).write_at_once(offset, data)
+        return self._open(writing=True).write_at_once(offset, data, moves_times=self._moves_times)
 
     def truncate(self, size: int) -> None:
         """Cut or extend with a hole."""
-        self._open(writing=True).truncate(size)
+        self._open(writing=True).truncate(size, moves_times=self._moves_times)
 
     def fsync(self) -> None:
         """Return when all written so far survives a power cut."""
