@@ -76,7 +76,9 @@ def test_a_second_server_is_exit_6(vault: Machine) -> None:
 
 def test_a_host_beyond_loopback_is_warned_of(vault: Machine) -> None:
     with Server(vault, "--host", "0.0.0.0") as server:
-        assert "password and files cross the network in the clear" in server.terminate()
+        said = server.terminate()
+        assert "password and files cross the network in the clear" in said
+        assert "guess at the WebDAV password of tgdav, which is short" in said
     with Server(vault) as server:
         assert "in the clear" not in server.terminate()
 

@@ -37,8 +37,7 @@ def options_for(host: str, port: int, webdav: Webdav) -> WebOptions:
             f"the files of webdav.tls cannot be used: {reason}",
             hint="give a certificate and its key in PEM, the key without a passphrase",
         ) from None
-    files = {"certificate": str(tls.certificate), "key": str(tls.key)}
-    return WebOptions(host=host, port=port, trusted_proxies=proxies, **files)
+    return WebOptions(host=host, port=port, trusted_proxies=proxies, certificate=str(tls.certificate), key=str(tls.key))
 
 
 def reserve(options: WebOptions) -> socket.socket:
