@@ -101,7 +101,10 @@ class TgdavOperations(pyfuse3.Operations):
     def lookup(self, parent_inode: int, name: bytes, ctx: RequestContext) -> EntryAttributes:
         """Find a name."""
         if name == b".":
-            return self._entered(self._fs.attributes(Inode(parent_inode)))
+            node = self._fs.attributes(Inode(parent_inode))
+            if node.is_directory:
+                self._fs.parent(node.inode)  # NotFound: it was removed
+            return self._entered(node)
         if name == b"..":
             return self._entered(self._fs.attributes(self._fs.parent(Inode(parent_inode))))
         try:

@@ -155,3 +155,14 @@ def test_what_would_wait_is_refused_before_it_is_done(subject: VolumeSubject) ->
     wait_for(lambda: fs.open_files.find(inode) is None, what="the file to be settled")
     fs.at_once(lambda: fs.unlink(fs.root, b"other"))
     assert names(fs) == [b"file"]
+
+
+def test_a_removed_folder_has_no_parent(subject: VolumeSubject) -> None:
+    """Who still holds it, or a handle on it, must not be led into the trash."""
+    fs = subject.fs
+    outer = fs.create(fs.root, b"outer", Kind.DIRECTORY, 0o755, OWNER).inode
+    inner = fs.create(outer, b"inner", Kind.DIRECTORY, 0o755, OWNER).inode
+    fs.remove_tree(fs.root, b"outer")
+    assert fs.parent(inner) == outer
+    with pytest.raises(NotFound):
+        fs.parent(outer)

@@ -3,6 +3,7 @@
 import ctypes
 import errno
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -166,20 +167,23 @@ def handles_of_files(folder: Path) -> Any:
     library = ctypes.CDLL(None, use_errno=True)
     (folder / "below").mkdir()
     answers = []
-    for name in ("below/file", "below"):
+    for name in ("below/file", "below", "removed", "removed/below"):
         path = folder / name
-        if name != "below":
+        if name.startswith("removed"):
+            path.mkdir(parents=True)
+        if name.endswith("file"):
             path.write_text("content")
         handle = ctypes.create_string_buffer((128).to_bytes(4, "little") + bytes(132))
         mount_id = ctypes.c_int()
         answers.append(library.name_to_handle_at(-100, os.fsencode(path), handle, ctypes.byref(mount_id), 0))
-        os.sync()
+        identity = path.stat().st_ino
+        if name.startswith("removed"):
+            shutil.rmtree(folder / "removed")
+        subprocess.run(["sync", "-f", str(folder)], check=True)
         Path("/proc/sys/vm/drop_caches").write_text("2\n")
         with descriptor(folder, os.O_RDONLY) as at:
             found = library.open_by_handle_at(at, handle, os.O_RDONLY)
-        answers.append(
-            errno.errorcode[ctypes.get_errno()] if found < 0 else os.fstat(found).st_ino == path.stat().st_ino
-        )
+        answers.append(errno.errorcode[ctypes.get_errno()] if found < 0 else os.fstat(found).st_ino == identity)
         if found >= 0:
             os.close(found)
     return answers

@@ -196,7 +196,7 @@ class FileSystem(Protocol):
         ...
 
     def parent(self, inode: Inode) -> Inode:
-        """Return the folder that holds a folder (the root holds itself)."""
+        """Return the folder that holds a folder (the root holds itself). Raises NotFound for one that was removed."""
         ...
 
     def read_link(self, inode: Inode) -> bytes:

@@ -222,7 +222,7 @@ class NamespaceFileSystem:
         """Return the folder that holds a folder."""
         with self.database.reading() as connection:
             found = queries.parent_of(connection, inode)
-        if found is None and inode != self.root:
+        if found in (None, TRASH_INODE) and inode != self.root:
             raise NotFound
         return found or self.root
 
