@@ -13,6 +13,7 @@ import pyfuse3
 from tgdav.clock import Clock
 from tgdav.errors import TgdavError, VaultInUse
 from tgdav.fs.api import ObservedFileSystem
+from tgdav.threads import Worker
 from tgdav_fuse import mount_table, session
 from tgdav_fuse.attributes import Presentation
 from tgdav_fuse.invalidation import Invalidation
@@ -55,7 +56,7 @@ class Mount:
         shown = Presentation(uid=options.uid, gid=options.gid, root_as=mine)
         self._operations = TgdavOperations(fs, clock, shown, read_only=options.read_only)
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="tgdav-fuse", daemon=True)
+        self._thread = Worker("tgdav-fuse", self._run, again=False)
         self._on_end: Callable[[], None] = lambda: None
 
     @classmethod

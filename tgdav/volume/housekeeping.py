@@ -14,6 +14,7 @@ from tgdav.errors import DamageError, StoreUnavailable, TgdavError, WriterReplac
 from tgdav.metadata import settings
 from tgdav.replication import outbox, rows
 from tgdav.replication.checkpoint_format import is_due
+from tgdav.threads import Guard, Worker
 from tgdav.volume.budget import difference
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+NAME = "tgdav-housekeeping"
 TICK_SECONDS = 1.0
 PUSH_SECONDS = 60.0
 JOIN_SECONDS = 5.0
@@ -41,9 +43,10 @@ class Housekeeping:
         self._volume = volume
         self._clock = volume.seams.clock
         self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._thread: Worker | None = None
         self._work = threading.RLock()
         self._errors: dict[str, str] = {}
+        self._guard = Guard(NAME)
         started = self._clock.monotonic()
         self._next_push = started + PUSH_SECONDS
         self._next_join = self._next_header = started
@@ -53,7 +56,7 @@ class Housekeeping:
 
     def start(self) -> None:
         """Begin."""
-        self._thread = threading.Thread(target=self._run, name="tgdav-housekeeping", daemon=True)
+        self._thread = Worker(NAME, self._run, guard=self._guard)
         self._thread.start()
 
     def stop(self) -> None:
@@ -92,9 +95,8 @@ class Housekeeping:
             self._new_log.clear()
             self._next_look = now + (POLL_SECONDS if self._attempt(LOOKING, self.look) else POLL_AGAIN_SECONDS)
         self._attempt("settling files", volume.fs.settle_idle)
-        if now >= self._next_push and volume.pusher.pending_operations():
-            self._next_push = now + PUSH_SECONDS
-            self._attempt(PUSHING, self.push)
+        if now >= self._next_push:
+            self._attempt(PUSHING, self._push_if_pending)
         if now >= self._next_checkpoint:
             self._next_checkpoint = now + CHECKPOINT_LOOK_SECONDS
             self._attempt("writing a checkpoint", self.checkpoint_if_due)
@@ -125,7 +127,12 @@ class Housekeeping:
                 _log.warning("%s: %s", what, error)
             self._errors[what] = str(error)
             return False
+        except Exception as error:  # this task is due again later, and the others are due now
+            self._errors[what] = f"{what}: {self._guard.note(error)}"
+            return False
         self._errors.pop(what, None)
+        if not self._errors:
+            self._guard.clear()
         return True
 
     # ---- pushing -------------------------------------------------------------------------------------------------
@@ -143,6 +150,11 @@ class Housekeeping:
             if volume.is_joining and volume.watch.has_joined():
                 volume.finish_joining()
             return pushed.segments > 0
+
+    def _push_if_pending(self) -> None:
+        if self._volume.pusher.pending_operations():
+            self._next_push = self._clock.monotonic() + PUSH_SECONDS
+            self.push()
 
     def look(self) -> None:
         """Look who the writer is. Raises WriterReplaced, StoreUnavailable, DamageError, NoSpace, LocalFailure."""

@@ -8,6 +8,7 @@ import msgspec
 
 from tgdav.content.pack_rows import waiting_packs
 from tgdav.db.database import Database
+from tgdav.threads import failure_counts, last_failure
 from tgdav.volume.findings import described
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ def status(volume: "Volume") -> dict[str, Any]:
         None if problem is None else str(problem),
         volume.housekeeping.last_error,
         volume.content.uploader.last_error,
+        last_failure(),
         None if reach.reachable else reach.last_error,
         described(**damage[-1]) if damage else None,
     )
@@ -51,6 +53,7 @@ def status(volume: "Volume") -> dict[str, Any]:
         "files": files,
         "bytes": size,
         "last_error": next(filter(None, errors), None),
+        "thread_failures": failure_counts(),
         "read_only": volume.read_only_reason,
         "namespace": volume.namespace_name,
         "machine": _uuid(volume.log.machine_id),

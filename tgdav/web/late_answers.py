@@ -6,6 +6,7 @@ from collections.abc import Callable
 from itertools import count
 
 from tgdav.clock import Clock
+from tgdav.threads import Worker
 
 
 class LateAnswers:
@@ -18,7 +19,7 @@ class LateAnswers:
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
         self._changed = threading.Condition()
         self._stopping = False
-        self._thread = threading.Thread(target=self._run, name="late-answers", daemon=True)
+        self._thread = Worker("late-answers", self._run)
 
     def start(self) -> None:
         """Start the thread."""

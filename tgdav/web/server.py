@@ -1,10 +1,9 @@
 """The WebDAV server as the volume starts and stops it."""
 
-import threading
-
 from tgdav.clock import Clock
 from tgdav.entropy import Entropy
 from tgdav.fs.api import FileSystem
+from tgdav.threads import Worker
 from tgdav.web.auth import Authenticator, Credentials
 from tgdav.web.dispatch import Dispatcher
 from tgdav.web.http_server import HttpServer, LazyHandshake
@@ -36,7 +35,7 @@ class WebServer:
         authenticator = Authenticator(credentials, clock, entropy) if credentials is not None else None
         self._dispatcher = Dispatcher(self.site, authenticator, options.port)
         self._http = HttpServer((options.host, options.port), self._dispatcher.handle, clock)
-        self._thread = threading.Thread(target=self._http.serve, name="web", daemon=True)
+        self._thread = Worker("web", self._http.serve)
 
     @property
     def traffic(self) -> Traffic:

@@ -23,6 +23,7 @@ from tgdav.blobs.telegram.settings import Settings
 from tgdav.clock import Clock
 from tgdav.cores import spread
 from tgdav.errors import AccessError, StoreRejected, StoreUnavailable
+from tgdav.threads import Worker
 
 log = logging.getLogger(__name__)
 Answer = concurrent.futures.Future[Any]
@@ -57,7 +58,7 @@ class Session:
         self._closing = threading.Event()
         self._starting = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
+        self._thread: Worker | None = None
 
     @property
     def user_id(self) -> int:
@@ -126,6 +127,7 @@ class Session:
         if thread is not None and self._loop is not None:
             asyncio.run_coroutine_threadsafe(self._shut_down(), self._loop)
             thread.join()
+            self._loop.close()
             for answer in [*self._pending]:
                 answer.set_exception(StoreRejected("the store is closed"))
 
@@ -135,7 +137,8 @@ class Session:
             raise StoreRejected("the store is closed")
         if self._loop is None:
             self._loop = asyncio.new_event_loop()
-            self._thread = threading.Thread(target=_serve, args=(self._loop,), name="telegram", daemon=True)
+            loop = self._loop
+            self._thread = Worker("telegram", lambda: _serve(loop))
             self._thread.start()
         return self._loop
 
@@ -259,10 +262,7 @@ class Session:
 def _serve(loop: asyncio.AbstractEventLoop) -> None:
     spread()
     asyncio.set_event_loop(loop)
-    try:
-        loop.run_forever()
-    finally:
-        loop.close()
+    loop.run_forever()
 
 
 def read_login(settings: Settings, login: str) -> Any:
