@@ -36,7 +36,7 @@ class Reachability(msgspec.Struct, frozen=True):
     """What ``status`` says of a store."""
 
     reachable: bool
-    """Whether the last answer was one; True before the first call."""
+    """Whether the last call was answered, be it by asking for rest; True before the first call."""
     waiting_seconds: float
     """Until the next attempt of whoever waits longest; 0 if nobody waits."""
     last_error: str
@@ -164,7 +164,8 @@ class RetryStore(StoreWrapper):
 
     def _note_failure(self, error: StoreUnavailable) -> None:
         with self._lock:
-            self._reachable = False
+            # A store that names a time to wait has answered: what else was asked may go on.
+            self._reachable = self._reachable and error.retry_after is not None
             self._last_error = str(error)
 
     def _note_success(self) -> None:

@@ -3,6 +3,7 @@
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from typing import TypeVar
 
 from tgdav.blobs.contract import START, BlobInfo, BlobStore, Source, StoreTraits
@@ -80,6 +81,12 @@ class AccountStore:
         session = self._session
         return (0.0, "") if session is None else session.rest
 
+    @property
+    def trouble(self) -> str | None:
+        """Why Telegram cannot be reached, as far as the connections tell; None where it can, or was not asked yet."""
+        session = self._session
+        return None if session is None else session.trouble
+
     def use(self, login: TelegramLogin | None) -> None:
         """Use this login from now on, the one before no more. Nothing is sent yet. Raises VaultInUse, AccessError."""
         self._let_go()
@@ -129,10 +136,11 @@ class AccountStore:
         with self._lock:
             store, held = self._store, self._held
             self._store = self._session = self._held = None
-        if store is not None:
-            store.close()
-        if held is not None:
-            held.release()
+        with ExitStack() as ending:
+            if held is not None:
+                ending.callback(held.release)
+            if store is not None:
+                store.close()
 
     def idle_days(self) -> int:
         """Return the days without use after which Telegram deletes the account. Raises as the calls of a store do."""

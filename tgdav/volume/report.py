@@ -21,7 +21,7 @@ USUAL_CHUNK = 1024 * 1024
 def status(volume: "Volume") -> dict[str, Any]:
     """Return the ``status`` object."""
     volume.stores.probe()
-    reach = volume.stores.retrying.reachability()
+    reach = volume.stores.reachability()
     files, size = volume.fs.totals()
     shown = cache(volume)
     damage = _damage(volume.database)

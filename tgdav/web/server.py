@@ -1,5 +1,7 @@
 """The WebDAV server as the volume starts and stops it."""
 
+from contextlib import ExitStack
+
 from tgdav.clock import Clock
 from tgdav.entropy import Entropy
 from tgdav.fs.api import FileSystem
@@ -56,6 +58,7 @@ class WebServer:
     def stop(self) -> None:
         """Accept no more, finish the requests under way (10 s at most), end all connections."""
         self.site.stopping.set()
-        self._http.stop()
-        self._http.late.stop()
-        self._thread.join()
+        with ExitStack() as ending:  # each ends, whatever another one meets
+            ending.callback(self._thread.join)
+            ending.callback(self._http.late.stop)
+            self._http.stop()

@@ -13,7 +13,7 @@ from telethon.network import MTProtoSender
 from telethon.tl import functions
 from telethon.tl.alltlobjects import LAYER
 
-from tgdav.blobs.telegram.errors import TransportFlood, translate
+from tgdav.blobs.telegram.errors import Silence, TransportFlood, translate
 from tgdav.blobs.telegram.frames import FullConnection
 from tgdav.blobs.telegram.packing import State
 from tgdav.blobs.telegram.settings import Settings
@@ -110,6 +110,9 @@ class Line:
                 answer = await self.ask(_introduced(settings, first))
                 self._broken.add_done_callback(lambda _: self._on_broken())
                 return answer
+        except TimeoutError as error:
+            await self.close()
+            raise Silence("Telegram does not answer on a new connection") from error
         except BaseException as error:
             await self.close()
             if isinstance(error, Exception):
@@ -151,7 +154,7 @@ class Line:
             if loop.time() - self._last_answer >= patience:
                 break
         await self.close()
-        raise StoreUnavailable(f"Telegram did not answer within {patience:g} s")
+        raise Silence(f"Telegram did not answer within {patience:g} s")
 
     async def close(self) -> None:
         """Hang up; what waits for an answer is told."""

@@ -10,15 +10,16 @@ import concurrent.futures
 import logging
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from telethon.crypto import AuthKey
 from telethon.sessions import StringSession
 from telethon.tl import functions, types
 
-from tgdav.blobs.telegram.errors import Paced, translate
+from tgdav.blobs.telegram.errors import Paced, Silence, translate
 from tgdav.blobs.telegram.line import Line, without_updates
-from tgdav.blobs.telegram.rests import Rests
+from tgdav.blobs.telegram.rests import Rests, Window
 from tgdav.blobs.telegram.settings import Settings
 from tgdav.clock import Clock
 from tgdav.cores import spread
@@ -55,6 +56,8 @@ class Session:
         self._on_update: Callable[[Any], None] | None = None
         self._on_line: Callable[[], None] | None = None
         self._user_id = 0
+        self.trouble: str | None = None
+        """Why Telegram cannot be reached: what made the last connection fail, or fall silent; None since it answers."""
         self._closing = threading.Event()
         self._starting = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -69,6 +72,10 @@ class Session:
     def rest(self) -> tuple[float, str]:
         """How long Telegram still asks for rest, in seconds, and with what; 0 and nothing if it does not."""
         return self._rests.longest()
+
+    def window(self, kind: str) -> Window:
+        """Return how many requests of a kind (``upload``, ``download``) to have under way; the account's."""
+        return self._rests.window(kind, self.settings.parts_in_flight)
 
     # The bridge.
 
@@ -129,7 +136,8 @@ class Session:
             thread.join()
             self._loop.close()
             for answer in [*self._pending]:
-                answer.set_exception(StoreRejected("the store is closed"))
+                with suppress(concurrent.futures.InvalidStateError):  # it was answered, or given up, just now
+                    answer.set_exception(StoreRejected("the store is closed"))
 
     def _running(self) -> asyncio.AbstractEventLoop:
         """The loop, started when it is first needed. The caller holds the lock, so that it does not end meanwhile."""
@@ -151,16 +159,22 @@ class Session:
             line = await self._connected(dc)
             self._check_allowed(type(request))  # others may have been told to wait meanwhile
         try:
-            return await line.ask(asked)
+            answer = await line.ask(asked)
         except AccessError as error:
             await self._end(error, line, dc)
             raise
         except Paced as error:
-            self._rests.note_pace(error.retry_after or 0)
+            error.retry_after = self._rests.note_pace(error.retry_after or 0)
+            raise
+        except Silence as error:
+            self.trouble = error.message
             raise
         except StoreUnavailable as error:
             self._rests.note(type(request), dc, error)
+            error.retry_after = self._rests.left(type(request)) or error.retry_after
             raise
+        self.trouble = None
+        return answer
 
     def _check_allowed(self, kind: type) -> None:
         """Send nothing with a dead login, and nothing that Telegram asked to wait with."""
@@ -195,11 +209,13 @@ class Session:
                 line = await (self._open_home() if dc == self._login.dc_id else self._open_other(dc))
             except StoreUnavailable as error:
                 self._rests.note_line(dc, error)
+                self.trouble = error.message
                 raise
             except AccessError as error:
                 self._dead = error
                 raise
             self._lines[dc] = line
+            self.trouble = None
             if self._closing.is_set():
                 await line.close()
             return line

@@ -265,9 +265,11 @@ class TelegramStore:
     def close(self) -> None:
         """Hang up. Idempotent."""
         self._is_closed = True
-        self._session.close()
-        if self._watch is not None:
-            self._watch.close()
+        try:
+            self._session.close()
+        finally:
+            if self._watch is not None:
+                self._watch.close()
 
     def _check_open(self) -> None:
         if self._is_closed:
