@@ -1,6 +1,8 @@
 """No failure ends a thread: every thread is started in the one way that sees to it, and the failures are told."""
 
 import ast
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -115,6 +117,20 @@ def test_pauses_grow_with_failures_in_a_row(names: str, monkeypatch: pytest.Monk
     wait_for(lambda: not worker.is_alive())
     assert pauses[:3] == [0.1, 0.2, 0.4]
     assert pauses[-3:] == [threads.LONGEST_PAUSE] * 3
+
+
+def test_a_thread_that_never_ends_keeps_no_process_alive() -> None:
+    program = """
+import subprocess
+import sys
+import threading
+from tgdav.threads import end_in_time
+threading.Thread(target=threading.Event().wait, name="a library's").start()
+end_in_time(3, patience=0.1)
+"""
+    ended = subprocess.run([sys.executable, "-c", program], timeout=60, capture_output=True, text=True, check=False)
+    assert ended.returncode == 3
+    assert "a library's" in ended.stderr
 
 
 def test_an_interrupt_is_no_failure(names: str) -> None:

@@ -10,6 +10,7 @@ message of an error that is not this project's own: it may quote file names.
 """
 
 import logging
+import os
 import threading
 import weakref
 from collections import Counter
@@ -147,6 +148,21 @@ class Worker:
                 break
             pause, began = min(2 * pause, LONGEST_PAUSE), self._clock.monotonic()
         self._guard.clear()
+
+
+def end_in_time(code: int, patience: float = 5.0) -> None:
+    """End the process with ``code`` in ``patience`` seconds, whatever threads would keep it alive; called when all is closed.
+
+    The interpreter waits for each thread that is no daemon, a library's too, and for ever: what would end by itself does.
+    """
+
+    def end() -> None:
+        threading.Event().wait(patience)
+        left = [thread.name for thread in threading.enumerate() if not thread.daemon and thread.is_alive()]
+        _log.error("the process ends though %s did not", ", ".join(left) or "the interpreter")
+        os._exit(code)
+
+    Worker("tgdav-end", end, again=False).start()
 
 
 def _described(error: Exception) -> str:
