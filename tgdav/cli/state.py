@@ -42,11 +42,11 @@ def _status_lines(found: Mapping[str, Any]) -> Iterator[str]:
     yield f"last error: {found['last_error'] or 'none'}"
 
 
-def _waiting(store: Mapping[str, Any]) -> str:
-    if not store["waiting_seconds"]:
+def _waiting(found: Mapping[str, Any]) -> str:
+    if not found["waiting_seconds"]:
         return ""
-    until = store["waiting_until"].partition("T")[2][:8]
-    return f", waiting {store['waiting_seconds']:.0f} s, until {until} UTC: {store['waiting_for']}"
+    until = found["waiting_until"].partition("T")[2][:8]
+    return f", waiting {found['waiting_seconds']:.0f} s, until {until} UTC: {found['waiting_for']}"
 
 
 def _account(found: Mapping[str, Any]) -> str:
@@ -85,7 +85,10 @@ def sync(invocation: Invocation, *, wait: bool) -> int:
     with session(invocation) as call, invocation.output.progress() as progress:
         found = call("sync", progress, wait=wait)
     nothing = not any(found["pending"].values())
-    lines = (f"sent: {sent(found['sent'])}", f"pending: {'nothing' if nothing else _pending(found)}")
+    lines = (
+        f"sent: {sent(found['sent'])}",
+        f"pending: {'nothing' if nothing else _pending(found)}{_waiting(found)}",
+    )
     invocation.output.result(found, lines)
     return ExitCode.DONE
 

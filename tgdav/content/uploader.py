@@ -57,6 +57,8 @@ class Uploader:
         self._hurry = False
         self._backoff = 0.0
         self._not_before = 0.0
+        self._asked_until = 0.0
+        """When the rest that the store asked for is over: no hurry of ours shortens it."""
         self._flush = False
         self._stop = False
         self._woken = False
@@ -113,7 +115,7 @@ class Uploader:
     def flush(self, timeout: float) -> bool:
         """Close and send all that is staged; True once nothing is pending, False after ``timeout`` seconds."""
         deadline = self._core.clock.monotonic() + timeout
-        self._not_before = self._backoff = 0.0
+        self._not_before, self._backoff = self._asked_until, 0.0
         if self._thread is None:
             return self._flush_here(deadline)
         while self.pending():
@@ -250,6 +252,7 @@ class Uploader:
         asked = error.retry_after if isinstance(error, StoreUnavailable) else None
         self._backoff = next_backoff(self._backoff, asked)
         self._not_before = now + self._backoff
+        self._asked_until = self._not_before if asked else 0.0
         _log.warning("uploading goes on in %.0f s: %s", self._backoff, error.message)
 
     # ---- driving -------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 import logging
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from tgdav.blobs.contract import BlobInfo
@@ -15,7 +16,8 @@ from tgdav.metadata import settings
 from tgdav.replication import outbox, rows
 from tgdav.replication.checkpoint_format import is_due
 from tgdav.threads import Guard, Worker
-from tgdav.volume.budget import difference
+from tgdav.volume.budget import Sums, difference
+from tgdav.volume.report import moment
 
 if TYPE_CHECKING:
     from tgdav.volume.volume import Volume
@@ -30,6 +32,9 @@ HEADER_SECONDS = 3600.0
 HEADER_AGAIN_SECONDS = 60.0
 FLUSH_SECONDS = 3600.0
 LOOK_SECONDS = 5.0
+SHORT_LOOK_SECONDS = 0.25
+SHORT_REST = 2.0
+"""Seconds of rest that syncing waits for although nobody asked it to wait."""
 POLL_SECONDS = 900.0
 POLL_AGAIN_SECONDS = 60.0
 KEEPING, JOINING, PUSHING, LOOKING = "keeping the headers", "joining", "pushing the log", "looking at the log"
@@ -179,35 +184,77 @@ class Housekeeping:
     def sync(self, *, wait: bool, progress: Any = None) -> dict[str, Any]:
         """Look who the writer is, then send everything that waits; with ``wait``, return only when nothing is pending.
 
-        Raises as ``push``; DamageError when operations name content that this machine has lost.
+        Without ``wait`` it returns as soon as the store asks for rest, with what waits and until when. Raises as ``push``;
+        DamageError when operations name content that this machine has lost.
         """
+        before = self._volume.budget.total()
+        while True:
+            try:
+                with ExitStack() as patience:
+                    if not wait:
+                        patience.enter_context(self._volume.stores.retrying.impatient())
+                    is_done = self._sync_once(wait, progress)
+            except StoreUnavailable:
+                if not self._is_resting():
+                    raise
+                is_done = self._rest_over(wait, progress)
+            if is_done or self._stop.is_set():
+                return self._synced(before)
+
+    def _sync_once(self, wait: bool, progress: Any) -> bool:
+        """Look, send what can be sent, and return whether that was all."""
         volume = self._volume
-        before = volume.budget.total()
         volume.keep_headers()
         self.look()
-        while True:
-            stuck = volume.pusher.oldest_unsent()
-            flushed = self._flush(progress)
-            self.push()
-            pending = volume.pending()
-            if wait and flushed and stuck is not None and stuck == volume.pusher.oldest_unsent():
-                raise DamageError(
-                    f"{pending['operations']} operations name content that this machine has lost", blob="staging"
-                )
-            if progress is not None:
-                progress("pending bytes", 0, pending["bytes"])
-            if not wait or not (pending["bytes"] or pending["operations"]) or self._stop.is_set():
-                for what in (KEEPING, JOINING, PUSHING, LOOKING):
-                    self._errors.pop(what, None)
-                return {"pending": pending, "sent": difference(volume.budget.total(), before)}
+        stuck = volume.pusher.oldest_unsent()
+        flushed = self._flush(wait, progress)
+        self.push()
+        pending = volume.pending()
+        if wait and flushed and stuck is not None and stuck == volume.pusher.oldest_unsent():
+            raise DamageError(
+                f"{pending['operations']} operations name content that this machine has lost", blob="staging"
+            )
+        if progress is not None:
+            progress("pending bytes", 0, pending["bytes"])
+        return not wait or not (pending["bytes"] or pending["operations"])
 
-    def _flush(self, progress: Any) -> bool:
-        """Send all packs; False if that takes too long. Raises what ends all sending: no login, an account that is lost."""
+    def _synced(self, before: Sums) -> dict[str, Any]:
+        """Return the ``sync`` object."""
+        volume, is_resting = self._volume, self._is_resting()
+        for what in () if is_resting else (KEEPING, JOINING, PUSHING, LOOKING):
+            self._errors.pop(what, None)
+        waiting, reason = volume.stores.asked_rest if is_resting else (0.0, "")
+        return {
+            "pending": volume.pending(),
+            "sent": difference(volume.budget.total(), before),
+            "waiting_seconds": waiting,
+            "waiting_for": reason or None,
+            "waiting_until": moment(self._clock.now_ns(), waiting) if waiting else None,
+        }
+
+    def _is_resting(self) -> bool:
+        return self._volume.stores.asked_rest[0] > SHORT_REST
+
+    def _rest_over(self, wait: bool, progress: Any) -> bool:
+        """Return True without ``wait``; else wait until a rest may be over, a moment at most, and return False."""
+        seconds, reason = self._volume.stores.asked_rest
+        if wait:
+            if progress is not None:
+                progress(f"waiting {seconds:.0f} s: {reason}", 0, self._volume.content.pending())
+            self._stop.wait(min(seconds, LOOK_SECONDS))
+        return not wait
+
+    def _flush(self, wait: bool, progress: Any) -> bool:
+        """Send all packs; False if that takes too long, or without ``wait`` if the store asks for rest.
+
+        Raises what ends all sending: no login, an account that is lost.
+        """
         volume = self._volume
+        step = LOOK_SECONDS if wait else SHORT_LOOK_SECONDS
         deadline = self._clock.monotonic() + FLUSH_SECONDS
         while True:
             began = self._clock.monotonic()
-            if volume.content.flush(LOOK_SECONDS):
+            if volume.content.flush(step):
                 return True
             problem = None if volume.stores.account is None else volume.stores.account.problem
             if problem is not None:
@@ -217,7 +264,7 @@ class Housekeeping:
                 stage = f"waiting {waiting:.0f} s: {reason}" if waiting else "pending bytes"
                 progress(stage, 0, volume.content.pending())
             now = self._clock.monotonic()
-            if now >= deadline or now - began < LOOK_SECONDS:  # it gave up by itself
+            if now >= deadline or now - began < step or (not wait and self._is_resting()):  # or it gave up by itself
                 return False
 
     # ---- checkpoints ---------------------------------------------------------------------------------------------

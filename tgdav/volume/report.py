@@ -42,7 +42,7 @@ def status(volume: "Volume") -> dict[str, Any]:
             "reachable": reach.reachable and problem is None,
             "waiting_seconds": waiting,
             "waiting_for": reason if waiting else None,
-            "waiting_until": _moment(volume.seams.clock.now_ns(), waiting) if waiting else None,
+            "waiting_until": moment(volume.seams.clock.now_ns(), waiting) if waiting else None,
         },
         "account": volume.account_life and volume.account_life.report(),
         "sent_today": {"date": date, **sent},
@@ -67,7 +67,7 @@ def _staging(volume: "Volume") -> dict[str, Any]:
     return {"bytes": space.used, "max_bytes": space.bound(), "full": not space.fits(USUAL_CHUNK)}
 
 
-def _moment(now_ns: int, seconds: float) -> str:
+def moment(now_ns: int, seconds: float) -> str:
     """Return when a wait ends, as ISO 8601 writes it, in UTC."""
     return datetime.fromtimestamp(now_ns / 1e9 + seconds, UTC).isoformat(timespec="seconds")
 

@@ -49,6 +49,11 @@ class Stores(msgspec.Struct, frozen=True):
         paced, reason = (0.0, "") if self.governor is None else self.governor.rest
         return max(reach.waiting_seconds, paced), reason or reach.last_error
 
+    @property
+    def asked_rest(self) -> tuple[float, str]:
+        """The seconds of rest that a store which answers asks for, and why; 0 for one that merely cannot be reached."""
+        return (0.0, "") if self.governor is None else self.governor.rest
+
     def reachability(self) -> Reachability:
         """Return what is known of the store without asking it, a call that is still under way included."""
         reach = self.retrying.reachability()
