@@ -35,6 +35,8 @@ def _status_lines(found: Mapping[str, Any]) -> Iterator[str]:
     yield f"sent today {sent(found['sent_today'])}"
     yield f"files     {found['files']} with {size(found['bytes'])}"
     yield f"cache     {_of(cache)}"
+    if found.get("clock_problem"):
+        yield f"clock     {found['clock_problem']}"
     for machine in found["machines"]:
         yield f"machine   {machine['name']} ({machine['id']})"
     if found.get("read_only"):

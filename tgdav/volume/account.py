@@ -19,6 +19,9 @@ from tgdav.volume.telegram_login import NotLoggedIn, TelegramLogin
 _log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
+FURTHEST_AHEAD, FURTHEST_BEHIND = 30.0, 300.0
+"""Seconds that a clock may be off: what Telegram allows the messages that it is sent."""
+
 
 def telegram_settings(config: Config) -> Settings:
     """Return how to reach Telegram. Raises UsageError for what is missing."""
@@ -86,6 +89,21 @@ class AccountStore:
         """Why Telegram cannot be reached, as far as the connections tell; None where it can, or was not asked yet."""
         session = self._session
         return None if session is None else session.trouble
+
+    @property
+    def clock_ahead(self) -> float | None:
+        """Seconds that this machine's clock is ahead of Telegram's, negative if behind; None while that is not known."""
+        session = self._session
+        return None if session is None else session.clock_ahead
+
+    @property
+    def clock_problem(self) -> str | None:
+        """What is wrong with this machine's clock, None if nothing is, or nothing is known."""
+        ahead = self.clock_ahead
+        if ahead is None or -FURTHEST_BEHIND <= ahead <= FURTHEST_AHEAD:
+            return None
+        words = f"{ahead:.0f} s ahead of" if ahead > 0 else f"{-ahead:.0f} s behind"
+        return f"this machine's clock is {words} Telegram's: set it right, for what is written carries its time"
 
     def use(self, login: TelegramLogin | None) -> None:
         """Use this login from now on, the one before no more. Nothing is sent yet. Raises VaultInUse, AccessError."""

@@ -52,6 +52,7 @@ class Housekeeping:
         self._work = threading.RLock()
         self._errors: dict[str, str] = {}
         self._guard = Guard(NAME)
+        self._clock_problem: str | None = None
         started = self._clock.monotonic()
         self._next_push = started + PUSH_SECONDS
         self._next_join = self._next_header = started
@@ -84,6 +85,7 @@ class Housekeeping:
         volume, now = self._volume, self._clock.monotonic()
         self._attempt("folding the database's log", volume.database.checkpoint)
         self.save_counts()
+        self._attempt("looking at the clock", self._look_at_clock)
         if now >= self._next_header or self._new_header.is_set():
             self._new_header.clear()
             self._next_header = now + HEADER_AGAIN_SECONDS
@@ -105,6 +107,16 @@ class Housekeeping:
         if now >= self._next_checkpoint:
             self._next_checkpoint = now + CHECKPOINT_LOOK_SECONDS
             self._attempt("writing a checkpoint", self.checkpoint_if_due)
+
+    def _look_at_clock(self) -> None:
+        """Say that the clock is wrong when that becomes known, and that it is right again."""
+        account = self._volume.stores.account
+        problem = None if account is None else account.clock_problem
+        if problem is not None and self._clock_problem is None:
+            _log.warning("%s", problem)
+        elif problem is None and self._clock_problem is not None:
+            _log.warning("this machine's clock is right again")
+        self._clock_problem = problem
 
     def try_again(self) -> None:
         """What kept the store from being used is over: do now what waits for it."""

@@ -33,6 +33,7 @@ def status(volume: "Volume") -> dict[str, Any]:
         volume.housekeeping.last_error,
         volume.content.uploader.last_error,
         last_failure(),
+        volume.stores.account.clock_problem if volume.stores.account else None,
         None if reach.reachable else reach.last_error,
         described(**damage[-1]) if damage else None,
     )
@@ -53,6 +54,8 @@ def status(volume: "Volume") -> dict[str, Any]:
         "files": files,
         "bytes": size,
         "last_error": next(filter(None, errors), None),
+        "clock_ahead_seconds": _clock_ahead(volume),
+        "clock_problem": volume.stores.account.clock_problem if volume.stores.account else None,
         "thread_failures": failure_counts(),
         "read_only": volume.read_only_reason,
         "namespace": volume.namespace_name,
@@ -65,6 +68,11 @@ def _staging(volume: "Volume") -> dict[str, Any]:
     """Return what waits here against its bound, and whether writers get no more until some of it is stored."""
     space = volume.content.core.space
     return {"bytes": space.used, "max_bytes": space.bound(), "full": not space.fits(USUAL_CHUNK)}
+
+
+def _clock_ahead(volume: "Volume") -> float | None:
+    account = volume.stores.account
+    return None if account is None or account.clock_ahead is None else round(account.clock_ahead, 1)
 
 
 def moment(now_ns: int, seconds: float) -> str:

@@ -39,6 +39,10 @@ def _drop(update: Any) -> None:
     """Nobody asked."""
 
 
+def _ignore(_ahead: float) -> None:
+    """Nobody wants to know the time."""
+
+
 def _do_nothing() -> None:
     """Nobody wants to know."""
 
@@ -46,7 +50,8 @@ def _do_nothing() -> None:
 class Line:
     """A connection. ``key`` is the authorization key, None to have one made. All calls in the session's loop.
 
-    ``on_update`` takes what Telegram sends unasked, ``on_broken`` is called once when an open connection ends.
+    ``on_update`` takes what Telegram sends unasked, ``on_broken`` is called once when an open connection ends,
+    ``on_time`` with the seconds that this machine's clock is ahead of Telegram's.
     """
 
     def __init__(
@@ -56,6 +61,7 @@ class Line:
         *,
         on_update: Callable[[Any], None] = _drop,
         on_broken: Callable[[], None] = _do_nothing,
+        on_time: Callable[[float], None] = _ignore,
     ) -> None:
         self._settings = settings
         loggers = _Loggers()
@@ -68,7 +74,7 @@ class Line:
             connect_timeout=settings.connect_timeout,
             updates_queue=_Updates(on_update),
         )
-        state = State(self._sender.auth_key, loggers)
+        state = State(self._sender.auth_key, loggers, on_time)
         self._sender._state = self._sender._send_queue._state = state  # noqa: SLF001
         self._on_broken = on_broken
         self._loggers = loggers

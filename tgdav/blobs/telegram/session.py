@@ -56,6 +56,8 @@ class Session:
         self._on_update: Callable[[Any], None] | None = None
         self._on_line: Callable[[], None] | None = None
         self._user_id = 0
+        self.clock_ahead: float | None = None
+        """Seconds that this machine's clock is ahead of Telegram's, negative if behind; None before the first answer."""
         self.trouble: str | None = None
         """Why Telegram cannot be reached: what made the last connection fail, or fall silent; None since it answers."""
         self._closing = threading.Event()
@@ -116,6 +118,9 @@ class Session:
     def _told(self, update: Any) -> None:
         if self._on_update is not None:
             self._on_update(update)
+
+    def _time_told(self, ahead: float) -> None:
+        self.clock_ahead = ahead
 
     def _line_changed(self) -> None:
         if self._on_line is not None:
@@ -222,7 +227,9 @@ class Session:
 
     async def _open_home(self) -> Line:
         login = self._login
-        line = Line(self.settings, login.auth_key, on_update=self._told, on_broken=self._line_changed)
+        line = Line(
+            self.settings, login.auth_key, on_update=self._told, on_broken=self._line_changed, on_time=self._time_told
+        )
         me = functions.users.GetUsersRequest([types.InputUserSelf()])
         users = await line.open(login.server_address, login.port, login.dc_id, me)
         self._user_id = users[0].id
