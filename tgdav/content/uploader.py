@@ -5,6 +5,7 @@ Without ``start`` nothing happens by itself, and ``flush`` does all the work in 
 
 import logging
 import threading
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from tgdav.blobs.contract import BlobStore
@@ -25,7 +26,7 @@ from tgdav.content.schedule import (
 )
 from tgdav.content.sending import PackSender
 from tgdav.content.staging import PackFile
-from tgdav.content.types import PackState
+from tgdav.content.types import PackState, SealedChunk
 from tgdav.entropy import Entropy
 from tgdav.errors import StoreUnavailable, TgdavError
 from tgdav.threads import Guard, Worker
@@ -144,6 +145,12 @@ class Uploader:
             if decision.close:
                 self._close_idle()
             return min(decision.wait, pause)
+
+    def rescue(self, chunks: Sequence[SealedChunk], pack: int) -> None:
+        """Stage chunks of a lost or damaged pack anew. Raises NoSpace, LocalFailure."""
+        with self._driving:
+            self._mover.move_sealed(chunks, pack)
+        self.wake()
 
     def send_waiting(self) -> None:
         """Send all closed packs from this thread, one after another. Raises StoreError, LocalFailure."""
