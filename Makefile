@@ -7,7 +7,7 @@ ARGS ?=
 MINUTES ?= 10
 JOBS ?= 2
 
-.PHONY: run test lint bench torture format clean
+.PHONY: run test lint bench torture bare format clean
 
 run: $(READY)
 	TGDAV_HOME="$${TGDAV_HOME:-$(CURDIR)/run}" $(BIN)/tgdav serve $(ARGS)
@@ -26,6 +26,9 @@ bench: $(READY) .venv/.system
 
 torture: $(READY) .venv/.system
 	TGDAV_TORTURE_MINUTES=$(MINUTES) $(BIN)/python -m pytest -m torture --timeout 0 -s tests
+
+bare:
+	deploy/try-on-bare-debian
 
 format: $(READY)
 	$(BIN)/ruff format .

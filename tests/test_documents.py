@@ -78,8 +78,8 @@ def test_every_command_of_the_walk_through_works(walked: tuple[Path, str]) -> No
     assert printed.count("Dear diary") == 2
     assert "listening on http://127.0.0.1:" in printed
     assert re.search(r"^recovery key: ([0-9A-Z]{5}-){13}[0-9A-Z]{5}$", printed, re.M)
-    assert "joined; writer since epoch 2, replacing " in printed
-    assert "joined; writer since epoch 3, replacing " in printed
+    assert "Joined. This machine is now the writer (epoch 2), replacing " in printed
+    assert "Joined. This machine is now the writer (epoch 3), replacing " in printed
     assert printed.count("no damage") == 3
     assert "the passphrase is changed" in printed
 

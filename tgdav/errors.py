@@ -59,6 +59,8 @@ class ConfigError(UsageError):
 
 
 def _describe(problem: dict[str, str]) -> str:
+    if not problem["allowed"]:
+        return f"{problem['file']}: {problem['found']}"
     return f"{problem['file']}: {problem['key']}: found {problem['found']}, allowed: {problem['allowed']}"
 
 
@@ -212,6 +214,12 @@ class NoAttribute(FileSystemError):
     """No such extended attribute"""
 
     errno = errno.ENODATA
+
+
+class NotSupported(FileSystemError):
+    """Not possible on this file system"""
+
+    errno = errno.ENOTSUP
 
 
 class TooManyLinks(FileSystemError):

@@ -6,12 +6,18 @@ from collections.abc import Callable
 import msgspec
 import pyfuse3
 
-from tgdav.metadata.types import AttributeChange, Attributes
+from tgdav.fs.api import Capacity
+from tgdav.metadata.types import NAME_MAX, AttributeChange, Attributes
 
 TIMEOUT = 3600.0
 """Seconds that the kernel keeps names and attributes: this process owns the vault, and tells it of every change."""
 
 BLOCK = 4096
+
+WRITTEN_TIMEOUT = 1.0
+"""Seconds that the kernel keeps the attributes of a file that is being written: how much of it lies here grows."""
+WRITTEN_BLOCKS = BLOCK // 512
+"""Least blocks, of 512 bytes, of a file that is being written: programs take one of no blocks for a hole, and do not read it."""
 
 
 class Presentation(msgspec.Struct, frozen=True):
@@ -40,8 +46,12 @@ class Translator:
         """Give ``inode`` a new generation from the next look-up on."""
         self._generations[inode] = self._generations.get(inode, 0) + 1
 
-    def entry(self, node: Attributes) -> pyfuse3.EntryAttributes:
-        """Return a node's attributes for the kernel."""
+    def group_of(self, node: Attributes) -> int:
+        """Return the group that a node is shown with."""
+        return (node.gid or self._shown.root_as[1]) if self._shown.gid is None else self._shown.gid
+
+    def entry(self, node: Attributes, *, is_written: bool = False) -> pyfuse3.EntryAttributes:
+        """Return a node's attributes for the kernel, which may have a file's last writes yet if it ``is_written``."""
         entry = pyfuse3.EntryAttributes()
         entry.st_ino = node.inode
         entry.generation = self._generations.get(node.inode, 0)
@@ -49,9 +59,11 @@ class Translator:
         entry.st_mode, entry.st_nlink, entry.st_rdev = node.st_mode, node.nlink, node.rdev
         shown = self._shown
         entry.st_uid = (node.uid or shown.root_as[0]) if shown.uid is None else shown.uid
-        entry.st_gid = (node.gid or shown.root_as[1]) if shown.gid is None else shown.gid
+        entry.st_gid = self.group_of(node)
         entry.st_size, entry.st_blksize, entry.st_blocks = node.size, BLOCK, (self._allocated(node) + 511) // 512
         entry.st_atime_ns, entry.st_mtime_ns, entry.st_ctime_ns = node.atime, node.mtime, node.ctime
+        if is_written:
+            entry.attr_timeout, entry.st_blocks = WRITTEN_TIMEOUT, max(entry.st_blocks, WRITTEN_BLOCKS)
         return entry
 
     def gone(self, inode: int) -> pyfuse3.EntryAttributes:
@@ -87,3 +99,16 @@ def asked(attr: pyfuse3.EntryAttributes, fields: pyfuse3.SetattrFields) -> Attri
         mtime=attr.st_mtime_ns if fields.update_mtime else None,
         ctime=attr.st_ctime_ns if fields.update_ctime else None,
     )
+
+
+def space(capacity: Capacity) -> pyfuse3.StatvfsData:
+    """Return what statvfs tells of space and counts."""
+    found = pyfuse3.StatvfsData()
+    found.f_bsize = found.f_frsize = BLOCK
+    free = capacity.free // BLOCK
+    found.f_blocks = max(capacity.total // BLOCK, free)
+    found.f_bfree = found.f_bavail = free
+    found.f_files = capacity.files + free
+    found.f_ffree = found.f_favail = free
+    found.f_namemax = NAME_MAX
+    return found

@@ -45,10 +45,12 @@ class Invalidation:
 
     def _refresh(self, inode: Inode) -> None:
         try:
-            node = self._fs.attributes(inode)
+            node = self._fs.attributes(inode, removed=True)
         except NotFound:
             return
         if not node.is_file:
+            if node.is_directory and not self._fs.places(inode) and inode != self._fs.root:
+                self._operations.removed_folders.add(inode)
             self._forget_attributes(inode)
         elif self._operations.handles.is_open(inode) and self._resize(inode, node.size):
             return

@@ -9,6 +9,7 @@ import click
 
 from tgdav.cli.app import run_program
 from tgdav.cli.exit_codes import ExitCode
+from tgdav.cli.help import Command
 from tgdav.cli.invocation import Invocation, global_options
 from tgdav.cli.mount import hold, let_go, options_option, placed
 from tgdav.errors import UsageError
@@ -16,7 +17,9 @@ from tgdav.threads import end_in_time
 from tgdav_fuse.options import parse_options
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(
+    cls=Command, example="tgdav-fuse ~/drive -o ro", context_settings={"help_option_names": ["-h", "--help"]}
+)
 @click.argument("paths", nargs=-1, metavar="[SOURCE] PATH")
 @options_option
 @click.option("-f", "foreground", is_flag=True, expose_value=False, help="Stay in the foreground; it always does.")

@@ -1,4 +1,4 @@
-"""What is mounted where (Linux: /proc/self/mountinfo), and unmounting. Needs neither pyfuse3 nor trio."""
+"""What is mounted where (Linux: /proc/PID/mountinfo), mounting by mount(2), and unmounting. Needs neither pyfuse3 nor trio."""
 
 import ctypes
 import errno
@@ -6,15 +6,75 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator, Set
+from contextlib import suppress
 from pathlib import Path
+
+import msgspec
 
 from tgdav.errors import TgdavError, UsageError, VaultInUse
 
 FILE_SYSTEM = "tgdav"
 _TYPES = (f"fuse.{FILE_SYSTEM}", "fuse", "macfuse", "osxfuse")
-_MOUNT_INFO = Path("/proc/self/mountinfo")
+_PROCESSES = Path("/proc")
+_MOUNT_INFO = _PROCESSES / "self/mountinfo"
 _ESCAPE = re.compile(r"\\([0-7]{3})")
 _DETACH, _NO_FOLLOW = 2, 8
+
+_DEVICE = "/dev/fuse"
+_FLAGS = {
+    "ro": 1,
+    "nosuid": 2,
+    "nodev": 4,
+    "noexec": 8,
+    "sync": 16,
+    "dirsync": 128,
+    "nosymfollow": 256,
+    "noatime": 1024,
+    "nodiratime": 2048,
+    "relatime": 1 << 21,
+    "strictatime": 1 << 24,
+    "lazytime": 1 << 25,
+}
+"""The flags MS_… of mount(2)."""
+_LEAVES_UMASK = 1 << 16
+"""MS_POSIXACL. FUSE then takes no umask off new modes, as a default ACL replaces the umask (fuse_fill_super_common)."""
+_FUSE_WORDS = frozenset({"allow_other", "default_permissions"})
+
+
+class Holder(msgspec.Struct, frozen=True):
+    """Where else a file system is mounted: a process that sees it there, its name, and the mount point."""
+
+    process: int
+    name: str
+    where: str
+
+
+def mount(where: Path, words: Set[str]) -> int:
+    """Mount a FUSE file system with the options ``words``; return the descriptor to serve it by. Raises OSError."""
+    descriptor = os.open(_DEVICE, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        mode = os.stat(where).st_mode
+        data = [
+            f"fd={descriptor}",
+            f"rootmode={mode & 0o170000:o}",
+            f"user_id={os.geteuid()}",
+            f"group_id={os.getegid()}",
+        ]
+        others = words | ({"allow_other"} if "allow_root" in words else set())
+        data += sorted(others & _FUSE_WORDS)
+        refused = {"nosuid", "nodev"} - {f"no{word}" for word in words}
+        flags = _LEAVES_UMASK
+        for word in words | refused:
+            flags |= _FLAGS.get(word, 0)
+        library = ctypes.CDLL(None, use_errno=True)
+        names = (FILE_SYSTEM.encode(), os.fsencode(where), _TYPES[0].encode())
+        if library.mount(*names, ctypes.c_ulong(flags), ",".join(data).encode()):
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 def is_mounted(path: Path) -> bool:
@@ -27,17 +87,50 @@ def is_mounted(path: Path) -> bool:
 
 
 def _mounts() -> list[tuple[str, str]]:
-    """Return (mount point, type) in the order of mounting; proc(5) gives the format."""
+    """Return (mount point, type) in the order of mounting."""
     if sys.platform != "linux":
         listed = subprocess.run(["mount"], capture_output=True, text=True, check=False).stdout  # noqa: S607
         found = re.findall(rf"^{FILE_SYSTEM}\S* on (.+) \((\w+)", listed, re.MULTILINE)
         return [(where, _TYPES[0]) for where, kind in found if kind in _TYPES]
-    result = []
-    for line in _MOUNT_INFO.read_text(errors="surrogateescape").splitlines():
+    return [(where, kind) for _, where, kind in _listed(_MOUNT_INFO)]
+
+
+def _listed(table: Path) -> Iterator[tuple[str, str, str]]:
+    """Yield (device, mount point, type) of each line; proc(5) gives the format."""
+    for line in table.read_text(errors="surrogateescape").splitlines():
         before, _, after = line.partition(" - ")
-        where = _ESCAPE.sub(lambda code: chr(int(code[1], 8)), before.split(" ")[4])
-        result.append((where, after.split(" ")[0]))
-    return result
+        words = before.split(" ")
+        yield words[2], _ESCAPE.sub(lambda code: chr(int(code[1], 8)), words[4]), after.split(" ")[0]
+
+
+def holders(device: int) -> list[Holder]:
+    """Return where the file system with the number ``device`` is mounted, in all mount namespaces that can be looked at."""
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    seen: set[str] = set()
+    found = []
+    for process in sorted(
+        (each for each in _PROCESSES.iterdir() if each.name.isdigit()), key=lambda each: int(each.name)
+    ):
+        with suppress(OSError):  # it ended meanwhile, or is another user's
+            namespace = os.fspath((process / "ns/mnt").readlink())
+            if namespace in seen:
+                continue
+            places = [where for number, where, _ in _listed(process / "mountinfo") if number == wanted]
+            seen.add(namespace)
+            name = (process / "comm").read_text(errors="replace").strip()
+            found += [Holder(int(process.name), name, where) for where in places]
+    return found
+
+
+def write_back(holder: Holder) -> None:
+    """Have the kernel hand over all that programs wrote to a file system. Raises OSError."""
+    descriptor = os.open(f"{_PROCESSES}/{holder.process}/root{holder.where}", os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        library = ctypes.CDLL(None, use_errno=True)
+        if library.syncfs(descriptor):
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    finally:
+        os.close(descriptor)
 
 
 def is_stale(path: Path) -> bool:

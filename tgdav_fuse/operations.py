@@ -10,19 +10,22 @@ import stat
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+import msgspec
 import pyfuse3
 from pyfuse3 import EntryAttributes, FUSEError, RequestContext
 
 from tgdav.clock import Clock
 from tgdav.errors import BadHandle, Exists, InvalidArgument, NotFound, NotPermitted, WouldWait
+from tgdav.fs import acl
 from tgdav.fs.api import Capacity, FileHandle, ObservedFileSystem, Owner, RenameFlag
 from tgdav.ids import Inode
-from tgdav.metadata.types import DIRECTORY, FILE, FORMATS, NAME_MAX, SYMLINK, AttributeChange, Attributes, Kind
-from tgdav_fuse.attributes import BLOCK, Presentation, Translator, asked, without_set_id
+from tgdav.metadata.types import DIRECTORY, FILE, FORMATS, SYMLINK, AttributeChange, Attributes, Kind
+from tgdav_fuse.attributes import Presentation, Translator, asked, space, without_set_id
 from tgdav_fuse.bridge import Bridge
 from tgdav_fuse.errors import answer, request
 from tgdav_fuse.handles import Handles, OpenHandle
 from tgdav_fuse.listings import Listing
+from tgdav_fuse.privileges import is_administrator, may_keep_group_id
 from tgdav_fuse.xattrs import Xattrs
 
 T = TypeVar("T")
@@ -32,24 +35,41 @@ CAPACITY_SECONDS = 5.0
 
 _NOTHING = AttributeChange()
 _KINDS = {bits: kind for kind, bits in FORMATS.items()}
-_RENAME = {0: RenameFlag.NONE, 1: RenameFlag.NO_REPLACE, 2: RenameFlag.EXCHANGE}
+_RENAME = {
+    0: RenameFlag.NONE,
+    1: RenameFlag.NO_REPLACE,
+    2: RenameFlag.EXCHANGE,
+    4: RenameFlag.WHITEOUT,
+    5: RenameFlag.WHITEOUT | RenameFlag.NO_REPLACE,
+}
 _SET_ID = stat.S_ISUID | stat.S_ISGID
 
 
 class TgdavOperations(pyfuse3.Operations):
     """Answers for one mount."""
 
-    supports_dot_lookup = False
+    supports_dot_lookup = True  # a handle of name_to_handle_at(2) is good for as long as its file is there
 
-    def __init__(self, fs: ObservedFileSystem, clock: Clock, shown: Presentation, *, read_only: bool = False) -> None:
+    def __init__(
+        self,
+        fs: ObservedFileSystem,
+        clock: Clock,
+        shown: Presentation,
+        *,
+        read_only: bool = False,
+        checks_permissions: bool = False,
+    ) -> None:
+        """``checks_permissions``: the kernel checks owner, mode and ACLs. With ACLs it would do so unasked."""
         super().__init__()
         self.enable_writeback_cache = not read_only
+        self.enable_acl = checks_permissions
         self._fs, self._clock, self._shown = fs, clock, shown
         self.translator = Translator(shown, fs.allocated)
         self.bridge = Bridge()
         self.handles = Handles(self.bridge)
         self.xattrs = Xattrs(fs)
         self.known: dict[int, int] = {}
+        self.removed_folders: set[int] = set()
         self.resizing: set[int] = set()
         self.changes = 0
         self.under_way = 0
@@ -65,7 +85,17 @@ class TgdavOperations(pyfuse3.Operations):
     def _entered(self, node: Attributes) -> EntryAttributes:
         """Count that the kernel got to know an inode, and describe it."""
         self.known[node.inode] = self.known.get(node.inode, 0) + 1
-        return self.translator.entry(node)
+        return self._shown_now(node)
+
+    def _shown_now(self, node: Attributes) -> EntryAttributes:
+        """Describe a node. Of a file that is being written the kernel keeps bytes that nobody has counted yet."""
+        is_written = node.is_file and self.handles.writable(node.inode) is not None
+        return self.translator.entry(node, is_written=is_written)
+
+    def _held(self, inode: int) -> Attributes:
+        """Return a node that the kernel holds; it may have no name any more. Raises NotFound."""
+        node = self._fs.attributes(Inode(inode), removed=inode in self.known)
+        return msgspec.structs.replace(node, nlink=0) if inode in self.removed_folders else node
 
     @answer
     def lookup(self, parent_inode: int, name: bytes, ctx: RequestContext) -> EntryAttributes:
@@ -87,6 +117,7 @@ class TgdavOperations(pyfuse3.Operations):
                 self.known[inode] = left
             else:
                 self.known.pop(inode, None)
+                self.removed_folders.discard(inode)
 
     @request
     async def mknod(self, parent_inode: int, name: bytes, mode: int, rdev: int, ctx: RequestContext) -> EntryAttributes:
@@ -117,18 +148,18 @@ class TgdavOperations(pyfuse3.Operations):
         rdev: int = 0,
         target: bytes = b"",
     ) -> Attributes:
-        mode, owner = self._new_owner(parent, kind, mode, ctx)
+        mode, umask, owner = self._new_owner(parent, kind, mode, ctx)
         return await self._change_tree(
-            lambda: self._fs.create(Inode(parent), name, kind, mode, owner, rdev=rdev, target=target)
+            lambda: self._fs.create(Inode(parent), name, kind, mode, owner, rdev=rdev, target=target, umask=umask)
         )
 
-    def _new_owner(self, parent: int, kind: Kind, mode: int, ctx: RequestContext) -> tuple[int, Owner]:
-        """Return mode and owner of a new node; below a folder with setgid the group, and the bit, are inherited."""
-        mode = stat.S_IMODE(mode) if kind == SYMLINK else stat.S_IMODE(mode) & ~ctx.umask
+    def _new_owner(self, parent: int, kind: Kind, mode: int, ctx: RequestContext) -> tuple[int, int, Owner]:
+        """Return mode, umask and owner of a new node; below a folder with setgid the group, and the bit, are inherited."""
+        mode, umask = stat.S_IMODE(mode), 0 if kind == SYMLINK else ctx.umask
         folder = self._fs.attributes(Inode(parent))
         if not folder.mode & stat.S_ISGID:
-            return mode, Owner(ctx.uid, ctx.gid)
-        return (mode | stat.S_ISGID if kind == DIRECTORY else mode), Owner(ctx.uid, folder.gid)
+            return mode, umask, Owner(ctx.uid, ctx.gid)
+        return (mode | stat.S_ISGID if kind == DIRECTORY else mode), umask, Owner(ctx.uid, folder.gid)
 
     async def _change(self, work: Callable[[], T]) -> T:
         try:
@@ -160,7 +191,22 @@ class TgdavOperations(pyfuse3.Operations):
     @request
     async def rmdir(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
         """Remove an empty folder."""
+        folder = self._folder_at(parent_inode, name)
         await self._change_tree(lambda: self._fs.remove_directory(Inode(parent_inode), name))
+        self._note_removed(folder)
+
+    def _folder_at(self, parent: int, name: bytes) -> int | None:
+        """Return the inode of the folder of that name; None if there is none."""
+        try:
+            found = self._fs.lookup(Inode(parent), name)
+        except NotFound:
+            return None
+        return found.inode if found.is_directory else None
+
+    def _note_removed(self, folder: int | None) -> None:
+        """Take in that a folder is gone, which some program may have open."""
+        if folder is not None and folder in self.known:
+            self.removed_folders.add(folder)
 
     @request
     async def rename(
@@ -171,9 +217,14 @@ class TgdavOperations(pyfuse3.Operations):
         wanted = _RENAME.get(flags)
         if wanted is None:
             raise InvalidArgument("not a kind of rename")
-        await self._change(
-            lambda: self._fs.rename(Inode(parent_inode_old), name_old, Inode(parent_inode_new), name_new, flags=wanted)
-        )
+        replaced = self._folder_at(parent_inode_new, name_new)
+        if await self._change(
+            lambda: self._fs.rename(
+                Inode(parent_inode_old), name_old, Inode(parent_inode_new), name_new, flags=wanted,
+                whiteout_owner=Owner(ctx.uid, ctx.gid),
+            )
+        ):  # fmt: skip
+            self._note_removed(replaced)
 
     @answer
     def readlink(self, inode: int, ctx: RequestContext) -> bytes:
@@ -185,7 +236,7 @@ class TgdavOperations(pyfuse3.Operations):
     @answer
     def getattr(self, inode: int, ctx: RequestContext) -> EntryAttributes:
         """Show a node's attributes."""
-        return self.translator.entry(self._fs.attributes(Inode(inode)))
+        return self._shown_now(self._held(inode))
 
     @request
     async def setattr(
@@ -207,15 +258,15 @@ class TgdavOperations(pyfuse3.Operations):
     async def _set_attributes(
         self, inode: int, attr: EntryAttributes, fields: pyfuse3.SetattrFields, fh: int | None, ctx: RequestContext
     ) -> EntryAttributes:
-        node = self._fs.attributes(Inode(inode))
+        node = self._held(inode)
         if fields.update_size and inode in self.resizing:
-            return self.translator.entry(node)
+            return self._shown_now(node)
         change = self._wanted(node, attr, fields, ctx)
         if fields.update_size:
             await self._truncate(inode, attr.st_size, fh)
         if change != _NOTHING and not self._fs.hold_attributes(Inode(inode), change):
             await self._change_tree(lambda: self._fs.set_attributes(Inode(inode), change))
-        return self.translator.entry(self._fs.attributes(Inode(inode)))
+        return self._shown_now(self._held(inode))
 
     def _wanted(
         self, node: Attributes, attr: EntryAttributes, fields: pyfuse3.SetattrFields, ctx: RequestContext
@@ -227,7 +278,13 @@ class TgdavOperations(pyfuse3.Operations):
         written = nothing or (fields.update_size and ctx.uid != 0)
         owned = change.uid is not None or change.gid is not None
         if change.mode is None and node.is_file and node.mode & _SET_ID and (written or owned):
-            change = _with_mode(change, without_set_id(node))
+            change = msgspec.structs.replace(change, mode=without_set_id(node))
+        if fields.update_size and self.enable_writeback_cache:  # where the kernel moves no time, none is to move here
+            change = msgspec.structs.replace(
+                change,
+                mtime=node.mtime if change.mtime is None else change.mtime,
+                ctime=node.ctime if change.ctime is None else change.ctime,
+            )
         return change
 
     async def _truncate(self, inode: int, size: int, fh: int | None) -> None:
@@ -237,6 +294,8 @@ class TgdavOperations(pyfuse3.Operations):
         def by_handle(file: FileHandle) -> None:
             try:
                 file.truncate(size)
+                if fh is None:  # asked for by name: nobody's close will make it last
+                    file.flush()
             except BadHandle:  # another program's handle, closed while this waited for its turn
                 by_inode()
 
@@ -259,12 +318,17 @@ class TgdavOperations(pyfuse3.Operations):
     @request
     async def setxattr(self, inode: int, name: bytes, value: bytes, ctx: RequestContext) -> None:
         """Set an extended attribute; pyfuse3 has looked at the flags."""
-        await self._change(lambda: self.xattrs.set(Inode(inode), name, value))
+        drop = name == acl.ACCESS and self._drops_set_group_id(inode, ctx)
+        await self._change(lambda: self.xattrs.set(Inode(inode), name, value, drop_set_group_id=drop))
+
+    def _drops_set_group_id(self, inode: int, ctx: RequestContext) -> bool:
+        node = self._held(inode)
+        return bool(node.mode & stat.S_ISGID) and not may_keep_group_id(ctx, self.translator.group_of(node))
 
     @answer
     def listxattr(self, inode: int, ctx: RequestContext) -> Sequence[bytes]:
         """Return the names of the extended attributes."""
-        return self._fs.list_xattrs(Inode(inode))
+        return self.xattrs.list(Inode(inode), lambda: is_administrator(ctx))
 
     @request
     async def removexattr(self, inode: int, name: bytes, ctx: RequestContext) -> None:
@@ -278,7 +342,7 @@ class TgdavOperations(pyfuse3.Operations):
         if self._capacity is None or now >= self._capacity_until:
             self._capacity = await self.bridge.call(self._fs.capacity)
             self._capacity_until = self._clock.monotonic() + CAPACITY_SECONDS
-        return _statvfs(self._capacity)
+        return space(self._capacity)
 
     # ---- folders ---------------------------------------------------------------------------------------------------
 
@@ -297,11 +361,11 @@ class TgdavOperations(pyfuse3.Operations):
         for cookie, name in ((1, b"."), (2, b"..")):
             if start_id < cookie:
                 shown = listing.inode if cookie == 1 else self._fs.parent(listing.inode)
-                entry = self.translator.entry(self._fs.attributes(shown))
+                entry = self.translator.entry(self._held(shown))
                 if not pyfuse3.readdir_reply(token, name, entry, cookie):
                     return
         for cookie, name, node in listing.after(start_id, self.changes):
-            if not pyfuse3.readdir_reply(token, name, self.translator.entry(node), cookie):
+            if not pyfuse3.readdir_reply(token, name, self._shown_now(node), cookie):
                 return
             self.known[node.inode] = self.known.get(node.inode, 0) + 1
 
@@ -322,15 +386,30 @@ class TgdavOperations(pyfuse3.Operations):
         """Open a file."""
         writable = flags & os.O_ACCMODE != os.O_RDONLY
         if flags & os.O_TRUNC:
-            number = await self._open_empty(Inode(inode))
+            number = await self._open_empty(Inode(inode), ctx)
         else:
-            number = self.handles.add(Inode(inode), self._fs.open(Inode(inode), writable=writable), writable=writable)
+            file = self._fs.open(Inode(inode), writable=writable, moves_times=self._moves_times)
+            number = self.handles.add(Inode(inode), file, writable=writable)
         return pyfuse3.FileInfo(fh=number)
 
-    async def _open_empty(self, inode: Inode) -> int:
-        file = await self._change(lambda: self._fs.open(inode, writable=True, truncate=True))
+    @property
+    def _moves_times(self) -> bool:
+        """Whether writes move mtime and ctime here: with a writeback cache the kernel says how they move."""
+        return not self.enable_writeback_cache
+
+    async def _open_empty(self, inode: Inode, ctx: RequestContext) -> int:
+        file = await self._change(
+            lambda: self._fs.open(inode, writable=True, truncate=True, moves_times=self._moves_times)
+        )
         number = self.handles.add(inode, file, writable=True)
         self.handles.file(number).node.unsettled = True
+        node = self._held(inode)
+        if node.mode & _SET_ID and ctx.uid != 0:
+            left = without_set_id(node) & (
+                ~0 if may_keep_group_id(ctx, self.translator.group_of(node)) else ~stat.S_ISGID
+            )
+            await self._change(lambda: self._fs.set_attributes(inode, AttributeChange(mode=left, ctime=node.ctime)))
+            pyfuse3.invalidate_inode(inode, attr_only=True)  # the kernel does not ask for the mode after it cut a file
         return number
 
     @request
@@ -338,18 +417,19 @@ class TgdavOperations(pyfuse3.Operations):
         self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: RequestContext
     ) -> tuple[pyfuse3.FileInfo, EntryAttributes]:
         """Make a file and open it; one that appeared meanwhile is opened, unless O_EXCL."""
-        mode, owner = self._new_owner(parent_inode, FILE, mode, ctx)
+        mode, umask, owner = self._new_owner(parent_inode, FILE, mode, ctx)
         writable = flags & os.O_ACCMODE != os.O_RDONLY
 
         def work() -> tuple[Attributes, FileHandle]:
             try:
-                made = self._fs.create(Inode(parent_inode), name, FILE, mode, owner)
+                made = self._fs.create(Inode(parent_inode), name, FILE, mode, owner, umask=umask)
                 self.xattrs.made(made.inode)
             except Exists:
                 if flags & os.O_EXCL:
                     raise
                 made = self._fs.lookup(Inode(parent_inode), name)
-            return made, self._fs.open(made.inode, writable=writable, truncate=bool(flags & os.O_TRUNC and made.size))
+            truncate = bool(flags & os.O_TRUNC and made.size)
+            return made, self._fs.open(made.inode, writable=writable, truncate=truncate, moves_times=self._moves_times)
 
         node, file = await self._change_tree(work)
         number = self.handles.add(node.inode, file, writable=writable)
@@ -415,20 +495,3 @@ class TgdavOperations(pyfuse3.Operations):
 
 def _differs(wanted: int | None, shown: int | None) -> bool:
     return wanted is not None and shown is not None and wanted != shown
-
-
-def _with_mode(change: AttributeChange, mode: int) -> AttributeChange:
-    values = {name: getattr(change, name) for name in change.__struct_fields__}
-    return AttributeChange(**(values | {"mode": mode}))
-
-
-def _statvfs(capacity: Capacity) -> pyfuse3.StatvfsData:
-    found = pyfuse3.StatvfsData()
-    found.f_bsize = found.f_frsize = BLOCK
-    free = capacity.free // BLOCK
-    found.f_blocks = max(capacity.total // BLOCK, free)
-    found.f_bfree = found.f_bavail = free
-    found.f_files = capacity.files + free
-    found.f_ffree = found.f_favail = free
-    found.f_namemax = NAME_MAX
-    return found

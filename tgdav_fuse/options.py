@@ -7,12 +7,25 @@ import msgspec
 from tgdav.errors import UsageError
 from tgdav_fuse.mount_table import FILE_SYSTEM
 
-_KERNEL_WORDS = (
-    "allow_other allow_root auto_unmount default_permissions ro rw suid nosuid dev nodev exec noexec sync async"
-    " atime noatime diratime nodiratime dirsync"
+CHOICES = (
+    ("ro", "rw"),
+    ("suid", "nosuid"),
+    ("dev", "nodev"),
+    ("exec", "noexec"),
+    ("sync", "async"),
+    ("atime", "noatime"),
+    ("diratime", "nodiratime"),
+    ("relatime", "norelatime"),
+    ("strictatime", "nostrictatime"),
+    ("lazytime", "nolazytime"),
+    ("symfollow", "nosymfollow"),
+    ("allow_other", "allow_root"),
 )
+"""Words of which the last one given counts."""
+
+_KERNEL = frozenset(["auto_unmount", "default_permissions", "dirsync", *(word for each in CHOICES for word in each)])
+_OPPOSITE = {word: other for first, second in CHOICES for word, other in ((first, second), (second, first))}
 _FSTAB_WORDS = "defaults auto noauto user nouser users owner group _netdev nofail nonempty"
-_KERNEL = frozenset(_KERNEL_WORDS.split())
 _IGNORED = frozenset(_FSTAB_WORDS.split())
 _IGNORED_PREFIXES = ("x-", "comment=")
 _PLACES = ("home", "config", "namespace", "passphrase_file")
@@ -20,7 +33,7 @@ _MOST_ID = 2**32 - 2
 
 
 class MountOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What ``-o`` asked for. ``kernel`` are the words for the FUSE library; ``places`` is for the command that mounts."""
+    """What ``-o`` asked for. ``kernel`` are the words for the kernel; ``places`` is for the command that mounts."""
 
     kernel: frozenset[str] = frozenset()
     uid: int | None = None
@@ -32,16 +45,21 @@ class MountOptions(msgspec.Struct, frozen=True, kw_only=True):
         """Whether nothing may be changed through the mount."""
         return "ro" in self.kernel
 
+    @property
+    def checks_permissions(self) -> bool:
+        """Whether the kernel checks owner, mode and ACLs of files."""
+        return not self.kernel.isdisjoint({"default_permissions", "allow_other", "allow_root"})
+
     def words(self) -> set[str]:
-        """Return the options for the FUSE library."""
+        """Return the options to mount with; no two of them are opposed."""
         words = set(self.kernel) | {f"fsname={FILE_SYSTEM}", f"subtype={FILE_SYSTEM}"}
-        if {"allow_other", "allow_root"} & words:
+        if self.checks_permissions:
             words.add("default_permissions")
         return words - {"rw"}
 
 
 def parse_options(given: Iterable[str]) -> MountOptions:
-    """Read lists of options separated by commas. Raises UsageError for what is unknown."""
+    """Read lists of options separated by commas; of opposed ones the last counts. Raises UsageError for what is unknown."""
     kernel: set[str] = set()
     ids: dict[str, int] = {}
     places: dict[str, str] = {}
@@ -50,7 +68,7 @@ def parse_options(given: Iterable[str]) -> MountOptions:
         if word in _IGNORED or word.startswith(_IGNORED_PREFIXES):
             continue
         if word in _KERNEL:
-            kernel = (kernel - {"ro", "rw"} if word in ("ro", "rw") else kernel) | {word}
+            kernel = (kernel - {_OPPOSITE.get(word, word)}) | {word}
         elif equals and name in ("uid", "gid"):
             ids[name] = _number(name, value)
         elif equals and value and name in _PLACES:

@@ -16,7 +16,7 @@ from typing import Any
 import pyfuse3
 import trio
 
-LOOKS = 30
+LOOKS = 100
 """So often a thread looks for the next request, about a microsecond each, before it sleeps: to be woken on another core than
 that of the program which asks costs it more, and the program a third of its rate."""
 

@@ -1,10 +1,17 @@
-"""Extended attributes as the kernel asks for them, with ``user.tgdav.state``, which is made up when it is read."""
+"""Extended attributes as the kernel asks for them, with ``user.tgdav.state``, which is made up when it is read.
 
-from tgdav.errors import InvalidArgument, NoAttribute, NotPermitted
+On Linux a name belongs to one of four namespaces, and other file systems refuse any other; those that a Mac has set, or a
+program before that was checked, are not shown. The kernel checks who may read and set what, but for the names of ``trusted.``,
+which only administrators may see.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+
+from tgdav.errors import InvalidArgument, NoAttribute, NotPermitted, NotSupported
+from tgdav.fs import acl
 from tgdav.fs.api import FileSystem
 from tgdav.ids import Inode
-from tgdav.metadata.types import AttributeChange
-from tgdav_fuse import acl
 
 STATE = b"user.tgdav.state"
 """``local``, ``uploading`` or ``stored``: how far a file has gone. Never listed, so that copies leave it behind."""
@@ -13,6 +20,25 @@ CAPABILITY = b"security.capability"
 """Linux asks for it at every write; that a file has none is remembered here."""
 
 _REMEMBERED = 100_000
+_NAMESPACES = (b"user.", b"trusted.", b"security.")
+_TRUSTED = b"trusted."
+_ACLS = (acl.ACCESS, acl.DEFAULT)
+
+
+def is_possible(name: bytes) -> bool:
+    """Return whether a file of this system can have an attribute of that name."""
+    if sys.platform != "linux":
+        return True
+    return name in _ACLS or (name.startswith(_NAMESPACES) and name not in _NAMESPACES)
+
+
+def check_name(name: bytes) -> None:
+    """Refuse what ext4 refuses. Raises NotSupported, InvalidArgument."""
+    if is_possible(name):
+        return
+    if name in _NAMESPACES:
+        raise InvalidArgument("an attribute needs a name behind its namespace")
+    raise NotSupported("attributes are named user.…, trusted.… or security.…")
 
 
 class Xattrs:
@@ -27,7 +53,8 @@ class Xattrs:
         return name == CAPABILITY and inode in self._without_capability
 
     def get(self, inode: Inode, name: bytes) -> bytes:
-        """Return a value. Raises NoAttribute."""
+        """Return a value. Raises NoAttribute, NotSupported, InvalidArgument."""
+        check_name(name)
         if name == STATE:
             if not self._fs.attributes(inode).is_file:
                 raise NoAttribute
@@ -39,30 +66,22 @@ class Xattrs:
                 self.made(inode)
             raise
 
-    def set(self, inode: Inode, name: bytes, value: bytes) -> None:
-        """Set one. Raises NotPermitted for the state."""
-        self._refuse_state(name)
-        if name == acl.ACCESS and self._is_only_mode(inode, value):
-            return
-        self._fs.set_xattr(inode, name, value)
+    def set(self, inode: Inode, name: bytes, value: bytes, *, drop_set_group_id: bool = False) -> None:
+        """Set one; an ACL may take setgid away. Raises NotPermitted for the state, NotSupported, InvalidArgument."""
+        self._check_settable(name)
+        self._fs.set_xattr(inode, name, value, drop_set_group_id=drop_set_group_id)
         self.changed(inode)
 
-    def _is_only_mode(self, inode: Inode, value: bytes) -> bool:
-        """Set the mode that an ACL says; return whether it says no more, so that there is none to keep."""
-        node = self._fs.attributes(inode)
-        said = acl.mode_of(value, node.mode)
-        if said is None:
-            raise InvalidArgument("not an ACL")
-        mode, is_all = said
-        if mode != node.mode:
-            self._fs.set_attributes(inode, AttributeChange(mode=mode))
-        if is_all and acl.ACCESS in self._fs.list_xattrs(inode):
-            self._fs.remove_xattr(inode, acl.ACCESS)
-        return is_all
+    def list(self, inode: Inode, is_administrator: Callable[[], bool]) -> Sequence[bytes]:
+        """Return the names; those that only administrators see if ``is_administrator`` says so."""
+        found = [name for name in self._fs.list_xattrs(inode) if is_possible(name)]
+        if any(name.startswith(_TRUSTED) for name in found) and not is_administrator():
+            return [name for name in found if not name.startswith(_TRUSTED)]
+        return found
 
     def remove(self, inode: Inode, name: bytes) -> None:
-        """Remove one. Raises NoAttribute, NotPermitted for the state."""
-        self._refuse_state(name)
+        """Remove one. Raises NoAttribute, NotPermitted for the state, NotSupported, InvalidArgument."""
+        self._check_settable(name)
         self._fs.remove_xattr(inode, name)
 
     def made(self, inode: int) -> None:
@@ -74,6 +93,7 @@ class Xattrs:
         """Take in that the attributes of a node may have changed."""
         self._without_capability.discard(inode)
 
-    def _refuse_state(self, name: bytes) -> None:
+    def _check_settable(self, name: bytes) -> None:
+        check_name(name)
         if name == STATE:
             raise NotPermitted("the state is not set by hand")

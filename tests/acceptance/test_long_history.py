@@ -90,7 +90,7 @@ def test_joining_reads_labels_only(telegram: ServerProcess, tmp_path: Path, coun
     log_in(other)
     before, began = telegram.statistics(), time.monotonic()
     cpu = psutil.Process().cpu_times()
-    assert "joined; writer since epoch 2" in other.run("init", "--join", timeout=1200).stdout
+    assert "Joined. This machine is now the writer (epoch 2)" in other.run("init", "--join", timeout=1200).stdout
     used = psutil.Process().cpu_times()
     now = telegram.statistics()
     calls = {name: now["calls"][name] - before["calls"].get(name, 0) for name in now["calls"]}

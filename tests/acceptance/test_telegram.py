@@ -148,7 +148,7 @@ def test_from_the_first_login_to_the_loss_and_return(
     (home.path / "config.yaml").write_text(telegram_config(telegram))
     assert home.run("init", "--join", check=False).code == 3
     account.log_in(home)
-    assert "joined; writer since epoch 2" in home.run("init", "--join", timeout=600).stdout
+    assert "Joined. This machine is now the writer (epoch 2)" in home.run("init", "--join", timeout=600).stdout
     with Server(home) as server:
         read_back(server, source, names)
         server.terminate()

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 import segno
 
-from tests.cli.conftest import Machine, config_for
+from tests.cli.conftest import CHEAP, Machine, config_for
 from tests.cli.test_terminal import terminal
 from tests.mtproto.harness import CODE, PHONE, Server
+from tests.support.server import Home
 from tests.support.telegram import API_HASH, API_ID
 from tests.support.telegram_home import log_in, telegram_config
 from tgdav.cli import session
@@ -133,6 +134,64 @@ class TestByCode:
 
         monkeypatch.setattr(io, "StringIO", SlowUser)
         assert log_in(machine).code == 0
+
+
+class TestJunk:
+    """Whatever is given or typed: one line, and what to do."""
+
+    @pytest.mark.parametrize(
+        "phone", ["nonsense", "", "+", "12", "+49x151", "1" * 16, "\u0663" * 9, "+49 151\n1234567"]
+    )
+    def test_as_the_option_is_refused_before_anything_is_asked(self, tmp_path: Path, phone: str) -> None:
+        config = f"telegram: {{api_id: {API_ID}, api_hash: '{API_HASH}'}}\n{CHEAP}"
+        home = Machine(tmp_path, config=config, variables={"TGDAV_PASSPHRASE_FILE": "/no/secret"})
+        done = home.run("auth", "--phone", phone, check=False)
+        assert done.code == 2
+        assert re.fullmatch(r"tgdav: --phone: .* is no phone number; write it with .*\n", done.stderr)
+
+    @pytest.mark.parametrize(
+        "words", [("--qr", "--phone", "+49151123"), ("--qr", "--logout"), ("--logout", "--phone", "")]
+    )
+    def test_options_that_exclude_each_other(self, tmp_path: Path, words: tuple[str, ...]) -> None:
+        home = Machine(tmp_path, config=f"telegram: {{api_id: {API_ID}, api_hash: '{API_HASH}'}}\n{CHEAP}")
+        done = home.run("auth", *words, check=False)
+        assert (done.code, "exclude each other" in done.stderr) == (2, True)
+
+    @pytest.mark.parametrize(
+        ("typed", "code", "said"),
+        [
+            ("nonsense\n12\n+\n", 2, "no phone number was given"),
+            ("nonsense\n", 3, "no phone number was given"),
+            ("", 3, "no phone number was given"),
+            ("\n", 3, "no phone number was given"),
+            (f"x\n+{PHONE}\njunk\n\udcff\n", 2, "not text in UTF-8"),
+            (f"+{PHONE}\njunk\n{'9' * 4000}\n\0\x1b[2J\n", 3, "the code is wrong"),
+            (f"+{PHONE}\n", 3, "no code was given"),
+            (f"+{PHONE}\n{'9' * 5000}\n", 2, "longer than 4096"),
+        ],
+    )
+    def test_as_an_answer(self, machine: Machine, typed: str, code: int, said: str) -> None:
+        done = machine.run("auth", input=typed, check=False)
+        last = done.stderr.strip().splitlines()[-1]
+        assert done.code == code, done.stderr
+        assert last.startswith("tgdav: ")
+        assert said in last
+        assert not (machine.path / "state" / PENDING).exists()
+
+    def test_a_phone_number_may_be_written_in_many_ways(self, machine: Machine) -> None:
+        written = f" +{PHONE[:3]} ({PHONE[3:5]}) {PHONE[5:7]}-{PHONE[7:]} "
+        assert machine.run("auth", input=f"what?\n{written}\n{CODE}\n").code == 0
+
+
+def test_what_a_library_says_is_not_printed_before_the_error(server: Server, machine: Machine) -> None:
+    """A real process: here the log's handlers are pytest's."""
+    server.stop_listening()
+    done = Home.run(machine, "auth", "--phone", f"+{PHONE}", check=False)
+    assert done.code == 5
+    assert done.stderr.splitlines()[-1].startswith("tgdav: ")
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    loud = Home.run(machine, "-v", "auth", "--phone", f"+{PHONE}", check=False)
+    assert "telethon" in loud.stderr
 
 
 class TestOnATerminal:
@@ -303,7 +362,7 @@ class TestPassphraseChangedElsewhere:
             done = vault.run(*words, check=False, variables=new)
             assert done.code == 3
             assert "wrong passphrase; if it was changed on another machine, run 'tgdav sync' once" in done.stderr
-        assert "is the writer since epoch 2" in vault.run("sync", check=False).stderr
+        assert "is the writer now" in vault.run("sync", check=False).stderr
         assert vault.run("status", check=False).code == 3
         vault.run("status", variables=new)
         log_in(vault, variables=new)

@@ -6,8 +6,9 @@ import pytest
 
 from tgdav import errors
 from tgdav.cli.exit_codes import exit_code
-from tgdav.cli.reports import as_json, for_control, one_line, printable
+from tgdav.cli.reports import as_json, for_control, one_line
 from tgdav.errors import ConfigError, TgdavError
+from tgdav.wording import printable
 
 PROBLEM = {"file": "c.yaml", "key": "a.b", "found": "1", "allowed": "2"}
 CASES: list[tuple[Exception, int]] = [

@@ -8,6 +8,18 @@ def run(code: str) -> str:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60).stdout
 
 
+def test_a_process_that_may_hold_the_key_leaves_no_dumps() -> None:
+    code = """
+import ctypes, resource
+resource.setrlimit(resource.RLIMIT_CORE, (resource.getrlimit(resource.RLIMIT_CORE)[1],) * 2)
+from tgdav.cli import main
+main(["version"], {})
+PR_GET_DUMPABLE = 3
+print(ctypes.CDLL(None).prctl(PR_GET_DUMPABLE), resource.getrlimit(resource.RLIMIT_CORE)[0])
+"""
+    assert run(code).splitlines()[-1] == "0 0"
+
+
 def test_what_lasts_is_left_out_of_the_collectors_rounds() -> None:
     code = """
 import gc

@@ -12,6 +12,10 @@ from argon2 import PasswordHasher
 
 from tests.cli.conftest import Machine, config_for
 from tests.support.server import Home, RawClient, Server
+from tgdav.cli.listening import short_passwords
+from tgdav.web import WebOptions
+
+TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"
 
 
 def bare(home: Machine) -> Machine:
@@ -50,11 +54,31 @@ def test_errors_come_through_the_socket_as_themselves(vault: Machine) -> None:
 
 
 def test_a_second_server_is_exit_6(vault: Machine) -> None:
-    with Server(vault):
-        refused = vault.run("--json", "serve", "--port", "0", check=False)
+    with Server(vault) as server:
+        refused = bare(vault).run("--json", "serve", "--port", "0", check=False)
         assert refused.code == 6
         assert refused.json()["error"]["kind"] == "in-use"
-        assert vault.run("status").code == 0
+        which = (
+            rf"\(process {server.pid}, since {TIME}\) has this vault open at {re.escape(server.url)}; status, sync, "
+        )
+        assert re.search(which, refused.stderr)
+        assert f"'kill {server.pid}' stops it" in refused.stderr
+        assert len(refused.stderr.splitlines()) == 1
+        shown = bare(vault).run("status", "-v").stdout
+        for line in (
+            rf"process     {server.pid}, since {TIME}, \d+ s",
+            f"address     {server.url}",
+            "mount       none",
+        ):
+            assert re.search(f"^{line}$", shown, re.M), shown
+        assert bare(vault).run("--json", "status").json()["process"]["process"] == server.pid
+
+
+def test_a_host_beyond_loopback_is_warned_of(vault: Machine) -> None:
+    with Server(vault, "--host", "0.0.0.0") as server:
+        assert "password and files cross the network in the clear" in server.terminate()
+    with Server(vault) as server:
+        assert "in the clear" not in server.terminate()
 
 
 def test_a_killed_server_leaves_nothing_in_the_way(vault: Machine) -> None:
@@ -116,7 +140,9 @@ def test_a_passphrase_that_is_given_makes_no_key_file(tmp_path: Path) -> None:
     home = Machine(tmp_path)
     with Server(home) as server:
         assert not (home.path / "vault.key").exists()
-        server.terminate()
+        said = server.terminate()
+        assert "a recovery key, for the day when the passphrase is forgotten" in said
+        assert "neither" not in said
 
 
 def test_serve_makes_no_vault_in_a_store_of_the_users_own(home: Machine, tmp_path: Path) -> None:
@@ -243,3 +269,21 @@ def test_no_secret_is_in_arguments_or_logs(vault: Machine) -> None:
         output = server.terminate()
     for secret in (vault.passphrase, vault.password, "brand new secret"):
         assert secret not in words + output
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org"])
+def test_a_short_password_is_noticed_where_others_may_guess(host: str) -> None:
+    """One line that names the users and says what to do, never a password."""
+    options = WebOptions(host=host)
+    line = short_passwords({"tgdav": "ninechars", "anna": "ten signs.", "otto": "x"}, options)
+    assert line is not None
+    assert "\n" not in line
+    assert "otto, tgdav" in line
+    assert "TGDAV_WEBDAV_PASSWORD" in line
+    assert not {"anna", "ninechars"} & {*line.replace(",", " ").split()}
+    assert short_passwords({"anna": "ten signs."}, options) is None
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", "[::1]", "127.1.2.3"])
+def test_a_short_password_is_fine_on_this_machine(host: str) -> None:
+    assert short_passwords({"tgdav": "x"}, WebOptions(host=host)) is None

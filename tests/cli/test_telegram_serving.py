@@ -1,5 +1,6 @@
 """A running server and its login: revoked, renewed, refused; Telegram away at the start, and hanging at the end."""
 
+import re
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -188,7 +189,7 @@ def test_an_account_that_would_soon_be_deleted_is_warned_of(server: Server, home
             assert "after 31 days without use: choose a longer time" in serving.terminate()
     finally:
         server.set_rules(account_days=183)
-    assert "account   deleted by Telegram after 31 days without use, not before 20" in home.run("status").stdout
+    assert "account     deleted by Telegram after 31 days without use, not before 20" in home.run("status").stdout
 
 
 def test_what_was_sent_is_told_by_kind(home: Machine) -> None:
@@ -202,8 +203,11 @@ def test_what_was_sent_is_told_by_kind(home: Machine) -> None:
         assert today["packs"] == sent["packs"]
         assert today["segments"]["messages"] == 2
         assert today["headers"]["messages"] == 2
-        assert home.run("sync", "--wait").stdout == "sent: nothing\npending: nothing\n"
-        assert "sent today 1 pack (" in home.run("status").stdout
+        assert (
+            home.run("sync", "--wait").stdout
+            == "sent        nothing\nwaiting     nothing: everything is in the store\n"
+        )
+        assert re.search(r"^sent today  \d+\.\d KiB in 5 messages$", home.run("status").stdout, re.M)
         with serving.client() as client:
             metrics = client.request("GET", "/-/metrics").body.decode()
         assert 'tgdav_sent_today_messages{kind="packs"} 1\n' in metrics

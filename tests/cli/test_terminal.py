@@ -99,6 +99,15 @@ def test_two_different_passphrases_are_refused(asked: Machine) -> None:
     assert not (asked.path / "state" / "vault").exists()
 
 
+def test_what_is_no_text_is_refused_in_one_line(asked: Machine) -> None:
+    with terminal(asked, "init") as screen:
+        screen.wait_for("Passphrase for the new vault: ")
+        os.write(screen._descriptor, b"\xff\xfe\n")
+        screen.wait_for("what was typed is not text in UTF-8")
+        assert screen.finish() == 2
+        assert "Traceback" not in screen.seen
+
+
 def test_control_c_at_a_prompt_ends_without_a_traceback(asked: Machine) -> None:
     with terminal(asked, "init") as screen:
         screen.wait_for("Passphrase for the new vault: ")

@@ -32,7 +32,7 @@ def test_every_step_works_as_written(tmp_path: Path) -> None:
     home.path.mkdir()
     (home.path / "config.yaml").write_text(config)
     joined = home.run("init", "--join")
-    assert re.search(r"^joined; writer since epoch 2, replacing .+$", joined.stdout, re.M)
+    assert re.search(r"^Joined\. This machine is now the writer \(epoch 2\), replacing .+$", joined.stdout, re.M)
     checked = home.run("--json", "check", "--read-data").json()
     assert checked["ok"]
     assert checked["damage"] == []

@@ -34,6 +34,8 @@ SECRET = "hunter2hunter2"
         ("trash: {retention_days: -1}", "trash.retention_days", "from 0"),
         ("snapshots: {schedule: sometimes}", "snapshots.schedule", "daily"),
         ("webdav: {tls: {certificate: a}}", "webdav.tls.key", "a path"),
+        ("webdav: {trusted_proxies: [10.0.0.1/8]}", "webdav.trusted_proxies[0]", "addresses or networks"),
+        ("webdav: {trusted_proxies: proxy}", "webdav.trusted_proxies", "addresses or networks"),
         ("webdav: {users: [{name: 'a:b', password: x}]}", "webdav.users[0].name", "without :"),
         ("webdav: {users: [{name: a, password: x}, {name: a, password: y}]}", "webdav.users[1].name", "once"),
         ("webdav: {users: [{name: a, password: $argon2id$bad}]}", "webdav.users[0].password", "$argon2id$"),

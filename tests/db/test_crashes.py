@@ -13,6 +13,7 @@ from tests.support.forgetful_disk import ForgetfulDisk
 from tests.support.seams import CrashAt, SimulatedCrash
 from tgdav.db import Database, Transaction
 from tgdav.db.connection import connect
+from tgdav.db.redo_log import SETTING
 from tgdav.disk import SystemDisk
 from tgdav.errors import LocalFailure, TgdavError
 from tgdav.failpoints import installed
@@ -30,7 +31,7 @@ def found(path: Path) -> set[str]:
     database = Database.open(path, KEY, disk=SystemDisk())
     with database.reading() as connection:
         assert connection.all("PRAGMA integrity_check") == [("ok",)]
-        rows = [row[0] for row in connection.all("SELECT key FROM settings")]
+        rows = [row[0] for row in connection.all("SELECT key FROM settings WHERE key != ?", (SETTING,))]
     database.checkpoint(pages=1)  # a page torn in the database is no damage while the log holds it
     with database.reading() as connection:
         assert connection.all("PRAGMA cipher_integrity_check") == []
@@ -41,11 +42,11 @@ def found(path: Path) -> set[str]:
 
 
 def left_behind(path: Path, target: Path) -> Path:
-    """Copy what a killed process leaves: the database and its log as they are, the memory-mapped index gone."""
+    """Copy what a killed process leaves: the database and its logs as they are, the memory-mapped index gone."""
     target.mkdir()
-    for name in (path.name, path.name + "-wal"):
-        if path.with_name(name).exists():
-            shutil.copy(path.with_name(name), target / name)
+    for file in path.parent.glob(path.name + "*"):
+        if not file.name.endswith("-shm"):
+            shutil.copy(file, target / file.name)
     return target / path.name
 
 

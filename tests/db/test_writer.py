@@ -12,6 +12,7 @@ from tests.db.conftest import KEY
 from tests.support.seams import CrashAt, FailingDisk, SimulatedCrash
 from tests.support.waiting import wait_for
 from tgdav.db import Database, Transaction
+from tgdav.db.redo_log import SETTING
 from tgdav.errors import LocalFailure, NoSpace
 from tgdav.failpoints import installed
 
@@ -50,7 +51,7 @@ def put(database: Database, key: str, **options: Any) -> None:
 
 def keys(database: Database) -> set[str]:
     with database.reading() as connection:
-        return {row[0] for row in connection.all("SELECT key FROM settings")}
+        return {row[0] for row in connection.all("SELECT key FROM settings WHERE key != ?", (SETTING,))}
 
 
 class Batch:

@@ -18,7 +18,7 @@ from tgdav.metadata.types import FORMATS, AttributeChange, Kind
 ERRORS = {kind.errno: kind for kind in FileSystemError.__subclasses__()}
 KINDS = {bits: kind for kind, bits in FORMATS.items()}
 CURRENT_FOLDER = -100
-RENAME_BITS = {RenameFlag.NO_REPLACE: 1, RenameFlag.EXCHANGE: 2}
+RENAME_BITS = {RenameFlag.NO_REPLACE: 1, RenameFlag.EXCHANGE: 2, RenameFlag.WHITEOUT: 4}
 XATTR_BITS = {XattrFlag.NONE: 0, XattrFlag.CREATE: os.XATTR_CREATE, XattrFlag.REPLACE: os.XATTR_REPLACE}
 LIBRARY = ctypes.CDLL(None, use_errno=True)
 

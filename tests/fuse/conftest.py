@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.ext4 import Ext4, impossible
 from tests.support.mounts import MountedVault, unusable
 
 _numbers = count()
@@ -24,6 +25,15 @@ def mounted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MountedVault]:
     """One mount for the tests of a module."""
     with MountedVault(tmp_path_factory.mktemp("vault"), "allow_other,default_permissions,dev,suid") as vault:
         yield vault
+
+
+@pytest.fixture(scope="session")
+def ext4(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A real ext4 to compare with."""
+    if reason := impossible():
+        pytest.skip(reason)
+    with Ext4(tmp_path_factory.mktemp("reference")) as made:
+        yield made.path
 
 
 @pytest.fixture

@@ -1,10 +1,11 @@
-"""What the kernel and programs ask for beside the behaviours: ACLs, setuid, direct I/O, maps, many names, locks, space."""
+"""What the kernel and programs ask for beside the behaviours: setuid, direct I/O, maps, many names, locks, space."""
 
+import ctypes
+import errno
 import fcntl
 import mmap
 import os
 import stat
-import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -13,25 +14,9 @@ import pytest
 
 from tests.support.mounts import MountedVault
 from tgdav.errors import UsageError
-from tgdav_fuse.options import parse_options
+from tgdav_fuse.options import CHOICES, parse_options
 
-ACL = "system.posix_acl_access"
-
-
-def acl(*entries: tuple[int, int, int]) -> bytes:
-    return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
-
-
-def test_an_acl_that_says_the_mode_is_the_mode(folder: Path) -> None:
-    file = folder / "file"
-    file.touch()
-    os.setxattr(file, ACL, acl((1, 7, 2**32 - 1), (4, 5, 2**32 - 1), (0x20, 0, 2**32 - 1)))
-    assert ACL not in os.listxattr(file)
-    more = acl((1, 6, 2**32 - 1), (2, 4, 1000), (4, 0, 2**32 - 1), (0x10, 4, 2**32 - 1), (0x20, 0, 2**32 - 1))
-    os.setxattr(file, ACL, more)
-    assert os.getxattr(file, ACL) == more
-    with pytest.raises(OSError, match="Invalid"):
-        os.setxattr(file, ACL, b"\2\0\0\0\1")
+FS_IOC_GETFLAGS, FICLONE = 0x80086601, 0x40049409
 
 
 def test_writing_takes_setuid_away(folder: Path) -> None:
@@ -100,15 +85,26 @@ def test_locks_between_processes(folder: Path) -> None:
         assert subprocess.run(words, check=False).returncode == 0
 
 
-def test_fallocate_is_said_not_to_be_there(folder: Path) -> None:
-    with open(folder / "file", "wb") as file, pytest.raises(OSError, match="not supported"):
-        subprocess_free_fallocate(file.fileno())
+def test_what_the_binding_has_no_handler_for(folder: Path) -> None:
+    """What programs see then is in docs/fuse.md."""
+    with open(folder / "file", "w+b", buffering=0) as file, open(folder / "copy", "wb") as copy:
+        file.truncate(1 << 20)
+        with pytest.raises(OSError, match="not supported"):
+            _fallocate(file.fileno())
+        os.posix_fallocate(file.fileno(), 0, 100)
+        assert os.lseek(file.fileno(), 0, os.SEEK_DATA) == 0
+        assert os.lseek(file.fileno(), 0, os.SEEK_HOLE) == 1 << 20
+        assert os.copy_file_range(file.fileno(), copy.fileno(), 1 << 20, 0) == 1 << 20
+        for request, answer in ((FS_IOC_GETFLAGS, errno.ENOTTY), (FICLONE, errno.EOPNOTSUPP)):
+            with pytest.raises(OSError) as refused:
+                fcntl.ioctl(copy.fileno(), request, file.fileno() if request == FICLONE else bytes(8))
+            assert refused.value.errno == answer
+    with pytest.raises(OSError, match="not supported"):
+        os.open(folder, os.O_TMPFILE | os.O_RDWR)
 
 
-def subprocess_free_fallocate(file: int) -> None:
-    """fallocate(2) itself: posix_fallocate of the C library would write zeros instead."""
-    import ctypes
-
+def _fallocate(file: int) -> None:
+    """fallocate(2) itself: posix_fallocate of the C library writes zeros instead."""
     library = ctypes.CDLL(None, use_errno=True)
     if library.fallocate(file, 0, ctypes.c_long(0), ctypes.c_long(100)):
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
@@ -141,11 +137,22 @@ def test_options() -> None:
     options = parse_options(["ro,uid=7", "noatime,defaults,x-mount.mkdir"])
     assert (options.read_only, options.uid, options.gid) == (True, 7, None)
     assert options.words() == {"ro", "noatime", "fsname=tgdav", "subtype=tgdav"}
+    for word in ("diratime", "nodiratime", "relatime", "norelatime", "strictatime", "lazytime", "nosymfollow"):
+        assert word in parse_options([word]).words()
     assert "default_permissions" in parse_options(["allow_other"]).words()
     assert not parse_options(["ro,rw"]).read_only
     for wrong in ("uid", "uid=-1", "gid=x", "fsname=other", "home="):
         with pytest.raises(UsageError):
             parse_options([wrong])
+
+
+@pytest.mark.mount_free
+@pytest.mark.parametrize(("first", "second"), CHOICES)
+def test_of_opposed_options_the_last_counts(first: str, second: str) -> None:
+    for earlier, later in ((first, second), (second, first)):
+        for given in ([f"{earlier},{later}"], [earlier, later], [f"{earlier},{later},{earlier}", later]):
+            assert not {earlier} & parse_options(given).kernel
+            assert later in parse_options(given).kernel
 
 
 def test_holes_take_no_space(folder: Path) -> None:

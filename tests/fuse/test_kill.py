@@ -1,14 +1,18 @@
-"""kill -9 of the mount's process while programs work: what fsync promised is there, and nothing is mixed."""
+"""kill -9 of the mount's process while programs work: all that was answered is there, and nothing is mixed."""
 
 import os
 import random
+import shutil
 import sqlite3
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from tests.fuse.answered_worker import PAUSE, promised
 from tests.fuse.durable_worker import state_of
 from tests.support.mounts import MountedVault
 from tests.support.waiting import wait_for
@@ -17,17 +21,19 @@ ROUNDS = 4
 ROOT = Path(__file__).parents[2]
 
 
-def work_until_killed(vault: MountedVault, kind: str, notes: Path, seed: int, promises: int) -> None:
-    """Let a worker be promised ``promises`` things, then kill the mount under it."""
-    words = [sys.executable, "-m", "tests.fuse.durable_worker", kind, str(vault.path), str(notes), str(seed)]
-    with subprocess.Popen(words, cwd=ROOT, stderr=subprocess.DEVNULL) as worker:
+def work_until_killed(
+    vault: MountedVault, words: list[str], notes: Path, promises: int, mark: str = "done", delay: float = 0.0
+) -> None:
+    """Let a worker be promised ``promises`` things, each with a ``mark`` in its notes, then kill the mount under it."""
+    with subprocess.Popen([sys.executable, "-m", *words], cwd=ROOT, stderr=subprocess.DEVNULL) as worker:
         try:
             wait_for(
-                lambda: worker.poll() is not None or (notes.exists() and notes.read_text().count("done") >= promises),
+                lambda: worker.poll() is not None or (notes.exists() and notes.read_text().count(mark) >= promises),
                 60,
                 what="promises",
             )
             assert worker.poll() is None, "the worker ended before the mount"
+            time.sleep(delay)
             vault.kill()
         finally:
             worker.kill()
@@ -53,7 +59,8 @@ def kill_rounds(vault: MountedVault, rounds: int, seed: int) -> None:
         with vault:
             for left in vault.path.iterdir():
                 left.unlink()
-            work_until_killed(vault, "files", notes, seed + number, choose.randrange(3, 40))
+            words = ["tests.fuse.durable_worker", "files", str(vault.path), str(notes), str(seed + number)]
+            work_until_killed(vault, words, notes, choose.randrange(3, 40))
         promised = {line.split()[1] for line in notes.read_text().splitlines() if line.startswith("done")}
         with vault:
             for name, states in allowed(notes).items():
@@ -74,7 +81,8 @@ def test_sqlite(vault: MountedVault, mode: str) -> None:
     for number in range(2):
         notes = vault.base / f"notes-{number}"
         with vault:
-            work_until_killed(vault, mode, notes, number, 25)
+            words = ["tests.fuse.durable_worker", mode, str(vault.path), str(notes), f"{number}"]
+            work_until_killed(vault, words, notes, 25)
         promised = {int(line.split()[2]) for line in notes.read_text().splitlines() if line.startswith("done")}
         with vault:
             connection = sqlite3.connect(vault.path / "database")
@@ -84,6 +92,51 @@ def test_sqlite(vault: MountedVault, mode: str) -> None:
             assert promised <= found
             assert found == set(range(1, max(found) + 1))
             vault.stop()
+
+
+def answered_rounds(vault: MountedVault, rounds: int, seed: int) -> int:
+    """Kill the mount at any moment after an answer, and look for all that was answered; return how many steps that was."""
+    choose, answers = random.Random(seed), 0
+    vault.start()
+    for number in range(rounds):
+        notes, folder = vault.base / f"notes-{number}", vault.path / f"round-{number}"
+        folder.mkdir()
+        words = ["tests.fuse.answered_worker", str(folder), str(notes), str(seed + number)]
+        work_until_killed(vault, words, notes, choose.randrange(1, 90), "\n\n", choose.random() * PAUSE)
+        vault.start()
+        tree, in_flight = promised(notes)
+        assert list(tree.differences(folder, in_flight)) == [], (seed, number)
+        answers += notes.read_text().count("\n\n")
+        shutil.rmtree(folder)
+    vault.stop()
+    return answers
+
+
+def test_all_that_was_answered(vault: MountedVault) -> None:
+    assert answered_rounds(vault, 8, seed=11) > 100
+    vault.home.run("check", "--read-data")
+
+
+def test_what_is_cut_by_its_name_while_it_is_open(vault: MountedVault) -> None:
+    with vault:
+        path = vault.path / "file"
+        file = os.open(path, os.O_WRONLY | os.O_CREAT)
+        os.write(file, bytes(1000))
+        os.truncate(path, 10)
+        vault.kill()
+        with suppress(OSError):
+            os.close(file)
+    with vault:
+        assert (vault.path / "file").stat().st_size == 10
+        vault.stop()
+
+
+@pytest.mark.torture
+def test_all_that_was_answered_for_long(vault: MountedVault) -> None:
+    rounds, seed = int(os.environ.get("TGDAV_KILL_ROUNDS", "500")), random.randrange(10**6)
+    answers = answered_rounds(vault, rounds, seed)
+    print(f"\nkill -9 of the mount at any moment: {rounds} kills, {answers} answers, seed {seed}")
+    vault.home.run("check", "--read-data")
 
 
 @pytest.mark.torture

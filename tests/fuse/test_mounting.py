@@ -5,6 +5,8 @@ import os
 import signal
 import socket
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -13,6 +15,8 @@ import pytest
 from tests.support.mounts import FUSE, MountedVault
 from tests.support.waiting import wait_for
 from tgdav_fuse import mount_table
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="other mount namespaces need root")
 
 
 def test_mount_returns_when_ready_and_holds_no_stream(vault: MountedVault) -> None:
@@ -26,7 +30,16 @@ def test_mount_returns_when_ready_and_holds_no_stream(vault: MountedVault) -> No
     assert not list(vault.path.iterdir())
     vault.home.run("mount", str(vault.path))  # at once: unmount waited for the process
     assert (vault.path / "file").read_bytes() == b"content"
-    assert "still to be uploaded" in vault.home.run("unmount", str(vault.path)).stdout
+    assert "still to be stored" in vault.home.run("unmount", str(vault.path)).stdout
+
+
+def test_what_a_mount_hides_is_told(vault: MountedVault) -> None:
+    (vault.path / "hidden").touch()
+    done = vault.home.run("mount", str(vault.path))
+    said = f"tgdav: {vault.path} is not empty: while the drive is mounted there, 1 entry in it cannot be seen\n"
+    assert done.stderr == said
+    vault.home.run("unmount", str(vault.path))
+    assert (vault.path / "hidden").exists()
 
 
 @pytest.mark.parametrize("command", ["mount", "fuse"])
@@ -98,6 +111,79 @@ def test_sigterm_waits_for_the_last_file(vault: MountedVault) -> None:
     with vault:
         assert (vault.path / "held").read_bytes() == b"written after the signal"
         assert vault.stop() == ""
+
+
+def test_a_second_sigterm_ends_a_busy_mount_at_once(vault: MountedVault) -> None:
+    vault.start()
+    assert vault.process is not None
+    assert vault.process.stderr is not None
+    held = os.open(vault.path / "held", os.O_CREAT | os.O_WRONLY)
+    vault.process.send_signal(signal.SIGTERM)
+    assert b"busy" in vault.process.stderr.readline()
+    vault.process.send_signal(signal.SIGTERM)
+    assert vault.process.wait(30) != 0
+    with pytest.raises(OSError, match="not connected"):
+        os.close(held)
+    vault.process.communicate()
+    with vault:
+        assert (vault.path / "held").read_bytes() == b""
+
+
+@contextmanager
+def _another_namespace(*propagation: str) -> Iterator["subprocess.Popen[str]"]:
+    """A shell that sees the mounts of now in a mount namespace of its own, and does what it is told, line by line."""
+    words = [
+        "unshare",
+        "--mount",
+        *propagation,
+        "sh",
+        "-c",
+        "echo ready; while read line; do eval $line; echo done; done",
+    ]
+    shell = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert shell.stdout is not None
+    assert shell.stdout.readline() == "ready\n"
+    yield shell
+    shell.kill()
+    shell.communicate()
+
+
+def _tell(shell: "subprocess.Popen[str]", line: str) -> None:
+    assert shell.stdin is not None
+    assert shell.stdout is not None
+    shell.stdin.write(line + "\n")
+    shell.stdin.flush()
+    assert shell.stdout.readline() == "done\n"
+
+
+@needs_root
+def test_sigterm_ends_a_mount_that_another_namespace_holds(vault: MountedVault) -> None:
+    """As a container does it: who holds it is said, and what was written there is on disk, synced or not."""
+    vault.start()
+    with _another_namespace("--propagation", "private") as shell:
+        _tell(shell, f"exec 9> {vault.path}/there; echo written elsewhere >&9")
+        errors = vault.stop(30)
+        assert f"process {shell.pid} (sh)" in errors
+        assert errors.count("\n") == 1
+    with vault:
+        assert (vault.path / "there").read_text() == "written elsewhere\n"
+
+
+@needs_root
+def test_unmount_ends_a_mount_that_is_bound_elsewhere(vault: MountedVault) -> None:
+    bound = vault.base / "bound"
+    bound.mkdir()
+    vault.home.run("mount", str(vault.path))
+    subprocess.run(["mount", "--bind", str(vault.path), str(bound)], check=True)
+    try:
+        (bound / "file").write_text("written elsewhere")
+        done = vault.home.run("unmount", str(vault.path), timeout=60)
+        assert f"mounted at {bound} too" in done.stderr
+    finally:
+        subprocess.run(["umount", str(bound)], check=True)
+    vault.home.run("mount", str(vault.path))
+    assert (vault.path / "file").read_text() == "written elsewhere"
+    vault.home.run("unmount", str(vault.path))
 
 
 def test_a_mount_in_the_background_keeps_what_it_has_to_say(vault: MountedVault) -> None:

@@ -25,8 +25,10 @@ from tgdav.content.staging import PackFile
 from tgdav.content.stream import StagedContent
 from tgdav.crypto.passphrase import Argon2Limits
 from tgdav.crypto.sealing import OVERHEAD
+from tgdav.db.redo_log import RedoLog
 from tgdav.db.writer import Writer
 from tgdav.disk import SystemDisk
+from tgdav.fs.redo import FileRecords
 from tgdav.fs.upload import FileUpload
 from tgdav.metadata.change import IdSource
 from tgdav.volume.check import Checker
@@ -155,6 +157,16 @@ def chunks_are_not_recorded() -> None:
 def ids_are_used_again_after_a_restart() -> None:
     original = IdSource.__init__
     _replace(IdSource, "__init__", lambda source, _prefix: original(source, bytes(8)))
+
+
+@planted("answers")
+def changes_are_answered_before_they_are_written_down() -> None:
+    _replace(RedoLog, "append", lambda _log, _notes: True)
+
+
+@planted("answers")
+def a_closed_file_is_not_written_down() -> None:
+    _replace(FileRecords, "keep_content", lambda *_: True)
 
 
 @planted("one_of_two_creates")

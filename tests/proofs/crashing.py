@@ -36,6 +36,10 @@ class Run:
             self._volume = self.machine.open()
         return self._volume
 
+    def use(self, volume: Volume) -> None:
+        """Work on a volume that is open."""
+        self._volume = volume
+
     def close(self) -> None:
         if self._volume is not None:
             self._volume.close()

@@ -83,6 +83,26 @@ def _write_and_close(path: str, offset: int, data: bytes) -> Step:
     return step
 
 
+def answered(path: str, seed: int, size: int) -> tuple[Step, Step, Step]:
+    """Make a file, write and close it, and change it and its folder, as a mount does that answers before the commit."""
+
+    def make(run: Run) -> None:
+        run.volume.fs.create(*folder_of(run.volume, path), Kind.FILE, 0o644, Owner())
+
+    def fill(run: Run) -> None:
+        handle = run.volume.fs.open(run.volume.fs.resolve(path_of(path)).inode, writable=True)
+        handle.write(0, content(seed, size))
+        assert handle.settle_soon(), "a small file is left to the settling thread"
+        assert handle.close_at_once()
+
+    def adorn(run: Run) -> None:
+        inode = run.volume.fs.resolve(path_of(path)).inode
+        run.volume.fs.set_attributes(inode, AttributeChange(mode=0o600, mtime=6_000_000_000))
+        run.volume.fs.set_xattr(folder_of(run.volume, path)[0], b"user.last", path.encode())
+
+    return make, fill, adorn
+
+
 def _create(path: str, kind: Kind, target: bytes = b"") -> Step:
     def step(run: Run) -> None:
         run.volume.fs.create(*folder_of(run.volume, path), kind, 0o644, Owner(), target=target, durable=True)
@@ -197,6 +217,20 @@ def restored(machine: Machine) -> None:
     away.rename(machine.store)
 
 
+def killed(machine: Machine) -> None:
+    """A process was killed just after it answered, before it committed."""
+    furnished(machine)
+    with machine.opened() as volume:
+        run = Run(machine)
+        run.use(volume)
+        for number in range(3):
+            for step in answered(f"d/answered {number}", 80 + number, 40_000 * number + 300):
+                step(run)
+        copy_folder(machine.home, machine.folder / "backup")
+    shutil.rmtree(machine.home)
+    (machine.folder / "backup").rename(machine.home)
+
+
 def nothing(machine: Machine) -> None:
     assert machine.places
 
@@ -298,6 +332,7 @@ SCENARIOS = (
         on_a_failing_disk, _put("good", 62, 80_000), put_in_vain, sync, _put("good", 63, 70_000), sync,
     )),
     Scenario("go on from a backup", restored, (_open, sync, _put("d/afterwards", 75, 70_000), sync)),
+    Scenario("answered", killed, (_open, *answered("one", 85, 900), *answered("d/two", 86, 70_000), sync)),
     Scenario("repair", with_a_lost_pack, (repair,), reopen_and_repair),
     Scenario("change the passphrase", furnished, (_open, to_new_passphrase, back_to_old_passphrase), reopen_with_either),
     Scenario("join", stored, (join,), reopen_or_join, home="second"),

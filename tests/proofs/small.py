@@ -15,7 +15,7 @@ from tests.proofs.altered import program
 from tests.proofs.crashing import CRASHED, Run, Scenario, Sweep, run_and_die
 from tests.proofs.damaging import KINDS, bench, flip_bits, forget, harm_blobs, name_of, replaced
 from tests.proofs.machines import CHEAP, Machine, clean, content, folder_of, make_folder, path_of, put, read, tree
-from tests.proofs.scenarios import empty, sync
+from tests.proofs.scenarios import answered, empty, sync
 from tests.proofs.test_store_faults import not_a_segment_before_its_packs
 from tests.support.damage import flip_bit
 from tests.support.forgetful_disk import ForgetfulDisk
@@ -148,6 +148,14 @@ def crashes(folder: Path) -> None:
         sweep.crash(number, joins=number % 3 == 0)
 
 
+def answers(folder: Path) -> None:
+    """Crashes right after something was answered before its commit."""
+    steps = (*answered("one", 4, 900), *answered("two", 5, 70_000))
+    sweep = Sweep(Scenario("answers", empty, steps), folder, 2)
+    for number in range(1, sweep.total, 3):
+        sweep.crash(number, joins=False)
+
+
 def one_of_two_creates(folder: Path) -> None:
     """Of two uploads that both ask for a new name, exactly one makes it."""
     machine = Machine(folder)
@@ -263,7 +271,7 @@ def forged_parameters(_folder: Path) -> None:
 PROOFS: dict[str, Callable[[Path], None]] = {
     proof.__name__: proof
     for proof in (
-        power_cut, order_of_steps, failed_syncs, segments_follow_packs, crashes, one_of_two_creates, two_owners,
+        power_cut, order_of_steps, failed_syncs, segments_follow_packs, crashes, answers, one_of_two_creates, two_owners,
         a_body_cut_off, damage, rollback, staged_damage, forged_parameters,
     )
 }  # fmt: skip

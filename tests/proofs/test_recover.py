@@ -136,7 +136,7 @@ def test_with_the_commands_as_they_are_written(tmp_path: Path) -> None:
         assert client.request("PUT", "/unsent", body=b"unsent").status == 201
         second = first.beside("b", config="version: 2\nmachine: {name: beta}\n" + CHEAP)
         told = second.run("init", "--join", "--backend", "directory", "--path", str(tmp_path / "store")).stdout
-        assert "joined; writer since epoch 2, replacing alpha" in told
+        assert "Joined. This machine is now the writer (epoch 2), replacing alpha" in told
         assert first.run("sync", check=False).code != 0
         refused = client.request("PUT", "/later", body=b"later")
         assert refused.status == 403

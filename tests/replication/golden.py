@@ -6,6 +6,8 @@ A golden file is never changed. A new version of a format gets a new file, and t
 import tempfile
 from pathlib import Path
 
+import msgspec
+
 from tests.crypto.golden import FOLDER, IDENTITY, MASTER, NAMESPACE, SECRET, VAULT
 from tests.crypto.seeded import SeededEntropy
 from tgdav.content.manifest import Extent, Manifest, encode
@@ -22,6 +24,7 @@ from tgdav.replication.segment import ClockEntry, PackEntry, PackIndex, Segment
 VAULT_KEYS = VaultKeys(MASTER, VAULT)
 KEYS = NamespaceKeys(NAMESPACE, SECRET)
 SEGMENT_NAME = BlobName(b"golden segment..")
+AUTHORED_NAME = BlobName(b"golden authored.")
 PART_NAME = BlobName(b"golden root part")
 OVERLAY_NODE = NodeId(b"golden node id..")
 OVERLAY_SALT = b"salt of 16 bytes"
@@ -81,6 +84,13 @@ SEGMENT = Segment(
     ),
 )
 
+AUTHORED = msgspec.structs.replace(
+    SEGMENT,
+    clock=(*SEGMENT.clock, ClockEntry(MachineId(b"m" * 16), Incarnation(7), 30, 3, bytes(range(96, 128)))),
+    groups=SEGMENT.groups[1:],
+    author=Member(IDENTITY.machine, "golden", IDENTITY.signing_public, _INCARNATION, 2, None, IDENTITY.exchange_public),
+)
+
 BATCHES = [
     Batch("machines", 0, [(IDENTITY.machine, "golden", IDENTITY.signing_public, _INCARNATION.to_bytes(8, "big"), 2)]),
     Batch("fields", 3, [(7, b"x:user.note", b"value", 12), (8, b"p:{DAV:}a", b"", 13)]),
@@ -128,6 +138,15 @@ def contents() -> dict[str, bytes]:
             VAULT_KEYS, KEYS, box, Kind.CHECKPOINT_PART, PART_NAME, part, SeededEntropy(202)
         ),
         "overlay-v1.bin": _overlay_file(),
+        "segment-v1-author.bin": envelope.wrap(
+            VAULT_KEYS,
+            KEYS,
+            box,
+            Kind.SEGMENT,
+            AUTHORED_NAME,
+            segment.encode(AUTHORED, IDENTITY, AUTHORED_NAME),
+            SeededEntropy(204),
+        ),
     }
 
 

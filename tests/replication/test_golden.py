@@ -47,6 +47,14 @@ def test_segment() -> None:
         segment.check_signature(content, golden.SEGMENT_NAME, other.signing_public)
 
 
+def test_segment_with_all_fields() -> None:
+    content = unwrap(Kind.SEGMENT, golden.AUTHORED_NAME, blob("segment-v1-author.bin"))
+    assert segment.decode(content, golden.AUTHORED_NAME) == golden.AUTHORED
+    segment.check_signature(content, golden.AUTHORED_NAME, IDENTITY.signing_public)
+    older = segment.decode(unwrap(Kind.SEGMENT, golden.SEGMENT_NAME, blob("segment-v1.bin")), golden.SEGMENT_NAME)
+    assert (older.author, older.clock[0].number, older.clock[0].hash) == (None, 0, b"")
+
+
 def test_checkpoint_part() -> None:
     content = unwrap(Kind.CHECKPOINT_PART, golden.PART_NAME, blob("checkpoint-part-v1.bin"))
     part = checkpoint_format.decode(content, golden.PART_NAME)
@@ -60,6 +68,7 @@ def test_the_namespace_key_comes_from_any_blob() -> None:
 
 KINDS = {
     "segment-v1.bin": (Kind.SEGMENT, golden.SEGMENT_NAME),
+    "segment-v1-author.bin": (Kind.SEGMENT, golden.AUTHORED_NAME),
     "checkpoint-part-v1.bin": (Kind.CHECKPOINT_PART, golden.PART_NAME),
 }
 
@@ -134,6 +143,15 @@ def test_the_segment_page_is_right() -> None:
     assert entries == [[bytes(range(32)), 0, 129, 100, 0, 2]]
     assert [group[0] for group in groups] == [3, 5]
     assert [op[0] for group in groups for op in group[3]] == [17, 16, 1, 2, 3, 4, 5]
+
+
+def test_the_segment_page_is_right_about_all_fields() -> None:
+    content = open_envelope(blob("segment-v1-author.bin"), 6, golden.AUTHORED_NAME)
+    *_, clock, _, groups, author = msgspec.msgpack.decode(content[64:])
+    assert clock[0] == [IDENTITY.machine, 0x0123456789ABCDEF, 9, 0, b""]
+    assert clock[1] == [b"m" * 16, 7, 30, 3, bytes(range(96, 128))]
+    assert len(groups) == 1
+    assert author[:6] == [16, IDENTITY.machine, "golden", IDENTITY.signing_public, 0x0123456789ABCDEF, 2]
 
 
 def test_the_checkpoint_page_is_right() -> None:

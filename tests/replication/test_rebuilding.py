@@ -19,11 +19,13 @@ from tests.support.vaults import (
     rows,
     state,
 )
+from tgdav.crdt.membership import Base
 from tgdav.crypto.label import BlobKind
 from tgdav.errors import DamageError
 from tgdav.fs.api import Owner
 from tgdav.metadata.types import AttributeChange, Kind
-from tgdav.replication.rebuild import chain_order
+from tgdav.replication.fetching import LogReader
+from tgdav.replication.intake import Intake
 from tgdav.replication.survey import Found, Survey
 from tgdav.volume.volume import Volume
 
@@ -248,7 +250,7 @@ def test_an_interrupted_join_is_begun_anew(vault: Vault, volume: Volume, monkeyp
         raise KeyboardInterrupt
 
     for where in (
-        "tgdav.volume.joining.begin_log",
+        "tgdav.volume.rebuilding.begin_log",
         "tgdav.volume.making.save_local",
         "tgdav.volume.joining.save_header",
     ):
@@ -265,10 +267,13 @@ def test_the_order_of_chains(vault: Vault, volume: Volume) -> None:
     several(volume, 3)
     survey = Survey(volume.stores.store.list(), volume.vault_keys)
     found = survey.of(volume.log.namespace, BlobKind.SEGMENT)
-    numbers = [each.label.number for each in found]
     moved: list[Found] = [found[0], *found[2:], found[1]]
-    assert [each.label.number for each in chain_order(moved)] == numbers
-    assert [each.label.number for each in chain_order(found[1:])] == numbers[1:]
+    for shown, missing in ((moved, 0), (moved[1:], 1)):
+        intake = Intake(LogReader(volume.stores.store, volume.vault_keys, volume.log.keys), Base())
+        intake.take(shown)
+        judged = intake.judge()
+        assert [link.number for link in judged.order] == [each.label.number for each in found[missing:]]
+        assert (len(judged.gaps), intake.troubles) == (missing, [])
 
 
 def test_names_in_the_store(vault: Vault, volume: Volume) -> None:

@@ -9,7 +9,7 @@ from tests.support.model_moves import Moves
 from tests.support.model_tree import ROOT, Node, Tree
 from tgdav import errors
 from tgdav.clock import Clock, SystemClock
-from tgdav.fs.api import Capacity, FileSystem, LockRecord, Owner, Precondition, RenameFlag, XattrFlag
+from tgdav.fs.api import NOBODY, Capacity, FileSystem, LockRecord, Owner, Precondition, RenameFlag, XattrFlag
 from tgdav.ids import Inode
 from tgdav.metadata.types import AttributeChange, Attributes, DirectoryEntry, Kind, Listed, listed
 
@@ -42,7 +42,7 @@ class ModelFileSystem:
         )
 
     @locked
-    def attributes(self, inode: Inode) -> Attributes:
+    def attributes(self, inode: Inode, *, removed: bool = False) -> Attributes:
         return self._tree.attributes(self._tree.node(inode))
 
     @locked
@@ -90,10 +90,11 @@ class ModelFileSystem:
         *,
         rdev: int = 0,
         target: bytes = b"",
+        umask: int = 0,
         durable: bool = False,
     ) -> Attributes:
         folder = self._free(parent, name)
-        node = self._tree.make(kind, mode, owner, rdev=rdev, target=target)
+        node = self._tree.make(kind, mode & ~umask, owner, rdev=rdev, target=target)
         self._tree.place(folder, name, node)
         return self._tree.attributes(node)
 
@@ -144,11 +145,15 @@ class ModelFileSystem:
         *,
         flags: RenameFlag = RenameFlag.NONE,
         replace_tree: bool = False,
+        whiteout_owner: Owner = NOBODY,
         precondition: Precondition | None = None,
         durable: bool = False,
     ) -> bool:
         old, new = self._tree.folder(parent), self._tree.folder(new_parent)
-        return Moves(self._tree).rename(old, name, new, new_name, flags, replace_tree, precondition)
+        replaced = Moves(self._tree).rename(old, name, new, new_name, flags, replace_tree, precondition)
+        if RenameFlag.WHITEOUT in flags and not self._tree.find(old, name):
+            self._tree.place(old, name, self._tree.make(Kind.CHARACTER_DEVICE, 0, whiteout_owner))
+        return replaced
 
     @locked
     def copy(
@@ -195,7 +200,14 @@ class ModelFileSystem:
 
     @locked
     def set_xattr(
-        self, inode: Inode, name: bytes, value: bytes, *, flags: XattrFlag = XattrFlag.NONE, durable: bool = False
+        self,
+        inode: Inode,
+        name: bytes,
+        value: bytes,
+        *,
+        flags: XattrFlag = XattrFlag.NONE,
+        drop_set_group_id: bool = False,
+        durable: bool = False,
     ) -> None:
         node = self._tree.node(inode)
         if len(value) > XATTR_MAX or not name:
@@ -238,7 +250,9 @@ class ModelFileSystem:
     # ---- content -------------------------------------------------------------------------------------------------
 
     @locked
-    def open(self, inode: Inode, *, writable: bool = False, truncate: bool = False) -> ModelHandle:
+    def open(
+        self, inode: Inode, *, writable: bool = False, truncate: bool = False, moves_times: bool = True
+    ) -> ModelHandle:
         node = self._tree.node(inode)
         check_file(node)
         if truncate and not writable:

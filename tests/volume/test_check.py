@@ -315,4 +315,4 @@ def test_progress_and_counts(vault: Vault, volume: Volume) -> None:
     assert found["blobs"] == len(vault.blobs()) == len(told)
     assert found["files"] == 2
     assert found["bytes_read"] == sum(path.stat().st_size for path in vault.blobs())
-    assert told[-1] == ("reading", len(told), len(told))
+    assert told[-1] == ("reading bytes", found["bytes_read"], found["bytes_read"])

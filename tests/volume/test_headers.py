@@ -89,6 +89,20 @@ def test_a_new_passphrase(vault: Vault, volume: Volume) -> None:
     assert (opens(vault, Passphrase(NEW)), opens(vault, Passphrase(PASSPHRASE))) == (True, False)
 
 
+def test_an_old_header_put_back_is_deleted_and_the_new_passphrase_opens(vault: Vault, volume: Volume) -> None:
+    old = vault.blob(headers(vault, volume)[0])
+    kept = old.read_bytes()
+    volume.change_passphrase(NEW)
+    newest = int(vault.blobs()[-1].name[:16])
+    replayed = old.with_name(f"{newest + 1:016d}{old.name[16:]}")
+    replayed.write_bytes(kept)
+    config = configuration(vault.folder)
+    assert not join_vault(places(vault.folder, "second"), config, Passphrase(NEW), seams=vault.seams).damage
+    volume.keep_headers()
+    assert not replayed.exists()
+    assert len(headers(vault, volume)) == 2
+
+
 def test_a_new_recovery_key_opens_a_join(vault: Vault, volume: Volume) -> None:
     key = parse_recovery_key(volume.new_recovery_key())
     second = places(vault.folder, "second")

@@ -20,7 +20,7 @@ from tgdav.errors import AccessError, DamageError, LocalFailure, NoSpace, UsageE
 from tgdav.volume import local_state
 from tgdav.volume.folders import make_folder, write_file
 from tgdav.volume.local_state import LocalNamespace, LocalVault
-from tgdav.volume.lock import StateLock
+from tgdav.volume.lock import LoginLock, StateLock
 from tgdav.volume.seams import Seams
 from tgdav.volume.space import UNLIMITED, space_of
 from tgdav.volume.stores import open_store
@@ -76,7 +76,7 @@ def test_a_failing_disk_leaves_the_old_file_or_the_new(
 
 def test_one_process_owns_the_state(tmp_path: Path) -> None:
     lock = StateLock(tmp_path / "lock")
-    with pytest.raises(VaultInUse):
+    with pytest.raises(VaultInUse, match=rf"another tgdav process \(process {os.getpid()}\) has this vault open"):
         StateLock(tmp_path / "lock")
     lock.release()
     lock.release()
@@ -86,6 +86,37 @@ def test_one_process_owns_the_state(tmp_path: Path) -> None:
         StateLock(tmp_path / "nowhere" / "lock")
 
 
+def test_a_login_is_used_by_one_process_whatever_others_put_in_its_way(tmp_path: Path) -> None:
+    """Anybody can make a folder, or a link, of the name where temporary files go: the next place is taken then."""
+    link, own, open_one = tmp_path / "link", tmp_path / "own", tmp_path / "open"
+    link.symlink_to(tmp_path, target_is_directory=True)
+    open_one.mkdir()
+    open_one.chmod(0o777)
+    (open_one / "file-of-anybody").touch()
+    foreign = tmp_path / "foreign" if os.geteuid() == 0 else Path("/usr")
+    if os.geteuid() == 0:
+        foreign.mkdir(mode=0o700)
+        os.chown(foreign, 65534, 65534)
+    places = (link, foreign, open_one, own)
+    lock = LoginLock("session", places)
+    assert mode(own) == 0o700
+    with pytest.raises(VaultInUse, match="another tgdav process uses this Telegram login"):
+        LoginLock("session", places)
+    LoginLock("another session", places).release()
+    lock.release()
+    LoginLock("session", places).release()
+    assert not list(foreign.glob("*.login"))
+    assert not list(tmp_path.glob("*.login"))
+
+
+def test_a_folder_of_our_own_is_closed_to_others(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    folder.chmod(0o755)
+    LoginLock("session", (folder,)).release()
+    assert mode(folder) == 0o700
+
+
 def test_key_file(tmp_path: Path) -> None:
     seams, path = Seams.system(), tmp_path / "folder" / "key"
     assert key_file_passphrase(path, seams, make=False) is None
@@ -93,6 +124,8 @@ def test_key_file(tmp_path: Path) -> None:
     assert made is not None
     assert len(made) == 64
     assert mode(path) == 0o600
+    assert key_file_passphrase(path, seams, make=True) == made
+    path.write_text(f"\ufeff{made}\r\n", encoding="utf-8", newline="")
     assert key_file_passphrase(path, seams, make=True) == made
     path.write_text("")
     with pytest.raises(DamageError):

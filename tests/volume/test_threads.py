@@ -1,7 +1,6 @@
 """The volume's threads meet failures that nobody foresaw: each goes on with the rest, and ``status`` says what happened."""
 
 import os
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,6 @@ from tgdav.volume import control, housekeeping
 from tgdav.volume.control import ControlServer
 from tgdav.volume.control_client import ControlClient
 from tgdav.volume.volume import Volume
-from tgdav.web.late_answers import LateAnswers
 
 
 def overflow(*_: object, **__: object) -> Any:
@@ -192,16 +190,6 @@ def test_prefetching_goes_on(failures: Callable[[str], int]) -> None:
     good.result(10)
     assert loaded == [b"good"]
     prefetcher.close()
-
-
-def test_late_answers_go_out_after_one_that_cannot(failures: Callable[[str], int]) -> None:
-    late, sent = LateAnswers(SystemClock()), threading.Event()
-    late.start()
-    assert late.put(0.0, overflow)
-    assert late.put(0.0, sent.set)
-    assert sent.wait(10)
-    late.stop()
-    assert failures("late-answers") == 1
 
 
 def test_the_cache_takes_in_all_but_what_is_none_of_its_own(tmp_path: Path) -> None:

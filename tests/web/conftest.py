@@ -1,16 +1,23 @@
 """Servers over the file system in memory: one for most tests, emptied after each; more where a test needs its own."""
 
 from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address
+from pathlib import Path
 from types import MappingProxyType
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.support.model_fs import ModelFileSystem
 from tests.support.volumes import new_vault, open_volume
 from tests.web.client import Client, ShiftedClock
 from tgdav.entropy import SystemEntropy
 from tgdav.fs.api import FileSystem
-from tgdav.web import Credentials, Probes, WebOptions, WebServer
+from tgdav.web import Credentials, Probes, WebOptions, WebServer, dispatch
+from tgdav.web.connection import Connection
 
 PASSWORD = "correct horse"
 LOGIN = ("tgdav", PASSWORD)
@@ -56,6 +63,12 @@ class Served:
             self.fs.remove_tree(self.fs.root, entry.name)
         self.fs.set_properties(self.fs.root, dict.fromkeys(self.fs.properties([self.fs.root]).get(self.fs.root, {})))
         self.clock.shift = 0
+
+    def waiting(self) -> list[Connection]:
+        """Return the connections that the event loop has."""
+        loop = self.server._http._connections
+        with loop._lock:
+            return [*loop._anonymous, *loop._authenticated]
 
     def stop(self) -> None:
         self.hang_up()
@@ -118,3 +131,30 @@ def serve() -> Iterator[Callable[..., Served]]:
     yield start
     for served in running:
         served.stop()
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A certificate for localhost and 127.0.0.1, and its key, as PEM files."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    start = datetime.now(UTC) - timedelta(hours=1)
+    addresses = [x509.DNSName("localhost"), x509.IPAddress(IPv4Address("127.0.0.1"))]
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), start, start + timedelta(2))
+        .add_extension(x509.SubjectAlternativeName(addresses), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    folder = tmp_path_factory.mktemp("tls")
+    files = folder / "cert.pem", folder / "key.pem"
+    files[0].write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    plain = serialization.NoEncryption()
+    files[1].write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain))
+    return files
+
+
+@pytest.fixture
+def no_delay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wrong logins are answered at once, in tests of what else becomes of them."""
+    monkeypatch.setattr(dispatch, "WRONG_LOGIN_DELAY", 0.0)

@@ -1,5 +1,6 @@
 """Users whose password is given as an Argon2id hash: one run for a login, however many requests."""
 
+import re
 import threading
 from collections.abc import Callable
 
@@ -51,6 +52,7 @@ def test_what_argon2_programs_print_is_taken() -> None:
     assert is_bounded_hash(PasswordHasher().hash("x"))
 
 
+@pytest.mark.usefixtures("no_delay")
 def test_one_run_for_each_login(anna: Client, runs: list[bytes]) -> None:
     """A right login costs one run and then none, on whatever connection; a wrong one too."""
     right, wrong = basic(pair("j\u00f6rg's: secret")), basic(pair("wrong"))
@@ -72,13 +74,40 @@ def test_each_encoding_of_a_client(runs: list[bytes]) -> None:
     assert credentials.check_pair(pair("j\u00f6rg's: secret", user="otto")) is None
 
 
-def test_digest_is_refused_in_plain_words(anna: Client) -> None:
-    """Digest needs what a hash does not give: its users are told, and offered Basic; other users keep both."""
+@pytest.mark.usefixtures("no_delay")
+def test_digest_answers_all_names_alike(anna: Client) -> None:
+    """Digest needs what a hash does not give: that is said to whoever gives a wrong login, whatever the name in it."""
     nonce = challenge(anna)["nonce"]
-    reply = anna("GET", "/", Authorization=answer(nonce, "/", user="anna", password="j\u00f6rg's: secret"))
-    assert (reply.status, reply.headers["www-authenticate"]) == (401, ['Basic realm="tgdav", charset="UTF-8"'])
-    assert b"Basic works, Digest cannot" in reply.body
-    assert anna("GET", "/", Authorization=answer(nonce, "/", password=PASSWORD)).status == 200
+    answers = []
+    for user, password in (("anna", "j\u00f6rg's: secret"), ("otto", "x"), ("tgdav", "wrong")):
+        reply = anna("GET", "/", Authorization=answer(nonce, "/", user=user, password=password))
+        schemes = [re.sub('nonce="[^"]*"', "", value) for value in reply.headers["www-authenticate"]]
+        answers.append((reply.status, schemes, reply.body, reply.headers.keys()))
+    assert answers[0] == answers[1] == answers[2]
+    assert answers[0][0] == 401
+    assert b"Basic only" in answers[0][2]
+    assert anna("GET", "/", Authorization=answer(nonce, "/", password=PASSWORD, count=2)).status == 200
+
+
+@pytest.mark.usefixtures("no_delay")
+def test_each_wrong_name_costs_a_run(anna: Client, runs: list[bytes]) -> None:
+    """A name that does not exist, one with a hash, one with a password known here: the same run and the same answer."""
+    answers = []
+    for user in ("anna", "otto", "tgdav"):
+        reply = anna("GET", "/", Authorization=basic(pair("wrong", user=user)))
+        schemes = [re.sub('nonce="[^"]*"', "", value) for value in reply.headers["www-authenticate"]]
+        answers.append((reply.status, schemes, reply.body))
+    assert answers[0] == answers[1] == answers[2]
+    assert runs == [b"wrong"] * 3
+    assert anna("GET", "/", Authorization=basic(pair(PASSWORD, user="tgdav"))).status == 200
+    assert len(runs) == 3
+
+
+def test_a_password_is_good_for_its_own_user_only() -> None:
+    """The run for a name that does not exist is made with another's hash; its password lets nobody in by another name."""
+    credentials = Credentials({"tgdav": "x"}, SeededEntropy(1), {"anna": HASH})
+    for user in ("otto", "tgdav", "", "Anna"):
+        assert credentials.check_pair(pair("j\u00f6rg's: secret", user=user)) is None
 
 
 def test_digest_is_not_offered_where_it_can_work_for_nobody(serve: Callable[..., Served]) -> None:
@@ -89,39 +118,85 @@ def test_digest_is_not_offered_where_it_can_work_for_nobody(serve: Callable[...,
     assert client("GET", "/", Authorization=basic(pair("j\u00f6rg's: secret"))).status == 200
 
 
-def test_runs_go_one_after_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many guess at once, one run is under way; beyond a number they come again; the known never wait."""
-    at_work, most = 0, 0
-    go_on = threading.Event()
+class Held:
+    """Stands in for Argon2: runs wait until they are let go, and are counted."""
 
-    def slow(_encoded: str, password: bytes) -> bool:
-        nonlocal at_work, most
-        at_work += 1
-        most = max(most, at_work)
-        if password != b"right":
-            go_on.wait(30)
-        at_work -= 1
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.at_work = self.most = 0
+        self.order: list[bytes] = []
+        self.go_on = threading.Event()
+        self.outcomes: list[object] = []
+        self._threads: list[threading.Thread] = []
+        monkeypatch.setattr(hashed_logins, "matches", self._run)
+
+    def _run(self, _encoded: str, password: bytes) -> bool:
+        self.at_work += 1
+        self.most = max(self.most, self.at_work)
+        self.go_on.wait(30)
+        self.order.append(password)
+        self.at_work -= 1
         return password == b"right"
 
-    monkeypatch.setattr(hashed_logins, "matches", slow)
+    def ask(self, logins: HashedLogins, user: str, password: bytes, peer: str = "") -> None:
+        """Ask in a thread of its own, and return once it waits."""
+
+        def run() -> None:
+            try:
+                self.outcomes.append(logins.check(user, password, password + user.encode(), peer))
+            except Refused as refused:
+                self.outcomes.append((peer, refused.status))
+
+        before = (logins._turns.waiting, self.at_work, len(self.outcomes))
+        self._threads.append(threading.Thread(target=run))
+        self._threads[-1].start()
+        wait_for(lambda: (logins._turns.waiting, self.at_work, len(self.outcomes)) != before)
+
+    def finish(self) -> None:
+        self.go_on.set()
+        for thread in self._threads:
+            thread.join()
+
+
+def test_many_wrong_logins_do_not_refuse_the_right_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """24 guesses at once from one peer, then the first right login: nobody is told to come again, and it is among the next."""
+    held = Held(monkeypatch)
     logins = HashedLogins({"anna": HASH})
-    assert logins.check("anna", b"right", b"pair")
-    outcomes: list[bool] = []
-    guessers = [
-        threading.Thread(target=lambda guess=b"%d" % number: outcomes.append(logins.check("anna", guess, guess)))
-        for number in range(WAITING)
-    ]
-    for guesser in guessers:
-        guesser.start()
-    wait_for(lambda: logins._places._value == 0)
-    with pytest.raises(Refused) as refusal:
-        logins.check("anna", b"right", b"another pair of the same")
-    assert refusal.value.status == 503
-    assert logins.check("anna", b"right", b"pair")
-    go_on.set()
-    for guesser in guessers:
-        guesser.join()
-    assert (outcomes, most) == ([False] * WAITING, 1)
+    for number in range(24):
+        held.ask(logins, "anna" if number % 2 else f"user{number}", b"%d" % number)
+    held.ask(logins, "anna", b"right")
+    held.finish()
+    assert sorted(map(bool, held.outcomes)) == [False] * 24 + [True]
+    assert held.most == 1
+    assert held.order.index(b"right") <= 2
+    assert held.order.index(b"1") <= 4
+    assert logins.check("anna", b"not looked at", b"rightanna")
+
+
+def test_no_peer_keeps_others_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Peers have turns: behind as many as may wait from one, another's login is the next; the flood's last is refused."""
+    held = Held(monkeypatch)
+    logins = HashedLogins({"anna": HASH})
+    for number in range(1 + WAITING):
+        held.ask(logins, "anna", b"%d" % number, "192.0.2.1")
+    held.ask(logins, "anna", b"one more", "192.0.2.1")
+    assert held.outcomes == [("192.0.2.1", 503)]
+    held.ask(logins, "anna", b"right", "192.0.2.2")
+    wait_for(lambda: held.outcomes == [("192.0.2.1", 503)] * 2)
+    held.finish()
+    assert held.order.index(b"right") <= 2
+    assert held.outcomes.count(True) == 1
+    assert held.outcomes.count(False) == WAITING
+    assert held.most == 1
+
+
+def test_who_is_known_never_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    logins = HashedLogins({"anna": HASH})
+    assert logins.check("anna", "j\u00f6rg's: secret".encode(), b"right")
+    held = Held(monkeypatch)
+    for number in range(1 + WAITING):
+        held.ask(logins, "anna", b"%d" % number)
+    assert logins.check("anna", b"not looked at", b"right")
+    held.finish()
 
 
 def test_few_answers_are_kept(runs: list[bytes]) -> None:

@@ -78,6 +78,9 @@ def test_ambiguous_framing_is_refused_and_closed(open_dav: Client, fields: str, 
         ("GET /\x00 HTTP/1.1", 400),
         ("\x16\x03\x01", 400),
         ("GET ftp://x/ HTTP/1.1", 400),
+        ("GET http://[ HTTP/1.1", 400),
+        ("GET http://[::1 HTTP/1.1", 400),
+        ("GET http://]/ HTTP/1.1", 400),
     ],
 )
 def test_malformed_request_lines(open_dav: Client, line: str, status: int) -> None:
@@ -110,6 +113,10 @@ def test_heads_are_bounded(open_dav: Client) -> None:
     other = Client(open_dav.port)
     other.send(b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 12_000)
     assert other.reply().status == 431
+    other.close()
+    for count, status in ((200, 200), (300, 431)):
+        other.send(f"GET /-/healthz HTTP/1.1\r\nHost: {other.host}\r\n".encode() + b"X: y\r\n" * count + b"\r\n")
+        assert other.reply().status == status
     other.close()
 
 
@@ -190,10 +197,11 @@ def test_a_slow_head_ends(served: Served) -> None:
 def test_a_head_that_stops_ends(serve: Callable[..., Served]) -> None:
     """Who falls silent within a head is told so, and who only sends line feeds too: nothing more is coming."""
     served = serve(ModelFileSystem())
-    served.server._http.timeout = 0.2
     for head in (b"GET / HTTP/1.1\r\n", b"GET / HTTP/1.1\nHost: x\n\n"):
         client = served.client()
         client.send(head)
+        wait_for(lambda: any(each.stream.has_begun for each in served.waiting()))
+        served.clock.shift += 11
         assert client.reply().status == 408
         assert client.is_ended()
 

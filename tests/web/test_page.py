@@ -11,7 +11,7 @@ from tests.web.conftest import Served
 from tgdav.fs.api import Owner
 from tgdav.metadata.types import Kind
 from tgdav.web import Probes
-from tgdav.web.page import readable_size
+from tgdav.wording import readable_size
 
 ODD = [
     b"plain.txt",

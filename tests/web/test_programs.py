@@ -156,15 +156,9 @@ def test_davfs2(served: Served, davfs: Path) -> None:
 
 
 @pytest.fixture
-def secure(serve: Callable[..., Served], tmp_path: Path) -> tuple[Served, Path]:
+def secure(serve: Callable[..., Served], certificate: tuple[Path, Path]) -> tuple[Served, Path]:
     """A server with TLS, and its certificate."""
-    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
-    subject = ("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1")
-    run(
-        need("openssl"), "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
-        "-days", "2", "-keyout", key, "-out", certificate, *subject,
-    )  # fmt: skip
-    return serve(certificate=str(certificate), key=str(key)), certificate
+    return serve(certificate=str(certificate[0]), key=str(certificate[1])), certificate[0]
 
 
 def test_tls(secure: tuple[Served, Path], sample: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from tgdav.web.errors import Refused
 from tgdav.web.messages import BodyCutOff, Disconnected
-from tgdav.web.stream import Limits, SocketStream
+from tgdav.web.stream import MOST_EMPTY_LINES, Limits, SocketStream
 
 LIMITS = Limits(call=0.02, patience=0.4, short_patience=0.1)
 
@@ -109,16 +109,41 @@ def test_the_end(pair: tuple[socket.socket, socket.socket]) -> None:
     assert cut.value.status == 400
 
 
-def test_half_a_head_is_left_to_the_selector(pair: tuple[socket.socket, socket.socket]) -> None:
-    """What came of a head is no reason to look again before more comes; what comes behind one is."""
+def test_a_head_is_never_waited_for(pair: tuple[socket.socket, socket.socket]) -> None:
+    """Reading a head returns at once, with nothing while there is nothing or half a head; what is behind it is kept."""
     ours, theirs = pair
     reader = stream(ours)
+    assert reader.head() is None
+    assert not reader.has_begun
     theirs.send(b"GET / HT")
     assert reader.head() is None
-    assert not reader.has_data()
+    assert reader.head() is None
+    assert reader.has_begun
     theirs.send(b"TP/1.1\r\n\r\nGET /next")
     assert reader.head() == b"GET / HTTP/1.1"
     assert reader.has_data()
+
+
+def test_a_refused_body_is_dropped_before_the_next_head(pair: tuple[socket.socket, socket.socket]) -> None:
+    ours, theirs = pair
+    reader = stream(ours)
+    theirs.send(b"GET / HTTP/1.1\r\n\r\nrefu")
+    assert reader.head() == b"GET / HTTP/1.1"
+    reader.skip(7)
+    assert reader.head() is None
+    assert not reader.has_begun
+    theirs.send(b"sedGET /next HTTP/1.1\r\n\r\n")
+    assert reader.head() == b"GET /next HTTP/1.1"
+
+
+def test_empty_lines_before_a_head_have_a_bound(pair: tuple[socket.socket, socket.socket]) -> None:
+    ours, theirs = pair
+    reader = stream(ours)
+    theirs.send(b"\r\n" * MOST_EMPTY_LINES + b"GET / HTTP/1.1\r\n\r\n")
+    assert reader.head() == b"GET / HTTP/1.1"
+    theirs.send(b"\r\n" * (MOST_EMPTY_LINES + 1))
+    with pytest.raises(Refused):
+        reader.head()
 
 
 def test_the_end_between_messages(pair: tuple[socket.socket, socket.socket]) -> None:

@@ -5,15 +5,16 @@ from pathlib import Path
 import click
 
 from tgdav.cli.exit_codes import ExitCode
+from tgdav.cli.help import command
 from tgdav.cli.invocation import Invocation, global_options
 from tgdav.cli.recover import recovery_key_option
-from tgdav.cli.secrets import drop_key_file, new_passphrase, passphrase_or_recovery_key, to_wire
+from tgdav.cli.secrets import confirm, drop_key_file, is_terminal, new_passphrase, passphrase_or_recovery_key, to_wire
 from tgdav.cli.session import require_vault, session
 
-OLD_COPIES = "Who kept an old copy of the vault's header, and what opened it, can still open this vault."
+OLD_COPIES = "Anyone who kept an old copy of the vault's header, and what opened it, can still open this vault."
 
 
-@click.command
+@command("passwd", example="tgdav passwd --new-passphrase-file new.txt")
 @click.option(
     "--new-passphrase-file",
     type=click.Path(path_type=Path),
@@ -26,9 +27,13 @@ OLD_COPIES = "Who kept an old copy of the vault's header, and what opened it, ca
 def passwd(invocation: Invocation, *, new_passphrase_file: Path | None) -> int:
     """Set a new passphrase, with the old one or the recovery key."""
     require_vault(invocation)
+    ready = None if new_passphrase_file is None else new_passphrase(invocation, new_passphrase_file)
     secret = passphrase_or_recovery_key(invocation)
-    wanted = new_passphrase(new_passphrase_file)
-    with session(invocation, lambda _: secret) as call, invocation.output.progress() as progress:
+    wanted = ready or new_passphrase(invocation, None)
+    with (
+        session(invocation, lambda _: secret) as call,
+        invocation.output.progress("changing the passphrase") as progress,
+    ):
         call("passwd", progress, secret=to_wire(secret), new_passphrase=wanted.text)
     dropped = drop_key_file(invocation)
     lines = ["the passphrase is changed", OLD_COPIES]
@@ -38,15 +43,21 @@ def passwd(invocation: Invocation, *, new_passphrase_file: Path | None) -> int:
     return ExitCode.DONE
 
 
-@click.command("recovery-key")
+@command("recovery-key", example="tgdav recovery-key --yes")
+@click.option("--yes", is_flag=True, help="Do not ask on a terminal.")
 @recovery_key_option
 @global_options
 @click.pass_obj
-def recovery_key(invocation: Invocation) -> int:
-    """Make a new recovery key and print it once; the old one opens the vault no more."""
+def recovery_key(invocation: Invocation, *, yes: bool) -> int:
+    """Make a new recovery key and print it once; the old one stops working.
+
+    On a terminal it asks first.
+    """
     require_vault(invocation)
+    if not yes and is_terminal():
+        confirm("The recovery key that you have, on paper or elsewhere, stops working. Make a new one?")
     secret = passphrase_or_recovery_key(invocation)
-    with session(invocation, lambda _: secret) as call, invocation.output.progress() as progress:
+    with session(invocation, lambda _: secret) as call, invocation.output.progress("making a key") as progress:
         made = call("recovery-key", progress, secret=to_wire(secret))
     invocation.output.result(made, (f"recovery key: {made['recovery_key']}", OLD_COPIES))
     return ExitCode.DONE

@@ -4,80 +4,73 @@ import os
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
-from importlib import import_module
 
 import click
 
 from tgdav import __version__
 from tgdav.cli import logs
 from tgdav.cli.exit_codes import ExitCode, exit_code
-from tgdav.cli.invocation import Invocation, global_options
-from tgdav.cli.memory import set_up_memory
+from tgdav.cli.help import Commands, show_help
+from tgdav.cli.invocation import GlobalOption, Invocation, global_options
+from tgdav.cli.memory import forbid_dumps, set_up_memory
 from tgdav.cli.reports import as_json, one_line
 from tgdav.errors import TgdavError, UsageError
 from tgdav.threads import end_in_time
 from tgdav.volume.seams import Seams
 
 _COMMANDS = {
-    "auth": ("auth", "auth", "Log in to the Telegram account that holds the vault, or is to hold it."),
-    "cache": ("state", "cache", "Show what the cache holds, or empty it."),
-    "check": ("check", "check", "Check the database, the log and the store."),
-    "config": ("configuration", "config", "Work with the configuration."),
-    "init": ("init", "init", "Make a vault in the store, or join the one that is there."),
-    "mount": ("mount", "mount", "Mount the drive at PATH, an existing folder, and return when it can be used."),
-    "passwd": ("access", "passwd", "Set a new passphrase, with the old one or the recovery key."),
-    "recover": (
-        "recover",
-        "recover",
-        "Rebuild the local state from the store, with the passphrase or the recovery key.",
-    ),
-    "recovery-key": (
-        "access",
-        "recovery_key",
-        "Make a new recovery key and print it once; the old one opens the vault no more.",
-    ),
-    "serve": ("serve", "serve", "Serve the drive over WebDAV until SIGTERM or SIGINT."),
-    "status": (
-        "state",
-        "status",
-        "Show the store, what waits to be stored, the cache, the machines and the last error.",
-    ),
-    "sync": ("state", "sync", "Push to the store, and pull from it, now."),
-    "unmount": ("mount", "unmount", "Unmount PATH; return when all that was written is safe on this machine's disk."),
+    "To start": {
+        "init": ("init", "init", "Make a vault in the store, or join the one that is there."),
+        "auth": ("auth", "auth", "Log in to the Telegram account that holds the vault, or is to hold it."),
+        "serve": ("serve", "serve", "Serve the drive over WebDAV until SIGTERM or SIGINT."),
+        "mount": ("mount", "mount", "Mount the drive at PATH, an existing folder, and return when it can be used."),
+        "unmount": (
+            "mount",
+            "unmount",
+            "Unmount PATH; return when all that was written is safe on this machine's disk.",
+        ),
+    },
+    "Every day": {
+        "status": ("state", "status", "Show the store, what waits to be stored, the cache and the last error."),
+        "sync": ("state", "sync", "Push to the store, and pull from it, now."),
+        "check": ("check", "check", "Check the database, the log and the store."),
+        "cache": ("state", "cache", "Show what the cache holds, or empty it."),
+    },
+    "Keys and recovery": {
+        "passwd": ("access", "passwd", "Set a new passphrase, with the old one or the recovery key."),
+        "recovery-key": (
+            "access",
+            "recovery_key",
+            "Make a new recovery key and print it once; the old one stops working.",
+        ),
+        "recover": (
+            "recover",
+            "recover",
+            "Rebuild the local state from the store, with the passphrase or the recovery key.",
+        ),
+    },
+    "Configuration and help": {
+        "config": ("configuration", "config", "Check, show or migrate the configuration."),
+        "completion": ("help", "completion", "Print the script that lets a shell complete commands and options."),
+        "help": ("help", "help_command", "Show the help of a command, or the list of commands."),
+        "version": ("help", "version", "Print the version."),
+    },
 }
-"""Each command's module and function, and its first sentence."""
-
-
-class Commands(click.Group):
-    """The commands, each imported when it is run: all of them together take longer than most of them do."""
-
-    def list_commands(self, _: click.Context) -> list[str]:
-        """Return the names, sorted."""
-        return list(_COMMANDS)
-
-    def get_command(self, _: click.Context, cmd_name: str) -> click.Command | None:
-        """Return a command, None if there is none of that name."""
-        if cmd_name not in _COMMANDS:
-            return None
-        module, function = _COMMANDS[cmd_name][:2]
-        command: click.Command = getattr(import_module(f"tgdav.cli.{module}"), function)
-        return command
-
-    def format_commands(self, _: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the list of commands without importing them."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, summary) for name, (_, _, summary) in _COMMANDS.items()])
 
 
 @click.group(
     cls=Commands,
+    table=_COMMANDS,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    no_args_is_help=False,
 )
-@click.version_option(__version__, prog_name="tgdav", message="%(prog)s %(version)s")
+@click.version_option(
+    __version__, "-V", "--version", cls=GlobalOption, prog_name="tgdav", message="%(prog)s %(version)s"
+)
 @global_options
-def tgdav() -> None:
+@click.pass_context
+def tgdav(context: click.Context) -> None:
     """An encrypted drive: files are sealed on this machine, kept in a store, served over WebDAV."""
+    show_help(context)
 
 
 def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] | None = None) -> int:
@@ -92,6 +85,7 @@ def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
 def run_program(program: click.Command, name: str, arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     """Run ``program`` and return its exit code; errors become one line, after ``tgdav:``."""
     os.umask(0o077)
+    forbid_dumps()
     set_up_memory()
     logs.set_up()
     invocation = Invocation(environment, Seams.system())
@@ -125,7 +119,19 @@ def _run(program: click.Command, name: str, words: list[str], invocation: Invoca
 def _translated(error: click.ClickException) -> TgdavError:
     context = getattr(error, "ctx", None)
     hint = f"see '{context.command_path} --help'" if context else "see 'tgdav --help'"
-    return UsageError(" ".join(error.format_message().split()).rstrip("."), hint=hint)
+    match error:
+        case click.NoSuchOption():
+            message = f"there is no option '{error.option_name}'"
+            if error.possibilities:
+                hint = f"did you mean {' or '.join(repr(each) for each in error.possibilities)}?"
+        case click.MissingParameter():
+            message = error.format_message()
+        case click.BadParameter() if error.param is not None:
+            message = f"{' / '.join(error.param.opts)}: {error.message}"
+        case _:
+            message = error.format_message()
+    words = " ".join(message.split()).rstrip(".")
+    return UsageError(words[:1].lower() + words[1:], hint=hint)
 
 
 def _fail(error: Exception, invocation: Invocation, words: Sequence[str]) -> int:
@@ -133,8 +139,7 @@ def _fail(error: Exception, invocation: Invocation, words: Sequence[str]) -> int
         traceback.print_exception(error)
     click.echo(f"tgdav: {one_line(error)}", err=True)
     if invocation.json or "--json" in words:  # click may have stopped reading before it came to the option
-        invocation.json = True
-        invocation.output.result(as_json(error), ())
+        invocation.output.error(as_json(error))
     return exit_code(error)
 
 

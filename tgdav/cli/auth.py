@@ -1,6 +1,5 @@
 """``tgdav auth``: logging in to Telegram and out again. The code and the password are typed, never given as arguments."""
 
-import getpass
 import signal
 import sys
 import threading
@@ -12,23 +11,32 @@ import click
 import msgspec
 
 from tgdav.cli.exit_codes import ExitCode
+from tgdav.cli.help import command
 from tgdav.cli.invocation import Invocation, global_options
-from tgdav.cli.reports import printable
-from tgdav.cli.secrets import MAX_SECRET_BYTES, find_passphrase, passphrase, passphrase_or_recovery_key
+from tgdav.cli.secrets import (
+    has_passphrase,
+    is_terminal,
+    passphrase,
+    passphrase_or_recovery_key,
+    read_hidden,
+    read_line,
+)
 from tgdav.cli.session import PATIENCE
 from tgdav.crypto.slots import Secret
 from tgdav.errors import AccessError, UsageError, VaultInUse
 from tgdav.volume.control_client import ControlClient
 from tgdav.volume.local_state import vault_exists
+from tgdav.wording import printable
 
 if TYPE_CHECKING:
     from tgdav.blobs.telegram import Settings
     from tgdav.blobs.telegram.login import Login
 
 _PAUSE = 0.1
+PHONE_HINT = "write it with the country's prefix, as +49 151 1234567"
 
 
-@click.command
+@command("auth", example="tgdav auth --phone '+49 151 1234567'")
 @click.option("--phone", metavar="+N", help="The account's phone number (default: asked for).")
 @click.option(
     "--qr", is_flag=True, help="Show a QR code to scan with Telegram on your phone, instead of asking for a code."
@@ -44,15 +52,27 @@ def auth(invocation: Invocation, *, phone: str | None, qr: bool, logout: bool) -
     Works before and after 'init', and beside a running server.
     """
     if invocation.config.backend() != "telegram":
-        raise UsageError("the store is a folder, which needs no login", hint="set storage.backend: telegram")
-    if logout and (qr or phone):
-        raise UsageError("--logout goes without --phone and --qr")
+        raise _no_telegram(invocation)
+    if (logout and (qr or phone is not None)) or (qr and phone is not None):
+        raise UsageError("--phone, --qr and --logout exclude each other", hint="give one of them, or none")
     # Telethon takes long to import; other commands never need it here.
+    from tgdav.blobs.telegram.login import phone_number
     from tgdav.volume.account import telegram_settings
 
+    if phone is not None and phone_number(phone) is None:
+        raise UsageError(f"--phone: {phone!r} is no phone number", hint=PHONE_HINT)
     settings = telegram_settings(invocation.config)
     keeper = _Keeper(invocation)
     return _log_out(invocation, keeper) if logout else _log_in(invocation, keeper, settings, phone, qr=qr)
+
+
+def _no_telegram(invocation: Invocation) -> UsageError:
+    if vault_exists(invocation.places.state) or invocation.config.storage.backend == "directory":
+        return UsageError("the store is a folder, which needs no login", hint="Telegram needs a vault of its own")
+    return UsageError(
+        "nothing is set up for Telegram here",
+        hint="run 'tgdav init --api-id N --api-hash H' first; take both from https://my.telegram.org/apps",
+    )
 
 
 def _log_in(invocation: Invocation, keeper: "_Keeper", settings: "Settings", phone: str | None, *, qr: bool) -> int:
@@ -137,9 +157,10 @@ class _Keeper:
     def _ask(self) -> Secret:
         if self._has_vault():
             return passphrase(self._invocation)
-        found = find_passphrase(self._invocation)
-        if found is None and sys.stdin is not None and sys.stdin.isatty():
-            self._invocation.output.notice("the login is kept sealed by the passphrase of the vault (to be)")
+        if is_terminal() and not has_passphrase(self._invocation):
+            self._invocation.output.notice(
+                "the login is kept sealed: choose the vault's passphrase now, and give the same one to 'tgdav init'"
+            )
         return passphrase_or_recovery_key(self._invocation)
 
     def _closed(self) -> Any:
@@ -186,13 +207,11 @@ class _Terminal:
 
 def _line(words: str, what: str, *, hidden: bool = False) -> str:
     """Ask for one line, on a terminal until there is one. Raises AccessError when there is none, UsageError (too long)."""
-    terminal = sys.stdin is not None and sys.stdin.isatty()
+    terminal = is_terminal()
     while True:
         with _interruptible():
             text = _typed(words, hidden=hidden, terminal=terminal)
-        if len(text) > MAX_SECRET_BYTES:
-            raise UsageError(f"the line on standard input is longer than {MAX_SECRET_BYTES} characters")
-        if line := text.strip("\r\n"):
+        if line := text.removeprefix("\ufeff").strip("\r\n"):
             return line
         if not terminal or not text:
             raise AccessError(f"no {what} was given", hint="type it when asked, or give it on standard input")
@@ -201,15 +220,14 @@ def _line(words: str, what: str, *, hidden: bool = False) -> str:
 def _typed(words: str, *, hidden: bool, terminal: bool) -> str:
     """Return a line with its end; nothing at the end of the input."""
     if hidden and terminal:
-        try:
-            return getpass.getpass(f"{words}: ") + "\n"
-        except EOFError:
-            return ""
+        secret = read_hidden(words)
+        return "" if secret is None else f"{secret}\n"
     click.echo(f"{words}: ", nl=False, err=True)
-    text = sys.stdin.readline(MAX_SECRET_BYTES + 1) if sys.stdin is not None else ""
-    if not terminal:
-        click.echo(err=True)
-    return text
+    try:
+        return read_line()
+    finally:
+        if not terminal:
+            click.echo(err=True)
 
 
 @contextmanager

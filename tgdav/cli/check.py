@@ -6,11 +6,22 @@ from typing import Any
 import click
 
 from tgdav.cli.exit_codes import ExitCode
+from tgdav.cli.help import command
 from tgdav.cli.invocation import Invocation, global_options
-from tgdav.cli.output import size
+from tgdav.cli.recover import left_out_lines
 from tgdav.cli.session import session
 from tgdav.errors import DamageError
 from tgdav.volume.findings import described
+from tgdav.wording import counted, readable_size
+
+
+class _Optional(click.Option):
+    """An option whose value may be left out; a value follows ``=``, or a space."""
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        """Return the option as it is written, and its help."""
+        record = super().get_help_record(ctx)
+        return None if record is None else (record[0].replace(" [=", "[="), record[1])
 
 
 def _percent(_context: click.Context, _parameter: click.Parameter, value: str | None) -> float | None:
@@ -26,13 +37,14 @@ def _percent(_context: click.Context, _parameter: click.Parameter, value: str | 
     return percent
 
 
-@click.command
+@command("check", example="tgdav check --read-data=5%")
 @click.option(
     "--read-data",
     is_flag=False,
     flag_value="100",
     callback=_percent,
-    metavar="[=N%]",
+    metavar="[=PERCENT]",
+    cls=_Optional,
     help="Read the stored data too: every byte, or as much of it.",
 )
 @click.option("--repair", is_flag=True, help="Repair what can be repaired.")
@@ -41,7 +53,7 @@ def _percent(_context: click.Context, _parameter: click.Parameter, value: str | 
 def check(invocation: Invocation, *, read_data: float | None, repair: bool) -> int:
     """Check the database, the log and the store. Exit code 4: damage was found."""
     try:
-        with session(invocation) as call, invocation.output.progress() as progress:
+        with session(invocation) as call, invocation.output.progress("checking") as progress:
             found = call("check", progress, read_data=read_data, repair=repair)
     except DamageError as error:
         found = _unopened(error)
@@ -52,15 +64,16 @@ def check(invocation: Invocation, *, read_data: float | None, repair: bool) -> i
 def _unopened(error: DamageError) -> dict[str, Any]:
     """Return the result where damage keeps the vault from being opened at all."""
     damage = {"blob": error.blob, "kind": "local", "reason": str(error), "paths": []}
-    return {"ok": False, "files": 0, "blobs": 0, "bytes_read": 0, "damage": [damage], "repaired": []}
+    return {"ok": False, "files": 0, "blobs": 0, "bytes_read": 0, "damage": [damage], "repaired": [], "left_out": []}
 
 
 def _lines(found: Mapping[str, Any]) -> Iterator[str]:
-    read = f", {size(found['bytes_read'])} read" if found["bytes_read"] else ""
-    yield f"checked {found['files']} files and {found['blobs']} blobs{read}"
+    read = f", {readable_size(found['bytes_read'])} read" if found["bytes_read"] else ""
+    yield f"checked {counted(found['files'], 'file')} and {counted(found['blobs'], 'blob')}{read}"
     for repaired in found["repaired"]:
         yield f"repaired: {repaired}"
     for damage in found["damage"]:
         yield f"damage: {described(damage['blob'], damage['kind'], damage['reason'])}"
         yield from (f"    touches {path}" for path in damage["paths"])
+    yield from left_out_lines(found["left_out"])
     yield "no damage" if found["ok"] else f"{len(found['damage'])} damaged"

@@ -6,6 +6,7 @@ import click
 import yaml
 
 from tgdav.cli.exit_codes import ExitCode
+from tgdav.cli.help import Group, show_help
 from tgdav.cli.invocation import Invocation, global_options
 from tgdav.cli.secrets import webdav_users
 from tgdav.cli.session import session
@@ -15,13 +16,15 @@ from tgdav.errors import ConfigError, UsageError
 from tgdav.volume.local_state import vault_exists
 
 
-@click.group(no_args_is_help=False)
+@click.group(cls=Group)
 @global_options
-def config() -> None:
-    """Work with the configuration."""
+@click.pass_context
+def config(context: click.Context) -> None:
+    """Check, show or migrate the configuration."""
+    show_help(context)
 
 
-@config.command
+@config.command("check", example="tgdav config check")
 @global_options
 @click.pass_obj
 def check(invocation: Invocation) -> int:
@@ -31,17 +34,18 @@ def check(invocation: Invocation) -> int:
     except ConfigError as error:
         invocation.output.result({"ok": False, "errors": error.problems}, error.message.split("\n"))
         return ExitCode.USAGE
-    where = str(invocation.bare_places.config_file) if invocation.has_config_file else "no file, defaults"
-    invocation.output.result({"ok": True, "errors": [], "notices": said}, [f"good: {where}", *said])
+    file = invocation.bare_places.config_file
+    where = f"ok: {file}" if invocation.has_config_file else "ok: no configuration file, defaults hold"
+    invocation.output.result({"ok": True, "errors": [], "notices": said}, [where, *said])
     return ExitCode.DONE
 
 
-@config.command("show")
-@click.option("--secrets", is_flag=True, help="With secrets, the made WebDAV password among them.")
+@config.command("show", example="tgdav config show --secrets")
+@click.option("--secrets", is_flag=True, help="Include secrets, and the WebDAV password that was made here.")
 @global_options
 @click.pass_obj
 def show_command(invocation: Invocation, *, secrets: bool) -> int:
-    """Print what holds, defaults included; secrets are hidden unless asked for."""
+    """Print the configuration in force, defaults included."""
     found = show(invocation.config, secrets)
     if not invocation.config.webdav.users:
         found["webdav"]["users"] = _own_user(invocation, secrets=secrets)
@@ -63,7 +67,7 @@ def _own_user(invocation: Invocation, *, secrets: bool) -> list[dict[str, Any]]:
     return [{"name": name, "password": password} for name, password in webdav_users(invocation, sealed).items()]
 
 
-@config.command
+@config.command("migrate", example="tgdav --config old.json config migrate > config.yaml")
 @global_options
 @click.pass_obj
 def migrate(invocation: Invocation) -> int:

@@ -8,6 +8,7 @@ from tgdav.config import Config, namespace_of
 from tgdav.crypto.header import unlock
 from tgdav.errors import UsageError
 from tgdav.volume.control import Command, Progress
+from tgdav.volume.report import counters
 from tgdav.volume.telegram_login import TelegramLogin
 from tgdav.volume.volume import Volume
 
@@ -16,6 +17,7 @@ def commands(volume: Volume, config: Config, namespace: str | None) -> dict[str,
     """Return the commands of ``volume``; each refuses a request for another namespace than the one that is open."""
     table: dict[str, Command] = {
         "status": lambda _arguments, _progress: volume.status(),
+        "queues": lambda _arguments, _progress: {"packs": counters(volume)["queue"]},
         "sync": lambda arguments, progress: volume.sync(bool(arguments.get("wait")), progress),
         "check": lambda arguments, progress: volume.check(_percent(arguments), bool(arguments.get("repair")), progress),
         "cache": lambda _arguments, _progress: volume.cache_statistics(),

@@ -6,10 +6,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tgdav import __version__
+from tgdav.cli.mount import NO_FUSE, own_files
+from tgdav.clock import Clock
 from tgdav.content.memory import MOUNTED_LIMIT
 from tgdav.errors import UsageError
 from tgdav.volume.control import Command, Progress
 from tgdav.volume.volume import Volume
+from tgdav.wording import iso_time
 from tgdav_fuse import mount_table
 from tgdav_fuse.options import MountOptions, parse_options
 
@@ -37,7 +41,7 @@ class MountHost:
                     f"this tgdav has mounted the drive at {self._mount.where}", hint="unmount it first, or use it there"
                 )
             where = mount_table.prepare(path)
-            self._refuse_own_files(where)
+            own_files(self._volume.places, where)
             clock = self._volume.seams.clock
             self._mount = serving.Mount.start(self._volume.fs, where, options, clock, self._ended)
             self._volume.content.reading.resize_memory(MOUNTED_LIMIT)
@@ -47,26 +51,32 @@ class MountHost:
         self._volume.content.reading.resize_memory()
         self._on_end()
 
-    def _refuse_own_files(self, where: Path) -> None:
-        places = self._volume.places
-        for own in (places.state, places.cache, places.store):
-            if Path(os.path.realpath(own)).is_relative_to(where):
-                raise UsageError(f"{where} holds the files of tgdav itself", hint="mount somewhere else")
-
     def unmount(self, where: str) -> dict[str, Any]:
         """Unmount; return what is still to be uploaded, all of it durable here. Raises VaultInUse, UsageError."""
         mount = self._mount
         if mount is None or mount.ended or os.fspath(mount.where) != where:
             raise UsageError(f"{where} is not mounted by this tgdav")
-        mount.unmount()
+        notices: list[str] = []
+        mount.unmount(notices.append)
         self._volume.fs.settle_all()
         self._volume.fs.sync()
-        return {"unmounted": where, "pending": self._volume.pending(), "process": os.getpid(), "ends": not self._stays}
+        pending = self._volume.pending()
+        ends = not self._stays
+        return {"unmounted": where, "pending": pending, "process": os.getpid(), "ends": ends, "notices": notices}
 
     def finish(self, say: Callable[[str], None]) -> None:
-        """Unmount as soon as nobody uses it; ``say`` hears that it is busy."""
+        """Unmount as soon as nobody uses it; ``say`` hears that it is busy. An interruption ends it at once."""
         if self._mount is not None:
-            self._mount.unmount_when_free(say)
+            try:
+                self._mount.unmount_when_free(say)
+            except KeyboardInterrupt:
+                self._mount.cut()
+                raise
+
+    def mounted(self) -> list[str]:
+        """Return where the volume is mounted."""
+        held = self._mount
+        return [] if held is None or held.ended else [os.fspath(held.where)]
 
     def commands(self) -> dict[str, Command]:
         """Return the commands for the control socket."""
@@ -79,17 +89,38 @@ class MountHost:
             return self.unmount(str(arguments.get("path", "")))
 
         def mounts(_arguments: Mapping[str, Any], _progress: Progress) -> Mapping[str, Any]:
-            held = self._mount
-            return {"mounts": [] if held is None or held.ended else [os.fspath(held.where)]}
+            return {"mounts": self.mounted()}
 
         return {"mount": mount, "unmount": unmount, "mounts": mounts}
+
+
+class Running:
+    """What this process is, for those who ask over the control socket. ``address`` is None until it serves HTTP."""
+
+    def __init__(self, clock: Clock, mounts: MountHost) -> None:
+        self._clock, self._mounts = clock, mounts
+        self._started, self._began = clock.now_ns(), clock.monotonic()
+        self.address: str | None = None
+
+    def commands(self) -> dict[str, Command]:
+        """Return the commands for the control socket, the mounts' among them."""
+
+        def process(_arguments: Mapping[str, Any], _progress: Progress) -> Mapping[str, Any]:
+            return {
+                "process": os.getpid(),
+                "version": __version__,
+                "started": iso_time(self._started // 1_000_000_000 * 1_000_000_000),
+                "uptime_seconds": round(self._clock.monotonic() - self._began),
+                "address": self.address,
+                "mounts": self._mounts.mounted(),
+            }
+
+        return self._mounts.commands() | {"process": process}
 
 
 def _serving() -> Any:
     try:
         from tgdav_fuse import serving
     except ImportError as error:
-        raise UsageError(
-            "mounting needs the extra 'fuse'", hint="pipx install 'tgdav[fuse]', with libfuse3-dev and a C compiler"
-        ) from error
+        raise NO_FUSE from error
     return serving

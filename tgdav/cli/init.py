@@ -1,7 +1,7 @@
 """``tgdav init``: a new vault, or joining the one that the store holds."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,22 +10,25 @@ import msgspec
 import yaml
 
 from tgdav.cli.exit_codes import ExitCode
+from tgdav.cli.help import Number, command
 from tgdav.cli.invocation import Invocation, filled, global_options
 from tgdav.cli.recover import print_joined, recovery_key_option
-from tgdav.cli.secrets import chosen_passphrase, passphrase_or_recovery_key
-from tgdav.config import notices, opening
-from tgdav.errors import UsageError
+from tgdav.cli.secrets import chosen_passphrase, is_terminal, passphrase_or_recovery_key
+from tgdav.config import Config, notices, opening
+from tgdav.errors import StoreUnavailable, UsageError
+from tgdav.replication.survey import header_blobs
 from tgdav.volume.folders import make_folder, write_file
 from tgdav.volume.local_state import vault_exists
-from tgdav.volume.telegram_login import NotLoggedIn
+from tgdav.volume.stores import open_store
+from tgdav.volume.telegram_login import PENDING, NotLoggedIn
 from tgdav.volume.vault import create_vault, join_vault
 
 
-@click.command
+@command("init", example="tgdav init --backend directory --path /media/disk/store")
 @click.option("--join", is_flag=True, help="Join the vault that the store holds, and become its writer.")
 @click.option("--backend", type=click.Choice(["directory", "telegram"]), help="Kind of store.")
 @click.option("--path", type=click.Path(path_type=Path), metavar="P", help="Folder of the directory store.")
-@click.option("--api-id", type=click.IntRange(min=1), metavar="N", help="Application's number at Telegram.")
+@click.option("--api-id", type=Number(1, 2**31 - 1), metavar="N", help="Application's number at Telegram.")
 @click.option("--api-hash", metavar="H", help="Application's hash at Telegram.")
 @recovery_key_option
 @global_options
@@ -47,19 +50,79 @@ def init(
         raise UsageError("there is a vault here already", hint="to start anew, move its folder away first")
     if path is not None and backend == "telegram":
         raise UsageError("--path belongs to the directory store", hint="leave out --path, or --backend telegram")
-    with kept_options(invocation, option_tree(backend, path, api_id, api_hash)):
+    options = option_tree(backend, path, api_id, api_hash)
+    if not options and not invocation.has_config_file and is_terminal():
+        options = _asked_store(invocation)
+    with kept_options(invocation, options):
+        require_account(invocation.config, wanted=api_id is not None or api_hash is not None)
+        config = opening(invocation.config, invocation.namespace)
+        refuse_store(invocation, joins=join)
         for line in notices(invocation.config):
-            invocation.output.notice(line)
-        return _join(invocation) if join else _create(invocation)
+            invocation.output.warn(line)
+        return (_join if join else _create)(invocation, config)
 
 
-def _create(invocation: Invocation) -> int:
-    config = opening(invocation.config, invocation.namespace)
+def _asked_store(invocation: Invocation) -> dict[str, Any]:
+    """Ask on the terminal where the store is to be; return the answer as options."""
+    kind = click.prompt(
+        "Where is the store: in a folder, or in Telegram?",
+        type=click.Choice(["folder", "telegram"]),
+        default="folder",
+        err=True,
+    )
+    if kind == "folder":
+        folder = click.prompt("Folder", default=str(invocation.bare_places.store), err=True)
+        return option_tree("directory", Path(folder).expanduser(), None, None)
+    click.echo("Take an api_id and an api_hash of your own from https://my.telegram.org/apps", err=True)
+    api_id = click.prompt("api_id", type=Number(1, 2**31 - 1), err=True)
+    return option_tree("telegram", None, api_id, click.prompt("api_hash", err=True).strip())
+
+
+def require_account(config: Config, *, wanted: bool) -> None:
+    """Raise UsageError where the store is, or is ``wanted`` in Telegram, and what identifies the application lacks."""
+    telegram = config.telegram
+    missing = {"--api-id": telegram.api_id, "--api-hash": telegram.api_hash}
+    lacking = [option for option, value in missing.items() if value is None]
+    if lacking and (wanted or config.backend() == "telegram"):
+        raise UsageError(
+            f"{' and '.join(lacking)} must be given for a store in Telegram",
+            hint="take both from https://my.telegram.org/apps",
+        )
+    if wanted and config.backend() != "telegram":
+        raise UsageError(
+            "--api-id and --api-hash belong to a store in Telegram", hint="leave out either them or --backend"
+        )
+
+
+def refuse_store(invocation: Invocation, *, joins: bool) -> None:
+    """Refuse a store that cannot be what is wanted, before anybody is asked for a secret.
+
+    Telegram's can be asked only with the login, which is sealed; whether there is one shows. Raises UsageError (a vault is
+    there, or none to join), StoreUnavailable (to be joined, and away), NotLoggedIn.
+    """
+    if invocation.config.backend() != "directory":
+        if not (invocation.places.state / PENDING).exists():
+            raise NotLoggedIn
+        return
+    with closing(open_store(invocation.config, invocation.places, invocation.seams).store) as store:
+        try:
+            has_vault = any(True for _ in header_blobs(store.list()))
+        except StoreUnavailable:
+            if joins:
+                raise
+            return  # it is made
+    if joins and not has_vault:
+        raise UsageError("the store holds no vault", hint="use 'tgdav init' to make one")
+    if has_vault and not joins:
+        raise UsageError("the store holds a vault already", hint="use 'tgdav init --join' to join it")
+
+
+def _create(invocation: Invocation, config: Config) -> int:
     passphrase = chosen_passphrase(invocation)
     created = create_vault(invocation.places, config, passphrase.text, seams=invocation.seams)
     found = {"vault": created.vault.hex(), "recovery_key": created.recovery_key}
     lines = (
-        f"vault made in {where(invocation)}",
+        f"vault made in {invocation.store_place}",
         f"recovery key: {created.recovery_key}",
         "Write it down: it is shown this once, and opens the vault when the passphrase is lost.",
     )
@@ -67,20 +130,11 @@ def _create(invocation: Invocation) -> int:
     return ExitCode.DONE
 
 
-def _join(invocation: Invocation) -> int:
-    config = opening(invocation.config, invocation.namespace)
+def _join(invocation: Invocation, config: Config) -> int:
     secret = passphrase_or_recovery_key(invocation)
-    with invocation.output.progress() as progress:
+    with invocation.output.progress("joining") as progress:
         joined = join_vault(invocation.places, config, secret, seams=invocation.seams, progress=progress)
-    return print_joined(invocation.output, joined, "joined")
-
-
-def where(invocation: Invocation) -> str:
-    """Return in words where the store is."""
-    if invocation.config.backend() == "directory":
-        return str(invocation.places.store)
-    peer = invocation.config.telegram.peer
-    return f"Telegram ({'Saved Messages' if peer == 'me' else f'the chat {peer}'})"
+    return print_joined(invocation.output, joined, "Joined")
 
 
 def option_tree(backend: str | None, path: Path | None, api_id: int | None, api_hash: str | None) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """What one run of the program was asked: global options and the environment."""
 
 import json
+import os
+import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -58,15 +60,43 @@ class Invocation:
 
     def load_file(self) -> "LoadedConfig | None":
         """Read the user's configuration file as it is; None when there is none. Raises ConfigError."""
-        from tgdav.config import load
+        from tgdav.config import holds_secrets, load
 
-        return load(self.bare_places.config_file, self.environment) if self.has_config_file else None
+        if not self.has_config_file:
+            return None
+        file = self.bare_places.config_file
+        loaded = load(file, self.environment)
+        if holds_secrets(loaded.raw):
+            self.warn_of_readers(file, file.stat())
+        return loaded
+
+    def warn_of_readers(self, file: Path, found: os.stat_result) -> None:
+        """Warn when another user owns a file that holds a secret, or may read it. Pipes and devices are not looked at."""
+        if not stat.S_ISREG(found.st_mode):
+            return
+        if found.st_uid not in (os.geteuid(), 0):
+            self.output.warn(f"{file} holds a secret and belongs to another user, who can read and change it")
+        elif stat.S_IMODE(found.st_mode) & 0o077:
+            self.output.warn(f"{file} holds a secret, and other users may read it: run chmod 600 {file}")
+
+    def warn_of_home(self) -> None:
+        """Warn when another user owns TGDAV_HOME, or may rename what is in it."""
+        home = self.bare_places.home
+        try:
+            found = None if home is None else home.stat()
+        except OSError:
+            return
+        if found is not None and found.st_uid not in (os.geteuid(), 0):
+            self.output.warn(f"{home} belongs to another user, who can replace what is in it")
+        elif found is not None and stat.S_IMODE(found.st_mode) & 0o022:
+            self.output.warn(f"other users can replace what is in {home}: run chmod 700 {home}")
 
     @cached_property
     def config(self) -> "Config":
         """The configuration that holds. Raises ConfigError."""
         from tgdav.config import Config
 
+        self.warn_of_home()
         loaded = self.load_file()
         return Config() if loaded is None else self.completed(loaded, self._kept_options())
 
@@ -74,6 +104,14 @@ class Invocation:
     def places(self) -> "Places":
         """The places that the configuration leads to. Raises ConfigError."""
         return self.bare_places.for_config(self.config)
+
+    @property
+    def store_place(self) -> str:
+        """Where the store is, in words. Raises ConfigError."""
+        if self.config.backend() == "directory":
+            return str(self.places.store)
+        peer = self.config.telegram.peer
+        return f"Telegram ({'Saved Messages' if peer == 'me' else f'the chat {peer}'})"
 
     def completed(self, loaded: "LoadedConfig", options: Mapping[str, Any]) -> "Config":
         """Return the configuration with what it lacks taken from ``options``, a tree in the words of version 2."""
@@ -93,6 +131,13 @@ class Invocation:
             return {}
         kept = parse(data, self.options_file, {}).raw
         return {key: value for key, value in kept.items() if key != "version"}
+
+
+def short_path(invocation: Invocation, path: Path) -> str:
+    """Return a path as people write it: with ``~`` for their home."""
+    home = invocation.environment.get("HOME", "")
+    inside = home.startswith("/") and len(home) > 1 and path.is_relative_to(home)
+    return f"~/{path.relative_to(home)}" if inside else str(path)
 
 
 def filled(tree: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
@@ -128,8 +173,12 @@ def _keep(name: str) -> Callable[[click.Context, click.Parameter, Any], Any]:
     return keep
 
 
+class GlobalOption(click.Option):
+    """An option that every command takes."""
+
+
 def _option(*words: str, name: str, **settings: Any) -> Callable[[Decorated], Decorated]:
-    return click.option(*words, name, callback=_keep(name), expose_value=False, **settings)
+    return click.option(*words, name, cls=GlobalOption, callback=_keep(name), expose_value=False, **settings)
 
 
 _FILE = click.Path(path_type=Path)

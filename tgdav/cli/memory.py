@@ -1,7 +1,8 @@
-"""Memory: one heap for all threads, large blocks kept for the next use, and a collector that leaves alone what lasts."""
+"""Memory: no dumps; one heap for all threads, large blocks kept for the next use, what lasts left to no collector."""
 
 import ctypes
 import gc
+import resource
 
 ARENAS = 1
 HEAP_BYTES = 3 * 1024 * 1024
@@ -14,6 +15,20 @@ YOUNG_OBJECTS = 5000
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 """mallopt(3); glibc alone has it."""
+_PR_SET_DUMPABLE = 4
+"""prctl(2); Linux alone has it."""
+
+
+def forbid_dumps() -> None:
+    """Keep the process's memory, which holds the keys, from core dumps and from debuggers of the same user.
+
+    Children that are started as programs of their own may be debugged again (PR_SET_DUMPABLE ends with exec).
+    """
+    _, most = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, most))
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)
+    if prctl is not None:
+        prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def set_up_memory() -> None:

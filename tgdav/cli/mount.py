@@ -8,21 +8,24 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import click
 
+from tgdav.cli import logs
 from tgdav.cli.exit_codes import ExitCode
+from tgdav.cli.help import command
 from tgdav.cli.invocation import Invocation, global_options
 from tgdav.cli.memory import settle_memory
-from tgdav.cli.output import size
-from tgdav.cli.secrets import ask, find_passphrase, passphrase
+from tgdav.cli.secrets import COMMAND, ask, find_passphrase, passphrase
 from tgdav.cli.service import notify
-from tgdav.cli.session import open_volume, require_vault
-from tgdav.config import require_built
-from tgdav.errors import TgdavError
+from tgdav.cli.session import open_volume, refuse_running, require_vault
+from tgdav.config import Places, require_built
+from tgdav.errors import TgdavError, UsageError
 from tgdav.volume.control_client import ControlClient
+from tgdav.wording import counted, readable_size
 from tgdav_fuse import mount_table
 from tgdav_fuse.options import MountOptions, parse_options
 
@@ -31,12 +34,16 @@ PROGRAM = (sys.executable, "-P", "-m", "tgdav_fuse.mount")
 _PLACES = {"home": "TGDAV_HOME", "config": "TGDAV_CONFIG", "passphrase_file": "TGDAV_PASSPHRASE_FILE"}
 _END_SECONDS = 60.0
 
+NO_FUSE = UsageError(
+    "mounting needs the extra 'fuse'", hint="pipx install 'tgdav[fuse]', with libfuse3-dev and a C compiler"
+)
+
 options_option = click.option(
     "-o", "words", multiple=True, metavar="OPTIONS", help="Mount options, separated by commas (see docs/fuse.md)."
 )
 
 
-@click.command()
+@command("mount", example="tgdav mount ~/drive")
 @click.argument("path")
 @options_option
 @global_options
@@ -47,9 +54,11 @@ def mount(invocation: Invocation, *, path: str, words: Sequence[str]) -> int:
     invocation = placed(invocation, options)
     where = mount_table.prepare(path)
     require_vault(invocation)
+    if (line := hides(where)) is not None:
+        invocation.output.warn(line)
     client = ControlClient.connect(invocation.places.control_note)
     if client is not None:
-        with client, invocation.output.progress() as progress:
+        with client, invocation.output.progress("mounting") as progress:
             client.call("mount", {"path": os.fspath(where), "options": ",".join(words)}, progress)
     elif code := _spawn(invocation, where, words):
         return code
@@ -73,20 +82,49 @@ def placed(invocation: Invocation, options: MountOptions) -> Invocation:
     )
 
 
+def own_files(places: Places, where: Path) -> None:
+    """Raise UsageError where a mount would hide the files that it needs itself."""
+    for own in (places.state, places.cache, places.store):
+        if Path(os.path.realpath(own)).is_relative_to(where):
+            raise UsageError(f"{where} holds the files of tgdav itself", hint="mount somewhere else")
+
+
+def require_fuse() -> None:
+    """Raise UsageError where the extra for mounting is not installed."""
+    if find_spec("pyfuse3") is None or find_spec("trio") is None:
+        raise NO_FUSE
+
+
+def hides(where: Path) -> str | None:
+    """Return what to know of a folder that is to be mounted over, None for an empty one."""
+    try:
+        number = len(os.listdir(where))
+    except OSError:
+        return None
+    if not number:
+        return None
+    return f"{where} is not empty: while the drive is mounted there, {counted(number, 'entry', 'entries')} in it cannot be seen"
+
+
 def _spawn(invocation: Invocation, where: Path, words: Sequence[str]) -> int:
     """Start the program that holds the mount; return 0 once it is mounted, else the exit code that it ended with.
 
     It says itself what went wrong, on the standard streams that it lets go of when it is mounted.
     """
+    require_built(invocation.config, invocation.namespace)
+    require_fuse()
+    own_files(invocation.places, where)
+    # A command that gives the passphrase may need the terminal, which the child leaves: it is run here.
     given = find_passphrase(invocation)
-    typed = "" if given else ask("Passphrase", "passphrase") + "\n"
+    typed = (given.text if given else ask("Passphrase", "passphrase")) + "\n"
+    environment = {name: value for name, value in invocation.environment.items() if name != COMMAND}
     ready, told = os.pipe()
     command = [*PROGRAM, os.fspath(where), "--ready", str(told), *_global_words(invocation)]
     for word in words:
         command += ["-o", word]
     with os.fdopen(ready, "rb") as waiting:
         child = subprocess.Popen(  # noqa: S603 - this program itself
-            command, stdin=subprocess.PIPE, pass_fds=[told], start_new_session=True, env=dict(invocation.environment)
+            command, stdin=subprocess.PIPE, pass_fds=[told], start_new_session=True, env=environment
         )
         os.close(told)
         _give(child, typed)
@@ -121,18 +159,24 @@ def _global_words(invocation: Invocation) -> list[str]:
 def hold(invocation: Invocation, path: str, options: MountOptions, on_ready: Callable[[Path], None]) -> None:
     """Mount, answer until unmounted or told to stop, and close, so that all that was written is on disk."""
     # Only who holds a mount needs a server and a volume; asking another process for one needs neither.
-    from tgdav.cli.hosting import MountHost
+    from tgdav.cli.hosting import MountHost, Running
     from tgdav.cli.serve import await_signal, control_server, stopping_by_signals
 
     stop = threading.Event()
     with stopping_by_signals(stop), ExitStack() as closing:
         require_vault(invocation)
         require_built(invocation.config, invocation.namespace)
-        mount_table.prepare(path)
+        where = mount_table.prepare(path)
+        own_files(invocation.places, where)
+        refuse_running(invocation)
+        require_fuse()
+        if (line := hides(where)) is not None:
+            invocation.output.warn(line)
+        logs.set_up_server()
         volume = open_volume(invocation, passphrase(invocation))
         closing.callback(volume.close)
         host = MountHost(volume, stays=False, on_end=stop.set)
-        control = control_server(invocation, volume, host)
+        control = control_server(invocation, volume, Running(invocation.seams.clock, host))
         control.start()
         closing.callback(control.stop)
         where = host.mount(path, options)
@@ -146,7 +190,7 @@ def hold(invocation: Invocation, path: str, options: MountOptions, on_ready: Cal
         notify(invocation.environment, "STOPPING=1")
 
 
-@click.command()
+@command("unmount", example="tgdav unmount ~/drive")
 @click.argument("path")
 @global_options
 @click.pass_obj
@@ -164,6 +208,8 @@ def unmount(invocation: Invocation, *, path: str) -> int:
         found = {"unmounted": os.fspath(where)}
     elif found["ends"]:
         _wait_for_end(int(found["process"]))
+    for line in found.get("notices", ()):
+        click.echo(f"tgdav: {line}", err=True)
     invocation.output.result(_shown(found), _lines(found, where))
     return ExitCode.DONE
 
@@ -173,7 +219,7 @@ def _ask_owner(invocation: Invocation, where: Path) -> Mapping[str, Any] | None:
     client = ControlClient.connect(invocation.places.control_note)
     if client is None:
         return None
-    with client, invocation.output.progress() as progress:
+    with client, invocation.output.progress("unmounting") as progress:
         if os.fspath(where) not in client.call("mounts", {}, progress)["mounts"]:
             return None
         return client.call("unmount", {"path": os.fspath(where)}, progress)
@@ -200,8 +246,8 @@ def _lines(found: Mapping[str, Any], where: Path) -> list[str]:
     lines = [f"unmounted {where}"]
     pending = found.get("pending")
     if pending is not None and any(pending.values()):
-        waiting = f"{size(pending['bytes'])} and {pending['operations']} operations"
-        lines.append(f"still to be uploaded: {waiting}; they are safe here, 'tgdav sync --wait' sends them")
+        waiting = f"{readable_size(pending['bytes'])} and {counted(pending['operations'], 'change')}"
+        lines.append(f"still to be stored: {waiting}; they are safe here, 'tgdav sync --wait' sends them")
     return lines
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from tgdav.cli.exit_codes import exit_code
 from tgdav.errors import ConfigError, TgdavError
+from tgdav.wording import printable
 
 log = logging.getLogger(__name__)
 
@@ -61,8 +62,3 @@ def for_control(error: Exception) -> dict[str, Any]:
         "hint": hint_of(error),
         "exit": int(exit_code(error)),
     }
-
-
-def printable(text: str) -> str:
-    """Return ``text`` with everything that a terminal would act on escaped; names may come from anybody."""
-    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode("ascii") for sign in text)

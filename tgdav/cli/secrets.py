@@ -1,14 +1,20 @@
 """Where passphrases, recovery keys and passwords come from; never from arguments.
 
-The passphrase, first that is there: ``--passphrase-file``, TGDAV_PASSPHRASE_FILE, TGDAV_PASSPHRASE, systemd's credential
-``tgdav-passphrase``, the key file, a prompt. The recovery key stands in for it where a command allows that:
-``--recovery-key-file``, TGDAV_RECOVERY_KEY, or typed at the passphrase's prompt.
+The passphrase, first that is there: ``--passphrase-file``, TGDAV_PASSPHRASE_FILE, TGDAV_PASSPHRASE,
+TGDAV_PASSPHRASE_COMMAND, systemd's credential ``tgdav-passphrase``, the key file, a prompt. The recovery key stands in for
+it where a command allows that: ``--recovery-key-file``, TGDAV_RECOVERY_KEY, or typed at the passphrase's prompt. Of each,
+one leading U+FEFF (the BOM that some editors write) and the line's end are dropped.
 """
 
 import getpass
+import os
+import shlex
+import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+
+import click
 
 from tgdav.cli.invocation import Invocation
 from tgdav.crypto.passphrase import Passphrase
@@ -18,12 +24,18 @@ from tgdav.errors import AccessError, UsageError
 
 MAX_SECRET_BYTES = 4096
 CREDENTIAL = "tgdav-passphrase"
-HINT = "set TGDAV_PASSPHRASE or TGDAV_PASSPHRASE_FILE, or use --passphrase-file"
+COMMAND = "TGDAV_PASSPHRASE_COMMAND"
+HINT = "set TGDAV_PASSPHRASE, TGDAV_PASSPHRASE_FILE or TGDAV_PASSPHRASE_COMMAND, or use --passphrase-file"
 
 _NEW_HINT = "type it, pipe it in, or use --new-passphrase-file"
 _EITHER_HINT = f"{HINT}; a recovery key goes into TGDAV_RECOVERY_KEY or --recovery-key-file"
 
 _LIKE_A_RECOVERY_KEY = 70
+_BOM = "\ufeff"
+_WEAK_SCORE = 2
+"""zxcvbn's scores go from 0 to 4; 3 stands for more than 10^8 guesses."""
+_JUDGED_CHARACTERS = 72
+"""zxcvbn takes no more, and its work grows with the square."""
 
 
 def find_passphrase(invocation: Invocation) -> Passphrase | None:
@@ -33,14 +45,30 @@ def find_passphrase(invocation: Invocation) -> Passphrase | None:
     files: list[Path | None] = [invocation.passphrase_file, _path(environment.get("TGDAV_PASSPHRASE_FILE"))]
     for file in files:
         if file is not None:
-            return Passphrase(_read(file, "passphrase"))
+            return Passphrase(_read(file, "passphrase", invocation))
     if environment.get("TGDAV_PASSPHRASE"):
-        return Passphrase(environment["TGDAV_PASSPHRASE"])
-    optional = [Path(folder, CREDENTIAL)] if folder else []
-    for file in [*optional, invocation.bare_places.key_file]:
-        if file.exists():
-            return Passphrase(_read(file, "passphrase"))
+        return Passphrase(_without_ends(environment["TGDAV_PASSPHRASE"]))
+    if environment.get(COMMAND):
+        return Passphrase(_from_command(environment))
+    if folder and (credential := Path(folder, CREDENTIAL)).exists():
+        return Passphrase(_read(credential, "passphrase"))  # its folder is systemd's, and closed to others
+    if (key_file := invocation.bare_places.key_file).exists():
+        return Passphrase(_read(key_file, "passphrase", invocation))
     return None
+
+
+def has_passphrase(invocation: Invocation) -> bool:
+    """Return whether a passphrase or recovery key is given somewhere, without reading it."""
+    environment = invocation.environment
+    names = ("TGDAV_PASSPHRASE_FILE", "TGDAV_PASSPHRASE", COMMAND, "TGDAV_RECOVERY_KEY")
+    folder = environment.get("CREDENTIALS_DIRECTORY")
+    return (
+        invocation.passphrase_file is not None
+        or invocation.recovery_key_file is not None
+        or any(environment.get(name) for name in names)
+        or bool(folder and Path(folder, CREDENTIAL).exists())
+        or invocation.bare_places.key_file.exists()
+    )
 
 
 def passphrase(invocation: Invocation) -> Passphrase:
@@ -49,22 +77,56 @@ def passphrase(invocation: Invocation) -> Passphrase:
 
 
 def chosen_passphrase(invocation: Invocation) -> Passphrase:
-    """Return the passphrase for a new vault; on a terminal it is asked for twice."""
-    return find_passphrase(invocation) or Passphrase(ask_new("Passphrase for the new vault"))
+    """Return the passphrase for a new vault; on a terminal it is asked for twice. A weak one is warned of.
+
+    Raises UsageError for an empty one.
+    """
+    _refuse_empty(invocation)
+    found = find_passphrase(invocation) or Passphrase(ask_new("Passphrase for the new vault"))
+    return judged(invocation, found)
 
 
-def new_passphrase(file: Path | None) -> Passphrase:
-    """Return the passphrase that replaces the one in force: from ``file``, else asked for."""
-    return Passphrase(_read(file, "new passphrase") if file else ask_new("New passphrase", "new passphrase", _NEW_HINT))
+def new_passphrase(invocation: Invocation, file: Path | None) -> Passphrase:
+    """Return the passphrase that replaces the one in force: from ``file``, else asked for. A weak one is warned of.
+
+    Raises UsageError for an empty one.
+    """
+    if file is not None:
+        return judged(invocation, Passphrase(_read(file, "new passphrase", invocation)))
+    return judged(invocation, Passphrase(ask_new("New passphrase", "new passphrase", _NEW_HINT)))
+
+
+def _refuse_empty(invocation: Invocation) -> None:
+    """Raise UsageError where nobody can be asked and the variable is there, but empty: a command that failed set it."""
+    if is_terminal():
+        return
+    if invocation.passphrase_file is None and invocation.environment.get("TGDAV_PASSPHRASE") == "":
+        others = ("TGDAV_PASSPHRASE_FILE", COMMAND)
+        if not any(invocation.environment.get(name) for name in others):
+            raise UsageError("the passphrase in TGDAV_PASSPHRASE is empty", hint="set one, or unset the variable")
+
+
+def judged(invocation: Invocation, wanted: Passphrase) -> Passphrase:
+    """Return the passphrase, with a warning if it is weak."""
+    from zxcvbn import zxcvbn  # dictionaries of 30 000 words: only where a passphrase is chosen
+
+    found = zxcvbn(wanted.text[:_JUDGED_CHARACTERS])
+    if found["score"] <= _WEAK_SCORE:
+        why = found["feedback"]["warning"].rstrip(".")
+        reason = f" ({why[:1].lower()}{why[1:]})" if why else ""
+        invocation.output.warn(
+            f"this passphrase is weak{reason}: four or five random words are better; 'tgdav passwd' sets another"
+        )
+    return wanted
 
 
 def passphrase_or_recovery_key(invocation: Invocation) -> Secret:
     """Return the recovery key if one is given, else the passphrase; at the prompt either can be typed."""
     file = invocation.recovery_key_file
     if file is not None:
-        return parse_recovery_key(_read(file, "recovery key"))
+        return parse_recovery_key(_read(file, "recovery key", invocation))
     if invocation.environment.get("TGDAV_RECOVERY_KEY"):
-        return parse_recovery_key(invocation.environment["TGDAV_RECOVERY_KEY"])
+        return parse_recovery_key(_without_ends(invocation.environment["TGDAV_RECOVERY_KEY"]))
     return find_passphrase(invocation) or _either(ask("Passphrase or recovery key", "passphrase", _EITHER_HINT))
 
 
@@ -86,23 +148,60 @@ def ask(words: str, what: str, hint: str = HINT) -> str:
 
 
 def ask_new(words: str, what: str = "passphrase", hint: str = HINT) -> str:
-    """Ask for a secret to be; on a terminal twice. Raises AccessError when the two differ or nothing is given."""
-    text = ask(words, what, hint)
-    if sys.stdin.isatty() and _asked("Once more") != text:
+    """Ask for a secret to be; on a terminal twice.
+
+    Raises AccessError when the two differ or the input is at its end, UsageError for an empty one.
+    """
+    text = _asked(words)
+    if text is None:
+        raise AccessError(f"no {what} was given", hint=hint)
+    if not text:
+        raise UsageError(f"the {what} is empty", hint="choose one that is hard to guess: four or five random words")
+    if is_terminal() and _asked("Once more") != text:
         raise AccessError("the two passphrases differ", hint="run the command again")
     return text
 
 
-def _asked(words: str) -> str:
-    if sys.stdin is not None and sys.stdin.isatty():
-        try:
-            return getpass.getpass(f"{words}: ")
-        except EOFError:
-            return ""
-    line = sys.stdin.readline(MAX_SECRET_BYTES + 1) if sys.stdin is not None else ""
+def confirm(question: str) -> None:
+    """Ask for yes on the terminal; raise UsageError on any other answer."""
+    click.echo(f"{question} [y/N] ", nl=False, err=True)
+    if read_line().strip().lower() not in ("y", "yes"):
+        raise UsageError("nothing was changed", hint="answer y, or give --yes")
+
+
+def is_terminal() -> bool:
+    """Return whether somebody can be asked: standard input is a terminal."""
+    return sys.stdin is not None and sys.stdin.isatty()
+
+
+def _asked(words: str) -> str | None:
+    """Return what was typed, without its line's end; None at the end of the input."""
+    if is_terminal():
+        text = read_hidden(words)
+        return None if text is None else _without_ends(text)
+    line = read_line()
+    return _without_ends(line) if line else None
+
+
+def read_hidden(words: str) -> str | None:
+    """Ask on the terminal, without echo; None at the end of the input. Raises UsageError."""
+    try:
+        return getpass.getpass(f"{words}: ")
+    except EOFError:
+        return None
+    except UnicodeDecodeError:
+        raise UsageError("what was typed is not text in UTF-8", hint="look at the terminal's encoding") from None
+
+
+def read_line() -> str:
+    """Return the next line of standard input with its end; nothing at the end of the input. Raises UsageError."""
+    try:
+        line = sys.stdin.readline(MAX_SECRET_BYTES + 1) if sys.stdin is not None else ""
+    except UnicodeDecodeError:
+        raise UsageError("standard input is not text in UTF-8", hint="look at what is piped into the command") from None
     if len(line) > MAX_SECRET_BYTES:
         raise UsageError(f"the line on standard input is longer than {MAX_SECRET_BYTES} characters")
-    return line.rstrip("\r\n")
+    return line
 
 
 def make_key_file(invocation: Invocation) -> Passphrase:
@@ -161,16 +260,57 @@ def _path(text: str | None) -> Path | None:
     return Path(text) if text else None
 
 
-def _read(file: Path, what: str) -> str:
+def _read(file: Path, what: str, invocation: Invocation | None = None) -> str:
+    """Return the secret in a file; with ``invocation``, warn when others may read it. Raises UsageError."""
     try:
         with open(file, "rb") as source:
+            if invocation is not None:
+                invocation.warn_of_readers(file, os.fstat(source.fileno()))
             data = source.read(MAX_SECRET_BYTES + 1)
-        text = data.decode()
-    except OSError as error:
-        raise UsageError(f"the file with the {what} cannot be read: {error.strerror}", hint=f"look at {file}") from None
+    except (OSError, ValueError) as error:
+        reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else "an impossible name"
+        raise UsageError(f"{file}: the {what} cannot be read: {reason}", hint="name a file that can be read") from None
+    return _one_line(data, f"{file}", what)
+
+
+def _one_line(data: bytes, source: str, what: str) -> str:
+    """Return the only line of what ``source`` gave. Raises UsageError."""
+    try:
+        text = data.decode().removeprefix(_BOM).rstrip("\r\n")
     except UnicodeDecodeError:
-        raise UsageError(f"the file with the {what} is no text in UTF-8", hint=f"look at {file}") from None
-    text = text.rstrip("\r\n")
-    if len(data) > MAX_SECRET_BYTES or not text or "\n" in text:
-        raise UsageError(f"the file with the {what} does not hold one line of text", hint=f"look at {file}")
+        raise UsageError(f"{source}: the {what} is not text in UTF-8", hint="write it in UTF-8") from None
+    if not text:
+        raise UsageError(f"{source}: the {what} is empty", hint="put one line of text there")
+    if len(data) > MAX_SECRET_BYTES or "\n" in text:
+        raise UsageError(
+            f"{source}: the {what} is more than one line of {MAX_SECRET_BYTES} bytes", hint="put one line of text there"
+        )
     return text
+
+
+def _without_ends(text: str) -> str:
+    """Return ``text`` without one leading BOM and one line's end."""
+    text = text.removeprefix(_BOM)
+    return text[:-2] if text.endswith("\r\n") else text.removesuffix("\n").removesuffix("\r")
+
+
+def _from_command(environment: Mapping[str, str]) -> str:
+    """Return what the command of the variable prints; it is split as a shell does, and run without one.
+
+    Raises UsageError (it cannot be run, or prints no line), AccessError (it failed). Neither shows the command.
+    """
+    try:
+        words = shlex.split(environment[COMMAND])
+        kept = None if is_terminal() else subprocess.DEVNULL  # piped input belongs to the prompts
+        running = subprocess.Popen(words, stdin=kept, stdout=subprocess.PIPE, env=dict(environment))  # noqa: S603
+    except (OSError, ValueError, IndexError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no command"
+        raise UsageError(f"{COMMAND} cannot be run: {reason}", hint="give a program and its arguments") from None
+    with running:
+        assert running.stdout is not None
+        data = running.stdout.read(MAX_SECRET_BYTES + 1)
+        if len(data) > MAX_SECRET_BYTES:
+            running.kill()
+    if running.returncode and len(data) <= MAX_SECRET_BYTES:
+        raise AccessError(f"{COMMAND} ended with exit code {running.returncode}", hint="run the command by itself")
+    return _one_line(data, COMMAND, "passphrase")

@@ -1,6 +1,7 @@
 """``tgdav serve``: the WebDAV server in the foreground, from the first run to the last flush."""
 
 import signal
+import socket
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -9,34 +10,38 @@ from pathlib import Path
 
 import click
 
+from tgdav.cli import logs
 from tgdav.cli.dispatch import commands
 from tgdav.cli.exit_codes import ExitCode
-from tgdav.cli.hosting import MountHost
+from tgdav.cli.help import Number, command
+from tgdav.cli.hosting import MountHost, Running
 from tgdav.cli.invocation import Invocation, global_options
+from tgdav.cli.listening import address, exposure, options_for, refusal, reserve, short_passwords
 from tgdav.cli.memory import settle_memory
 from tgdav.cli.metrics import metrics
+from tgdav.cli.mount import hides, own_files, require_fuse
 from tgdav.cli.reports import for_control
-from tgdav.cli.secrets import find_passphrase, make_key_file, passphrase, webdav_hashes, webdav_users
+from tgdav.cli.secrets import find_passphrase, judged, make_key_file, passphrase, webdav_hashes, webdav_users
 from tgdav.cli.service import notify
-from tgdav.cli.session import open_volume
+from tgdav.cli.session import no_vault, open_volume, refuse_running
 from tgdav.config import notices, opening, require_built
 from tgdav.crypto.passphrase import Passphrase
-from tgdav.errors import UsageError
 from tgdav.volume.control import ControlServer
 from tgdav.volume.local_state import vault_exists
 from tgdav.volume.report import counters
 from tgdav.volume.vault import create_vault
 from tgdav.volume.volume import Volume
 from tgdav.web import Credentials, Probes, WebOptions, WebServer
+from tgdav.web.origin import check_loopback
 from tgdav_fuse.mount_table import prepare
 from tgdav_fuse.options import MountOptions
 
 _LOOK_SECONDS = 1.0
 
 
-@click.command
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at.")
-@click.option("--port", default=8080, show_default=True, type=click.IntRange(0, 65535), help="Port; 0: any free one.")
+@command("serve", example="tgdav serve --port 9000 --mount ~/drive")
+@click.option("--host", metavar="ADDRESS", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=8080, show_default=True, type=Number(0, 65535), help="Port; 0: any free one.")
 @click.option("--mount", metavar="PATH", help="Mount the drive at PATH, an existing folder, too.")
 @click.option("--no-auth", is_flag=True, help="Ask for no password; only on a loopback address.")
 @global_options
@@ -48,51 +53,64 @@ def serve(invocation: Invocation, *, host: str, port: int, mount: str | None, no
     """
     stop = threading.Event()
     with stopping_by_signals(stop):
-        if mount is not None:
-            prepare(mount)
+        where = None if mount is None else prepare(mount)
         require_built(invocation.config, invocation.namespace)
-        for line in notices(invocation.config):
-            invocation.output.notice(line)
-        _serve(invocation, _options(invocation, host, port), stop, mount, no_auth=no_auth)
+        options = options_for(host, port, invocation.config.webdav)
+        if no_auth:
+            check_loopback(host)
+        _require_vault_or_place(invocation)
+        refuse_running(invocation)
+        if where is not None:
+            require_fuse()
+            own_files(invocation.places, where)
+        logs.set_up_server()
+        with reserve(options) as reserved:
+            hidden = None if where is None else hides(where)
+            for line in (*notices(invocation.config), exposure(options), hidden):
+                if line is not None:
+                    invocation.output.warn(line)
+            _serve(invocation, options, reserved, stop, mount, no_auth=no_auth)
     return ExitCode.DONE
 
 
-def _options(invocation: Invocation, host: str, port: int) -> WebOptions:
-    tls = invocation.config.webdav.tls
-    if tls is None:
-        return WebOptions(host=host, port=port)
-    for file in (tls.certificate, tls.key):
-        if not file.is_file():
-            raise UsageError(f"webdav.tls names {file}, which is no file", hint="correct the configuration")
-    return WebOptions(host=host, port=port, certificate=str(tls.certificate), key=str(tls.key))
-
-
 def _serve(
-    invocation: Invocation, options: WebOptions, stop: threading.Event, mount: str | None, *, no_auth: bool
+    invocation: Invocation,
+    options: WebOptions,
+    reserved: socket.socket,
+    stop: threading.Event,
+    mount: str | None,
+    *,
+    no_auth: bool,
 ) -> None:
-    """Open, serve until ``stop``, and close in the reverse order, so that all that was answered is on disk."""
+    """Open, serve until ``stop``, and close in the reverse order, so that all that was answered is on disk.
+
+    ``reserved`` keeps the address until the server binds it.
+    """
     seams = invocation.seams
     with ExitStack() as closing:
         volume = open_volume(invocation, _secret_for_serving(invocation))
         closing.callback(volume.close)
-        credentials = None if no_auth else _credentials(invocation, volume)
+        credentials = None if no_auth else _credentials(invocation, volume, options)
         probes = Probes(
             metrics=lambda: metrics(volume.status(), counters(volume), web.traffic.counts()), status=volume.status
         )
         web = WebServer(volume.fs, options, credentials, seams.clock, seams.entropy, probes)
         mounts = MountHost(volume, stays=True)
-        control = control_server(invocation, volume, mounts)
+        running = Running(seams.clock, mounts)
+        control = control_server(invocation, volume, running)
         control.start()
         closing.callback(control.stop)
         closing.callback(_unmount, mounts)
         if mount is not None:
             mounts.mount(mount, MountOptions())
         volume.start()
+        reserved.close()
         port = _listen(web, options)
         closing.callback(web.stop)
         closing.callback(volume.hang_up_soon)
         closing.callback(_unmount, mounts)  # what is mounted reads from the store until nobody uses it any more
-        _say_listening(invocation, options, port)
+        running.address = address(options, port)
+        invocation.output.result({"listening": running.address}, [f"listening on {running.address}"])
         settle_memory()
         notify(invocation.environment, "READY=1", f"STATUS=listening at port {port}")
         await_signal(stop)
@@ -107,57 +125,55 @@ def _listen(web: WebServer, options: WebOptions) -> int:
     try:
         return web.start()
     except OSError as error:
-        raise UsageError(
-            f"{options.host} port {options.port} cannot be served: {error.strerror or error}",
-            hint="choose another with --host and --port, or look at webdav.tls",
-        ) from error
+        raise refusal(options, error) from error
 
 
-def _say_listening(invocation: Invocation, options: WebOptions, port: int) -> None:
-    host = f"[{options.host.strip('[]')}]" if ":" in options.host else options.host
-    url = f"http{'s' if options.certificate else ''}://{host}:{port}/"
-    invocation.output.result({"listening": url}, [f"listening on {url}"])
-
-
-def control_server(invocation: Invocation, volume: Volume, mounts: MountHost) -> ControlServer:
-    """Return the server of the control socket, for the commands of ``volume`` and of its mount."""
+def control_server(invocation: Invocation, volume: Volume, running: Running) -> ControlServer:
+    """Return the server of the control socket, for the commands of ``volume``, of its mount and of this process."""
     runtime = invocation.environment.get("XDG_RUNTIME_DIR")
     folders = [Path(runtime)] if runtime else []
     return ControlServer(
         invocation.places.control_note,
         [*folders, Path(tempfile.gettempdir()), Path("/tmp")],  # noqa: S108 - a fresh folder of 0700 is made there
-        commands(volume, invocation.config, invocation.namespace) | mounts.commands(),
+        commands(volume, invocation.config, invocation.namespace) | running.commands(),
         for_control,
         invocation.seams.clock,
     )
 
 
-def _secret_for_serving(invocation: Invocation) -> Passphrase:
-    """Return what opens the vault; one is made first where there is neither a vault nor a store of the user's own."""
-    if vault_exists(invocation.places.state):
-        return passphrase(invocation)
+def _require_vault_or_place(invocation: Invocation) -> None:
+    """Raise UsageError where there is no vault and none is made, because the configuration names a store."""
     config = invocation.config
-    if config.backend() != "directory" or config.storage.directory.path is not None:
-        raise UsageError("there is no vault here", hint="run 'tgdav init', or 'tgdav init --join'")
-    return _first_run(invocation)
+    if not vault_exists(invocation.places.state) and (
+        config.backend() != "directory" or config.storage.directory.path is not None
+    ):
+        raise no_vault(invocation)
+
+
+def _secret_for_serving(invocation: Invocation) -> Passphrase:
+    """Return what opens the vault; one is made first where there is none."""
+    return passphrase(invocation) if vault_exists(invocation.places.state) else _first_run(invocation)
 
 
 def _first_run(invocation: Invocation) -> Passphrase:
     given = find_passphrase(invocation)
     key_file = invocation.bare_places.key_file
-    secret = given or make_key_file(invocation)
+    secret = judged(invocation, given) if given else make_key_file(invocation)
     config = opening(invocation.config, invocation.namespace)
     create_vault(invocation.places, config, secret.text, seams=invocation.seams)
     notice = invocation.output.notice
     notice(f"a new vault is made in {invocation.places.store}")
-    if key_file.exists():
+    if given is None:
         notice(f"the key file {key_file} opens it: keep a copy, or set a passphrase with 'tgdav passwd'")
-    notice("'tgdav recovery-key' prints a recovery key, for the day when neither is at hand")
+    lost = "the key file is lost" if given is None else "the passphrase is forgotten"
+    notice(f"'tgdav recovery-key' prints a recovery key, for the day when {lost}")
     return secret
 
 
-def _credentials(invocation: Invocation, volume: Volume) -> Credentials:
+def _credentials(invocation: Invocation, volume: Volume, options: WebOptions) -> Credentials:
     users = webdav_users(invocation, lambda: _own_password(invocation, volume))
+    if line := short_passwords(users, options):
+        invocation.output.warn(line)
     return Credentials(users, invocation.seams.entropy, webdav_hashes(invocation))
 
 
@@ -181,12 +197,11 @@ def await_signal(stop: threading.Event) -> None:
 
 @contextmanager
 def stopping_by_signals(stop: threading.Event) -> Iterator[None]:
-    """Turn SIGTERM and SIGINT into ``stop``; a second SIGINT interrupts at once."""
+    """Turn SIGTERM and SIGINT into ``stop``; a second signal of a kind interrupts at once (KeyboardInterrupt)."""
 
     def on_signal(number: int, _frame: object) -> None:
         stop.set()
-        if number == signal.SIGINT:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(number, signal.default_int_handler)
 
     before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
     try:

@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from tgdav.cli.invocation import Invocation
+from tgdav.cli.invocation import Invocation, short_path
 from tgdav.cli.secrets import passphrase
 from tgdav.config import Config, Places, require_built
 from tgdav.crypto.slots import Secret
-from tgdav.errors import LoginInUse, UsageError, VaultInUse
+from tgdav.errors import LoginInUse, TgdavError, UsageError, VaultInUse
 from tgdav.volume.control import Progress
 from tgdav.volume.control_client import ControlClient
 from tgdav.volume.local_state import vault_exists
@@ -60,7 +60,37 @@ def _wanted(invocation: Invocation) -> dict[str, str]:
 def require_vault(invocation: Invocation) -> None:
     """Raise UsageError unless a vault was made or joined here, and ConfigError for a bad configuration."""
     if not vault_exists(invocation.places.state):
-        raise UsageError("there is no vault here", hint="run 'tgdav init', or 'tgdav init --join'")
+        raise no_vault(invocation)
+
+
+def no_vault(invocation: Invocation) -> UsageError:
+    """Return the error where no vault was made or joined; it says where it was looked for."""
+    config = invocation.config
+    is_served = config.backend() == "directory" and config.storage.directory.path is None
+    where = invocation.places.home or invocation.places.state
+    makes = "'tgdav serve' or 'tgdav init'" if is_served else "'tgdav init'"
+    hint = f"{makes} makes one, 'tgdav init --join' opens one that the store holds"
+    return UsageError(f"there is no vault in {short_path(invocation, where)}", hint=hint)
+
+
+def refuse_running(invocation: Invocation) -> None:
+    """Raise VaultInUse where a process has the vault open and answers: which, since when, where, and what to do."""
+    client = ControlClient.connect(invocation.places.control_note)
+    if client is None:
+        return
+    with client:
+        try:
+            found = client.call("process", {}, lambda _stage, _done, _total: None)
+        except TgdavError:
+            found = {}
+    places = [place for place in (found.get("address"), *found.get("mounts", ())) if place]
+    which = f" (process {found['process']}, since {found['started']})" if found else ""
+    at = f" at {' and '.join(places)}" if places else ""
+    stop = f"'kill {found['process']}'" if found else "SIGTERM"
+    raise VaultInUse(
+        f"a tgdav{which} has this vault open{at}",
+        hint=f"status, sync, check, cache, passwd, recovery-key, mount and unmount work beside it; {stop} stops it",
+    )
 
 
 def open_volume(invocation: Invocation, secret: Secret) -> "Volume":
@@ -88,6 +118,7 @@ class _Patience:
             client = ControlClient.connect(self._invocation.places.control_note)
             if client is not None:
                 return client
+            require_built(self._invocation.config, self._invocation.namespace)
             secret = secret or ask(self._invocation)
             try:
                 return open_volume(self._invocation, secret)

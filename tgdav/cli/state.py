@@ -1,47 +1,108 @@
 """``tgdav status``, ``sync`` and ``cache``: how things stand."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import click
 
+from tgdav import __version__
 from tgdav.cli.exit_codes import ExitCode
+from tgdav.cli.help import command
 from tgdav.cli.invocation import Invocation, global_options
-from tgdav.cli.output import size
-from tgdav.cli.session import session
+from tgdav.cli.recover import left_out_lines
+from tgdav.cli.session import Call, session
 from tgdav.config import require_built
+from tgdav.errors import UsageError
+from tgdav.volume.control import Progress
+from tgdav.wording import counted, machine_names, readable_duration, readable_size
+
+_LABEL_WIDTH = 12
 
 
-@click.command
+@command("status", example="tgdav status -v")
 @global_options
 @click.pass_obj
 def status(invocation: Invocation) -> int:
-    """Show the store, what waits to be stored, the cache, the machines and the last error."""
-    with session(invocation) as call, invocation.output.progress() as progress:
-        found = call("status", progress)
-    invocation.output.result(found, _status_lines(found))
+    """Show the store, what waits to be stored, the cache and the last error.
+
+    With -v also the queues, and what the running process is.
+    """
+    with session(invocation) as call, invocation.output.progress("asking") as progress:
+        found = dict(call("status", progress))
+        found["queues"] = _optional(call, "queues", progress)
+        found["process"] = _optional(call, "process", progress)
+    found["store"] = found["store"] | {"place": invocation.store_place}
+    invocation.output.result(found, _columns(_status_lines(found, verbose=bool(invocation.verbose))))
     return ExitCode.DONE
 
 
-def _status_lines(found: Mapping[str, Any]) -> Iterator[str]:
-    store, cache = found["store"], found["cache"]
-    reached = "reachable" if store["reachable"] else "not reachable"
-    yield f"store     {store['backend']}, {reached}{_waiting(store)}"
+def _optional(call: Call, name: str, progress: Progress) -> Mapping[str, Any] | None:
+    """Return what a command that need not be there says: no process runs, or one of an older version."""
+    try:
+        return call(name, progress)
+    except (KeyError, UsageError):
+        return None
+
+
+Line = tuple[str, str]
+"""What a line is about, and what it says."""
+
+
+def _columns(lines: Iterable[Line]) -> Iterator[str]:
+    for label, text in lines:
+        yield f"{label:<{_LABEL_WIDTH}}{text}"
+
+
+def _status_lines(found: Mapping[str, Any], *, verbose: bool) -> Iterator[Line]:
+    store = found["store"]
+    yield "store", f"{_store_words(found)}, {'reachable' if store['reachable'] else 'not reachable'}{_waiting(store)}"
     if found["account"] is not None:
-        yield f"account   {_account(found['account'])}"
-    yield f"pending   {_pending(found)}"
+        yield "account", _account(found["account"])
+    yield "waiting", _pending(found)
     if found["staging"]["full"]:
-        yield f"staging   full, {_of(found['staging'])}: writing is refused until some of it is in the store"
-    yield f"sent today {sent(found['sent_today'])}"
-    yield f"files     {found['files']} with {size(found['bytes'])}"
-    yield f"cache     {_of(cache)}"
+        yield "staging", f"full, {_of(found['staging'])}: writing is refused until some of it is in the store"
+    yield "sent today", sent(found["sent_today"])
+    yield "files", f"{found['files']}, {readable_size(found['bytes'])}"
+    yield "cache", _of(found["cache"])
     if found.get("clock_problem"):
-        yield f"clock     {found['clock_problem']}"
+        yield "clock", str(found["clock_problem"])
+    names = machine_names((machine["id"], machine["name"]) for machine in found["machines"])
     for machine in found["machines"]:
-        yield f"machine   {machine['name']} ({machine['id']})"
+        this = " (this one)" if machine["id"] == found.get("machine") else ""
+        yield "machine", names[machine["id"]] + this
     if found.get("read_only"):
-        yield f"read-only {found['read_only']}"
-    yield f"last error: {found['last_error'] or 'none'}"
+        yield "read-only", str(found["read_only"])
+    for line in left_out_lines(found["left_out"]):
+        label, _, text = line.partition(": ")
+        yield label, text
+    yield "last error", str(found["last_error"] or "none")
+    if verbose:
+        yield from _details(found)
+
+
+def _details(found: Mapping[str, Any]) -> Iterator[Line]:
+    """What ``-v`` adds."""
+    pending, queues, process = found["pending"], found["queues"], found["process"]
+    if queues is not None:
+        yield "queue", f"{counted(queues['packs'], 'pack')} of file contents, {readable_size(pending['bytes'])}"
+    yield "queue", f"{counted(pending['operations'], 'change')} of names and attributes"
+    yield "staging", _of(found["staging"])
+    for machine in found["machines"]:
+        yield "machine", f"{machine['name']} is {machine['id']}"
+    if process is None:
+        yield "process", "none is running: this command opened the vault itself"
+        yield "version", __version__
+        return
+    yield "process", f"{process['process']}, since {process['started']}, {readable_duration(process['uptime_seconds'])}"
+    yield "address", process["address"] or "none: it serves a mount only"
+    for mount in process["mounts"] or ["none"]:
+        yield "mount", mount
+    yield "version", process["version"]
+
+
+def _store_words(found: Mapping[str, Any]) -> str:
+    store = found["store"]
+    return f"folder {store['place']}" if store["backend"] == "directory" else str(store["place"])
 
 
 def _waiting(found: Mapping[str, Any]) -> str:
@@ -59,53 +120,51 @@ def _account(found: Mapping[str, Any]) -> str:
 
 
 def _of(found: Mapping[str, Any]) -> str:
-    return f"{size(found['bytes'])} of {size(found['max_bytes'])}"
+    return f"{readable_size(found['bytes'])} of {readable_size(found['max_bytes'])}"
 
 
 def _pending(found: Mapping[str, Any]) -> str:
     pending = found["pending"]
-    return f"{size(pending['bytes'])} and {pending['operations']} operations"
+    if not any(pending.values()):
+        return "nothing: everything is in the store"
+    return f"{readable_size(pending['bytes'])} and {counted(pending['operations'], 'change')} on the way to the store"
 
 
 def sent(sums: Mapping[str, Any]) -> str:
-    """Return in words how many messages (blobs) went to the store, by kind, and their bytes."""
-    counts = [
-        f"{sums[kind]['messages']} {kind if sums[kind]['messages'] != 1 else kind[:-1]} ({size(sums[kind]['bytes'])})"
-        for kind in ("packs", "segments", "checkpoints", "headers")
-        if sums[kind]["messages"]
-    ]
-    return ", ".join(counts) or "nothing"
+    """Return in words how much went to the store, and in how many blobs: messages in Telegram, files in a folder."""
+    kinds = [sums[kind] for kind in ("packs", "segments", "checkpoints", "headers")]
+    blobs = sum(kind["messages"] for kind in kinds)
+    if not blobs:
+        return "nothing"
+    return f"{readable_size(sum(kind['bytes'] for kind in kinds))} in {counted(blobs, 'message')}"
 
 
-@click.command
+@command("sync", example="tgdav sync --wait")
 @click.option("--wait", is_flag=True, help="Return when nothing is pending any more.")
 @global_options
 @click.pass_obj
 def sync(invocation: Invocation, *, wait: bool) -> int:
     """Push to the store, and pull from it, now."""
     require_built(invocation.config, invocation.namespace)
-    with session(invocation) as call, invocation.output.progress() as progress:
+    with session(invocation) as call, invocation.output.progress("sending") as progress:
         found = call("sync", progress, wait=wait)
-    nothing = not any(found["pending"].values())
-    lines = (
-        f"sent: {sent(found['sent'])}",
-        f"pending: {'nothing' if nothing else _pending(found)}{_waiting(found)}",
-    )
-    invocation.output.result(found, lines)
+    waits = f"{_pending(found)}{_waiting(found)}"
+    invocation.output.result(found, _columns((("sent", sent(found["sent"])), ("waiting", waits))))
     return ExitCode.DONE
 
 
-@click.command
-@click.option("--clear", is_flag=True, help="Drop what can be fetched again.")
+@command("cache", example="tgdav cache clear")
+@click.argument("action", required=False, metavar="[clear]", type=click.Choice(["clear"]))
+@click.option("--clear", is_flag=True, help="Drop what can be fetched again; the same as 'cache clear'.")
 @global_options
 @click.pass_obj
-def cache(invocation: Invocation, *, clear: bool) -> int:
+def cache(invocation: Invocation, *, action: str | None, clear: bool) -> int:
     """Show what the cache holds, or empty it."""
-    with session(invocation) as call, invocation.output.progress() as progress:
-        found = call("cache-clear" if clear else "cache", progress)
+    with session(invocation) as call, invocation.output.progress("asking") as progress:
+        found = call("cache-clear" if clear or action else "cache", progress)
     lines = (
-        f"holds {_of(found)} in {found['chunks']} chunks",
-        f"hits {found['hits']}, misses {found['misses']}",
+        ("holds", f"{_of(found)} in {counted(found['chunks'], 'chunk')}"),
+        ("found", f"{counted(found['hits'], 'time')}, not found {counted(found['misses'], 'time')}"),
     )
-    invocation.output.result(found, lines)
+    invocation.output.result(found, _columns(lines))
     return ExitCode.DONE

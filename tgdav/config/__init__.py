@@ -7,6 +7,7 @@ the file holds, and no error text holds a secret's value.
 from tgdav.config.loading import LoadedConfig, load, migrate, parse
 from tgdav.config.model import Config, Namespace
 from tgdav.config.places import Places
+from tgdav.config.problems import holds_secrets
 from tgdav.config.views import namespace_of, notices, opening, require_built, show
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "LoadedConfig",
     "Namespace",
     "Places",
+    "holds_secrets",
     "load",
     "migrate",
     "namespace_of",

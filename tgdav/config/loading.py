@@ -45,9 +45,17 @@ def load(path: Path, environment: Mapping[str, str]) -> LoadedConfig:
         with open(path, "rb") as file:
             data = file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
-        reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else "an impossible name"
-        raise refusal(str(path), "(file)", reason.lower(), "a file that can be read") from None
+        raise refusal(str(path), "(file)", _reason(error), "") from None
     return parse(data, path, environment)
+
+
+def _reason(error: OSError | ValueError) -> str:
+    match error:
+        case FileNotFoundError():
+            return "no such file"
+        case OSError(errno=int(number)):
+            return os.strerror(number).lower()
+    return "an impossible name"
 
 
 def parse(data: bytes, path: Path, environment: Mapping[str, str]) -> LoadedConfig:

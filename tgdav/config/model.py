@@ -2,6 +2,7 @@
 
 import re
 import uuid
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import unquote, urlsplit
@@ -235,11 +236,22 @@ class Tls(Section):
     key: FilePath = place(...)
 
 
+_NETWORKS = "a list of addresses or networks, such as 127.0.0.1 or 10.0.0.0/8"
+
+
+def _network(value: str) -> str:
+    try:
+        return str(ip_network(value))
+    except ValueError:
+        raise refused(_NETWORKS) from None
+
+
 class Webdav(Section):
     """The WebDAV server."""
 
     users: tuple[User, ...] = words((), "a list of mappings with the keys name, password")
     tls: Tls | None = words(None, "a mapping with the keys certificate, key")
+    trusted_proxies: tuple[Annotated[str, AfterValidator(_network)], ...] | None = words(None, _NETWORKS)
     junk_files: Literal["local", "store", "refuse"] = choice("local", "local", "store", "refuse")
 
     @model_validator(mode="after")

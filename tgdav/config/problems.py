@@ -1,12 +1,13 @@
 """Findings in plain words: where, what was found, what is allowed. No secret's value is ever among them."""
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
+
+from tgdav.wording import near
 
 Key = tuple[str | int, ...]
 Problem = dict[str, str]
@@ -15,6 +16,7 @@ HIDDEN = "(hidden)"
 TOP = "(top level)"
 MAX_PROBLEMS = 50
 _MAX_SHOWN = 80
+_QUOTES = ("'", '"')
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _SECRET_KEYS = {"api_hash", "password", "proxy", "users"}
 _OPEN_KEYS = {"name", "type", "host", "port", "username"}
@@ -35,6 +37,15 @@ def key_path(key: Iterable[str | int]) -> str:
 def is_secret(key: Key) -> bool:
     """Whether the value at ``key`` may be a secret, in its right place or near it."""
     return any(part in _SECRET_KEYS for part in key) and key[-1] not in _OPEN_KEYS
+
+
+def holds_secrets(tree: Any, key: Key = ()) -> bool:
+    """Whether a configuration's tree, before references are replaced, has a secret of its own in it."""
+    if isinstance(tree, Mapping):
+        return any(holds_secrets(value, (*key, str(name))) for name, value in tree.items())
+    if isinstance(tree, Sequence) and not isinstance(tree, str):
+        return any(holds_secrets(value, (*key, number)) for number, value in enumerate(tree))
+    return tree is not None and bool(key) and is_secret(key) and "${" not in str(tree)
 
 
 def shown(value: Any, key: Key) -> str:
@@ -68,7 +79,8 @@ def _finding(detail: ErrorDetails, model: type[BaseModel], tree: Any, file: str)
     key: Key = (*detail["loc"], *context.get("key", ()))
     if detail["type"] == "extra_forbidden":
         allowed = _known_key(str(key[-1]), _keys_of(model, key[:-1]))
-        found = f"the key {key_path(key[-1:])}"
+        name = key_path(key[-1:])
+        found = f"the key {name if name.startswith(_QUOTES) else repr(name)}"
     else:
         allowed = context.get("allowed") or _allowed(model, key)
         found = shown(_look_up(tree, key), key)
@@ -76,8 +88,8 @@ def _finding(detail: ErrorDetails, model: type[BaseModel], tree: Any, file: str)
 
 
 def _known_key(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name.lower(), known, 1)
-    return f"a known key: did you mean '{near[0]}'?" if near else "a known key: one of " + ", ".join(known)
+    proposed = near(name, known)
+    return f"a known key: did you mean '{proposed}'?" if proposed else "a known key: one of " + ", ".join(known)
 
 
 def _look_up(tree: Any, key: Key) -> Any:

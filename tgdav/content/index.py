@@ -155,6 +155,7 @@ class _NewRows:
     """Rows of chunks, put beside each other; of what is there already the older one is kept, unless ``replace``."""
 
     rank = 0
+    number: int | None = None
 
     def __init__(self, *, replace: bool) -> None:
         self._inserts = Inserts(chunks, _CHUNK_COLUMNS, re.sub(r"\?\d+", str(int(replace)), _CONFLICT))

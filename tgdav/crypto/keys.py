@@ -185,7 +185,7 @@ def _of_epoch(keys: dict[int, bytes], epoch: int) -> bytes:
     try:
         return keys[epoch]
     except KeyError:
-        raise DamageError(f"no namespace key of epoch {epoch} is known", blob=f"epoch {epoch}") from None
+        raise DamageError(f"the namespace key number {epoch} is not known", blob=f"epoch {epoch}") from None
 
 
 def _named(key: bytes, parent: NodeId, name: bytes) -> bytes:

@@ -53,7 +53,8 @@ def translated(error: dbapi2.Error) -> Exception:
     return cast(Exception, error)
 
 
-def _ordered(sql: str, params: Parameters) -> Parameters:
+def ordered(sql: str, params: Parameters) -> Parameters:
+    """Return the parameters as SQLite's binding is to be given them."""
     return sql.in_order(params) if type(sql) is Statement and type(params) is dict else params
 
 
@@ -71,21 +72,21 @@ class Connection:
     def execute(self, sql: str, params: Parameters = ()) -> Any:
         """Execute one statement, return its cursor."""
         try:
-            return self.raw.execute(sql, _ordered(sql, params))
+            return self.raw.execute(sql, ordered(sql, params))
         except dbapi2.Error as error:
             raise translated(error) from error
 
     def executemany(self, sql: str, rows: Iterable[Parameters]) -> Any:
         """Execute one changing statement for each row of parameters."""
         try:
-            return self.raw.executemany(sql, (_ordered(sql, row) for row in rows))
+            return self.raw.executemany(sql, (ordered(sql, row) for row in rows))
         except dbapi2.Error as error:
             raise translated(error) from error
 
     def one(self, sql: str, params: Parameters = ()) -> Row | None:
         """Return the first row, or None."""
         try:
-            row: Row | None = self.raw.execute(sql, _ordered(sql, params)).fetchone()
+            row: Row | None = self.raw.execute(sql, ordered(sql, params)).fetchone()
         except dbapi2.Error as error:
             raise translated(error) from error
         return row
@@ -93,7 +94,7 @@ class Connection:
     def all(self, sql: str, params: Parameters = ()) -> list[Row]:
         """Return all rows."""
         try:
-            rows: list[Row] = self.raw.execute(sql, _ordered(sql, params)).fetchall()
+            rows: list[Row] = self.raw.execute(sql, ordered(sql, params)).fetchall()
         except dbapi2.Error as error:
             raise translated(error) from error
         return rows
@@ -101,7 +102,7 @@ class Connection:
     def each(self, sql: str, params: Parameters = ()) -> Iterator[Row]:
         """Go through the rows without holding them all; the connection is in use until the last one, or ``close``."""
         try:
-            yield from self.raw.execute(sql, _ordered(sql, params))
+            yield from self.raw.execute(sql, ordered(sql, params))
         except dbapi2.Error as error:
             raise translated(error) from error
 

@@ -15,9 +15,11 @@ from pathlib import Path
 
 from tgdav.db.connection import Connection, connect
 from tgdav.db.migrations import bring_up_to_date
+from tgdav.db.redo_log import RedoLog
 from tgdav.db.wal import WriteAheadLog
 from tgdav.db.writer import Writer
 from tgdav.disk import Disk
+from tgdav.entropy import Entropy, SystemEntropy
 from tgdav.errors import DamageError, LocalFailure
 
 _log = logging.getLogger(__name__)
@@ -36,7 +38,7 @@ RESTART_PAGES = 16_000
 class Database:
     """A namespace's local database. Thread-safe. ``writer`` is the only way to change it."""
 
-    def __init__(self, path: Path, key: bytes, connection: Connection, wal: WriteAheadLog) -> None:
+    def __init__(self, path: Path, key: bytes, connection: Connection, wal: WriteAheadLog, redo: RedoLog) -> None:
         self._path = path
         self._key = key
         self._connection = connection
@@ -44,22 +46,27 @@ class Database:
         self._idle: list[Connection] = []
         self._lock = threading.Lock()
         self._closed = False
-        self.writer = Writer(connection, wal.sync, self._has_room)
+        self.redo = redo
+        self.writer = Writer(connection, redo, wal.sync, self._has_room)
 
     @classmethod
-    def open(cls, path: Path, key: bytes, *, disk: Disk) -> "Database":
+    def open(cls, path: Path, key: bytes, *, disk: Disk, entropy: Entropy | None = None) -> "Database":
         """Open the database at ``path``, making it, or bringing its schema up to date, durably.
 
-        Raises DamageError (wrong key, damage), UsageError (a newer program made it), LocalFailure, NoSpace.
+        What an earlier process answered and did not commit is in it; ``redo.found`` is what it kept for others. Raises
+        DamageError (wrong key, damage), UsageError (a newer program made it), LocalFailure, NoSpace.
         """
         connection = connect(path, key, cache_kib=WRITER_CACHE_KIB)
+        redo = RedoLog(path, disk, entropy or SystemEntropy())
         try:
             bring_up_to_date(connection)
+            redo.replay(connection)
             wal = WriteAheadLog(path, disk)
         except BaseException:
+            redo.close()
             connection.close()
             raise
-        database = cls(path, key, connection, wal)
+        database = cls(path, key, connection, wal, redo)
         try:
             database.writer.sync()
         except BaseException:
@@ -173,3 +180,4 @@ class Database:
             connection.close()
         self._wal.close()
         self._connection.close()
+        self.redo.close()

@@ -17,13 +17,32 @@ MOST_ROWS = 16
 
 
 class Deferrable(Protocol):
-    """A kind of write. Those of a lower ``rank`` come first; of one rank, none depends on another."""
+    """A kind of write. Those of a lower ``rank`` come first; of one rank, none depends on another.
+
+    ``number`` stands for it in the redo log; None: a job that defers it is not to be lazy.
+    """
 
     rank: int
+    number: int | None
 
     def write(self, connection: Connection, rows: Sequence[Any]) -> None:
         """Do all of it, in as few statements as can be."""
         ...
+
+
+_LOGGED: dict[int, Deferrable] = {}
+
+
+def logged(number: int | None, kind: Deferrable) -> int | None:
+    """Let the redo log find ``kind`` by ``number``, which is part of the log's format; return it."""
+    if number is not None:
+        _LOGGED[number] = kind
+    return number
+
+
+def kind_of(number: int) -> Deferrable:
+    """Return the kind that has ``number`` in the redo log. Raises KeyError."""
+    return _LOGGED[number]
 
 
 class Inserts:
@@ -31,7 +50,10 @@ class Inserts:
 
     rank = 0
 
-    def __init__(self, table: Table, columns: Iterable[str] | None = None, ending: str = "") -> None:
+    def __init__(
+        self, table: Table, columns: Iterable[str] | None = None, ending: str = "", *, number: int | None = None
+    ) -> None:
+        self.number = logged(number, self)
         self.columns = tuple(table.c.keys() if columns is None else columns)
         names = ", ".join(f'"{name}"' for name in self.columns)
         values = "(" + ", ".join("?" * len(self.columns)) + ")"

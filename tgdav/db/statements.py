@@ -23,8 +23,10 @@ _NAME = re.compile(r":([a-z_]\w*)", re.IGNORECASE)
 class Statement(str):
     """SQL text whose parameters ``?1``, ``?2`` … have names; ``in_order`` puts a mapping's values into their order."""
 
-    __slots__ = ("in_order",)
+    __slots__ = ("in_order", "text")
 
+    text: str
+    """The same, of the type itself."""
     in_order: Callable[[Mapping[str, Any]], tuple[Any, ...]]
 
 
@@ -32,8 +34,13 @@ def numbered(text: str) -> Statement:
     """Return ``text``, which has ``:name`` parameters and no such thing within quotes, with numbered ones."""
     names = list(dict.fromkeys(_NAME.findall(text)))
     statement = Statement(_NAME.sub(lambda match: f"?{names.index(match[1]) + 1}", text))
-    statement.in_order = _getter(names)
+    statement.in_order, statement.text = _getter(names), str(statement)
     return statement
+
+
+def plain(sql: str) -> str:
+    """Return ``sql`` as an exact ``str``."""
+    return sql.text if type(sql) is Statement else sql
 
 
 def _getter(names: list[str]) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:

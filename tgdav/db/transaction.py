@@ -3,21 +3,37 @@
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from tgdav.db.connection import Connection, Parameters, Row
+from tgdav.db.connection import Connection, Parameters, Row, ordered
 from tgdav.db.deferred import Deferrable, Deferred, write
+from tgdav.db.redo_log import Kept, Note
+from tgdav.db.statements import plain
 from tgdav.errors import LocalFailure, TgdavError
 
 
 class Batch:
-    """What the jobs of one transaction share: the connection, what they deferred, and the error that ends them all."""
+    """What the jobs of one transaction share: the connection, what they deferred, and the error that ends them all.
 
-    __slots__ = ("alone", "connection", "deferred", "error")
+    ``notes``: what lazy jobs executed and deferred, in this order, and the redo log does not have yet; None where nobody wants
+    to know, ``is_silent`` if they do not tell all. ``released``: what the redo log need not keep once this is committed.
+    """
 
-    def __init__(self, connection: Connection, *, alone: bool) -> None:
+    __slots__ = ("alone", "connection", "deferred", "error", "is_silent", "notes", "released")
+
+    def __init__(self, connection: Connection, *, alone: bool, is_noted: bool = False) -> None:
         self.connection = connection
         self.alone = alone
+        self.notes: list[Note] | None = [] if is_noted else None
+        self.is_silent = False
+        self.released: list[Kept] = []
         self.deferred = Deferred()
         self.error: TgdavError | None = None
+
+    def take_notes(self) -> list[Note] | None:
+        """Return the notes, and begin anew; None if they do not tell all."""
+        if self.is_silent or self.notes is None:
+            return None
+        taken, self.notes = self.notes, []
+        return taken
 
     def write(self, count: int | None = None) -> None:
         """Write the first ``count`` of what was deferred, or all. Raises TgdavError, which ends the whole batch."""
@@ -39,13 +55,15 @@ class Transaction(Connection):
     earlier generation wrote must read it again.
     """
 
-    __slots__ = ("_batch", "_mark", "_saved", "callbacks", "generation")
+    __slots__ = ("_batch", "_mark", "_noted", "_released", "_saved", "callbacks", "generation")
 
     def __init__(self, batch: Batch, generation: int) -> None:
         super().__init__(batch.connection.raw)
         self._batch = batch
         self._mark = len(batch.deferred)
         self._saved = batch.alone
+        self._noted = len(batch.notes or ())
+        self._released: list[Kept] = []
         self.generation = generation
         self.callbacks: list[tuple[Callable[[], None], bool]] = []
 
@@ -62,31 +80,57 @@ class Transaction(Connection):
 
     def defer(self, kind: Deferrable, row: Any) -> None:
         """Write ``row`` together with its like of other jobs, but before this transaction is asked anything."""
-        self._batch.deferred.add(kind, row)
+        batch = self._batch
+        batch.deferred.add(kind, row)
+        if batch.notes is not None:
+            if kind.number is None:
+                batch.is_silent = True
+            else:
+                batch.notes.append((kind.number, row))
+
+    def release(self, kept: Iterable[Kept]) -> None:
+        """Let the redo log forget what it keeps, once this is committed."""
+        self._released += kept
+
+    def _note(self, sql: str, params: Parameters) -> None:
+        notes = self._batch.notes
+        if notes is not None and not sql.startswith("SELECT"):
+            notes.append((plain(sql), ordered(sql, params)))
 
     def execute(self, sql: str, params: Parameters = ()) -> Any:
         """Execute one statement, return its cursor."""
         self._prepare()
-        return super().execute(sql, params)
+        cursor = super().execute(sql, params)
+        self._note(sql, params)
+        return cursor
 
     def executemany(self, sql: str, rows: Iterable[Parameters]) -> Any:
         """Execute one changing statement for each row of parameters."""
         self._prepare()
-        return super().executemany(sql, rows)
+        rows = list(rows)
+        cursor = super().executemany(sql, rows)
+        for row in rows:
+            self._note(sql, row)
+        return cursor
 
     def one(self, sql: str, params: Parameters = ()) -> Row | None:
         """Return the first row, or None."""
         self._prepare()
-        return super().one(sql, params)
+        row = super().one(sql, params)
+        self._note(sql, params)
+        return row
 
     def all(self, sql: str, params: Parameters = ()) -> list[Row]:
         """Return all rows."""
         self._prepare()
-        return super().all(sql, params)
+        rows = super().all(sql, params)
+        self._note(sql, params)
+        return rows
 
     def each(self, sql: str, params: Parameters = ()) -> Iterator[Row]:
         """Go through the rows without holding them all."""
         self._prepare()
+        self._note(sql, params)
         return super().each(sql, params)
 
     def _prepare(self) -> None:
@@ -103,6 +147,7 @@ class Transaction(Connection):
 
     def keep(self) -> None:
         """The job is done."""
+        self._batch.released += self._released
         if self._saved and not self._batch.alone:
             super().execute("RELEASE job")
 
@@ -110,6 +155,8 @@ class Transaction(Connection):
         """The job failed: leave nothing of it. Raises LocalFailure where SQLite gave up the whole transaction."""
         batch = self._batch
         batch.deferred.forget(self._mark)
+        if batch.notes is not None:
+            del batch.notes[self._noted :]
         if batch.error is not None:
             raise batch.error
         if not self._saved:

@@ -9,10 +9,12 @@ al. 1984.)
 
 A *lazy* job is answered before it is committed: its transaction stays open for a moment, in which other lazy jobs join it.
 It is committed together with the first job that is not lazy, before anybody reads through another connection (``show``),
-when it is full, and 30 ms after it was begun. So a crash takes the last moment of lazy jobs and nothing else, all that is
+when it is full, and 30 ms after it was begun. Before it is answered, its statements are written to the redo log
+(``tgdav.db.redo_log``), from which the next start executes them again; if that is not possible, it is committed at once. So a
+killed process loses nothing that was answered, a power cut takes the last moment of lazy jobs and nothing else, all that is
 durable takes along what was answered before it, and nobody in this process can see that something is not committed. Should
-that commit fail, what was answered is lost: then nothing more is written until the process is restarted. To make that
-unlikely, nothing is gathered while the disk is nearly full.
+that commit fail, nothing more is written until the process is restarted, which then finds what was answered in the redo log.
+To make that unlikely, nothing is gathered while the disk is nearly full.
 
 The order is the promise: bytes are synced before a transaction that names them is committed, for SQLite or the kernel may
 make a commit durable at any time; and nothing durable is acknowledged before the log is synced.
@@ -31,6 +33,7 @@ from typing import Any, Generic, Protocol, TypeVar, cast
 
 from tgdav.db.connection import Connection
 from tgdav.db.gathering import Committer, Gathered
+from tgdav.db.redo_log import RedoLog
 from tgdav.db.transaction import Batch, Transaction
 from tgdav.errors import LocalFailure, NoSpace, TgdavError, WouldWait
 from tgdav.failpoints import reach
@@ -97,8 +100,11 @@ class _Job(Generic[T]):
 class Writer:
     """Serializes all changes of one database. Thread-safe."""
 
-    def __init__(self, connection: Connection, sync_log: Callable[[], None], has_room: Callable[[], bool]) -> None:
+    def __init__(
+        self, connection: Connection, redo: RedoLog, sync_log: Callable[[], None], has_room: Callable[[], bool]
+    ) -> None:
         """``has_room`` tells whether it is certain that a few MiB can be written."""
+        self._redo = redo
         self._connection = connection
         self._sync_log = sync_log
         self._has_room = has_room
@@ -144,7 +150,7 @@ class Writer:
         return self._enter_at_once(job) if at_once else self._enter(job)
 
     def show(self) -> None:
-        """Let all that was answered be seen through other connections; what is lost by that is lost (see ``on_loss``).
+        """Let all that was answered be seen through other connections; what cannot be committed is not (see ``on_loss``).
 
         Not to be called in the writer's turn while a transaction is open: RuntimeError.
         """
@@ -172,7 +178,8 @@ class Writer:
         return self._enter(_Job(None, False, (), action))
 
     def poison(self, reason: str) -> None:
-        """Refuse all later work; what is answered and not committed yet is lost."""
+        """Refuse all later work; what is answered and not committed yet is for the next start."""
+        self._redo.stop()
         with self._mutex:
             self._poisoned = True
             self._refuse(f"{reason}; read-only until restarted")
@@ -338,16 +345,21 @@ class Writer:
                 if job.error is None:
                     self._gathered = gathered
                     gathered.callbacks += late
-                    _conclude(job)
         except TgdavError as error:
             self._give_up(jobs, error)
             return
-        if self._gathered is None or gathered.is_full:
+        is_logged = self._redo.append(gathered.batch.take_notes())
+        if self._gathered is None or gathered.is_full or not is_logged:
             self._gathered = gathered
             self._commit([])
+            if self._poisoned:
+                _fail(jobs, LocalFailure(cast(str, self._refusal)))
+        for job in jobs:
+            if job.error is None:
+                _conclude(job)
 
     def _begin(self) -> Gathered:
-        batch = Batch(self._connection, alone=False)
+        batch = Batch(self._connection, alone=False, is_noted=True)
         self._connection.execute("BEGIN IMMEDIATE")
         self._committer.begun()
         return Gathered(batch)
@@ -355,6 +367,7 @@ class Writer:
     def _commit(self, jobs: list[_Job[Any]]) -> None:
         connection, gathered = self._connection, self._gathered
         batch = Batch(connection, alone=len(jobs) == 1) if gathered is None else gathered.batch
+        batch.notes = None
         try:
             if gathered is None:
                 connection.execute("BEGIN IMMEDIATE")
@@ -367,7 +380,8 @@ class Writer:
                 batch.write()
                 reach("writer.before-commit")
                 self._unsynced = self.is_concluding = True
-                connection.execute("COMMIT")
+                durable = any(job.durable and job.error is None for job in jobs)
+                self._redo.commit(connection, batch.released, durable=durable)
                 self._gathered = None
                 reach("writer.after-commit")
         except TgdavError as error:

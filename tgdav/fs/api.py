@@ -24,11 +24,18 @@ from tgdav.metadata.types import AttributeChange, Attributes, DirectoryEntry, Ki
 T = TypeVar("T")
 
 
+UMASK = 0o022
+"""For new nodes that no program with a umask of its own makes."""
+
+
 class Owner(msgspec.Struct, frozen=True, gc=False):
     """Who a new node belongs to."""
 
     uid: int = 0
     gid: int = 0
+
+
+NOBODY = Owner()
 
 
 class RenameFlag(Flag):
@@ -37,6 +44,7 @@ class RenameFlag(Flag):
     NONE = 0
     NO_REPLACE = auto()
     EXCHANGE = auto()
+    WHITEOUT = auto()
 
 
 class XattrFlag(Flag):
@@ -48,7 +56,7 @@ class XattrFlag(Flag):
 
 
 class Capacity(msgspec.Struct, frozen=True):
-    """What ``statfs`` says. ``total`` and ``free`` in bytes; free is what may still be staged."""
+    """What ``statfs`` says, in bytes; free is what may still be staged, and holes are not ``used``."""
 
     total: int
     free: int
@@ -172,8 +180,11 @@ class FileSystem(Protocol):
         """Return what a path of names from the root leads to (symlinks are not followed). Raises as ``lookup``."""
         ...
 
-    def attributes(self, inode: Inode) -> Attributes:
-        """Return a node's attributes, those of an unlinked open file too. Raises NotFound."""
+    def attributes(self, inode: Inode, *, removed: bool = False) -> Attributes:
+        """Return a node's attributes, those of an unlinked open file too; with ``removed``, of any without a name.
+
+        Raises NotFound.
+        """
         ...
 
     def list_directory(self, inode: Inode) -> list[DirectoryEntry]:
@@ -216,9 +227,13 @@ class FileSystem(Protocol):
         *,
         rdev: int = 0,
         target: bytes = b"",
+        umask: int = 0,
         durable: bool = False,
     ) -> Attributes:
-        """Make an empty file, folder, symlink (with ``target``), FIFO, socket or device. Raises Exists, NotFound."""
+        """Make an empty file, folder, symlink (with ``target``), FIFO, socket or device. Raises Exists, NotFound.
+
+        Where the folder has a default ACL it is inherited; else ``umask`` is taken off the mode.
+        """
         ...
 
     def link(self, inode: Inode, parent: Inode, name: bytes, *, durable: bool = False) -> Attributes:
@@ -248,12 +263,14 @@ class FileSystem(Protocol):
         *,
         flags: RenameFlag = RenameFlag.NONE,
         replace_tree: bool = False,
+        whiteout_owner: Owner = NOBODY,
         precondition: Precondition | None = None,
         durable: bool = False,
     ) -> bool:
         """Move an entry, replacing what has the new name as rename(2) does; return whether something was replaced.
 
         ``replace_tree`` lets anything replace anything, full folders too (WebDAV). ``precondition`` sees the target.
+        WHITEOUT leaves a character device of number 0 at the old name, which overlay file systems take for a deleted name.
         Raises NotFound, Exists (NO_REPLACE), NotEmpty, IsADirectory, NotADirectory, InvalidArgument (into itself).
         """
         ...
@@ -278,7 +295,10 @@ class FileSystem(Protocol):
     # ---- attributes ----------------------------------------------------------------------------------------------
 
     def set_attributes(self, inode: Inode, change: AttributeChange, *, durable: bool = False) -> Attributes:
-        """Set attributes; ``size`` truncates. ctime moves unless given. Raises NotFound, IsADirectory (size)."""
+        """Set attributes; ``size`` truncates, ``mode`` changes an access ACL too. ctime moves unless given.
+
+        Raises NotFound, IsADirectory (size).
+        """
         ...
 
     def get_xattr(self, inode: Inode, name: bytes) -> bytes:
@@ -286,9 +306,20 @@ class FileSystem(Protocol):
         ...
 
     def set_xattr(
-        self, inode: Inode, name: bytes, value: bytes, *, flags: XattrFlag = XattrFlag.NONE, durable: bool = False
+        self,
+        inode: Inode,
+        name: bytes,
+        value: bytes,
+        *,
+        flags: XattrFlag = XattrFlag.NONE,
+        drop_set_group_id: bool = False,
+        durable: bool = False,
     ) -> None:
-        """Set one. Raises Exists (CREATE), NoAttribute (REPLACE), InvalidArgument (over 64 KiB)."""
+        """Set one. ``system.posix_acl_access`` sets the mode too; with ``drop_set_group_id`` it takes setgid off.
+
+        Raises Exists (CREATE), NoAttribute (REPLACE), InvalidArgument (over 64 KiB, or no ACL), NoSpace (all names of the
+        node would have more than 64 KiB).
+        """
         ...
 
     def list_xattrs(self, inode: Inode) -> list[bytes]:
@@ -316,14 +347,22 @@ class FileSystem(Protocol):
 
     # ---- content -------------------------------------------------------------------------------------------------
 
-    def open(self, inode: Inode, *, writable: bool = False, truncate: bool = False) -> FileHandle:
-        """Open a file. Raises NotFound, IsADirectory, InvalidArgument (no regular file), ReadOnly."""
+    def open(
+        self, inode: Inode, *, writable: bool = False, truncate: bool = False, moves_times: bool = True
+    ) -> FileHandle:
+        """Open a file. Without ``moves_times`` the caller says by ``set_attributes`` how writes move mtime and ctime.
+
+        Raises NotFound, IsADirectory, InvalidArgument (no regular file), ReadOnly.
+        """
         ...
 
     def upload(
-        self, parent: Inode, name: bytes, *, owner: Owner, mode: int = 0o644, normalized: bool = False
+        self, parent: Inode, name: bytes, *, owner: Owner, mode: int = 0o666, normalized: bool = False
     ) -> Upload:
-        """Begin a file's new content. Raises NotFound, NotADirectory, IsADirectory, NameTooLong, NoSpace."""
+        """Begin a file's new content; a new file has ``mode`` without ``UMASK``, or without what a default ACL forbids.
+
+        Raises NotFound, NotADirectory, IsADirectory, NameTooLong, NoSpace.
+        """
         ...
 
     def sync(self) -> None:

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from tgdav.content.manifest import decode
 from tgdav.content.store import ContentStore
-from tgdav.crdt.ops import TRASH, Make, Place
+from tgdav.crdt.ops import TRASH, Field, Make, Place
 from tgdav.crypto.keys import NamespaceKeys
 from tgdav.db.schema import ROOT_INODE
 from tgdav.errors import (
@@ -21,7 +21,9 @@ from tgdav.errors import (
     NotPermitted,
     TooManyLinks,
 )
+from tgdav.fs import acl
 from tgdav.fs.api import Owner, Precondition, RenameFlag
+from tgdav.fs.fields import XATTR
 from tgdav.ids import EntryId, Inode, NodeId
 from tgdav.metadata import queries
 from tgdav.metadata.change import Change
@@ -83,7 +85,7 @@ def made_alone(change: Change, node: NodeId) -> Attributes:
     return found
 
 
-def emit(change: Change, op: Make | Place, *, local: bool) -> None:
+def emit(change: Change, op: Make | Place | Field, *, local: bool) -> None:
     """Apply an operation; log it unless it is ``local``."""
     if local:
         change.emit_local(op)
@@ -103,11 +105,22 @@ def make(
     rdev: int = 0,
     target: bytes = b"",
     local: bool = False,
+    umask: int = 0,
+    inherits: bool = True,
 ) -> NodeId:
-    """Make a node and its first entry; the name must be free. Returns the node's id."""
+    """Make a node and its first entry; the name must be free. Returns the node's id.
+
+    It inherits the default ACL of its folder, if ``inherits``; where there is none, ``umask`` is taken off its mode.
+    """
     node, entry = _new_ids(change, keys, parent, name, kind, local=local)
+    default = change.field(parent.inode, XATTR + acl.DEFAULT) if inherits and kind != SYMLINK else None
+    mode, access = (mode & ~umask, None) if default is None else acl.inherited(default, mode)
     emit(change, Make(node, int(kind), mode & 0o7777, owner.uid, owner.gid, rdev, change.time, target), local=local)
     emit(change, Place(entry, node, parent.node, name), local=local)
+    acls = {acl.ACCESS: access, acl.DEFAULT: default if kind == DIRECTORY else None}
+    for attribute, value in acls.items():
+        if value is not None:
+            emit(change, Field(node, XATTR + attribute, value), local=local)
     return node
 
 
@@ -120,6 +133,13 @@ def _new_ids(
         if queries.inode_of(change.connection, node) is None:
             return node, keys.directory_entry_id(parent.node, name)
     return NodeId(change.new_id()), EntryId(change.new_id())
+
+
+def make_whiteout(change: Change, keys: NamespaceKeys, parent: Inode, name: bytes, owner: Owner) -> None:
+    """Make the device that stands for a deleted name, where a name was just moved away; else do nothing."""
+    if find(change, parent, name) is None:
+        kind = Kind.CHARACTER_DEVICE
+        make(change, keys, require_folder(change, parent), name, kind, 0, owner, inherits=False)
 
 
 def check_target(kind: Kind, target: bytes) -> None:

@@ -113,6 +113,7 @@ def _copy_node(
         rdev=source.rdev,
         target=target,
         local=local,
+        inherits=False,
     )
     if source.local and not local:
         content.publish(change.transaction, decode(queries.manifest(change.connection, source.inode)))

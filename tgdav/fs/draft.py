@@ -99,7 +99,10 @@ class _Tail:
 
     def read(self, start: int, end: int) -> bytes:
         """Return a range, clipped."""
-        return bytes(self.whole()[start:end]) if self._length else b""
+        if not self._length:
+            return b""
+        with memoryview(self.whole()) as whole:
+            return bytes(whole[start:end])
 
 
 class Draft:

@@ -1,10 +1,12 @@
 """Attributes, extended attributes and WebDAV properties, inside one transaction."""
 
-from collections.abc import Iterable, Mapping
+import stat
+from collections.abc import Iterable, Iterator, Mapping
 
 from tgdav.crdt.ops import Attr, Field
 from tgdav.db.connection import Connection
-from tgdav.errors import Exists, InvalidArgument, NameTooLong, NoAttribute, NotFound
+from tgdav.errors import Exists, InvalidArgument, NameTooLong, NoAttribute, NoSpace, NotFound
+from tgdav.fs import acl
 from tgdav.fs.api import XattrFlag
 from tgdav.ids import Inode
 from tgdav.metadata import queries
@@ -15,10 +17,13 @@ XATTR = b"x:"
 PROPERTY = b"p:"
 VALUE_MAX = 65_536
 """Longest value of an extended attribute, bytes (as on Linux)."""
+NAMES_MAX = 65_536
+"""Most bytes of all names of a node, each with a NUL: Linux lists no more, and copies would lose them (listxattr(2))."""
 _LOGGED = ("mode", "uid", "gid", "mtime", "ctime", "btime")
 
 
-def _require(change: Change, inode: Inode) -> Attributes:
+def require(change: Change, inode: Inode) -> Attributes:
+    """Return a node's attributes as the change finds them. Raises NotFound."""
     found = change.attributes(inode)
     if found is None:
         raise NotFound
@@ -34,14 +39,23 @@ def _emit(change: Change, node: Attributes, op: Attr | Field) -> None:
 
 def set_attributes(change: Change, inode: Inode, wanted: AttributeChange) -> None:
     """Set what ``wanted`` names (but for ``size``); ctime moves unless given. Raises NotFound."""
-    node = _require(change, inode)
+    node = require(change, inode)
     if wanted.atime is not None:
         change.set_local(inode, atime=wanted.atime)
     values = {name: getattr(wanted, name) for name in _LOGGED if getattr(wanted, name) is not None}
     if values:
         if "mode" in values:
             values["mode"] &= 0o7777
+            for op in acl_operations(change, node, values["mode"]):
+                _emit(change, node, op)
         _emit(change, node, Attr(node.node, {"ctime": change.time} | values))
+
+
+def acl_operations(change: Change, node: Attributes, mode: int) -> Iterator[Field]:
+    """Yield what brings a node's access ACL, if it has one, into step with a new ``mode``."""
+    value = change.field(node.inode, XATTR + acl.ACCESS)
+    if value is not None and (changed := acl.with_mode(value, mode)) != value:
+        yield Field(node.node, XATTR + acl.ACCESS, changed)
 
 
 def read_link(connection: Connection, inode: Inode) -> bytes:
@@ -77,16 +91,35 @@ def get_xattr(connection: Connection, inode: Inode, name: bytes) -> bytes:
     return value
 
 
-def set_xattr(change: Change, inode: Inode, name: bytes, value: bytes, flags: XattrFlag) -> None:
-    """Set one. Raises Exists (CREATE), NoAttribute (REPLACE), NotFound."""
-    node = _require(change, inode)
+def set_xattr(
+    change: Change, inode: Inode, name: bytes, value: bytes, flags: XattrFlag, *, drop_set_group_id: bool = False
+) -> None:
+    """Set one; an access ACL sets the mode too, and may take setgid away.
+
+    Raises Exists (CREATE), NoAttribute (REPLACE), NotFound, NoSpace (too many names), InvalidArgument (no ACL).
+    """
+    node = require(change, inode)
     present = queries.field(change.connection, inode, XATTR + name) is not None
     if XattrFlag.CREATE in flags and present:
         raise Exists("the attribute is there already")
     if XattrFlag.REPLACE in flags and not present:
         raise NoAttribute
-    _emit(change, node, Field(node.node, XATTR + name, value))
-    _emit(change, node, Attr(node.node, {"ctime": change.time}))
+    values, kept = {"ctime": change.time}, True
+    if name in (acl.ACCESS, acl.DEFAULT):
+        mode, says_mode = acl.mode_of(value, node.mode)
+        if name == acl.ACCESS:
+            values["mode"] = mode & ~stat.S_ISGID if drop_set_group_id else mode
+            kept = not says_mode
+    if kept and not present:
+        _require_room(change, inode, name)
+    if kept or present:
+        _emit(change, node, Field(node.node, XATTR + name, value if kept else None))
+    _emit(change, node, Attr(node.node, values))
+
+
+def _require_room(change: Change, inode: Inode, name: bytes) -> None:
+    if queries.names_bytes(change.connection, inode, XATTR) + len(name) + 1 > NAMES_MAX:
+        raise NoSpace("the names of a file's extended attributes have at most 65536 bytes together")
 
 
 def list_xattrs(connection: Connection, inode: Inode) -> list[bytes]:
@@ -97,7 +130,7 @@ def list_xattrs(connection: Connection, inode: Inode) -> list[bytes]:
 
 def remove_xattr(change: Change, inode: Inode, name: bytes) -> None:
     """Remove one. Raises NoAttribute, NotFound."""
-    node = _require(change, inode)
+    node = require(change, inode)
     if queries.field(change.connection, inode, XATTR + name) is None:
         raise NoAttribute
     _emit(change, node, Field(node.node, XATTR + name, None))
@@ -116,7 +149,7 @@ def set_properties(
     change: Change, inode: Inode, values: Mapping[bytes, bytes | None], attributes: AttributeChange | None
 ) -> None:
     """Set or remove properties, and attributes beside them. Raises NotFound."""
-    node = _require(change, inode)
+    node = require(change, inode)
     for name, value in values.items():
         _emit(change, node, Field(node.node, PROPERTY + name, value))
     if attributes is not None:

@@ -23,15 +23,15 @@ from tgdav.db.schema import ROOT_INODE, TRASH_INODE
 from tgdav.disk import Disk
 from tgdav.entropy import Entropy
 from tgdav.errors import Exists, InvalidArgument, IsADirectory, NotADirectory, NotFound, WouldWait
-from tgdav.fs import changes, copying, fields
-from tgdav.fs.allocation import Allocations
-from tgdav.fs.api import Capacity, ChangeListener, LockRecord, Owner, Precondition, RenameFlag, XattrFlag
+from tgdav.fs import acl, changes, copying, fields
+from tgdav.fs.allocation import SMALL, Allocations
+from tgdav.fs.api import NOBODY, Capacity, ChangeListener, LockRecord, Owner, Precondition, RenameFlag, XattrFlag
 from tgdav.fs.hurried import Hurried
 from tgdav.fs.listeners import Listeners
 from tgdav.fs.locks import LockKeeper
 from tgdav.fs.names import JunkPolicy, check_name, check_new_name
-from tgdav.fs.open_file import Parts, require_writable
 from tgdav.fs.open_files import Handle, OpenFiles, steady
+from tgdav.fs.parts import Parts, require_writable
 from tgdav.fs.storage_state import storage_state
 from tgdav.fs.totals import RecentTotals
 from tgdav.fs.upload import FileUpload
@@ -76,15 +76,16 @@ class NamespaceFileSystem:
         self.open_files = OpenFiles(parts)
         self._locks = LockKeeper(database, clock)
         self.listeners = Listeners()
-        self._recent_totals = RecentTotals(self.totals, clock)
+        self._recent_totals = RecentTotals(self._count, clock)
         self._allocations = Allocations(database, journal.cache)
         self._hurried = Hurried()
 
     # ---- life ----------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Take over what fsync made durable before a crash, and forget junk files that have no name any more."""
+        """Take over what was made durable or closed before a crash, and forget junk files that have no name any more."""
         self.open_files.adopt()
+        self.open_files.adopt_closed()
         self.sweep_local()
         self.open_files.start()
 
@@ -122,6 +123,15 @@ class NamespaceFileSystem:
         """Return how many files there are, and their bytes."""
         with self.database.reading() as connection:
             return queries.totals(connection)
+
+    def used_bytes(self) -> int:
+        """Return the bytes of all files that are data, holes left out; it may be a little old."""
+        return self._recent_totals.get()[1]
+
+    def _count(self) -> tuple[int, int]:
+        with self.database.reading() as connection:
+            files, size = queries.totals(connection)
+            return files, size - queries.hole_bytes(connection, SMALL)
 
     # ---- looking -------------------------------------------------------------------------------------------------
 
@@ -177,10 +187,10 @@ class NamespaceFileSystem:
         return found
 
     @steady
-    def attributes(self, inode: Inode) -> Attributes:
+    def attributes(self, inode: Inode, *, removed: bool = False) -> Attributes:
         """Return a node's attributes."""
         found = self._node(inode)
-        if found is None or (found.nlink == 0 and self.open_files.find(inode) is None):
+        if found is None or (found.nlink == 0 and not removed and self.open_files.find(inode) is None):
             raise NotFound
         return self.open_files.dirty_attributes(found)
 
@@ -248,17 +258,9 @@ class NamespaceFileSystem:
     # ---- names ---------------------------------------------------------------------------------------------------
 
     def create(
-        self,
-        parent: Inode,
-        name: bytes,
-        kind: Kind,
-        mode: int,
-        owner: Owner,
-        *,
-        rdev: int = 0,
-        target: bytes = b"",
-        durable: bool = False,
-    ) -> Attributes:
+        self, parent: Inode, name: bytes, kind: Kind, mode: int, owner: Owner, *, rdev: int = 0, target: bytes = b"",
+        umask: int = 0, durable: bool = False,
+    ) -> Attributes:  # fmt: skip
         """Make an empty file, folder, symlink, FIFO, socket or device."""
         local = check_new_name(parent, name, self._junk) and kind == FILE
         changes.check_target(kind, target)
@@ -268,7 +270,7 @@ class NamespaceFileSystem:
             if changes.find(change, parent, name) is not None:
                 raise Exists
             node = changes.make(
-                change, self.keys, folder, name, kind, mode, owner, rdev=rdev, target=target, local=local
+                change, self.keys, folder, name, kind, mode, owner, rdev=rdev, target=target, local=local, umask=umask
             )
             return changes.made_alone(change, node)
 
@@ -302,46 +304,35 @@ class NamespaceFileSystem:
         """Remove a name and all below it, as one change."""
         check_name(name)
 
-        def work(change: Change) -> None:
+        def work(change: Change) -> Inode:
             entry = changes.require(change, parent, name)
             if precondition is not None:
                 precondition(entry.attributes)
             changes.delete(change, entry, name)
+            return entry.attributes.inode
 
-        self._change(work, durable=durable, takes=True)
-        self.listeners.tell(None, parent, name)
+        self.listeners.tell(self._change(work, durable=durable, takes=True), parent, name)
 
     def rename(
-        self,
-        parent: Inode,
-        name: bytes,
-        new_parent: Inode,
-        new_name: bytes,
-        *,
-        flags: RenameFlag = RenameFlag.NONE,
-        replace_tree: bool = False,
-        precondition: Precondition | None = None,
+        self, parent: Inode, name: bytes, new_parent: Inode, new_name: bytes, *, flags: RenameFlag = RenameFlag.NONE,
+        replace_tree: bool = False, whiteout_owner: Owner = NOBODY, precondition: Precondition | None = None,
         durable: bool = False,
-    ) -> bool:
+    ) -> bool:  # fmt: skip
         """Move an entry, replacing what has the new name as rename(2) does."""
         check_name(name)
         local = check_new_name(new_parent, new_name, self._junk)
-        if flags == RenameFlag.NO_REPLACE | RenameFlag.EXCHANGE:
-            raise InvalidArgument("either of the two flags")
+        if RenameFlag.EXCHANGE in flags and flags != RenameFlag.EXCHANGE:
+            raise InvalidArgument("an exchange goes with no other flag")
 
         def work(change: Change) -> bool:
-            return changes.rename(
-                change,
-                self.content,
-                parent,
-                name,
-                changes.require_folder(change, new_parent),
-                new_name,
-                flags,
-                replace_tree=replace_tree,
-                precondition=precondition,
-                local=local,
-            )
+            folder = changes.require_folder(change, new_parent)
+            replaced = changes.rename(
+                change, self.content, parent, name, folder, new_name, flags, replace_tree=replace_tree,
+                precondition=precondition, local=local,
+            )  # fmt: skip
+            if RenameFlag.WHITEOUT in flags:
+                changes.make_whiteout(change, self.keys, parent, name, whiteout_owner)
+            return replaced
 
         # Who saves a file by renaming a draft over it looks upon this as the end of saving.
         replaced = self._change(work, durable=durable, takes=True, lazy=False)
@@ -399,7 +390,7 @@ class NamespaceFileSystem:
         if durable or not waits:
             self._change(lambda each: fields.set_attributes(each, inode, change), durable=durable)
         self.listeners.tell(inode)
-        return self.attributes(inode)
+        return self.attributes(inode, removed=True)
 
     def hold_attributes(self, inode: Inode, change: AttributeChange) -> bool:
         """Leave attributes to the commit of a file's unsettled writes, without waiting; False if they cannot be."""
@@ -408,14 +399,24 @@ class NamespaceFileSystem:
     def get_xattr(self, inode: Inode, name: bytes) -> bytes:
         """Return an extended attribute."""
         with self.database.reading() as connection:
-            return fields.get_xattr(connection, inode, name)
+            value = fields.get_xattr(connection, inode, name)
+        if name == acl.ACCESS:  # a mode may wait for the commit of a file's writes
+            return acl.with_mode(value, self.attributes(inode, removed=True).mode)
+        return value
 
     def set_xattr(
-        self, inode: Inode, name: bytes, value: bytes, *, flags: XattrFlag = XattrFlag.NONE, durable: bool = False
-    ) -> None:
+        self, inode: Inode, name: bytes, value: bytes, *, flags: XattrFlag = XattrFlag.NONE,
+        drop_set_group_id: bool = False, durable: bool = False,
+    ) -> None:  # fmt: skip
         """Set one."""
         fields.check_xattr(name, value)
-        self._change(lambda change: fields.set_xattr(change, inode, name, value, flags), durable=durable)
+        if name == acl.ACCESS:
+            self.open_files.settle(lambda file: file.inode == inode)  # its commit would bring an earlier mode
+
+        def work(change: Change) -> None:
+            fields.set_xattr(change, inode, name, value, flags, drop_set_group_id=drop_set_group_id)
+
+        self._change(work, durable=durable)
         self.listeners.tell(inode)
 
     def list_xattrs(self, inode: Inode) -> list[bytes]:
@@ -450,7 +451,7 @@ class NamespaceFileSystem:
 
     # ---- content -------------------------------------------------------------------------------------------------
 
-    def open(self, inode: Inode, *, writable: bool = False, truncate: bool = False) -> Handle:
+    def open(self, inode: Inode, *, writable: bool = False, truncate: bool = False, moves_times: bool = True) -> Handle:
         """Open a file."""
         if truncate and self._hurried.is_active:
             raise WouldWait("a file is cut")
@@ -459,14 +460,14 @@ class NamespaceFileSystem:
             if writable:
                 file.check_writable()
             if truncate:
-                file.truncate(0)
+                file.truncate(0, moves_times=moves_times)
         except BaseException:
             self.open_files.release(file)
             raise
-        return Handle(self.open_files, file, self.content, writable=writable)
+        return Handle(self.open_files, file, self.content, writable=writable, moves_times=moves_times)
 
     def upload(
-        self, parent: Inode, name: bytes, *, owner: Owner, mode: int = 0o644, normalized: bool = False
+        self, parent: Inode, name: bytes, *, owner: Owner, mode: int = 0o666, normalized: bool = False
     ) -> FileUpload:
         """Begin a file's new content."""
         local = check_new_name(parent, name, self._junk)

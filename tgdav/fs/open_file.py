@@ -8,62 +8,29 @@ lock order.
 
 import threading
 from collections.abc import Callable
-from pathlib import Path
 
-from tgdav.clock import Clock
 from tgdav.content.manifest import Extent, Manifest
 from tgdav.content.manifest import encode as encode_manifest
 from tgdav.content.overlay import Overlay
 from tgdav.content.reader import ContentReader
-from tgdav.content.store import ContentStore
 from tgdav.content.stream import StagedContent
 from tgdav.crdt.ops import Attr, Write
-from tgdav.crypto.keys import NamespaceKeys
-from tgdav.crypto.machine import MachineIdentity
-from tgdav.db.database import Database
-from tgdav.disk import Disk
-from tgdav.entropy import Entropy
-from tgdav.errors import DamageError, FileTooLarge, InvalidArgument, ReadOnly
-from tgdav.fs.draft import GAP, Draft, DraftMemory
+from tgdav.errors import DamageError, FileTooLarge, InvalidArgument
+from tgdav.fs.draft import GAP, Draft
+from tgdav.fs.fields import acl_operations, require
+from tgdav.fs.parts import Parts, require_writable
+from tgdav.fs.redo import FileRecords, Found
 from tgdav.fs.settle import dirty_regions, kept_extents
 from tgdav.fs.settlement import Settlement, commit
 from tgdav.ids import ContentTag, Inode, NodeId
 from tgdav.metadata.change import Change
-from tgdav.metadata.journal import Journal
 from tgdav.metadata.types import AttributeChange, Attributes
 
 SIZE_MAX = 2**62
 _STEP = 1 << 20
+Data = bytes | bytearray | memoryview
 _INSERT_OVERLAY = "INSERT OR REPLACE INTO overlays (ino, file, salt) VALUES (?, ?, ?)"
 _DELETE_OVERLAY = "DELETE FROM overlays WHERE ino = ?"
-
-
-def require_writable(journal: Journal) -> None:
-    """Raises ReadOnly where another machine became the writer."""
-    if journal.read_only is not None:
-        raise ReadOnly(journal.read_only)
-
-
-class Parts:
-    """What open files work with; made once by the file system."""
-
-    def __init__(
-        self,
-        journal: Journal,
-        database: Database,
-        content: ContentStore,
-        keys: NamespaceKeys,
-        identity: MachineIdentity,
-        folder: Path,
-        *,
-        clock: Clock,
-        entropy: Entropy,
-        disk: Disk,
-    ) -> None:
-        self.journal, self.database, self.content, self.keys = journal, database, content, keys
-        self.identity, self.folder, self.clock, self.entropy, self.disk = identity, folder, clock, entropy, disk
-        self.draft_memory = DraftMemory()
-        self.last_settled = object()
 
 
 class OpenFile:
@@ -81,16 +48,16 @@ class OpenFile:
         self._damage: DamageError | None = None
         self._draft: Draft | None = None
         self._overlay: Overlay | None = None
-        self._overlay_file = ""
-        self._salt = b""
+        self._overlay_file, self._salt = "", b""
         self._row = False
         self._mtime: int | None = None
         self._atime: int | None = None
         self._ctime: int | None = None
+        self._moves_times = False
         self._held: dict[str, int] = {}
         self._staged: tuple[int, int] | None = None
-        self.last_write = 0.0
-        self.dirty_since = 0.0
+        self.records = FileRecords(parts.database.redo, attributes.node)
+        self.last_write = self.dirty_since = 0.0
 
     # ---- looking -------------------------------------------------------------------------------------------------
 
@@ -108,17 +75,14 @@ class OpenFile:
     @property
     def size(self) -> int:
         """Bytes, with unsettled writes."""
-        size, changes = self._unsettled
-        return size if changes else self.manifest.size
+        return self._unsettled[0] if self.dirty else self.manifest.size
 
     @property
     def unsettled_bytes(self) -> tuple[int, int] | None:
         """Of unsettled writes: how far the content below still shows, and about how many bytes lie over it; else None."""
         draft, overlay = self._draft, self._overlay
-        if draft is not None:
-            return 0, draft.size
-        if overlay is None and self._staged is not None:
-            return 0, self._staged[0]
+        if draft is not None or (overlay is None and self._staged is not None):
+            return 0, self._unsettled[0]
         return None if overlay is None else (overlay.floor, overlay.staged)
 
     def shown(self, attributes: Attributes) -> Attributes:
@@ -126,10 +90,9 @@ class OpenFile:
 
         Takes no lock, so that nobody who only looks waits for a file that is being settled.
         """
-        size, changes = self._unsettled
+        (size, changes), a, held = self._unsettled, attributes, self._held
         if not changes:
             return attributes
-        a, held = attributes, self._held
         atime, mtime, ctime = self._atime, self._mtime, self._ctime
         return Attributes(
             a.inode, a.node, a.kind, held.get("mode", a.mode), held.get("uid", a.uid), held.get("gid", a.gid), a.rdev, a.nlink,
@@ -172,7 +135,7 @@ class OpenFile:
 
     # ---- writing -------------------------------------------------------------------------------------------------
 
-    def write(self, offset: int, data: bytes | bytearray | memoryview, *, append: bool = False) -> int:
+    def write(self, offset: int, data: Data, *, append: bool = False, moves_times: bool = True) -> int:
         """Add a write to the draft or the overlay."""
         with self.lock:
             self.check_writable()
@@ -187,10 +150,10 @@ class OpenFile:
                 overlay = self._ensure_overlay()
                 self._parts.content.core.space.admit(len(data))
                 overlay.write(offset, data)
-            self._touched()
+            self._touched(moves_times=moves_times)
             return len(data)
 
-    def write_at_once(self, offset: int, data: bytes | bytearray | memoryview) -> bool:
+    def write_at_once(self, offset: int, data: Data, *, moves_times: bool = True) -> bool:
         """Add a write to the draft if it stays in memory and nobody else is at work here; False if nothing was done."""
         if self._parts.draft_memory.is_short or not len(data) or not self.lock.acquire(blocking=False):
             return False
@@ -202,12 +165,12 @@ class OpenFile:
             if draft is None or not draft.takes_at_once(offset, len(data)):
                 return False
             draft.write(offset, data)
-            self._touched()
+            self._touched(moves_times=moves_times)
             return True
         finally:
             self.lock.release()
 
-    def _write_draft(self, offset: int, data: bytes | bytearray | memoryview) -> bool:
+    def _write_draft(self, offset: int, data: Data) -> bool:
         """Add a write to the draft, begun here when the file is empty; False where the overlay has to take it."""
         if self._draft is None and self._overlay is None and self.manifest.size == 0 and offset <= GAP:
             self._begin_draft()
@@ -235,10 +198,9 @@ class OpenFile:
         if whole:
             self._parts.content.core.space.admit(len(whole))
             overlay.write(0, whole)
-        draft.abort()
-        self._draft = None
+        self._drop_draft()
 
-    def truncate(self, size: int) -> None:
+    def truncate(self, size: int, *, moves_times: bool = True) -> None:
         """Cut or extend, in the draft or the overlay."""
         if size < 0:
             raise InvalidArgument("a size below zero")
@@ -253,7 +215,7 @@ class OpenFile:
                 if self._draft is not None:
                     self._leave_draft()
                 self._ensure_overlay().truncate(size)
-            self._touched()
+            self._touched(moves_times=moves_times)
 
     def _drop_overlay(self) -> None:
         if self._overlay is not None:
@@ -279,22 +241,59 @@ class OpenFile:
             if waits:
                 self._held |= given
             self._take_times(change)
-            return waits
+            if not (given or self.records.has_content):
+                return waits  # nothing is kept of writes before they are closed, nor of the times that go with them
+            return waits and self.records.keep_attributes(given | self._times)
         finally:
             self.lock.release()
+
+    @property
+    def _times(self) -> dict[str, int]:
+        times = {"mtime": self._mtime, "atime": self._atime, "ctime": self._ctime or self._mtime}
+        return {name: value for name, value in times.items() if value is not None}
 
     def _take_times(self, change: AttributeChange) -> None:
         self._mtime = self._mtime if change.mtime is None else change.mtime
         self._atime = self._atime if change.atime is None else change.atime
         self._ctime = self._parts.clock.now_ns() if change.ctime is None else change.ctime
 
+    def keep_closed(self) -> bool:
+        """Have the next start find the unsettled writes of a file that is closed, which may wait then; False if they may not.
+
+        Waits for nobody.
+        """
+        if not self.lock.acquire(blocking=False):
+            return False
+        try:
+            draft = self._draft
+            if draft is None or not self.may_wait:
+                return not self.dirty
+            values = self._held | self._times
+            state = (draft.changes, values)
+            return self.records.has(state) or self.records.keep_content(
+                self._tag, values, draft.read(0, draft.size) or b"", state
+            )
+        finally:
+            self.lock.release()
+
+    def restore(self, content: bytes, values: dict[str, int], found: Found) -> None:
+        """Have the unsettled writes of an earlier process again, and the attributes that wait with them. Raises ReadOnly."""
+        with self.lock:
+            self.truncate(0, moves_times=False)
+            self.write(0, content, moves_times=False)
+            self._held = {name: values[name] for name in ("mode", "uid", "gid") if name in values}
+            self._mtime, self._atime, self._ctime = (values.get(name) for name in ("mtime", "atime", "ctime"))
+            self.records.take_over(found)
+
     def check_writable(self) -> None:
         """Raises ReadOnly where another machine became the writer."""
         if not self._local:
             require_writable(self._parts.journal)
 
-    def _touched(self) -> None:
-        self._mtime, self._ctime = self._parts.clock.now_ns(), None
+    def _touched(self, *, moves_times: bool) -> None:
+        """Take in a write. A kernel with times of its own tells how they moved: not at all within one tick of its clock."""
+        if moves_times:
+            self._mtime, self._ctime, self._moves_times = self._parts.clock.now_ns(), None, True
         self.last_write = self._parts.clock.monotonic()
         self.dirty_since = self.dirty_since or self.last_write
 
@@ -328,7 +327,7 @@ class OpenFile:
                 self._damage = DamageError("writes that were made durable are gone from this machine", blob="overlay")
                 raise self._damage from None
             self._overlay.replay()
-            self._touched()
+            self._touched(moves_times=True)
 
     def fsync(self) -> None:
         """Make all writes so far durable; those to the overlay without cutting or logging."""
@@ -434,19 +433,23 @@ class OpenFile:
 
     def log(self, change: Change, size: int, manifest: bytes, tag: ContentTag) -> None:
         """Put new content, and what was left to its commit, into a change. Raises NotFound."""
-        emit = change.emit_local if self._local else change.emit
-        change.attributes(self.inode)  # what is found so is not looked up again
-        mtime = change.time if self._mtime is None else self._mtime
-        emit(Write(self._node, size, tag, manifest, self._tag, mtime))
-        values = dict(self._held)
-        if self._ctime is not None:
-            values["ctime"] = self._ctime
-        if values:
-            emit(Attr(self._node, values))
+        emit, node = change.emit_local if self._local else change.emit, require(change, self.inode)
+        ctime = node.ctime if self._ctime is None and not self._moves_times else self._ctime
+        emit(Write(self._node, size, tag, manifest, self._tag, node.mtime if self._mtime is None else self._mtime))
+        self._log_held(change, {} if ctime is None else {"ctime": ctime})
         if self._atime is not None:
             change.set_local(self.inode, atime=self._atime)
         if self._row:
             change.transaction.execute(_DELETE_OVERLAY, (self.inode,))
+
+    def _log_held(self, change: Change, others: dict[str, int]) -> None:
+        """Put the attributes that were left to a commit into a change, with ``others``. Raises NotFound."""
+        emit, values = change.emit_local if self._local else change.emit, self._held | others
+        if "mode" in values:
+            for op in acl_operations(change, require(change, self.inode), values["mode"]):
+                emit(op)
+        if values:
+            emit(Attr(self._node, values))
 
     def settled(self, manifest: Manifest, tag: ContentTag) -> None:
         """Take in that new content was committed; the caller holds the lock."""
@@ -454,11 +457,12 @@ class OpenFile:
         self._tag = tag
         self._rebase(manifest)
         self._staged = None
+        self.records.forget()
         self._forget_attributes()
 
     def _forget_attributes(self) -> None:
         self._mtime = self._atime = self._ctime = None
-        self._held = {}
+        self._held, self._moves_times = {}, False
 
     def _rebase(self, manifest: Manifest) -> None:
         overlay, self._overlay = self._overlay, None
@@ -469,14 +473,15 @@ class OpenFile:
     def replaced(self, manifest: Manifest, tag: ContentTag | None) -> None:
         """Take in that the content was replaced as a whole, durably; unsettled writes go with the old content."""
         with self.lock:
-            if self._draft is not None:
-                self._draft.abort()
-                self._draft = None
+            self._drop_draft()
             if self._row:
                 self._parts.database.writer.run(lambda t: t.execute(_DELETE_OVERLAY, (self.inode,)), durable=True)
             if self._held:
-                emit = Attr(self._node, dict(self._held))
-                self._parts.journal.change(lambda each: (each.emit_local if self._local else each.emit)(emit))
+                self._parts.journal.change(lambda change: self._log_held(change, {}))
+            kept = self.records.kept
+            if kept:
+                self._parts.database.writer.run(lambda t: t.release(kept), lazy=True)
+            self.records.forget()
             self._rebase(manifest)
             self._forget_attributes()
             self._tag = tag
@@ -484,9 +489,12 @@ class OpenFile:
     def abandon(self) -> None:
         """Let go of the overlay's file without settling; what fsync marked is adopted at the next start."""
         with self.lock:
-            if self._draft is not None:
-                self._draft.abort()
-                self._draft = None
+            self._drop_draft()
             if self._overlay is not None:
                 self._overlay.close(remove=not self._row)
                 self._overlay = None
+
+    def _drop_draft(self) -> None:
+        if self._draft is not None:
+            self._draft.abort()
+            self._draft = None

@@ -20,8 +20,10 @@ from tgdav.errors import (
     StoreError,
     WouldWait,
 )
-from tgdav.fs.open_file import OpenFile, Parts
-from tgdav.fs.settlement import Settler
+from tgdav.fs.open_file import OpenFile
+from tgdav.fs.parts import Parts
+from tgdav.fs.redo import take_over
+from tgdav.fs.settlement import TOGETHER, Settler
 from tgdav.ids import Inode
 from tgdav.metadata import queries
 from tgdav.metadata.types import AttributeChange, Attributes, DirectoryEntry
@@ -79,7 +81,7 @@ class OpenFiles:
 
     def settle_soon(self, file: OpenFile) -> bool:
         """Have a file settled in a moment; False if it is to be settled now. Waits for nothing."""
-        return not file.dirty or (file.may_wait and self._settler.add(file))
+        return not file.dirty or (self._settler.takes(file) and file.keep_closed() and self._settler.add(file))
 
     def settle_waiting(self, *, at_once: bool = False) -> None:
         """Return when no closed file waits to be settled. The caller holds no open file's lock. ``at_once``: WouldWait."""
@@ -179,6 +181,14 @@ class OpenFiles:
             self.release(file)
         return len(rows)
 
+    def adopt_closed(self) -> None:
+        """Settle the files that were closed before a crash, and not settled; what cannot be settled now stays dirty."""
+        files = take_over(self)
+        for start in range(0, len(files), TOGETHER):
+            self._settler.settle(files[start : start + TOGETHER])
+        for file in files:
+            self.release(file)
+
     def _remove_orphans(self, known: set[str]) -> None:
         for path in self.parts.folder.iterdir():
             if path.name not in known:
@@ -245,8 +255,11 @@ class OpenFiles:
 class Handle:
     """An open file, as ``tgdav.fs.api.FileHandle``."""
 
-    def __init__(self, files: OpenFiles, file: OpenFile, content: ContentStore, *, writable: bool) -> None:
+    def __init__(
+        self, files: OpenFiles, file: OpenFile, content: ContentStore, *, writable: bool, moves_times: bool = True
+    ) -> None:
         self.inode = file.inode
+        self._moves_times = moves_times
         self._files, self._file, self._content, self._writable = files, file, content, writable
         self._reader: ContentReader | None = None
         self._closed = False
@@ -269,15 +282,15 @@ class Handle:
 
     def write(self, offset: int, data: bytes | bytearray | memoryview, *, append: bool = False) -> int:
         """Write all of ``data``, return its length."""
-        return self._open(writing=True).write(offset, data, append=append)
+        return self._open(writing=True).write(offset, data, append=append, moves_times=self._moves_times)
 
     def write_at_once(self, offset: int, data: bytes | bytearray | memoryview) -> bool:
         """Write ``data`` if nothing has to be waited for; False if nothing was done."""
-        return self._open(writing=True).write_at_once(offset, data)
+        return self._open(writing=True).write_at_once(offset, data, moves_times=self._moves_times)
 
     def truncate(self, size: int) -> None:
         """Cut or extend with a hole."""
-        self._open(writing=True).truncate(size)
+        self._open(writing=True).truncate(size, moves_times=self._moves_times)
 
     def fsync(self) -> None:
         """Return when all written so far survives a power cut."""

@@ -1,7 +1,8 @@
 """Unsettled writes of open files on their way into one commit, and the thread that brings closed files there.
 
-A file that was closed without a sync promises nothing yet, so its commit may come a moment later and be shared with that of
-others; until then whoever asks is answered from the open file. Whatever takes names or contents away settles first.
+A small file that was closed without a sync is in the redo log (``tgdav.fs.redo``), so its commit may come a moment later and be
+shared with that of others; until then whoever asks is answered from the open file. Whatever takes names or contents away
+settles first.
 """
 
 import logging
@@ -57,12 +58,14 @@ def commit(journal: Journal, settlements: Sequence[Settlement], *, durable: bool
     Raises as ``Journal.change``; then each file that can has its unsettled content again.
     """
     tags = [settlement.file.tag_of(settlement.manifest) for settlement in settlements]
+    kept = [each for settlement in settlements for each in settlement.file.records.kept]
 
     def work(change: Change) -> None:
         for settlement, (encoded, tag) in zip(settlements, tags, strict=True):
             for part in settlement.staged:
                 part.record(change.transaction)
             settlement.file.log(change, settlement.manifest.size, encoded, tag)
+        change.transaction.release(kept)
 
     sync = [file for settlement in settlements for part in settlement.staged for file in part.sync]
     # What fsync made durable stays so: an overlay's file goes only after its successor is durable too.
@@ -114,6 +117,10 @@ class Settler:
             thread.join()
         self.settle_waiting()
 
+    def takes(self, file: "OpenFile") -> bool:
+        """Whether ``add`` would have a file settled soon."""
+        return self._thread is not None and (len(self._waiting) < WAITING_MOST or self._waiting.get(file.inode) is file)
+
     def add(self, file: "OpenFile") -> bool:
         """Have a file settled soon; False if nobody would, or too many wait. Waits for nothing."""
         if self._waiting.get(file.inode) is file:
@@ -136,7 +143,7 @@ class Settler:
         if not self.is_idle:
             with self._turn:
                 while files := self._take():
-                    self._settle(files)
+                    self.settle(files)
 
     def _take(self) -> list["OpenFile"]:
         with self._wanted:
@@ -150,10 +157,9 @@ class Settler:
             with self._wanted:
                 self._wanted.wait_for(lambda: self._waiting or self._stopping.is_set())
             self._stopping.wait(DELAY_SECONDS)
-            with self._turn:
-                self._settle(self._take())
+            self.settle_waiting()
 
-    def _settle(self, files: Sequence["OpenFile"]) -> None:
+    def settle(self, files: Sequence["OpenFile"]) -> None:
         """Settle files whose locks are free together, the others one by one after them, and all so if that fails."""
         mine = [file for file in files if file.lock.acquire(blocking=False)]
         try:

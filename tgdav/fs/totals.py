@@ -21,7 +21,7 @@ class RecentTotals:
         self._last: tuple[int, int] | None = None
 
     def get(self) -> tuple[int, int]:
-        """Return (files, bytes)."""
+        """Return (files, bytes of data)."""
         with self._lock:
             began = self._clock.monotonic()
             if self._last is None or began >= self._until:

@@ -7,7 +7,7 @@ from tgdav.content.stream import StagedContent
 from tgdav.crdt.ops import Attr, Field, Write
 from tgdav.errors import BadHandle, InvalidArgument, IsADirectory
 from tgdav.fs import changes
-from tgdav.fs.api import Owner, Precondition, PropertiesOf
+from tgdav.fs.api import UMASK, Owner, Precondition, PropertiesOf
 from tgdav.ids import Inode, NodeId
 from tgdav.metadata.change import Change
 from tgdav.metadata.types import Attributes, DirectoryEntry, Kind
@@ -107,15 +107,18 @@ class FileUpload:
     def _target(self, change: Change, parent: Attributes, entry: DirectoryEntry | None) -> tuple[NodeId, bool]:
         if entry is None:
             made = changes.make(
-                change, self._system.keys, parent, self._name, Kind.FILE, self._mode, self._owner, local=self._local
-            )
+                change, self._system.keys, parent, self._name, Kind.FILE, self._mode, self._owner, local=self._local,
+                umask=UMASK,
+            )  # fmt: skip
             return made, self._local
         if entry.attributes.is_directory:
             raise IsADirectory
         if not entry.attributes.is_file:
             raise InvalidArgument("not a regular file")
-        if self._system.open_files.find(entry.attributes.inode) is not None:
+        open_file = self._system.open_files.find(entry.attributes.inode)
+        if open_file is not None:
             change.transaction.execute(_DELETE_OVERLAY, (entry.attributes.inode,))
+            change.transaction.release(open_file.records.kept)  # what was closed before is not to come back over this
         return entry.attributes.node, entry.attributes.local
 
     def _result(self, change: Change, node: NodeId, manifest: bytes) -> Attributes:

@@ -37,7 +37,7 @@ _CONTENT_STATE = compiled(
         _n.id == bindparam("id")
     )
 )
-NEW_NODES = Inserts(nodes)
+NEW_NODES = Inserts(nodes, number=1)
 _SHOWN_OF_CONTENT = ("size", "mtime", "ctime", "tag")
 _PUBLISH = compiled(update(nodes).where(_n.ino == bindparam("inode")).values(local=0))
 _INSERT_MANIFEST = compiled(insert(manifests), ("data",))
@@ -141,6 +141,7 @@ class Application:
         new = NewNode.of(op, self._inodes.next(), self._context, local=local)
         self._new[op.node] = new
         self._context.touched.add(new.ino)
+        self._context.fields.add_new(new.ino)
         return new
 
     def keep_pinned(self, ino: Inode) -> None:
@@ -267,6 +268,7 @@ class Application:
         if known is None:
             return False
         ino, context = known[0], self._context
+        context.fields.forget(ino, op.field)
         if self.pinned and (ino, op.field) not in context.touched_fields:
             history.close_field(self._transaction, ino, op.field, context.position, self.pinned)
             context.touched_fields.add((ino, op.field))

@@ -96,6 +96,10 @@ class Change:
             self._found(found)
         return found
 
+    def field(self, ino: Inode, name: bytes) -> bytes | None:
+        """As ``queries.field``, without a look at the database where an earlier change looked already."""
+        return self._context.fields.get(ino, name, lambda: queries.field(self.connection, ino, name))
+
     def _found(self, node: Attributes) -> None:
         context = self._context
         context.found_nodes[node.node] = (node.inode, node.kind, node.local)

@@ -15,6 +15,7 @@ from tgdav.metadata.tree_cache import TreeChanges
 from tgdav.metadata.types import DIRECTORY, FILE, SYMLINK, Attributes, Kind
 
 _MOST_FOLDERS = 10_000
+_MOST_FIELDS = 10_000
 _KINDS = {int(kind): kind for kind in Kind}
 _in_order: Callable[[dict[str, Any]], tuple[Any, ...]] = itemgetter(*nodes.c.keys())
 _LARGEST_INODE = compiled(select(func.coalesce(func.max(nodes.c.ino), 0)))
@@ -40,6 +41,7 @@ class Context:
     empty_tag: ContentTag
     own: bool = False
     folders: "LiveFolders" = field(default_factory=lambda: LiveFolders())
+    fields: "KnownFields" = field(default_factory=lambda: KnownFields())
     fresh: set[bytes] = field(default_factory=set)
     touched: set[Inode] = field(default_factory=set)
     touched_fields: set[tuple[Inode, bytes]] = field(default_factory=set)
@@ -79,6 +81,43 @@ class LiveFolders:
         """Some folder moved, or a transaction was lost."""
         self._by_inode.clear()
         self._by_node.clear()
+
+
+class KnownFields:
+    """Fields that were looked up, None for one that is not there, and new nodes, which have none.
+
+    Used in the writer's turn alone. Who sets a field forgets it here, before it may be looked up again.
+    """
+
+    def __init__(self) -> None:
+        self._values: dict[tuple[Inode, bytes], bytes | None] = {}
+        self._bare: set[Inode] = set()
+
+    def get(self, inode: Inode, field: bytes, look: Callable[[], bytes | None]) -> bytes | None:
+        """Return the value of a field; ``look`` asks the database."""
+        if inode in self._bare:
+            return None
+        if (inode, field) not in self._values:
+            if len(self._values) >= _MOST_FIELDS:
+                self._values.clear()
+            self._values[inode, field] = look()
+        return self._values[inode, field]
+
+    def add_new(self, inode: Inode) -> None:
+        """Remember that a node is new."""
+        if len(self._bare) >= _MOST_FIELDS:
+            self._bare.clear()
+        self._bare.add(inode)
+
+    def forget(self, inode: Inode, field: bytes) -> None:
+        """A field is set or removed."""
+        self._bare.discard(inode)
+        self._values.pop((inode, field), None)
+
+    def clear(self) -> None:
+        """Others changed something, or a transaction was lost."""
+        self._values.clear()
+        self._bare.clear()
 
 
 class InodeCounter:

@@ -6,7 +6,7 @@ the tree is the log, whatever happens in between.
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from sqlalchemy import bindparam, func, select, update
@@ -22,7 +22,7 @@ from tgdav.errors import LocalFailure, NoSpace, ReadOnly
 from tgdav.ids import ContentTag, Incarnation, Inode, MachineId, NodeId, Position
 from tgdav.metadata.apply import NEW_NODES, Application, apply_group
 from tgdav.metadata.change import Change, IdSource
-from tgdav.metadata.context import Context, InodeCounter, LiveFolders, NewNode
+from tgdav.metadata.context import Context, InodeCounter, KnownFields, LiveFolders, NewNode
 from tgdav.metadata.history import HistoryPolicy
 from tgdav.metadata.tree_cache import FOLDER_LIMIT, TreeCache, TreeChanges
 from tgdav.metadata.tree_view import TreeView
@@ -47,7 +47,7 @@ _LAST_SENT = compiled(
     select(_s.last, _s.last_stamp).where(_s.incarnation == bindparam("incarnation")).order_by(_s.last.desc()).limit(1)
 )
 _LAST_SEEN = compiled(select(func.coalesce(func.max(_m.last_stamp), 0)))
-_NEW_GROUPS = Inserts(log)
+_NEW_GROUPS = Inserts(log, number=3)
 _SET_APPLIED = compiled(
     update(machines)
     .where(_m.machine == bindparam("author"), _m.incarnation == bindparam("run"))
@@ -112,6 +112,7 @@ class Journal:
         self.cache = TreeCache(lambda: database.writer.is_concluding)
         self._view = TreeView(self.cache)
         self._folders = LiveFolders()
+        self._fields = KnownFields()
         self._writer.on_loss(self._forget)
         self._ids, self._inodes = self._writer.run(self._open)
 
@@ -188,11 +189,15 @@ class Journal:
         self._catch_up(transaction)
         ends = self._ends
         position, stamp, now = Position(ends.position + 1), self._stamps.next(), self._clock.now_ns()
-        context = Context(self._machine, position, stamp, now, self._empty_tag, True, self._folders)
+        context = Context(self._machine, position, stamp, now, self._empty_tag, True, self._folders, self._fields)
         application = Application(transaction, context, self.history, self._inodes)
         change = Change(application, self._ids, self._entropy, self._view)
-        result = work(change)
-        ops = change.finish()
+        try:
+            result = work(change)
+            ops = change.finish()
+        except BaseException:
+            self._fields.clear()  # some of what was looked up may have been the change's own
+            raise
         if ops:
             _log(transaction, context, self._incarnation, ends.sequence + 1, ops, None)
             self._ends = _Ends(ends.position + 1, ends.sequence + len(ops))
@@ -225,6 +230,7 @@ class Journal:
     ) -> None:
         self._catch_up(transaction)
         self._folders.clear()
+        self._fields.clear()
         position, last = self._ends.position, None
         for group in groups:
             position, last = position + 1, group
@@ -236,7 +242,10 @@ class Journal:
         if record is not None:
             record(transaction)
         self._note(transaction, TreeChanges(everything=True))
-        self._ends = replace(self._ends, position=position)
+        sequence = self._ends.sequence
+        if last is not None and (machine, incarnation) == (self._machine, self._incarnation):
+            sequence = last.sequence + len(last.ops) - 1
+        self._ends = _Ends(position, sequence)
 
     def _note_applied(
         self, transaction: Transaction, machine: MachineId, incarnation: Incarnation, group: Group
@@ -253,6 +262,7 @@ class Journal:
         if transaction.generation == self._generation:
             return
         self._folders.clear()
+        self._fields.clear()
         self._view.clear()
         own = {"machine": self._machine, "incarnation": self._incarnation.to_bytes(8, "big")}
         logged = transaction.one(_LAST_OWN, own) or (0, 0)

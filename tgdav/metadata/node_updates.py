@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import bindparam, update
 
 from tgdav.db import Connection, compiled
+from tgdav.db.deferred import logged
 from tgdav.db.schema import nodes
 from tgdav.ids import Inode
 
@@ -25,6 +26,9 @@ class _NodeUpdates:
     """A later value counts; link counts add up. They come after the rows of new nodes."""
 
     rank = 1
+
+    def __init__(self) -> None:
+        self.number = logged(4, self)
 
     def write(self, connection: Connection, rows: Sequence[NodeUpdate]) -> None:
         """Update each node once, those that have the same columns with one statement."""

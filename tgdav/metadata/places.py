@@ -14,6 +14,7 @@ from sqlalchemy import bindparam, delete, select, update
 from tgdav.crdt.ops import ROOT, TRASH, Make, Place
 from tgdav.db import Connection, Inserts, compiled
 from tgdav.db.connection import Row
+from tgdav.db.deferred import logged
 from tgdav.db.schema import ROOT_INODE, TRASH_INODE, entries, nodes
 from tgdav.ids import EntryId, Inode, NodeId
 from tgdav.metadata import history, queries
@@ -31,7 +32,7 @@ _OLD = compiled(
     select(_e.parent, _e.name, _e.ino, _e.since, _e.stamp, _e.origin, _e.local).where(_e.id == bindparam("id"))
 )
 _OTHERS = compiled(select(_e.id, _e.parent, _e.stamp).where(_e.ino == bindparam("ino"), _e.id != bindparam("entry")))
-_NEW_ENTRIES = Inserts(entries)
+_NEW_ENTRIES = Inserts(entries, number=2)
 _MOVE = compiled(
     update(entries).where(_e.id == bindparam("entry")),
     ("parent", "name", "ino", "since", "stamp", "nfc", "origin", "local"),
@@ -49,6 +50,9 @@ class _Moves:
     """Entries that have another place now. They come after the rows of new entries."""
 
     rank = 1
+
+    def __init__(self) -> None:
+        self.number = logged(5, self)
 
     def write(self, connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
         """Update them in the order in which they moved."""

@@ -58,10 +58,17 @@ _FIELDS = (
     "SELECT fields.ino, fields.field, fields.value FROM json_each(:inodes) JOIN fields ON fields.ino = json_each.value"
     " WHERE fields.field >= :first AND fields.field < :end"
 )
+_NAMES_BYTES = (
+    "SELECT coalesce(sum(length(field) + :more), 0) FROM fields WHERE ino = :ino AND field >= :first AND field < :end"
+)
 _TOTALS = compiled(
     select(func.count(), func.coalesce(func.sum(_n.size), 0))
     .select_from(nodes)
     .where(_n.kind == int(Kind.FILE), _n.nlink > 0)
+)
+_CONTENTS_WITH_HOLES = (
+    "SELECT coalesce(manifests.data, nodes.content) AS held FROM nodes LEFT JOIN manifests ON manifests.no = nodes.manifest"
+    " WHERE nodes.kind = :kind AND nodes.nlink > 0 AND nodes.size > :least AND instr(held, :hole)"
 )
 _CONTENTS = compiled(
     select(_n.ino, func.coalesce(manifests.c.data, _n.content))
@@ -77,6 +84,7 @@ _ABOVE = (
 
 _EXTENT_BYTES = 40
 _CHUNK_AT = 8
+_HOLE = bytes(_EXTENT_BYTES - _CHUNK_AT)
 """A manifest is records of 40 bytes: length (8, little-endian), chunk id (32); see ``tgdav.content.manifest``."""
 
 
@@ -254,10 +262,28 @@ def fields(c: Connection, inodes: Iterable[Inode], prefix: bytes) -> dict[Inode,
     return found
 
 
+def names_bytes(c: Connection, ino: Inode, prefix: bytes) -> int:
+    """Return the bytes of all field names of a node that begin with ``prefix``, without it, and one more for each."""
+    end = prefix[:-1] + bytes([prefix[-1] + 1])
+    row = c.one(_NAMES_BYTES, {"ino": ino, "first": prefix, "end": end, "more": 1 - len(prefix)})
+    return row[0] if row else 0
+
+
 def totals(c: Connection) -> tuple[int, int]:
     """Return (files, bytes) outside the trash, a file of several names once. Reads every node: about 1 s for a million."""
     row = c.one(_TOTALS)
     return (row[0], row[1]) if row else (0, 0)
+
+
+def hole_bytes(c: Connection, least: int) -> int:
+    """Return how many bytes of the files larger than ``least`` are holes. Reads every node, as ``totals``."""
+    wanted = {"kind": int(Kind.FILE), "least": least, "hole": _HOLE}
+    return sum(
+        int.from_bytes(content[at : at + _CHUNK_AT], "little")
+        for (content,) in c.execute(_CONTENTS_WITH_HOLES, wanted)
+        for at in range(0, len(content), _EXTENT_BYTES)
+        if content[at + _CHUNK_AT : at + _EXTENT_BYTES] == _HOLE
+    )
 
 
 def nodes_naming_chunks(c: Connection, chunks: Set[ChunkId] | Collection[ChunkId]) -> list[Inode]:

@@ -51,6 +51,11 @@ class OpenedSegment(msgspec.Struct, frozen=True):
         """BLAKE3 of the blob."""
         return self.found.label.body_hash
 
+    @property
+    def name(self) -> str:
+        """The blob's name in hex."""
+        return self.found.info.name.hex()
+
 
 class LogReader:
     """Opens blobs of one namespace's log."""

@@ -13,7 +13,8 @@ from blake3 import blake3
 
 from tgdav.blobs.contract import BlobStore
 from tgdav.content.manifest import decode as decode_manifest
-from tgdav.crdt.ops import Attr, Field, Group, Make, Op, Place, Write, decode_ops
+from tgdav.crdt.membership import FIRST
+from tgdav.crdt.ops import Attr, Field, Group, Make, Member, Op, Place, Write, decode_ops
 from tgdav.crypto.label import BlobKind, Label, encode_label
 from tgdav.crypto.sealing import Kind
 from tgdav.db.connection import Connection
@@ -27,7 +28,7 @@ from tgdav.ids import BlobId, BlobName, ChunkId, MachineId
 from tgdav.replication import envelope, rows
 from tgdav.replication.identity import LogIdentity
 from tgdav.replication.outbox import SealedFile, discard_unnamed, send
-from tgdav.replication.segment import FIRST, ClockEntry, PackEntry, PackIndex, Segment
+from tgdav.replication.segment import ClockEntry, PackEntry, PackIndex, Segment
 from tgdav.replication.segment import encode as encode_segment
 
 GROUPS_A_SEGMENT = 20_000
@@ -184,10 +185,23 @@ class Pusher:
         others = connection.all(rows.OTHERS_APPLIED, (rows.incarnation_key(log.incarnation),))
         clock = (
             ClockEntry(log.machine_id, log.incarnation, _last_sequence(groups)),
-            *(ClockEntry(MachineId(machine), rows.incarnation_of(key), last) for machine, key, last in others),
+            *(
+                ClockEntry(MachineId(machine), rows.incarnation_of(key), last, at, hash_)
+                for machine, key, last, at, hash_ in others
+            ),
         )
-        segment = Segment(log.machine_id, log.incarnation, number, previous, clock, indexes, groups)
+        author = self._membership(connection)
+        segment = Segment(log.machine_id, log.incarnation, number, previous, clock, indexes, groups, author)
         return segment, [row[0] for row in packs]
+
+    def _membership(self, connection: Connection) -> Member | None:
+        """Return this machine's membership, as its member operation says it."""
+        log = self._log
+        row = connection.one(rows.OWN_MEMBER, (log.machine_id,))
+        if row is None or rows.incarnation_of(row[0]) != log.incarnation:
+            return None
+        keys = log.machine.signing_public, log.machine.exchange_public
+        return Member(log.machine_id, log.machine_name, keys[0], log.incarnation, row[1], None, keys[1])
 
     def _label(self, segment: Segment, file: SealedFile) -> Label:
         return Label(

@@ -1,16 +1,16 @@
 """Rebuilding a namespace's local state from the store alone: last whole checkpoint, then the segments after it.
 
-Every segment that opens is applied, in store order, and only while its author's writer epoch is the newest. What does not
-open, and every gap in a chain, is reported as damage; it never stops the rest.
+What counts is judged before anything is applied (``tgdav.crdt.membership``), and applied in the order in which its authors
+saw it. What does not open, and every gap in a chain, is reported as damage; it never stops the rest. What was made after its
+author was replaced is reported too.
 """
 
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import msgspec
 
 from tgdav.blobs.contract import BlobStore
-from tgdav.crdt.clocks import stamp_time_ns
+from tgdav.crdt.membership import Head, Link, Verdict, newest
 from tgdav.crdt.ops import Member
 from tgdav.crypto.keys import NamespaceKeys, NamespaceSecret, VaultKeys
 from tgdav.crypto.label import BlobKind
@@ -20,9 +20,9 @@ from tgdav.errors import BlobMissing, DamageError
 from tgdav.ids import BlobId, BlobName, Incarnation, MachineId, NamespaceId
 from tgdav.metadata.journal import Journal
 from tgdav.replication import envelope, rows, tables
-from tgdav.replication.fetching import LogReader, OpenedSegment, fetch
+from tgdav.replication.fetching import LogReader, fetch
+from tgdav.replication.intake import Damage, Intake, Trouble, author_name, base_of, gap_damage, holes
 from tgdav.replication.loading import CheckpointLoader
-from tgdav.replication.segment import FIRST, ClockEntry, Segment, check_signature
 from tgdav.replication.survey import Found, Survey
 from tgdav.replication.taking import take_segment
 
@@ -30,66 +30,48 @@ Progress = Callable[[str, int, int], None]
 """Told (what, done, total)."""
 
 
-_LOST = (
-    "the changes in it cannot be rebuilt; if that machine still has its state, run 'tgdav check --repair' there, then"
-    " 'tgdav recover' in a fresh home"
-)
-_EXCHANGED = "one of the two was exchanged; put the store back as it was, then run 'tgdav recover' in a fresh home"
-
-
-class Head(msgspec.Struct):
-    """How far the chain of one incarnation was followed. ``time`` of its last operation in ns."""
-
-    machine: MachineId
-    number: int = 0
-    hash: bytes = FIRST
-    sequence: int = 0
-    time: int = 0
-
-
-class Damage(msgspec.Struct, frozen=True):
-    """Something that is missing or does not open. ``blob``: its name in hex; of a ``gap`` the incarnation in hex, and behind a
-    dash the number of the segment that should have come.
-    """
-
-    blob: str
-    kind: str
-    reason: str
-
-
 class Rebuilt(msgspec.Struct):
-    """What a rebuild found. ``writer`` is the member with the newest epoch."""
+    """What a rebuild found. ``writer`` is the member with the newest epoch, ``heads`` how far each chain was applied.
+
+    ``members``: of each machine whose operations are applied, its newest membership. ``left_out``: segments that do not count.
+    """
 
     writer: Member | None = None
     heads: dict[Incarnation, Head] = {}
     members: dict[MachineId, Member] = {}
+    claims: dict[Incarnation, Member] = {}
+    left_out: list[Link] = []
     damage: list[Damage] = []
 
 
 def find_secret(store: BlobStore, survey: Survey, vault_keys: VaultKeys, namespace: NamespaceId) -> NamespaceSecret:
-    """Return the namespace's secret from the newest blob of its log that opens. Raises DamageError if none does."""
-    log = survey.of(namespace, BlobKind.SEGMENT) + survey.of(namespace, BlobKind.CHECKPOINT)
-    for found in sorted(log, key=lambda each: each.info.id, reverse=True):
+    """Return the namespace's secret from the key box with the newest epoch. Raises DamageError if none opens.
+
+    Epochs grow along a chain, so of each incarnation's segments, and of its checkpoints, the last one that opens is asked.
+    """
+    secrets = []
+    for kind in (BlobKind.SEGMENT, BlobKind.CHECKPOINT):
+        chains: dict[Incarnation, list[Found]] = {}
+        for found in survey.of(namespace, kind):
+            chains.setdefault(found.label.incarnation, []).append(found)
+        for chain in chains.values():
+            chain.sort(key=lambda each: (each.label.number, each.label.part), reverse=True)
+            secret = _last_secret(store, chain, vault_keys, namespace)
+            secrets += [] if secret is None else [secret]
+    if not secrets:
+        raise DamageError("no part of the namespace's log opens", blob=namespace.hex())
+    return max(secrets, key=lambda each: each.current_epoch)
+
+
+def _last_secret(
+    store: BlobStore, newest_first: list[Found], vault_keys: VaultKeys, namespace: NamespaceId
+) -> NamespaceSecret | None:
+    for found in newest_first:
         try:
             return envelope.secret_of(vault_keys, namespace, fetch(store, found), found.info.name)
         except (DamageError, BlobMissing):
             continue
-    raise DamageError("no part of the namespace's log opens", blob=namespace.hex())
-
-
-def chain_order(segments: list[Found]) -> Iterator[Found]:
-    """Go through segments in store order, but each chain in the order of its numbers: one that was lost and appended
-    again stands where it belongs. Pure.
-    """
-    by_number: dict[Incarnation, dict[int, Found]] = {}
-    for found in segments:
-        by_number.setdefault(found.label.incarnation, {}).setdefault(found.label.number, found)
-    done: dict[Incarnation, int] = {}
-    for found in segments:
-        incarnation, number = found.label.incarnation, found.label.number
-        chain, last = by_number[incarnation], done.get(incarnation, 0)
-        yield from (chain[each] for each in sorted(chain) if last < each <= number)
-        done[incarnation] = max(last, number)
+    return None
 
 
 class Rebuilder:
@@ -110,8 +92,7 @@ class Rebuilder:
         self._open_journal = open_journal
         self._reader = LogReader(store, vault_keys, keys)
         self._result = Rebuilt()
-        self._signers: dict[Incarnation, bytes] = {}
-        self._seen: dict[Incarnation, ClockEntry] = {}
+        self._segments = survey.of(keys.namespace, BlobKind.SEGMENT)
         self._packs = {each.info.name: each for each in survey.of(keys.namespace, BlobKind.PACK)}
 
     def run(self) -> tuple[Rebuilt, Journal]:
@@ -119,21 +100,24 @@ class Rebuilder:
 
         Raises StoreUnavailable, LocalFailure, NoSpace.
         """
-        self._load_newest_checkpoint()
+        intake, verdict = self._load_newest_checkpoint()
+        self._result.heads = dict(intake.base.heads)
         journal = self._open_journal()
-        segments = list(chain_order(self._survey.of(self._keys.namespace, BlobKind.SEGMENT)))
-        for number, found in enumerate(segments, 1):
-            self._follow(journal, found)
+        for number, link in enumerate(verdict.order, 1):
+            self._take(journal, intake, link)
             self._database.checkpoint()
-            self._progress("segments", number, len(segments))
-        self._find_lost_ends()
+            self._progress("segments", number, len(verdict.order))
+        self._report(intake, verdict)
         self._find_packs()
         self._note_blobs()
         return self._result, journal
 
     # ---- checkpoint ----------------------------------------------------------------------------------------------
 
-    def _load_newest_checkpoint(self) -> None:
+    def _load_newest_checkpoint(self) -> tuple[Intake, Verdict]:
+        """Load the newest checkpoint that opens, holds nothing but what counts, and lacks nothing that is there; return what
+        comes after it.
+        """
         checkpoints = self._survey.checkpoints(self._keys.namespace)
         loader = CheckpointLoader(self._database, self._reader, checkpoints)
         for number, parts in enumerate(reversed(checkpoints), 1):
@@ -142,75 +126,64 @@ class Rebuilder:
                 loader.load(parts)
             except (DamageError, BlobMissing) as error:
                 self._damaged(parts[-1].info.name.hex(), "checkpoint", str(error))
-                self._database.writer.run(tables.clear)
             else:
-                self._read_heads()
-                return
+                intake, verdict = self._open_segments()
+                if verdict.base_counts and not self._fills_a_hole():
+                    return intake, verdict
+            self._database.writer.run(tables.clear)
+        return self._open_segments()
 
-    def _read_heads(self) -> None:
+    def _fills_a_hole(self) -> bool:
+        """Whether the store has a segment that the author of the loaded checkpoint had missed."""
         with self._database.reading() as connection:
-            segments = connection.all(
-                "SELECT incarnation, number, machine, hash, last, last_stamp FROM segments ORDER BY number"
-            )
-            machines = connection.all("SELECT machine, name, public_key, incarnation, epoch FROM machines")
-        for key, number, machine, hash_, last, stamp in segments:
-            head = Head(MachineId(machine), number, hash_, last, stamp_time_ns(stamp))
-            self._result.heads[rows.incarnation_of(key)] = head
-        for machine, name, public_key, key, epoch in machines:
-            self._admit(Member(MachineId(machine), name, public_key, rows.incarnation_of(key), epoch, None))
+            missing = holes(connection)
+        there = {(found.label.incarnation, found.label.number) for found in self._segments}
+        return any((gap.incarnation, number) in there for gap in missing for number in range(gap.first, gap.last + 1))
+
+    def _open_segments(self) -> tuple[Intake, Verdict]:
+        with self._database.reading() as connection:
+            intake = Intake(self._reader, base_of(connection))
+        total = len(self._segments)
+        intake.take(self._segments, lambda done: self._progress("reading the log", done, total))
+        return intake, intake.judge()
 
     # ---- segments ------------------------------------------------------------------------------------------------
 
-    def _follow(self, journal: Journal, found: Found) -> None:
-        label = found.label
-        head = self._result.heads.get(label.incarnation) or Head(label.machine)
-        if label.number <= head.number:
-            return
+    def _take(self, journal: Journal, intake: Intake, link: Link) -> None:
         try:
-            opened = self._reader.segment(found)
-            counts = self._counts(opened.segment)
-            if counts:
-                self._check_signature(opened, head)
+            opened = intake.opened(link)
         except (DamageError, BlobMissing) as error:
-            self._damaged(found.info.name.hex(), "segment", str(error))
+            self._damaged(intake.found(link).info.name.hex(), "segment", str(error))
             return
-        if label.number != head.number + 1 or opened.segment.previous != head.hash:
-            self._gap(found, head)
-        if counts:
-            self._take(journal, opened)
-        self._result.heads[label.incarnation] = _head_after(head, opened)
-
-    def _counts(self, segment: Segment) -> bool:
-        """An older writer's segment counts only if it stands before its successor's in the store."""
-        writer = self._result.writer
-        if writer is None or writer.incarnation == segment.incarnation:
-            return True
-        return any(member.epoch > writer.epoch for member in segment.members)
-
-    def _check_signature(self, opened: OpenedSegment, head: Head) -> None:
-        """A machine is admitted by what it signed first; where that was lost, the seal of the log must do."""
-        segment, name = opened.segment, opened.found.info.name
-        own = [member.public_key for member in segment.members if member.incarnation == segment.incarnation]
-        key = self._signers.get(segment.incarnation) or (own[0] if own else None)
-        if key is not None:
-            check_signature(opened.content, name, key)
-        elif segment.number == head.number + 1 and not self._result.damage:
-            raise DamageError(f"segment {name.hex()} is of a machine that nobody admitted", blob=name.hex())
-
-    def _take(self, journal: Journal, opened: OpenedSegment) -> None:
         take_segment(journal, opened, self._packs)
-        for entry in opened.segment.clock:
-            known = self._seen.get(entry.incarnation)
-            if known is None or known.sequence < entry.sequence:
-                self._seen[entry.incarnation] = entry
-        for member in opened.segment.members:
-            self._admit(member)
+        self._result.heads[link.incarnation] = Head(link.machine, link.number, link.hash, link.last, link.time)
 
-    def _admit(self, member: Member) -> None:
-        self._result.members[member.machine] = member
-        self._signers[member.incarnation] = member.public_key
-        if member.epoch and (self._result.writer is None or member.epoch > self._result.writer.epoch):
-            self._result.writer = member
+    def _report(self, intake: Intake, verdict: Verdict) -> None:
+        result = self._result
+        result.writer, result.claims, result.left_out = verdict.writer, verdict.claims, verdict.left_out
+        for machine in dict.fromkeys(head.machine for head in result.heads.values()):
+            member = newest(claim for claim in verdict.claims.values() if claim.machine == machine)
+            if member is not None:
+                result.members[machine] = member
+        result.damage += [each.damage for each in intake.troubles if self._matters(each, verdict)]
+        with self._database.reading() as connection:
+            gaps = {gap.id: gap for gap in (*holes(connection), *verdict.gaps)}
+        result.damage += [gap_damage(gap, verdict.claims) for gap in gaps.values()]
+        for link in verdict.doubles:
+            author = author_name(link.machine, verdict.claims)
+            reason = f"there is another segment {link.number} of the log of {author}, which counts"
+            self._damaged(intake.found(link).info.name.hex(), "segment", reason)
+
+    def _matters(self, trouble: Trouble, verdict: Verdict) -> bool:
+        """Whether a segment that does not open may have counted: not if its chain counts only up to one before it."""
+        label = trouble.found.label
+        claim = verdict.claims.get(label.incarnation)
+        if claim is None or verdict.writer is None or claim.incarnation == verdict.writer.incarnation:
+            return True
+        head = self._result.heads.get(label.incarnation)
+        if head is None:
+            return verdict.bounds.get(label.incarnation, 0) > 0
+        return label.number <= head.number or head.sequence < verdict.bounds.get(label.incarnation, 0)
 
     # ---- packs and blobs -----------------------------------------------------------------------------------------
 
@@ -244,46 +217,5 @@ class Rebuilder:
 
         self._database.writer.run(work)
 
-    # ---- reports -------------------------------------------------------------------------------------------------
-
-    def _gap(self, found: Found, head: Head) -> None:
-        label = found.label
-        lost = range(head.number + 1, label.number)
-        author = self._name_of(label.machine)
-        if not lost:
-            reason = (
-                f"segment {label.number} of the log of {author} does not follow segment {head.number}: {_EXCHANGED}"
-            )
-        elif len(lost) == 1:
-            reason = f"segment {lost[0]} of the log of {author} is missing: {_LOST}"
-        else:
-            reason = f"segments {lost[0]} to {lost[-1]} of the log of {author} are missing: {_LOST}"
-        self._damaged(f"{label.incarnation:016x}-{head.number + 1}", "gap", reason)
-
-    def _find_lost_ends(self) -> None:
-        """A chain whose last segments are gone shows no gap; but who wrote after it tells how much of it there was."""
-        for incarnation, entry in self._seen.items():
-            head = self._result.heads.get(incarnation) or Head(entry.machine)
-            if head.sequence < entry.sequence:
-                self._damaged(
-                    f"{incarnation:016x}",
-                    "gap",
-                    f"operations {head.sequence + 1} to {entry.sequence} of the log of {self._name_of(entry.machine)} are"
-                    f" missing: {_LOST}",
-                )
-
-    def _name_of(self, machine: MachineId) -> str:
-        """Return what its user calls a machine, and its id; where its beginning is lost, the id is all there is."""
-        member = self._result.members.get(machine)
-        number = uuid.UUID(bytes=machine)
-        return f"machine {member.name} ({number})" if member else f"a machine whose name is lost too ({number})"
-
     def _damaged(self, blob: str, kind: str, reason: str) -> None:
         self._result.damage.append(Damage(blob, kind, reason))
-
-
-def _head_after(head: Head, opened: OpenedSegment) -> Head:
-    segment = opened.segment
-    last = segment.groups[-1] if segment.groups else None
-    sequence = last.sequence + len(last.ops) - 1 if last else head.sequence
-    return Head(segment.machine, segment.number, opened.hash, sequence, last.time if last else head.time)

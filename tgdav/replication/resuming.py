@@ -18,6 +18,7 @@ from tgdav.blobs.contract import BlobStore
 from tgdav.clock import Clock
 from tgdav.content.adoption import rename_unsent
 from tgdav.crdt.clocks import next_stamp
+from tgdav.crdt.membership import Verdict
 from tgdav.crdt.ops import Group, Member, decode_ops
 from tgdav.crypto.label import BlobKind
 from tgdav.db.connection import Connection
@@ -34,9 +35,8 @@ from tgdav.replication.checkpoint import LAST_NUMBER
 from tgdav.replication.comparison import Comparison
 from tgdav.replication.fetching import LogReader, OpenedSegment
 from tgdav.replication.identity import INCARNATION, LogIdentity
+from tgdav.replication.intake import Intake, base_of, gap_damage
 from tgdav.replication.pusher import Unsent
-from tgdav.replication.rebuild import chain_order
-from tgdav.replication.segment import FIRST, check_signature
 from tgdav.replication.survey import Found, Survey
 from tgdav.replication.taking import take_segment
 from tgdav.replication.watch import PREDECESSOR, RESTORED, SEEN, UNSEEN
@@ -86,24 +86,37 @@ class Resumer:
     # ---- looking -------------------------------------------------------------------------------------------------
 
     def _later(self, survey: Survey) -> Iterator[OpenedSegment]:
-        """Go through this machine's segments that it does not know and that count, each checked before it is shown."""
+        """Go through the segments that this machine, in a former life, sent or took in, and does not know."""
         with self._database.reading() as connection:
-            writer, epoch = self._writer(connection)
-        heads: dict[Incarnation, tuple[int, bytes]] = {}
-        for found in chain_order(survey.of(self._log.namespace, BlobKind.SEGMENT)):
-            label = found.label
-            if label.machine != self._log.machine_id:
-                continue
-            if not self._is_known(found):
-                opened = self._reader.segment(found)
-                members = [member for member in opened.segment.members if member.epoch > epoch]
-                if label.incarnation != writer and not members:
-                    continue
-                self._check(opened, heads.get(label.incarnation, (0, FIRST)))
-                for member in members:
-                    writer, epoch = member.incarnation, member.epoch
-                yield opened
-            heads[label.incarnation] = (label.number, label.body_hash)
+            intake = Intake(self._reader, base_of(connection))
+        segments = survey.of(self._log.namespace, BlobKind.SEGMENT)
+        intake.take((found for found in segments if not self._is_known(found)), behind=True)
+        for trouble in intake.troubles:
+            if trouble.found.label.machine == self._log.machine_id:
+                raise DamageError(trouble.reason, blob=trouble.found.info.name.hex())
+        judged = intake.judge()
+        self._refuse(intake, judged)
+        yield from (intake.opened(link) for link in judged.order)
+
+    def _refuse(self, intake: Intake, judged: Verdict) -> None:
+        """Raises DamageError where something is missing or exchanged, WriterReplaced where another machine is the writer."""
+        log, writer = self._log, judged.writer
+        if writer is not None and writer.public_key != log.machine.signing_public:
+            raise WriterReplaced(f"machine {writer.name} is the writer now", hint=_COPY)
+        for link in (*judged.doubles, *judged.behind):
+            if link.machine == log.machine_id:
+                raise DamageError(
+                    f"the store holds two different segments {link.number} of this machine: a copy of its state wrote too",
+                    blob=intake.found(link).info.name.hex(),
+                    hint=_COPY,
+                )
+        for gap in judged.gaps:
+            raise DamageError(
+                "a part of what this machine sent after its backup is missing in the store:"
+                f" {gap_damage(gap, judged.claims).reason}",
+                blob=gap.id,
+                hint=_RECOVER,
+            )
 
     def _writer(self, connection: Connection) -> tuple[Incarnation, int]:
         row = connection.one(rows.OWN_MEMBER, (self._log.machine_id,))
@@ -112,27 +125,6 @@ class Resumer:
     def _is_known(self, found: Found) -> bool:
         with self._database.reading() as connection:
             return connection.one(rows.KNOWN_SEGMENT, (found.info.name,)) is not None
-
-    def _check(self, opened: OpenedSegment, head: tuple[int, bytes]) -> None:
-        """Raises DamageError unless this machine signed it and it follows ``head`` (number and hash)."""
-        segment, name = opened.segment, opened.found.info.name
-        check_signature(opened.content, name, self._log.machine.signing_public)
-        number, hash_ = head
-        if segment.number != number + 1 or segment.previous != hash_:
-            raise DamageError(
-                "a part of what this machine sent after its backup is missing in the store, before its segment"
-                f" {segment.number}",
-                blob=name.hex(),
-                hint=_RECOVER,
-            )
-        with self._database.reading() as connection:
-            other = connection.one(rows.STORED_AS, (rows.incarnation_key(segment.incarnation), segment.number))
-        if other is not None:
-            raise DamageError(
-                f"the store holds two different segments {segment.number} of this machine: a copy of its state wrote too",
-                blob=name.hex(),
-                hint=_COPY,
-            )
 
     def _unsent(self) -> list[Unsent]:
         with self._database.reading() as connection:

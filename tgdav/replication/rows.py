@@ -25,7 +25,8 @@ INSERT_SEGMENT = """INSERT INTO segments
 (incarnation, number, machine, name, hash, size, first, last, last_stamp, position, file, label, blob)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 LAST_SEGMENT = "SELECT number, hash FROM segments WHERE incarnation = ? ORDER BY number DESC LIMIT 1"
-OTHERS_APPLIED = """SELECT machine, incarnation, max(last) FROM segments
+# Of a group SQLite takes the other columns from the row that has the maximum.
+OTHERS_APPLIED = """SELECT machine, incarnation, max(last), number, hash FROM segments
 WHERE incarnation != ? GROUP BY incarnation ORDER BY incarnation"""
 SEALED_SEGMENTS = """SELECT incarnation, number, name, hash, file, label, size FROM segments
 WHERE blob IS NULL AND file IS NOT NULL ORDER BY number"""
@@ -51,10 +52,22 @@ PENDING_OPERATIONS = """SELECT
 
 FORGET_CARRIED = "DELETE FROM log WHERE incarnation = ? AND segment = ?"
 KNOWN_SEGMENT = "SELECT 1 FROM segments WHERE name = ?"
-KNOWN_INCARNATION = "SELECT 1 FROM segments WHERE incarnation = ? LIMIT 1"
+HEADS = """SELECT incarnation, max(number), machine, hash, last, last_stamp FROM segments
+WHERE blob IS NOT NULL GROUP BY incarnation"""
+APPLIED = "SELECT incarnation, number, machine FROM segments ORDER BY incarnation, number"
+MEMBERS = "SELECT machine, name, public_key, incarnation, epoch FROM machines"
+GAPS = "SELECT blob, kind, reason FROM damage WHERE kind = 'gap' ORDER BY found, blob"
+FORGET_GAP = "DELETE FROM damage WHERE kind = 'gap' AND blob = ?"
+SEGMENT_AT = "SELECT 1 FROM segments WHERE incarnation = ? AND number = ?"
 FIRST_STORED = "SELECT min(blob) FROM segments WHERE incarnation = ? AND blob IS NOT NULL"
-UNSTORE_AFTER = "UPDATE segments SET blob = NULL WHERE incarnation = ? AND blob > ? AND file IS NOT NULL"
-NEWEST_EPOCH = "SELECT coalesce(max(epoch), 0) FROM machines"
+UNSTORE_AFTER = "UPDATE segments SET blob = NULL WHERE incarnation = ? AND last > ? AND file IS NOT NULL"
+KNOWN_BLOB = "SELECT id, size FROM blobs WHERE name = ? AND gone = 0 ORDER BY id LIMIT 1"
+FORGET_PLACES = "UPDATE blobs SET gone = 1 WHERE name = ?"
+MOVED_SEGMENT = "UPDATE segments SET blob = ? WHERE name = ? AND blob IS NOT NULL"
+MOVED_PART = "UPDATE checkpoint_parts SET blob = ? WHERE name = ? AND blob IS NOT NULL"
+MOVED_PACK = "UPDATE packs SET blob = ?, damaged = 0 WHERE name = ? AND state = 3"
+LAST_OWN = """SELECT max((SELECT coalesce(max(sequence + count - 1), 0) FROM log WHERE incarnation = ?),
+ (SELECT coalesce(max(last), 0) FROM segments WHERE incarnation = ?))"""
 NEWEST_BLOB = "SELECT id, name FROM blobs WHERE gone = 0 AND kind != 0 ORDER BY id DESC LIMIT 1"
 STORED_PACKS = "SELECT no, name, size, hash, blob, damaged FROM packs WHERE state = 3"
 PLACE_PACK = "UPDATE packs SET blob = ?, damaged = ? WHERE no = ?"
@@ -66,7 +79,6 @@ FORGET_POSITION = "DELETE FROM log WHERE position = ?"
 OWN_UNSENT = """SELECT position, sequence, stamp, time, ops FROM log
 WHERE machine = ? AND incarnation = ? AND segment IS NULL ORDER BY position"""
 OWN_MEMBER = "SELECT incarnation, epoch FROM machines WHERE machine = ?"
-STORED_AS = "SELECT name FROM segments WHERE incarnation = ? AND number = ? AND blob IS NOT NULL"
 LAST_STAMP = """SELECT max(
  (SELECT coalesce(max(stamp), 0) FROM log),
  (SELECT coalesce(max(last_stamp), 0) FROM segments),

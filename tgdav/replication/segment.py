@@ -6,14 +6,13 @@ A segment is ``signature (64) ‖ msgpack array``. The Ed25519 signature covers 
 
 import msgspec
 
-from tgdav.crdt.ops import Group, Member
+from tgdav.crdt.membership import ClockEntry, Link
+from tgdav.crdt.ops import Group, Member, Namespace
 from tgdav.crypto.machine import MachineIdentity, verify
 from tgdav.errors import DamageError
 from tgdav.ids import BlobName, ChunkId, Incarnation, MachineId
 
 _SIGNATURE = 64
-FIRST = bytes(32)
-"""What stands for the previous segment's hash in the first one of an incarnation."""
 
 
 class PackEntry(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -37,16 +36,12 @@ class PackIndex(msgspec.Struct, array_like=True, frozen=True):
     entries: tuple[PackEntry, ...]
 
 
-class ClockEntry(msgspec.Struct, array_like=True, frozen=True):
-    """One line of a vector clock: the last operation that the author had applied of (machine, incarnation)."""
-
-    machine: MachineId
-    incarnation: Incarnation
-    sequence: int
-
-
 class Segment(msgspec.Struct, array_like=True, frozen=True):
-    """Groups of one machine in a row. ``number`` is 1, 2, 3 … in its incarnation, ``previous`` chains the blobs' hashes."""
+    """Groups of one machine in a row. ``number`` is 1, 2, 3 … in its incarnation, ``previous`` chains the blobs' hashes.
+
+    ``author`` is the author's membership, so that one segment is enough to check the others of its chain; None in segments
+    that were made without it.
+    """
 
     machine: MachineId
     incarnation: Incarnation
@@ -55,12 +50,34 @@ class Segment(msgspec.Struct, array_like=True, frozen=True):
     clock: tuple[ClockEntry, ...]
     packs: tuple[PackIndex, ...]
     groups: tuple[Group, ...]
+    author: Member | None = None
 
     @property
-    def members(self) -> list[Member]:
-        """The member operations in it."""
-        return [op for group in self.groups for op in group.ops if isinstance(op, Member)]
+    def membership(self) -> Member | None:
+        """What it states of its author: the member operation in it, else the field."""
+        operations = (op for group in self.groups for op in group.ops if isinstance(op, Member))
+        return next((op for op in operations if op.incarnation == self.incarnation), self.author)
 
+    def link(self, hash_: bytes) -> Link:
+        """Return what it says about its chain; ``hash_`` is its blob's."""
+        last = self.groups[-1]
+        changes = sum(not isinstance(op, Member | Namespace) for group in self.groups for op in group.ops)
+        return Link(
+            machine=self.machine,
+            incarnation=self.incarnation,
+            number=self.number,
+            hash=hash_,
+            previous=self.previous,
+            first=self.groups[0].sequence,
+            last=last.sequence + len(last.ops) - 1,
+            changes=changes,
+            time=last.time,
+            clock=self.clock,
+            author=self.membership,
+        )
+
+
+__all__ = ["ClockEntry", "PackEntry", "PackIndex", "Segment", "check_signature", "decode", "encode"]
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Segment)

@@ -19,11 +19,12 @@ from tgdav.errors import BlobMissing, DamageError
 from tgdav.ids import BlobId, ChunkId
 from tgdav.metadata import queries, settings
 from tgdav.replication import rows
-from tgdav.replication.watch import REPORTED, SEEN
+from tgdav.replication.watch import GAPS_REPORTED, REPORTED, SEEN
 from tgdav.volume.check_local import LocalCheck
 from tgdav.volume.findings import Findings
 from tgdav.volume.known import Inventory, KnownBlob, role_of
 from tgdav.volume.repair import Repairer
+from tgdav.volume.report import left_out_report
 
 if TYPE_CHECKING:
     from tgdav.volume.volume import Volume
@@ -56,6 +57,8 @@ class Checker:
             self._repaired = Repairer(self._volume).run(self._findings)
             self._findings.drop(self._repaired)
             self._check_store(None)
+        for missing in self._volume.watch.missing(joining=self._volume.is_joining):
+            self._findings.add(missing.blob, missing.kind, missing.reason)
         self._name_paths()
         self._remember(listed)
         return {
@@ -65,6 +68,7 @@ class Checker:
             "bytes_read": self._bytes,
             "damage": [msgspec.structs.asdict(each) for each in self._findings],
             "repaired": self._repaired,
+            "left_out": left_out_report(self._volume.database),
         }
 
     def _check_store(self, read_data: float | None) -> list[BlobInfo]:
@@ -138,9 +142,11 @@ class Checker:
             share = listed[first::every] or listed[:1]
             chosen = list({info.id: info for info in [*share, *chosen]}.values())
         hashes = inventory.hashes()
-        for number, info in enumerate(chosen, 1):
+        total, done = sum(info.size for info in chosen), 0
+        for info in chosen:
             self._read_blob(info, hashes.get((info.id, info.name)))
-            self._progress("reading", number, len(chosen))
+            done += info.size
+            self._progress("reading bytes", done, total)
 
     def _read_blob(self, info: BlobInfo, noted: bytes | None) -> None:
         label = decode_label(info.label, self._volume.vault_keys, info.name)
@@ -203,6 +209,7 @@ class Checker:
                 "INSERT OR REPLACE INTO damage (blob, kind, reason, found) VALUES (?, ?, ?, ?)", found
             )
             settings.put(transaction, REPORTED, reported)
+            settings.put(transaction, GAPS_REPORTED, self._findings.names("gap", "segment"))
             # In a store that was set back, ids begin again where it stands now.
             settings.put(transaction, SEEN, min(settings.get(transaction, SEEN, 0), last))
             transaction.executemany(_IS_WHOLE, whole)

@@ -40,6 +40,9 @@ POLL_AGAIN_SECONDS = 60.0
 KEEPING, JOINING, PUSHING, LOOKING = "keeping the headers", "joining", "pushing the log", "looking at the log"
 CHECKPOINT_LOOK_SECONDS = 30.0
 
+HELD = "joining is held up"
+REPORT = "run 'tgdav check', which says what is missing"
+
 
 class Housekeeping:
     """Pushes, checkpoints, settles idle files, folds the database's log back, keeps the headers."""
@@ -180,10 +183,10 @@ class Housekeeping:
 
     def _check_writer(self) -> None:
         volume = self._volume
-        verdict = volume.watch.look()
-        while verdict.late and verdict.reason is None:
+        verdict = volume.watch.look(joining=volume.is_joining)
+        while verdict.late and verdict.reason is None and not verdict.held:
             volume.watch.take_late(volume.journal, verdict)
-            verdict = volume.watch.look()
+            verdict = volume.watch.look(joining=volume.is_joining)
         if verdict.reason is not None:
             volume.journal.read_only = verdict.reason
             if verdict.is_restored:  # and the reason says what to do
@@ -191,6 +194,11 @@ class Housekeeping:
             raise WriterReplaced(
                 f"{verdict.reason}; this machine serves read-only and keeps its unsent operations",
                 hint="to write here again, run 'tgdav init --join' in a fresh home",
+            )
+        if verdict.held:
+            held = verdict.held[0]
+            raise DamageError(
+                f"{HELD if volume.is_joining else 'nothing is sent'}: {held.reason}", blob=held.blob, hint=REPORT
             )
 
     def sync(self, *, wait: bool, progress: Any = None) -> dict[str, Any]:

@@ -13,25 +13,23 @@ from tgdav.config import Config, Places
 from tgdav.crypto.keys import NamespaceKeys, NamespaceSecret, VaultKeys, wrap_namespace
 from tgdav.crypto.machine import MachineIdentity
 from tgdav.crypto.slots import Secret
-from tgdav.db.transaction import Transaction
 from tgdav.errors import DamageError
-from tgdav.ids import Incarnation
-from tgdav.metadata import settings
-from tgdav.metadata.journal import Journal
-from tgdav.replication.rebuild import Progress, Rebuilder, Rebuilt, find_secret
+from tgdav.replication.intake import LeftOut, left_out
+from tgdav.replication.rebuild import Progress, Rebuilt, find_secret
 from tgdav.replication.survey import Survey
-from tgdav.replication.watch import SEEN
 from tgdav.volume import making
 from tgdav.volume.findings import described
 from tgdav.volume.folders import prepare_state
 from tgdav.volume.local_state import LocalNamespace, save_header
 from tgdav.volume.lock import StateLock
-from tgdav.volume.log_start import begin_log, namespace_name, open_journal
+from tgdav.volume.log_start import machine_name, namespace_name
+from tgdav.volume.rebuilding import rebuild
 from tgdav.volume.seams import Seams
 from tgdav.volume.stores import open_store
 from tgdav.volume.telegram_login import TelegramLogin
 from tgdav.volume.unlock import unlock_store
 from tgdav.volume.volume import Volume
+from tgdav.wording import machine_names
 
 
 class MachineReport(msgspec.Struct, frozen=True):
@@ -43,13 +41,21 @@ class MachineReport(msgspec.Struct, frozen=True):
     last_sequence: int
 
 
-class JoinedVault(msgspec.Struct, frozen=True):
-    """What joining or rebuilding found. ``damage`` holds a line for everything that is missing or does not open."""
+class JoinedVault(msgspec.Struct):
+    """What joining or rebuilding found. ``damage`` holds a line for everything that is missing or does not open.
+
+    ``replaced`` is what to call the writer before: its name, with its short id where a machine's name repeats.
+    ``name`` is this machine's. ``left_out``: what was made after its machine had been replaced. ``held``: why this machine
+    is not the writer yet.
+    """
 
     epoch: int
     replaced: str
     machines: list[MachineReport]
     damage: list[str]
+    name: str = ""
+    left_out: list[LeftOut] = []
+    held: str = ""
 
 
 def join_vault(
@@ -72,7 +78,12 @@ def join_vault(
     volume = Volume.open(places, config, secret, seams=seams)
     try:
         volume.sync(wait=True)
+    except DamageError as error:
+        # What was rebuilt is here and is shown; joining goes on once a check has said what is missing.
+        result.held = str(error)
     finally:
+        with volume.database.reading() as connection:
+            result.left_out = left_out(connection)
         volume.close()
     return result
 
@@ -128,38 +139,14 @@ def _rebuild(
     box = wrap_namespace(vault_keys, secret, seams.entropy)
     local = LocalNamespace(secret.namespace, namespace_name(config), box)
     database = making.fresh_database(places, local, identity, seams)
-    incarnation = Incarnation(0)
-
-    def begin() -> Journal:
-        nonlocal incarnation
-        journal, incarnation = open_journal(database, config, identity, keys, seams)
-        return journal
-
     try:
-        rebuilt, journal = Rebuilder(store, survey, vault_keys, keys, database, begin, progress).run()
-        now = seams.clock.now_ns()
-        database.writer.run(lambda transaction: _note(transaction, survey, rebuilt, now))
-        epoch = _next_epoch(rebuilt)
-        begin_log(database, config, identity, journal, incarnation, epoch=epoch, predecessor=rebuilt.writer)
+        rebuilt, epoch = rebuild(database, store, survey, vault_keys, keys, identity, config, seams, progress)
     finally:
         database.close()
-    return _report(rebuilt, epoch), identity, local
+    return _report(rebuilt, epoch, machine_name(config)), identity, local
 
 
-def _note(transaction: Transaction, survey: Survey, rebuilt: Rebuilt, now_ns: int) -> None:
-    settings.put(transaction, SEEN, survey.last)
-    found = [(each.blob, each.kind, each.reason, now_ns) for each in rebuilt.damage]
-    transaction.executemany("INSERT OR REPLACE INTO damage (blob, kind, reason, found) VALUES (?, ?, ?, ?)", found)
-
-
-def _next_epoch(rebuilt: Rebuilt) -> int:
-    """Return the epoch to write in; where the log's beginning is lost, somebody was its writer all the same."""
-    if rebuilt.writer is not None:
-        return rebuilt.writer.epoch + 1
-    return 2
-
-
-def _report(rebuilt: Rebuilt, epoch: int) -> JoinedVault:
+def _report(rebuilt: Rebuilt, epoch: int, name: str) -> JoinedVault:
     machines = []
     for machine, member in rebuilt.members.items():
         heads = [head for head in rebuilt.heads.values() if head.machine == machine]
@@ -167,6 +154,7 @@ def _report(rebuilt: Rebuilt, epoch: int) -> JoinedVault:
         machines.append(
             MachineReport(machine.hex(), member.name, last.time if last else 0, last.sequence if last else 0)
         )
-    replaced = rebuilt.writer.name if rebuilt.writer else ""
+    names = machine_names([*((each.id, each.name) for each in machines), ("", name)])
+    replaced = names[rebuilt.writer.machine.hex()] if rebuilt.writer else ""
     damage = [described(each.blob, each.kind, each.reason) for each in rebuilt.damage]
-    return JoinedVault(epoch, replaced, machines, damage)
+    return JoinedVault(epoch, replaced, machines, damage, name)

@@ -13,7 +13,7 @@ def key_file_passphrase(path: Path, seams: Seams, *, make: bool) -> str | None:
     Raises DamageError (nothing is in the file), NoSpace, LocalFailure.
     """
     try:
-        found = path.read_text(encoding="ascii", errors="replace").strip()
+        found = path.read_text(encoding="utf-8-sig", errors="replace").strip()
     except FileNotFoundError:
         if not make:
             return None

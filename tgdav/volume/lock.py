@@ -4,6 +4,7 @@ import fcntl
 import logging
 import os
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 
 from blake3 import blake3
@@ -22,8 +23,11 @@ class StateLock:
         except OSError as error:
             raise LocalFailure(f"the lock file {path} could not be locked: {error.strerror}") from error
         if descriptor is None:
+            holder = _holder(path)
+            which = f" (process {holder})" if holder else ""
             raise VaultInUse(
-                "another tgdav process has this vault open", hint="stop it, or use commands that talk to it"
+                f"another tgdav process{which} has this vault open",
+                hint=f"wait until it is ready, then commands talk to it; or stop it{f': kill {holder}' if holder else ''}",
             )
         self._descriptor: int | None = descriptor
 
@@ -38,18 +42,19 @@ class LoginLock:
     """Keeps two processes of this user from using one login, which Telegram would answer by ending it.
 
     A login is part of one state, so this matters where a state was copied. The file is named after a hash of the login,
-    in a folder that the user's homes share. Raises LoginInUse.
+    in a folder that the user's homes share: the first of ``shared`` that is this user's alone. Raises LoginInUse.
     """
 
-    def __init__(self, session: str, shared: Path | None = None) -> None:
-        folder = shared or Path("/tmp", f"tgdav-{os.geteuid()}")  # noqa: S108 - a folder of our own, checked
+    def __init__(self, session: str, shared: Sequence[Path] = ()) -> None:
+        own = f"tgdav-{os.geteuid()}"
+        places = shared or (Path("/tmp", own), Path("/var/tmp", own))  # noqa: S108 - folders of our own, checked
+        folder = next(filter(_is_ours, places), None)
         name = blake3(session.encode()).hexdigest(8) + ".login"
         self._descriptor: int | None = None
+        if folder is None:
+            _log.warning("no lock for the Telegram login: the folders for it belong to another user")
+            return
         try:
-            folder.mkdir(mode=0o700, exist_ok=True)
-            found = folder.lstat()
-            if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
-                raise OSError(0, "it is somebody else's")
             self._descriptor = _locked(folder / name)
         except OSError as error:
             _log.warning("no lock for the Telegram login in %s: %s", folder, error.strerror)
@@ -65,6 +70,45 @@ class LoginLock:
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.close(descriptor)
+
+
+def _is_ours(folder: Path) -> bool:
+    """Return whether a folder, made if it is not there, is this user's, and closed to others from now on.
+
+    Anybody can make a folder of any name where temporary files go, or leave a symbolic link there.
+    """
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        found = os.fstat(descriptor)
+        if found.st_uid != os.geteuid():
+            return False
+        if stat.S_IMODE(found.st_mode) != 0o700:
+            if os.listdir(descriptor) and found.st_mode & 0o022:
+                return False  # what lies in it may be anybody's
+            os.fchmod(descriptor, 0o700)
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+
+
+def _holder(path: Path) -> str:
+    """Return the process that holds the lock of a file (proc(5): /proc/locks), nothing where that cannot be seen."""
+    try:
+        inode = path.stat().st_ino
+        lines = Path("/proc/locks").read_text(encoding="ascii").splitlines()
+    except (OSError, ValueError):
+        return ""
+    for line in lines:
+        fields = line.split()
+        if fields[1:2] == ["FLOCK"] and fields[5].rpartition(":")[2] == str(inode) and int(fields[4]) > 0:
+            return fields[4]
+    return ""
 
 
 def _locked(path: Path) -> int | None:

@@ -82,4 +82,4 @@ def _open_database(places: Places, namespace: LocalNamespace, opened: Unlocked, 
         raise DamageError(
             "the local database is gone", blob="database", hint="move the state folder away and run 'tgdav recover'"
         )
-    return Database.open(path, opened.identity.database_key, disk=seams.disk)
+    return Database.open(path, opened.identity.database_key, disk=seams.disk, entropy=seams.entropy)

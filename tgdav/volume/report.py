@@ -1,6 +1,7 @@
 """What ``status`` says."""
 
 import uuid
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +9,7 @@ import msgspec
 
 from tgdav.content.pack_rows import waiting_packs
 from tgdav.db.database import Database
+from tgdav.replication.intake import LeftOut, left_out
 from tgdav.threads import failure_counts, last_failure
 from tgdav.volume.findings import described
 
@@ -61,6 +63,7 @@ def status(volume: "Volume") -> dict[str, Any]:
         "namespace": volume.namespace_name,
         "machine": _uuid(volume.log.machine_id),
         "damage": damage,
+        "left_out": left_out_report(volume.database),
     }
 
 
@@ -101,6 +104,20 @@ def _machines(database: Database) -> list[dict[str, Any]]:
     with database.reading() as connection:
         found = connection.all("SELECT machine, name, epoch FROM machines ORDER BY epoch")
     return [{"id": _uuid(machine), "name": name, "epoch": epoch} for machine, name, epoch in found]
+
+
+def left_out_report(database: Database) -> list[dict[str, Any]]:
+    """Return ``left_out``: what replaced machines made that does not count, as ``left_out_objects`` gives it."""
+    with database.reading() as connection:
+        return left_out_objects(left_out(connection))
+
+
+def left_out_objects(found: Iterable[LeftOut]) -> list[dict[str, Any]]:
+    """Return one object a machine: its id and name, how many operations, and the time of the last one (ISO 8601)."""
+    return [
+        {"id": _uuid(each.machine), "name": each.name, "changes": each.changes, "last": moment(each.last, 0.0)}
+        for each in found
+    ]
 
 
 def _uuid(machine: bytes) -> str:

@@ -15,6 +15,7 @@ from tgdav.replication.resuming import Resumer
 from tgdav.replication.watch import RESTORED, UNSEEN, LogWatch, Verdict
 from tgdav.threads import Worker
 from tgdav.volume.log_start import incarnation_of, open_journal
+from tgdav.volume.rebuilding import is_unfinished, rebuild_again
 from tgdav.volume.seams import Seams
 from tgdav.volume.stores import Stores
 
@@ -30,9 +31,16 @@ def resume_if_restored(
     """Return in whose name to go on: as before, or under a fresh incarnation where the store was ahead of this state.
 
     Nothing is changed here before that look; a store that is away does not keep the volume shut, and is looked at later.
-    Raises LocalFailure, NoSpace.
+    Nor does it where joining was held up over a gap, unless the gap was being filled. Raises LocalFailure, NoSpace; and
+    StoreUnavailable in that case.
     """
+    if is_unfinished(database):
+        return _rebuild(database, stores.store, log, config, seams)
     verdict = _look(database, stores, log)
+    if verdict is not None and verdict.is_refilled:
+        return _rebuild(database, stores.store, log, config, seams)
+    if verdict is not None and verdict.held:
+        verdict = None
     with database.reading() as connection:
         was_unseen = bool(settings.get(connection, UNSEEN, False))
     if verdict is None or not verdict.is_restored:
@@ -48,7 +56,7 @@ def _look(database: Database, stores: Stores, log: LogIdentity) -> Verdict | Non
 
     def look() -> None:
         try:
-            seen.append(watch.look())
+            seen.append(watch.look(at_start=True))
         except TgdavError as error:
             _log.info("the store could not be looked at: %s", error.message)
 
@@ -66,6 +74,13 @@ def _note_unseen(transaction: Transaction, unseen: bool) -> None:
         settings.put(transaction, UNSEEN, True)
     else:
         settings.remove(transaction, UNSEEN)
+
+
+def _rebuild(database: Database, store: BlobStore, log: LogIdentity, config: Config, seams: Seams) -> LogIdentity:
+    """Join once more: what was missing from the log is there, and belongs before what was applied."""
+    rebuild_again(database, store, log.vault_keys, log.keys, log.machine, config, seams)
+    _log.warning("a part of the log that was missing when this machine joined was taken in")
+    return msgspec.structs.replace(log, incarnation=incarnation_of(database))
 
 
 def _resume(database: Database, store: BlobStore, log: LogIdentity, config: Config, seams: Seams) -> LogIdentity:

@@ -200,8 +200,8 @@ class Volume:
         self.fs.start()
 
     def used_bytes(self) -> int:
-        """Bytes of content of all files."""
-        return self.fs.totals()[1]
+        """Bytes of content of all files, holes left out."""
+        return self.fs.used_bytes()
 
     # ---- commands ------------------------------------------------------------------------------------------------
 

@@ -1,7 +1,8 @@
 """The WebDAV front end and the page that browsers see: HTTP in, calls of the file system out.
 
-``WebServer`` is the front door. cheroot listens and keeps the threads, connections are read by ``connection``, ``dispatch``
-leads to one handler a method, ``access`` alone decides about locks and conditions, ``errors`` alone translates errors.
+``WebServer`` is the front door. cheroot keeps the threads, connections wait in ``event_loop`` and are served by
+``connection``, ``dispatch`` leads to one handler a method, ``access`` alone decides about locks and conditions, ``errors``
+alone translates errors.
 """
 
 from tgdav.web.auth import Credentials

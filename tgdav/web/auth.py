@@ -23,6 +23,7 @@ from tgdav.entropy import Entropy
 from tgdav.web.errors import Refused
 from tgdav.web.hashed_logins import HashedLogins
 from tgdav.web.messages import Request
+from tgdav.web.rate_limits import limited_peer
 
 REALM = "tgdav"
 NONCE_LIFE = 600
@@ -32,7 +33,12 @@ BASIC = ("WWW-Authenticate", f'Basic realm="{REALM}", charset="UTF-8"')
 
 _NONCES_KEPT = 4096
 _WINDOW = 1024
-_FIELD = re.compile(r'(\w+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s",]+))\s*(?:,|$)')
+# Possessive, so that what does not match is given up at once: any client chooses the text.
+_FIELD = re.compile(
+    r"[ \t,]*+([!#$%&'*+.^_`|~0-9A-Za-z-]++)[ \t]*+=[ \t]*+"
+    r'(?:"((?:[^"\\]|\\.)*+)"|([^\s",]++))[ \t]*+(?:,|\Z)'
+)
+_COUNT = re.compile(r"[0-9A-Fa-f]{8}\Z")
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -63,17 +69,22 @@ class Credentials:
     def _hash(self, pair: bytes) -> bytes:
         return hashlib.blake2b(pair, key=self._key, digest_size=32).digest()
 
-    def check_pair(self, pair: bytes) -> str | None:
-        """Return the user that ``user:password`` logs in, or None. Raises what ``HashedLogins.check`` raises."""
+    def check_pair(self, pair: bytes, peer: str = "") -> str | None:
+        """Return the user that ``user:password`` logs in, or None. Raises what ``HashedLogins.check`` raises.
+
+        A right login with a password known here is known at once. All others take the same Argon2 run, if any user has a
+        hash, whether there is such a user or not.
+        """
         name, _, secret = pair.partition(b":")
         user = _text(name)
-        if user in self._hashed:
-            return user if self._hashed.check(user, _text(secret).encode(), self._hash(pair)) else None
-        identity = self._users.get(user)
         given = self._hash(pair)
-        known = identity or self._nobody
-        matches = [hmac.compare_digest(given, held) for held in known.hashes]
-        return user if identity is not None and any(matches) else None
+        identity = self._users.get(user)
+        same = [hmac.compare_digest(given, held) for held in (identity or self._nobody).hashes]
+        if identity is not None and any(same):
+            return user
+        if not self._hashed:
+            return None
+        return user if self._hashed.check(user, _text(secret).encode(), given, peer) else None
 
     def ha1(self, user: str) -> tuple[str, ...]:
         """Return the possible HA1 of a user; of nobody's password for an unknown one."""
@@ -83,9 +94,10 @@ class Credentials:
         """Return whether there is such a user, with a password known here."""
         return user in self._users
 
-    def is_hashed(self, user: str) -> bool:
-        """Return whether the user's password is known only as a hash."""
-        return user in self._hashed
+    @property
+    def has_hashes(self) -> bool:
+        """Whether there is anybody for whom Digest cannot work."""
+        return bool(self._hashed)
 
     @property
     def offer_digest(self) -> bool:
@@ -183,51 +195,55 @@ class Authenticator:
             return request.proven[1]
         scheme, _, value = header.partition(" ")
         if scheme.lower() == "basic":
-            user = self._check_basic(value.strip())
+            user = self._check_basic(value.strip(), limited_peer(request.peer))
             request.proven = (header, user)
             return user
         if scheme.lower() == "digest":
             return self._check_digest(value, request)
         raise self._challenge()
 
-    def _challenge(self, *, stale: bool = False, wrong: bool = False) -> Refused:
-        kind = WrongLogin if wrong else Refused
+    def _challenge(self, *, stale: bool = False) -> Refused:
+        return Refused(401, "login needed", headers=self._schemes(", stale=true" if stale else ""))
+
+    def _wrong(self, user: str) -> "WrongLogin":
+        """Return the refusal of a wrong login: the same for every name, so that it does not tell which exist."""
+        message = "login needed"
+        if self._credentials.has_hashes:
+            message += "; users whose password is kept as a hash can log in by Basic only"
+        return WrongLogin(user, message, self._schemes())
+
+    def _schemes(self, suffix: str = "") -> tuple[tuple[str, str], ...]:
         if not self._credentials.offer_digest:
-            return kind(401, "login needed", headers=(BASIC,))
-        suffix = ", stale=true" if stale else ""
+            return (BASIC,)
         digest = (
             f'Digest realm="{REALM}", qop="auth", algorithm=MD5, nonce="{self._nonces.make()}", charset=UTF-8{suffix}'
         )
-        return kind(401, "login needed", headers=(("WWW-Authenticate", digest), BASIC))
+        return (("WWW-Authenticate", digest), BASIC)
 
-    def _check_basic(self, value: str) -> str:
+    def _check_basic(self, value: str, peer: str) -> str:
         try:
             pair = base64.b64decode(value, validate=True)
         except (binascii.Error, ValueError) as error:
             raise Refused(400, "malformed Authorization") from error
-        user = self._credentials.check_pair(pair)
+        user = self._credentials.check_pair(pair, peer)
         if user is None:
-            raise self._challenge(wrong=True)
+            raise self._wrong(_text(pair.partition(b":")[0]))
         return user
 
     def _check_digest(self, value: str, request: Request) -> str:
-        fields = {name.lower(): _unquote(quoted) if quoted else token for name, quoted, token in _FIELD.findall(value)}
+        fields = digest_fields(value)
         count = fields.get("nc", "")
-        if not (fields.get("qop") == "auth" and re.fullmatch(r"[0-9A-Fa-f]{8}", count) and fields.get("cnonce")):
+        if not (fields.get("qop") == "auth" and _COUNT.match(count) and fields.get("cnonce")):
             raise Refused(400, "malformed Authorization")
         if fields.get("realm") != REALM or fields.get("algorithm", "MD5").upper() != "MD5":
             raise self._challenge()
         if not _same_target(fields.get("uri", ""), request):
             raise Refused(400, "the login is for another URL")
-        user = _text(fields.get("username", "").encode("latin-1"))
-        if self._credentials.is_hashed(user):
-            raise WrongLogin(
-                401, "this user's password is kept as a hash: Basic works, Digest cannot", headers=(BASIC,)
-            )
         if not self._nonces.is_ours(fields.get("nonce", "")):
             raise self._challenge(stale=True)
+        user = _text(fields.get("username", "").encode("latin-1"))
         if not self._response_fits(user, fields, request.method):
-            raise self._challenge(wrong=True)
+            raise self._wrong(user)
         if not self._nonces.accept(fields["nonce"], int(count, 16)):
             raise self._challenge(stale=True)
         return user
@@ -244,7 +260,26 @@ class Authenticator:
 
 
 class WrongLogin(Refused):
-    """Credentials were given and are wrong."""
+    """Credentials were given and are wrong; ``user`` is the name in them, as it came."""
+
+    def __init__(self, user: str, message: str, headers: tuple[tuple[str, str], ...]) -> None:
+        super().__init__(401, message, headers=headers)
+        self.user = user
+
+
+def digest_fields(value: str) -> dict[str, str]:
+    """Return the parameters of a Digest login, names in lower case. Raises Refused 400 when it is malformed."""
+    fields: dict[str, str] = {}
+    value = value.strip(" \t,")
+    at = 0
+    while at < len(value):
+        match = _FIELD.match(value, at)
+        if match is None:
+            raise Refused(400, "malformed Authorization")
+        name, quoted, token = match.groups()
+        fields[name.lower()] = token if quoted is None else _unquote(quoted)
+        at = match.end()
+    return fields
 
 
 def _unquote(value: str) -> str:
@@ -257,6 +292,9 @@ def _same_target(uri: str, request: Request) -> bool:
         return False
     if uri == "*" or request.target == "*":
         return uri == request.target
-    path = uri if uri.startswith("/") else urlsplit(uri).path or "/"
+    try:
+        path = uri if uri.startswith("/") else urlsplit(uri).path or "/"
+    except ValueError:
+        return False
     path = path.partition("?")[0]
     return path == request.target or unquote_to_bytes(path) == unquote_to_bytes(request.target)

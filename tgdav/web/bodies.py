@@ -7,10 +7,7 @@ from collections.abc import Callable
 from tgdav.web.errors import Refused
 from tgdav.web.stream import SocketStream
 
-DRAIN_SILENCE = 1000
-"""Milliseconds without a byte after which nobody waits for the rest of a body that is not wanted."""
-
-_CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?\Z")
+_CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15}+)(?:[ \t]*+;[\t\x20-\x7e\x80-\xff]*+)?\Z")
 _LONGEST_CHUNK_LINE = 4096
 _LONGEST_TRAILERS = 16 * 1024
 
@@ -55,13 +52,6 @@ class StreamBody(ABC):
             raise Refused(413)
         return bytes(buffer[:count])
 
-    def drain(self, limit: int, may_wait: Callable[[], bool]) -> bool:
-        """Read and forget up to ``limit`` bytes, while ``may_wait`` and they keep coming; return whether that was all."""
-        block = memoryview(bytearray(64 * 1024))
-        while not self.finished and limit > 0 and may_wait() and self._stream.wait(DRAIN_SILENCE):
-            limit -= self._receive(block)
-        return self.finished
-
     @abstractmethod
     def _receive(self, view: memoryview) -> int:
         """Receive at least one byte of the body, or find its end and return 0."""
@@ -79,6 +69,10 @@ class SizedBody(StreamBody):
         self.remaining -= count
         self.finished = self.remaining == 0
         return count
+
+    def skip(self) -> None:
+        """Have the rest of the body dropped as it arrives."""
+        self._stream.skip(self.remaining)
 
 
 class ChunkedBody(StreamBody):

@@ -2,15 +2,17 @@
 
 import calendar
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from email.utils import parsedate_tz
 
 import msgspec
 
 from tgdav.web.errors import Refused
 
-_TAG = re.compile(r'\s*(W/)?("[^"]*")\s*(?:,|$)')
-_IF_TOKEN = re.compile(r'\s*(?:<([^<>]*)>|(\()|(\))|(Not)(?=[\s<\[])|\[((?:W/)?"[^"]*")\]|(\S))', re.IGNORECASE)
+# Possessive and matched at one place after another, so that the work grows as the header does: any client chooses the text.
+_IF_TOKEN = re.compile(
+    r'[ \t]*+(?:<([^<>]*+)>|(\()|(\))|(Not)(?=[ \t<\[])|\[((?:W/)?"[^"]*+")\])[ \t]*+', re.IGNORECASE
+)
 SECOND = 1_000_000_000
 
 
@@ -57,9 +59,19 @@ def range_applies(headers: dict[str, str], state: State) -> bool:
 def _matches(value: str, etag: str | None, *, weak: bool) -> bool:
     if value.strip() == "*":
         return True
-    if etag is None:
-        return False
-    return any(tag == etag and (weak or not prefix) for prefix, tag in _TAG.findall(value))
+    return any(tag == etag and (weak or strong) for strong, tag in entity_tags(value))
+
+
+def entity_tags(value: str) -> Iterator[tuple[bool, str]]:
+    """Yield whether strong and the quoted tag of each in a list of entity tags; what is none is passed over."""
+    end = 0
+    while (start := value.find('"', end)) >= 0:
+        before = value[end:start].strip(" \t,")
+        end = value.find('"', start + 1) + 1
+        if not end:
+            return
+        if before in ("", "W/"):
+            yield not before, value[start:end]
 
 
 def parse_date(value: str) -> int | None:
@@ -96,8 +108,8 @@ def parse_if(value: str) -> list[IfList]:
     resource: str | None = None
     open_list: list[Condition] | None = None
     negated = False
-    for url, opening, closing, negation, etag, other in _IF_TOKEN.findall(value):
-        if other or (opening and open_list is not None) or (not (url or opening) and open_list is None):
+    for url, opening, closing, negation, etag in _if_tokens(value):
+        if (opening and open_list is not None) or (not (url or opening) and open_list is None):
             raise Refused(400, "malformed If")
         if opening:
             open_list = []
@@ -118,6 +130,17 @@ def parse_if(value: str) -> list[IfList]:
     if open_list is not None or not lists:
         raise Refused(400, "malformed If")
     return lists
+
+
+def _if_tokens(value: str) -> Iterator[tuple[str, ...]]:
+    """Yield URL or state token, ``(``, ``)``, ``Not``, entity tag, one of them not empty. Raises Refused 400."""
+    at = 0
+    while at < len(value):
+        match = _IF_TOKEN.match(value, at)
+        if match is None:
+            raise Refused(400, "malformed If")
+        yield match.groups("")
+        at = match.end()
 
 
 def submitted_tokens(lists: list[IfList]) -> frozenset[str]:

@@ -10,13 +10,14 @@ from tgdav.web.errors import Refused, text, translate
 from tgdav.web.folders import ALLOW, delete, mkcol, options
 from tgdav.web.get import get
 from tgdav.web.lock_methods import lock, unlock
-from tgdav.web.messages import Request, Response
+from tgdav.web.messages import Disconnected, Request, Response
 from tgdav.web.origin import check_origin
 from tgdav.web.paths import split_path
 from tgdav.web.probes import HEALTH
 from tgdav.web.propfind import propfind
 from tgdav.web.proppatch import proppatch
 from tgdav.web.put import put
+from tgdav.web.rate_limits import TokenBuckets, WrongLogins, client_address, networks
 from tgdav.web.site import Handler, Site
 
 log = logging.getLogger(__name__)
@@ -40,6 +41,9 @@ THROUGH_WSGIDAV: dict[str, Handler] = {
     "OPTIONS": options,
 }
 
+LINES_A_SECOND, LINES_AT_ONCE = 1, 50
+"""Log lines of one kind on requests that fail: clients repeat what fails."""
+
 WRONG_LOGIN_DELAY = 1.0
 """Seconds after which a wrong login is answered, so that guessing is slow, and tells nothing by how long it took to check.
 No right one ever waits."""
@@ -55,28 +59,40 @@ class Dispatcher:
         self._authenticator = authenticator
         self.port = port
         self._application = Application(self._answer)
+        self._wrong_logins = WrongLogins(site.clock)
+        self._proxies = networks(site.options.trusted_proxies)
+        self._lines = TokenBuckets(site.clock, LINES_A_SECOND, LINES_AT_ONCE)
 
     def handle(self, request: Request) -> Response:
-        """Return the answer, whatever happens; only a vanished client (ConnectionError) comes through."""
+        """Return the answer, whatever happens; ConnectionError when there is to be none, or nobody who takes it."""
         asked = self.site.clock.monotonic()
+        if self._proxies:
+            request.peer = client_address(request.peer, request.headers.get("x-forwarded-for", ""), self._proxies)
         try:
             if request.target != "*":
                 request.names = split_path(request.target)
             request.user = self._admit(request)
             return self._call(request)
         except WrongLogin as error:
-            answer = translate(error)
-            answer.delay = max(0.0, asked + WRONG_LOGIN_DELAY - self.site.clock.monotonic())
-            return answer
+            return self._late(request, error, asked + WRONG_LOGIN_DELAY)
         except TgdavError as error:
             return self._translate(request, error)
         except ConnectionError:
             raise
         except Exception as error:
             # The message and the values of a traceback may hold names, which are for debug logs only.
-            log.error("%s failed: %s", request.method, type(error).__name__)
+            if self._lines.take(type(error).__name__):
+                log.error("%s failed: %s", request.method, type(error).__name__)
             log.debug("traceback", exc_info=True)
             return text(500, "internal error")
+
+    def _late(self, request: Request, error: WrongLogin, due: float) -> Response:
+        """Return the answer to a wrong login. Raises Disconnected when there were too many: they get none."""
+        if not self._wrong_logins.note(error.user, request.peer):
+            raise Disconnected
+        answer = translate(error)
+        answer.delay = max(0.0, due - self.site.clock.monotonic())
+        return answer
 
     def _call(self, request: Request) -> Response:
         if request.target == "*" and request.method != "OPTIONS":
@@ -103,13 +119,14 @@ class Dispatcher:
         """Return who asks. Raises Refused 401, 403 or 421."""
         if self._authenticator is None:
             check_origin(request.headers, self.port, secure=request.secure)
+        elif request.names == HEALTH and request.method in ("GET", "HEAD"):
             return ANYBODY
-        if request.names == HEALTH and request.method in ("GET", "HEAD"):
-            return ANYBODY
-        return self._authenticator.check(request)
+        user = ANYBODY if self._authenticator is None else self._authenticator.check(request)
+        request.authenticated = True
+        return user
 
     def _translate(self, request: Request, error: TgdavError) -> Response:
         answer = translate(error)
-        if answer.status >= 500 and answer.status != 507:
+        if answer.status >= 500 and answer.status != 507 and self._lines.take((answer.status, error.kind)):
             log.warning("%s answered %d: %s", request.method, answer.status, error.kind)
         return answer

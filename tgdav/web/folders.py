@@ -1,6 +1,7 @@
 """MKCOL, DELETE and OPTIONS."""
 
 from tgdav.errors import Exists
+from tgdav.fs.api import UMASK
 from tgdav.metadata.types import Kind
 from tgdav.web.access import Access
 from tgdav.web.errors import Refused
@@ -28,7 +29,7 @@ def mkcol(site: Site, request: Request) -> Response:
     access = Access(site, request, request.names)
     access.check(None)
     try:
-        site.fs.create(place.parent, place.name, Kind.DIRECTORY, 0o755, site.options.owner, durable=True)
+        site.fs.create(place.parent, place.name, Kind.DIRECTORY, 0o777, site.options.owner, umask=UMASK, durable=True)
     except Exists as error:
         raise Refused(405) from error
     return Response(201)

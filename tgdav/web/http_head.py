@@ -11,9 +11,10 @@ from tgdav.web.errors import Refused
 LARGEST_HEAD = 64 * 1024
 """Bytes of request line and headers together."""
 
-_REQUEST_LINE = re.compile(rb"([A-Z][A-Z-]{0,31}) ([^\x00-\x20\x7f#]+) HTTP/(\d)\.(\d)\Z")
-_FIELDS = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*(?:\r\n|\Z))*\Z")
-_HOST = re.compile(r"[0-9A-Za-z\-._~!$&'()*+,;=%:@\[\]]*\Z")
+# Possessive throughout: what does not match is given up at once, whatever a client sends.
+_REQUEST_LINE = re.compile(rb"([A-Z][A-Z-]{0,31}+) ([^\x00-\x20\x7f#]++) HTTP/(\d)\.(\d)\Z")
+_FIELDS = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]++:[\t\x20-\x7e\x80-\xff]*+(?:\r\n|\Z))*+\Z")
+_HOST = re.compile(r"[0-9A-Za-z\-._~!$&'()*+,;=%:@\[\]]*+\Z")
 _SINGLE = frozenset(
     [
         "host",
@@ -39,6 +40,40 @@ _SINGLE = frozenset(
     ]
 )
 
+MOST_HEADERS = 256
+"""Header lines in a request."""
+
+LONGEST = {
+    "authorization": 16 * 1024,
+    "connection": 1024,
+    "content-length": 64,
+    "content-range": 256,
+    "content-type": 1024,
+    "depth": 64,
+    "expect": 64,
+    "host": 512,
+    "if": 16 * 1024,
+    "if-match": 8 * 1024,
+    "if-modified-since": 128,
+    "if-none-match": 8 * 1024,
+    "if-range": 1024,
+    "if-unmodified-since": 128,
+    "lock-token": 1024,
+    "oc-checksum": 256,
+    "origin": 1024,
+    "overwrite": 64,
+    "range": 4096,
+    "sec-fetch-site": 64,
+    "timeout": 1024,
+    "transfer-encoding": 256,
+    "x-forwarded-for": 4096,
+    "x-oc-mtime": 64,
+}
+"""Bytes of each header that is parsed, with room to spare; more is refused unparsed. A Destination has a path's bound."""
+
+_MOST_KEPT = 4096
+"""Bytes of headers that are remembered as parsed: usual ones are short, and those of an attacker would fill the memory."""
+
 
 class Head(msgspec.Struct, frozen=True, gc=False):
     """A checked head. ``length`` is the body's size, None when it is chunked."""
@@ -60,7 +95,7 @@ class _Fields(msgspec.Struct, frozen=True, gc=False):
 
 
 def parse_head(data: bytes) -> Head:
-    """Parse a head (without its final empty line). Raises Refused: 400, 414, 417, 501 or 505, all of them closing."""
+    """Parse a head (without its final empty line). Raises Refused: 400, 414, 417, 431, 501 or 505, all of them closing."""
     line, _, fields = data.partition(b"\r\n")
     match = _REQUEST_LINE.match(line)
     if not match:
@@ -68,7 +103,7 @@ def parse_head(data: bytes) -> Head:
     if match[3] != b"1":
         raise Refused(505, close=True)
     minor = 0 if match[4] == b"0" else 1
-    known = _parse_fields(fields, minor)
+    known = _parse_fields(fields, minor) if len(fields) <= _MOST_KEPT else _parse_fields.__wrapped__(fields, minor)
     headers = known.headers.copy()
     target, query = _split_target(match[2].decode("latin-1"), headers)
     if minor and "host" not in headers:
@@ -90,18 +125,25 @@ def _parse_fields(fields: bytes, minor: int) -> _Fields:
 
 
 def _split_fields(fields: bytes) -> dict[str, str]:
+    if fields.count(b"\r\n") >= MOST_HEADERS:
+        raise Refused(431, "too many headers", close=True)
     if not _FIELDS.match(fields):
         raise _bad("malformed header")
     headers: dict[str, str] = {}
+    repeated: dict[str, list[str]] = {}
     for line in fields.decode("latin-1").split("\r\n"):
         name, _, value = line.partition(":")
         name = name.lower()
         if name in headers:
             if name in _SINGLE:
                 raise _bad(f"more than one {name}")
-            headers[name] += ", " + value.strip(" \t")
+            repeated.setdefault(name, [headers[name]]).append(value.strip(" \t"))
         elif name:
             headers[name] = value.strip(" \t")
+    headers |= {name: ", ".join(values) for name, values in repeated.items()}
+    for name, most in LONGEST.items():
+        if len(headers.get(name, "")) > most:
+            raise Refused(431, f"{name} is too long", close=True)
     return headers
 
 
@@ -110,7 +152,10 @@ def _split_target(target: str, headers: dict[str, str]) -> tuple[str, str]:
     if target == "*":
         return target, ""
     if not target.startswith("/"):
-        parts = urlsplit(target)
+        try:
+            parts = urlsplit(target)
+        except ValueError as error:
+            raise _bad("malformed request target") from error
         if parts.scheme.lower() not in ("http", "https") or not parts.netloc:
             raise _bad("malformed request target")
         headers["host"] = parts.netloc.rpartition("@")[2]

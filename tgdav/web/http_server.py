@@ -1,4 +1,4 @@
-"""cheroot's server with our connections: sizes, time limits, and threads that grow when clients stall."""
+"""cheroot's server with our connections and our event loop: sizes, time limits, threads that grow when clients stall."""
 
 import logging
 import resource
@@ -8,14 +8,15 @@ from collections.abc import Callable
 from email.utils import formatdate
 from typing import Any
 
-from cheroot.connections import ConnectionManager
 from cheroot.ssl.builtin import BuiltinSSLAdapter
+from cheroot.workers.threadpool import ThreadPool
 from cheroot.wsgi import Server
 
 from tgdav.clock import Clock
 from tgdav.web.connection import Connection
-from tgdav.web.late_answers import LateAnswers
+from tgdav.web.event_loop import EventLoop
 from tgdav.web.messages import Request, Response
+from tgdav.web.rate_limits import limited_peer
 from tgdav.web.traffic import Traffic
 
 log = logging.getLogger(__name__)
@@ -31,28 +32,34 @@ _BACKLOG = 512
 
 
 class LazyHandshake(BuiltinSSLAdapter):
-    """TLS whose handshake runs in a worker: cheroot's runs in the accepting thread, where one silent client stops all."""
+    """TLS whose handshake is left to the event loop: cheroot's waits for its client in the accepting thread."""
 
     def wrap(self, sock: Any) -> tuple[Any, dict[str, str]]:
-        """Wrap a fresh client socket; the handshake happens with its first read."""
+        """Wrap a fresh client socket, without a byte sent or read."""
+        sock.setblocking(False)
         wrapped = self.context.wrap_socket(sock, do_handshake_on_connect=False, server_side=True)
         return wrapped, {"wsgi.url_scheme": "https", "HTTPS": "on"}
 
 
-class Connections(ConnectionManager):
-    """The selector's loop, which also looks after waiting connections each half second."""
+class Workers(ThreadPool):
+    """cheroot's threads, started without waiting for each: the event loop starts more of them when they run short."""
 
-    def _expire(self, threshold: float) -> None:
-        super()._expire(threshold)  # type: ignore[misc]
-        self.server.relieve()
+    def grow(self, amount: int) -> None:
+        """Start up to ``amount`` threads, not above the most."""
+        threads: list[Any] = self._threads  # type: ignore[attr-defined]
+        more = min(amount, self.max - len(threads))
+        threads.extend(self._spawn_worker() for _ in range(more))  # type: ignore[attr-defined]
 
 
 class HttpServer(Server):
-    """A listener whose connections hand their requests to ``handle``."""
+    """A listener whose connections hand their requests to ``handle``.
 
-    ConnectionClass = Connection
+    ``limited_peer`` maps an address to what the bound of connections without a login counts, empty: no bound.
+    """
 
-    def __init__(self, address: tuple[str, int], handle: Callable[[Request], Response], clock: Clock) -> None:
+    def __init__(
+        self, address: tuple[str, int], handle: Callable[[Request], Response], clock: Clock, most_connections: int = 0
+    ) -> None:
         super().__init__(
             address,
             None,
@@ -65,9 +72,10 @@ class HttpServer(Server):
         )
         self.handle = handle
         self.clock = clock
-        self.late = LateAnswers(clock)
         self.traffic = Traffic()
-        self.keep_alive_conn_limit = self._most_connections = _connection_limit()
+        self.limited_peer: Callable[[str], str] = limited_peer
+        self.most_connections = most_connections or _connection_limit()
+        self.requests = Workers(self, min=THREADS, max=MOST_THREADS)
         self._growing = threading.Lock()
         self._date = (0, "")
         self._grace_ends = 0.0
@@ -87,9 +95,17 @@ class HttpServer(Server):
         self._grace_ends = self.clock.monotonic() + GRACE
         super().stop()
 
-    def can_keep(self) -> bool:
-        """Return whether another idle connection may be kept."""
-        return bool(self.ready and self.can_add_keepalive_connection)
+    def can_keep(self, *, authenticated: bool) -> bool:
+        """Return whether a connection may be kept; those without a login may not while sockets run short."""
+        return bool(self.ready and (authenticated or not self._connections.is_crowded()))
+
+    def note_login(self, connection: Connection) -> None:
+        """Count a connection as logged in."""
+        self._connections.note_login(connection)
+
+    def forget(self, connection: Connection) -> None:
+        """Forget a connection that was closed."""
+        self._connections.forget(connection)
 
     def date(self) -> str:
         """Return the value of Date, made once a second."""
@@ -106,9 +122,9 @@ class HttpServer(Server):
         """
         host, port = self.bind_addr
         self.socket = self._bind_first(host, port)
-        self.socket.settimeout(1)
+        self.socket.setblocking(False)
         self.socket.listen(self.request_queue_size)
-        self._connections = Connections(self)
+        self._connections = EventLoop(self, self.socket, self.most_connections)
         self.requests.start()
         self.ready = True
 
@@ -134,27 +150,29 @@ class HttpServer(Server):
         self.bind_addr = sock.getsockname()[:2]
         return sock
 
-    # ---- what cheroot calls --------------------------------------------------------------------------------------
+    # ---- what the event loop and cheroot call ------------------------------------------------------------------------
 
-    def process_conn(self, conn: Any) -> None:
-        """Give a connection to a worker; a new one first waits in the selector until it says something."""
-        if conn.new:
-            conn.new = False
-            self._admit(conn)
-            return
-        super().process_conn(conn)
+    def connection(self, sock: socket.socket, address: str, port: int) -> Connection:
+        """Return the connection for a socket that was accepted. Raises OSError when its client is gone."""
+        if self.ssl_adapter is not None:
+            sock, _ = self.ssl_adapter.wrap(sock)
+        connection = Connection(self, sock)
+        connection.remote_addr, connection.remote_port = address, port
+        return connection
+
+    def work(self, connection: Connection) -> None:
+        """Give a connection with a whole head to a worker."""
+        self.requests.put(connection)
         self.relieve()
+
+    def put_conn(self, conn: Connection) -> None:
+        """Take a connection back from a worker."""
+        self._connections.put(conn)
 
     def relieve(self) -> None:
         """Start more threads when connections wait and all threads are held up by slow clients."""
         if self.requests.qsize and self.requests.qsize > self.requests.idle:
             self._grow()
-
-    def _admit(self, conn: Any) -> None:
-        if self.can_add_keepalive_connection:
-            self.put_conn(conn)
-        else:
-            conn.close()
 
     def _grow(self) -> None:
         if self._growing.acquire(blocking=False):

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 from lxml import etree
 
+from tgdav.fs.api import UMASK
 from tgdav.metadata.types import Attributes, Kind
 from tgdav.web.access import Access
 from tgdav.web.errors import XML, Refused
@@ -44,7 +45,7 @@ def _mapped(site: Site, access: Access, place: Place) -> tuple[Attributes, bool]
     # Nothing stands on a name that does not exist, so only its folder's locks can refuse: checked before making it.
     access.check_membership()
     owner = site.options.owner
-    return site.fs.create(place.parent, place.name, Kind.FILE, 0o644, owner, durable=True), True
+    return site.fs.create(place.parent, place.name, Kind.FILE, 0o666, owner, umask=UMASK, durable=True), True
 
 
 def _read_lockinfo(root: etree._Element) -> tuple[bool, bytes]:

@@ -42,9 +42,22 @@ class Request:
     ``target`` is the path as sent (still percent-encoded, without query), ``names`` the same decoded into names;
     ``headers`` has lower-case keys, values as Latin-1 text. ``user`` is set once the login was checked. ``proven`` is the
     Authorization that was found right on this connection before, or by this request, and whose it is; or two empty strings.
+    ``authenticated`` once the login was found right, or none is asked for.
     """
 
-    __slots__ = ("body", "headers", "method", "names", "peer", "proven", "query", "secure", "target", "user")
+    __slots__ = (
+        "authenticated",
+        "body",
+        "headers",
+        "method",
+        "names",
+        "peer",
+        "proven",
+        "query",
+        "secure",
+        "target",
+        "user",
+    )
 
     def __init__(
         self,
@@ -68,6 +81,7 @@ class Request:
         self.proven = proven
         self.names: tuple[bytes, ...] = ()
         self.user = ""
+        self.authenticated = False
 
     @property
     def has_body(self) -> bool:

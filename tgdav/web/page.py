@@ -7,6 +7,7 @@ from tgdav.web.live import iso_date
 from tgdav.web.messages import Request, Response
 from tgdav.web.paths import href, quote_name, shown
 from tgdav.web.site import Site
+from tgdav.wording import readable_size
 
 _STYLE = (
     "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}"
@@ -22,7 +23,6 @@ _HEADERS = [
     ("Referrer-Policy", "no-referrer"),
 ]
 _LISTED = (Kind.FILE, Kind.DIRECTORY)
-_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
 def folder_page(site: Site, request: Request, folder: Attributes) -> Response:
@@ -65,13 +65,3 @@ def _row(base: str, entry: Listed) -> str:
         f'<tr><td><a href="{escape(base + quote_name(entry.name))}{slash}">{escape(shown(entry.name).decode())}{slash}</a>'
         f'<td class="n">{size}<td class="n">{iso_date(entry.mtime).replace("T", " ").rstrip("Z")}'
     )
-
-
-def readable_size(size: int) -> str:
-    """Return a size in bytes as ``1.5 MiB``."""
-    value = float(size)
-    for unit in _UNITS:
-        if value < 1024 or unit == _UNITS[-1]:
-            return f"{value:.1f} {unit}" if unit != "B" else f"{size} B"
-        value /= 1024
-    return f"{size} B"

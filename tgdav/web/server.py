@@ -11,6 +11,7 @@ from tgdav.web.dispatch import Dispatcher
 from tgdav.web.http_server import HttpServer, LazyHandshake
 from tgdav.web.locks import LockTable
 from tgdav.web.origin import check_loopback
+from tgdav.web.rate_limits import limited_peer, networks
 from tgdav.web.site import Probes, Site, WebOptions
 from tgdav.web.traffic import Traffic
 
@@ -36,7 +37,9 @@ class WebServer:
         self.site = Site(fs, LockTable(fs, clock, entropy), options, probes or Probes(), clock, entropy)
         authenticator = Authenticator(credentials, clock, entropy) if credentials is not None else None
         self._dispatcher = Dispatcher(self.site, authenticator, options.port)
-        self._http = HttpServer((options.host, options.port), self._dispatcher.handle, clock)
+        self._http = HttpServer((options.host, options.port), self._dispatcher.handle, clock, options.most_connections)
+        proxies = networks(options.trusted_proxies)
+        self._http.limited_peer = lambda address: limited_peer(address, proxies)
         self._thread = Worker("web", self._http.serve)
 
     @property
@@ -51,7 +54,6 @@ class WebServer:
             self._http.ssl_adapter = LazyHandshake(options.certificate, options.key or None)
         self._http.prepare()
         self._dispatcher.port = int(self._http.bind_addr[1])
-        self._http.late.start()
         self._thread.start()
         return self._dispatcher.port
 
@@ -60,5 +62,4 @@ class WebServer:
         self.site.stopping.set()
         with ExitStack() as ending:  # each ends, whatever another one meets
             ending.callback(self._thread.join)
-            ending.callback(self._http.late.stop)
             self._http.stop()

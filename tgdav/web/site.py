@@ -32,7 +32,9 @@ T = TypeVar("T")
 class WebOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Where and how to serve. Port 0 takes a free one; ``certificate`` and ``key`` are PEM files and switch TLS on.
 
-    ``store_wait`` is how many seconds a GET waits for a store that is away before it gives up.
+    ``store_wait`` is how many seconds a GET waits for a store that is away before it gives up. ``most_connections`` is how
+    many may be open at a time; 0: half as many as the process may open files, at most 1000.
+    ``trusted_proxies`` are networks whose X-Forwarded-For is believed.
     """
 
     host: str = "127.0.0.1"
@@ -41,6 +43,8 @@ class WebOptions(msgspec.Struct, frozen=True, kw_only=True):
     key: str = ""
     owner: Owner = Owner()
     store_wait: float = 60.0
+    most_connections: int = 0
+    trusted_proxies: tuple[str, ...] = ()
 
 
 class Probes(msgspec.Struct, frozen=True, kw_only=True):

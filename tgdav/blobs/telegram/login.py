@@ -7,6 +7,7 @@ login comes back as text, which is the whole account, so the caller seals it.
 import asyncio
 import base64
 import logging
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Protocol, TypeVar
@@ -22,7 +23,7 @@ from tgdav.blobs.telegram.line import take_note
 from tgdav.blobs.telegram.login_words import WRONG, in_plain_words
 from tgdav.blobs.telegram.session import read_login
 from tgdav.blobs.telegram.settings import Settings
-from tgdav.errors import AccessError, StoreUnavailable
+from tgdav.errors import AccessError, StoreUnavailable, UsageError
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -70,7 +71,10 @@ class Prompts(Protocol):
 
 
 def log_in_by_code(settings: Settings, prompts: Prompts) -> Login:
-    """Log in by phone number and code. Raises AccessError (refused), StoreUnavailable (no answer, or asked to wait)."""
+    """Log in by phone number and code.
+
+    Raises AccessError (refused), UsageError (no phone number), StoreUnavailable (no answer, or asked to wait).
+    """
     return _run(settings, "", lambda client: _by_code(client, settings, prompts))
 
 
@@ -143,8 +147,24 @@ async def _within(settings: Settings, call: Awaitable[Result]) -> Result:
         raise StoreUnavailable("Telegram does not answer") from None
 
 
+def phone_number(text: str) -> str | None:
+    """Return the digits of a phone number with its country's prefix (ITU-T E.164), None for what is none."""
+    digits = re.sub("[ ()./-]", "", text.strip()).removeprefix("+")
+    return digits if re.fullmatch("[0-9]{5,15}", digits) else None
+
+
+def _phone(prompts: Prompts) -> str:
+    """Ask for the phone number until it is one, three times at most. Raises UsageError."""
+    for left in reversed(range(TRIES)):
+        if (phone := phone_number(prompts.phone())) is not None:
+            return phone
+        if left:
+            prompts.say("that is no phone number with its country's prefix, as +49 151 1234567")
+    raise UsageError("no phone number was given", hint="write it with the country's prefix, as +49 151 1234567")
+
+
 async def _by_code(client: Any, settings: Settings, prompts: Prompts) -> Login:
-    phone = prompts.phone()
+    phone = _phone(prompts)
     await _within(settings, client.send_code_request(phone))
 
     async def enter(code: str) -> Any:
@@ -166,13 +186,22 @@ async def _by_password(client: Any, settings: Settings, prompts: Prompts) -> Any
     return await _tries(settings, prompts, lambda: prompts.password(known.hint or ""), enter)
 
 
+def _sound(text: str) -> str:
+    """Return what was typed. Raises UsageError for what is no text, which cannot be sent."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UsageError("what was typed is not text in UTF-8", hint="look at what is piped into the command") from None
+    return text
+
+
 async def _tries(
     settings: Settings, prompts: Prompts, ask: Callable[[], str], enter: Callable[[str], Awaitable[Any]]
 ) -> Any:
     """Ask until what was typed is right, three times at most."""
     for left in reversed(range(TRIES)):
         try:
-            return await _within(settings, enter(ask().strip()))
+            return await _within(settings, enter(_sound(ask().strip())))
         except WRONG as error:
             if not left:
                 raise

@@ -1,0 +1,206 @@
+"""The command line as people meet it: groups of commands, their help, misspelt words, and what is not built yet."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from importlib import import_module
+from typing import Any
+
+import click
+
+from tgdav import __version__
+from tgdav.cli.exit_codes import ExitCode
+from tgdav.cli.invocation import GlobalOption, Invocation, global_options
+from tgdav.errors import UsageError
+from tgdav.wording import near
+
+PAGE = "docs/commands.md"
+SHELLS = ("bash", "zsh", "fish")
+
+UNBUILT = frozenset(
+    (
+        *("cat", "cluster", "conflicts", "diff", "doctor", "find", "gc", "get", "ls", "namespace", "put"),
+        *("restore", "service", "setup", "share", "snapshot", "snapshots", "trash", "versions"),
+    )
+)
+"""Commands that the documentation names and this version lacks."""
+
+Table = Mapping[str, Mapping[str, tuple[str, str, str]]]
+"""Heading, command: module below ``tgdav.cli``, function, and the first sentence of its help."""
+
+
+class Command(click.Command):
+    """A command whose help has its own options apart from the global ones, an example, and where to read more."""
+
+    def __init__(self, *arguments: Any, example: str = "", **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self.example = example
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options under two headings."""
+        _write_options(self, ctx, formatter)
+
+    def format_epilog(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the example, and the page of the documentation."""
+        if self.example:
+            with formatter.section("Example"):
+                formatter.write(f"{'':>{formatter.current_indent}}{self.example}\n")
+        formatter.write(f"\nMore: {PAGE}\n")
+
+
+def command(name: str | None = None, *, example: str) -> Callable[[Callable[..., Any]], click.Command]:
+    """Return a decorator that makes a command; ``example`` is one line that a user may type."""
+    return click.command(name, cls=Command, example=example)
+
+
+class Group(click.Group):
+    """A group of commands that shows its help when none is given, and proposes the nearest name for a misspelt one."""
+
+    command_class = Command
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **({"invoke_without_command": True, "no_args_is_help": False} | settings))
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options and the list of commands."""
+        _write_options(self, ctx, formatter)
+        self.format_commands(ctx, formatter)
+
+    def format_epilog(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the page of the documentation."""
+        formatter.write(f"\nMore: {PAGE}\n")
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command that ``args`` begins with. Raises UsageError for a name that there is not."""
+        found = self.get_command(ctx, args[0])
+        if found is None and not ctx.resilient_parsing and not args[0].startswith("-"):
+            raise self.unknown(ctx, args[0])
+        return super().resolve_command(ctx, args)
+
+    def unknown(self, ctx: click.Context, name: str) -> UsageError:
+        """Return the error for a command that there is not."""
+        proposed = near(name, self.list_commands(ctx))
+        hint = f"did you mean '{proposed}'?" if proposed else f"see '{ctx.command_path} --help'"
+        return UsageError(f"there is no command '{name}'", hint=hint)
+
+
+class Commands(Group):
+    """The program's commands, each imported when it is run: all of them together take longer than most of them do."""
+
+    def __init__(self, *arguments: Any, table: Table, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self._table = table
+        self._places = {name: place for section in table.values() for name, place in section.items()}
+
+    def list_commands(self, _ctx: click.Context) -> list[str]:
+        """Return the names, sorted."""
+        return sorted(self._places)
+
+    def get_command(self, _ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command, None if there is none of that name."""
+        if cmd_name not in self._places:
+            return None
+        module, function = self._places[cmd_name][:2]
+        found: click.Command = getattr(import_module(f"tgdav.cli.{module}"), function)
+        return found
+
+    def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands under their headings, without importing them."""
+        width = max(map(len, self._places))
+        for heading, section in self._table.items():
+            with formatter.section(heading):
+                formatter.write_dl([(f"{name:<{width}}", place[2]) for name, place in section.items()])
+
+    def unknown(self, ctx: click.Context, name: str) -> UsageError:
+        """Return the error for a command that there is not, or not yet."""
+        if name in UNBUILT:
+            return UsageError(f"'{name}' is not in {__version__} yet", hint=f"see '{ctx.command_path} --help'")
+        return super().unknown(ctx, name)
+
+
+def _write_options(described: click.Command, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    own: list[tuple[str, str]] = []
+    everywhere: list[tuple[str, str]] = []
+    for parameter in described.get_params(ctx):
+        record = parameter.get_help_record(ctx)
+        if record is not None:
+            is_global = isinstance(parameter, GlobalOption) or "--help" in parameter.opts
+            (everywhere if is_global else own).append(record)
+    for heading, records in (("Options", own), ("Global options", everywhere)):
+        if records:
+            with formatter.section(heading):
+                formatter.write_dl(records)
+
+
+class Number(click.ParamType):  # type: ignore[type-arg] # generic in newer versions of click only
+    """A whole number from ``least`` to ``most`` (None: any larger one)."""
+
+    name = "number"
+
+    def __init__(self, least: int, most: int | None = None) -> None:
+        self._least, self._most = least, most
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the number; fail with what is allowed."""
+        text = str(value)
+        if re.fullmatch("[0-9]{1,18}", text) and self._least <= int(text) <= (self._most or int(text)):
+            return int(text)
+        allowed = f"of {self._least} or more" if self._most is None else f"from {self._least} to {self._most}"
+        return self.fail(f"give a number {allowed}, not {value!r}", param, ctx)
+
+
+def show_help(context: click.Context) -> None:
+    """Print a group's help where no command was given; scripts get an error. Raises UsageError."""
+    if context.invoked_subcommand is not None:
+        return
+    if context.ensure_object(Invocation).json:
+        raise UsageError("no command was given", hint=f"see '{context.command_path} --help'")
+    click.echo(context.get_help())
+
+
+@command("help", example="tgdav help serve")
+@click.argument("names", metavar="[COMMAND]...", nargs=-1)
+@global_options
+@click.pass_context
+def help_command(context: click.Context, *, names: Iterable[str]) -> int:
+    """Show the help of a command, or the list of commands."""
+    root = context.find_root()
+    shown, found = root, root.command
+    for name in names:
+        below = found.get_command(shown, name) if isinstance(found, click.Group) else None
+        if below is None:
+            raise (
+                found.unknown(shown, name)
+                if isinstance(found, Group)
+                else UsageError(f"'{shown.command_path}' has no commands", hint=f"see '{shown.command_path} --help'")
+            )
+        shown, found = type(context)(below, info_name=name, parent=shown), below
+    text = found.get_help(shown)
+    context.ensure_object(Invocation).output.result({"help": text}, text.split("\n"))
+    return ExitCode.DONE
+
+
+@command("version", example="tgdav version")
+@global_options
+@click.pass_obj
+def version(invocation: Invocation) -> int:
+    """Print the version."""
+    invocation.output.result({"version": __version__}, [f"tgdav {__version__}"])
+    return ExitCode.DONE
+
+
+@command("completion", example='eval "$(tgdav completion bash)"')
+@click.argument("shell", type=click.Choice(SHELLS))
+@global_options
+@click.pass_context
+def completion(context: click.Context, *, shell: str) -> int:
+    """Print the script that lets a shell complete commands and options."""
+    from click.shell_completion import get_completion_class
+
+    kind = get_completion_class(shell)
+    assert kind is not None
+    completing = kind(context.find_root().command, {}, "tgdav", "_TGDAV_COMPLETE")
+    script = completing.source_template % completing.source_vars()
+    context.ensure_object(Invocation).output.result({"script": script}, script.split("\n"))
+    return ExitCode.DONE

@@ -1,0 +1,153 @@
+"""The address of ``serve``: whether it can be had, who has it instead, and what to know about it."""
+
+import errno
+import ipaddress
+import os
+import socket
+import ssl
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from tgdav.config.model import Webdav
+from tgdav.errors import UsageError
+from tgdav.web import WebOptions
+
+SHORT_PASSWORD = 10
+"""Characters below which a password is called short where other machines may guess."""
+
+_PROC = Path("/proc")
+_LISTEN = "0A"
+"""The state of a listening socket in /proc/net/tcp."""
+
+
+def options_for(host: str, port: int, webdav: Webdav) -> WebOptions:
+    """Return how to serve. Raises UsageError for a certificate or key that cannot be used."""
+    tls, proxies = webdav.tls, webdav.trusted_proxies or ()
+    if tls is None:
+        return WebOptions(host=host, port=port, trusted_proxies=proxies)
+    for file in (tls.certificate, tls.key):
+        if not file.is_file():
+            raise UsageError(f"webdav.tls names {file}, which is no file", hint="correct the configuration")
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(tls.certificate, tls.key, password="")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UsageError(
+            f"the files of webdav.tls cannot be used: {reason}",
+            hint="give a certificate and its key in PEM, the key without a passphrase",
+        ) from None
+    files = {"certificate": str(tls.certificate), "key": str(tls.key)}
+    return WebOptions(host=host, port=port, trusted_proxies=proxies, **files)
+
+
+def reserve(options: WebOptions) -> socket.socket:
+    """Return a socket bound to the address. Raises UsageError when the address cannot be had: before a vault is made.
+
+    It does not listen, so that clients are refused until the server does. Close it right before the server binds.
+    """
+    try:
+        return _bound(options)
+    except (OSError, UnicodeError) as error:
+        raise refusal(options, error) from None
+
+
+def _bound(options: WebOptions) -> socket.socket:
+    found = socket.getaddrinfo(options.host, options.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    for position, (family, kind, protocol, _, address) in enumerate(found, 1):
+        sock = socket.socket(family, kind, protocol)
+        try:
+            if options.port:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6 and ipaddress.ip_address(address[0]).is_unspecified:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            sock.bind(address)
+        except OSError:
+            sock.close()
+            if position == len(found):
+                raise
+        else:
+            return sock
+    raise OSError(errno.EADDRNOTAVAIL, "no such address")
+
+
+def refusal(options: WebOptions, error: OSError | UnicodeError) -> UsageError:
+    """Return why the address cannot be had, and what to do."""
+    where = f"port {options.port} of {options.host}"
+    match error:
+        case OSError(errno=errno.EADDRINUSE):
+            holder = holder_of(options.port) or "another program"
+            return UsageError(
+                f"{where} is taken by {holder}", hint="choose another with --port; --port 0 takes a free one"
+            )
+        case OSError(errno=errno.EACCES):
+            return UsageError(f"{where} is not allowed to this user", hint="choose one above 1023 with --port")
+        case OSError(errno=errno.EADDRNOTAVAIL) | socket.gaierror() | UnicodeError():
+            return UsageError(
+                f"this machine has no address {options.host!r}", hint="give one of its own with --host, as 127.0.0.1"
+            )
+    reason = getattr(error, "strerror", None) or str(error)
+    return UsageError(f"{where} cannot be served: {reason}", hint="choose another with --host and --port")
+
+
+def holder_of(port: int) -> str:
+    """Return ``NAME (process N)`` of who listens at a TCP port, as far as this user may see it; else nothing."""
+    wanted = {f"socket:[{inode}]" for inode in _inodes(port)}
+    for process in _PROC.glob("[0-9]*") if wanted else ():
+        with suppress(OSError):
+            if any(str(descriptor.readlink()) in wanted for descriptor in (process / "fd").iterdir()):
+                return f"{_name(process)} (process {process.name})"
+    return ""
+
+
+def _inodes(port: int) -> Iterator[str]:
+    for table in ("tcp", "tcp6"):
+        with suppress(OSError):
+            for line in (_PROC / "net" / table).read_text().splitlines()[1:]:
+                fields = line.split()
+                if fields[3] == _LISTEN and int(fields[1].rpartition(":")[2], 16) == port:
+                    yield fields[9]
+
+
+def _name(process: Path) -> str:
+    """Return the program's name; of its arguments nothing is shown."""
+    words = (process / "cmdline").read_bytes().split(b"\0")[:4]
+    is_ours = any(os.path.basename(word) == b"tgdav" for word in words)
+    return "tgdav" if is_ours else (process / "comm").read_text().strip()
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine can reach ``host``."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def exposure(options: WebOptions) -> str | None:
+    """Return what to know where other machines can reach the server without TLS; None where they cannot."""
+    if options.certificate or is_loopback(options.host):
+        return None
+    return (
+        f"{options.host} can be reached from other machines, and without TLS password and files cross the network in"
+        " the clear: set webdav.tls, or put a reverse proxy with TLS before it (docs/webdav.md)"
+    )
+
+
+def short_passwords(users: Mapping[str, str], options: WebOptions) -> str | None:
+    """Return what to know where other machines may guess at short passwords; None where all is well."""
+    short = sorted(user for user, password in users.items() if len(password) < SHORT_PASSWORD)
+    if not short or is_loopback(options.host):
+        return None
+    return (
+        f"other machines may guess at the WebDAV password of {', '.join(short)}, which is short: "
+        f"set one of at least {SHORT_PASSWORD} characters with TGDAV_WEBDAV_PASSWORD or webdav.users"
+    )
+
+
+def address(options: WebOptions, port: int) -> str:
+    """Return the URL of the server."""
+    host = f"[{options.host.strip('[]')}]" if ":" in options.host else options.host
+    return f"http{'s' if options.certificate else ''}://{host}:{port}/"

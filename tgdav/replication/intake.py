@@ -1,0 +1,261 @@
+"""The one way in for segments of other chains: whoever joins, recovers, resumes or pulls opens and judges them here.
+
+A segment is opened, checked against its label, and must be signed by the machine that its chain's membership names. What
+counts of all that is decided by ``tgdav.crdt.membership``, from what was signed alone.
+"""
+
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from tgdav.crdt.clocks import stamp_time_ns
+from tgdav.crdt.membership import Base, Gap, Head, Link, Verdict, judge
+from tgdav.crdt.ops import Member
+from tgdav.db.connection import Connection
+from tgdav.db.transaction import Transaction
+from tgdav.errors import BlobMissing, DamageError
+from tgdav.ids import Incarnation, MachineId
+from tgdav.metadata import settings
+from tgdav.replication import rows
+from tgdav.replication.fetching import LogReader, OpenedSegment
+from tgdav.replication.segment import check_signature
+from tgdav.replication.survey import Found
+
+LEFT_OUT = "log.left-out"
+"""What the store showed of replaced machines that does not count: {incarnation: (member, {number: (changes, time)})}."""
+_KEPT_BYTES = 32 * 1024 * 1024
+"""Content of opened segments that is kept between judging and applying; the rest is read a second time."""
+_LOST = (
+    "the changes in it cannot be rebuilt; if that machine still has its state, run 'tgdav check --repair' there, then"
+    " 'tgdav recover' in a fresh home"
+)
+_EXCHANGED = "one of the two was exchanged; put the store back as it was, then run 'tgdav recover' in a fresh home"
+
+
+class Damage(msgspec.Struct, frozen=True):
+    """Something that is missing or does not open. ``blob``: its name in hex; of a ``gap`` its ``Gap.id``."""
+
+    blob: str
+    kind: str
+    reason: str
+
+
+class Trouble(msgspec.Struct, frozen=True):
+    """A segment that does not open, or that nobody known signed (``opens``)."""
+
+    found: Found
+    reason: str
+    opens: bool = True
+
+    @property
+    def damage(self) -> Damage:
+        """It as damage."""
+        return Damage(self.found.info.name.hex(), "segment", self.reason)
+
+
+class LeftOut(msgspec.Struct, frozen=True):
+    """Work of a machine that was replaced. ``changes``: operations; ``last``: time of the last one in ns."""
+
+    machine: MachineId
+    name: str
+    changes: int
+    last: int
+
+
+def base_of(connection: Connection) -> Base:
+    """Return what is applied in this state, and the memberships that it knows."""
+    heads = {
+        rows.incarnation_of(key): Head(MachineId(machine), number, hash_, last, stamp_time_ns(stamp))
+        for key, number, machine, hash_, last, stamp in connection.all(rows.HEADS)
+    }
+    known = [
+        Member(MachineId(machine), name, public_key, rows.incarnation_of(key), epoch, None)
+        for machine, name, public_key, key, epoch in connection.all(rows.MEMBERS)
+    ]
+    known += [member for member, _ in _noted(connection).values()]
+    return Base(heads, {member.incarnation: member for member in known})
+
+
+class Intake:
+    """Opens segments and keeps those that are signed as ``links``; ``troubles`` are the others."""
+
+    def __init__(self, reader: LogReader, base: Base) -> None:
+        self._reader, self.base = reader, base
+        self._claims = dict(base.claims)
+        self._found: dict[bytes, Found] = {}
+        self._kept: dict[bytes, OpenedSegment] = {}
+        self._kept_bytes = 0
+        self.links: list[Link] = []
+        self.troubles: list[Trouble] = []
+
+    def take(
+        self, segments: Iterable[Found], progress: Callable[[int], None] | None = None, *, behind: bool = False
+    ) -> None:
+        """Open segments; without ``behind`` only those with numbers above what the base has applied of their chain.
+
+        The others are looked at only for a membership that is stated nowhere else. Raises StoreUnavailable.
+        """
+        done = 0
+        for chain in _chains(segments):
+            head = self.base.heads.get(chain[0].label.incarnation)
+            number = head.number if head and not behind else 0
+            keyless = []
+            for found in [each for each in chain if each.label.number > number]:
+                opened = self._open(found)
+                if opened is not None and not self._accept(opened):
+                    keyless.append(opened)
+                done += 1
+                if progress is not None:
+                    progress(done)
+            if keyless:
+                self._find_membership([each for each in chain if each.label.number <= number])
+            self._accept_or_refuse(keyless)
+
+    def judge(self, base: Base | None = None, links: Sequence[Link] | None = None) -> Verdict:
+        """Return what counts of what was opened, or of ``links`` of it, judged from another base where one is given."""
+        base = base or self.base
+        learned = {key: claim for key, claim in self._claims.items() if key not in self.base.claims}
+        return judge(self.links if links is None else links, Base(base.heads, {**base.claims, **learned}))
+
+    def opened(self, link: Link) -> OpenedSegment:
+        """Return the segment of a link. Raises DamageError, BlobMissing, StoreUnavailable."""
+        kept = self._kept.get(link.hash)
+        return kept if kept is not None else self._reader.segment(self._found[link.hash])
+
+    def found(self, link: Link) -> Found:
+        """Return where the segment of a link lies in the store."""
+        return self._found[link.hash]
+
+    def _open(self, found: Found) -> OpenedSegment | None:
+        try:
+            return self._reader.segment(found)
+        except (DamageError, BlobMissing) as error:
+            self.troubles.append(Trouble(found, str(error), opens=False))
+            return None
+
+    def _accept(self, opened: OpenedSegment) -> bool:
+        """Keep a segment, or refuse it; return False where its author's key is not known yet."""
+        segment = opened.segment
+        claim = self._claims.get(segment.incarnation) or segment.membership
+        if claim is None:
+            return False
+        try:
+            if (claim.machine, claim.incarnation) != (segment.machine, segment.incarnation):
+                raise DamageError(f"segment {opened.name} is not of the machine that it names", blob=opened.name)
+            check_signature(opened.content, opened.found.info.name, claim.public_key)
+        except DamageError as error:
+            self.troubles.append(Trouble(opened.found, str(error)))
+            return True
+        self._claims[segment.incarnation] = claim
+        self._keep(opened)
+        return True
+
+    def _keep(self, opened: OpenedSegment) -> None:
+        link = opened.segment.link(opened.hash)
+        self.links.append(link)
+        self._found[link.hash] = opened.found
+        if self._kept_bytes + len(opened.content) <= _KEPT_BYTES:
+            self._kept_bytes += len(opened.content)
+            self._kept[link.hash] = opened
+
+    def _find_membership(self, earlier: Sequence[Found]) -> None:
+        """Learn a chain's membership from its segments that are applied already."""
+        for found in earlier:
+            try:
+                opened = self._reader.segment(found)
+                claim = opened.segment.membership
+                if claim is not None and claim.machine == opened.segment.machine:
+                    check_signature(opened.content, found.info.name, claim.public_key)
+                    self._claims.setdefault(claim.incarnation, claim)
+                    return
+            except (DamageError, BlobMissing):
+                continue
+
+    def _accept_or_refuse(self, keyless: Sequence[OpenedSegment]) -> None:
+        for opened in keyless:
+            if not self._accept(opened):
+                reason = f"segment {opened.name} is of a machine that nobody admitted"
+                self.troubles.append(Trouble(opened.found, reason))
+
+
+def _chains(segments: Iterable[Found]) -> list[list[Found]]:
+    """Return the segments of each incarnation by their numbers. Pure."""
+    chains: dict[Incarnation, list[Found]] = {}
+    for found in segments:
+        chains.setdefault(found.label.incarnation, []).append(found)
+    return [sorted(chain, key=lambda each: (each.label.number, each.label.body_hash)) for chain in chains.values()]
+
+
+# ---- what is missing -----------------------------------------------------------------------------------------------
+
+
+def gap_damage(gap: Gap, claims: Mapping[Incarnation, Member]) -> Damage:
+    """Return a gap in words: whose log it is in, and what can be done."""
+    author = author_name(gap.machine, claims)
+    if gap.operations is not None:
+        first, last = gap.operations
+        reason = f"operations {first} to {last} of the log of {author} are missing: {_LOST}"
+    elif gap.last < gap.first:
+        reason = f"segment {gap.first} of the log of {author} does not follow segment {gap.first - 1}: {_EXCHANGED}"
+    elif gap.first == gap.last:
+        reason = f"segment {gap.first} of the log of {author} is missing: {_LOST}"
+    else:
+        reason = f"segments {gap.first} to {gap.last} of the log of {author} are missing: {_LOST}"
+    return Damage(gap.id, "gap", reason)
+
+
+def holes(connection: Connection) -> list[Gap]:
+    """Return the segments that are missing among those that this state has applied, as far as a later one is applied."""
+    found, before = [], (b"", 0)
+    for key, number, machine in connection.all(rows.APPLIED):
+        expected = before[1] + 1 if key == before[0] else 1
+        if number > expected:
+            found.append(Gap(MachineId(machine), rows.incarnation_of(key), expected, number - 1))
+        before = (key, number)
+    return found
+
+
+def author_name(machine: MachineId, claims: Mapping[Incarnation, Member]) -> str:
+    """Return what its user calls a machine, and its id; where its membership is lost, the id is all there is."""
+    number = uuid.UUID(bytes=machine)
+    names = [claim.name for claim in claims.values() if claim.machine == machine]
+    return f"machine {names[-1]} ({number})" if names else f"a machine whose name is lost too ({number})"
+
+
+# ---- what does not count -------------------------------------------------------------------------------------------
+
+
+def note_left_out(transaction: Transaction, links: Sequence[Link], claims: Mapping[Incarnation, Member]) -> None:
+    """Remember work that does not count, for reports."""
+    if not links:
+        return
+    noted = _noted(transaction)
+    for link in links:
+        _, numbers = noted.setdefault(link.incarnation, (claims[link.incarnation], {}))
+        numbers[link.number] = (link.changes, link.time)
+    settings.put(
+        transaction,
+        LEFT_OUT,
+        {key: (msgspec.msgpack.encode(member), numbers) for key, (member, numbers) in noted.items()},
+    )
+
+
+def left_out(connection: Connection) -> list[LeftOut]:
+    """Return the work of replaced machines that does not count, one line a chain."""
+    found = []
+    for member, numbers in _noted(connection).values():
+        changes = sum(each[0] for each in numbers.values())
+        if changes:
+            last = max(time for count, time in numbers.values() if count)
+            found.append(LeftOut(member.machine, member.name, changes, last))
+    return found
+
+
+_member = msgspec.msgpack.Decoder(Member)
+
+
+def _noted(connection: Connection) -> dict[Incarnation, tuple[Member, dict[int, tuple[int, int]]]]:
+    kept: dict[Incarnation, Any] = settings.get(connection, LEFT_OUT, {})
+    return {key: (_member.decode(member), dict(numbers)) for key, (member, numbers) in kept.items()}
