@@ -12,6 +12,7 @@
     │   ├── BlobMissing              the store is there, the blob is not: damage
     │   └── StoreRejected            the store refuses for good: an error of ours or of the account
     ├── VaultInUse                   another process owns the vault (exit 6)
+    │   └── LoginInUse               and does not merely open or close it: a copied state
     ├── WriterReplaced               another machine writes this namespace now: read only
     └── FileSystemError              a POSIX refusal, with its errno; the classes below
 
@@ -111,6 +112,10 @@ class VaultInUse(TgdavError):
     """Another process owns the vault's state directory, or a mount is busy."""
 
     kind = "in-use"
+
+
+class LoginInUse(VaultInUse):
+    """A process with another state, a copy of this one, uses the same login; waiting for it changes nothing."""
 
 
 class WriterReplaced(TgdavError):

@@ -17,6 +17,8 @@ from typing import Any, TypeVar, TypeVarTuple
 import outcome
 import trio
 
+from tgdav.threads import Worker
+
 A = TypeVarTuple("A")
 R = TypeVar("R")
 
@@ -53,7 +55,7 @@ class Bridge:
     def __init__(self) -> None:
         self._own = threading.local()
         self._jobs: SimpleQueue[tuple[Job, trio.lowlevel.TrioToken] | None] = SimpleQueue()
-        self._threads: list[threading.Thread] = []
+        self._threads: list[Worker] = []
         self._under_way = 0
 
     async def call(self, work: Callable[[], R]) -> R:
@@ -69,7 +71,7 @@ class Bridge:
         """Have a worker thread do ``job``; call ``ended`` when it has."""
         self._under_way += 1
         if self._under_way > len(self._threads) and len(self._threads) < THREADS:
-            thread = threading.Thread(target=self._work, name="tgdav-fuse-worker", daemon=True)
+            thread = Worker("tgdav-fuse-worker", self._work)
             self._threads.append(thread)
             thread.start()
         self._jobs.put((job, trio.lowlevel.current_trio_token()))

@@ -13,6 +13,7 @@ from tgdav.cli.help import Command
 from tgdav.cli.invocation import Invocation, global_options
 from tgdav.cli.mount import hold, let_go, options_option, placed
 from tgdav.errors import UsageError
+from tgdav.threads import end_in_time
 from tgdav_fuse.options import parse_options
 
 
@@ -44,7 +45,9 @@ def tgdav_fuse(invocation: Invocation, *, paths: Sequence[str], words: Sequence[
 
 def main() -> int:
     """Run ``tgdav-fuse`` with the process's arguments and return its exit code."""
-    return run_program(tgdav_fuse, "tgdav-fuse", sys.argv[1:], os.environ)
+    code = run_program(tgdav_fuse, "tgdav-fuse", sys.argv[1:], os.environ)
+    end_in_time(code)
+    return code
 
 
 if __name__ == "__main__":

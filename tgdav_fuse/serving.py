@@ -15,6 +15,7 @@ import trio
 from tgdav.clock import Clock
 from tgdav.errors import TgdavError, UsageError, VaultInUse
 from tgdav.fs.api import ObservedFileSystem
+from tgdav.threads import Worker
 from tgdav_fuse import mount_table, session
 from tgdav_fuse.attributes import Presentation
 from tgdav_fuse.invalidation import Invalidation
@@ -84,7 +85,7 @@ class Mount:
         self._device = 0
         self._left = threading.Event()
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="tgdav-fuse", daemon=True)
+        self._thread = Worker("tgdav-fuse", self._run, again=False)
         self._on_end: Callable[[], None] = lambda: None
 
     @classmethod
@@ -184,7 +185,7 @@ class Mount:
             )
         if not found:
             say(f"{self.where} is held by processes that cannot be seen from here; it ends there as well")
-        writing = threading.Thread(target=_write_back, args=(found,), name="tgdav-fuse-write-back", daemon=True)
+        writing = Worker("tgdav-fuse-write-back", lambda: _write_back(found), again=False)
         writing.start()
         writing.join(WRITE_BACK_SECONDS)
         self.cut()

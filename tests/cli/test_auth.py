@@ -17,7 +17,10 @@ from tests.support.server import Home
 from tests.support.telegram import API_HASH, API_ID
 from tests.support.telegram_home import log_in, telegram_config
 from tgdav.cli import session
+from tgdav.cli.invocation import Invocation
+from tgdav.crypto.slots import Secret
 from tgdav.volume.telegram_login import PENDING, SEALED
+from tgdav.volume.volume import Volume
 
 OTHER = "9996627777"
 PASSWORD = "hunter2 and three"
@@ -403,16 +406,25 @@ class TestPassphraseChangedElsewhere:
         third.run("init", "--join")
 
 
-def test_a_copied_home_is_refused_while_the_other_uses_the_login(
+def test_a_copied_home_is_refused_at_once_while_the_other_uses_the_login(
     vault: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session, "PATIENCE", 0.2)
+    opened = list[Secret]()
+
+    def open_volume(invocation: Invocation, secret: Secret) -> Volume:
+        opened.append(secret)
+        return session_open(invocation, secret)
+
+    session_open = session.open_volume
+    monkeypatch.setattr(session, "PATIENCE", 1.0)
+    monkeypatch.setattr(session, "open_volume", open_volume)
     copy = vault.beside("copy")
     shutil.copytree(vault.path, copy.path, dirs_exist_ok=True)
     with vault.server():
         done = copy.run("sync", check=False)
         assert done.code == 6
         assert "another tgdav process uses this Telegram login" in done.stderr
+        assert len(opened) == 1, "it was tried again, though waiting changes nothing"
 
 
 @pytest.mark.parametrize("words", [("auth",), ("auth", "--logout")])

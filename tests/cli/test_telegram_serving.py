@@ -2,7 +2,9 @@
 
 import re
 import subprocess
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,8 +13,8 @@ import pytest
 from tests.cli.conftest import Machine
 from tests.mtproto.harness import PHONE, Server
 from tests.support.corpus import stream
+from tests.support.server import ConnectionCut, wait_for
 from tests.support.server import Server as Serving
-from tests.support.server import wait_for
 from tests.support.telegram_home import assert_nothing_twice, log_in, telegram_config
 
 OTHER = "9996627777"
@@ -129,6 +131,33 @@ def test_it_ends_in_time_though_telegram_hangs(server: Server, home: Machine) ->
     assert_nothing_twice(server, peer=channel_of(home), channel=True)
 
 
+def test_it_ends_in_time_though_a_reader_waits_on_a_dead_line(server: Server, home: Machine) -> None:
+    body = b"".join(stream(3, 8 << 20))
+    with Serving(home) as serving:
+        assert put(serving, "file", body) == 201
+        home.run("sync", "--wait")
+        home.run("cache", "--clear")
+        asked = server.statistics()["calls"].get("upload.getFile", 0)
+        server.arm("half_open", "upload.getFile")
+        server.accept_silently()
+        try:
+            reader = threading.Thread(target=_get_if_it_can, args=(serving, "file"))
+            reader.start()
+            wait_for(lambda: server.statistics()["calls"].get("upload.getFile", 0) > asked, 30)
+            serving.terminate(timeout=10)
+            reader.join()
+        finally:
+            server.accept_silently(False)
+    with Serving(home) as serving:
+        assert get(serving, "file") == body
+        serving.terminate()
+
+
+def _get_if_it_can(serving: Serving, name: str) -> None:
+    with suppress(ConnectionCut, OSError):
+        get(serving, name)
+
+
 def test_what_it_waits_for_is_told(server: Server, home: Machine) -> None:
     with Serving(home) as serving:
         assert put(serving, "file", b"content" * 1000) == 201
@@ -136,7 +165,10 @@ def test_what_it_waits_for_is_told(server: Server, home: Machine) -> None:
         with subprocess.Popen([*home.program, "sync", "--wait"], env=home.environment(), stdout=subprocess.DEVNULL):
             found = wait_for(lambda: "FLOOD" in ((told := status(home)["store"])["waiting_for"] or "") and told, 30)
             assert 0 < found["waiting_seconds"] < 10
-            assert found["waiting_for"] == "Telegram asks for rest: FLOOD_WAIT of messages.sendMedia"
+            assert found["reachable"]
+            assert found["waiting_for"] == (
+                "Telegram asks for rest: FLOOD_WAIT of messages.sendMedia; sending waits, reading works"
+            )
             assert datetime.fromisoformat(found["waiting_until"]).tzinfo == UTC
             shown = home.run("status").stdout
             assert "FLOOD_WAIT of messages.sendMedia" in shown

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from telethon.tl import functions
+from telethon.tl import functions, types
 
 from tests.mtproto.errors import GoSilent, HangUp, NoAnswer, RpcFailure, bad
 from tests.mtproto.faults import Stroke
@@ -28,7 +28,7 @@ _ENDS = {
 }
 _BEFORE = ("flood_wait", "flood_premium_wait", "error", *_ANSWERS, *_ENDS)
 _LINE = ("dropped_connection", "half_open", "restart", "transport_404", "transport_429", "bad_salt")
-_AFTER = ("lost_answer", "dropped_answer")
+_AFTER = ("lost_answer", "dropped_answer", "odd_answer")
 _RULES = re.compile(
     "FILE_PART(S_INVALID|_SIZE_.*|_TOO_BIG|_INVALID|_EMPTY|_LENGTH_INVALID)|OFFSET_INVALID|LIMIT_INVALID|MEDIA_CAPTION_TOO_LONG|MESSAGE_TOO_LONG"
     "|MESSAGE_EMPTY|MESSAGE_IDS_EMPTY|RANDOM_ID_EMPTY|CONNECTION_NOT_INITED|PERSISTENT_TIMESTAMP_.*|INPUT_METHOD_INVALID.*|DC_ID_INVALID"
@@ -141,6 +141,8 @@ def _run(call: Call, found: Method, request: Any) -> Any:
     _answer_faults(call, found)
     late = call.world.faults.strike(found.name, _AFTER, drawn=found.login)
     value = found.handler(call, request)
+    if late is not None and late.kind == "odd_answer":
+        return types.help.NoAppUpdate()
     if late is not None:
         raise HangUp if late.kind == "dropped_answer" else NoAnswer
     return value

@@ -26,6 +26,7 @@ KINDS: dict[str, tuple[str, ...] | None] = {
     "lost_answer": None,
     "dropped_connection": None,
     "dropped_answer": None,
+    "odd_answer": None,
     "half_open": None,
     "restart": None,
     "transport_404": None,

@@ -14,7 +14,8 @@ class Rules:
 
     `sends` is (messages, seconds): more in that time gets FLOOD_WAIT; `free_traffic` the bytes of files after which an
     account without Premium gets FLOOD_PREMIUM_WAIT of `premium_wait`. `media_first` lists media-only addresses before
-    the main ones.
+    the main ones. `repeat_random_id` is the answer to a random_id that was used: the "first" answer once more, as the
+    message is now, an "error", or the message's "id" alone.
     """
 
     parts_max: int = 4000

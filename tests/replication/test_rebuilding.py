@@ -21,7 +21,7 @@ from tests.support.vaults import (
 )
 from tgdav.crdt.membership import Base
 from tgdav.crypto.label import BlobKind
-from tgdav.errors import DamageError, StoreError
+from tgdav.errors import DamageError
 from tgdav.fs.api import Owner
 from tgdav.metadata.types import AttributeChange, Kind
 from tgdav.replication.fetching import LogReader
@@ -182,8 +182,9 @@ def test_a_lost_pack_is_damage_until_it_is_back(vault: Vault) -> None:
         home = f"second-{checkpointed}"
         assert [line for line in vault.join(home).damage if f"pack {pack[0].hex()}" in line]
         with vault.opened(home) as second:
-            with pytest.raises((DamageError, StoreError)):
+            with pytest.raises(DamageError, match="the store has lost a pack"):
                 read(second, path)
+            assert [each["kind"] for each in second.status()["damage"]] == ["pack"], "reading it is no other damage"
             found = second.check()
             assert [(each["blob"], each["paths"]) for each in found["damage"]] == [(pack[0].hex(), [f"/{path}"])]
             assert second.status()["damage"]

@@ -3,7 +3,9 @@
 Without the news each of these would wait for the next look, minutes later.
 """
 
+import logging
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -71,6 +73,39 @@ def test_what_syncing_waits_for(server: Server, account: TelegramAccount, volume
     stages: list[str] = []
     volume.sync(wait=True, progress=lambda stage, _done, _total: stages.append(stage))
     assert any("Telegram asks for rest: FLOOD_WAIT of messages.sendMedia" in stage for stage in stages)
+
+
+@pytest.mark.parametrize("method", ["messages.sendMedia", "messages.getHistory"])
+def test_syncing_without_waiting_ends_at_a_rest(
+    server: Server, volume: Volume, caplog: pytest.LogCaptureFixture, method: str
+) -> None:
+    """With what waits and until when; and the log says it once, however often somebody syncs."""
+    put(volume, "file", bytes(range(256)) * 400)
+    server.arm("flood_wait", method, seconds=500)
+    found = [volume.sync(wait=False) for _ in range(3)]
+    for each in found:
+        assert 480 < each["waiting_seconds"] < 520
+        assert f"FLOOD_WAIT of {method}" in each["waiting_for"]
+        assert each["waiting_until"] > "2"
+        assert each["pending"]["operations"] > 0
+    assert server.statistics()["violations"].get("called during a flood wait", 0) == 0
+    assert [each.message for each in caplog.records if each.levelno >= logging.WARNING and "rest" in each.message][
+        1:
+    ] == []
+    assert volume.status()["store"]["reachable"]
+
+
+def test_syncing_waits_for_a_rest_of_the_log_too(server: Server, volume: Volume) -> None:
+    put(volume, "file", b"some content")
+    volume.content.flush(10)
+    server.arm("flood_wait", "messages.sendMedia", seconds=22)
+    stages: list[str] = []
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(volume.sync, wait=True, progress=lambda stage, _done, _total: stages.append(stage))
+        wait_for(lambda: any("sending waits" in stage for stage in stages) or done.done())
+        assert not done.done()
+        volume.housekeeping._stop.set()
+        assert done.result(30)["waiting_seconds"] > 0
 
 
 @both

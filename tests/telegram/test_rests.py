@@ -12,18 +12,32 @@ from tests.blobs.conftest import MovedClock, name_of
 from tests.mtproto.harness import Server
 from tests.support.telegram import TelegramAccount
 from tgdav.blobs import BytesSource
+from tgdav.blobs.retry import RetryPolicy, RetryStore
 from tgdav.blobs.telegram.errors import TransportFlood
 from tgdav.blobs.telegram.governor import SHORTEST_DISTANCE, Governor
-from tgdav.blobs.telegram.rests import REST_AFTER_FAILURE, Rests
+from tgdav.blobs.telegram.rests import LONGEST_JITTER, REST_AFTER_FAILURE, Rests, Window
 from tgdav.blobs.telegram.upload import PART_BYTES
 from tgdav.clock import SystemClock
+from tgdav.entropy import SystemEntropy
 from tgdav.errors import StoreRejected, StoreUnavailable
 
 SEND, HISTORY = functions.messages.SendMediaRequest, functions.messages.GetHistoryRequest
+PART = functions.upload.SaveBigFilePartRequest
 HISTORY_START = functions.messages.GetHistoryRequest(types.InputPeerSelf(), 0, None, 0, 1, 0, 0, 0)
+SENDING_RESTS = "Telegram asks for rest: FLOOD_WAIT of messages.sendMedia; sending waits, reading works"
 FLOOD = StoreUnavailable("Telegram asks for 300 s of rest", retry_after=300.0)
 REFUSED = TransportFlood("Telegram refuses connections for a while", retry_after=120.0)
 BROKEN = StoreUnavailable("the connection to Telegram broke")
+
+
+class Chance:
+    """An entropy whose numbers are the same share of the largest."""
+
+    def __init__(self, share: float) -> None:
+        self._share = share
+
+    def bytes(self, count: int) -> bytes:
+        return int(self._share * 2 ** (8 * count)).to_bytes(count, "big")
 
 
 @pytest.fixture
@@ -33,7 +47,7 @@ def clock() -> MovedClock:
 
 @pytest.fixture
 def rests(clock: MovedClock) -> Rests:
-    return Rests(clock)
+    return Rests(clock, Chance(0.0))
 
 
 class TestRests:
@@ -56,7 +70,7 @@ class TestRests:
         for _ in range(16):
             rests.note(SEND, 2, REFUSED)
             rests.note(SEND, 2, FLOOD)
-        assert rests.longest() == (300.0, "Telegram asks for rest: FLOOD_WAIT of messages.sendMedia")
+        assert rests.longest() == (300.0, SENDING_RESTS)
         clock.seconds += 120.0
         rests.check_line(2)
         clock.seconds += 180.0
@@ -87,6 +101,86 @@ class TestRests:
         assert refusal.value.retry_after is None
         clock.seconds += REST_AFTER_FAILURE
         rests.check_line(2)
+
+    def test_are_longer_than_asked_by_chance_and_not_by_much(self, clock: MovedClock) -> None:
+        lengths = []
+        for share in (0.0, 0.5, 0.999):
+            rests = Rests(clock, Chance(share))
+            for request, seconds in ((SEND, 1.0), (HISTORY, 60.0), (PART, 3000.0)):
+                rests.note(request, 2, StoreUnavailable("wait", retry_after=seconds))
+                lengths.append(rests.left(request) - seconds)
+        assert lengths == [0.0, 0.0, 0.0, *map(pytest.approx, (0.1, 3.0, 5.0, 0.2, 6.0, 10.0), [0.02] * 6)]
+
+    def test_say_which_direction_works(self, rests: Rests, clock: MovedClock) -> None:
+        rests.note(PART, 2, StoreUnavailable("wait", retry_after=5.0))
+        assert rests.longest()[1].endswith("of upload.saveBigFilePart; sending waits, reading works")
+        clock.seconds += 5.0
+        rests.note(HISTORY, 2, FLOOD)
+        assert rests.longest()[1].endswith("of messages.getHistory; reading waits, sending works")
+        rests.note(SEND, 2, FLOOD)
+        assert "works" not in rests.longest()[1]
+
+
+class TestWindow:
+    def test_halves_once_a_complaint_and_recovers_slowly(self, clock: MovedClock) -> None:
+        window = Window(16, clock)
+        clock.seconds += 1.0
+        for _ in range(16):
+            window.refused(5.0)
+        assert window.width == 8
+        clock.seconds += 5.0
+        window.refused(5.0)
+        assert window.width == 4
+        widths = []
+        for _ in range(4 + 5 + 6):
+            window.passed()
+            widths.append(window.width)
+        assert (widths[0], widths[-1]) == (4, 7)
+
+    def test_stays_within_its_bounds(self, clock: MovedClock) -> None:
+        window = Window(4, clock)
+        for _ in range(10):
+            clock.seconds += 10.0
+            window.refused(5.0)
+        assert window.width == 1
+        for _ in range(100):
+            window.passed()
+        assert window.width == 4
+
+
+def test_after_a_flood_wait_fewer_parts_are_sent_in_vain(server: Server, account: TelegramAccount) -> None:
+    """Those of a whole window at the first, of half a window at the second, whichever upload meets it."""
+    store = account.open(parts_in_flight=16)
+    server.set_line(latency=0.3)  # all of a window is on its way when its first part is looked at
+    in_vain = []
+    for number in range(2):
+        before = server.statistics()["violations"].get("called during a flood wait", 0)
+        server.arm("flood_wait", "upload.saveBigFilePart", after=2, seconds=1)
+        store.append(name_of(number), BytesSource(bytes(40 * PART_BYTES)), "label")
+        in_vain.append(server.statistics()["violations"].get("called during a flood wait", 0) - before)
+    assert in_vain[0] > 8
+    assert in_vain[1] < 11
+    assert in_vain[1] < in_vain[0]
+    store.close()
+
+
+def test_a_flood_wait_of_sending_leaves_the_store_reachable(server: Server, account: TelegramAccount) -> None:
+    inner = account.open()
+    store = RetryStore(
+        inner,
+        clock=SystemClock(),
+        entropy=SystemEntropy(),
+        stop=threading.Event(),
+        policy=RetryPolicy(give_up_after=0.1),
+    )
+    info = put(store, 1)
+    server.arm("flood_wait", "messages.sendMedia", seconds=300)
+    with pytest.raises(StoreUnavailable):
+        put(store, 2)
+    assert store.reachability().reachable
+    assert inner._session.trouble is None
+    assert content(store, info) == b"sealed"
+    store.close()
 
 
 def test_one_refusal_of_the_transport_is_one_rest_for_all_uploads(server: Server, account: TelegramAccount) -> None:
@@ -146,7 +240,7 @@ def test_nothing_is_asked_again_during_a_flood_wait_by_the_next_login(server: Se
     for store in (first, second):
         with pytest.raises(StoreUnavailable) as refusal:
             put(store, 2)
-        assert 290 < (refusal.value.retry_after or 0) <= 300
+        assert 290 < (refusal.value.retry_after or 0) <= 300 + LONGEST_JITTER
         store.close()
     assert "called during a flood wait" not in server.statistics()["violations"]
 

@@ -4,6 +4,7 @@ import base64
 from collections.abc import Callable
 
 import pytest
+from telethon.tl import types
 
 from tests.blobs.calls import content, put
 from tests.blobs.conftest import name_of
@@ -14,6 +15,7 @@ from tgdav.blobs import BytesSource
 from tgdav.blobs.telegram import TelegramStore
 from tgdav.errors import StoreUnavailable
 from tgdav.ids import BlobId
+from tgdav.threads import failure_counts, last_failure
 
 LONG = 3600.0
 pytestmark = pytest.mark.parametrize("account", ["me", "channel"], indirect=True)
@@ -110,6 +112,31 @@ def test_history_is_read_where_events_are_forgotten(
     ids = server.plant(account.phone, planted, account.channel, account.channel is not None)
     last = put(writer, 1)
     listener.hears(*ids, last.id)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("after", [0, 1])
+def test_an_odd_answer_is_passed_over(
+    server: Server, account: TelegramAccount, writer: TelegramStore, listener: Listener, after: int
+) -> None:
+    """To the question for what was missed, once and twice; the history tells it."""
+    before = failure_counts().get("telegram-watch", 0)
+    method = "updates.getDifference" if account.channel is None else "updates.getChannelDifference"
+    wait_for(lambda: method in server.statistics()["calls"], what="the listener has looked once, its line being new")
+    server.arm("odd_answer", method, count=1 + after)
+    server.arm("updates_too_long", count=1 + after)
+    listener.hears(*(put(writer, number).id for number in range(1, 2 + after)))
+    last = put(writer, 9)
+    wait_for(lambda: listener.heard[-1:] == [last.id], what="updates are heard of again")
+    assert failure_counts()["telegram-watch"] > before
+
+
+def test_an_odd_update_is_passed_over_and_named(writer: TelegramStore, listener: Listener) -> None:
+    before = failure_counts().get("telegram-watch", 0)
+    listener.store._session._told(types.Updates(None, [], [], None, 0))
+    wait_for(lambda: failure_counts().get("telegram-watch", 0) > before)
+    assert "telegram-watch: TypeError" in (last_failure() or "")
+    listener.hears(put(writer, 1).id)
+    wait_for(lambda: last_failure() is None)
 
 
 def test_it_ends_with_the_store(server: Server, writer: TelegramStore, listener: Listener) -> None:

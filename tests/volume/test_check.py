@@ -8,6 +8,7 @@ from tests.support.vaults import Vault, content, name_of, put, read, rows
 from tests.support.volumes import configuration, places
 from tgdav.crypto.passphrase import Passphrase
 from tgdav.errors import DamageError, StoreError, StoreUnavailable
+from tgdav.ids import BlobName
 from tgdav.volume.volume import Volume
 
 
@@ -118,6 +119,105 @@ def test_what_cannot_be_repaired_stays_damage(vault: Vault, volume: Volume) -> N
     put(volume, "again", content(2, 90_000))
     volume.sync(wait=True)
     assert read(volume, "second") == content(2, 90_000), "content that is stored anew heals all that name it"
+
+
+class TestChunkByChunk:
+    """A pack that is not here whole is repaired from what there is of its chunks."""
+
+    def test_from_ranges_in_the_cache(self, vault: Vault, volume: Volume) -> None:
+        furnish(volume)
+        blob = kinds(vault, volume)["pack"][-1]
+        keep_in_pieces(volume, blob)
+        blob.unlink()
+        self.assert_repaired(vault, volume, blob)
+
+    def test_from_the_cache_and_what_is_still_good_in_the_store(self, vault: Vault, volume: Volume) -> None:
+        furnish(volume)
+        blob = kinds(vault, volume)["pack"][-1]
+        keep_in_pieces(volume, blob, pieces=slice(1))
+        whole = bytearray(blob.read_bytes())
+        whole[100] ^= 1
+        replace(blob, bytes(whole))
+        self.assert_repaired(vault, volume, blob)
+
+    def test_from_another_pack(self, vault: Vault) -> None:
+        twice = Vault(vault.folder / "twice", chunk={"dedup_enabled": False})
+        with twice.opened() as volume:
+            for path in ("first", "second"):
+                put(volume, path, content(2, 90_000))
+                volume.sync(wait=True)
+            volume.clear_cache()
+            blob = kinds(twice, volume)["pack"][-1]
+            blob.unlink()
+            self.assert_repaired(twice, volume, blob)
+
+    def test_whose_label_was_changed(self, vault: Vault, volume: Volume) -> None:
+        furnish(volume)
+        blob = kinds(vault, volume)["pack"][-1]
+        volume.clear_cache()
+        blob.rename(blob.with_name(blob.name[:-8] + "edited00"))
+        self.assert_repaired(vault, volume, blob)
+
+    def test_in_part_where_some_are_nowhere(self, vault: Vault, volume: Volume) -> None:
+        put(volume, "kept", content(3, 40_000))
+        put(volume, "lost", content(4, 40_000))
+        volume.sync(wait=True)
+        blob = kinds(vault, volume)["pack"][-1]
+        keep_in_pieces(volume, blob, pieces=slice(1))
+        blob.unlink()
+        found = volume.check(repair=True)
+        assert (found["ok"], found["repaired"]) == (False, [])
+        (damage,) = found["damage"]
+        assert (damage["blob"], damage["paths"]) == (name_of(blob), ["/lost"])
+        volume.clear_cache()
+        assert read(volume, "kept") == content(3, 40_000)
+        with pytest.raises(DamageError):
+            read(volume, "lost")
+        put(volume, "again", content(4, 40_000))
+        volume.sync(wait=True)
+        found = volume.check(repair=True)
+        assert (found["ok"], found["repaired"]) == (True, [name_of(blob)]), "nothing of the old pack is missed any more"
+        assert not vault.join("second").damage
+
+    def test_is_finished_by_the_next_repair(
+        self, vault: Vault, volume: Volume, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        furnish(volume)
+        blob = kinds(vault, volume)["pack"][-1]
+        keep_in_pieces(volume, blob)
+        blob.unlink()
+
+        def away(*_: object, **__: object) -> object:
+            raise StoreUnavailable("away")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(volume.housekeeping, "checkpoint", away)
+            with pytest.raises(StoreUnavailable):
+                volume.check(repair=True)
+        volume.clear_cache()
+        self.assert_repaired(vault, volume, blob)
+
+    def assert_repaired(self, vault: Vault, volume: Volume, blob: Path) -> None:
+        found = volume.check(read_data=100.0, repair=True)
+        assert (found["ok"], found["repaired"], found["damage"]) == (True, [name_of(blob)], [])
+        assert volume.check(read_data=100.0)["ok"]
+        volume.clear_cache()
+        assert read(volume, "second") == content(2, 90_000)
+        assert not vault.join("other").damage
+        with vault.opened("other") as other:
+            assert other.check(read_data=100.0)["ok"]
+            assert read(other, "second") == content(2, 90_000)
+
+
+def keep_in_pieces(volume: Volume, blob: Path, pieces: slice = slice(None)) -> None:
+    """Have the cache hold a pack's chunks one by one, and nothing else."""
+    volume.clear_cache()
+    name, data = BlobName(bytes.fromhex(name_of(blob))), blob.read_bytes()
+    chunks = "SELECT offset, stored FROM chunks WHERE pack = (SELECT no FROM packs WHERE name = ?) ORDER BY offset"
+    for offset, stored in rows(volume, chunks, (name,))[pieces]:
+        volume.content.reading.cache.put(name, offset, data[offset : offset + stored])
+    # What another end of the file holds is not to be taken for it.
+    assert volume.content.reading.cache.get(name, 0, len(data), counted=False) is None
 
 
 def test_a_pack_that_lies_elsewhere_is_damage_and_found_by_repair(vault: Vault, volume: Volume) -> None:

@@ -8,6 +8,7 @@ machines that failed together do not come back together; a store that names a ti
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 import msgspec
@@ -36,7 +37,7 @@ class Reachability(msgspec.Struct, frozen=True):
     """What ``status`` says of a store."""
 
     reachable: bool
-    """Whether the last answer was one; True before the first call."""
+    """Whether the last call was answered, be it by asking for rest; True before the first call."""
     waiting_seconds: float
     """Until the next attempt of whoever waits longest; 0 if nobody waits."""
     last_error: str
@@ -77,6 +78,7 @@ class RetryStore(StoreWrapper):
         self._reachable = True
         self._last_error = ""
         self._waits: dict[int, float] = {}
+        self._impatient = threading.local()
 
     def append(
         self, name: BlobName, source: Source, label: str, *, progress: Callable[[int], None] | None = None
@@ -131,6 +133,15 @@ class RetryStore(StoreWrapper):
         else:
             self._note_failure(error)
 
+    @contextmanager
+    def impatient(self) -> Iterator[None]:
+        """Within the block, this thread's calls raise at once what names a time to wait, instead of waiting."""
+        self._impatient.active = True
+        try:
+            yield
+        finally:
+            self._impatient.active = False
+
     def _repeat(self, call: Callable[[], Result]) -> Result:
         began = self._clock.monotonic()
         failures = 0
@@ -151,6 +162,8 @@ class RetryStore(StoreWrapper):
         chance = int.from_bytes(self._entropy.bytes(4), "big") / 2**32
         seconds = next_wait(self._policy, failures, error.retry_after, chance)
         until = self._clock.monotonic() + seconds
+        if error.retry_after is not None and getattr(self._impatient, "active", False):
+            return False
         if self._stop.is_set() or until - began > self._policy.give_up_after:
             return False
         log.info("store unavailable, attempt %d, waiting %.1f s: %s", failures, seconds, error.message)
@@ -164,7 +177,8 @@ class RetryStore(StoreWrapper):
 
     def _note_failure(self, error: StoreUnavailable) -> None:
         with self._lock:
-            self._reachable = False
+            # A store that names a time to wait has answered: what else was asked may go on.
+            self._reachable = self._reachable and error.retry_after is not None
             self._last_error = str(error)
 
     def _note_success(self) -> None:

@@ -15,6 +15,7 @@ from tgdav.cli.invocation import GlobalOption, Invocation, global_options
 from tgdav.cli.memory import forbid_dumps, set_up_memory
 from tgdav.cli.reports import as_json, one_line
 from tgdav.errors import TgdavError, UsageError
+from tgdav.threads import end_in_time
 from tgdav.volume.seams import Seams
 
 _COMMANDS = {
@@ -75,7 +76,10 @@ def tgdav(context: click.Context) -> None:
 def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] | None = None) -> int:
     """Run the program with ``arguments`` and ``environment`` (default: the process's own) and return its exit code."""
     words = sys.argv[1:] if arguments is None else arguments
-    return run_program(tgdav, "tgdav", words, os.environ if environment is None else environment)
+    code = run_program(tgdav, "tgdav", words, os.environ if environment is None else environment)
+    if arguments is None:
+        end_in_time(code)
+    return code
 
 
 def run_program(program: click.Command, name: str, arguments: Sequence[str], environment: Mapping[str, str]) -> int:

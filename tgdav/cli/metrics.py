@@ -10,7 +10,8 @@ Samples = Iterable[tuple[Mapping[str, str], float]]
 
 def metrics(status: Mapping[str, Any], counters: Mapping[str, Any], traffic: TrafficCounts) -> str:
     """Return the text: gauges of the ``status`` object, then ``counters`` of the volume and of the server since start."""
-    return "".join((*_gauges(status), *_sent(status["sent_today"]), *_counters(counters), *_traffic(traffic)))
+    parts = (_gauges(status), _sent(status["sent_today"]), _counters(counters), _threads(status), _traffic(traffic))
+    return "".join(text for part in parts for text in part)
 
 
 def _gauges(status: Mapping[str, Any]) -> Iterator[str]:
@@ -60,6 +61,12 @@ def _counters(counters: Mapping[str, Any]) -> Iterator[str]:
     }
     for name, (words, value) in single.items():
         yield _family(name, "counter", words, [({}, value)])
+
+
+def _threads(status: Mapping[str, Any]) -> Iterator[str]:
+    samples = [({"thread": name}, count) for name, count in sorted(status["thread_failures"].items())]
+    words = "Failures that a thread met and went on after, by the thread's name."
+    yield _family("tgdav_thread_failures_total", "counter", words, samples)
 
 
 def _traffic(traffic: TrafficCounts) -> Iterator[str]:

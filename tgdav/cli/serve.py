@@ -100,19 +100,25 @@ def _serve(
         control = control_server(invocation, volume, running)
         control.start()
         closing.callback(control.stop)
-        closing.callback(mounts.finish, lambda line: click.echo(f"tgdav: {line}", err=True))
+        closing.callback(_unmount, mounts)
         if mount is not None:
             mounts.mount(mount, MountOptions())
         volume.start()
         reserved.close()
         port = _listen(web, options)
         closing.callback(web.stop)
+        closing.callback(volume.hang_up_soon)
+        closing.callback(_unmount, mounts)  # what is mounted reads from the store until nobody uses it any more
         running.address = address(options, port)
         invocation.output.result({"listening": running.address}, [f"listening on {running.address}"])
         settle_memory()
         notify(invocation.environment, "READY=1", f"STATUS=listening at port {port}")
         await_signal(stop)
         notify(invocation.environment, "STOPPING=1")
+
+
+def _unmount(mounts: MountHost) -> None:
+    mounts.finish(lambda line: click.echo(f"tgdav: {line}", err=True))
 
 
 def _listen(web: WebServer, options: WebOptions) -> int:

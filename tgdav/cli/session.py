@@ -9,7 +9,7 @@ from tgdav.cli.invocation import Invocation, short_path
 from tgdav.cli.secrets import passphrase
 from tgdav.config import Config, Places, require_built
 from tgdav.crypto.slots import Secret
-from tgdav.errors import TgdavError, UsageError, VaultInUse
+from tgdav.errors import LoginInUse, TgdavError, UsageError, VaultInUse
 from tgdav.volume.control import Progress
 from tgdav.volume.control_client import ControlClient
 from tgdav.volume.local_state import vault_exists
@@ -122,6 +122,8 @@ class _Patience:
             secret = secret or ask(self._invocation)
             try:
                 return open_volume(self._invocation, secret)
+            except LoginInUse:
+                raise
             except VaultInUse:
                 if self._clock.monotonic() > self._deadline:
                     raise

@@ -64,6 +64,8 @@ def _status_lines(found: Mapping[str, Any], *, verbose: bool) -> Iterator[Line]:
     yield "sent today", sent(found["sent_today"])
     yield "files", f"{found['files']}, {readable_size(found['bytes'])}"
     yield "cache", _of(found["cache"])
+    if found.get("clock_problem"):
+        yield "clock", str(found["clock_problem"])
     names = machine_names((machine["id"], machine["name"]) for machine in found["machines"])
     for machine in found["machines"]:
         this = " (this one)" if machine["id"] == found.get("machine") else ""
@@ -103,11 +105,11 @@ def _store_words(found: Mapping[str, Any]) -> str:
     return f"folder {store['place']}" if store["backend"] == "directory" else str(store["place"])
 
 
-def _waiting(store: Mapping[str, Any]) -> str:
-    if not store["waiting_seconds"]:
+def _waiting(found: Mapping[str, Any]) -> str:
+    if not found["waiting_seconds"]:
         return ""
-    until = store["waiting_until"].partition("T")[2][:8]
-    return f", waiting {store['waiting_seconds']:.0f} s, until {until} UTC: {store['waiting_for']}"
+    until = found["waiting_until"].partition("T")[2][:8]
+    return f", waiting {found['waiting_seconds']:.0f} s, until {until} UTC: {found['waiting_for']}"
 
 
 def _account(found: Mapping[str, Any]) -> str:
@@ -146,7 +148,8 @@ def sync(invocation: Invocation, *, wait: bool) -> int:
     require_built(invocation.config, invocation.namespace)
     with session(invocation) as call, invocation.output.progress("sending") as progress:
         found = call("sync", progress, wait=wait)
-    invocation.output.result(found, _columns((("sent", sent(found["sent"])), ("waiting", _pending(found)))))
+    waits = f"{_pending(found)}{_waiting(found)}"
+    invocation.output.result(found, _columns((("sent", sent(found["sent"])), ("waiting", waits))))
     return ExitCode.DONE
 
 

@@ -18,6 +18,7 @@ from tgdav.clock import Clock
 from tgdav.content.cached_ranges import CachedRange, CachedRanges, parse
 from tgdav.disk import Disk
 from tgdav.ids import BlobName
+from tgdav.threads import Worker
 
 _log = logging.getLogger(__name__)
 
@@ -54,11 +55,11 @@ class DiskCache:
         self._hits = 0
         self._misses = 0
         self._stopping = False
-        self._scanner: threading.Thread | None = None
+        self._scanner: Worker | None = None
 
     def start(self) -> None:
         """Begin to look for what an earlier run left. Until it is found it is neither read nor counted."""
-        self._scanner = threading.Thread(target=self._scan, name="cache-scan", daemon=True)
+        self._scanner = Worker("cache-scan", self._scan)
         self._scanner.start()
 
     def close(self) -> None:
@@ -268,13 +269,13 @@ class DiskCache:
                     return
                 try:
                     status = path.stat()
-                except FileNotFoundError:
-                    continue
-                entry = parse(path.name)
-                if entry is not None and status.st_size == entry.length:
-                    yield status.st_mtime_ns, entry
-                else:
-                    self._remove_torn(path, entry)
+                    entry = parse(path.name)
+                    if entry is not None and status.st_size == entry.length:
+                        yield status.st_mtime_ns, entry
+                    else:
+                        self._remove_torn(path, entry)
+                except OSError as error:  # gone meanwhile, or nothing that this program put there
+                    _log.debug("a file of the cache is passed over: %s", error.strerror)
 
     def _remove_torn(self, path: Path, entry: CachedRange | None) -> None:
         with self._lock:

@@ -17,11 +17,12 @@ from tgdav.content.memory import KeyedLocks, Settle
 from tgdav.content.ranges import Run, coalesced, is_small, run_of, window, windows
 from tgdav.content.sealer import ChunkSealer
 from tgdav.content.staging import Staging
-from tgdav.content.types import ChunkPlace
+from tgdav.content.types import ChunkPlace, PackState
 from tgdav.db.database import Database
 from tgdav.errors import BlobMissing, DamageError, LocalFailure, StoreError, TgdavError
 from tgdav.ids import BlobId, ChunkId
 
+_LOST = "the store has lost a pack"
 _PASSES = 4
 """How often a chunk is looked up anew because it moved while it was being read."""
 
@@ -110,7 +111,7 @@ class ChunkLoader:
             try:
                 plaintext = self._near(place)
             except DamageError as error:
-                failures.append(Failure(place, error, "database" if place.pack_name is None else "staging"))
+                failures.append(Failure(place, error, _kind_of(place), is_whole=_is_lost(place)))
             except LocalFailure as error:
                 failures.append(Failure(place, error, ""))
             else:
@@ -132,9 +133,12 @@ class ChunkLoader:
             except (DamageError, LocalFailure):
                 if place.blob is None:
                     raise
-        if place.blob is None:
+        if place.blob is None and not _is_lost(place):
             raise DamageError("a staged pack is gone", blob=_blob_of(place))
-        return self._cached(place)
+        cached = self._cached(place)
+        if cached is None and place.blob is None:
+            raise DamageError(_LOST, blob=_blob_of(place))
+        return cached
 
     def _cached(self, place: ChunkPlace, *, counted: bool = True) -> bytes | None:
         if place.pack_name is None:
@@ -187,7 +191,7 @@ class ChunkLoader:
                 return
             failures.append(Failure(first, DamageError(error.message, blob=_blob_of(first)), "pack"))
         except BlobMissing:
-            missing = DamageError("the store has lost a pack", blob=_blob_of(first))
+            missing = DamageError(_LOST, blob=_blob_of(first))
             failures.extend(Failure(place, missing, "pack", is_whole=True) for place in run.places)
         except StoreError as error:
             failures.extend(Failure(place, error, "") for place in run.places)
@@ -234,6 +238,18 @@ def _put(cache: DiskCache, run: Run, part: Run, view: memoryview) -> None:
 
 def _where(place: ChunkPlace) -> tuple[object, ...]:
     return place.pack, place.offset, place.file, place.blob
+
+
+def _is_lost(place: ChunkPlace) -> bool:
+    """Whether a chunk's pack was in the store once, and no blob of it is known: so it is after a join that did not find it."""
+    return place.blob is None and place.state is not None and place.state >= PackState.STORED
+
+
+def _kind_of(place: ChunkPlace) -> str:
+    """Return the kind of damage that a chunk's last local copy is."""
+    if place.pack_name is None:
+        return "database"
+    return "pack" if _is_lost(place) else "staging"
 
 
 def _blob_of(place: ChunkPlace) -> str:

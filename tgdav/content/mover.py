@@ -1,6 +1,6 @@
 """Moves sealed chunks as they are into open packs: from rows of the database, or from a pack file that is to be left."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
@@ -41,6 +41,13 @@ class ChunkMover:
         with self._core.database.reading() as connection:
             count = _fitting(index.staged_sizes(connection, after, _BATCH_ROWS))
             return index.staged_rows(connection, after, count) if count else []
+
+    def move_sealed(self, chunks: Sequence[SealedChunk], old: int) -> None:
+        """Move chunks of pack ``old``, given sealed anew, to packs that are to be sent; those that left it meanwhile stay.
+
+        Raises NoSpace and LocalFailure; what was moved so far stays moved.
+        """
+        self._move(list(chunks), old)
 
     def move_from(self, pack: PackFile, row: PackRow, entries: Iterable[IndexEntry]) -> int:
         """Move the chunks of ``pack`` that open to another pack; return how many do not, and stay."""

@@ -7,6 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from tgdav.cores import spread
 from tgdav.errors import TgdavError
 from tgdav.ids import ChunkId
+from tgdav.threads import Guard
 
 WORKERS = 4
 
@@ -17,6 +18,7 @@ class Prefetcher:
     def __init__(self, load: Callable[[ChunkId], object], budget: int) -> None:
         self._load = load
         self._budget = budget
+        self._guard = Guard("prefetch")
         self._lock = threading.Lock()
         self._pending = 0
         self._is_closed = False
@@ -37,8 +39,12 @@ class Prefetcher:
         with self._lock:
             self._is_closed = True
         self._pool.shutdown(wait=True, cancel_futures=True)
+        self._guard.clear()
 
     def _run(self, chunk: ChunkId) -> None:
+        self._guard.run(lambda: self._fetch(chunk))
+
+    def _fetch(self, chunk: ChunkId) -> None:
         try:
             self._load(chunk)
         except TgdavError:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
 
 from tgdav.blobs.contract import BlobStore
@@ -96,10 +97,11 @@ class ContentStore:
 
     def stop(self) -> None:
         """Finish what is being sent and let go of all files; staged content stays for the next start."""
-        self.reading.close()
-        self.reading.cache.close()
-        self.uploader.stop()
-        self.core.pool.close()
+        with ExitStack() as ending:  # each ends, whatever another one meets
+            ending.callback(self.core.pool.close)
+            ending.callback(self.uploader.stop)
+            ending.callback(self.reading.cache.close)
+            self.reading.close()
 
     def open_stream(self, *, local: bool = False) -> ContentStream:
         """Return a stream for new content; ``local`` content never leaves this machine."""

@@ -5,6 +5,7 @@ Without ``start`` nothing happens by itself, and ``flush`` does all the work in 
 
 import logging
 import threading
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from tgdav.blobs.contract import BlobStore
@@ -25,9 +26,10 @@ from tgdav.content.schedule import (
 )
 from tgdav.content.sending import PackSender
 from tgdav.content.staging import PackFile
-from tgdav.content.types import PackState
+from tgdav.content.types import PackState, SealedChunk
 from tgdav.entropy import Entropy
 from tgdav.errors import StoreUnavailable, TgdavError
+from tgdav.threads import Guard, Worker
 
 _log = logging.getLogger(__name__)
 
@@ -56,15 +58,20 @@ class Uploader:
         self._hurry = False
         self._backoff = 0.0
         self._not_before = 0.0
+        self._asked_until = 0.0
+        """When the rest that the store asked for is over: no hurry of ours shortens it."""
         self._flush = False
         self._stop = False
         self._woken = False
         self._is_idle = True
         self._may_wait = True
         self._sending: set[int] = set()
+        self._passed_over: dict[int, float] = {}
+        """Packs whose sending failed in a way that says nothing of the store, and when each is tried again."""
+        self._packing_guard, self._sending_guard = Guard("tgdav-upload"), Guard("tgdav-send")
         self._condition = threading.Condition()
         self._driving = threading.Lock()
-        self._thread: threading.Thread | None = None
+        self._thread: Worker | None = None
         self._pool: ThreadPoolExecutor | None = None
 
     # ---- from outside --------------------------------------------------------------------------------------------------
@@ -73,7 +80,7 @@ class Uploader:
         """Begin to work by itself."""
         workers = self._core.settings.max_concurrent_uploads
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="tgdav-send")
-        self._thread = threading.Thread(target=self._run, name="tgdav-upload", daemon=True)
+        self._thread = Worker("tgdav-upload", self._run, guard=self._packing_guard)
         self._thread.start()
 
     def stop(self) -> None:
@@ -87,6 +94,7 @@ class Uploader:
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
             self._pool = None
+        self._sending_guard.clear()
 
     def notice(self) -> None:
         """Something was staged: look now if that may have made something due. Cheap; called after each commit."""
@@ -108,7 +116,7 @@ class Uploader:
     def flush(self, timeout: float) -> bool:
         """Close and send all that is staged; True once nothing is pending, False after ``timeout`` seconds."""
         deadline = self._core.clock.monotonic() + timeout
-        self._not_before = self._backoff = 0.0
+        self._not_before, self._backoff = self._asked_until, 0.0
         if self._thread is None:
             return self._flush_here(deadline)
         while self.pending():
@@ -137,6 +145,12 @@ class Uploader:
             if decision.close:
                 self._close_idle()
             return min(decision.wait, pause)
+
+    def rescue(self, chunks: Sequence[SealedChunk], pack: int) -> None:
+        """Stage chunks of a lost or damaged pack anew. Raises NoSpace, LocalFailure."""
+        with self._driving:
+            self._mover.move_sealed(chunks, pack)
+        self.wake()
 
     def send_waiting(self) -> None:
         """Send all closed packs from this thread, one after another. Raises StoreError, LocalFailure."""
@@ -210,7 +224,9 @@ class Uploader:
             rows = pack_rows.waiting_packs(connection)
         waiting = [row for row in rows if row.state != PackState.OPEN and row.file and not row.damaged]
         self._may_wait = bool(waiting)
-        ready = [row for row in waiting if row.no not in self._sending]
+        now = self._core.clock.monotonic()
+        self._passed_over = {no: until for no, until in self._passed_over.items() if until > now}
+        ready = [row for row in waiting if row.no not in self._sending and row.no not in self._passed_over]
         self._sending.update(row.no for row in ready)
         return ready
 
@@ -221,6 +237,9 @@ class Uploader:
                 self._succeeded()
         except TgdavError as error:
             self._failed(error)
+        except Exception as error:
+            self._passed_over[row.no] = self._core.clock.monotonic() + LAST_BACKOFF
+            self.last_error = self._sending_guard.note(error)
         finally:
             with self._condition:
                 self._sending.discard(row.no)
@@ -229,6 +248,8 @@ class Uploader:
 
     def _succeeded(self) -> None:
         self.last_error, self._backoff = None, 0.0
+        if not self._passed_over:
+            self._sending_guard.clear()
 
     def _failed(self, error: TgdavError) -> None:
         self.last_error = error.message
@@ -238,6 +259,7 @@ class Uploader:
         asked = error.retry_after if isinstance(error, StoreUnavailable) else None
         self._backoff = next_backoff(self._backoff, asked)
         self._not_before = now + self._backoff
+        self._asked_until = self._not_before if asked else 0.0
         _log.warning("uploading goes on in %.0f s: %s", self._backoff, error.message)
 
     # ---- driving -------------------------------------------------------------------------------------------------------
@@ -268,9 +290,12 @@ class Uploader:
             flush, self._flush, self._woken = self._flush, False, False
         try:
             delay = self.step(flush=flush)
+            self._packing_guard.clear()
         except TgdavError as error:
             # What is closed already can still be sent, which may be what helps.
             delay = self._put_off("staged content cannot be packed now", error)
+        except Exception as error:
+            self.last_error, delay = self._packing_guard.note(error), LAST_BACKOFF
         pause = self._not_before - self._core.clock.monotonic()
         if pause > 0:
             return min(delay, pause)

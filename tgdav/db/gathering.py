@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tgdav.db.transaction import Batch
+from tgdav.threads import Worker
 
 GATHER_SECONDS = 0.03
 """How long a transaction of lazy jobs stays open at most, unless somebody wants it committed before."""
@@ -42,12 +43,12 @@ class Committer:
     def __init__(self, commit: Callable[[], None]) -> None:
         self._commit = commit
         self._begun, self._ended = threading.Event(), threading.Event()
-        self._thread: threading.Thread | None = None
+        self._thread: Worker | None = None
 
     def begun(self) -> None:
         """Take in that a transaction was begun. Called by one thread at a time."""
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="tgdav-commit", daemon=True)
+            self._thread = Worker("tgdav-commit", self._run)
             self._thread.start()
         self._begun.set()
 

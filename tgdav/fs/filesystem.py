@@ -93,8 +93,10 @@ class NamespaceFileSystem:
         """Settle all, make it durable, let go of all files."""
         self.open_files.stop()
         if self.journal.read_only is None:
-            self.open_files.settle_or_keep()
-            self.sync()
+            try:
+                self.open_files.settle_or_keep()
+            finally:
+                self.sync()
         self.open_files.abandon()
 
     def settle_idle(self) -> None:

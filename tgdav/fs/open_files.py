@@ -13,11 +13,11 @@ from tgdav.content.store import ContentStore
 from tgdav.errors import (
     BadHandle,
     DamageError,
+    FileSystemError,
     InvalidArgument,
     IsADirectory,
     NotFound,
     StoreError,
-    TgdavError,
     WouldWait,
 )
 from tgdav.fs.open_file import OpenFile
@@ -196,23 +196,40 @@ class OpenFiles:
 
     def settle(self, wanted: Callable[[OpenFile], bool] = lambda _: True) -> None:
         """Settle the dirty files that ``wanted`` names; one that fails keeps no other from it, its error is raised."""
-        failed: TgdavError | None = None
+        failed: Exception | None = None
         for file in self._dirty(wanted):
             try:
                 file.settle()
                 self._forget_if_idle(file)
-            except TgdavError as error:
+            except Exception as error:  # whatever it is, it is this file's, and is raised when the others are settled
                 failed = failed or error
         if failed is not None:
             raise failed
 
     def settle_or_keep(self) -> None:
-        """Settle all dirty files; what cannot be settled now is made durable as it is, and adopted at the next start."""
+        """Settle all dirty files; what cannot be settled now is made durable as it is, and adopted at the next start.
+
+        One that can be neither keeps no other from it; its error is raised.
+        """
+        failed: Exception | None = None
         for file in self._dirty(lambda _: True):
             try:
-                file.settle()
-            except (DamageError, StoreError):
-                file.fsync()
+                self._settle_or_keep(file)
+            except Exception as error:
+                failed = failed or error
+        if failed is not None:
+            raise failed
+
+    def _settle_or_keep(self, file: OpenFile) -> None:
+        try:
+            file.settle()
+        except (DamageError, StoreError):
+            file.fsync()
+        except FileSystemError:
+            raise
+        except Exception:
+            file.fsync()
+            raise
 
     def _dirty(self, wanted: Callable[[OpenFile], bool]) -> list[OpenFile]:
         with self._lock:

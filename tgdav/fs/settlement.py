@@ -16,6 +16,7 @@ from tgdav.errors import TgdavError
 from tgdav.failpoints import reach
 from tgdav.metadata.change import Change
 from tgdav.metadata.journal import Journal
+from tgdav.threads import Guard, Worker
 
 if TYPE_CHECKING:
     from tgdav.fs.open_file import OpenFile
@@ -96,13 +97,14 @@ class Settler:
         self._wanted = threading.Condition(threading.Lock())
         self._waiting: dict[int, OpenFile] = {}
         self._stopping = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._thread: Worker | None = None
+        self._guard = Guard("tgdav-settle")
 
     def start(self) -> None:
         """Begin; from now on files may wait."""
         if self._thread is None:
             self._stopping.clear()
-            self._thread = threading.Thread(target=self._run, name="tgdav-settle", daemon=True)
+            self._thread = Worker("tgdav-settle", self._run, guard=self._guard)
             self._thread.start()
 
     def stop(self) -> None:
@@ -170,6 +172,8 @@ class Settler:
                 file.settle(keep=True)
             except TgdavError as error:
                 _log.warning("a closed file could not be settled yet: %s", error)
+            except Exception as error:  # it stays dirty, and is tried again with the files that are idle
+                self._guard.note(error)
         for file in files:
             self._after(file)
 
@@ -182,7 +186,7 @@ class Settler:
                 settlements += [] if settlement is None else [settlement]
             if settlements:
                 commit(self._journal, settlements, durable=False)
-        except TgdavError:
+        except Exception:  # one by one, each that can be settled is, and each that cannot says why
             for settlement in settlements:
                 settlement.give_up()
             return list(files)

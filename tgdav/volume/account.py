@@ -3,6 +3,7 @@
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from typing import TypeVar
 
 from tgdav.blobs.contract import START, BlobInfo, BlobStore, Source, StoreTraits
@@ -17,6 +18,9 @@ from tgdav.volume.telegram_login import NotLoggedIn, TelegramLogin
 
 _log = logging.getLogger(__name__)
 Result = TypeVar("Result")
+
+FURTHEST_AHEAD, FURTHEST_BEHIND = 30.0, 300.0
+"""Seconds that a clock may be off: what Telegram allows the messages that it is sent."""
 
 
 def telegram_settings(config: Config) -> Settings:
@@ -80,6 +84,27 @@ class AccountStore:
         session = self._session
         return (0.0, "") if session is None else session.rest
 
+    @property
+    def trouble(self) -> str | None:
+        """Why Telegram cannot be reached, as far as the connections tell; None where it can, or was not asked yet."""
+        session = self._session
+        return None if session is None else session.trouble
+
+    @property
+    def clock_ahead(self) -> float | None:
+        """Seconds that this machine's clock is ahead of Telegram's, negative if behind; None while that is not known."""
+        session = self._session
+        return None if session is None else session.clock_ahead
+
+    @property
+    def clock_problem(self) -> str | None:
+        """What is wrong with this machine's clock, None if nothing is, or nothing is known."""
+        ahead = self.clock_ahead
+        if ahead is None or -FURTHEST_BEHIND <= ahead <= FURTHEST_AHEAD:
+            return None
+        words = f"{ahead:.0f} s ahead of" if ahead > 0 else f"{-ahead:.0f} s behind"
+        return f"this machine's clock is {words} Telegram's: set it right, for what is written carries its time"
+
     def use(self, login: TelegramLogin | None) -> None:
         """Use this login from now on, the one before no more. Nothing is sent yet. Raises VaultInUse, AccessError."""
         self._let_go()
@@ -129,10 +154,11 @@ class AccountStore:
         with self._lock:
             store, held = self._store, self._held
             self._store = self._session = self._held = None
-        if store is not None:
-            store.close()
-        if held is not None:
-            held.release()
+        with ExitStack() as ending:
+            if held is not None:
+                ending.callback(held.release)
+            if store is not None:
+                store.close()
 
     def idle_days(self) -> int:
         """Return the days without use after which Telegram deletes the account. Raises as the calls of a store do."""

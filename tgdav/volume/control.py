@@ -29,6 +29,7 @@ import msgspec
 
 from tgdav.clock import Clock
 from tgdav.errors import TgdavError, UsageError
+from tgdav.threads import Guard, Worker
 
 log = logging.getLogger(__name__)
 
@@ -79,9 +80,10 @@ class ControlServer:
         self._commands, self._describe, self._clock = commands, describe, clock
         self._path: Path | None = None
         self._wake: socket.socket | None = None
-        self._acceptor: threading.Thread | None = None
+        self._acceptor: Worker | None = None
         self._lock = threading.Lock()
-        self._peers: dict[socket.socket, threading.Thread] = {}
+        self._accepting, self._conversing = Guard("control"), Guard("control-request")
+        self._peers: dict[socket.socket, Worker] = {}
 
     def start(self) -> Path:
         """Listen and return the socket's path. Raises TgdavError when no folder can hold it."""
@@ -89,7 +91,7 @@ class ControlServer:
         listener, self._path = _bind([self._note.parent / "control.sock"], self._short_folders)
         _write_note(self._note, self._path)
         self._wake, woken = socket.socketpair()
-        self._acceptor = threading.Thread(target=self._accept, args=(listener, woken), name="control", daemon=True)
+        self._acceptor = Worker("control", lambda: self._accept(listener, woken), again=False)
         self._acceptor.start()
         return self._path
 
@@ -107,8 +109,10 @@ class ControlServer:
         self._cut(peers, socket.SHUT_RDWR, _STOP_TIMEOUT)
         if self._path is not None:
             _remove(self._path)
+        for guard in (self._accepting, self._conversing):
+            guard.clear()
 
-    def _cut(self, peers: list[tuple[socket.socket, threading.Thread]], how: int, timeout: float) -> None:
+    def _cut(self, peers: list[tuple[socket.socket, Worker]], how: int, timeout: float) -> None:
         for peer, _ in peers:
             with suppress(OSError):
                 peer.shutdown(how)
@@ -126,7 +130,8 @@ class ControlServer:
                 except OSError as error:  # the peer is gone again, or descriptors ran out for the moment
                     log.debug("the control socket could not accept: %s", error)
                     continue
-                self._admit(peer)
+                if not self._accepting.run(lambda peer=peer: self._admit(peer)):  # type: ignore[misc]
+                    peer.close()
 
     def _admit(self, peer: socket.socket) -> None:
         peer.settimeout(_TIMEOUT)
@@ -134,7 +139,7 @@ class ControlServer:
             log.warning("another user tried the control socket")
             peer.close()
             return
-        thread = threading.Thread(target=self._converse, args=(peer,), name="control-request", daemon=True)
+        thread = Worker("control-request", lambda: self._converse(peer), again=False, guard=self._conversing)
         with self._lock:
             full = len(self._peers) >= MAX_CONNECTIONS
             if not full:

@@ -3,6 +3,7 @@
 import logging
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from tgdav.blobs.contract import BlobInfo
@@ -14,13 +15,16 @@ from tgdav.errors import DamageError, StoreUnavailable, TgdavError, WriterReplac
 from tgdav.metadata import settings
 from tgdav.replication import outbox, rows
 from tgdav.replication.checkpoint_format import is_due
-from tgdav.volume.budget import difference
+from tgdav.threads import Guard, Worker
+from tgdav.volume.budget import Sums, difference
+from tgdav.volume.report import moment
 
 if TYPE_CHECKING:
     from tgdav.volume.volume import Volume
 
 _log = logging.getLogger(__name__)
 
+NAME = "tgdav-housekeeping"
 TICK_SECONDS = 1.0
 PUSH_SECONDS = 60.0
 JOIN_SECONDS = 5.0
@@ -28,6 +32,9 @@ HEADER_SECONDS = 3600.0
 HEADER_AGAIN_SECONDS = 60.0
 FLUSH_SECONDS = 3600.0
 LOOK_SECONDS = 5.0
+SHORT_LOOK_SECONDS = 0.25
+SHORT_REST = 2.0
+"""Seconds of rest that syncing waits for although nobody asked it to wait."""
 POLL_SECONDS = 900.0
 POLL_AGAIN_SECONDS = 60.0
 KEEPING, JOINING, PUSHING, LOOKING = "keeping the headers", "joining", "pushing the log", "looking at the log"
@@ -44,9 +51,11 @@ class Housekeeping:
         self._volume = volume
         self._clock = volume.seams.clock
         self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._thread: Worker | None = None
         self._work = threading.RLock()
         self._errors: dict[str, str] = {}
+        self._guard = Guard(NAME)
+        self._clock_problem: str | None = None
         started = self._clock.monotonic()
         self._next_push = started + PUSH_SECONDS
         self._next_join = self._next_header = started
@@ -56,7 +65,7 @@ class Housekeeping:
 
     def start(self) -> None:
         """Begin."""
-        self._thread = threading.Thread(target=self._run, name="tgdav-housekeeping", daemon=True)
+        self._thread = Worker(NAME, self._run, guard=self._guard)
         self._thread.start()
 
     def stop(self) -> None:
@@ -79,6 +88,7 @@ class Housekeeping:
         volume, now = self._volume, self._clock.monotonic()
         self._attempt("folding the database's log", volume.database.checkpoint)
         self.save_counts()
+        self._attempt("looking at the clock", self._look_at_clock)
         if now >= self._next_header or self._new_header.is_set():
             self._new_header.clear()
             self._next_header = now + HEADER_AGAIN_SECONDS
@@ -95,12 +105,21 @@ class Housekeeping:
             self._new_log.clear()
             self._next_look = now + (POLL_SECONDS if self._attempt(LOOKING, self.look) else POLL_AGAIN_SECONDS)
         self._attempt("settling files", volume.fs.settle_idle)
-        if now >= self._next_push and volume.pusher.pending_operations():
-            self._next_push = now + PUSH_SECONDS
-            self._attempt(PUSHING, self.push)
+        if now >= self._next_push:
+            self._attempt(PUSHING, self._push_if_pending)
         if now >= self._next_checkpoint:
             self._next_checkpoint = now + CHECKPOINT_LOOK_SECONDS
             self._attempt("writing a checkpoint", self.checkpoint_if_due)
+
+    def _look_at_clock(self) -> None:
+        """Say that the clock is wrong when that becomes known, and that it is right again."""
+        account = self._volume.stores.account
+        problem = None if account is None else account.clock_problem
+        if problem is not None and self._clock_problem is None:
+            _log.warning("%s", problem)
+        elif problem is None and self._clock_problem is not None:
+            _log.warning("this machine's clock is right again")
+        self._clock_problem = problem
 
     def try_again(self) -> None:
         """What kept the store from being used is over: do now what waits for it."""
@@ -128,7 +147,12 @@ class Housekeeping:
                 _log.warning("%s: %s", what, error)
             self._errors[what] = str(error)
             return False
+        except Exception as error:  # this task is due again later, and the others are due now
+            self._errors[what] = f"{what}: {self._guard.note(error)}"
+            return False
         self._errors.pop(what, None)
+        if not self._errors:
+            self._guard.clear()
         return True
 
     # ---- pushing -------------------------------------------------------------------------------------------------
@@ -146,6 +170,11 @@ class Housekeeping:
             if volume.is_joining and volume.watch.has_joined():
                 volume.finish_joining()
             return pushed.segments > 0
+
+    def _push_if_pending(self) -> None:
+        if self._volume.pusher.pending_operations():
+            self._next_push = self._clock.monotonic() + PUSH_SECONDS
+            self.push()
 
     def look(self) -> None:
         """Look who the writer is. Raises WriterReplaced, StoreUnavailable, DamageError, NoSpace, LocalFailure."""
@@ -175,35 +204,77 @@ class Housekeeping:
     def sync(self, *, wait: bool, progress: Any = None) -> dict[str, Any]:
         """Look who the writer is, then send everything that waits; with ``wait``, return only when nothing is pending.
 
-        Raises as ``push``; DamageError when operations name content that this machine has lost.
+        Without ``wait`` it returns as soon as the store asks for rest, with what waits and until when. Raises as ``push``;
+        DamageError when operations name content that this machine has lost.
         """
+        before = self._volume.budget.total()
+        while True:
+            try:
+                with ExitStack() as patience:
+                    if not wait:
+                        patience.enter_context(self._volume.stores.retrying.impatient())
+                    is_done = self._sync_once(wait, progress)
+            except StoreUnavailable:
+                if not self._is_resting():
+                    raise
+                is_done = self._rest_over(wait, progress)
+            if is_done or self._stop.is_set():
+                return self._synced(before)
+
+    def _sync_once(self, wait: bool, progress: Any) -> bool:
+        """Look, send what can be sent, and return whether that was all."""
         volume = self._volume
-        before = volume.budget.total()
         volume.keep_headers()
         self.look()
-        while True:
-            stuck = volume.pusher.oldest_unsent()
-            flushed = self._flush(progress)
-            self.push()
-            pending = volume.pending()
-            if wait and flushed and stuck is not None and stuck == volume.pusher.oldest_unsent():
-                raise DamageError(
-                    f"{pending['operations']} operations name content that this machine has lost", blob="staging"
-                )
-            if progress is not None:
-                progress("pending bytes", 0, pending["bytes"])
-            if not wait or not (pending["bytes"] or pending["operations"]) or self._stop.is_set():
-                for what in (KEEPING, JOINING, PUSHING, LOOKING):
-                    self._errors.pop(what, None)
-                return {"pending": pending, "sent": difference(volume.budget.total(), before)}
+        stuck = volume.pusher.oldest_unsent()
+        flushed = self._flush(wait, progress)
+        self.push()
+        pending = volume.pending()
+        if wait and flushed and stuck is not None and stuck == volume.pusher.oldest_unsent():
+            raise DamageError(
+                f"{pending['operations']} operations name content that this machine has lost", blob="staging"
+            )
+        if progress is not None:
+            progress("pending bytes", 0, pending["bytes"])
+        return not wait or not (pending["bytes"] or pending["operations"])
 
-    def _flush(self, progress: Any) -> bool:
-        """Send all packs; False if that takes too long. Raises what ends all sending: no login, an account that is lost."""
+    def _synced(self, before: Sums) -> dict[str, Any]:
+        """Return the ``sync`` object."""
+        volume, is_resting = self._volume, self._is_resting()
+        for what in () if is_resting else (KEEPING, JOINING, PUSHING, LOOKING):
+            self._errors.pop(what, None)
+        waiting, reason = volume.stores.asked_rest if is_resting else (0.0, "")
+        return {
+            "pending": volume.pending(),
+            "sent": difference(volume.budget.total(), before),
+            "waiting_seconds": waiting,
+            "waiting_for": reason or None,
+            "waiting_until": moment(self._clock.now_ns(), waiting) if waiting else None,
+        }
+
+    def _is_resting(self) -> bool:
+        return self._volume.stores.asked_rest[0] > SHORT_REST
+
+    def _rest_over(self, wait: bool, progress: Any) -> bool:
+        """Return True without ``wait``; else wait until a rest may be over, a moment at most, and return False."""
+        seconds, reason = self._volume.stores.asked_rest
+        if wait:
+            if progress is not None:
+                progress(f"waiting {seconds:.0f} s: {reason}", 0, self._volume.content.pending())
+            self._stop.wait(min(seconds, LOOK_SECONDS))
+        return not wait
+
+    def _flush(self, wait: bool, progress: Any) -> bool:
+        """Send all packs; False if that takes too long, or without ``wait`` if the store asks for rest.
+
+        Raises what ends all sending: no login, an account that is lost.
+        """
         volume = self._volume
+        step = LOOK_SECONDS if wait else SHORT_LOOK_SECONDS
         deadline = self._clock.monotonic() + FLUSH_SECONDS
         while True:
             began = self._clock.monotonic()
-            if volume.content.flush(LOOK_SECONDS):
+            if volume.content.flush(step):
                 return True
             problem = None if volume.stores.account is None else volume.stores.account.problem
             if problem is not None:
@@ -213,7 +284,7 @@ class Housekeeping:
                 stage = f"waiting {waiting:.0f} s: {reason}" if waiting else "pending bytes"
                 progress(stage, 0, volume.content.pending())
             now = self._clock.monotonic()
-            if now >= deadline or now - began < LOOK_SECONDS:  # it gave up by itself
+            if now >= deadline or now - began < step or (not wait and self._is_resting()):  # or it gave up by itself
                 return False
 
     # ---- checkpoints ---------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from blake3 import blake3
 
-from tgdav.errors import LocalFailure, VaultInUse
+from tgdav.errors import LocalFailure, LoginInUse, VaultInUse
 
 _log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class LoginLock:
     """Keeps two processes of this user from using one login, which Telegram would answer by ending it.
 
     A login is part of one state, so this matters where a state was copied. The file is named after a hash of the login,
-    in a folder that the user's homes share: the first of ``shared`` that is this user's alone. Raises VaultInUse.
+    in a folder that the user's homes share: the first of ``shared`` that is this user's alone. Raises LoginInUse.
     """
 
     def __init__(self, session: str, shared: Sequence[Path] = ()) -> None:
@@ -60,7 +60,7 @@ class LoginLock:
             _log.warning("no lock for the Telegram login in %s: %s", folder, error.strerror)
             return
         if self._descriptor is None:
-            raise VaultInUse(
+            raise LoginInUse(
                 "another tgdav process uses this Telegram login",
                 hint="a copied home needs a login of its own: stop one of the two, and run 'tgdav auth' there",
             )

@@ -1,26 +1,46 @@
 """``check --repair``: appending again what this machine still holds whole."""
 
+import logging
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from blake3 import blake3
 
 from tgdav.blobs.contract import BlobInfo, BytesSource
-from tgdav.crypto.label import BlobKind, Label, encode_label
+from tgdav.content.pack import TRAILER_BYTES, PackSeal, open_index, read_trailer
+from tgdav.content.types import SealedChunk
+from tgdav.crypto.label import BlobKind, Label, decode_label, encode_label
 from tgdav.db.transaction import Transaction
-from tgdav.errors import DamageError
-from tgdav.ids import BlobId, BlobName
+from tgdav.errors import BlobMissing, DamageError, StoreRejected, WriterReplaced
+from tgdav.ids import BlobId, BlobName, ChunkId
 from tgdav.replication import rows
 from tgdav.volume.findings import Findings
 
 if TYPE_CHECKING:
     from tgdav.volume.volume import Volume
 
+_log = logging.getLogger(__name__)
+
+FLUSH_SECONDS = 3600.0
+_TOGETHER = 8 * 1024 * 1024
+"""Bytes of sealed chunks that are rescued at once."""
 _PACK = "SELECT no, size, hash, label, blob FROM packs WHERE name = ? AND state = 3"
+_NUMBER = "SELECT no FROM packs WHERE name = ? AND state >= 3"
 _FORGET_PLACE = "UPDATE packs SET blob = NULL, damaged = 1 WHERE no = ?"
 
 
+_CHUNKS = "SELECT id FROM chunks WHERE pack = ? ORDER BY offset"
+_OTHERS = "SELECT name, epoch, size, blob FROM packs WHERE state = 3 AND blob IS NOT NULL AND no != ? ORDER BY no DESC"
+_IS_EMPTY = "SELECT 1 FROM packs WHERE no = ? AND NOT EXISTS (SELECT 1 FROM chunks WHERE pack = packs.no)"
+_RETIRE = "UPDATE packs SET state = 4, blob = NULL WHERE no = ?"
+_NAME_GONE = "UPDATE blobs SET gone = 1 WHERE name = ?"
+
+
 class Repairer:
-    """Repairs headers, segments that are in the outbox, and packs that the cache holds whole.
+    """Repairs headers, segments that are in the outbox, and packs: whole where the cache holds them so, else chunk by chunk.
+
+    Chunks that this machine still has, that the damaged pack gives, or another pack holds as well, are stored anew in other
+    packs; a pack that holds nothing any more is given up.
 
     A store gives back what it has under a name instead of taking it anew, so what is damaged is deleted first, and noted
     as gone before that. A crash in between leaves less in the store, and all of it here: the next repair goes on.
@@ -39,7 +59,8 @@ class Repairer:
         segments = pusher.send_again(findings.names("segment"))
         anew = pusher.seal_anew(findings.names("outbox"))
         packs = [name for name in findings.names("pack") if self._restore_pack(bytes.fromhex(name))]
-        return [*headers, *segments, *anew, *packs]
+        rescued = self._rescue([name for name in findings.names("pack") if name not in packs])
+        return [*headers, *segments, *anew, *packs, *rescued]
 
     def _restore_pack(self, name: bytes) -> bool:
         with self._volume.database.reading() as connection:
@@ -56,6 +77,9 @@ class Repairer:
         info = self._store.find(name)
         if info is None or info.size != size or not self._is_right(info, digest):
             return False
+        label = decode_label(info.label, self._volume.vault_keys, info.name)
+        if label is None or (label.kind, label.body_hash) != (BlobKind.PACK, digest):
+            return False  # somebody edited its caption
         self._note(number, info, digest)
         return True
 
@@ -103,3 +127,104 @@ class Repairer:
             size=size,
         )
         return encode_label(label, volume.vault_keys, name, volume.seams.entropy)
+
+    # ---- chunk by chunk ------------------------------------------------------------------------------------------
+
+    def _rescue(self, names: list[str]) -> list[str]:
+        """Store anew what can be had of packs (names in hex); return those in which nothing is missed any more.
+
+        Others learn where it lies now from the log, or from a checkpoint: so the old packs go after that. A machine that
+        writes neither rescues nothing.
+        """
+        volume = self._volume
+        numbers = {name: number for name in names if (number := self._number(name)) is not None}
+        if not numbers or volume.read_only_reason is not None:
+            return []
+        for number in numbers.values():
+            self._rescue_chunks(number)
+        empty = {name: number for name, number in numbers.items() if self._is_empty(number)}
+        if not volume.content.flush(FLUSH_SECONDS):
+            return []
+        volume.database.writer.run(
+            lambda t: t.executemany(_RETIRE, [(number,) for number in empty.values()]), durable=True
+        )
+        if not self._is_told():
+            return []
+        for name in empty:
+            self._give_up(BlobName(bytes.fromhex(name)))
+        return [*empty]
+
+    def _is_told(self) -> bool:
+        """Tell others where chunks lie now, and return whether that was possible; if not, the next repair does it."""
+        try:
+            self._volume.housekeeping.push()
+            return self._volume.housekeeping.checkpoint()
+        except (DamageError, WriterReplaced) as error:
+            _log.warning("what was rescued cannot be told yet: %s", error.message)
+            return False
+
+    def _number(self, name: str) -> int | None:
+        with self._volume.database.reading() as connection:
+            row = connection.one(_NUMBER, (bytes.fromhex(name),))
+        return None if row is None else int(row[0])
+
+    def _is_empty(self, number: int) -> bool:
+        with self._volume.database.reading() as connection:
+            return connection.one(_IS_EMPTY, (number,)) is not None
+
+    def _rescue_chunks(self, number: int) -> None:
+        content = self._volume.content
+        with self._volume.database.reading() as connection:
+            wanted = [ChunkId(row[0]) for row in connection.all(_CHUNKS, (number,))]
+        missing: set[ChunkId] = set()
+        saved: list[SealedChunk] = []
+        for chunk in wanted:
+            try:
+                plaintext = content.chunk(chunk)
+            except (DamageError, StoreRejected):
+                missing.add(chunk)
+            else:
+                saved.append(content.core.sealer.seal(chunk, plaintext))
+            if sum(len(each.data) for each in saved) >= _TOGETHER:
+                content.uploader.rescue(saved, number)
+                saved = []
+        saved += self._from_other_packs(missing, number)
+        content.uploader.rescue(saved, number)
+
+    def _from_other_packs(self, missing: set[ChunkId], number: int) -> list[SealedChunk]:
+        """Look for chunks in the indexes of the other packs: one that was stored twice is known in one place alone."""
+        found: list[SealedChunk] = []
+        with self._volume.database.reading() as connection:
+            others = connection.all(_OTHERS, (number,)) if missing else []
+        for name, epoch, size, blob in others:
+            if not missing:
+                break
+            try:
+                found += self._from_pack(missing, BlobName(name), epoch, size, BlobId(blob))
+            except (DamageError, BlobMissing):
+                continue  # it has findings of its own
+        return found
+
+    def _from_pack(
+        self, missing: set[ChunkId], name: BlobName, epoch: int, size: int, blob: BlobId
+    ) -> Iterator[SealedChunk]:
+        identity = self._volume.content.core.identity
+        seal = PackSeal(identity.keys, identity.vault_keys.vault, name, epoch)
+        trailer = read_trailer(seal, self._store.read(blob, size - TRAILER_BYTES, TRAILER_BYTES), size)
+        sizes = trailer.sizes
+        for entry in open_index(seal, self._store.read(blob, sizes.data_end, sizes.index_length), sizes):
+            if entry.id in missing:
+                sealed = self._store.read(blob, entry.offset, entry.stored)
+                chunk = SealedChunk(entry.id, entry.length, entry.codec, entry.epoch, sealed)
+                self._volume.content.core.sealer.open(
+                    entry.id, entry.epoch, entry.codec, entry.length, sealed, name.hex()
+                )
+                missing.discard(entry.id)
+                yield chunk
+
+    def _give_up(self, name: BlobName) -> None:
+        """A pack holds nothing any more, and the store's log says so: nobody expects it from now on, and it goes."""
+        there = self._store.find(name)
+        self._volume.database.writer.run(lambda transaction: transaction.execute(_NAME_GONE, (name,)), durable=True)
+        if there is not None:
+            self._store.delete([there.id])

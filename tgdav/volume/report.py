@@ -10,6 +10,7 @@ import msgspec
 from tgdav.content.pack_rows import waiting_packs
 from tgdav.db.database import Database
 from tgdav.replication.intake import LeftOut, left_out
+from tgdav.threads import failure_counts, last_failure
 from tgdav.volume.findings import described
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ USUAL_CHUNK = 1024 * 1024
 def status(volume: "Volume") -> dict[str, Any]:
     """Return the ``status`` object."""
     volume.stores.probe()
-    reach = volume.stores.retrying.reachability()
+    reach = volume.stores.reachability()
     files, size = volume.fs.totals()
     shown = cache(volume)
     damage = _damage(volume.database)
@@ -33,6 +34,8 @@ def status(volume: "Volume") -> dict[str, Any]:
         None if problem is None else str(problem),
         volume.housekeeping.last_error,
         volume.content.uploader.last_error,
+        last_failure(),
+        volume.stores.account.clock_problem if volume.stores.account else None,
         None if reach.reachable else reach.last_error,
         described(**damage[-1]) if damage else None,
     )
@@ -42,7 +45,7 @@ def status(volume: "Volume") -> dict[str, Any]:
             "reachable": reach.reachable and problem is None,
             "waiting_seconds": waiting,
             "waiting_for": reason if waiting else None,
-            "waiting_until": _moment(volume.seams.clock.now_ns(), waiting) if waiting else None,
+            "waiting_until": moment(volume.seams.clock.now_ns(), waiting) if waiting else None,
         },
         "account": volume.account_life and volume.account_life.report(),
         "sent_today": {"date": date, **sent},
@@ -53,6 +56,9 @@ def status(volume: "Volume") -> dict[str, Any]:
         "files": files,
         "bytes": size,
         "last_error": next(filter(None, errors), None),
+        "clock_ahead_seconds": _clock_ahead(volume),
+        "clock_problem": volume.stores.account.clock_problem if volume.stores.account else None,
+        "thread_failures": failure_counts(),
         "read_only": volume.read_only_reason,
         "namespace": volume.namespace_name,
         "machine": _uuid(volume.log.machine_id),
@@ -67,7 +73,12 @@ def _staging(volume: "Volume") -> dict[str, Any]:
     return {"bytes": space.used, "max_bytes": space.bound(), "full": not space.fits(USUAL_CHUNK)}
 
 
-def _moment(now_ns: int, seconds: float) -> str:
+def _clock_ahead(volume: "Volume") -> float | None:
+    account = volume.stores.account
+    return None if account is None or account.clock_ahead is None else round(account.clock_ahead, 1)
+
+
+def moment(now_ns: int, seconds: float) -> str:
     """Return when a wait ends, as ISO 8601 writes it, in UTC."""
     return datetime.fromtimestamp(now_ns / 1e9 + seconds, UTC).isoformat(timespec="seconds")
 
@@ -104,7 +115,7 @@ def left_out_report(database: Database) -> list[dict[str, Any]]:
 def left_out_objects(found: Iterable[LeftOut]) -> list[dict[str, Any]]:
     """Return one object a machine: its id and name, how many operations, and the time of the last one (ISO 8601)."""
     return [
-        {"id": _uuid(each.machine), "name": each.name, "changes": each.changes, "last": _moment(each.last, 0.0)}
+        {"id": _uuid(each.machine), "name": each.name, "changes": each.changes, "last": moment(each.last, 0.0)}
         for each in found
     ]
 

@@ -1,7 +1,6 @@
 """Opening a state that may have been restored from a backup: looking first, and going on from what the store shows."""
 
 import logging
-import threading
 
 import msgspec
 
@@ -14,6 +13,7 @@ from tgdav.metadata import settings
 from tgdav.replication.identity import LogIdentity
 from tgdav.replication.resuming import Resumer
 from tgdav.replication.watch import RESTORED, UNSEEN, LogWatch, Verdict
+from tgdav.threads import Worker
 from tgdav.volume.log_start import incarnation_of, open_journal
 from tgdav.volume.rebuilding import is_unfinished, rebuild_again
 from tgdav.volume.seams import Seams
@@ -63,7 +63,7 @@ def _look(database: Database, stores: Stores, log: LogIdentity) -> Verdict | Non
     if stores.account is None:
         look()
     else:
-        thread = threading.Thread(target=look, name="tgdav-first-look", daemon=True)
+        thread = Worker("tgdav-first-look", look, again=False)
         thread.start()
         thread.join(LOOK_SECONDS)
     return seen[0] if seen else None

@@ -9,7 +9,7 @@ import msgspec
 from tgdav.blobs.contract import BlobStore
 from tgdav.blobs.counting import CountingStore
 from tgdav.blobs.directory import DirectoryStore
-from tgdav.blobs.retry import RetryPolicy, RetryStore
+from tgdav.blobs.retry import Reachability, RetryPolicy, RetryStore
 from tgdav.config import Config, Places
 from tgdav.errors import StoreUnavailable
 from tgdav.ids import BlobName
@@ -48,6 +48,17 @@ class Stores(msgspec.Struct, frozen=True):
         reach = self.retrying.reachability()
         paced, reason = (0.0, "") if self.governor is None else self.governor.rest
         return max(reach.waiting_seconds, paced), reason or reach.last_error
+
+    @property
+    def asked_rest(self) -> tuple[float, str]:
+        """The seconds of rest that a store which answers asks for, and why; 0 for one that merely cannot be reached."""
+        return (0.0, "") if self.governor is None else self.governor.rest
+
+    def reachability(self) -> Reachability:
+        """Return what is known of the store without asking it, a call that is still under way included."""
+        reach = self.retrying.reachability()
+        trouble = None if self.account is None else self.account.trouble
+        return reach if trouble is None else msgspec.structs.replace(reach, reachable=False, last_error=trouble)
 
     def probe(self) -> None:
         """Ask a folder whether it is there: that is known at once. What is behind a network is not asked."""

@@ -22,6 +22,7 @@ from tgdav.replication.checkpoint import CheckpointWriter
 from tgdav.replication.outbox import remove_leftovers
 from tgdav.replication.pusher import Pusher
 from tgdav.replication.watch import LogWatch
+from tgdav.threads import Worker
 from tgdav.volume import report
 from tgdav.volume.account_life import AccountLife
 from tgdav.volume.budget import Budget
@@ -84,6 +85,8 @@ class Volume:
             disk=seams.disk,
         )
         self.housekeeping = Housekeeping(self)
+        self._closed = threading.Event()
+        self._hang_up: Worker | None = None
         self._is_closed = False
 
     @classmethod
@@ -141,16 +144,27 @@ class Volume:
             self._stores.account.watch(self.housekeeping.hear)
         self.housekeeping.start()
 
+    def hang_up_soon(self) -> None:
+        """Let what waits for the store go on for a moment, then cut it short: nothing that stops may wait for a dead line.
+
+        For whoever stops front ends before ``close``. Calling it again changes nothing.
+        """
+        if self._hang_up is None:
+            self._hang_up = Worker("tgdav-hang-up", self._hang_up_unless_closed, again=False)
+            self._hang_up.start()
+
+    def _hang_up_unless_closed(self) -> None:
+        if not self._closed.wait(GRACE_SECONDS):
+            self._stores.hang_up()
+
     def close(self) -> None:
         """Finish: settle dirty files, end background work, make all durable, give the vault up. Once is enough."""
         is_closed, self._is_closed = self._is_closed, True
         if is_closed:
             return
-        hang_up = threading.Timer(GRACE_SECONDS, self._stores.hang_up)
-        hang_up.daemon = True
-        hang_up.start()
+        self.hang_up_soon()
         with ExitStack() as rest:
-            rest.callback(hang_up.cancel)
+            rest.callback(self._closed.set)
             rest.callback(self._lock.release)
             rest.callback(self._stores.store.close)
             rest.callback(self.database.close)

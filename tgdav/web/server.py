@@ -1,10 +1,11 @@
 """The WebDAV server as the volume starts and stops it."""
 
-import threading
+from contextlib import ExitStack
 
 from tgdav.clock import Clock
 from tgdav.entropy import Entropy
 from tgdav.fs.api import FileSystem
+from tgdav.threads import Worker
 from tgdav.web.auth import Authenticator, Credentials
 from tgdav.web.dispatch import Dispatcher
 from tgdav.web.http_server import HttpServer, LazyHandshake
@@ -39,7 +40,7 @@ class WebServer:
         self._http = HttpServer((options.host, options.port), self._dispatcher.handle, clock, options.most_connections)
         proxies = networks(options.trusted_proxies)
         self._http.limited_peer = lambda address: limited_peer(address, proxies)
-        self._thread = threading.Thread(target=self._http.serve, name="web", daemon=True)
+        self._thread = Worker("web", self._http.serve)
 
     @property
     def traffic(self) -> Traffic:
@@ -59,5 +60,6 @@ class WebServer:
     def stop(self) -> None:
         """Accept no more, finish the requests under way (10 s at most), end all connections."""
         self.site.stopping.set()
-        self._http.stop()
-        self._thread.join()
+        with ExitStack() as ending:  # each ends, whatever another one meets
+            ending.callback(self._thread.join)
+            self._http.stop()

@@ -113,6 +113,8 @@ def _repeated(call: Call, random_id: int) -> Any:
         return None
     if world.rules.repeat_random_id == "error" or call.strike("random_id_duplicate"):
         raise RpcFailure(500, "RANDOM_ID_DUPLICATE")
+    if world.rules.repeat_random_id == "id":
+        return world.updates(row["box"], [types.UpdateMessageID(row["id"], random_id)], call.user)
     stored = world.boxes.get(row["box"], [row["id"]]).get(row["id"])
     if stored is None:
         raise RpcFailure(500, "RANDOM_ID_DUPLICATE")

@@ -58,7 +58,8 @@ class Download:
             first, last = max(start, offset), min(start + limit, offset + length)
             pieces.append(got if last - first == len(got) else memoryview(got)[first - start : last - start])
 
-        Transfer(self._session, self._begin, finish, self._mend).run(windows(offset, length))
+        window = self._session.window("download")
+        Transfer(self._session, window, self._begin, finish, self._mend).run(windows(offset, length))
         return b"".join(pieces)
 
     def _begin(self, window: tuple[int, int]) -> Answer:

@@ -19,6 +19,10 @@ class TransportFlood(StoreUnavailable):
     """The transport itself said 429; it names no time to wait."""
 
 
+class Silence(StoreUnavailable):
+    """Nothing came for as long as one waits for an answer: the line, or all of the network, is dead."""
+
+
 class PartMissing(StoreUnavailable):
     """The server lost part ``part`` of an upload."""
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import msgspec
 
 from tgdav.blobs.contract import BlobInfo, BlobStore, Source
+from tgdav.blobs.telegram.rests import SENDING_WAITS
 from tgdav.blobs.wrapper import StoreWrapper
 from tgdav.clock import Clock
 from tgdav.errors import StoreUnavailable
@@ -87,7 +88,8 @@ class Governor(StoreWrapper):
         asked, reason = self._resting()
         if asked:  # the pace rests with it
             return max(own, asked), reason
-        return own, f"the pace that Telegram allows: {distance:.1f} s from message to message" if own else ""
+        words = f"the pace that Telegram allows: {distance:.1f} s from message to message{SENDING_WAITS}"
+        return own, words if own else ""
 
     @property
     def distance(self) -> float:

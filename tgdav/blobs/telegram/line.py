@@ -13,7 +13,7 @@ from telethon.network import MTProtoSender
 from telethon.tl import functions
 from telethon.tl.alltlobjects import LAYER
 
-from tgdav.blobs.telegram.errors import TransportFlood, translate
+from tgdav.blobs.telegram.errors import Silence, TransportFlood, translate
 from tgdav.blobs.telegram.frames import FullConnection
 from tgdav.blobs.telegram.packing import State
 from tgdav.blobs.telegram.settings import Settings
@@ -39,6 +39,10 @@ def _drop(update: Any) -> None:
     """Nobody asked."""
 
 
+def _ignore(_ahead: float) -> None:
+    """Nobody wants to know the time."""
+
+
 def _do_nothing() -> None:
     """Nobody wants to know."""
 
@@ -46,7 +50,8 @@ def _do_nothing() -> None:
 class Line:
     """A connection. ``key`` is the authorization key, None to have one made. All calls in the session's loop.
 
-    ``on_update`` takes what Telegram sends unasked, ``on_broken`` is called once when an open connection ends.
+    ``on_update`` takes what Telegram sends unasked, ``on_broken`` is called once when an open connection ends,
+    ``on_time`` with the seconds that this machine's clock is ahead of Telegram's.
     """
 
     def __init__(
@@ -56,6 +61,7 @@ class Line:
         *,
         on_update: Callable[[Any], None] = _drop,
         on_broken: Callable[[], None] = _do_nothing,
+        on_time: Callable[[float], None] = _ignore,
     ) -> None:
         self._settings = settings
         loggers = _Loggers()
@@ -68,7 +74,7 @@ class Line:
             connect_timeout=settings.connect_timeout,
             updates_queue=_Updates(on_update),
         )
-        state = State(self._sender.auth_key, loggers)
+        state = State(self._sender.auth_key, loggers, on_time)
         self._sender._state = self._sender._send_queue._state = state  # noqa: SLF001
         self._on_broken = on_broken
         self._loggers = loggers
@@ -110,6 +116,9 @@ class Line:
                 answer = await self.ask(_introduced(settings, first))
                 self._broken.add_done_callback(lambda _: self._on_broken())
                 return answer
+        except TimeoutError as error:
+            await self.close()
+            raise Silence("Telegram does not answer on a new connection") from error
         except BaseException as error:
             await self.close()
             if isinstance(error, Exception):
@@ -151,7 +160,7 @@ class Line:
             if loop.time() - self._last_answer >= patience:
                 break
         await self.close()
-        raise StoreUnavailable(f"Telegram did not answer within {patience:g} s")
+        raise Silence(f"Telegram did not answer within {patience:g} s")
 
     async def close(self) -> None:
         """Hang up; what waits for an answer is told."""

@@ -128,6 +128,11 @@ class Chat:
             found |= self.blobs(self._session.ask(self.fetching(wanted[start : start + PAGE])))
         return found
 
+    def is_shown(self, message_id: BlobId) -> bool:
+        """Return whether there is a message of this id, a blob or not."""
+        found = self._session.ask(self.fetching([message_id])).messages
+        return any(not isinstance(message, types.MessageEmpty) for message in found)
+
     def delete(self, ids: Sequence[BlobId]) -> None:
         """Delete up to 100 messages. The caller has made sure that they are blobs."""
         if self.is_channel:

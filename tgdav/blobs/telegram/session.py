@@ -10,19 +10,21 @@ import concurrent.futures
 import logging
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from telethon.crypto import AuthKey
 from telethon.sessions import StringSession
 from telethon.tl import functions, types
 
-from tgdav.blobs.telegram.errors import Paced, translate
+from tgdav.blobs.telegram.errors import Paced, Silence, translate
 from tgdav.blobs.telegram.line import Line, without_updates
-from tgdav.blobs.telegram.rests import Rests
+from tgdav.blobs.telegram.rests import Rests, Window
 from tgdav.blobs.telegram.settings import Settings
 from tgdav.clock import Clock
 from tgdav.cores import spread
 from tgdav.errors import AccessError, StoreRejected, StoreUnavailable
+from tgdav.threads import Worker
 
 log = logging.getLogger(__name__)
 Answer = concurrent.futures.Future[Any]
@@ -54,10 +56,14 @@ class Session:
         self._on_update: Callable[[Any], None] | None = None
         self._on_line: Callable[[], None] | None = None
         self._user_id = 0
+        self.clock_ahead: float | None = None
+        """Seconds that this machine's clock is ahead of Telegram's, negative if behind; None before the first answer."""
+        self.trouble: str | None = None
+        """Why Telegram cannot be reached: what made the last connection fail, or fall silent; None since it answers."""
         self._closing = threading.Event()
         self._starting = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
+        self._thread: Worker | None = None
 
     @property
     def user_id(self) -> int:
@@ -68,6 +74,10 @@ class Session:
     def rest(self) -> tuple[float, str]:
         """How long Telegram still asks for rest, in seconds, and with what; 0 and nothing if it does not."""
         return self._rests.longest()
+
+    def window(self, kind: str) -> Window:
+        """Return how many requests of a kind (``upload``, ``download``) to have under way; the account's."""
+        return self._rests.window(kind, self.settings.parts_in_flight)
 
     # The bridge.
 
@@ -109,6 +119,9 @@ class Session:
         if self._on_update is not None:
             self._on_update(update)
 
+    def _time_told(self, ahead: float) -> None:
+        self.clock_ahead = ahead
+
     def _line_changed(self) -> None:
         if self._on_line is not None:
             self._on_line()
@@ -126,8 +139,10 @@ class Session:
         if thread is not None and self._loop is not None:
             asyncio.run_coroutine_threadsafe(self._shut_down(), self._loop)
             thread.join()
+            self._loop.close()
             for answer in [*self._pending]:
-                answer.set_exception(StoreRejected("the store is closed"))
+                with suppress(concurrent.futures.InvalidStateError):  # it was answered, or given up, just now
+                    answer.set_exception(StoreRejected("the store is closed"))
 
     def _running(self) -> asyncio.AbstractEventLoop:
         """The loop, started when it is first needed. The caller holds the lock, so that it does not end meanwhile."""
@@ -135,7 +150,8 @@ class Session:
             raise StoreRejected("the store is closed")
         if self._loop is None:
             self._loop = asyncio.new_event_loop()
-            self._thread = threading.Thread(target=_serve, args=(self._loop,), name="telegram", daemon=True)
+            loop = self._loop
+            self._thread = Worker("telegram", lambda: _serve(loop))
             self._thread.start()
         return self._loop
 
@@ -148,16 +164,22 @@ class Session:
             line = await self._connected(dc)
             self._check_allowed(type(request))  # others may have been told to wait meanwhile
         try:
-            return await line.ask(asked)
+            answer = await line.ask(asked)
         except AccessError as error:
             await self._end(error, line, dc)
             raise
         except Paced as error:
-            self._rests.note_pace(error.retry_after or 0)
+            error.retry_after = self._rests.note_pace(error.retry_after or 0)
+            raise
+        except Silence as error:
+            self.trouble = error.message
             raise
         except StoreUnavailable as error:
             self._rests.note(type(request), dc, error)
+            error.retry_after = self._rests.left(type(request)) or error.retry_after
             raise
+        self.trouble = None
+        return answer
 
     def _check_allowed(self, kind: type) -> None:
         """Send nothing with a dead login, and nothing that Telegram asked to wait with."""
@@ -192,18 +214,22 @@ class Session:
                 line = await (self._open_home() if dc == self._login.dc_id else self._open_other(dc))
             except StoreUnavailable as error:
                 self._rests.note_line(dc, error)
+                self.trouble = error.message
                 raise
             except AccessError as error:
                 self._dead = error
                 raise
             self._lines[dc] = line
+            self.trouble = None
             if self._closing.is_set():
                 await line.close()
             return line
 
     async def _open_home(self) -> Line:
         login = self._login
-        line = Line(self.settings, login.auth_key, on_update=self._told, on_broken=self._line_changed)
+        line = Line(
+            self.settings, login.auth_key, on_update=self._told, on_broken=self._line_changed, on_time=self._time_told
+        )
         me = functions.users.GetUsersRequest([types.InputUserSelf()])
         users = await line.open(login.server_address, login.port, login.dc_id, me)
         self._user_id = users[0].id
@@ -259,10 +285,7 @@ class Session:
 def _serve(loop: asyncio.AbstractEventLoop) -> None:
     spread()
     asyncio.set_event_loop(loop)
-    try:
-        loop.run_forever()
-    finally:
-        loop.close()
+    loop.run_forever()
 
 
 def read_login(settings: Settings, login: str) -> Any:

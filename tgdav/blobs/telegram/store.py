@@ -28,6 +28,7 @@ TRAITS = StoreTraits(
     read_alignment=UNIT,
 )
 SEND_ATTEMPTS = 6
+_NEWS = (types.UpdateNewMessage, types.UpdateNewChannelMessage)
 KEPT_UPLOADS = 16
 """Unfinished uploads whose arrived parts are remembered, to go on with them when they are appended again."""
 
@@ -54,6 +55,7 @@ class TelegramStore:
         self._uploads: dict[BlobName, Upload] = {}
         self._unanswered: set[BlobName] = set()
         self._generations: dict[BlobName, int] = {}
+        self._hidden: dict[BlobName, int] = {}
         self._is_closed = False
         self._watch: Watch | None = None
 
@@ -93,6 +95,7 @@ class TelegramStore:
             if sent is not None:
                 self._drop(name)
                 self._unanswered.discard(name)
+                self._hidden.pop(name, None)
                 return sent
         self._drop(name)
         raise StoreUnavailable("Telegram keeps losing the parts of an upload")
@@ -120,17 +123,34 @@ class TelegramStore:
         return None
 
     def _sent(self, name: BlobName, answer: Any) -> Document:
-        """Return the blob that an answer to sendMedia tells of, else look for it."""
-        news = (types.UpdateNewMessage, types.UpdateNewChannelMessage)
-        for update in getattr(answer, "updates", []):
-            found = self._chat.document(update.message) if isinstance(update, news) else None
+        """Return the blob that an answer to sendMedia tells of, else look for it.
+
+        Raises AlreadySent if the answer repeats an earlier one, whose message was edited or deleted since.
+        """
+        updates = getattr(answer, "updates", [])
+        shown = [update.message for update in updates if isinstance(update, _NEWS)]
+        for message in shown:
+            found = self._chat.document(message)
             if found is not None and found.info.name == name:
                 return found
         self._listing.refresh()
         known = self._listing.first(name)
-        if known is None:
-            raise StoreUnavailable("Telegram took a message and does not show it yet")
-        return known
+        if known is not None:
+            return known
+        if shown or self._is_taken(name, updates):
+            raise AlreadySent("Telegram answers with a message that is not this blob any more")
+        raise StoreUnavailable("Telegram took a message and does not show it yet")
+
+    def _is_taken(self, name: BlobName, updates: Sequence[Any]) -> bool:
+        """Whether an answer that shows no message names one that is not this blob.
+
+        A message that was just sent may not be shown yet. One that is named again and still not shown is gone.
+        """
+        named = [update.id for update in updates if isinstance(update, types.UpdateMessageID)]
+        if not named:
+            return False
+        before, self._hidden[name] = self._hidden.get(name), named[0]
+        return before == named[0] or self._chat.is_shown(BlobId(named[0]))
 
     def _upload_of(self, name: BlobName, source: Source) -> Upload:
         with self._lock:
@@ -245,9 +265,11 @@ class TelegramStore:
     def close(self) -> None:
         """Hang up. Idempotent."""
         self._is_closed = True
-        self._session.close()
-        if self._watch is not None:
-            self._watch.close()
+        try:
+            self._session.close()
+        finally:
+            if self._watch is not None:
+                self._watch.close()
 
     def _check_open(self) -> None:
         if self._is_closed:

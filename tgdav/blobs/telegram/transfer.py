@@ -4,7 +4,8 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, Generic, TypeVar
 
-from tgdav.blobs.telegram.errors import Paced
+from tgdav.blobs.telegram.errors import Silence
+from tgdav.blobs.telegram.rests import Window
 from tgdav.blobs.telegram.session import Answer, Session
 from tgdav.errors import StoreUnavailable
 
@@ -12,13 +13,15 @@ Item = TypeVar("Item")
 
 ATTEMPTS = 6
 """After this many failures of one request in a row the transfer gives up; whoever asked for it may go on later."""
+SILENT_ATTEMPTS = 2
+"""After so many without any answer in a row too: each takes the whole patience, and the second went down a new line."""
 LONGEST_REST = 30.0
 """Seconds of rest asked for by Telegram that are waited here; a longer one ends the transfer."""
 FIRST_REST = 0.1
 
 
 class Transfer(Generic[Item]):
-    """Runs ``begin`` for each item with at most ``width`` under way, and ``finish`` with the item and its answer.
+    """Runs ``begin`` for each item with at most the window's width under way, and ``finish`` with the item and its answer.
 
     Both run on the caller's thread and in the items' order. ``mend`` may put an error right (True: ask again at once).
     """
@@ -26,6 +29,7 @@ class Transfer(Generic[Item]):
     def __init__(
         self,
         session: Session,
+        window: Window,
         begin: Callable[[Item], Answer],
         finish: Callable[[Item, Any], None],
         mend: Callable[[Item, StoreUnavailable], bool] | None = None,
@@ -34,7 +38,8 @@ class Transfer(Generic[Item]):
         self._begin = begin
         self._finish = finish
         self._mend = mend
-        self._width = session.settings.parts_in_flight
+        self._window = window
+        self._silences = 0
         self._flight: deque[tuple[Item, Answer]] = deque()
 
     def run(self, items: Iterable[Item]) -> None:
@@ -49,7 +54,8 @@ class Transfer(Generic[Item]):
                 item, answer = self._flight.popleft()
                 try:
                     self._finish(item, self._session.wait(answer))
-                    failures = 0
+                    failures = self._silences = 0
+                    self._window.passed()
                 except StoreUnavailable as error:
                     failures += 1
                     self._repair(item, error, failures)
@@ -59,19 +65,20 @@ class Transfer(Generic[Item]):
                 answer.cancel()
 
     def _fill(self, left: "Iterable[Item]") -> None:
-        if len(self._flight) >= self._width:
+        if len(self._flight) >= self._window.width:
             return
         for item in left:
             self._flight.append((item, self._begin(item)))
-            if len(self._flight) >= self._width:
+            if len(self._flight) >= self._window.width:
                 return
 
     def _repair(self, item: Item, error: StoreUnavailable, failures: int) -> None:
         """Get ready to ask for an item again, with all that failed in the meantime; or raise."""
-        if failures >= ATTEMPTS or (error.retry_after or 0) > LONGEST_REST:
+        self._silences += isinstance(error, Silence)
+        if error.retry_after is not None:
+            self._window.refused(error.retry_after)
+        if failures >= ATTEMPTS or self._silences >= SILENT_ATTEMPTS or (error.retry_after or 0) > LONGEST_REST:
             raise error
-        if isinstance(error, Paced):
-            self._width = max(1, self._width // 2)
         if not (self._mend and self._mend(item, error)):
             self._session.pause(error.retry_after or FIRST_REST * 2.0 ** (failures - 1))
         for place, (other, answer) in enumerate(self._flight):

@@ -86,7 +86,7 @@ class Upload:
         if progress and (not self._source.size or len(self._sent) == self.parts):
             progress(done)
         missing = [part for part in range(self.parts) if part not in self._sent]
-        Transfer(self._session, self._begin, finish).run(missing)
+        Transfer(self._session, self._session.window("upload"), self._begin, finish).run(missing)
         check_source_end(self._name, self._source)
 
     def _length(self, part: int) -> int:

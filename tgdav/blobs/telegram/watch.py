@@ -20,6 +20,7 @@ from tgdav.blobs.telegram.session import Session
 from tgdav.blobs.telegram.updates import Box, read
 from tgdav.errors import AccessError, StoreRejected, StoreUnavailable, TgdavError
 from tgdav.ids import BlobId
+from tgdav.threads import Guard, Worker
 
 log = logging.getLogger(__name__)
 SILENCE = 900.0
@@ -27,6 +28,13 @@ SILENCE = 900.0
 RETRY = 5.0
 """Seconds after a failure."""
 LARGEST_DIFFERENCE = 100
+_DIFFERENCES = (
+    types.updates.Difference,
+    types.updates.DifferenceSlice,
+    types.updates.DifferenceEmpty,
+    types.updates.ChannelDifference,
+    types.updates.ChannelDifferenceEmpty,
+)
 _AGAIN = object()
 _STOP = object()
 
@@ -35,8 +43,8 @@ class Watch:
     """Tells ``found`` of each blob that another session appends after ``start``, oldest first.
 
     A blob may be told of twice, and one of this session's own once, when history had to be read. ``lost`` is told when the
-    login has ended, and the watch with it. Both run on the watch's own thread and must not raise. ``silence`` and
-    ``retry`` in seconds.
+    login has ended, and the watch with it. Both run on the watch's own thread; what they raise is noted and passed over, as
+    is an answer that makes no sense. ``silence`` and ``retry`` in seconds.
     """
 
     def __init__(
@@ -56,7 +64,8 @@ class Watch:
         self._box: Box | None = None
         self._last = 0
         self._news: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="telegram watch", daemon=True)
+        self._guard = Guard("telegram-watch")
+        self._thread = Worker("telegram-watch", self._run, guard=self._guard)
         self.caught_up = threading.Event()
         """Set while nothing is known to be missing."""
 
@@ -69,11 +78,11 @@ class Watch:
         """End, once what is under way is done. Idempotent."""
         self._session.listen(None, None)
         self._news.put(_STOP)
-        if self._thread.is_alive() and self._thread is not threading.current_thread():
+        if self._thread.is_alive() and not self._thread.is_current():
             self._thread.join()
 
     def _run(self) -> None:
-        wait = 0.0
+        wait, again = 0.0, self._retry
         while True:
             try:
                 news = self._news.get(timeout=wait) if wait else _AGAIN
@@ -83,7 +92,8 @@ class Watch:
                 return
             try:
                 self._take(news)
-                wait = self._silence
+                wait, again = self._silence, self._retry
+                self._guard.clear()
                 self.caught_up.set()
             except StoreUnavailable as error:
                 wait = max(self._retry, error.retry_after or 0.0)
@@ -96,10 +106,17 @@ class Watch:
                 log.debug("other sessions' changes are not watched for now: %s", error.message)
                 wait = self._silence
                 self.caught_up.clear()
+            except Exception as error:  # an answer that nobody expected: the history tells what it may have told
+                self._guard.note(error)
+                self.caught_up.clear()
+                self._box, wait, again = None, again, min(2 * again, self._silence)
 
     def _take(self, news: Any) -> None:
         if self._box is None:
+            last = self._last
             self._box = self._begin()
+            if last:
+                self._read_history(last)
         elif news is _AGAIN:
             self._catch_up(self._box)
         else:
@@ -135,6 +152,8 @@ class Watch:
             if isinstance(answer, types.updates.DifferenceTooLong | types.updates.ChannelDifferenceTooLong):
                 self._start_anew(box)
                 return
+            if not isinstance(answer, _DIFFERENCES):
+                raise TypeError(f"the difference is a {type(answer).__name__}")
             gone: list[int] = []
             new = list(getattr(answer, "new_messages", []))
             for update in getattr(answer, "other_updates", []):
@@ -156,7 +175,12 @@ class Watch:
     def _start_anew(self, box: Box) -> None:
         """Telegram does not know what came since: read the history."""
         last, fresh = self._last, self._begin()
-        box.pts, box.date, self._last = fresh.pts, fresh.date, last
+        box.pts, box.date = fresh.pts, fresh.date
+        self._read_history(last)
+
+    def _read_history(self, last: int) -> None:
+        """Tell of the blobs after message ``last``."""
+        self._last = last
         for document in self._listing.walk(last):
             self._last = max(self._last, document.info.id)
             self._found(document.info)
