@@ -100,20 +100,14 @@ class Dispatcher:
         handler = DIRECT.get(request.method)
         if handler is not None:
             return handler(self.site, request)
-        answer = self._application(request)
-        if answer.status == 405:
-            answer.headers.append(("Allow", ALLOW))
-        return answer
+        return self._application(request)
 
     def _answer(self, request: Request) -> Response:
-        """Answer what comes back from WsgiDAV; its layers must not see our errors, for they make 500 of them."""
+        """Answer what comes back from WsgiDAV."""
         handler = THROUGH_WSGIDAV.get(request.method)
-        try:
-            if handler is None:
-                raise Refused(405)
-            return handler(self.site, request)
-        except TgdavError as error:
-            return self._translate(request, error)
+        if handler is None:
+            raise Refused(405)
+        return handler(self.site, request)
 
     def _admit(self, request: Request) -> str:
         """Return who asks. Raises Refused 401, 403 or 421."""
@@ -127,6 +121,8 @@ class Dispatcher:
 
     def _translate(self, request: Request, error: TgdavError) -> Response:
         answer = translate(error)
+        if answer.status == 405:
+            answer.headers.append(("Allow", ALLOW))
         if answer.status >= 500 and answer.status != 507 and self._lines.take((answer.status, error.kind)):
             log.warning("%s answered %d: %s", request.method, answer.status, error.kind)
         return answer

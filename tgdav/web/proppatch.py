@@ -1,14 +1,16 @@
 """PROPPATCH (RFC 4918 §9.2): all or nothing. Some names are times in disguise and change those."""
 
+from datetime import UTC, datetime
+
 from lxml import etree
 
 from tgdav.metadata.types import AttributeChange, Attributes
 from tgdav.web.access import Access
 from tgdav.web.answer import status_line
-from tgdav.web.conditions import SECOND, parse_date
+from tgdav.web.conditions import SECOND
 from tgdav.web.errors import XML, Refused
 from tgdav.web.messages import Request, Response
-from tgdav.web.owncloud import parse_seconds
+from tgdav.web.owncloud import nearest_time, parse_seconds
 from tgdav.web.paths import find, href, is_reserved
 from tgdav.web.properties import PROTECTED, WIN32
 from tgdav.web.site import MOST_PROPERTIES, Site
@@ -20,6 +22,18 @@ _TIMES = {
     WIN32 + "Win32CreationTime": "btime",
 }
 """Properties that are a node's times; as seconds since 1970 or as an HTTP date."""
+
+NO_DATE = -11_644_473_600 * SECOND
+"""1601-01-01, where Windows begins to count: a program that has no date sends this one. It changes nothing."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LONGEST_DATE = 64
+_DATE_FORMS = (
+    "%a, %d %b %Y %H:%M:%S GMT",
+    "%a, %d %b %Y %H:%M:%S %z",
+    "%A, %d-%b-%y %H:%M:%S GMT",
+    "%a %b %d %H:%M:%S %Y",
+)
 
 
 class Patch:
@@ -54,8 +68,8 @@ class Patch:
             return
         moment = read_time(text_of(element))
         if moment is None:
-            self.refused[name] = 409
-        else:
+            self.refused[name] = 400
+        elif moment != NO_DATE:
             self.times[_TIMES[name]] = moment
 
     @property
@@ -65,14 +79,29 @@ class Patch:
 
 
 def read_time(text: str) -> int | None:
-    """Return a time given as seconds since 1970 or as an HTTP date, in ns; None for anything else."""
-    seconds = parse_date(text)
-    if seconds is not None:
-        return seconds * SECOND
+    """Return a time given as seconds since 1970 or as an HTTP date, in ns, the nearest that a file can have.
+
+    Returns ``NO_DATE`` as it is, and None for anything else.
+    """
+    moment = _read_date(text) if len(text) <= _LONGEST_DATE and text.isascii() else None
+    if moment is not None:
+        return moment if moment == NO_DATE else nearest_time(moment)
     try:
-        return parse_seconds(text)
+        return NO_DATE if text == str(NO_DATE // SECOND) else parse_seconds(text)
     except Refused:
         return None
+
+
+def _read_date(text: str) -> int | None:
+    """Return an HTTP date (RFC 9110 §5.6.7), or one with a numeric zone, as ns since 1970."""
+    for form in _DATE_FORMS:
+        try:
+            date = datetime.strptime(text, form)
+            moment = (date if date.tzinfo else date.replace(tzinfo=UTC)) - _EPOCH
+        except (ValueError, OverflowError):
+            continue
+        return int(moment.total_seconds()) * SECOND
+    return None
 
 
 def proppatch(site: Site, request: Request) -> Response:
