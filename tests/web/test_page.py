@@ -83,7 +83,7 @@ def test_files_cannot_act(dav: Client) -> None:
     """A stored page is served, but sandboxed and under the type its name says."""
     dav("PUT", "/evil.html", b"<script>alert(1)</script>")
     got = dav("GET", "/evil.html")
-    assert got["Content-Type"] == "text/html"
+    assert got["Content-Type"] == "text/html; charset=utf-8"
     assert got["Content-Security-Policy"] == "sandbox"
     assert got["X-Content-Type-Options"] == "nosniff"
     dav("PUT", "/noending", b"")

@@ -142,7 +142,7 @@ def test_seconds() -> None:
     assert parse_seconds("1700000000") == 1_700_000_000_000_000_000
     assert parse_seconds("1700000000.5") == 1_700_000_000_500_000_000
     assert parse_seconds("0.123456789123") == 123_456_789
-    assert refusal(parse_seconds, "9" * 30) == 400
+    assert parse_seconds("9" * 30) == 9_223_372_036_000_000_000
 
 
 def test_dates() -> None:

@@ -100,6 +100,11 @@ class OpenFile:
             a.btime, a.tag, changes, a.local,
         )  # fmt: skip
 
+    def committed(self) -> tuple[Manifest, ContentTag | None] | None:
+        """Return the content and its tag; None while writes to it are unsettled, or lost."""
+        with self.lock:
+            return None if self.dirty or self._damage is not None else (self.manifest, self._tag)
+
     def read(self, offset: int, length: int, reader: ContentReader | None = None) -> bytes:
         """Return the bytes there; ``reader`` remembers a sequential reader's place."""
         if self._damage is not None:

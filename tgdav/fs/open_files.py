@@ -245,6 +245,7 @@ class Handle:
         self._moves_times = moves_times
         self._files, self._file, self._content, self._writable = files, file, content, writable
         self._reader: ContentReader | None = None
+        self._keeps = False
         self._closed = False
 
     def _open(self, *, writing: bool = False) -> OpenFile:
@@ -258,10 +259,25 @@ class Handle:
         if offset < 0 or length < 0:
             raise InvalidArgument("a place below zero")
         reader = self._reader
+        if self._keeps and reader is not None:
+            return reader.read(offset, length)
         if not file.dirty and (reader is None or reader.manifest is not file.manifest):
             self._close_reader()
             reader = self._reader = self._content.reader(file.manifest)
         return file.read(offset, length, reader)
+
+    def keep_content(self) -> bytes | None:
+        """Let ``read`` keep to the content of now; return its tag, or None while the file is being written."""
+        file = self._open()
+        if file.dirty:
+            self._files.settle_waiting()  # it may be closed already, and its commit a moment away
+        found = file.committed()
+        if found is None:
+            return None
+        manifest, tag = found
+        self._close_reader()
+        self._reader, self._keeps = self._content.reader(manifest), True
+        return tag or b""
 
     def write(self, offset: int, data: bytes | bytearray | memoryview, *, append: bool = False) -> int:
         """Write all of ``data``, return its length."""

@@ -18,9 +18,7 @@ _STYLE = (
 _HEADERS = [
     ("Content-Type", "text/html; charset=utf-8"),
     ("Cache-Control", "no-store"),
-    ("X-Content-Type-Options", "nosniff"),
     ("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"),
-    ("Referrer-Policy", "no-referrer"),
 ]
 _LISTED = (Kind.FILE, Kind.DIRECTORY)
 
