@@ -26,6 +26,7 @@ ODD = [
     "\u00fc\u4e2d\U0001f600".encode(),
     b"new\nline\x01",
     b"back\\slash",
+    b"carriage\rreturn\r\n\ttab",
 ]
 
 
@@ -55,6 +56,7 @@ def test_odd_names(served: Served, dav: Client, name: bytes) -> None:
     assert "<script" not in page
     shown = reply.properties(href)[DAV + "displayname"].text
     assert shown is not None
+    assert b"\r" not in reply.body
     if b"\x01" not in name:
         assert shown.encode() == name
 

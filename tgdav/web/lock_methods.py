@@ -11,7 +11,7 @@ from tgdav.web.access import Access
 from tgdav.web.errors import XML, Refused
 from tgdav.web.locks import LONGEST, USUAL, Lock, LockDetails, LockTable, path_inodes
 from tgdav.web.messages import Request, Response
-from tgdav.web.paths import Place, href, is_reserved, locate
+from tgdav.web.paths import Place, is_reserved, locate
 from tgdav.web.site import Site
 from tgdav.web.xml import DAV, DECLARATION, children, read_xml, serialize
 
@@ -137,6 +137,6 @@ def _active(table: LockTable, held: Lock) -> str:
         f"{details.owner.decode()}"
         f"<D:timeout>Second-{table.seconds_left(held)}</D:timeout>"
         f"<D:locktoken><D:href>{held.token}</D:href></D:locktoken>"
-        f"<D:lockroot><D:href>{href(details.names, folder=False)}</D:href></D:lockroot>"
+        f"<D:lockroot>{table.root(held)}</D:lockroot>"
         f"</D:activelock>"
     )

@@ -29,7 +29,7 @@ def folder_page(site: Site, request: Request, folder: Attributes) -> Response:
         return Response(200, list(_HEADERS), length=-1)
     entries = [entry for entry in site.fs.list_briefly(folder.inode) if is_listed(entry)]
     entries.sort(key=lambda entry: (entry.kind != Kind.DIRECTORY, entry.name))
-    return Response(200, list(_HEADERS), _render(request.names, entries).encode())
+    return Response(200, list(_HEADERS), _render(request.names, entries, site.public.prefix).encode())
 
 
 def is_listed(entry: Listed) -> bool:
@@ -37,21 +37,22 @@ def is_listed(entry: Listed) -> bool:
     return entry.kind in _LISTED
 
 
-def _render(names: tuple[bytes, ...], entries: list[Listed]) -> str:
-    base = href(names, folder=True)
+def _render(names: tuple[bytes, ...], entries: list[Listed], prefix: tuple[bytes, ...]) -> str:
+    base = href(names, folder=True, below=prefix)
     title = escape("/" + "/".join(shown(name).decode() for name in names))
     rows = "".join(_row(base, entry) for entry in entries) or '<tr><td colspan="3">empty</td></tr>'
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-        f"<title>{title}</title><style>{_STYLE}</style><h1>{_breadcrumbs(names)}</h1>"
+        f"<title>{title}</title><style>{_STYLE}</style><h1>{_breadcrumbs(names, prefix)}</h1>"
         f'<table><thead><tr><th>Name<th class="n">Size<th class="n">Changed (UTC)</thead><tbody>{rows}</tbody></table>'
     )
 
 
-def _breadcrumbs(names: tuple[bytes, ...]) -> str:
-    links = ['<a href="/">tgdav</a>']
-    for depth, name in enumerate(names, 1):
-        links.append(f'<a href="{href(names[:depth], folder=True)}">{escape(shown(name).decode())}</a>')
+def _breadcrumbs(names: tuple[bytes, ...], prefix: tuple[bytes, ...]) -> str:
+    links = []
+    for depth, name in enumerate((b"tgdav", *names)):
+        url = href(names[:depth], folder=True, below=prefix)
+        links.append(f'<a href="{url}">{escape(shown(name).decode())}</a>')
     return " / ".join(links)
 
 

@@ -58,16 +58,16 @@ class Wish(msgspec.Struct, frozen=True):
 
 
 def propfind(site: Site, request: Request) -> Response:
-    """Answer PROPFIND with depth 0 or 1."""
+    """Answer PROPFIND with depth 0 or 1; of a file with any depth, for nothing lies below it."""
     depth = request.headers.get("depth", "infinity").strip().lower()
-    if depth == "infinity":
-        raise Refused(403, condition="propfind-finite-depth")
-    if depth not in ("0", "1"):
+    if depth not in ("0", "1", "infinity"):
         raise Refused(400, "the Depth of a PROPFIND is 0, 1 or infinity")
     wish = _read_wish(request)
     attributes = find(site.fs, request.names)
     if not (attributes.is_directory or attributes.is_file):
         raise Refused(404)
+    if depth == "infinity" and attributes.is_directory:
+        raise Refused(403, condition="propfind-finite-depth")
     if "if" in request.headers:
         Access(site, request, request.names).check_conditions(attributes)
     entries = _entries(site, request.names, attributes, deep=depth == "1")
@@ -98,7 +98,7 @@ def _names_in(element: etree._Element) -> tuple[str, ...]:
 
 
 def _entries(site: Site, names: tuple[bytes, ...], attributes: Attributes, *, deep: bool) -> Entries:
-    base = href(names, folder=attributes.is_directory)
+    base = href(names, folder=attributes.is_directory, below=site.public.prefix)
     hrefs, nodes = [base], [listed(names[-1] if names else b"", attributes)]
     if deep and attributes.is_directory:
         found = [node for node in site.fs.list_briefly(attributes.inode) if is_listed(node)]

@@ -116,7 +116,7 @@ def proppatch(site: Site, request: Request) -> Response:
         raise Refused(413, "too many properties")
     attributes = find(site.fs, request.names)
     _check(Access(site, request, request.names), attributes, patch)
-    path = href(request.names, folder=attributes.is_directory)
+    path = href(request.names, folder=attributes.is_directory, below=site.public.prefix)
     if patch.refused:
         return _answer(path, {name: patch.refused.get(name, 424) for name in patch.names})
     change = AttributeChange(**patch.times) if patch.times else None

@@ -12,6 +12,7 @@ from tgdav.errors import StoreUnavailable
 from tgdav.fs.api import FileSystem, Owner
 from tgdav.web.locks import LockTable
 from tgdav.web.messages import Request, Response
+from tgdav.web.paths import PublicUrl
 
 BLOCK = 1 << 20
 """Bytes moved at a time between socket and file system."""
@@ -32,6 +33,7 @@ T = TypeVar("T")
 class WebOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Where and how to serve. Port 0 takes a free one; ``certificate`` and ``key`` are PEM files and switch TLS on.
 
+    ``public_url`` is where clients reach the server through a proxy, if they do.
     ``store_wait`` is how many seconds a GET waits for a store that is away before it gives up. ``most_connections`` is how
     many may be open at a time; 0: half as many as the process may open files, at most 1000.
     ``trusted_proxies`` are networks whose X-Forwarded-For is believed.
@@ -41,6 +43,7 @@ class WebOptions(msgspec.Struct, frozen=True, kw_only=True):
     port: int = 8080
     certificate: str = ""
     key: str = ""
+    public_url: str = ""
     owner: Owner = Owner()
     store_wait: float = 60.0
     most_connections: int = 0
@@ -64,6 +67,7 @@ class Site:
         self.fs = fs
         self.locks = locks
         self.options = options
+        self.public = PublicUrl.parse(options.public_url)
         self.probes = probes
         self.clock = clock
         self.entropy = entropy

@@ -97,10 +97,13 @@ def element_with(clark: str, text: str) -> str:
     """Return an element holding text, which is escaped here."""
     namespace, local = split_name(clark)
     if namespace == "DAV:":
-        return f"<D:{local}>{escape(text)}</D:{local}>"
-    return f"<x:{local} xmlns:x={quoteattr(namespace)}>{escape(text)}</x:{local}>"
+        return f"<D:{local}>{xml_text(text)}</D:{local}>"
+    return f"<x:{local} xmlns:x={quoteattr(namespace)}>{xml_text(text)}</x:{local}>"
 
 
 def xml_text(text: str) -> str:
-    """Escape text for XML; characters that XML cannot hold become U+FFFD."""
-    return escape(_FORBIDDEN.sub("\ufffd", text))
+    """Escape text for XML; characters that XML cannot hold become U+FFFD.
+
+    A carriage return is written as a reference, for a parser reads the character itself as a line feed (XML 1.0 §2.11).
+    """
+    return escape(_FORBIDDEN.sub("\ufffd", text), {"\r": "&#13;"})
