@@ -15,6 +15,9 @@ from tgdav.web.paths import Place, is_reserved, locate
 from tgdav.web.site import Site
 from tgdav.web.xml import DAV, DECLARATION, children, read_xml, serialize
 
+MOST_OWNER = 16 * 1024
+"""Bytes of a lock's owner, which each listing of what is locked repeats."""
+
 _SECONDS = re.compile(r"Second-(\d{1,12})\Z", re.IGNORECASE)
 
 
@@ -60,6 +63,8 @@ def _read_lockinfo(root: etree._Element) -> tuple[bool, bytes]:
             kind = inner[0] if len(inner) == 1 else ""
         elif element.tag == DAV + "owner":
             owner = serialize(element)
+            if len(owner) > MOST_OWNER:
+                raise Refused(413, "the owner is too long")
     if scope not in (DAV + "exclusive", DAV + "shared") or kind != DAV + "write":
         raise Refused(400, "malformed lockinfo")
     return scope == DAV + "exclusive", owner

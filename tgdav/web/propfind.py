@@ -20,7 +20,7 @@ from tgdav.web.owncloud import shown_checksums
 from tgdav.web.page import is_listed
 from tgdav.web.paths import find, href, quote_names
 from tgdav.web.properties import ALL, BRIEF, CHECKSUMS, FILE, FOLDER, QUOTA, STATE, Renderer, constant
-from tgdav.web.site import MOST_PROPERTIES, Site
+from tgdav.web.site import MOST_NAME_LETTERS, MOST_PROPERTIES, Site
 from tgdav.web.xml import DAV, DECLARATION, children, element_with, empty_element, read_xml
 
 _OPEN = f'{DECLARATION}<D:multistatus xmlns:D="DAV:">'
@@ -92,7 +92,7 @@ def _read_wish(request: Request) -> Wish:
 
 def _names_in(element: etree._Element) -> tuple[str, ...]:
     names = tuple(dict.fromkeys(str(child.tag) for child in children(element)))
-    if len(names) > MOST_PROPERTIES:
+    if len(names) > MOST_PROPERTIES or sum(map(len, names)) > MOST_NAME_LETTERS:
         raise Refused(413, "too many properties")
     return names
 

@@ -23,6 +23,9 @@ RETRY_PAUSE = 1.0
 MOST_PROPERTIES = 500
 """Names in one PROPFIND or PROPPATCH: a listing may repeat each of them for each of its entries."""
 
+MOST_NAME_LETTERS = 32 * 1024
+"""Letters of the names in one PROPFIND, namespaces included, for the same reason."""
+
 XML_LIMIT = 1 << 20
 """Bytes of a request's XML."""
 
