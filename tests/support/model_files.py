@@ -76,6 +76,9 @@ class ModelHandle:
         self._kept = self._node.content.copy()
         return self._tree.attributes(self._node).tag or b""
 
+    def is_here(self) -> bool:
+        return self._kept is not None
+
     @locked
     def write(self, offset: int, data: bytes | bytearray | memoryview, *, append: bool = False) -> int:
         self._check(writing=True)

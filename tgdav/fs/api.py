@@ -139,6 +139,10 @@ class FileHandle(Protocol):
         """
         ...
 
+    def is_here(self) -> bool:
+        """Return whether all of the content that ``keep_content`` kept can be read without the store."""
+        ...
+
     def write(self, offset: int, data: bytes | bytearray | memoryview, *, append: bool = False) -> int:
         """Write all of ``data`` at ``offset`` (or at the end), return its length. Committed by fsync or close."""
         ...

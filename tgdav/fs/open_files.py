@@ -279,6 +279,10 @@ class Handle:
         self._reader, self._keeps = self._content.reader(manifest), True
         return tag or b""
 
+    def is_here(self) -> bool:
+        """Return whether all of the content that was kept can be read without the store."""
+        return self._keeps and self._reader is not None and self._reader.is_here()
+
     def write(self, offset: int, data: bytes | bytearray | memoryview, *, append: bool = False) -> int:
         """Write all of ``data``, return its length."""
         return self._open(writing=True).write(offset, data, append=append, moves_times=self._moves_times)

@@ -20,6 +20,7 @@ _RANGE = re.compile(r"bytes=\s*(?:(\d{1,18})-(\d{0,18})|-(\d{1,18}))\s*\Z")
 
 _ATTEMPTS = 3
 
+_WANTS = frozenset(("want-digest", "want-repr-digest"))
 _NO_TEXT = b"\xff"
 _SAMPLE = 64 * 1024
 """Bytes at a text's beginning that decide whether it is sent as UTF-8."""
@@ -60,6 +61,8 @@ def _answer(site: Site, request: Request, attributes: Attributes) -> Response | 
     kind = media_type(request.names[-1])
     headers = [*validators(attributes), ("Accept-Ranges", "bytes"), *(_ACTIVE if is_active(kind) else _PASSIVE)]
     _check(request, attributes, headers)
+    if not _WANTS.isdisjoint(request.headers):
+        headers += site.checksums.headers(attributes)
     is_head = request.method == "HEAD"
     start, end, status = (0, attributes.size, 200) if is_head else _extent(request, attributes, headers)
     if not attributes.size or (is_head and not is_text(kind)):

@@ -84,11 +84,17 @@ class Verifier:
         return f"{tag.hex()} {sums}".encode()
 
 
-def shown_checksums(node: Attributes | Listed, kept: bytes | None) -> str | None:
-    """Return the property's XML, or None where nothing is known of the present content."""
+def sums_of(node: Attributes | Listed, kept: bytes | None) -> str | None:
+    """Return ``SHA1:… MD5:…`` of the present content, or None where ``kept`` is of none or of another."""
     if kept is None or node.tag is None or node.dirty:
         return None
     tag, _, sums = kept.decode().partition(" ")
-    if tag != node.tag.hex():
+    return sums if tag == node.tag.hex() else None
+
+
+def shown_checksums(node: Attributes | Listed, kept: bytes | None) -> str | None:
+    """Return the property's XML, or None where nothing is known of the present content."""
+    sums = sums_of(node, kept)
+    if sums is None:
         return None
     return f'<o:checksums xmlns:o="http://owncloud.org/ns"><o:checksum>{sums}</o:checksum></o:checksums>'

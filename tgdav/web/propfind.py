@@ -211,7 +211,10 @@ class Listing:
         known = {*FILE, *FOLDER, *QUOTA, *ALL, STATE}
         if not self._wish.dead and all(name in known or name.startswith(DAV) for name in self._wish.names):
             return None
-        return self._site.fs.properties([node.inode for node in self._entries.nodes])
+        found = self._site.fs.properties([node.inode for node in self._entries.nodes])
+        if CHECKSUMS in self._wish.names:
+            self._site.checksums.fill(self._entries.nodes, found)
+        return found
 
     def _dead_of(self, node: Listed, kept: dict[bytes, bytes], missing: list[str]) -> tuple[str, list[str]]:
         """Return a node's dead properties as asked, and which of ``missing`` is still missing."""

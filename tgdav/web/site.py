@@ -10,6 +10,7 @@ from tgdav.clock import Clock
 from tgdav.entropy import Entropy
 from tgdav.errors import StoreUnavailable
 from tgdav.fs.api import FileSystem, Owner
+from tgdav.web.checksums import Checksums
 from tgdav.web.locks import LockTable
 from tgdav.web.messages import Request, Response
 from tgdav.web.paths import PublicUrl
@@ -70,6 +71,7 @@ class Site:
         self.fs = fs
         self.locks = locks
         self.options = options
+        self.checksums = Checksums(fs)
         self.public = PublicUrl.parse(options.public_url)
         self.probes = probes
         self.clock = clock
