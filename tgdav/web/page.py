@@ -1,12 +1,13 @@
 """The page that a browser sees of a folder: a plain list, no script."""
 
+from collections.abc import Iterator
 from html import escape
 
 from tgdav.metadata.types import Attributes, Kind, Listed
 from tgdav.web.live import iso_date
 from tgdav.web.messages import Request, Response
 from tgdav.web.paths import href, quote_name, shown
-from tgdav.web.site import Site
+from tgdav.web.site import Site, listing
 from tgdav.wording import readable_size
 
 _STYLE = (
@@ -29,7 +30,7 @@ def folder_page(site: Site, request: Request, folder: Attributes) -> Response:
         return Response(200, list(_HEADERS), length=-1)
     entries = [entry for entry in site.fs.list_briefly(folder.inode) if is_listed(entry)]
     entries.sort(key=lambda entry: (entry.kind != Kind.DIRECTORY, entry.name))
-    return Response(200, list(_HEADERS), _render(request.names, entries, site.public.prefix).encode())
+    return listing(200, list(_HEADERS), _render(request.names, entries, site.public.prefix))
 
 
 def is_listed(entry: Listed) -> bool:
@@ -37,15 +38,16 @@ def is_listed(entry: Listed) -> bool:
     return entry.kind in _LISTED
 
 
-def _render(names: tuple[bytes, ...], entries: list[Listed], prefix: tuple[bytes, ...]) -> str:
+def _render(names: tuple[bytes, ...], entries: list[Listed], prefix: tuple[bytes, ...]) -> Iterator[str]:
     base = href(names, folder=True, below=prefix)
     title = escape("/" + "/".join(shown(name).decode() for name in names))
-    rows = "".join(_row(base, entry) for entry in entries) or '<tr><td colspan="3">empty</td></tr>'
-    return (
+    yield (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
         f"<title>{title}</title><style>{_STYLE}</style><h1>{_breadcrumbs(names, prefix)}</h1>"
-        f'<table><thead><tr><th>Name<th class="n">Size<th class="n">Changed (UTC)</thead><tbody>{rows}</tbody></table>'
+        f'<table><thead><tr><th>Name<th class="n">Size<th class="n">Changed (UTC)</thead><tbody>'
     )
+    yield from (_row(base, entry) for entry in entries)
+    yield "</tbody></table>" if entries else '<tr><td colspan="3">empty</td></tr></tbody></table>'
 
 
 def _breadcrumbs(names: tuple[bytes, ...], prefix: tuple[bytes, ...]) -> str:

@@ -20,7 +20,7 @@ from tgdav.web.owncloud import shown_checksums
 from tgdav.web.page import is_listed
 from tgdav.web.paths import find, href, quote_names
 from tgdav.web.properties import ALL, BRIEF, CHECKSUMS, FILE, FOLDER, QUOTA, STATE, Renderer, constant
-from tgdav.web.site import MOST_NAME_LETTERS, MOST_PROPERTIES, Site
+from tgdav.web.site import MOST_NAME_LETTERS, MOST_PROPERTIES, Site, listing
 from tgdav.web.xml import DAV, DECLARATION, children, element_with, empty_element, read_xml
 
 _OPEN = f'{DECLARATION}<D:multistatus xmlns:D="DAV:">'
@@ -72,7 +72,7 @@ def propfind(site: Site, request: Request) -> Response:
         Access(site, request, request.names).check_conditions(attributes)
     entries = _entries(site, request.names, attributes, deep=depth == "1")
     rows = Listing(site, request.names, wish, entries).rows()
-    return Response(207, [XML], "".join((_OPEN, *chain.from_iterable(rows), _CLOSE)).encode())
+    return listing(207, [XML], chain((_OPEN,), chain.from_iterable(rows), (_CLOSE,)))
 
 
 def _read_wish(request: Request) -> Wish:

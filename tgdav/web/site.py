@@ -1,7 +1,9 @@
 """What every method's handler is given: the file system, the locks, the seams, the settings."""
 
+import ctypes
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
 from typing import TypeVar
 
 import msgspec
@@ -12,7 +14,7 @@ from tgdav.errors import StoreUnavailable
 from tgdav.fs.api import FileSystem, Owner
 from tgdav.web.checksums import Checksums
 from tgdav.web.locks import LockTable
-from tgdav.web.messages import Request, Response
+from tgdav.web.messages import Headers, Request, Response
 from tgdav.web.paths import PublicUrl
 
 BLOCK = 1 << 20
@@ -92,6 +94,34 @@ class Site:
                 pause = min(left, error.retry_after or RETRY_PAUSE)
                 if left <= 0 or self.stopping.wait(pause):
                     raise
+
+
+_PIECES = 20_000
+"""Pieces of a listing that become one block: some 2 MB."""
+
+
+def listing(status: int, headers: Headers, pieces: Iterable[str]) -> Response:
+    """Return an answer made of pieces of text. A long one goes out in blocks, and what it took is given back after it."""
+    rest = iter(pieces)
+    blocks: list[bytes] = []
+    while some := "".join(islice(rest, _PIECES)):
+        blocks.append(some.encode())
+    if len(blocks) < 2:
+        return Response(status, headers, b"".join(blocks))
+    return Response(status, headers, _sent_and_given_back(blocks), length=sum(map(len, blocks)))
+
+
+def _sent_and_given_back(blocks: list[bytes]) -> Iterator[bytes]:
+    """Yield blocks, each of which is then gone; in the end the C library hands free pages back, which it keeps otherwise."""
+    blocks.reverse()
+    try:
+        while blocks:
+            yield blocks.pop()
+    finally:
+        blocks.clear()
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc alone has it
+        if trim is not None:
+            trim(0)
 
 
 Handler = Callable[[Site, Request], Response]
