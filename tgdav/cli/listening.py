@@ -37,8 +37,14 @@ def options_for(host: str, port: int, webdav: Webdav) -> WebOptions:
             f"the files of webdav.tls cannot be used: {reason}",
             hint="give a certificate and its key in PEM, the key without a passphrase",
         ) from None
-    files = {"certificate": str(tls.certificate), "key": str(tls.key)}
-    return WebOptions(host=host, port=port, trusted_proxies=proxies, public_url=public, **files)
+    return WebOptions(
+        host=host,
+        port=port,
+        certificate=str(tls.certificate),
+        key=str(tls.key),
+        public_url=public,
+        trusted_proxies=proxies,
+    )
 
 
 def reserve(options: WebOptions) -> socket.socket:

@@ -271,10 +271,10 @@ class Handle:
         file = self._open()
         if file.dirty:
             self._files.settle_waiting()  # it may be closed already, and its commit a moment away
-        found = file.committed()
-        if found is None:
-            return None
-        manifest, tag = found
+        with file.lock:
+            if file.dirty or file.damage is not None:
+                return None
+            manifest, tag = file.manifest, file.tag
         self._close_reader()
         self._reader, self._keeps = self._content.reader(manifest), True
         return tag or b""
