@@ -9,6 +9,7 @@ import pytest
 
 from tests.cli.conftest import CHEAP, Machine, config_for
 from tests.support.server import Home, Server
+from tgdav.config.places import LONGEST_STATE
 
 STATUS_KEYS = {"store", "pending", "cache", "machines", "files", "bytes", "last_error"}
 
@@ -268,3 +269,17 @@ def test_machines_of_one_name_are_told_apart_wherever_they_are_named(vault: Mach
     shown = other.run("status").stdout
     assert f"machine     {name} ({first[:8]})\n" in shown
     assert f"machine     {name} ({second[:8]}) (this one)\n" in shown
+
+
+def test_the_longest_home(tmp_path: Path) -> None:
+    """A home whose path is as long as a database's may be works; a longer one is refused in one line."""
+    room = LONGEST_STATE - len(f"{tmp_path}//state")
+    name = "/".join(["x" * 49] * 10)[:room].strip("/")
+    home = Home(tmp_path, name + "y" * (room - len(name)), config=CHEAP)
+    assert len(str(home.path / "state")) == LONGEST_STATE
+    home.run("init")
+    for longer in (f"{home.path.name}z", "/".join(["x" * 49] * 72)):
+        refused = Home(home.path.parent, longer).run("init", check=False)
+        assert (refused.code, refused.stdout) == (2, "")
+        assert len(refused.stderr.splitlines()) == 1
+        assert "TGDAV_HOME" in refused.stderr

@@ -42,6 +42,14 @@ def test_relative_places_become_absolute(monkeypatch, tmp_path):
     assert Places.from_environment({}, Path("c.yaml")).config_file == tmp_path / "c.yaml"
 
 
+@pytest.mark.parametrize("length", [469, 3600, 5000])
+def test_too_long_a_home_is_refused(length):
+    home = "/" + "x/" * (length // 2)
+    with pytest.raises(UsageError, match="at most 468") as caught:
+        Places.from_environment({"TGDAV_HOME": home})
+    assert len(caught.value.message) < 200
+
+
 def test_the_configuration_moves_cache_and_store():
     places = Places.from_environment({"TGDAV_HOME": str(HOME)})
     assert places.for_config(Config()) == places

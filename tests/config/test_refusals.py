@@ -40,6 +40,26 @@ SECRET = "hunter2hunter2"
         ("webdav: {users: [{name: a, password: x}, {name: a, password: y}]}", "webdav.users[1].name", "once"),
         ("webdav: {users: [{name: a, password: $argon2id$bad}]}", "webdav.users[0].password", "$argon2id$"),
         *(
+            (f"webdav: {{public_url: '{bad}'}}", "webdav.public_url", "an http or https URL")
+            for bad in (
+                "drive.example",
+                "ftp://drive.example/",
+                "https:///x",
+                "https://me:secret@drive.example/",
+                "https://drive.example/?q",
+                "https://drive.example/#f",
+                "https://drive.example:x/",
+                "https://[::1/",
+                "https://drive.example/a/../b",
+                "https://drive.example/%2E%2E/b",
+                "https://drive.example/a%2Fb",
+                "https://drive.example/%zz",
+                "https://drive.example/%ff",
+                "https://drive.example/a b",
+                "https://dr\u00efve.example/",
+            )
+        ),
+        *(
             (f"webdav: {{users: [{{name: a, password: '{bad}'}}]}}", "webdav.users[0].password", "m at most 1048576")
             for bad in (
                 "$argon2id$v=19$m=1048577,t=3,p=4$c29tZXNhbHQ$c29tZWhhc2hzb21laGFzaA",

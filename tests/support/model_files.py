@@ -60,12 +60,24 @@ class ModelHandle:
         self._node = node
         self._writable = writable
         self._open = True
+        self._kept: SparseBytes | None = None
         node.handles += 1
 
     @locked
     def read(self, offset: int, length: int) -> bytes:
         self._check()
-        return self._node.content.read(offset, length)
+        return (self._kept or self._node.content).read(offset, length)
+
+    @locked
+    def keep_content(self) -> bytes | None:
+        self._check()
+        if self._node.dirty:
+            return None
+        self._kept = self._node.content.copy()
+        return self._tree.attributes(self._node).tag or b""
+
+    def is_here(self) -> bool:
+        return self._kept is not None
 
     @locked
     def write(self, offset: int, data: bytes | bytearray | memoryview, *, append: bool = False) -> int:

@@ -111,7 +111,7 @@ class Client:
             lines.append(f"Authorization: Basic {pair}")
         lines.append("Transfer-Encoding: chunked" if length is None else f"Content-Length: {length}")
         lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
-        self.send("\r\n".join([*lines, "", ""]).encode())
+        self.send("\r\n".join([*lines, "", ""]).encode("latin-1"))
 
     # ---- bytes ---------------------------------------------------------------------------------------------------
 

@@ -8,9 +8,12 @@ import threading
 from collections.abc import Callable
 from ipaddress import ip_network
 from pathlib import Path
+from unicodedata import normalize
 
 import pytest
+from argon2 import PasswordHasher
 
+from tests.support.model_fs import ModelFileSystem
 from tests.support.seams import SeededEntropy
 from tests.web.client import Client, Reply, ShiftedClock
 from tests.web.conftest import LOGIN, PASSWORD, Served
@@ -115,6 +118,21 @@ def test_latin_1_and_utf_8() -> None:
         assert credentials.check_pair("J\u00f6rg:p\u00e4ss\u00df".encode(coding)) == "J\u00f6rg"
     assert credentials.check_pair("J\u00f6rg:pass".encode()) is None
     assert credentials.check_pair(b"nobody:") is None
+
+
+@pytest.mark.parametrize("kept", ["NFC", "NFD"])
+@pytest.mark.parametrize("sent", ["NFC", "NFD"])
+def test_normal_forms(serve: Callable[..., Served], kept: str, sent: str) -> None:
+    """A password is the same in each Unicode normal form (RFC 8265), by Basic, by Digest, and where it is hashed."""
+    password = "gr\u00fc\u00dfe-\u00e9"
+    hashed = PasswordHasher(time_cost=1, memory_cost=64, parallelism=1).hash(normalize("NFC", password))
+    passwords = {"tgdav": normalize(kept, password)}
+    client = serve(ModelFileSystem(), passwords=passwords, hashes={"anna": hashed}).client(login=None)
+    given = normalize(sent, password)
+    for user in ("tgdav", "anna"):
+        assert client("GET", "/", Authorization=basic(f"{user}:{given}".encode())).status == 200
+    digest = answer(challenge(client)["nonce"], "/", password=given)
+    assert client("GET", "/", Authorization=digest).status == 200
 
 
 def test_passwords_are_not_kept() -> None:

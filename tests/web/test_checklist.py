@@ -63,6 +63,30 @@ def test_propfind_infinity_is_refused(dav: Client, headers: dict[str, str]) -> N
     assert (reply.status, reply.error()) == (403, "propfind-finite-depth")
 
 
+@pytest.mark.parametrize("headers", [{"Depth": "infinity"}, {"Depth": "Infinity"}, {"Depth": "1"}, {}])
+def test_propfind_of_a_file(dav: Client, headers: dict[str, str]) -> None:
+    """Nothing lies below a file, so each depth means the file alone (§9.1, §10.2)."""
+    put(dav, "/f")
+    reply = dav("PROPFIND", "/f", **headers)
+    assert (reply.status, reply.hrefs) == (207, ["/f"])
+    assert dav("PROPFIND", "/f", Depth="2").status == 400
+    assert dav("PROPFIND", "/missing", **headers).status == 404
+
+
+@pytest.mark.parametrize("coding", ["gzip", "br", "gzip, identity", "aws-chunked", "x"])
+def test_coded_bodies(dav: Client, coding: str) -> None:
+    """A body with a Content-Encoding is no content: 415 says what is taken, before the body (RFC 9110 §15.5.16)."""
+    reply = dav("PUT", "/f", b"\x1f\x8b", Content_Encoding=coding)
+    assert (reply.status, reply["Accept-Encoding"]) == (415, "identity")
+    assert dav("GET", "/f").status == 404
+    assert dav("PROPFIND", "/", propfind("getetag"), Content_Encoding=coding, Depth="0").status == 415
+    dav.send_head("PUT", "/f", 5, Content_Encoding=coding, Expect="100-continue")
+    assert dav.reply().status == 415
+    dav.close()
+    for fine in ("identity", "Identity", ""):
+        assert dav("PUT", "/f", b"x", Content_Encoding=fine).status in (201, 204)
+
+
 def test_propfind_unknown_property(dav: Client) -> None:
     """A property that is not there comes back in a 404 propstat, beside those that are (§9.1)."""
     put(dav, "/f")

@@ -90,4 +90,6 @@ def test_oc_checksum(dav: Client, algorithm: str) -> None:
     assert shown.findtext("{http://owncloud.org/ns}checksum") == sums
     assert dav("GET", "/f").body == b"content"
     put(dav, "/f", b"something else")
-    assert dav("PROPFIND", "/f", wanted, Depth="0").properties() == {}
+    sums = " ".join(f"{name}:{hashlib.new(name, b'something else').hexdigest()}" for name in ("SHA1", "MD5"))
+    shown = dav("PROPFIND", "/f", wanted, Depth="0").properties()["{http://owncloud.org/ns}checksums"]
+    assert shown.findtext("{http://owncloud.org/ns}checksum") == sums

@@ -28,6 +28,9 @@ class Handle:
             raise self._fault.error
         return self._handle.read(offset, length)
 
+    def keep_content(self) -> bytes | None:
+        return self._handle.keep_content()
+
     def close(self) -> None:
         self._handle.close()
         self._fault.closed += 1

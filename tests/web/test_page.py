@@ -11,6 +11,7 @@ from tests.web.conftest import Served
 from tgdav.fs.api import Owner
 from tgdav.metadata.types import Kind
 from tgdav.web import Probes
+from tgdav.web.site import listing
 from tgdav.wording import readable_size
 
 ODD = [
@@ -26,6 +27,7 @@ ODD = [
     "\u00fc\u4e2d\U0001f600".encode(),
     b"new\nline\x01",
     b"back\\slash",
+    b"carriage\rreturn\r\n\ttab",
 ]
 
 
@@ -55,6 +57,7 @@ def test_odd_names(served: Served, dav: Client, name: bytes) -> None:
     assert "<script" not in page
     shown = reply.properties(href)[DAV + "displayname"].text
     assert shown is not None
+    assert b"\r" not in reply.body
     if b"\x01" not in name:
         assert shown.encode() == name
 
@@ -83,7 +86,7 @@ def test_files_cannot_act(dav: Client) -> None:
     """A stored page is served, but sandboxed and under the type its name says."""
     dav("PUT", "/evil.html", b"<script>alert(1)</script>")
     got = dav("GET", "/evil.html")
-    assert got["Content-Type"] == "text/html"
+    assert got["Content-Type"] == "text/html; charset=utf-8"
     assert got["Content-Security-Policy"] == "sandbox"
     assert got["X-Content-Type-Options"] == "nosniff"
     dav("PUT", "/noending", b"")
@@ -116,3 +119,19 @@ def test_impossible_times(served: Served, dav: Client) -> None:
         served.fs.set_attributes(made.inode, AttributeChange(mtime=moment, btime=moment))
         assert dav("PROPFIND", "/f", Depth="0").status == 207
         assert dav("GET", "/").status == 200
+
+
+def test_long_listings_go_out_in_blocks(serve: Callable[..., Served]) -> None:
+    """A listing of many files is whole; each of its blocks is gone once it is sent."""
+    fs = ModelFileSystem()
+    for number in range(3000):
+        fs.create(fs.root, b"%d" % number, Kind.FILE, 0o644, Owner())
+    dav = serve(fs).client()
+    reply = dav("PROPFIND", "/", '<propfind xmlns="DAV:"><allprop/></propfind>', Depth="1")
+    assert sorted(reply.hrefs) == sorted(["/", *(f"/{number}" for number in range(3000))])
+    answer = listing(207, [], ["\u00fc"] * 50_000)
+    assert not isinstance(answer.body, bytes)
+    assert answer.length == 100_000
+    assert len(next(answer.body)) == 40_000
+    assert sum(map(len, answer.body)) == 60_000
+    assert listing(207, [], []).body == b""

@@ -10,10 +10,11 @@ from tgdav.web.conditions import Condition, IfList, State, check_conditions, par
 from tgdav.web.errors import Refused
 from tgdav.web.http_head import parse_head
 from tgdav.web.owncloud import parse_seconds
-from tgdav.web.paths import href, quote_name, split_destination, split_path
+from tgdav.web.paths import PublicUrl, href, quote_name, split_destination, split_path
 from tgdav.web.proppatch import Patch, read_time
 from tgdav.web.xml import parse_xml, serialize
 
+NO_PROXY = PublicUrl()
 latin = st.text(st.characters(max_codepoint=255), max_size=200)
 tokens = st.lists(
     st.sampled_from(["(", ")", "<a>", "<urn:x>", '["e"]', 'W/"e"', "Not", " ", "[", "<", "x", ","]), max_size=12
@@ -61,8 +62,8 @@ def test_any_path(value: str) -> None:
 
 @given(latin | latin.map(lambda path: f"http://host:80/{path}") | latin.map(lambda host: f"http://{host}/x"))
 def test_any_destination(value: str) -> None:
-    assert refusal(split_destination, value, "host", secure=False) in (0, 400, 502)
-    assert refusal(split_destination, "/x", value, secure=False) in (0, 400)
+    assert refusal(split_destination, value, "host", NO_PROXY) in (0, 400, 502)
+    assert refusal(split_destination, "/x", value, NO_PROXY) in (0, 400)
 
 
 @given(st.binary(max_size=300) | st.text(max_size=100).map(lambda text: f"<a>{text}</a>".encode(errors="replace")))
@@ -113,36 +114,63 @@ def test_if_lists() -> None:
 
 
 @pytest.mark.parametrize(
-    ("destination", "host", "secure"),
+    ("destination", "host"),
     [
-        ("http://host/x", "host", False),
-        ("http://host:80/x", "host", False),
-        ("http://host/x", "host:80", False),
-        ("https://host:443/x", "host", True),
-        ("https://HOST/x", "host", True),
-        ("https://host/x", "host", False),
-        ("http://user:p@host:8080/x", "host:8080", False),
-        ("http://[::1]:8080/x", "[::1]:8080", False),
-        ("/x?query", "host", False),
+        ("http://host/x", "host"),
+        ("http://host:80/x", "host"),
+        ("http://host/x", "host:80"),
+        ("https://host:443/x", "host"),
+        ("https://HOST/x", "host"),
+        ("https://host/x", "host"),
+        ("http://host:81/x", "host"),
+        ("https://host:8443/x", "host:8080"),
+        ("dav://host/x", "host:8080"),
+        ("http://user:p@host:8080/x", "host:8080"),
+        ("http://[::1]:8080/x", "[::1]:8080"),
+        ("/x?query", "host"),
     ],
 )
-def test_destinations(destination: str, host: str, secure: bool) -> None:
-    """Default ports equal none, scheme and user do not matter, a proxy may have ended TLS."""
-    assert split_destination(destination, host, secure=secure) == (b"x",)
+def test_destinations(destination: str, host: str) -> None:
+    """Scheme, user and port do not matter: a proxy may listen elsewhere, and hand Host on without port."""
+    assert split_destination(destination, host, NO_PROXY) == (b"x",)
 
 
 @pytest.mark.parametrize(
-    "destination", ["http://host:81/x", "http://other/x", "https://host:444/x", "http://host:8080/x"]
+    "destination",
+    ["http://other/x", "https://other:443/x", "http://host.other/x", "//other/x", "http://ho/x", "http://host@other/x"],
 )
 def test_other_hosts(destination: str) -> None:
-    assert refusal(split_destination, destination, "host", secure=False) == 502
+    """Another name is another server, and the refusal names both."""
+    with pytest.raises(Refused, match=r"(other|ho)\b.* host.*public_url") as caught:
+        split_destination(destination, "host:8080", NO_PROXY)
+    assert caught.value.status == 502
+
+
+@pytest.mark.parametrize(
+    ("destination", "names"),
+    [
+        ("https://drive.example/dav/x", (b"x",)),
+        ("https://drive.example:8443/dav/x/", (b"x",)),
+        ("https://drive.example/d%61v/x", (b"x",)),
+        ("https://drive.example/x", (b"x",)),
+        ("http://backend:8080/dav/x", (b"x",)),
+        ("http://backend/davx", (b"davx",)),
+        ("/dav/x?y", (b"x",)),
+        ("/dav", ()),
+        ("/dav/dav/x", (b"dav", b"x")),
+    ],
+)
+def test_destinations_behind_a_proxy(destination: str, names: tuple[bytes, ...]) -> None:
+    """The public name is ours too, and its path is no part of the drive's."""
+    public = PublicUrl.parse("https://drive.example/dav/")
+    assert split_destination(destination, "backend", public) == names
 
 
 def test_seconds() -> None:
     assert parse_seconds("1700000000") == 1_700_000_000_000_000_000
     assert parse_seconds("1700000000.5") == 1_700_000_000_500_000_000
     assert parse_seconds("0.123456789123") == 123_456_789
-    assert refusal(parse_seconds, "9" * 30) == 400
+    assert parse_seconds("9" * 30) == 9_223_372_036_000_000_000
 
 
 def test_dates() -> None:

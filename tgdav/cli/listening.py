@@ -23,9 +23,9 @@ _LISTEN = "0A"
 
 def options_for(host: str, port: int, webdav: Webdav) -> WebOptions:
     """Return how to serve. Raises UsageError for a certificate or key that cannot be used."""
-    tls, proxies = webdav.tls, webdav.trusted_proxies or ()
+    tls, proxies, public = webdav.tls, webdav.trusted_proxies or (), webdav.public_url or ""
     if tls is None:
-        return WebOptions(host=host, port=port, trusted_proxies=proxies)
+        return WebOptions(host=host, port=port, trusted_proxies=proxies, public_url=public)
     for file in (tls.certificate, tls.key):
         if not file.is_file():
             raise UsageError(f"webdav.tls names {file}, which is no file", hint="correct the configuration")
@@ -37,7 +37,14 @@ def options_for(host: str, port: int, webdav: Webdav) -> WebOptions:
             f"the files of webdav.tls cannot be used: {reason}",
             hint="give a certificate and its key in PEM, the key without a passphrase",
         ) from None
-    return WebOptions(host=host, port=port, trusted_proxies=proxies, certificate=str(tls.certificate), key=str(tls.key))
+    return WebOptions(
+        host=host,
+        port=port,
+        certificate=str(tls.certificate),
+        key=str(tls.key),
+        public_url=public,
+        trusted_proxies=proxies,
+    )
 
 
 def reserve(options: WebOptions) -> socket.socket:

@@ -25,6 +25,7 @@ Permission = Literal["read", "write", "delete", "admin"]
 _MODES = ("standalone", "master-replica", "distributed")
 _SHAPE_OF_UUID = re.compile(r"\w{8}-\w{4}-\w{4}-\w{4}-\w{12}")
 _PEER = re.compile(r"me|@[A-Za-z][A-Za-z0-9_]{3,31}|-100[0-9]{1,13}", re.ASCII)
+_BAD_ESCAPE = re.compile("%(?![0-9A-Fa-f]{2})|%00| ")
 _VISIBLE_ASCII = re.compile(r"[!-~]{1,256}")
 
 
@@ -246,12 +247,37 @@ def _network(value: str) -> str:
         raise refused(_NETWORKS) from None
 
 
+_PUBLIC_URL = "an http or https URL without login, query and fragment, such as https://example.org/drive/"
+
+
+def _public_url(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        host, _ = parts.hostname, parts.port
+        names = unquote(parts.path, errors="strict").split("/")
+    except ValueError:
+        raise refused(_PUBLIC_URL) from None
+    whole = f"{parts.scheme}://{parts.netloc}{parts.path}"
+    if (
+        parts.scheme not in ("http", "https")
+        or not host
+        or "@" in parts.netloc
+        or value != whole
+        or {".", ".."} & {*names}
+    ):
+        raise refused(_PUBLIC_URL)
+    if not value.isascii() or _BAD_ESCAPE.search(value) or "%2f" in value.lower():
+        raise refused(_PUBLIC_URL)
+    return value
+
+
 class Webdav(Section):
     """The WebDAV server."""
 
     users: tuple[User, ...] = words((), "a list of mappings with the keys name, password")
     tls: Tls | None = words(None, "a mapping with the keys certificate, key")
     trusted_proxies: tuple[Annotated[str, AfterValidator(_network)], ...] | None = words(None, _NETWORKS)
+    public_url: Annotated[str, AfterValidator(_public_url)] | None = text(longest=2048, allowed=_PUBLIC_URL)
     junk_files: Literal["local", "store", "refuse"] = choice("local", "local", "store", "refuse")
 
     @model_validator(mode="after")

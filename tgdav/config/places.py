@@ -1,5 +1,6 @@
 """Where everything of this machine lives."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -7,8 +8,12 @@ from pathlib import Path
 import platformdirs
 
 from tgdav.config.model import Config
+from tgdav.errors import UsageError
 
 APPLICATION = "tgdav"
+
+LONGEST_STATE = 468
+"""Bytes of the state folder's path: SQLite opens no database whose path has more than 504, and ours has 36 below the folder."""
 
 
 @dataclass(frozen=True)
@@ -47,11 +52,12 @@ class Places:
         """Resolve the places: ``config_option`` (``--config``) > TGDAV_CONFIG > config.yaml at home.
 
         An empty variable counts as unset; relative paths start from the working folder. The platform's folders are
-        those of ``platformdirs``, which honours XDG_CONFIG_HOME and its like.
+        those of ``platformdirs``, which honours XDG_CONFIG_HOME and its like. Raises UsageError for too long a path.
         """
         home = Path(environment["TGDAV_HOME"]).absolute() if environment.get("TGDAV_HOME") else None
         named = config_option or environment.get("TGDAV_CONFIG")
         base = _at_home(home) if home else _at_platform()
+        _check_length(base.state)
         return replace(base, config_file=Path(named).absolute(), config_named=True) if named else base
 
     def for_config(self, config: Config) -> "Places":
@@ -59,6 +65,15 @@ class Places:
         cache = config.cache.path or self.cache
         store = config.storage.directory.path or self.store
         return replace(self, cache=cache.absolute(), store=store.absolute())
+
+
+def _check_length(state: Path) -> None:
+    length = len(os.fsencode(state))
+    if length > LONGEST_STATE:
+        raise UsageError(
+            f"the path of the folder for the local state has {length} bytes; a database needs one of at most {LONGEST_STATE}",
+            hint="set TGDAV_HOME to a folder with a shorter path",
+        )
 
 
 def _at_home(home: Path) -> Places:

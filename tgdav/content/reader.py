@@ -114,12 +114,16 @@ class Reader:
             number += 1
         return range(start, number)
 
+    def is_far(self, chunk: ChunkId) -> bool:
+        """Return whether a chunk must come from the store."""
+        return chunk not in self._memory and self._loader.is_far(chunk)
+
     def fetch_ahead(self, chunk: ChunkId, length: int) -> Future[None] | None:
         """Begin to fetch a chunk into memory; None if it is on this machine, or too much is under way.
 
         What is here is read faster than it is handed from thread to thread.
         """
-        if chunk in self._memory or not self._loader.is_far(chunk):
+        if not self.is_far(chunk):
             return None
         return self._prefetcher.fetch(chunk, length)
 
@@ -158,6 +162,12 @@ class ContentReader:
                 self._asked = 0
             self._next = offset + length
         return self._reader.read(self.manifest, offset, length)
+
+    def is_here(self) -> bool:
+        """Return whether no chunk must come from the store."""
+        return not any(
+            extent.chunk is not None and self._reader.is_far(extent.chunk) for extent in self.manifest.extents
+        )
 
     def close(self) -> None:
         """Give up what was to be fetched ahead and has not begun."""

@@ -132,6 +132,17 @@ class FileHandle(Protocol):
         """Return the bytes there; fewer only at the end of the file. Holes are zeros."""
         ...
 
+    def keep_content(self) -> bytes | None:
+        """Let ``read`` go on showing the content that the file has now, whatever replaces it; return that content's tag.
+
+        Empty bytes: it has none. None: the file is being written, so that ``read`` goes on showing each change.
+        """
+        ...
+
+    def is_here(self) -> bool:
+        """Return whether all of the content that ``keep_content`` kept can be read without the store."""
+        ...
+
     def write(self, offset: int, data: bytes | bytearray | memoryview, *, append: bool = False) -> int:
         """Write all of ``data`` at ``offset`` (or at the end), return its length. Committed by fsync or close."""
         ...

@@ -43,9 +43,9 @@ class OpenFile:
         self._parts = parts
         self._node: NodeId = attributes.node
         self._local = attributes.local
-        self._tag: ContentTag | None = attributes.tag
+        self.tag: ContentTag | None = attributes.tag
         self.manifest = manifest
-        self._damage: DamageError | None = None
+        self.damage: DamageError | None = None
         self._draft: Draft | None = None
         self._overlay: Overlay | None = None
         self._overlay_file, self._salt = "", b""
@@ -102,8 +102,8 @@ class OpenFile:
 
     def read(self, offset: int, length: int, reader: ContentReader | None = None) -> bytes:
         """Return the bytes there; ``reader`` remembers a sequential reader's place."""
-        if self._damage is not None:
-            raise self._damage
+        if self.damage is not None:
+            raise self.damage
         with self.lock:
             if self._draft is not None:
                 found = self._draft.read(offset, length)
@@ -271,7 +271,7 @@ class OpenFile:
             values = self._held | self._times
             state = (draft.changes, values)
             return self.records.has(state) or self.records.keep_content(
-                self._tag, values, draft.read(0, draft.size) or b"", state
+                self.tag, values, draft.read(0, draft.size) or b"", state
             )
         finally:
             self.lock.release()
@@ -324,8 +324,8 @@ class OpenFile:
             try:
                 self._overlay = self._open_overlay(fresh=False)
             except FileNotFoundError:
-                self._damage = DamageError("writes that were made durable are gone from this machine", blob="overlay")
-                raise self._damage from None
+                self.damage = DamageError("writes that were made durable are gone from this machine", blob="overlay")
+                raise self.damage from None
             self._overlay.replay()
             self._touched(moves_times=True)
 
@@ -358,8 +358,8 @@ class OpenFile:
 
         With ``keep`` a small draft is still there if this, or the commit, fails.
         """
-        if self._damage is not None:
-            raise self._damage
+        if self.damage is not None:
+            raise self.damage
         if not self.dirty:
             return None
         self.check_writable()
@@ -390,7 +390,7 @@ class OpenFile:
         """Whether the unsettled writes are small, and nothing speaks against their being settled a moment later."""
         draft, parts = self._draft, self._parts
         is_small = draft is not None and draft.is_small and not parts.draft_memory.is_short
-        return is_small and self._damage is None and (self._local or parts.journal.read_only is None)
+        return is_small and self.damage is None and (self._local or parts.journal.read_only is None)
 
     def _cut(self, overlay: Overlay) -> tuple[Manifest, list[StagedContent]]:
         extents: list[Extent] = []
@@ -435,7 +435,7 @@ class OpenFile:
         """Put new content, and what was left to its commit, into a change. Raises NotFound."""
         emit, node = change.emit_local if self._local else change.emit, require(change, self.inode)
         ctime = node.ctime if self._ctime is None and not self._moves_times else self._ctime
-        emit(Write(self._node, size, tag, manifest, self._tag, node.mtime if self._mtime is None else self._mtime))
+        emit(Write(self._node, size, tag, manifest, self.tag, node.mtime if self._mtime is None else self._mtime))
         self._log_held(change, {} if ctime is None else {"ctime": ctime})
         if self._atime is not None:
             change.set_local(self.inode, atime=self._atime)
@@ -454,7 +454,7 @@ class OpenFile:
     def settled(self, manifest: Manifest, tag: ContentTag) -> None:
         """Take in that new content was committed; the caller holds the lock."""
         self._parts.last_settled = object()  # first of all: who looks meanwhile is to look again
-        self._tag = tag
+        self.tag = tag
         self._rebase(manifest)
         self._staged = None
         self.records.forget()
@@ -484,7 +484,7 @@ class OpenFile:
             self.records.forget()
             self._rebase(manifest)
             self._forget_attributes()
-            self._tag = tag
+            self.tag = tag
 
     def abandon(self) -> None:
         """Let go of the overlay's file without settling; what fsync marked is adopted at the next start."""

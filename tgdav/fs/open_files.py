@@ -262,6 +262,7 @@ class Handle:
         self._moves_times = moves_times
         self._files, self._file, self._content, self._writable = files, file, content, writable
         self._reader: ContentReader | None = None
+        self._keeps = False
         self._closed = False
 
     def _open(self, *, writing: bool = False) -> OpenFile:
@@ -275,10 +276,29 @@ class Handle:
         if offset < 0 or length < 0:
             raise InvalidArgument("a place below zero")
         reader = self._reader
+        if self._keeps and reader is not None:
+            return reader.read(offset, length)
         if not file.dirty and (reader is None or reader.manifest is not file.manifest):
             self._close_reader()
             reader = self._reader = self._content.reader(file.manifest)
         return file.read(offset, length, reader)
+
+    def keep_content(self) -> bytes | None:
+        """Let ``read`` keep to the content of now; return its tag, or None while the file is being written."""
+        file = self._open()
+        if file.dirty:
+            self._files.settle_waiting()  # it may be closed already, and its commit a moment away
+        with file.lock:
+            if file.dirty or file.damage is not None:
+                return None
+            manifest, tag = file.manifest, file.tag
+        self._close_reader()
+        self._reader, self._keeps = self._content.reader(manifest), True
+        return tag or b""
+
+    def is_here(self) -> bool:
+        """Return whether all of the content that was kept can be read without the store."""
+        return self._keeps and self._reader is not None and self._reader.is_here()
 
     def write(self, offset: int, data: bytes | bytearray | memoryview, *, append: bool = False) -> int:
         """Write all of ``data``, return its length."""

@@ -97,7 +97,8 @@ class FileUpload:
         node, local = self._target(change, parent, entry)
         emit = change.emit_local if local else change.emit
         replaces = entry.attributes.tag if entry else None
-        emit(Write(node, staged.size, staged.tag, staged.encoded, replaces, mtime or change.time))
+        mtime = change.time if mtime is None else mtime
+        emit(Write(node, staged.size, staged.tag, staged.encoded, replaces, mtime))
         if btime is not None:
             emit(Attr(node, {"btime": btime}))
         for name, value in (properties(staged.tag) if properties else {}).items():

@@ -14,7 +14,7 @@ from tgdav.metadata.types import Attributes
 from tgdav.web import conditions
 from tgdav.web.errors import Refused
 from tgdav.web.live import state_of
-from tgdav.web.locks import Lock, folders_above, lock_roots, path_inodes
+from tgdav.web.locks import Lock, folders_above, path_inodes
 from tgdav.web.messages import Request
 from tgdav.web.paths import Place, find, split_destination
 from tgdav.web.site import Site
@@ -110,7 +110,7 @@ class Access:
         """
         locks = list(locks)
         if locks and not any(self.shows(lock) for lock in locks):
-            raise Refused(423, condition="lock-token-submitted", inner=lock_roots(locks))
+            raise Refused(423, condition="lock-token-submitted", inner=self._site.locks.roots(locks))
 
     def shows(self, lock: Lock) -> bool:
         """Return whether the request names the lock, and may: a token works for its maker only."""
@@ -138,8 +138,10 @@ class Access:
         """Look up, before the change, what tagged lists say of other resources than the request's own."""
         for url in {item.resource for item in self._lists if item.resource is not None}:
             try:
-                names = split_destination(url, self._headers.get("host", ""), secure=self._request.secure)
-            except Refused:
+                names = split_destination(url, self._headers.get("host", ""), self._site.public)
+            except Refused as refusal:
+                if refusal.status == 502:
+                    raise
                 self._elsewhere[url] = (frozenset(), None)
                 continue
             if names != self._names:

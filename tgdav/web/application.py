@@ -15,11 +15,11 @@ from wsgidav.error_printer import ErrorPrinter
 from wsgidav.request_resolver import RequestResolver
 from wsgidav.wsgidav_app import WsgiDAVApp
 
-from tgdav.web.answer import PHRASES
+from tgdav.web.errors import Refused
 from tgdav.web.messages import Request, Response
 
 _REQUEST = "tgdav.request"
-_RESPONSE = "tgdav.response"
+_OUTCOME = "tgdav.outcome"
 _IGNORED_BY_WSGIDAV = "/"
 
 
@@ -36,10 +36,16 @@ class Provider(DAVProvider):  # type: ignore[misc]
     def custom_request_handler(
         self, environ: dict[str, Any], start_response: Callable[..., Any], _: object
     ) -> Iterable[bytes]:
-        """Answer the request that travels in ``environ``; the answer travels back the same way."""
-        answer = self._call(environ[_REQUEST])
-        environ[_RESPONSE].append(answer)
-        start_response(f"{answer.status} {PHRASES[answer.status]}", [("Content-Length", "0")])
+        """Answer the request that travels in ``environ``; the answer, or the error, travels back the same way.
+
+        No error goes up through WsgiDAV, which would show it to the client on a page of its own.
+        """
+        try:
+            answer: Response | Exception = self._call(environ[_REQUEST])
+        except Exception as error:
+            answer = error
+        environ[_OUTCOME].append(answer)
+        start_response("200 OK", [("Content-Length", "0")])
         return [b""]
 
 
@@ -61,21 +67,24 @@ class Application:
         )
 
     def __call__(self, request: Request) -> Response:
-        """Return the answer: our handler's where WsgiDAV knows the method, else WsgiDAV's own."""
-        answers: list[Response] = []
-        refusal: list[tuple[str, list[tuple[str, str]]]] = []
+        """Return the answer of our handler, or raise its error; a method that WsgiDAV does not know gets WsgiDAV's status."""
+        outcomes: list[Response | Exception] = []
+        statuses: list[str] = []
 
-        def start_response(status: str, headers: list[tuple[str, str]], _: object = None) -> None:
-            refusal.append((status, headers))
+        def start_response(status: str, _headers: list[tuple[str, str]], _: object = None) -> None:
+            statuses.append(status)
 
-        body = b"".join(self._app(self._environ(request, answers), start_response))
-        if answers:
-            return answers[0]
-        status, headers = refusal[0]
-        return Response(int(status[:3]), [pair for pair in headers if pair[0].lower() == "content-type"], body)
+        for _ in self._app(self._environ(request, outcomes), start_response):
+            pass
+        if not outcomes:
+            raise Refused(int(statuses[0][:3]))
+        outcome = outcomes[0]
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
 
     @staticmethod
-    def _environ(request: Request, answers: list[Response]) -> dict[str, Any]:
+    def _environ(request: Request, outcomes: list[Response | Exception]) -> dict[str, Any]:
         """Return what WsgiDAV needs. Neither path nor body are in it, so it can neither misread nor log them."""
         return {
             "REQUEST_METHOD": request.method,
@@ -87,5 +96,5 @@ class Application:
             "wsgi.url_scheme": "http",
             "wsgidav.auth.user_name": request.user,
             _REQUEST: request,
-            _RESPONSE: answers,
+            _OUTCOME: outcomes,
         }

@@ -14,6 +14,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Mapping
 from types import MappingProxyType
+from unicodedata import normalize
 from urllib.parse import unquote_to_bytes, urlsplit
 
 import msgspec
@@ -84,7 +85,7 @@ class Credentials:
             return user
         if not self._hashed:
             return None
-        return user if self._hashed.check(user, _text(secret).encode(), given, peer) else None
+        return user if self._hashed.check(user, normalize("NFC", _text(secret)).encode(), given, peer) else None
 
     def ha1(self, user: str) -> tuple[str, ...]:
         """Return the possible HA1 of a user; of nobody's password for an unknown one."""
@@ -106,7 +107,9 @@ class Credentials:
 
 
 def _encodings(user: str, password: str) -> list[tuple[bytes, bytes]]:
-    forms = [(user.encode(), password.encode())]
+    # Keyboards and programs differ in the normal form that they send; the password is the same (RFC 8265 §4.2).
+    forms = [(user.encode(), normalize(form, password).encode()) for form in ("NFC", "NFD")]
+    password = normalize("NFC", password)
     try:
         forms.append((user.encode("latin-1"), password.encode("latin-1")))
     except UnicodeEncodeError:

@@ -21,7 +21,7 @@ class Transfer:
             raise Refused(400, "Destination is missing")
         self._overwrite = _read_overwrite(request)
         self.mtime = read_mtime(request.headers)
-        names = split_destination(header, request.headers.get("host", ""), secure=request.secure)
+        names = split_destination(header, request.headers.get("host", ""), site.public)
         if is_reserved(names) or not names:
             raise Refused(403)
         self.source = locate(site.fs, request.names) if request.names else _root(site)

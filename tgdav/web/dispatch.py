@@ -11,7 +11,7 @@ from tgdav.web.folders import ALLOW, delete, mkcol, options
 from tgdav.web.get import get
 from tgdav.web.lock_methods import lock, unlock
 from tgdav.web.messages import Disconnected, Request, Response
-from tgdav.web.origin import check_origin
+from tgdav.web.origin import check_origin, check_site
 from tgdav.web.paths import split_path
 from tgdav.web.probes import HEALTH
 from tgdav.web.propfind import propfind
@@ -70,7 +70,7 @@ class Dispatcher:
             request.peer = client_address(request.peer, request.headers.get("x-forwarded-for", ""), self._proxies)
         try:
             if request.target != "*":
-                request.names = split_path(request.target)
+                request.names = self.site.public.without_prefix(split_path(request.target))
             request.user = self._admit(request)
             return self._call(request)
         except WrongLogin as error:
@@ -97,36 +97,45 @@ class Dispatcher:
     def _call(self, request: Request) -> Response:
         if request.target == "*" and request.method != "OPTIONS":
             raise Refused(400)
+        if request.method == "PUT" or request.has_body:
+            _check_coding(request.headers)
         handler = DIRECT.get(request.method)
         if handler is not None:
             return handler(self.site, request)
-        answer = self._application(request)
-        if answer.status == 405:
-            answer.headers.append(("Allow", ALLOW))
-        return answer
+        return self._application(request)
 
     def _answer(self, request: Request) -> Response:
-        """Answer what comes back from WsgiDAV; its layers must not see our errors, for they make 500 of them."""
+        """Answer what comes back from WsgiDAV."""
         handler = THROUGH_WSGIDAV.get(request.method)
-        try:
-            if handler is None:
-                raise Refused(405)
-            return handler(self.site, request)
-        except TgdavError as error:
-            return self._translate(request, error)
+        if handler is None:
+            raise Refused(405)
+        return handler(self.site, request)
 
     def _admit(self, request: Request) -> str:
         """Return who asks. Raises Refused 401, 403 or 421."""
         if self._authenticator is None:
             check_origin(request.headers, self.port, secure=request.secure)
-        elif request.names == HEALTH and request.method in ("GET", "HEAD"):
-            return ANYBODY
+        else:
+            check_site(request.method, request.headers, self.site.public)
+            if request.names == HEALTH and request.method in ("GET", "HEAD"):
+                return ANYBODY
         user = ANYBODY if self._authenticator is None else self._authenticator.check(request)
         request.authenticated = True
         return user
 
     def _translate(self, request: Request, error: TgdavError) -> Response:
         answer = translate(error)
+        if answer.status == 405:
+            answer.headers.append(("Allow", ALLOW))
         if answer.status >= 500 and answer.status != 507 and self._lines.take((answer.status, error.kind)):
             log.warning("%s answered %d: %s", request.method, answer.status, error.kind)
         return answer
+
+
+def _check_coding(headers: dict[str, str]) -> None:
+    """Refuse a body that is to be decoded first: what is sent is what is kept (RFC 9110 §8.4). Raises Refused 415."""
+    codings = {coding.strip().lower() for coding in headers.get("content-encoding", "").split(",")}
+    if not codings <= {"", "identity"}:
+        raise Refused(
+            415, "a body is taken as it is, without Content-Encoding", headers=(("Accept-Encoding", "identity"),)
+        )

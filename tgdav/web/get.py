@@ -3,13 +3,13 @@
 import re
 from collections.abc import Iterator
 
-from tgdav.errors import NotFound
-from tgdav.fs.api import FileHandle
+from tgdav.errors import NotFound, TgdavError
 from tgdav.metadata.types import Attributes
 from tgdav.web.access import Access
 from tgdav.web.conditions import check_conditions, range_applies
 from tgdav.web.errors import Refused
-from tgdav.web.live import etag, http_date, media_type, state_of
+from tgdav.web.live import etag, http_date, state_of
+from tgdav.web.media_types import is_active, is_text, is_utf8, media_type
 from tgdav.web.messages import Headers, Request, Response
 from tgdav.web.page import folder_page
 from tgdav.web.paths import find
@@ -20,8 +20,20 @@ _RANGE = re.compile(r"bytes=\s*(?:(\d{1,18})-(\d{0,18})|-(\d{1,18}))\s*\Z")
 
 _ATTEMPTS = 3
 
-# A page of the drive must not act on the drive in the name of whoever opened it.
-_HARMLESS = (("X-Content-Type-Options", "nosniff"), ("Content-Security-Policy", "sandbox"))
+_WANTS = frozenset(("want-digest", "want-repr-digest"))
+_NO_TEXT = b"\xff"
+_SAMPLE = 64 * 1024
+"""Bytes at a text's beginning that decide whether it is sent as UTF-8."""
+
+# A page of the drive must not act on the drive in the name of whoever opened it: without an origin it may ask for nothing.
+_ACTIVE = (("Content-Security-Policy", "sandbox"), ("X-Frame-Options", "DENY"))
+# A sandbox would keep media and PDF from the ranges that they ask for, and nothing in them runs.
+_PASSIVE = (
+    (
+        "Content-Security-Policy",
+        "default-src 'none'; media-src 'self'; img-src 'self' data:; style-src 'unsafe-inline'; frame-ancestors 'none'",
+    ),
+)
 
 
 def get(site: Site, request: Request) -> Response:
@@ -36,68 +48,109 @@ def get(site: Site, request: Request) -> Response:
         raise NotFound
     if "if" in request.headers:
         Access(site, request, names).check_conditions(attributes)
-    if request.method == "HEAD":
-        return _head(request, attributes)
     for _ in range(_ATTEMPTS):
-        answer = _content(site, request, attributes)
+        answer = _answer(site, request, attributes)
         if answer is not None:
             return answer
         attributes = find(site.fs, names)
     raise ConnectionError("the file changes faster than it can be read")
 
 
-def _head(request: Request, attributes: Attributes) -> Response:
-    headers = validators(attributes)
-    _check(request, attributes, headers)
-    headers += (("Content-Type", media_type(request.names[-1])), ("Accept-Ranges", "bytes"))
-    return Response(200, headers, length=attributes.size)
-
-
-def _content(site: Site, request: Request, attributes: Attributes) -> Response | None:
+def _answer(site: Site, request: Request, attributes: Attributes) -> Response | None:
     """Return the answer; None when the file has changed since ``attributes`` were read."""
-    headers = validators(attributes)
+    kind = media_type(request.names[-1])
+    headers = [*validators(attributes), ("Accept-Ranges", "bytes"), *(_ACTIVE if is_active(kind) else _PASSIVE)]
     _check(request, attributes, headers)
-    headers += (("Content-Type", media_type(request.names[-1])), ("Accept-Ranges", "bytes"), *_HARMLESS)
-    start, end, status = _extent(request, attributes, headers)
-    if start == end:
-        return Response(status, headers, b"")
-    handle = site.fs.open(attributes.inode)
+    if not _WANTS.isdisjoint(request.headers):
+        headers += site.checksums.headers(attributes)
+    is_head = request.method == "HEAD"
+    start, end, status = (0, attributes.size, 200) if is_head else _extent(request, attributes, headers)
+    if not attributes.size or (is_head and not is_text(kind)):
+        headers.append(_content_type(kind, b"", whole=True))
+        return Response(status, headers, length=attributes.size)
+    content = _Content(site, attributes, kind)
     try:
-        # The first block is read before the head goes out, so that damage there is still a 500.
-        first = site.patiently(lambda: handle.read(start, min(BLOCK, end - start)))
+        answer = Response(status, headers, length=end - start)
+        return content.describe(answer) if is_head else content.send(answer, start, end)
     except BaseException:
-        handle.close()
+        content.close()
         raise
-    if len(first) == end - start:
-        handle.close()
-        return Response(status, headers, first)
-    if not _is_unchanged(site, attributes):
-        handle.close()
-        return None
-    return Response(status, headers, _blocks(site, handle, attributes, first, start, end), length=end - start)
 
 
-def _is_unchanged(site: Site, attributes: Attributes) -> bool:
-    """Return whether a file still has the content it had: a handle reads what is there now, whatever was there before."""
-    return etag(site.fs.attributes(attributes.inode)) == etag(attributes)
+class _Content:
+    """A file's content, open for one answer, which closes it.
+
+    It stays what it was when it was opened, whatever replaces it. A file that is open for writing has no such content yet:
+    there each change ends the answer.
+    """
+
+    def __init__(self, site: Site, attributes: Attributes, kind: str) -> None:
+        self._site, self._attributes, self._kind = site, attributes, kind
+        self._handle = site.fs.open(attributes.inode)
+        self.close = self._handle.close
+
+    def _is_as_told(self) -> bool:
+        """Let the handle keep to its content; return whether the attributes are of that content."""
+        tag = self._handle.keep_content()
+        return (tag is None) == bool(self._attributes.dirty) and tag in (None, self._attributes.tag or b"")
+
+    def _is_unchanged(self) -> bool:
+        attributes = self._attributes
+        return not attributes.dirty or etag(self._site.fs.attributes(attributes.inode)) == etag(attributes)
+
+    def describe(self, answer: Response) -> Response | None:
+        """Add the type; None if the file has changed."""
+        is_right = self._is_as_told()
+        answer.headers.append(self._type(self._sample()))
+        self.close()
+        return answer if is_right else None
+
+    def send(self, answer: Response, start: int, end: int) -> Response | None:
+        """Add type and bytes; None if the file has changed. Raises what reading the first block raises."""
+        first = b""
+        is_right = self._is_as_told()
+        if is_right:
+            # The first block is read before the head goes out, so that damage there is still a 500.
+            first = self._read(start, min(BLOCK, end - start))
+            answer.headers.append(self._type(self._sample() if start else first))
+            is_right = self._is_unchanged()
+        if not is_right or len(first) == end - start:
+            self.close()
+            answer.body = first
+        else:
+            answer.body = self._blocks(first, start, end)
+        return answer if is_right else None
+
+    def _read(self, start: int, count: int) -> bytes:
+        return self._site.patiently(lambda: self._handle.read(start, count))
+
+    def _sample(self) -> bytes:
+        """Return the beginning of a text; of other kinds, and where it cannot be had now, what is no text."""
+        try:
+            return self._handle.read(0, _SAMPLE) if is_text(self._kind) else _NO_TEXT
+        except TgdavError:
+            return _NO_TEXT
+
+    def _type(self, start: bytes) -> tuple[str, str]:
+        return _content_type(self._kind, start[:_SAMPLE], whole=self._attributes.size <= _SAMPLE)
+
+    def _blocks(self, first: bytes, start: int, end: int) -> Iterator[bytes]:
+        """Yield the bytes. An error cuts the connection: never wrong bytes, nor mixed ones."""
+        try:
+            yield first
+            at = start + len(first)
+            while at < end:
+                block = self._read(at, min(BLOCK, end - at))
+                if not block or not self._is_unchanged():
+                    raise ConnectionError("the file changed while it was sent")
+                yield block
+                at += len(block)
+        finally:
+            self.close()
 
 
-def _blocks(
-    site: Site, handle: FileHandle, attributes: Attributes, first: bytes, start: int, end: int
-) -> Iterator[bytes]:
-    """Yield a file's bytes. An error, or a change of the file, cuts the connection: never wrong bytes, nor mixed ones."""
-    try:
-        yield first
-        at = start + len(first)
-        while at < end:
-            size = min(BLOCK, end - at)
-            block = site.patiently(lambda at=at, size=size: handle.read(at, size))  # type: ignore[misc]
-            if not block or not _is_unchanged(site, attributes):
-                raise ConnectionError("the file changed while it was sent")
-            yield block
-            at += len(block)
-    finally:
-        handle.close()
+def _content_type(kind: str, start: bytes, *, whole: bool) -> tuple[str, str]:
+    return "Content-Type", f"{kind}; charset=utf-8" if is_text(kind) and is_utf8(start, whole=whole) else kind
 
 
 def validators(attributes: Attributes) -> Headers:

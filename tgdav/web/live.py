@@ -1,6 +1,5 @@
-"""What a node's attributes look like over HTTP: ETag, dates, media type. Pure."""
+"""What a node's attributes look like over HTTP: ETag and dates. Pure."""
 
-import mimetypes
 from datetime import UTC, datetime
 from email.utils import formatdate
 from functools import lru_cache
@@ -69,15 +68,3 @@ def _time_of_day(seconds: int) -> str:
 _DAY = 86_400
 _EARLIEST = -62_135_596_800
 _LATEST = 253_402_300_799
-
-
-def media_type(name: bytes) -> str:
-    """Return the media type that a name's ending suggests."""
-    dot = name.rfind(b".")
-    return _type_of_ending(name[dot:].lower()) if dot >= 0 else "application/octet-stream"
-
-
-@lru_cache(1024)
-def _type_of_ending(ending: bytes) -> str:
-    kind, coding = mimetypes.guess_type("x" + ending.decode("latin-1"))
-    return kind if kind is not None and coding is None else "application/octet-stream"

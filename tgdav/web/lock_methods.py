@@ -11,9 +11,12 @@ from tgdav.web.access import Access
 from tgdav.web.errors import XML, Refused
 from tgdav.web.locks import LONGEST, USUAL, Lock, LockDetails, LockTable, path_inodes
 from tgdav.web.messages import Request, Response
-from tgdav.web.paths import Place, href, is_reserved, locate
+from tgdav.web.paths import Place, is_reserved, locate
 from tgdav.web.site import Site
 from tgdav.web.xml import DAV, DECLARATION, children, read_xml, serialize
+
+MOST_OWNER = 16 * 1024
+"""Bytes of a lock's owner, which each listing of what is locked repeats."""
 
 _SECONDS = re.compile(r"Second-(\d{1,12})\Z", re.IGNORECASE)
 
@@ -60,6 +63,8 @@ def _read_lockinfo(root: etree._Element) -> tuple[bool, bytes]:
             kind = inner[0] if len(inner) == 1 else ""
         elif element.tag == DAV + "owner":
             owner = serialize(element)
+            if len(owner) > MOST_OWNER:
+                raise Refused(413, "the owner is too long")
     if scope not in (DAV + "exclusive", DAV + "shared") or kind != DAV + "write":
         raise Refused(400, "malformed lockinfo")
     return scope == DAV + "exclusive", owner
@@ -137,6 +142,6 @@ def _active(table: LockTable, held: Lock) -> str:
         f"{details.owner.decode()}"
         f"<D:timeout>Second-{table.seconds_left(held)}</D:timeout>"
         f"<D:locktoken><D:href>{held.token}</D:href></D:locktoken>"
-        f"<D:lockroot><D:href>{href(details.names, folder=False)}</D:href></D:lockroot>"
+        f"<D:lockroot>{table.root(held)}</D:lockroot>"
         f"</D:activelock>"
     )

@@ -72,8 +72,10 @@ def folders_above(fs: FileSystem, folder: Inode) -> list[Inode]:
 class LockTable:
     """All locks of a file system."""
 
-    def __init__(self, fs: FileSystem, clock: Clock, entropy: Entropy) -> None:
+    def __init__(self, fs: FileSystem, clock: Clock, entropy: Entropy, prefix: tuple[bytes, ...] = ()) -> None:
+        """``prefix`` are the names that stand before each path in URLs."""
         self._fs = fs
+        self._prefix = prefix
         self._clock = clock
         self._entropy = entropy
         self._changing = threading.Lock()
@@ -106,6 +108,14 @@ class LockTable:
             if lock.inode != folder and folder in path_inodes(self._fs, lock.details.names)[:-1]
         ]
 
+    def root(self, lock: Lock) -> str:
+        """Return the ``D:href`` element of the URL that a lock was taken by."""
+        return f"<D:href>{href(lock.details.names, folder=False, below=self._prefix)}</D:href>"
+
+    def roots(self, locks: Iterable[Lock]) -> str:
+        """Return the elements of several."""
+        return "".join(map(self.root, locks))
+
     # ---- changing ------------------------------------------------------------------------------------------------
 
     def add(self, inodes: Sequence[Inode], details: LockDetails, *, inside: Iterable[Lock] = ()) -> Lock:
@@ -119,7 +129,7 @@ class LockTable:
                 other for other in (*self.covering(inodes), *inside) if other.details.exclusive or details.exclusive
             ]
             if against:
-                raise Refused(423, condition="no-conflicting-lock", inner=lock_roots(against))
+                raise Refused(423, condition="no-conflicting-lock", inner=self.roots(against))
             before, self._locks = self._locks, (*self.live(), lock)
         self._save(lock)
         for expired in {other.token for other in before} - {other.token for other in self._locks}:
@@ -171,11 +181,6 @@ class LockTable:
     def seconds_left(self, lock: Lock) -> int:
         """Return a lock's rest, in whole seconds."""
         return max(0, (lock.expires - self._clock.now_ns()) // SECOND)
-
-
-def lock_roots(locks: Iterable[Lock]) -> str:
-    """Return ``D:href`` elements for the URLs that locks were taken by."""
-    return "".join(f"<D:href>{href(lock.details.names, folder=False)}</D:href>" for lock in locks)
 
 
 def _to_record(lock: Lock) -> LockRecord:

@@ -1,10 +1,11 @@
-"""Who may talk to a server without passwords: requests that name this very machine, and no page of another site. Pure."""
+"""Who may talk to the server: no page of another site, and without passwords only this very machine. Pure."""
 
 import ipaddress
 from urllib.parse import urlsplit
 
 from tgdav.errors import UsageError
 from tgdav.web.errors import Refused
+from tgdav.web.paths import PublicUrl, origin_of
 
 _LOCAL = frozenset(("localhost", "127.0.0.1", "::1"))
 _OWN_SITE = frozenset(("same-origin", "none"))
@@ -19,6 +20,37 @@ def check_origin(headers: dict[str, str], port: int, *, secure: bool) -> None:
     origin = headers.get("origin")
     if origin is not None and not _is_own_origin(origin, port, secure=secure):
         raise Refused(403, "requests from other sites are refused")
+
+
+def check_site(method: str, headers: dict[str, str], public: PublicUrl) -> None:
+    """Refuse what a web page of another site makes a browser send with a login that the browser remembers.
+
+    Following a link to the drive is no such thing. Where the browser does not say which site asks, ``Origin`` is compared
+    with ``Host`` and with the public URL. Raises Refused 403.
+    """
+    site = headers.get("sec-fetch-site")
+    if site is not None:
+        is_foreign = site.lower() not in _OWN_SITE and not _follows_a_link(method, headers)
+    else:
+        origin = headers.get("origin")
+        is_foreign = origin is not None and not _is_ours(origin, headers.get("host", ""), public)
+    if is_foreign:
+        raise Refused(403, "requests from other sites are refused")
+
+
+def _follows_a_link(method: str, headers: dict[str, str]) -> bool:
+    """Return whether a request opens a page of its own, not one inside another site's."""
+    mode, place = headers.get("sec-fetch-mode", ""), headers.get("sec-fetch-dest", "document")
+    return method in ("GET", "HEAD") and mode.lower() == "navigate" and place.lower() == "document"
+
+
+def _is_ours(origin: str, host: str, public: PublicUrl) -> bool:
+    try:
+        asking = origin_of(origin)
+        # A proxy may have ended TLS, so the scheme that clients see is not known here.
+        return bool(asking[1]) and asking in (origin_of(f"{asking[0]}://{host}"), public.origin)
+    except ValueError:
+        return False
 
 
 def is_local(authority: str, port: int, *, secure: bool) -> bool:

@@ -14,7 +14,9 @@ CHECKSUMS = b"{http://owncloud.org/ns}checksums"
 
 _CHECKSUM = re.compile(r"(SHA1|MD5):([0-9A-Fa-f]+)\Z", re.IGNORECASE)
 _HEX_DIGITS = {"sha1": 40, "md5": 32}
-_LATEST = 2**33
+_SECONDS = re.compile(r"(-?)([0-9]{1,4000})(?:\.([0-9]{1,4000}))?\Z")
+_FURTHEST = 2**63 // SECOND
+"""Seconds between 1970 and the last (and first) date that a file can have: nanoseconds are kept in 64 bits."""
 
 
 class Checksum(msgspec.Struct, frozen=True):
@@ -31,15 +33,18 @@ def read_mtime(headers: dict[str, str]) -> int | None:
 
 
 def parse_seconds(value: str) -> int:
-    """Return seconds since 1970 as ns. Raises Refused 400."""
-    try:
-        whole, _, fraction = value.strip().partition(".")
-        seconds, nanoseconds = int(whole), int(f"{fraction[:9]:0<9}")
-    except ValueError as error:
-        raise Refused(400, "malformed time") from error
-    if abs(seconds) > _LATEST:
-        raise Refused(400, "impossible time")
-    return seconds * SECOND + nanoseconds
+    """Return decimal seconds since 1970 as ns; out of range, the nearest that a file can have. Raises Refused 400."""
+    match = _SECONDS.match(value.strip())
+    if match is None:
+        raise Refused(400, "malformed time")
+    sign, whole, fraction = match.groups("")
+    nanoseconds = int(whole) * SECOND + int(f"{fraction[:9]:0<9}")
+    return nearest_time(-nanoseconds if sign else nanoseconds)
+
+
+def nearest_time(nanoseconds: int) -> int:
+    """Return the time nearest to ``nanoseconds`` since 1970 that a file can have (years 1677 to 2262)."""
+    return min(max(nanoseconds, -_FURTHEST * SECOND), _FURTHEST * SECOND)
 
 
 def read_checksum(headers: dict[str, str]) -> Checksum | None:
@@ -79,11 +84,17 @@ class Verifier:
         return f"{tag.hex()} {sums}".encode()
 
 
-def shown_checksums(node: Attributes | Listed, kept: bytes | None) -> str | None:
-    """Return the property's XML, or None where nothing is known of the present content."""
+def sums_of(node: Attributes | Listed, kept: bytes | None) -> str | None:
+    """Return ``SHA1:… MD5:…`` of the present content, or None where ``kept`` is of none or of another."""
     if kept is None or node.tag is None or node.dirty:
         return None
     tag, _, sums = kept.decode().partition(" ")
-    if tag != node.tag.hex():
+    return sums if tag == node.tag.hex() else None
+
+
+def shown_checksums(node: Attributes | Listed, kept: bytes | None) -> str | None:
+    """Return the property's XML, or None where nothing is known of the present content."""
+    sums = sums_of(node, kept)
+    if sums is None:
         return None
     return f'<o:checksums xmlns:o="http://owncloud.org/ns"><o:checksum>{sums}</o:checksum></o:checksums>'

@@ -1,12 +1,13 @@
 """The page that a browser sees of a folder: a plain list, no script."""
 
+from collections.abc import Iterator
 from html import escape
 
 from tgdav.metadata.types import Attributes, Kind, Listed
 from tgdav.web.live import iso_date
 from tgdav.web.messages import Request, Response
 from tgdav.web.paths import href, quote_name, shown
-from tgdav.web.site import Site
+from tgdav.web.site import Site, listing
 from tgdav.wording import readable_size
 
 _STYLE = (
@@ -18,9 +19,7 @@ _STYLE = (
 _HEADERS = [
     ("Content-Type", "text/html; charset=utf-8"),
     ("Cache-Control", "no-store"),
-    ("X-Content-Type-Options", "nosniff"),
     ("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"),
-    ("Referrer-Policy", "no-referrer"),
 ]
 _LISTED = (Kind.FILE, Kind.DIRECTORY)
 
@@ -31,7 +30,7 @@ def folder_page(site: Site, request: Request, folder: Attributes) -> Response:
         return Response(200, list(_HEADERS), length=-1)
     entries = [entry for entry in site.fs.list_briefly(folder.inode) if is_listed(entry)]
     entries.sort(key=lambda entry: (entry.kind != Kind.DIRECTORY, entry.name))
-    return Response(200, list(_HEADERS), _render(request.names, entries).encode())
+    return listing(200, list(_HEADERS), _render(request.names, entries, site.public.prefix))
 
 
 def is_listed(entry: Listed) -> bool:
@@ -39,21 +38,23 @@ def is_listed(entry: Listed) -> bool:
     return entry.kind in _LISTED
 
 
-def _render(names: tuple[bytes, ...], entries: list[Listed]) -> str:
-    base = href(names, folder=True)
+def _render(names: tuple[bytes, ...], entries: list[Listed], prefix: tuple[bytes, ...]) -> Iterator[str]:
+    base = href(names, folder=True, below=prefix)
     title = escape("/" + "/".join(shown(name).decode() for name in names))
-    rows = "".join(_row(base, entry) for entry in entries) or '<tr><td colspan="3">empty</td></tr>'
-    return (
+    yield (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-        f"<title>{title}</title><style>{_STYLE}</style><h1>{_breadcrumbs(names)}</h1>"
-        f'<table><thead><tr><th>Name<th class="n">Size<th class="n">Changed (UTC)</thead><tbody>{rows}</tbody></table>'
+        f"<title>{title}</title><style>{_STYLE}</style><h1>{_breadcrumbs(names, prefix)}</h1>"
+        f'<table><thead><tr><th>Name<th class="n">Size<th class="n">Changed (UTC)</thead><tbody>'
     )
+    yield from (_row(base, entry) for entry in entries)
+    yield "</tbody></table>" if entries else '<tr><td colspan="3">empty</td></tr></tbody></table>'
 
 
-def _breadcrumbs(names: tuple[bytes, ...]) -> str:
-    links = ['<a href="/">tgdav</a>']
-    for depth, name in enumerate(names, 1):
-        links.append(f'<a href="{href(names[:depth], folder=True)}">{escape(shown(name).decode())}</a>')
+def _breadcrumbs(names: tuple[bytes, ...], prefix: tuple[bytes, ...]) -> str:
+    links = []
+    for depth, name in enumerate((b"tgdav", *names)):
+        url = href(names[:depth], folder=True, below=prefix)
+        links.append(f'<a href="{url}">{escape(shown(name).decode())}</a>')
     return " / ".join(links)
 
 

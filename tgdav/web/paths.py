@@ -23,7 +23,7 @@ _ESCAPED = re.compile(rb"%([89A-Fa-f][0-9A-Fa-f])")
 _SURROGATE = re.compile("[\udc80-\udcff]")
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _NUL, _SLASH = b"\0/"
-_DEFAULT_PORTS = {"http": 80, "https": 443, "webdav": 80, "webdavs": 443, "dav": 80, "davs": 443}
+_DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 def split_path(target: str) -> tuple[bytes, ...]:
@@ -55,30 +55,56 @@ def _check_name(name: bytes) -> None:
             raise Refused(400, "the path is not UTF-8") from error
 
 
-def split_destination(value: str, host: str, *, secure: bool) -> tuple[bytes, ...]:
-    """Return the names that a Destination header means (RFC 4918 §10.3).
+class PublicUrl(msgspec.Struct, frozen=True):
+    """Where clients reach the server through a proxy: host and port (empty: none is known), and the names of its path."""
 
-    Scheme and userinfo are ignored and a default port equals none. Raises Refused: 400 malformed, 502 another host.
+    authority: str = ""
+    origin: tuple[str, str, int | None] = ("", "", None)
+    prefix: tuple[bytes, ...] = ()
+
+    @classmethod
+    def parse(cls, url: str) -> "PublicUrl":
+        """Return the parts of an http or https URL, which the configuration has checked; of no URL, nothing."""
+        if not url:
+            return cls()
+        parts = urlsplit(url)
+        return cls(parts.netloc, origin_of(url), split_path(parts.path or "/"))
+
+    def without_prefix(self, names: tuple[bytes, ...]) -> tuple[bytes, ...]:
+        """Return names without those of the prefix, where they begin with it: some proxies take it off themselves."""
+        count = len(self.prefix)
+        return names[count:] if count and names[:count] == self.prefix else names
+
+
+def origin_of(url: str) -> tuple[str, str, int | None]:
+    """Return scheme, host and port of a URL (RFC 6454); a default port is filled in. Raises ValueError."""
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname or "", parts.port or _DEFAULT_PORTS.get(parts.scheme)
+
+
+def split_destination(value: str, host: str, public: PublicUrl) -> tuple[bytes, ...]:
+    """Return the names that a Destination header, or a URL in If, means (RFC 4918 §10.3) on a server asked as ``host``.
+
+    Scheme, userinfo and port do not matter: proxies change them. Raises Refused: 400 malformed, 502 another server.
     """
     if value.startswith("/") and not value.startswith("//"):
-        return split_path(value.partition("?")[0])
+        return public.without_prefix(split_path(value.partition("?")[0]))
     try:
         parts = urlsplit(value)
-        asked = (parts.hostname or "", parts.port or _DEFAULT_PORTS.get(parts.scheme.lower()))
-        ours = urlsplit(f"//{host}")
-        own = ((ours.hostname or ""), ours.port or (443 if secure else 80))
+        asked, _ = parts.hostname, parts.port
+        ours = urlsplit(f"//{host}").hostname
     except ValueError as error:
-        raise Refused(400, "malformed Destination") from error
-    if not asked[0] or "#" in value:
-        raise Refused(400, "malformed Destination")
-    if not _same_host(asked, own, explicit=parts.port is not None):
-        raise Refused(502, "the Destination is another server")
-    return split_path(parts.path or "/")
+        raise Refused(400, "malformed URL") from error
+    if not asked or "#" in value:
+        raise Refused(400, "malformed URL")
+    if asked not in (ours, public.origin[1]):
+        raise Refused(502, _another_server(parts.netloc.rpartition("@")[2], host, public))
+    return public.without_prefix(split_path(parts.path or "/"))
 
 
-def _same_host(asked: tuple[str, int | None], own: tuple[str, int], *, explicit: bool) -> bool:
-    # Behind a proxy that ends TLS the scheme differs from ours: without a port, the name alone decides.
-    return asked[0] == own[0] and (asked[1] == own[1] or (not explicit and own[1] in (80, 443)))
+def _another_server(asked: str, host: str, public: PublicUrl) -> str:
+    known = f"{host} and, by webdav.public_url, {public.authority}" if public.authority else host
+    return f"the request names the server {asked}, but this is {known}; behind a proxy, set webdav.public_url"
 
 
 def quote_name(name: bytes) -> str:
@@ -107,9 +133,9 @@ def shown(name: bytes) -> bytes:
     return name
 
 
-def href(names: Iterable[bytes], *, folder: bool) -> str:
-    """Return the absolute path of names, percent-encoded; folders end in ``/``."""
-    path = "/" + "/".join(map(quote_name, names))
+def href(names: Iterable[bytes], *, folder: bool, below: Iterable[bytes] = ()) -> str:
+    """Return the absolute path of names, percent-encoded, below those of a prefix; folders end in ``/``."""
+    path = "/" + "/".join(map(quote_name, (*below, *names)))
     return path + "/" if folder and path != "/" else path
 
 

@@ -9,7 +9,8 @@ from itertools import repeat
 
 from tgdav.metadata.types import Listed
 from tgdav.web.conditions import SECOND
-from tgdav.web.live import etag_of_file, http_date, http_date_of, iso_date_of, media_type
+from tgdav.web.live import etag_of_file, http_date, http_date_of, iso_date_of
+from tgdav.web.media_types import media_type
 from tgdav.web.paths import shown
 from tgdav.web.xml import DAV, xml_text
 

@@ -20,7 +20,7 @@ from tgdav.web.owncloud import shown_checksums
 from tgdav.web.page import is_listed
 from tgdav.web.paths import find, href, quote_names
 from tgdav.web.properties import ALL, BRIEF, CHECKSUMS, FILE, FOLDER, QUOTA, STATE, Renderer, constant
-from tgdav.web.site import MOST_PROPERTIES, Site
+from tgdav.web.site import MOST_NAME_LETTERS, MOST_PROPERTIES, Site, listing
 from tgdav.web.xml import DAV, DECLARATION, children, element_with, empty_element, read_xml
 
 _OPEN = f'{DECLARATION}<D:multistatus xmlns:D="DAV:">'
@@ -58,21 +58,21 @@ class Wish(msgspec.Struct, frozen=True):
 
 
 def propfind(site: Site, request: Request) -> Response:
-    """Answer PROPFIND with depth 0 or 1."""
+    """Answer PROPFIND with depth 0 or 1; of a file with any depth, for nothing lies below it."""
     depth = request.headers.get("depth", "infinity").strip().lower()
-    if depth == "infinity":
-        raise Refused(403, condition="propfind-finite-depth")
-    if depth not in ("0", "1"):
+    if depth not in ("0", "1", "infinity"):
         raise Refused(400, "the Depth of a PROPFIND is 0, 1 or infinity")
     wish = _read_wish(request)
     attributes = find(site.fs, request.names)
     if not (attributes.is_directory or attributes.is_file):
         raise Refused(404)
+    if depth == "infinity" and attributes.is_directory:
+        raise Refused(403, condition="propfind-finite-depth")
     if "if" in request.headers:
         Access(site, request, request.names).check_conditions(attributes)
     entries = _entries(site, request.names, attributes, deep=depth == "1")
     rows = Listing(site, request.names, wish, entries).rows()
-    return Response(207, [XML], "".join((_OPEN, *chain.from_iterable(rows), _CLOSE)).encode())
+    return listing(207, [XML], chain((_OPEN,), chain.from_iterable(rows), (_CLOSE,)))
 
 
 def _read_wish(request: Request) -> Wish:
@@ -92,13 +92,13 @@ def _read_wish(request: Request) -> Wish:
 
 def _names_in(element: etree._Element) -> tuple[str, ...]:
     names = tuple(dict.fromkeys(str(child.tag) for child in children(element)))
-    if len(names) > MOST_PROPERTIES:
+    if len(names) > MOST_PROPERTIES or sum(map(len, names)) > MOST_NAME_LETTERS:
         raise Refused(413, "too many properties")
     return names
 
 
 def _entries(site: Site, names: tuple[bytes, ...], attributes: Attributes, *, deep: bool) -> Entries:
-    base = href(names, folder=attributes.is_directory)
+    base = href(names, folder=attributes.is_directory, below=site.public.prefix)
     hrefs, nodes = [base], [listed(names[-1] if names else b"", attributes)]
     if deep and attributes.is_directory:
         found = [node for node in site.fs.list_briefly(attributes.inode) if is_listed(node)]
@@ -211,7 +211,10 @@ class Listing:
         known = {*FILE, *FOLDER, *QUOTA, *ALL, STATE}
         if not self._wish.dead and all(name in known or name.startswith(DAV) for name in self._wish.names):
             return None
-        return self._site.fs.properties([node.inode for node in self._entries.nodes])
+        found = self._site.fs.properties([node.inode for node in self._entries.nodes])
+        if CHECKSUMS in self._wish.names:
+            self._site.checksums.fill(self._entries.nodes, found)
+        return found
 
     def _dead_of(self, node: Listed, kept: dict[bytes, bytes], missing: list[str]) -> tuple[str, list[str]]:
         """Return a node's dead properties as asked, and which of ``missing`` is still missing."""

@@ -1,14 +1,17 @@
 """PROPPATCH (RFC 4918 §9.2): all or nothing. Some names are times in disguise and change those."""
 
+from datetime import UTC, datetime
+from functools import cached_property
+
 from lxml import etree
 
 from tgdav.metadata.types import AttributeChange, Attributes
 from tgdav.web.access import Access
 from tgdav.web.answer import status_line
-from tgdav.web.conditions import SECOND, parse_date
+from tgdav.web.conditions import SECOND
 from tgdav.web.errors import XML, Refused
 from tgdav.web.messages import Request, Response
-from tgdav.web.owncloud import parse_seconds
+from tgdav.web.owncloud import nearest_time, parse_seconds
 from tgdav.web.paths import find, href, is_reserved
 from tgdav.web.properties import PROTECTED, WIN32
 from tgdav.web.site import MOST_PROPERTIES, Site
@@ -21,12 +24,27 @@ _TIMES = {
 }
 """Properties that are a node's times; as seconds since 1970 or as an HTTP date."""
 
+NO_DATE = -11_644_473_600 * SECOND
+"""1601-01-01, where Windows begins to count: a program that has no date sends this one. It changes nothing."""
+
+MOST_VALUES = 1 << 20
+"""Bytes of the names and values that one request sets."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LONGEST_DATE = 64
+_DATE_FORMS = (
+    "%a, %d %b %Y %H:%M:%S GMT",
+    "%a, %d %b %Y %H:%M:%S %z",
+    "%A, %d-%b-%y %H:%M:%S GMT",
+    "%a %b %d %H:%M:%S %Y",
+)
+
 
 class Patch:
     """What a PROPPATCH asks for, gathered in document order, the last word on each name."""
 
     def __init__(self, root: etree._Element) -> None:
-        self.values: dict[bytes, bytes | None] = {}
+        self._elements: dict[str, etree._Element | None] = {}
         self.times: dict[str, int] = {}
         self.names: dict[str, None] = {}
         self.refused: dict[str, int] = {}
@@ -47,15 +65,28 @@ class Patch:
         elif name in _TIMES:
             self._take_time(name, element, removing=removing)
         else:
-            self.values[name.encode()] = None if removing else serialize(element)
+            self._elements[name] = None if removing else element
+
+    @cached_property
+    def values(self) -> dict[bytes, bytes | None]:
+        """Return what is to be kept under each name; None removes it. Raises Refused 413 if that is too much."""
+        values: dict[bytes, bytes | None] = {}
+        total = 0
+        for name, element in self._elements.items():
+            value = None if element is None else serialize(element)
+            total += len(name) + len(value or b"")
+            if total > MOST_VALUES:
+                raise Refused(413, "the properties are too large")
+            values[name.encode()] = value
+        return values
 
     def _take_time(self, name: str, element: etree._Element, *, removing: bool) -> None:
         if removing:
             return
         moment = read_time(text_of(element))
         if moment is None:
-            self.refused[name] = 409
-        else:
+            self.refused[name] = 400
+        elif moment != NO_DATE:
             self.times[_TIMES[name]] = moment
 
     @property
@@ -65,43 +96,68 @@ class Patch:
 
 
 def read_time(text: str) -> int | None:
-    """Return a time given as seconds since 1970 or as an HTTP date, in ns; None for anything else."""
-    seconds = parse_date(text)
-    if seconds is not None:
-        return seconds * SECOND
+    """Return a time given as seconds since 1970 or as an HTTP date, in ns, the nearest that a file can have.
+
+    Returns ``NO_DATE`` as it is, and None for anything else.
+    """
+    moment = _read_date(text) if len(text) <= _LONGEST_DATE and text.isascii() else None
+    if moment is not None:
+        return moment if moment == NO_DATE else nearest_time(moment)
     try:
-        return parse_seconds(text)
+        return NO_DATE if text == str(NO_DATE // SECOND) else parse_seconds(text)
     except Refused:
         return None
+
+
+def _read_date(text: str) -> int | None:
+    """Return an HTTP date (RFC 9110 §5.6.7), or one with a numeric zone, as ns since 1970."""
+    for form in _DATE_FORMS:
+        try:
+            date = datetime.strptime(text, form)
+            moment = (date if date.tzinfo else date.replace(tzinfo=UTC)) - _EPOCH
+        except (ValueError, OverflowError):
+            continue
+        return int(moment.total_seconds()) * SECOND
+    return None
 
 
 def proppatch(site: Site, request: Request) -> Response:
     """Answer PROPPATCH."""
     if is_reserved(request.names):
         raise Refused(403)
+    attributes = find(site.fs, request.names)
+    access = Access(site, request, request.names)
+    refusal = _refusal(access, attributes)
     root = read_xml(request, "propertyupdate")
     if root is None:
         raise Refused(400, "a PROPPATCH needs a body")
     patch = Patch(root)
     if len(patch.names) > MOST_PROPERTIES:
         raise Refused(413, "too many properties")
-    attributes = find(site.fs, request.names)
-    _check(Access(site, request, request.names), attributes, patch)
-    path = href(request.names, folder=attributes.is_directory)
+    if refusal is not None and not patch.only_win32:
+        raise refusal
+    path = href(request.names, folder=attributes.is_directory, below=site.public.prefix)
     if patch.refused:
         return _answer(path, {name: patch.refused.get(name, 424) for name in patch.names})
     change = AttributeChange(**patch.times) if patch.times else None
-    if patch.values or change is not None:
-        site.fs.set_properties(attributes.inode, patch.values, attributes=change, durable=True)
+    values = patch.values
+    if values or change is not None:
+        site.fs.set_properties(attributes.inode, values, attributes=change, durable=True)
     return _answer(path, dict.fromkeys(patch.names, 200))
 
 
-def _check(access: Access, attributes: Attributes, patch: Patch) -> None:
-    """Explorer and Office set Win32 times without showing their token; the lock's owner may."""
-    if patch.only_win32 and access.owns_lock(attributes):
-        access.check_conditions(attributes)
-    else:
+def _refusal(access: Access, attributes: Attributes) -> Refused | None:
+    """Decide on the change before its body is read; return what stands against all but Win32 times.
+
+    Explorer and Office set these without showing their token; the lock's owner may. Raises Refused 412 or 423.
+    """
+    try:
         access.check(attributes)
+    except Refused as refusal:
+        if refusal.status != 423 or not access.owns_lock(attributes):
+            raise
+        return refusal
+    return None
 
 
 def _answer(path: str, statuses: dict[str, int]) -> Response:

@@ -11,6 +11,7 @@ from tgdav.web.dispatch import Dispatcher
 from tgdav.web.http_server import HttpServer, LazyHandshake
 from tgdav.web.locks import LockTable
 from tgdav.web.origin import check_loopback
+from tgdav.web.paths import PublicUrl
 from tgdav.web.rate_limits import limited_peer, networks
 from tgdav.web.site import Probes, Site, WebOptions
 from tgdav.web.traffic import Traffic
@@ -34,7 +35,8 @@ class WebServer:
     ) -> None:
         if credentials is None:
             check_loopback(options.host)
-        self.site = Site(fs, LockTable(fs, clock, entropy), options, probes or Probes(), clock, entropy)
+        locks = LockTable(fs, clock, entropy, PublicUrl.parse(options.public_url).prefix)
+        self.site = Site(fs, locks, options, probes or Probes(), clock, entropy)
         authenticator = Authenticator(credentials, clock, entropy) if credentials is not None else None
         self._dispatcher = Dispatcher(self.site, authenticator, options.port)
         self._http = HttpServer((options.host, options.port), self._dispatcher.handle, clock, options.most_connections)

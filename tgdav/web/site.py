@@ -1,7 +1,9 @@
 """What every method's handler is given: the file system, the locks, the seams, the settings."""
 
+import ctypes
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
 from typing import TypeVar
 
 import msgspec
@@ -10,8 +12,10 @@ from tgdav.clock import Clock
 from tgdav.entropy import Entropy
 from tgdav.errors import StoreUnavailable
 from tgdav.fs.api import FileSystem, Owner
+from tgdav.web.checksums import Checksums
 from tgdav.web.locks import LockTable
-from tgdav.web.messages import Request, Response
+from tgdav.web.messages import Headers, Request, Response
+from tgdav.web.paths import PublicUrl
 
 BLOCK = 1 << 20
 """Bytes moved at a time between socket and file system."""
@@ -21,6 +25,9 @@ RETRY_PAUSE = 1.0
 
 MOST_PROPERTIES = 500
 """Names in one PROPFIND or PROPPATCH: a listing may repeat each of them for each of its entries."""
+
+MOST_NAME_LETTERS = 32 * 1024
+"""Letters of the names in one PROPFIND, namespaces included, for the same reason."""
 
 XML_LIMIT = 1 << 20
 """Bytes of a request's XML."""
@@ -32,6 +39,7 @@ T = TypeVar("T")
 class WebOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Where and how to serve. Port 0 takes a free one; ``certificate`` and ``key`` are PEM files and switch TLS on.
 
+    ``public_url`` is where clients reach the server through a proxy, if they do.
     ``store_wait`` is how many seconds a GET waits for a store that is away before it gives up. ``most_connections`` is how
     many may be open at a time; 0: half as many as the process may open files, at most 1000.
     ``trusted_proxies`` are networks whose X-Forwarded-For is believed.
@@ -41,6 +49,7 @@ class WebOptions(msgspec.Struct, frozen=True, kw_only=True):
     port: int = 8080
     certificate: str = ""
     key: str = ""
+    public_url: str = ""
     owner: Owner = Owner()
     store_wait: float = 60.0
     most_connections: int = 0
@@ -64,6 +73,8 @@ class Site:
         self.fs = fs
         self.locks = locks
         self.options = options
+        self.checksums = Checksums(fs)
+        self.public = PublicUrl.parse(options.public_url)
         self.probes = probes
         self.clock = clock
         self.entropy = entropy
@@ -83,6 +94,34 @@ class Site:
                 pause = min(left, error.retry_after or RETRY_PAUSE)
                 if left <= 0 or self.stopping.wait(pause):
                     raise
+
+
+_PIECES = 20_000
+"""Pieces of a listing that become one block: some 2 MB."""
+
+
+def listing(status: int, headers: Headers, pieces: Iterable[str]) -> Response:
+    """Return an answer made of pieces of text. A long one goes out in blocks, and what it took is given back after it."""
+    rest = iter(pieces)
+    blocks: list[bytes] = []
+    while some := "".join(islice(rest, _PIECES)):
+        blocks.append(some.encode())
+    if len(blocks) < 2:
+        return Response(status, headers, b"".join(blocks))
+    return Response(status, headers, _sent_and_given_back(blocks), length=sum(map(len, blocks)))
+
+
+def _sent_and_given_back(blocks: list[bytes]) -> Iterator[bytes]:
+    """Yield blocks, each of which is then gone; in the end the C library hands free pages back, which it keeps otherwise."""
+    blocks.reverse()
+    try:
+        while blocks:
+            yield blocks.pop()
+    finally:
+        blocks.clear()
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc alone has it
+        if trim is not None:
+            trim(0)
 
 
 Handler = Callable[[Site, Request], Response]

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from copy import deepcopy
 from xml.sax.saxutils import escape, quoteattr
 
 from lxml import etree
@@ -13,9 +14,13 @@ from tgdav.web.site import XML_LIMIT
 MOST_MARKUP = 20_000
 """Tags, and equals signs, in a request's XML. As a tree each takes hundreds of bytes, where its text takes five."""
 
+MOST_NAMESPACES = 1000
+"""Namespace declarations in a request's XML: each element's prefix is looked up among those in scope."""
+
 DECLARATION = '<?xml version="1.0" encoding="utf-8"?>'
 DAV = "{DAV:}"
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_PREFIX = re.compile(r"(?<![\w.-])([^\W\d][\w.-]{0,99}):")
 _LANG = "{http://www.w3.org/XML/1998/namespace}lang"
 
 
@@ -29,6 +34,8 @@ def read_xml(request: Request, root: str) -> etree._Element | None:
         return None
     if data.count(b"<") > MOST_MARKUP or data.count(b"=") > MOST_MARKUP:
         raise Refused(413, "too much markup")
+    if data.replace(b"\0", b"").count(b"xmlns") > MOST_NAMESPACES:
+        raise Refused(413, "too many namespaces")
     element = parse_xml(data)
     if element.tag != DAV + root:
         raise Refused(400, f"expected DAV:{root}")
@@ -62,12 +69,28 @@ def text_of(element: etree._Element) -> str:
 
 
 def serialize(element: etree._Element) -> bytes:
-    """Return an element as a fragment that stands on its own: its namespaces and inherited xml:lang with it."""
+    """Return an element as a fragment that stands on its own: with inherited xml:lang, and the namespaces that it uses."""
     language = next((parent.get(_LANG) for parent in _lineage(element) if parent.get(_LANG) is not None), None)
-    copy = etree.fromstring(etree.tostring(element, with_tail=False, encoding="utf-8"))
+    named = _prefixes_in_values(element)
+    scope = {prefix: uri for prefix, uri in element.nsmap.items() if prefix in named} if named else {}
+    # A copy takes along the namespaces of its names alone; those that only values name are declared around it.
+    holder = etree.Element("holder", nsmap=scope)
+    holder.append(deepcopy(element))
+    holder[0].tail = None
+    etree.cleanup_namespaces(holder, top_nsmap=scope, keep_ns_prefixes=sorted(filter(None, named)))
+    copy = etree.fromstring(etree.tostring(holder[0], encoding="utf-8"))
     if language is not None:
         copy.set(_LANG, language)
     return etree.tostring(copy, encoding="utf-8", xml_declaration=False)
+
+
+def _prefixes_in_values(element: etree._Element) -> set[str]:
+    """Return what may be prefixes in text and attributes, as in ``xsi:type="xs:string"``."""
+    found: set[str] = set()
+    for each in element.iter():
+        for value in (each.text or "", each.tail or "", *map(str, each.attrib.values())):
+            found.update(_PREFIX.findall(value))
+    return found
 
 
 def _lineage(element: etree._Element) -> Iterable[etree._Element]:
@@ -97,10 +120,13 @@ def element_with(clark: str, text: str) -> str:
     """Return an element holding text, which is escaped here."""
     namespace, local = split_name(clark)
     if namespace == "DAV:":
-        return f"<D:{local}>{escape(text)}</D:{local}>"
-    return f"<x:{local} xmlns:x={quoteattr(namespace)}>{escape(text)}</x:{local}>"
+        return f"<D:{local}>{xml_text(text)}</D:{local}>"
+    return f"<x:{local} xmlns:x={quoteattr(namespace)}>{xml_text(text)}</x:{local}>"
 
 
 def xml_text(text: str) -> str:
-    """Escape text for XML; characters that XML cannot hold become U+FFFD."""
-    return escape(_FORBIDDEN.sub("\ufffd", text))
+    """Escape text for XML; characters that XML cannot hold become U+FFFD.
+
+    A carriage return is written as a reference, for a parser reads the character itself as a line feed (XML 1.0 §2.11).
+    """
+    return escape(_FORBIDDEN.sub("\ufffd", text), {"\r": "&#13;"})
