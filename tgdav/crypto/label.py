@@ -20,6 +20,8 @@ from tgdav.ids import BlobName, Incarnation, MachineId, NamespaceId
 LABEL_VERSION = 1
 
 _FIELDS = struct.Struct(">BBH16s16sQQII32sQ")
+_NUMBER_MAX = 2**62
+"""Numbers that others count on from, and that their databases keep."""
 LABEL_BYTES = OVERHEAD + _FIELDS.size
 LABEL_CHARACTERS = LABEL_BYTES * 4 // 3
 """A multiple of three bytes gives base64 without spare bits: one text a label."""
@@ -114,7 +116,7 @@ def _unpack(plaintext: bytes) -> Label | None:
         return None
     fields = _FIELDS.unpack(plaintext)
     kind, format_version, reserved, namespace, machine, incarnation, number, part, parts, body_hash, size = fields
-    if kind not in set(BlobKind) or reserved:
+    if kind not in set(BlobKind) or reserved or max(number, size) > _NUMBER_MAX:
         return None
     return Label(
         kind=BlobKind(kind),

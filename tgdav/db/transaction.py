@@ -61,7 +61,10 @@ class Transaction(Connection):
         self.callbacks.append((callback, False))
 
     def defer(self, kind: Deferrable, row: Any) -> None:
-        """Write ``row`` together with its like of other jobs, but before this transaction is asked anything."""
+        """Write ``row`` together with its like of other jobs, but before this transaction is asked anything.
+
+        Raises InvalidArgument for a number that SQLite cannot keep.
+        """
         self._batch.deferred.add(kind, row)
 
     def execute(self, sql: str, params: Parameters = ()) -> Any:

@@ -22,6 +22,7 @@ from tgdav.errors import (
     TooManyLinks,
 )
 from tgdav.fs.api import Owner, Precondition, RenameFlag
+from tgdav.fs.fields import check_numbers
 from tgdav.ids import EntryId, Inode, NodeId
 from tgdav.metadata import queries
 from tgdav.metadata.change import Change
@@ -104,7 +105,8 @@ def make(
     target: bytes = b"",
     local: bool = False,
 ) -> NodeId:
-    """Make a node and its first entry; the name must be free. Returns the node's id."""
+    """Make a node and its first entry; the name must be free. Returns the node's id. Raises InvalidArgument."""
+    check_numbers(owner.uid, owner.gid, rdev)
     node, entry = _new_ids(change, keys, parent, name, kind, local=local)
     emit(change, Make(node, int(kind), mode & 0o7777, owner.uid, owner.gid, rdev, change.time, target), local=local)
     emit(change, Place(entry, node, parent.node, name), local=local)

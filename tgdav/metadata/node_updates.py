@@ -1,6 +1,6 @@
 """Changes of rows of ``nodes`` that nobody waits for: gathered, so that those of one node become one."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -25,6 +25,10 @@ class _NodeUpdates:
     """A later value counts; link counts add up. They come after the rows of new nodes."""
 
     rank = 1
+
+    def values(self, row: NodeUpdate) -> Iterable[Any]:
+        """Return the new values."""
+        return row.values.values()
 
     def write(self, connection: Connection, rows: Sequence[NodeUpdate]) -> None:
         """Update each node once, those that have the same columns with one statement."""

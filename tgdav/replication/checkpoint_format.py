@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 from blake3 import blake3
 
+from tgdav.db.deferred import LARGEST
 from tgdav.errors import DamageError
 from tgdav.ids import BlobName
 from tgdav.replication.tables import TABLES, Key, Row, Table
@@ -129,7 +130,12 @@ def decode(content: bytes, name: BlobName) -> Part:
 
 def _is_possible(batch: Batch) -> bool:
     table = TABLES.get(batch.table)
-    return table is not None and all(len(row) == len(table.columns.split(",")) for row in batch.rows)
+    return table is not None and all(_is_row(row, len(table.columns.split(","))) for row in batch.rows)
+
+
+def _is_row(row: Row, columns: int) -> bool:
+    """Whether a row has a value for each column, none of them a number that the database cannot keep."""
+    return len(row) == columns and all(type(value) is not int or value <= LARGEST for value in row)
 
 
 def encode_outline(outline: Outline) -> bytes:
