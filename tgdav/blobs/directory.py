@@ -112,7 +112,7 @@ class DirectoryStore:
         """Append by hard link; None where the file system makes none."""
         report(size)
         with translated(self._path):
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
                 self._disk.sync(descriptor)
             finally:

@@ -16,7 +16,7 @@ from tgdav.blobs.contract import START, BlobInfo, BlobStore, Source
 from tgdav.blobs.wrapper import StoreWrapper
 from tgdav.clock import Clock
 from tgdav.entropy import Entropy
-from tgdav.errors import StoreUnavailable
+from tgdav.errors import StoreError, StoreUnavailable
 from tgdav.ids import BlobId, BlobName
 
 log = logging.getLogger(__name__)
@@ -124,7 +124,7 @@ class RetryStore(StoreWrapper):
             waiting = max(0.0, until - self._clock.monotonic()) if self._waits else 0.0
             return Reachability(self._reachable, waiting, self._last_error)
 
-    def heard(self, error: StoreUnavailable | None) -> None:
+    def heard(self, error: StoreError | None) -> None:
         """Take in what a call met that went around this wrapper: it was answered, or failed."""
         if error is None:
             self._note_success()
@@ -162,7 +162,7 @@ class RetryStore(StoreWrapper):
             with self._lock:
                 del self._waits[threading.get_ident()]
 
-    def _note_failure(self, error: StoreUnavailable) -> None:
+    def _note_failure(self, error: StoreError) -> None:
         with self._lock:
             self._reachable = False
             self._last_error = str(error)

@@ -38,7 +38,7 @@ def write_file(path: Path, data: bytes, disk: Disk) -> None:
     """
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             disk.write(descriptor, data, 0)
             disk.sync(descriptor)

@@ -11,7 +11,7 @@ from tgdav.blobs.counting import CountingStore
 from tgdav.blobs.directory import DirectoryStore
 from tgdav.blobs.retry import RetryPolicy, RetryStore
 from tgdav.config import Config, Places
-from tgdav.errors import StoreUnavailable
+from tgdav.errors import StoreError
 from tgdav.ids import BlobName
 from tgdav.volume.budget import SendingStore
 from tgdav.volume.seams import Seams
@@ -55,7 +55,7 @@ class Stores(msgspec.Struct, frozen=True):
             return
         try:
             self.counting.find(_NOBODY)
-        except StoreUnavailable as error:
+        except StoreError as error:
             self.retrying.heard(error)
         else:
             self.retrying.heard(None)
