@@ -17,7 +17,7 @@ import msgspec
 from blake3 import blake3
 
 from tgdav.db.deferred import LARGEST
-from tgdav.errors import DamageError
+from tgdav.errors import DamageError, NewerFormat
 from tgdav.ids import BlobName
 from tgdav.replication.tables import TABLES, Key, Row, Table
 
@@ -118,11 +118,13 @@ def encode_part(batches: list[bytes], root: Root | None = None) -> bytes:
 
 
 def decode(content: bytes, name: BlobName) -> Part:
-    """Return a part. Raises DamageError."""
+    """Return a part. Raises DamageError, NewerFormat."""
     try:
         part = _decoder.decode(content)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise DamageError(f"checkpoint part {name.hex()} cannot be read", blob=name.hex()) from error
+    if part.version > VERSION:
+        raise NewerFormat(f"checkpoint part {name.hex()}", part.version)
     if part.version != VERSION or not all(_is_possible(batch) for batch in part.batches):
         raise DamageError(f"checkpoint part {name.hex()} is of another version", blob=name.hex())
     return part

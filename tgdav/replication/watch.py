@@ -15,7 +15,7 @@ from tgdav.crypto.label import BlobKind
 from tgdav.db.database import Database
 from tgdav.db.transaction import Transaction
 from tgdav.errors import BlobMissing, DamageError
-from tgdav.ids import BlobId
+from tgdav.ids import BlobId, BlobName
 from tgdav.metadata import settings
 from tgdav.metadata.journal import Journal
 from tgdav.replication import rows
@@ -39,6 +39,10 @@ AHEAD = (
 )
 REPORTED = "store.losses-reported"
 """Losses of blobs up to this id were reported by a check; they no longer hold pushing up."""
+
+
+_KNOWN = """SELECT 1 FROM blobs WHERE name = :name UNION SELECT 1 FROM packs WHERE name = :name
+ UNION SELECT 1 FROM segments WHERE name = :name"""
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -83,11 +87,12 @@ class LogWatch:
         """List what is new in the store, and judge it. What is late is found again by the next look, until it is applied.
 
         Raises StoreUnavailable; DamageError when another machine's segment does not open, or when the newest blob that
-        this machine knows is gone: the store was set back.
+        this machine knows is gone: the store was set back; NewerFormat when a later program wrote there.
         """
         with self._database.reading() as connection:
             after = BlobId(settings.get(connection, SEEN, 0))
         survey = Survey(self._store.list(after), self._log.vault_keys, after)
+        survey.refuse_later(self._knows)
         found = self._judge(survey)
         if found.reason is None:
             self._refuse_older_store()
@@ -98,6 +103,10 @@ class LogWatch:
         with self._database.reading() as connection:
             is_restored = settings.get(connection, REPLACED) is None and settings.get(connection, RESTORED) is not None
         return Verdict(found.reason or self.replaced(), tuple(found.late), is_restored)
+
+    def _knows(self, name: BlobName) -> bool:
+        with self._database.reading() as connection:
+            return connection.one(_KNOWN, {"name": name}) is not None
 
     def _was_restored(self) -> Verdict:
         """Note it; what was seen is to be seen again by whoever goes on from there."""
