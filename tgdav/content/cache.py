@@ -213,7 +213,7 @@ class DiskCache:
     def _note_use(self, entry: CachedRange, descriptor: int) -> None:
         now = self._clock.now_ns()
         with self._lock:
-            if entry not in self._ranges or now - self._ranges.use(entry, now) < _TOUCH_NS:
+            if entry not in self._ranges or 0 <= now - self._ranges.use(entry, now) < _TOUCH_NS:
                 return
         os.utime(descriptor, ns=(now, now))
 

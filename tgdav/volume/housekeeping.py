@@ -220,7 +220,8 @@ class Housekeeping:
         with volume.database.reading() as connection:
             position, size = connection.one(rows.LAST_CHECKPOINT) or (0, 0)
             log_bytes, count, stamp = connection.one(rows.LOG_SINCE, (position,)) or (0, 0, 0)
-        age = (self._clock.now_ns() - stamp_time_ns(stamp)) / 1e9
+        # A stamp of a time to come was given while some clock was wrong; its age is not known to be a day, nor to be none.
+        age = max((self._clock.now_ns() - stamp_time_ns(stamp)) / 1e9, 0.0)
         if not is_due(log_bytes=log_bytes, last_bytes=size, age_seconds=age, changed=count > 0):
             return False
         return self.checkpoint()
