@@ -58,9 +58,13 @@ class DirectoryStore:
     def create(cls, path: Path, *, disk: Disk, clock: Clock, entropy: Entropy) -> "DirectoryStore":
         """Make the folder (0700, with its parents) if it is not there and return its store; what is in it stays."""
         store = cls(path, disk=disk, clock=clock, entropy=entropy)
-        with translated(path):
-            store._folder.create()
+        store.create_folder()
         return store
+
+    def create_folder(self) -> None:
+        """Make the folder (0700, with its parents) if it is not there."""
+        with translated(self._path):
+            self._folder.create()
 
     def append(self, name: BlobName, source: Source, label: str, *, progress: _Progress = None) -> BlobInfo:
         """Store the source's bytes as a new blob; see ``BlobStore.append``."""

@@ -78,7 +78,7 @@ class Volume:
             log.machine,
             places.state / "overlay",
             junk=JunkPolicy(config.webdav.junk_files),
-            space=space_of(stores.store.traits, places, self.used_bytes),
+            space=space_of(stores.store.traits, places, self.used_bytes, stores.bounded),
             clock=seams.clock,
             entropy=seams.entropy,
             disk=seams.disk,
