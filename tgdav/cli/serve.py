@@ -107,6 +107,7 @@ def _serve(
         reserved.close()
         port = _listen(web, options)
         closing.callback(web.stop)
+        closing.callback(volume.hang_up_soon)
         running.address = address(options, port)
         invocation.output.result({"listening": running.address}, [f"listening on {running.address}"])
         settle_memory()
