@@ -17,6 +17,7 @@ from typing import Any, TypeVar, cast
 
 from tgdav.blobs.contract import START, BlobInfo, BlobStore, Source
 from tgdav.blobs.wrapper import StoreWrapper
+from tgdav.clock import Clock, SystemClock
 from tgdav.errors import StoreError, StoreUnavailable
 from tgdav.ids import BlobId, BlobName
 
@@ -42,7 +43,7 @@ class _Cancelled(Exception):
 
 
 class _Call:
-    """One call on its way through a worker. ``steps`` counts its signs of life."""
+    """One call on its way through a worker. ``reported`` is what its progress is to be told."""
 
     def __init__(self, work: Callable[["_Call"], Any]) -> None:
         self.work = work
@@ -50,7 +51,6 @@ class _Call:
         self.is_done = self.is_abandoned = self.is_cancelled = False
         self.result: Any = None
         self.error: BaseException | None = None
-        self.steps = 0
         self.reported: int | None = None
 
     def run(self) -> None:
@@ -66,19 +66,27 @@ class _Call:
     def report(self, count: int) -> None:
         """Hand ``count`` to the caller's progress, and go on once that returned."""
         with self.changed:
-            self.steps, self.reported = self.steps + 1, count
+            self.reported = count
             self.changed.notify_all()
             while self.reported is not None and not (self.is_abandoned or self.is_cancelled):
                 self.changed.wait()
             if self.is_abandoned or self.is_cancelled:
                 raise _Cancelled
 
+    def cancel(self) -> None:
+        """End it at its next sign of life, and wait a moment for that."""
+        with self.changed:
+            self.is_cancelled = True
+            self.changed.notify_all()
+            self.changed.wait_for(lambda: self.is_done, timeout=STUCK_SECONDS)
+
 
 class BoundedStore(StoreWrapper):
     """Passes every call on, and waits for none longer than is said above. ``what`` names the store in messages."""
 
-    def __init__(self, inner: BlobStore, what: str) -> None:
+    def __init__(self, inner: BlobStore, what: str, clock: Clock = SystemClock()) -> None:  # noqa: B008 (no state)
         super().__init__(inner)
+        self._clock = clock
         self._what = what
         self._lock = threading.Lock()
         self._idle: list[SimpleQueue[_Call | None]] = []
@@ -180,10 +188,8 @@ class BoundedStore(StoreWrapper):
         try:
             self._await(call, seconds, progress)
         except BaseException:
-            with call.changed:
-                call.is_cancelled = True
-                call.changed.notify_all()
-                call.changed.wait_for(lambda: call.is_done, timeout=STUCK_SECONDS)
+            if not call.is_abandoned:
+                call.cancel()
             raise
         if call.error is not None:
             raise call.error
@@ -191,15 +197,15 @@ class BoundedStore(StoreWrapper):
 
     def _await(self, call: _Call, seconds: float, progress: Callable[[int], None] | None) -> None:
         """Return when the call is done. Raises StoreUnavailable after ``seconds`` without a sign of life."""
-        silence, steps = 0.0, 0
+        heard = self._clock.monotonic()
         while True:
             with call.changed:
                 moved = call.changed.wait_for(lambda: call.is_done or call.reported is not None, timeout=_SLICE)
                 if call.is_done:
                     return
-                silence = 0.0 if moved or call.steps != steps else silence + _SLICE
-                steps, reported = call.steps, call.reported
-                if not moved and (silence >= seconds or self._gives_up.is_set()):
+                now, reported = self._clock.monotonic(), call.reported
+                heard = now if moved else heard
+                if not moved and (now - heard >= seconds or self._gives_up.is_set()):
                     call.is_abandoned = True
                     with self._lock:
                         self._stuck += 1
