@@ -74,6 +74,7 @@ class Housekeeping:
     def tick(self) -> None:
         """Do what is due now. What fails is noted and due again later; it keeps nothing else from being done."""
         volume, now = self._volume, self._clock.monotonic()
+        self._attempt("keeping some of the disk in reserve", volume.reserve.keep)
         self._attempt("folding the database's log", volume.database.checkpoint)
         self.save_counts()
         if now >= self._next_header or self._new_header.is_set():

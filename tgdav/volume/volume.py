@@ -28,7 +28,7 @@ from tgdav.volume.account_life import AccountLife
 from tgdav.volume.budget import Budget
 from tgdav.volume.check import Checker
 from tgdav.volume.content import open_content
-from tgdav.volume.folders import make_folder
+from tgdav.volume.folders import Reserve, make_folder
 from tgdav.volume.headers import HeaderKeeper
 from tgdav.volume.housekeeping import Housekeeping
 from tgdav.volume.local_keys import argon2_parameters
@@ -88,6 +88,7 @@ class Volume:
             entropy=seams.entropy,
             disk=seams.disk,
         )
+        self.reserve = Reserve(places, seams.disk, seams.entropy)
         self.housekeeping = Housekeeping(self)
         self._closed = threading.Event()
         self._hang_up: threading.Thread | None = None
@@ -168,11 +169,13 @@ class Volume:
             self.housekeeping.stop()
 
     def hang_up_soon(self) -> None:
-        """Let what waits for the store go on for a moment, then cut it short: nothing that stops may wait for a dead line.
+        """Let what waits for the store go on for a moment, then cut it short: nothing that stops may wait for a dead line, nor
+        for space that may never come.
 
         For whoever stops front ends before ``close``. Calling it again changes nothing.
         """
         if self._hang_up is None:
+            self.content.core.space.refuse()
             self._hang_up = threading.Thread(target=self._hang_up_unless_closed, name="tgdav-hang-up", daemon=True)
             self._hang_up.start()
 
