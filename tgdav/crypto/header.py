@@ -17,7 +17,7 @@ from tgdav.crypto.keys import VaultKeys
 from tgdav.crypto.label import LABEL_BYTES, label_bytes, label_text
 from tgdav.crypto.passphrase import Argon2Limits, Argon2Parameters, Passphrase
 from tgdav.crypto.recovery_key import RecoveryKey
-from tgdav.crypto.sealing import SEALING_VERSION, Data
+from tgdav.crypto.sealing import SEALING_VERSION, Data, is_later
 from tgdav.crypto.slots import (
     SLOT_BYTES,
     Secret,
@@ -208,7 +208,7 @@ def recognise(label: str) -> bool:
 def later_header_label(label: str) -> int | None:
     """Return the version that a header's label says if a later program made it, else None."""
     version = _label_version(label)
-    return version if version is not None and version > SEALING_VERSION else None
+    return version if version is not None and is_later(version) else None
 
 
 def _label_version(label: str) -> int | None:

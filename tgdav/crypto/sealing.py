@@ -129,9 +129,16 @@ class Sealer:
 
 
 def later_frame(sealed: Data) -> int | None:
-    """Return the version that a seal's first byte says if only later programs know it; nothing proves that byte."""
+    """Return the version that a seal's first byte says if only later programs know it. Nothing proves that byte, so a number
+    that one flipped bit makes of 1 (3, 5, 9 …) is damage, and will be no version.
+    """
     first = memoryview(sealed)[:1]
-    return first[0] if first and first[0] > SEALING_VERSION else None
+    return first[0] if first and is_later(first[0]) else None
+
+
+def is_later(version: int) -> bool:
+    """Return whether the first byte of a seal is that of a later version, and not of a damaged one."""
+    return version > SEALING_VERSION and (version ^ SEALING_VERSION).bit_count() > 1
 
 
 def _parts(sealed: Data, what: str) -> tuple[memoryview, memoryview]:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 import msgspec
 
 from tgdav.blobs.contract import START, BlobInfo
-from tgdav.crypto.header import recognise
+from tgdav.crypto.header import later_header_label, recognise
 from tgdav.crypto.keys import VaultKeys
 from tgdav.crypto.label import BLOB_VERSION, BlobKind, Label, decode_label, later_label
 from tgdav.errors import NewerFormat
@@ -41,6 +41,8 @@ class Survey:
             if recognise(info.label):
                 self.headers.append(info)
                 continue
+            if later_header_label(info.label) is not None:
+                continue  # whoever opens the vault by its header, or adds one, judges that
             label = decode_label(info.label, vault_keys, info.name)
             version = later_label(info.label, vault_keys, info.name) if label is None else label.format_version
             if version is not None and version > BLOB_VERSION:

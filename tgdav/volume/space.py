@@ -4,7 +4,6 @@ import os
 from collections.abc import Callable
 
 from tgdav.blobs.bounded import BoundedStore
-from tgdav.blobs.contract import StoreTraits
 from tgdav.config import Places
 from tgdav.errors import StoreUnavailable
 
@@ -16,13 +15,15 @@ ASK_SECONDS = 1.0
 Space = Callable[[], tuple[int, int]]
 
 
-def space_of(traits: StoreTraits, places: Places, used: Callable[[], int], bounded: BoundedStore | None) -> Space:
-    """Return a function that gives (total, free) bytes: the disk's for an embedded store, else as good as unlimited."""
+def space_of(places: Places, used: Callable[[], int], bounded: BoundedStore | None) -> Space:
+    """Return a function that gives (total, free) bytes: of the disk of a store in a folder, which ``bounded`` asks; without
+    that, as good as unlimited.
+    """
 
     def unlimited() -> tuple[int, int]:
         return UNLIMITED, max(UNLIMITED - used(), 0)
 
-    if not traits.is_local or bounded is None:
+    if bounded is None:
         return unlimited
     disk = _DiskSpace(places, bounded)
 

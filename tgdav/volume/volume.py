@@ -83,7 +83,7 @@ class Volume:
             log.machine,
             places.state / "overlay",
             junk=JunkPolicy(config.webdav.junk_files),
-            space=space_of(stores.store.traits, places, self.used_bytes, stores.bounded),
+            space=space_of(places, self.used_bytes, stores.bounded),
             clock=seams.clock,
             entropy=seams.entropy,
             disk=seams.disk,
