@@ -4,7 +4,8 @@
 
     TgdavError                       anything tgdav says no with; one line, with a hint
     ├── UsageError                   ask differently (exit 2)
-    │   └── ConfigError              correct the configuration: file, key, found, allowed
+    │   ├── ConfigError              correct the configuration: file, key, found, allowed
+    │   └── NewerFormat              use a newer tgdav
     ├── AccessError                  give the right secret (exit 3)
     ├── DamageError                  bytes are not what was sealed: check, repair, restore (exit 4)
     ├── StoreError
@@ -62,6 +63,15 @@ def _describe(problem: dict[str, str]) -> str:
     if not problem["allowed"]:
         return f"{problem['file']}: {problem['found']}"
     return f"{problem['file']}: {problem['key']}: found {problem['found']}, allowed: {problem['allowed']}"
+
+
+class NewerFormat(UsageError):
+    """``what`` is of a format ``version`` that only later programs know. Nothing is changed then."""
+
+    def __init__(self, what: str, version: int) -> None:
+        super().__init__(
+            f"{what} was made by a newer tgdav (format {version})", hint="update tgdav here; nothing was changed"
+        )
 
 
 class AccessError(TgdavError):

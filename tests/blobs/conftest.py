@@ -22,6 +22,7 @@ from tests.support.faulty_store import (
 )
 from tests.support.telegram import TelegramAccount
 from tgdav.blobs import BlobStore
+from tgdav.blobs.bounded import BoundedStore
 from tgdav.blobs.counting import CountingStore
 from tgdav.blobs.directory import DirectoryStore
 from tgdav.blobs.memory import MemoryBlobs, MemoryStore
@@ -103,6 +104,7 @@ WRAPPERS: dict[str, Wrap] = {
     "bare": lambda inner: inner,
     "retrying": retrying,
     "counting": CountingStore,
+    "bounded": lambda inner: BoundedStore(inner, "of a test"),
     "slow": slow,
     "governed": lambda inner: Governor(inner, clock=SystemClock(), stop=threading.Event()),
     "away and back": AwayStore,

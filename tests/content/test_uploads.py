@@ -262,6 +262,27 @@ def test_a_full_disk_delays_closing_and_loses_nothing(world: World) -> None:
     world.check_all()
 
 
+def test_a_full_disk_is_logged_once_a_minute(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    """Writers that wait for space wake the uploader 20 times a second."""
+
+    def lines() -> int:
+        return sum("cannot be packed now" in record.getMessage() for record in caplog.records)
+
+    uploader = world.content.uploader
+    world.save(noise(300_000))
+    world.disk.errors["write"] = errno.ENOSPC
+    world.content.start()
+    for seconds in (6.0, 2.0, 2.0, 2.0):
+        world.clock.move(seconds)
+        uploader.hurry()
+        wait_for(lambda: not uploader._woken, what="the uploader to look")
+    wait_for(lambda: lines() > 0, what="the failure to be said")
+    assert lines() == 1
+    world.clock.move(60.0)
+    wait_for(lambda: lines() == 2, what="the failure to be said again")
+    world.disk.errors.clear()
+
+
 def test_a_failed_sync_while_closing_moves_the_chunks_to_a_new_file(world: World) -> None:
     world.save(noise(300_000))
     world.disk.errors["sync"] = errno.EIO

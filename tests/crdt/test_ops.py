@@ -91,3 +91,23 @@ def test_a_flipped_bit_gives_other_operations_or_damage_never_another_error(at: 
     data[at % len(data)] ^= 1 << bit
     with suppress(DamageError):
         assert decode_ops(bytes(data)) is not None
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        [1, NODE, 1, 0o644, 0, 0, 0, 2**63],
+        [1, NODE, 1, 0o200000, 0, 0, 0, 0],
+        [1, NODE, 1, 0o644, -1, 0, 0, 0],
+        [1, NODE, 1, 0o644, 0, 2**32, 0, 0],
+        [1, NODE, 2**63, 0o644, 0, 0, 0, 0],
+        [3, NODE, -1, b"t" * 16, b"", None, 0],
+        [3, NODE, 2**63, b"t" * 16, b"", None, 0],
+        [3, NODE, 1, b"t" * 16, b"", None, 2**63],
+        [4, NODE, {"mtime": 2**63}],
+        [17, "main", "standalone", 2**63],
+    ],
+)
+def test_numbers_that_no_database_keeps_are_no_operation(fields: list[object]) -> None:
+    with pytest.raises(DamageError):
+        decode_ops(msgspec.msgpack.encode([fields]))

@@ -82,7 +82,7 @@ def change_magic(body: bytearray) -> None:
 
 
 def change_version(body: bytearray) -> None:
-    body[9] = 2
+    body[9] = 0
 
 
 def no_slots(body: bytearray) -> None:

@@ -27,19 +27,19 @@ LABEL = Label(
     size=65536,
 )
 ID = st.binary(min_size=16, max_size=16)
-U64, U32 = st.integers(0, 2**64 - 1), st.integers(0, 2**32 - 1)
+U64, U62, U32 = st.integers(0, 2**64 - 1), st.integers(0, 2**62), st.integers(0, 2**32 - 1)
 LABELS = st.builds(
     Label,
     kind=st.sampled_from(BlobKind),
     namespace=ID.map(NamespaceId),
     machine=ID.map(MachineId),
     incarnation=U64.map(Incarnation),
-    number=U64,
+    number=U62,
     part=U32,
     parts=U32,
     format_version=st.integers(0, 255),
     body_hash=st.binary(min_size=32, max_size=32),
-    size=U64,
+    size=U62,
 )
 
 
@@ -104,3 +104,9 @@ def test_what_a_later_version_may_seal_is_none(plaintext: bytes):
 def test_fields_of_a_wrong_length_are_refused(change: dict[str, bytes]):
     with pytest.raises(ValueError, match="bytes"):
         encode_label(msgspec.structs.replace(LABEL, **change), KEYS, NAME, SeededEntropy(1))
+
+
+def test_numbers_that_a_database_cannot_keep_make_no_label():
+    for field in ("number", "size"):
+        text = encode_label(msgspec.structs.replace(LABEL, **{field: 2**63}), KEYS, NAME, SeededEntropy(1))
+        assert decode_label(text, KEYS, NAME) is None

@@ -4,12 +4,14 @@ import msgspec
 import pytest
 from argon2.exceptions import HashingError
 
+from tgdav.crypto import header as header_module
 from tgdav.crypto import passphrase as passphrase_module
 from tgdav.crypto import slots as slots_module
 from tgdav.crypto.header import (
     Header,
     decode,
     encode,
+    families,
     make_header,
     superseded,
     try_headers,
@@ -160,12 +162,82 @@ def test_newest_generation_is_tried_first(vault: Vault, runs: list[Argon2Paramet
     assert len(runs) == 5
 
 
-def test_at_most_four_runs(vault: Vault, runs: list[Argon2Parameters]):
-    headers = headers_of_generations(vault, 6)
-    runs.clear()
-    with pytest.raises(AccessError, match=r"^wrong passphrase$"):
+@pytest.fixture
+def bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets a dozen of these cheap runs cost what a dozen real ones do."""
+    monkeypatch.setattr(header_module, "MAX_ARGON2_WORK", 12 * CHEAP.work)
+
+
+def planted(vault: Vault, seed: int, generation: int, parameters: Argon2Parameters) -> Header:
+    """A header that somebody without the master key wrote: well-formed, and it opens with nothing."""
+    entropy = SeededEntropy(seed)
+    slot = vault.header.slots[0]
+    forged = msgspec.structs.replace(
+        slot,
+        generation=generation,
+        salt=entropy.bytes(32),
+        parameters=parameters,
+        sealed_master=b"\1" + entropy.bytes(60),
+    )
+    return Header(VaultId(entropy.bytes(16)), (forged,), entropy.bytes(32), entropy.bytes(32))
+
+
+@pytest.mark.usefixtures("bounded")
+@pytest.mark.parametrize("copies", [1, 3])
+def test_planted_headers_do_not_keep_the_right_passphrase_out(vault: Vault, runs: list[Argon2Parameters], copies: int):
+    forged = [planted(vault, seed, 2**62, CHEAP) for seed in range(8)]
+    headers = forged * copies + [vault.header, vault.header]
+    assert try_headers(headers, PASSPHRASE) == (vault.master, vault.header)
+    assert len(runs) <= 9
+
+
+@pytest.mark.usefixtures("bounded")
+def test_planted_headers_that_are_cheap_do_not_either(vault: Vault, runs: list[Argon2Parameters]):
+    """A vault's own header has a copy."""
+    headers = [planted(vault, seed, 2**62, CHEAP) for seed in range(30)]
+    assert try_headers([*headers, vault.header, vault.header], PASSPHRASE) == (vault.master, vault.header)
+    assert len(runs) == 1
+
+
+@pytest.mark.usefixtures("bounded")
+def test_the_work_is_bounded_whatever_a_store_shows(vault: Vault, runs: list[Argon2Parameters]):
+    headers = [planted(vault, seed, 2**62, CHEAP) for seed in range(20)]
+    with pytest.raises(AccessError, match=r"opens none .* tried, and 8 more are in the store"):
+        try_headers(headers, PASSPHRASE)
+    assert sum(each.work for each in runs) == 12 * CHEAP.work
+
+
+def test_the_bound_is_a_dozen_runs_as_a_vault_is_made_with():
+    assert header_module.MAX_ARGON2_WORK == 12 * Argon2Parameters().work == 12 * 65536 * 3
+
+
+def test_one_run_may_cost_more_than_all_the_work(vault: Vault, monkeypatch: pytest.MonkeyPatch):
+    """The owner may have chosen it."""
+    monkeypatch.setattr(header_module, "MAX_ARGON2_WORK", 100)
+    assert try_headers([vault.header], PASSPHRASE) == (vault.master, vault.header)
+
+
+def test_headers_that_do_not_belong_together_are_said_to_be(vault: Vault):
+    headers = [*headers_of_generations(vault, 3), planted(vault, 1, 1, CHEAP), planted(vault, 2, 1, CHEAP)]
+    assert families(headers) == 3
+    with pytest.raises(AccessError, match="3 vault headers in the store do not belong together"):
         try_headers(headers, WRONG)
-    assert len(runs) == 4
+    with pytest.raises(AccessError, match=r"^wrong passphrase$"):
+        try_headers(headers[:3], WRONG)
+
+
+def test_headers_belong_together_over_one_that_shares_a_slot_with_both(vault: Vault):
+    other = with_passphrase(vault.header, vault.master, NEW, SeededEntropy(9), CHEAP)
+    third = with_recovery_key(other, vault.master, new_recovery_key(SeededEntropy(8)), SeededEntropy(7))
+    assert families([vault.header, third]) == 2
+    assert families([vault.header, third, other]) == families([third, vault.header, other]) == 1
+
+
+def test_a_forged_copy_of_a_slot_does_not_hide_the_others(vault: Vault):
+    spliced = msgspec.structs.replace(vault.header, slots=vault.header.slots[:1])
+    older = with_passphrase(vault.header, vault.master, NEW, SeededEntropy(9), CHEAP)
+    again = with_passphrase(older, vault.master, PASSPHRASE, SeededEntropy(10), CHEAP)
+    assert try_headers([spliced, spliced, again], PASSPHRASE) == (vault.master, again)
 
 
 def test_equal_slots_are_tried_once(vault: Vault, runs: list[Argon2Parameters]):

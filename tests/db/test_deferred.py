@@ -20,6 +20,9 @@ class Lengthened:
 
     rank = 1
 
+    def values(self, row: tuple[bytes, str]) -> tuple[bytes, str]:
+        return row
+
     def write(self, connection: Connection, rows: Sequence[tuple[bytes, str]]) -> None:
         connection.executemany(LENGTHEN, rows)
 

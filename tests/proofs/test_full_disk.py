@@ -82,6 +82,9 @@ def test_files_and_folders_on_a_full_disk(disk: ForgetfulDisk, home: Home) -> No
             assert writer.put(size, "old-20000") == 507
             assert writer.put(size) == 507
         writer.verify()
+        disk.limit(2 * MIB)
+        reserve = home.path / "state" / "reserve"
+        wait_for(lambda: not reserve.exists(), what="the reserve to be given up")
         disk.limit(400_000)
         statuses = [writer.client.request("MKCOL", f"/folder-{number}").status for number in range(200)]
         assert set(statuses) == {201, 507}

@@ -19,7 +19,7 @@ from tgdav.crypto.derivation import Purpose, derive
 from tgdav.crypto.machine import MachineIdentity
 from tgdav.crypto.sealing import Kind
 from tgdav.entropy import SystemEntropy
-from tgdav.errors import DamageError
+from tgdav.errors import DamageError, NewerFormat
 from tgdav.ids import BlobName
 from tgdav.replication import checkpoint_format, envelope, segment
 
@@ -77,7 +77,8 @@ KINDS = {
 def test_damaged_variants(name: str) -> None:
     whole, (kind, label) = blob(name), KINDS[name]
     for place in [*range(700), *range(700, len(whole), 257), len(whole) - 1]:
-        with pytest.raises(DamageError):
+        # A length that was changed lets any byte look like a version; whoever unwraps has compared the blob's hash before.
+        with pytest.raises((DamageError, NewerFormat)):
             unwrap(kind, label, whole[:place] + bytes([whole[place] ^ 1 << place % 8]) + whole[place + 1 :])
         with pytest.raises(DamageError):
             unwrap(kind, label, whole[:place])
@@ -92,7 +93,7 @@ def test_damaged_variants(name: str) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"\0", b"\x93", b"\xc1" * 100, b"\x93\x01\x90", msgspec.msgpack.encode((2, [], None)), b"\x91" * 5000]
+    [b"", b"\0", b"\x93", b"\xc1" * 100, b"\x93\x01\x90", msgspec.msgpack.encode((0, [], None)), b"\x91" * 5000]
     + [msgspec.msgpack.encode((1, [(table, 0, rows)], None)) for table, rows in (("secrets", []), ("fields", [(1,)]))],
 )
 def test_malformed_contents(content: bytes) -> None:

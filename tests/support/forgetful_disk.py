@@ -16,6 +16,7 @@ import errno as errno_names
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -123,6 +124,16 @@ class ForgetfulDisk:
         """Leave room for ``free`` more bytes; deleting and cutting files gives room back. statvfs shows it."""
         self._ask("limit", free=free)
 
+    def hang(self) -> None:
+        """Answer nothing from now on: what calls into the mount waits in the kernel, until ``answer`` is called."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def answer(self) -> None:
+        """Answer again, what came meanwhile first."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGCONT)
+
     def heal(self) -> None:
         """Drop all faults and the limit."""
         self._ask("heal")
@@ -136,6 +147,7 @@ class ForgetfulDisk:
         """Wait until the process has unmounted and is gone; make sure of both."""
         if self._process is None:
             return
+        self.answer()
         assert self._process.stdin is not None
         self._process.stdin.close()
         try:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.forgetful_disk import ForgetfulDisk, usable
 from tests.support.seams import FailingDisk, ManualClock, RecordingDisk
 from tests.support.vaults import Vault, content, put, rows
 from tests.support.volumes import PASSPHRASE, configuration, places
-from tgdav.blobs.contract import StoreTraits
 from tgdav.blobs.directory import DirectoryStore
 from tgdav.crypto import slots
 from tgdav.crypto.passphrase import Passphrase
@@ -174,16 +174,30 @@ def test_damaged_local_state(vault: Vault, volume: Volume, file: str) -> None:
 
 
 def test_space(vault: Vault) -> None:
-    def traits(*, is_local: bool) -> StoreTraits:
-        return StoreTraits("any", 1, 1, is_local, 1)
-
     where = places(vault.folder).for_config(configuration(vault.folder))
-    total, free = space_of(traits(is_local=True), where, lambda: 1000)()
+    bounded = open_store(configuration(vault.folder), places(vault.folder), vault.seams).bounded
+    total, free = space_of(where, lambda: 1000, bounded)()
     assert total == free + 1000
     assert 0 < free < UNLIMITED
-    assert space_of(traits(is_local=False), where, lambda: 1000)() == (UNLIMITED, UNLIMITED - 1000)
+    assert space_of(where, lambda: 1000, None)() == (UNLIMITED, UNLIMITED - 1000)
     nowhere = places(vault.folder / "nowhere")
-    assert space_of(traits(is_local=True), nowhere, lambda: 1000)() == (UNLIMITED, 0)
+    assert space_of(nowhere, lambda: 1000, bounded)() == (UNLIMITED, 0)
+
+
+@pytest.mark.skipif(not usable(), reason="FUSE cannot be used here")
+def test_the_space_of_a_store_that_hangs_is_the_last_known(vault: Vault, tmp_path: Path) -> None:
+    with ForgetfulDisk(tmp_path / "backing", tmp_path / "disk") as disk:
+        config = configuration(disk.path)
+        where = places(disk.path).for_config(config)
+        where.store.mkdir()
+        bounded = open_store(config, where, vault.seams).bounded
+        assert bounded is not None
+        space = space_of(where, lambda: 1000, bounded)
+        before = space()
+        disk.hang()
+        assert space() == before
+        assert bounded.is_stuck
+        assert space() == before
 
 
 def test_stores(vault: Vault) -> None:

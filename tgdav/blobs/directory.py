@@ -58,9 +58,13 @@ class DirectoryStore:
     def create(cls, path: Path, *, disk: Disk, clock: Clock, entropy: Entropy) -> "DirectoryStore":
         """Make the folder (0700, with its parents) if it is not there and return its store; what is in it stays."""
         store = cls(path, disk=disk, clock=clock, entropy=entropy)
-        with translated(path):
-            store._folder.create()
+        store.create_folder()
         return store
+
+    def create_folder(self) -> None:
+        """Make the folder (0700, with its parents) if it is not there."""
+        with translated(self._path):
+            self._folder.create()
 
     def append(self, name: BlobName, source: Source, label: str, *, progress: _Progress = None) -> BlobInfo:
         """Store the source's bytes as a new blob; see ``BlobStore.append``."""
@@ -112,7 +116,7 @@ class DirectoryStore:
         """Append by hard link; None where the file system makes none."""
         report(size)
         with translated(self._path):
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
                 self._disk.sync(descriptor)
             finally:

@@ -1,5 +1,8 @@
 """The folder under a directory store: its lock, its scan, and the translation of operating-system errors.
 
+Others may write to the folder, so no path in it is trusted: nothing is opened through a symbolic link, nothing that is no
+regular file is waited for or used.
+
 A ``Folder`` makes no decision about blobs. Its lock file is locked exclusively by whoever changes the order (append)
 and shared by whoever scans: reading a folder while others add to it may show a later file and miss an earlier one.
 """
@@ -34,6 +37,10 @@ log = logging.getLogger(__name__)
 SETTLE_SECONDS = 2.5
 """Longer than the coarsest tick of a folder's time stamp (2 s on FAT)."""
 
+_UNTRUSTED = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+"""A symbolic link is an error, and opening a FIFO does not wait for its other end."""
+_NO_FILE = {errno.ELOOP, errno.ENXIO, errno.ENODEV, errno.EISDIR}
+"""What opening says of a symbolic link, a socket or FIFO, a device without a driver, a folder."""
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _PERMANENT = {errno.EFBIG, errno.ENAMETOOLONG}
 
@@ -57,6 +64,13 @@ def _translate(folder: Path, error: OSError) -> StoreUnavailable | StoreRejected
     return StoreUnavailable(f"the store {folder} cannot be used: {error.strerror}")
 
 
+def _untrusted(path: Path) -> StoreRejected:
+    return StoreRejected(
+        f"{path} is not a regular file with one name, so it is neither read nor written",
+        hint="somebody put it there: look at who may write to that folder, then remove it; the store makes a new one",
+    )
+
+
 class Folder:
     """One folder of blobs. Makes no system call until it is used; all methods are thread-safe and raise OSError."""
 
@@ -78,12 +92,15 @@ class Folder:
             if not parent.is_dir():
                 parent.mkdir(mode=0o700, exist_ok=True)
                 self._disk.sync_folder(parent.parent)
-        os.close(os.open(self.path / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        os.close(self._open_checked(os.O_RDWR | os.O_CREAT))
         self._disk.sync_folder(self.path)
 
     @contextlib.contextmanager
     def locked(self, operation: int) -> Iterator[int]:
-        """Hold the lock file, ``fcntl.LOCK_EX`` or ``LOCK_SH``; yields its descriptor."""
+        """Hold the lock file, ``fcntl.LOCK_EX`` or ``LOCK_SH``; yields its descriptor.
+
+        Raises StoreRejected where the name of the lock file is anything but a regular file with that one name.
+        """
         descriptor = self._lock(operation)
         try:
             yield descriptor
@@ -103,19 +120,34 @@ class Folder:
             os.close(descriptor)
 
     def _open_lock(self, mode: int) -> int:
-        path = self.path / LOCK_NAME
         try:
-            return os.open(path, mode | os.O_CLOEXEC)
+            return self._open_checked(mode)
         except FileNotFoundError:
             # A folder with neither lock file nor blobs is no store: most likely the mount point of a disk that is away.
             if not any(parse_entry(name) for name in os.listdir(self.path)):
                 raise
-            return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            return self._open_checked(os.O_RDWR | os.O_CREAT)
+
+    def _open_checked(self, mode: int) -> int:
+        """Open the lock file, and see that writing it changes nothing but it."""
+        path = self.path / LOCK_NAME
+        try:
+            descriptor = os.open(path, mode | _UNTRUSTED, 0o600)
+        except OSError as error:
+            if error.errno in _NO_FILE:
+                raise _untrusted(path) from error
+            raise
+        status = os.fstat(descriptor)
+        # No name at all: removed since it was opened, which its caller notices.
+        if stat.S_ISREG(status.st_mode) and status.st_nlink <= 1:
+            return descriptor
+        os.close(descriptor)
+        raise _untrusted(path)
 
     def _is_current(self, descriptor: int) -> bool:
         """Whether the lock file that was locked is still the one in the folder, and not one removed meanwhile."""
         try:
-            return os.path.samestat(os.fstat(descriptor), os.stat(self.path / LOCK_NAME))
+            return os.path.samestat(os.fstat(descriptor), os.lstat(self.path / LOCK_NAME))
         except FileNotFoundError:
             return False
 
@@ -175,13 +207,11 @@ class Folder:
     def open(self, entry: Entry) -> int | None:
         """Open a blob's file for reading; None if it is gone or no regular file."""
         try:
-            descriptor = os.open(
-                self.path / entry.file_name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-            )
+            descriptor = os.open(self.path / entry.file_name, os.O_RDONLY | _UNTRUSTED)
         except FileNotFoundError:
             return None
         except OSError as error:
-            if error.errno == errno.ELOOP:
+            if error.errno in _NO_FILE:
                 return None
             raise
         if stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -214,7 +244,7 @@ class Folder:
         try:
             if not stat.S_ISREG(os.lstat(path).st_mode):
                 return
-            descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+            descriptor = os.open(path, os.O_RDWR | _UNTRUSTED)
         except (FileNotFoundError, PermissionError):
             return  # its writer gave it up just now, or it is another user's
         try:

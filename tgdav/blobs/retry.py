@@ -17,7 +17,7 @@ from tgdav.blobs.contract import START, BlobInfo, BlobStore, Source
 from tgdav.blobs.wrapper import StoreWrapper
 from tgdav.clock import Clock
 from tgdav.entropy import Entropy
-from tgdav.errors import StoreUnavailable
+from tgdav.errors import StoreError, StoreUnavailable
 from tgdav.ids import BlobId, BlobName
 
 log = logging.getLogger(__name__)
@@ -126,7 +126,7 @@ class RetryStore(StoreWrapper):
             waiting = max(0.0, until - self._clock.monotonic()) if self._waits else 0.0
             return Reachability(self._reachable, waiting, self._last_error)
 
-    def heard(self, error: StoreUnavailable | None) -> None:
+    def heard(self, error: StoreError | None) -> None:
         """Take in what a call met that went around this wrapper: it was answered, or failed."""
         if error is None:
             self._note_success()
@@ -175,10 +175,11 @@ class RetryStore(StoreWrapper):
             with self._lock:
                 del self._waits[threading.get_ident()]
 
-    def _note_failure(self, error: StoreUnavailable) -> None:
+    def _note_failure(self, error: StoreError) -> None:
         with self._lock:
             # A store that names a time to wait has answered: what else was asked may go on.
-            self._reachable = self._reachable and error.retry_after is not None
+            has_answered = isinstance(error, StoreUnavailable) and error.retry_after is not None
+            self._reachable = self._reachable and has_answered
             self._last_error = str(error)
 
     def _note_success(self) -> None:

@@ -7,6 +7,7 @@ nothing is synced, and every failure of the disk only means that a range is not 
 import errno
 import logging
 import os
+import stat
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -200,7 +201,7 @@ class DiskCache:
 
     def _read(self, entry: CachedRange, offset: int, length: int) -> bytes | None:
         try:
-            descriptor = os.open(self._path(entry), os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = os.open(self._path(entry), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
             try:
                 data = os.pread(descriptor, length, offset)
                 self._note_use(entry, descriptor)
@@ -213,7 +214,7 @@ class DiskCache:
     def _note_use(self, entry: CachedRange, descriptor: int) -> None:
         now = self._clock.now_ns()
         with self._lock:
-            if entry not in self._ranges or now - self._ranges.use(entry, now) < _TOUCH_NS:
+            if entry not in self._ranges or 0 <= now - self._ranges.use(entry, now) < _TOUCH_NS:
                 return
         os.utime(descriptor, ns=(now, now))
 
@@ -268,9 +269,9 @@ class DiskCache:
                 if self._stopping:
                     return
                 try:
-                    status = path.stat()
+                    status = path.lstat()
                     entry = parse(path.name)
-                    if entry is not None and status.st_size == entry.length:
+                    if entry is not None and stat.S_ISREG(status.st_mode) and status.st_size == entry.length:
                         yield status.st_mtime_ns, entry
                     else:
                         self._remove_torn(path, entry)

@@ -160,6 +160,10 @@ class _NewRows:
     def __init__(self, *, replace: bool) -> None:
         self._inserts = Inserts(chunks, _CHUNK_COLUMNS, re.sub(r"\?\d+", str(int(replace)), _CONFLICT))
 
+    def values(self, row: NewRow) -> tuple[Any, ...]:
+        """Return the values of the row's columns."""
+        return _columns(row)
+
     def write(self, connection: Connection, rows: Sequence[NewRow]) -> None:
         """Insert them; tell apart which were lost."""
         for start in range(0, len(rows), MOST_ROWS):

@@ -124,7 +124,7 @@ class Overlay:
     def __init__(
         self, path: Path, node: bytes, key: bytes, *, base_size: int, disk: Disk, entropy: Entropy, fresh: bool = True
     ) -> None:
-        flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT | os.O_EXCL if fresh else 0)
+        flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | (os.O_CREAT | os.O_EXCL if fresh else 0)
         self._descriptor = os.open(path, flags, 0o600)
         self._path, self._node, self._disk, self._entropy = path, node, disk, entropy
         self._sealer = Sealer(key)

@@ -19,7 +19,7 @@ from tgdav.crypto.chunk_seal import CODEC_LZ4_BLOCK, CODEC_RAW
 from tgdav.crypto.keys import NamespaceKeys
 from tgdav.crypto.sealing import OVERHEAD, Data, Kind, associated_data, open_sealed, seal
 from tgdav.entropy import Entropy
-from tgdav.errors import DamageError
+from tgdav.errors import DamageError, NewerFormat
 from tgdav.ids import BlobName, VaultId
 
 PACK_VERSION = 1
@@ -73,6 +73,10 @@ class PackSeal(msgspec.Struct, frozen=True):
     def damage(self, reason: str) -> DamageError:
         """Return the error that says what is wrong with this pack."""
         return DamageError(f"pack {self.name.hex()} {reason}", blob=self.name.hex())
+
+    def of_version(self, version: int, reason: str) -> DamageError | NewerFormat:
+        """Return the error for a part of this pack, opened, that says another version."""
+        return NewerFormat(f"pack {self.name.hex()}", version) if version > PACK_VERSION else self.damage(reason)
 
     def _binding(self, kind: Kind) -> bytes:
         return associated_data(self.vault, self.keys.namespace, kind, self.name, PACK_VERSION)
@@ -134,7 +138,7 @@ def read_trailer(seal: PackSeal, tail: Data, size: int) -> Trailer:
         raise seal.damage("has a trailer of another version")
     version, data_end, index_length, noted_size, digest = _TRAILER.unpack(plaintext)
     if version != PACK_VERSION:
-        raise seal.damage("has a trailer of another version")
+        raise seal.of_version(version, "has a trailer of another version")
     if noted_size != size:
         raise seal.damage(f"has {size} bytes, not {noted_size}")
     if data_end + index_length + TRAILER_BYTES != size or index_length < OVERHEAD:
@@ -154,7 +158,7 @@ def parse_index(seal: PackSeal, plaintext: bytes, data_end: int) -> list[IndexEn
     version, count = _INDEX_HEAD.unpack_from(plaintext)
     end = _INDEX_HEAD.size + count * _RECORD.size
     if version != PACK_VERSION or end > len(plaintext):
-        raise seal.damage("has an index of another version or cut off")
+        raise seal.of_version(version, "has an index of another version or cut off")
     if plaintext.count(0, end) != len(plaintext) - end:
         raise seal.damage("has an index with something behind it")
     entries = [IndexEntry(*fields) for fields in _RECORD.iter_unpack(plaintext[_INDEX_HEAD.size : end])]

@@ -17,7 +17,9 @@ _log = logging.getLogger(__name__)
 
 DEFAULT_BOUND = 10 * 1024**3
 RESERVE = 64 * 1024**2
+MIB = 1024**2
 WAIT_SECONDS = 60.0
+_FUTILE_SECONDS = 2.0
 PRESSURE_PERCENT = 80
 _FRESH_SECONDS = 0.25
 _LOOK_BYTES = 16 * 1024**2
@@ -42,6 +44,7 @@ class Space:
         self._free: int | None = None
         self._used_at_look = 0
         self._looked = 0.0
+        self._refuses = False
         self.on_shortage: Callable[[], None] = _nothing
         """Called when a writer must wait; the uploader is to send what it can."""
 
@@ -79,17 +82,35 @@ class Space:
         return self._used + count <= bound - held_back and count + self._reserve <= free
 
     def admit(self, count: int) -> None:
-        """Return when a writer may add ``count`` bytes; raises NoSpace if that takes longer than 60 s."""
+        """Return when a writer may add ``count`` bytes; raises NoSpace if that takes longer than 60 s.
+
+        Where nothing waits for the store, sending frees nothing: then it takes 2 s at most, in which the cache gives way.
+        """
         if self.fits(count):
             return
         _log.debug("a writer waits for staging space")
-        deadline = self._clock.monotonic() + WAIT_SECONDS
+        deadline = self._clock.monotonic() + (WAIT_SECONDS if self._used else _FUTILE_SECONDS)
         while not self.fits(count):
-            if self._clock.monotonic() >= deadline:
-                raise NoSpace
+            if self._clock.monotonic() >= deadline or self._refuses:
+                raise self._shortage()
             self.on_shortage()
             with self._changed:
                 self._changed.wait(_LOOK_SECONDS)
+
+    def refuse(self) -> None:
+        """Let no writer wait any more: all is about to end."""
+        with self._changed:
+            self._refuses = True
+            self._changed.notify_all()
+
+    def _shortage(self) -> NoSpace:
+        bound, free = self._limits()
+        if self._used and free >= 2 * self._reserve:
+            return NoSpace(f"{self._used // MIB} MiB wait to be stored, and {bound // MIB} MiB may wait")
+        return NoSpace(
+            f"the disk of {self._folder} has {free // MIB} MiB free, and {self._reserve // MIB} MiB of it are kept in reserve",
+            hint="free some of it; reading and deleting go on",
+        )
 
     def _limits(self) -> tuple[int, int]:
         """Return (bound, free bytes of the disk)."""

@@ -200,7 +200,7 @@ class Staging:
     def read(self, file: str, offset: int, length: int) -> bytes | None:
         """Return bytes of a file, fewer only past its end; None if the file is gone. Raises LocalFailure."""
         try:
-            descriptor = os.open(self.folder / file, os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = os.open(self.folder / file, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -221,7 +221,7 @@ class Staging:
 
     def _open(self, file: str, flags: int) -> int:
         try:
-            return os.open(self.folder / file, os.O_RDWR | os.O_CLOEXEC | flags, 0o600)
+            return os.open(self.folder / file, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | flags, 0o600)
         except FileNotFoundError as error:
             raise DamageError("a staging file is gone", blob=file.removesuffix(SUFFIX)) from error
         except OSError as error:

@@ -37,6 +37,10 @@ PACE_SECONDS = 1.0
 QUIET_SECONDS = 0.5
 """While writers write, a full pack is closed once in so many seconds: proving it takes as much of a processor as they do."""
 
+SAY_AGAIN_SECONDS = 60.0
+FAILED_SECONDS = 1.0
+"""How long packing rests after a failure of the local disk, whoever wants it meanwhile."""
+
 _LOOK_SECONDS = 0.25
 """How often a waiting thread looks at the clock again, in real time."""
 
@@ -60,6 +64,8 @@ class Uploader:
         self._not_before = 0.0
         self._asked_until = 0.0
         """When the rest that the store asked for is over: no hurry of ours shortens it."""
+        self._pause_until = 0.0
+        self._said, self._said_at = "", 0.0
         self._flush = False
         self._stop = False
         self._woken = False
@@ -308,7 +314,11 @@ class Uploader:
     def _put_off(self, what: str, error: TgdavError) -> float:
         """Note what failed here, and return the seconds until it is tried again: this thread never ends by an error."""
         self.last_error = error.message
-        _log.warning("%s: %s", what, error.message)
+        now, line = self._core.clock.monotonic(), f"{what}: {error.message}"
+        if line != self._said or now - self._said_at >= SAY_AGAIN_SECONDS:
+            self._said, self._said_at = line, now
+            _log.warning("%s", line)
+        self._pause_until = now + FAILED_SECONDS
         return LAST_BACKOFF
 
     def _hand_over(self) -> None:
@@ -320,5 +330,7 @@ class Uploader:
     def _wait(self, delay: float) -> None:
         deadline = self._core.clock.monotonic() + delay
         with self._condition:
-            while not self._woken and not self._stop and self._core.clock.monotonic() < deadline:
+            while not self._stop and (now := self._core.clock.monotonic()) < deadline:
+                if self._woken and now >= self._pause_until:
+                    return
                 self._condition.wait(_LOOK_SECONDS)

@@ -8,7 +8,7 @@ Reserved numbers for what is not built yet: 6 snapshot, 7 unsnapshot, 8 purge, 9
 11 set version policy, 12 pin version, 13 revoke, 14 admit, 15 acknowledge.
 """
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import msgspec
 
@@ -21,16 +21,27 @@ TRASH = NodeId(bytes(15) + b"\x02")
 """The parent of deleted entries."""
 
 
+Number = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+"""What the database keeps; a larger one, which nobody but a forger sends, is refused with the whole segment."""
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
+"""A number that others count on from: sequence, stamp, size."""
+Number32 = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
+"""A user, group or device number."""
+MODE_MAX = 0o7777
+Mode = Annotated[int, msgspec.Meta(ge=0, le=MODE_MAX)]
+"""Permission bits."""
+
+
 class Make(msgspec.Struct, array_like=True, frozen=True, tag=1):
     """A node comes to be. ``kind`` is a ``tgdav.metadata.types.Kind``, ``target`` a symlink's target."""
 
     node: NodeId
-    kind: int
-    mode: int
-    uid: int
-    gid: int
-    rdev: int
-    time: int
+    kind: Number
+    mode: Mode
+    uid: Number32
+    gid: Number32
+    rdev: Number32
+    time: Number
     target: bytes = b""
 
 
@@ -50,11 +61,11 @@ class Write(msgspec.Struct, array_like=True, frozen=True, tag=3):
     """
 
     node: NodeId
-    size: int
+    size: Count
     tag: ContentTag
     manifest: bytes
     replaces: ContentTag | None
-    mtime: int
+    mtime: Number
 
 
 class Attr(msgspec.Struct, array_like=True, frozen=True, tag=4):
@@ -64,7 +75,7 @@ class Attr(msgspec.Struct, array_like=True, frozen=True, tag=4):
     """
 
     node: NodeId
-    values: dict[str, int]
+    values: dict[str, Number]
 
 
 class Field(msgspec.Struct, array_like=True, frozen=True, tag=5):
@@ -82,7 +93,7 @@ class Member(msgspec.Struct, array_like=True, frozen=True, tag=16):
     name: str
     public_key: bytes
     incarnation: Incarnation
-    epoch: int
+    epoch: Count
     replaces: MachineId | None
     exchange_key: bytes = b""
 
@@ -92,7 +103,7 @@ class Namespace(msgspec.Struct, array_like=True, frozen=True, tag=17):
 
     name: str
     mode: str
-    time: int
+    time: Number
 
 
 Op = Make | Place | Write | Attr | Field | Member | Namespace
@@ -104,9 +115,9 @@ class Group(msgspec.Struct, array_like=True, frozen=True):
     ``stamp`` orders (see ``tgdav.crdt.clocks``); ``time`` is the author's wall clock in ns, shown as mtime and ctime.
     """
 
-    sequence: int
-    stamp: int
-    time: int
+    sequence: Count
+    stamp: Count
+    time: Number
     ops: tuple[Op, ...]
 
     FORMAT_VERSION: ClassVar[int] = 1
@@ -114,6 +125,15 @@ class Group(msgspec.Struct, array_like=True, frozen=True):
 
 _encoder = msgspec.msgpack.Encoder()
 _ops_decoder = msgspec.msgpack.Decoder(tuple[Op, ...])
+
+
+def is_possible(op: Op) -> bool:
+    """Return whether attributes in ``op`` can be shown; the types of all other fields see to that."""
+    if not isinstance(op, Attr):
+        return True
+    values = op.values
+    owners = (values.get("uid", 0), values.get("gid", 0))
+    return 0 <= values.get("mode", 0) <= MODE_MAX and all(0 <= number < 2**32 for number in owners)
 
 
 def encode_ops(ops: tuple[Op, ...] | list[Op]) -> bytes:

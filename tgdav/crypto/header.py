@@ -17,7 +17,7 @@ from tgdav.crypto.keys import VaultKeys
 from tgdav.crypto.label import LABEL_BYTES, label_bytes, label_text
 from tgdav.crypto.passphrase import Argon2Limits, Argon2Parameters, Passphrase
 from tgdav.crypto.recovery_key import RecoveryKey
-from tgdav.crypto.sealing import SEALING_VERSION, Data
+from tgdav.crypto.sealing import SEALING_VERSION, Data, is_later
 from tgdav.crypto.slots import (
     SLOT_BYTES,
     Secret,
@@ -29,12 +29,13 @@ from tgdav.crypto.slots import (
     open_slot,
 )
 from tgdav.entropy import Entropy
-from tgdav.errors import AccessError, DamageError
+from tgdav.errors import AccessError, DamageError, NewerFormat
 from tgdav.ids import VaultId
 
 HEADER_BYTES = 65536
 HEADER_VERSION = 1
-MAX_ARGON2_RUNS = 4
+MAX_ARGON2_WORK = 12 * Argon2Parameters().work
+"""Once runs have cost this much, no other slot is tried: a dozen runs as a vault is made with, some seconds."""
 
 _SEED_BYTES = 32
 _HASH_BYTES = 32
@@ -45,6 +46,7 @@ _MASK_CONTEXT = "tgdav v1 header mask"
 _CHECKSUM_CONTEXT = "tgdav v1 header checksum"
 _LABEL_CONTEXT = "tgdav v1 header label"
 _LABEL_SEED_BYTES = 16
+_PLANTED = "if it is right, somebody who may write to the store put headers there: remove what is not yours"
 _LIMITS = Argon2Limits()
 _COST = Argon2Parameters()
 
@@ -112,29 +114,49 @@ def unlock(header: Header, secret: Secret, limits: Argon2Limits = _LIMITS) -> by
 def try_headers(headers: Iterable[Header], secret: Secret, limits: Argon2Limits = _LIMITS) -> tuple[bytes, Header]:
     """Return the master key and the newest header that ``secret`` opens.
 
-    Tries each distinct slot once, newest generation first, with at most ``MAX_ARGON2_RUNS`` runs over all headers; slots
-    that ask for an impossible run are passed over. Raises ``AccessError`` when none opens, ``DamageError`` when none
-    could be tried or the only ones that open are forged.
+    Anybody may have put a header into the store, so each distinct slot is tried once: first those of which there are copies,
+    as there are of a vault's own, then the cheap before the dear, the newest generation first. No run is begun once runs have
+    cost ``MAX_ARGON2_WORK``; slots that ask for an impossible run are passed over. Raises ``AccessError`` when none opens,
+    ``NewerFormat`` when one is sealed as later programs do, ``DamageError`` when none could be tried or the only ones that
+    open are forged.
     """
-    damage: DamageError | None = None
-    tried = 0
+    headers = list(headers)
+    problem: DamageError | NewerFormat | None = None
+    work = tried = passed_over = 0
     for slot, owners in _by_slot(headers, kind_for(secret)):
+        if work >= MAX_ARGON2_WORK:
+            passed_over += 1
+            continue
         try:
             master = open_slot(slot, owners[0].vault, secret, limits)
-        except DamageError as error:
-            damage = error
+        except (DamageError, NewerFormat) as error:
+            problem = error
             continue
+        tried += 1
+        work += slot.parameters.work
         genuine = None if master is None else next((owner for owner in owners if is_genuine(owner, master)), None)
         if master is not None and genuine is not None:
             return master, genuine
         if master is not None:
-            raise DamageError("vault header: not made by this vault's owner", blob="vault header")
-        tried += 1
-        if isinstance(secret, Passphrase) and tried == MAX_ARGON2_RUNS:
-            break
-    if damage is not None and not tried:
-        raise damage
-    raise _refusal(secret)
+            problem = DamageError("vault header: not made by this vault's owner", blob="vault header")
+            tried -= 1
+    if problem is not None and not tried:
+        raise problem
+    raise _refusal(secret, families(headers), passed_over)
+
+
+def families(headers: Iterable[Header]) -> int:
+    """Return how many groups of headers there are that do not belong together.
+
+    A vault's headers belong together: who changes one secret keeps the slot of the other one. Pure; needs no key, so a
+    forger may copy a slot into what is none of them.
+    """
+    groups: list[set[tuple[VaultId, Slot]]] = []
+    for header in headers:
+        own = {(header.vault, slot) for slot in header.slots}
+        apart = [group for group in groups if group.isdisjoint(own)]
+        groups = [*apart, own.union(*(group for group in groups if not group.isdisjoint(own)))]
+    return len(groups)
 
 
 def superseded(old: Header, new: Header) -> bool:
@@ -159,7 +181,7 @@ def encode(header: Header) -> bytes:
 def decode(blob: Data) -> Header:
     """Return the header in a blob; needs no key.
 
-    Raises ``DamageError`` when any bit differs from what ``encode`` gave, or the header is of an unknown version. The
+    Raises ``DamageError`` when any bit differs from what ``encode`` gave, ``NewerFormat`` when a later program made it. The
     Argon2 parameters are not judged here but before their use.
     """
     if len(blob) != HEADER_BYTES:
@@ -180,13 +202,29 @@ def make_header_label(entropy: Entropy) -> str:
 
 def recognise(label: str) -> bool:
     """Tell whether ``label`` is a header's."""
+    return _label_version(label) == SEALING_VERSION
+
+
+def later_header_label(label: str) -> int | None:
+    """Return the version that a header's label says if a later program made it, else None."""
+    version = _label_version(label)
+    return version if version is not None and is_later(version) else None
+
+
+def _label_version(label: str) -> int | None:
+    """Return the first byte of a header's label, None for any other label. Later versions change that byte alone."""
     content = label_bytes(label)
-    return content is not None and label == _header_label(content[1 : 1 + _LABEL_SEED_BYTES])
+    if content is None or content[1:] != _label_rest(content[1 : 1 + _LABEL_SEED_BYTES]):
+        return None
+    return content[0]
 
 
 def _header_label(seed: bytes) -> str:
-    rest = blake3(seed, derive_key_context=_LABEL_CONTEXT).digest(LABEL_BYTES - 1 - _LABEL_SEED_BYTES)
-    return label_text(bytes([SEALING_VERSION]) + seed + rest)
+    return label_text(bytes([SEALING_VERSION]) + _label_rest(seed))
+
+
+def _label_rest(seed: bytes) -> bytes:
+    return seed + blake3(seed, derive_key_context=_LABEL_CONTEXT).digest(LABEL_BYTES - 1 - _LABEL_SEED_BYTES)
 
 
 def _with_secret(
@@ -228,8 +266,10 @@ def _signed_part(vault: VaultId, slots: tuple[Slot, ...], seed: bytes) -> bytes:
 
 def _decode_body(body: bytes) -> tuple[VaultId, tuple[Slot, ...]]:
     magic, version, vault, count = _HEAD.unpack_from(body)
+    if magic == _MAGIC and version > HEADER_VERSION:
+        raise NewerFormat("the vault header", version)
     if magic != _MAGIC or version != HEADER_VERSION:
-        raise _malformed(f"version {version} is unknown here" if magic == _MAGIC else "it is none")
+        raise _malformed("it is none")
     starts = range(_HEAD.size, _HEAD.size + count * SLOT_BYTES, SLOT_BYTES)
     slots = tuple(decode_slot(body[start : start + SLOT_BYTES]) for start in starts)
     kinds = [slot.kind for slot in slots]
@@ -249,7 +289,7 @@ def _checksum(clear: bytes) -> bytes:
 
 
 def _by_slot(headers: Iterable[Header], kind: SlotKind) -> list[tuple[Slot, list[Header]]]:
-    """Group headers by their slot of ``kind``, newest generation first; within a group the newest header first."""
+    """Group headers by their slot of ``kind``, in the order in which slots are tried; within a group the newest first."""
     groups: dict[tuple[VaultId, Slot], list[Header]] = {}
     for header in headers:
         slot = header.slot(kind)
@@ -257,16 +297,31 @@ def _by_slot(headers: Iterable[Header], kind: SlotKind) -> list[tuple[Slot, list
             groups.setdefault((header.vault, slot), []).append(header)
     for owners in groups.values():
         owners.sort(key=lambda owner: sum(slot.generation for slot in owner.slots), reverse=True)
-    newest_first = sorted(groups.items(), key=lambda group: group[0][1].generation, reverse=True)
-    return [(slot, owners) for (_, slot), owners in newest_first]
+    ordered = sorted(((slot, owners) for (_, slot), owners in groups.items()), key=_rank)
+    return [(slot, owners) for slot, owners in ordered]
+
+
+def _rank(group: tuple[Slot, list[Header]]) -> tuple[bool, int, int]:
+    slot, owners = group
+    return len(owners) < 2, slot.parameters.work, -slot.generation
 
 
 def _covers(new: Slot | None, old: Slot) -> bool:
     return new is not None and (new == old or new.generation > old.generation)
 
 
-def _refusal(secret: Secret) -> AccessError:
-    return AccessError("wrong passphrase" if isinstance(secret, Passphrase) else "wrong recovery key")
+def _refusal(secret: Secret, apart: int = 1, passed_over: int = 0) -> AccessError:
+    name = "passphrase" if isinstance(secret, Passphrase) else "recovery key"
+    if passed_over:
+        return AccessError(
+            f"this {name} opens none of the vault headers that were tried, and {passed_over} more are in the store",
+            hint=_PLANTED,
+        )
+    if apart > 1:
+        return AccessError(
+            f"{apart} vault headers in the store do not belong together, and this {name} opens none", hint=_PLANTED
+        )
+    return AccessError(f"wrong {name}")
 
 
 def _malformed(reason: str) -> DamageError:

@@ -100,8 +100,13 @@ def unwrap_namespace(vault_keys: VaultKeys, namespace: NamespaceId, box: Data) -
     return _decode_secret(plaintext)
 
 
-def _box_binding(vault_keys: VaultKeys, namespace: NamespaceId) -> bytes:
-    return associated_data(vault_keys.vault, namespace, Kind.KEY_BOX, b"", KEY_BOX_VERSION)
+def later_key_box(vault_keys: VaultKeys, namespace: NamespaceId, box: Data) -> int | None:
+    """Return the version of a key box that only later programs open, else None; see ``Sealer.later_version``."""
+    return vault_keys.namespace_wrap.later_version(box, lambda version: _box_binding(vault_keys, namespace, version))
+
+
+def _box_binding(vault_keys: VaultKeys, namespace: NamespaceId, version: int = KEY_BOX_VERSION) -> bytes:
+    return associated_data(vault_keys.vault, namespace, Kind.KEY_BOX, b"", version)
 
 
 def _decode_secret(plaintext: bytes) -> NamespaceSecret:

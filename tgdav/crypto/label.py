@@ -18,8 +18,12 @@ from tgdav.errors import DamageError
 from tgdav.ids import BlobName, Incarnation, MachineId, NamespaceId
 
 LABEL_VERSION = 1
+BLOB_VERSION = 1
+"""The highest version of a blob's own format that this program reads."""
 
 _FIELDS = struct.Struct(">BBH16s16sQQII32sQ")
+_NUMBER_MAX = 2**62
+"""Numbers that others count on from, and that their databases keep."""
 LABEL_BYTES = OVERHEAD + _FIELDS.size
 LABEL_CHARACTERS = LABEL_BYTES * 4 // 3
 """A multiple of three bytes gives base64 without spare bits: one text a label."""
@@ -72,6 +76,18 @@ def decode_label(text: str, vault_keys: VaultKeys, blob_name: BlobName) -> Label
     return _unpack(plaintext)
 
 
+def later_label(text: str, vault_keys: VaultKeys, blob_name: BlobName) -> int | None:
+    """Return the version of a label that ``decode_label`` does not open, if only later programs do, else None.
+
+    Its first byte alone is not proven: anybody who may write to the store can make a label that says so, and then nothing is
+    written here until it is gone.
+    """
+    sealed = label_bytes(text)
+    if sealed is None:
+        return None
+    return vault_keys.label_sealer.later_version(sealed, lambda version: _binding(vault_keys, blob_name, version))
+
+
 def label_text(content: bytes) -> str:
     """Return the text form of a label's ``LABEL_BYTES`` bytes."""
     return base64.urlsafe_b64encode(content).decode("ascii")
@@ -88,8 +104,8 @@ def label_bytes(text: str) -> bytes | None:
     return content if label_text(content) == text else None
 
 
-def _binding(vault_keys: VaultKeys, blob_name: BlobName) -> bytes:
-    return associated_data(vault_keys.vault, None, Kind.LABEL, blob_name, LABEL_VERSION)
+def _binding(vault_keys: VaultKeys, blob_name: BlobName, version: int = LABEL_VERSION) -> bytes:
+    return associated_data(vault_keys.vault, None, Kind.LABEL, blob_name, version)
 
 
 def _pack(label: Label) -> bytes:
@@ -114,7 +130,7 @@ def _unpack(plaintext: bytes) -> Label | None:
         return None
     fields = _FIELDS.unpack(plaintext)
     kind, format_version, reserved, namespace, machine, incarnation, number, part, parts, body_hash, size = fields
-    if kind not in set(BlobKind) or reserved:
+    if kind not in set(BlobKind) or reserved or max(number, size) > _NUMBER_MAX:
         return None
     return Label(
         kind=BlobKind(kind),

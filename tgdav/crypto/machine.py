@@ -14,9 +14,9 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from tgdav.crypto.derivation import KEY_BYTES, Purpose, derive
 from tgdav.crypto.keys import VaultKeys
-from tgdav.crypto.sealing import Data, Kind, associated_data
+from tgdav.crypto.sealing import Data, Kind, associated_data, later_frame
 from tgdav.entropy import Entropy
-from tgdav.errors import DamageError
+from tgdav.errors import DamageError, NewerFormat
 from tgdav.ids import MachineId, NodeId
 
 MACHINE_VERSION = 1
@@ -109,11 +109,17 @@ def seal_machine(identity: MachineIdentity, vault_keys: VaultKeys, entropy: Entr
 
 def open_machine(sealed: Data, vault_keys: VaultKeys) -> MachineIdentity:
     """Return the identity in the local file's bytes; raises ``DamageError`` when they are not as they were sealed."""
-    plaintext = vault_keys.machine_wrap.open(sealed, _binding(vault_keys), "machine identity")
+    try:
+        plaintext = vault_keys.machine_wrap.open(sealed, _binding(vault_keys), "machine identity")
+    except DamageError:
+        version = vault_keys.machine_wrap.later_version(sealed, lambda each: _binding(vault_keys, each))
+        if version is None or version == later_frame(sealed):
+            raise
+        raise NewerFormat("this machine's identity", version) from None
     if len(plaintext) != _ID_BYTES + KEY_BYTES:
         raise DamageError("machine identity: malformed", blob="machine identity")
     return MachineIdentity(MachineId(plaintext[:_ID_BYTES]), plaintext[_ID_BYTES:])
 
 
-def _binding(vault_keys: VaultKeys) -> bytes:
-    return associated_data(vault_keys.vault, None, Kind.MACHINE, b"", MACHINE_VERSION)
+def _binding(vault_keys: VaultKeys, version: int = MACHINE_VERSION) -> bytes:
+    return associated_data(vault_keys.vault, None, Kind.MACHINE, b"", version)

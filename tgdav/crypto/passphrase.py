@@ -29,6 +29,11 @@ class Argon2Parameters(msgspec.Struct, frozen=True):
     iterations: int = 3
     parallelism: int = 4
 
+    @property
+    def work(self) -> int:
+        """The KiB of memory that a run fills, all iterations together."""
+        return self.memory_kib * self.iterations
+
 
 class Argon2Limits(msgspec.Struct, frozen=True):
     """The cheapest and the dearest run that this machine agrees to."""

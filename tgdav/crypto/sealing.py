@@ -5,6 +5,7 @@ but bound as associated data, so that nothing passes for anything else (``docs/f
 """
 
 import struct
+from collections.abc import Callable
 from enum import IntEnum
 
 from cryptography.exceptions import InvalidTag
@@ -15,6 +16,8 @@ from tgdav.errors import DamageError
 from tgdav.ids import NamespaceId, VaultId
 
 SEALING_VERSION = 1
+LATER_VERSIONS = range(2, 17)
+"""Format versions that what does not open is tried with, to tell a later program's work from damage."""
 NONCE_BYTES = 12
 TAG_BYTES = 16
 PREFIX_BYTES = 1 + NONCE_BYTES
@@ -106,6 +109,36 @@ class Sealer:
         except InvalidTag:
             raise _changed(what) from None
         return plaintext
+
+    def later_version(self, sealed: Data, binding: Callable[[int], bytes]) -> int | None:
+        """Return the version of what does not open, if a later program made it; ``binding`` gives the associated data of a
+        version.
+
+        The seal proves a version that is bound. The version of the frame itself is not covered by the seal: the caller knows
+        by other means that it was not changed by chance.
+        """
+        if (frame := later_frame(sealed)) is not None:
+            return frame
+        for version in LATER_VERSIONS:
+            try:
+                self.open(sealed, binding(version), "")
+            except DamageError:
+                continue
+            return version
+        return None
+
+
+def later_frame(sealed: Data) -> int | None:
+    """Return the version that a seal's first byte says if only later programs know it. Nothing proves that byte, so a number
+    that one flipped bit makes of 1 (3, 5, 9 …) is damage, and will be no version.
+    """
+    first = memoryview(sealed)[:1]
+    return first[0] if first and is_later(first[0]) else None
+
+
+def is_later(version: int) -> bool:
+    """Return whether the first byte of a seal is that of a later version, and not of a damaged one."""
+    return version > SEALING_VERSION and (version ^ SEALING_VERSION).bit_count() > 1
 
 
 def _parts(sealed: Data, what: str) -> tuple[memoryview, memoryview]:

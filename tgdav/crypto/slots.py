@@ -8,9 +8,9 @@ import msgspec
 from tgdav.crypto.derivation import KEY_BYTES, Purpose, derive
 from tgdav.crypto.passphrase import Argon2Limits, Argon2Parameters, Passphrase, stretch
 from tgdav.crypto.recovery_key import RecoveryKey
-from tgdav.crypto.sealing import OVERHEAD, Kind, associated_data, open_sealed, seal
+from tgdav.crypto.sealing import OVERHEAD, Kind, Sealer, associated_data, later_frame, seal
 from tgdav.entropy import Entropy
-from tgdav.errors import DamageError, UsageError
+from tgdav.errors import DamageError, NewerFormat, UsageError
 from tgdav.ids import VaultId
 
 SALT_BYTES = 32
@@ -21,6 +21,7 @@ Secret = Passphrase | RecoveryKey
 _FIELDS = struct.Struct(">BQ32sIII")
 _SEALED_BYTES = KEY_BYTES + OVERHEAD
 SLOT_BYTES = _FIELDS.size + _SEALED_BYTES
+_WHAT = "the vault header"
 _MAX_GENERATION = 2**63
 _NO_PARAMETERS = Argon2Parameters(memory_kib=0, iterations=0, parallelism=0)
 
@@ -84,14 +85,19 @@ def make_slot(
 def open_slot(slot: Slot, vault: VaultId, secret: Secret, limits: Argon2Limits) -> bytes | None:
     """Return the master key, or None when ``secret`` does not open the slot.
 
-    Raises ``DamageError`` before any work when the slot's Argon2 parameters are outside ``limits``.
+    Raises ``DamageError`` before any work when the slot's Argon2 parameters are outside ``limits``; ``NewerFormat`` when only
+    later programs know how it is sealed.
     """
-    key = _wrapping_key(slot, secret, limits)
+    if (version := later_frame(slot.sealed_master)) is not None:
+        raise NewerFormat(_WHAT, version)
+    sealer = Sealer(_wrapping_key(slot, secret, limits))
     try:
-        master = open_sealed(key, slot.sealed_master, _binding(vault, slot), "header slot")
+        return sealer.open(slot.sealed_master, _binding(vault, slot), "header slot")
     except DamageError:
-        return None
-    return master
+        later = sealer.later_version(slot.sealed_master, lambda version: _binding(vault, slot, version))
+    if later is not None:
+        raise NewerFormat(_WHAT, later)
+    return None
 
 
 def decode_slot(encoded: bytes) -> Slot:
@@ -111,5 +117,5 @@ def _wrapping_key(slot: Slot, secret: Secret, limits: Argon2Limits) -> bytes:
     return derive(secret.key, Purpose.RECOVERY_SLOT, slot.salt)
 
 
-def _binding(vault: VaultId, slot: Slot) -> bytes:
-    return associated_data(vault, None, Kind.HEADER, slot.bound_fields(), SLOT_VERSION)
+def _binding(vault: VaultId, slot: Slot, version: int = SLOT_VERSION) -> bytes:
+    return associated_data(vault, None, Kind.HEADER, slot.bound_fields(), version)

@@ -11,7 +11,10 @@ from typing import Any, Protocol
 from sqlalchemy import Table
 
 from tgdav.db.connection import Connection
+from tgdav.errors import InvalidArgument
 
+SMALLEST, LARGEST = -(2**63), 2**63 - 1
+"""What an INTEGER of SQLite holds."""
 MOST_ROWS = 16
 """Rows of one statement; for each number up to it there is one prepared statement a table."""
 
@@ -24,6 +27,10 @@ class Deferrable(Protocol):
 
     rank: int
     number: int | None
+
+    def values(self, row: Any) -> Iterable[Any]:
+        """Return what of ``row`` is bound to a statement."""
+        ...
 
     def write(self, connection: Connection, rows: Sequence[Any]) -> None:
         """Do all of it, in as few statements as can be."""
@@ -62,6 +69,10 @@ class Inserts:
             for count in range(MOST_ROWS + 1)
         ]
 
+    def values(self, row: tuple[Any, ...]) -> Iterable[Any]:
+        """Return the row's values."""
+        return row
+
     def write(self, connection: Connection, rows: Sequence[tuple[Any, ...]]) -> None:
         """Insert the rows."""
         for start in range(0, len(rows), MOST_ROWS):
@@ -80,7 +91,13 @@ class Deferred:
         self._rows: list[tuple[Deferrable, Any]] = []
 
     def add(self, kind: Deferrable, row: Any) -> None:
-        """Take one more."""
+        """Take one more. Raises InvalidArgument for a number that SQLite cannot keep.
+
+        The statement that binds it comes later and is shared: there, the error would end everybody's jobs.
+        """
+        for value in kind.values(row):
+            if type(value) is int and not SMALLEST <= value <= LARGEST:
+                raise InvalidArgument("a number has more than 64 bits")
         self._rows.append((kind, row))
 
     def __len__(self) -> int:

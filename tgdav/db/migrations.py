@@ -7,7 +7,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 from tgdav.db.connection import Connection
 from tgdav.db.schema import VERSION, metadata
 from tgdav.db.statements import DIALECT
-from tgdav.errors import UsageError
+from tgdav.errors import NewerFormat
 
 APPLICATION_ID = 0x54474456
 """``TGDV``, in the database header's application id."""
@@ -29,14 +29,12 @@ def bring_up_to_date(
     migrations: Mapping[int, Callable[[Connection], None]] = MIGRATIONS,
     target: int = VERSION,
 ) -> None:
-    """Make the schema in an empty database, or migrate an older one. Raises UsageError for a newer one."""
+    """Make the schema in an empty database, or migrate an older one. Raises NewerFormat for a newer one."""
     version = _version(connection)
     if version == target:
         return
     if version > target:
-        raise UsageError(
-            f"the local database has version {version}, this program knows up to {target}", hint="use a newer tgdav"
-        )
+        raise NewerFormat("the local database", version)
     connection.execute("BEGIN IMMEDIATE")
     try:
         _change(connection, version, migrations, target)

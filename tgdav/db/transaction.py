@@ -79,7 +79,10 @@ class Transaction(Connection):
         self.callbacks.append((callback, False))
 
     def defer(self, kind: Deferrable, row: Any) -> None:
-        """Write ``row`` together with its like of other jobs, but before this transaction is asked anything."""
+        """Write ``row`` together with its like of other jobs, but before this transaction is asked anything.
+
+        Raises InvalidArgument for a number that SQLite cannot keep.
+        """
         batch = self._batch
         batch.deferred.add(kind, row)
         if batch.notes is not None:

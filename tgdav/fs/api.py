@@ -9,6 +9,9 @@ before it, survives the end of the process (kill -9).
 
 Every call may raise: ``ReadOnly`` where another machine became the writer, ``NoSpace``, ``LocalFailure`` (the local disk),
 and ``DamageError`` / ``StoreUnavailable`` where content has to be read.
+
+Times are ns since 1970. One that cannot be kept (before 1677-09-21 or after 2262-04-11, what 64 bits hold) is brought to the
+nearest that can, wherever it is given; user, group and device numbers of more than 32 bits are ``InvalidArgument``.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -23,7 +23,7 @@ from tgdav.errors import (
 )
 from tgdav.fs import acl
 from tgdav.fs.api import Owner, Precondition, RenameFlag
-from tgdav.fs.fields import XATTR
+from tgdav.fs.fields import XATTR, check_numbers
 from tgdav.ids import EntryId, Inode, NodeId
 from tgdav.metadata import queries
 from tgdav.metadata.change import Change
@@ -108,10 +108,11 @@ def make(
     umask: int = 0,
     inherits: bool = True,
 ) -> NodeId:
-    """Make a node and its first entry; the name must be free. Returns the node's id.
+    """Make a node and its first entry; the name must be free. Returns the node's id. Raises InvalidArgument.
 
     It inherits the default ACL of its folder, if ``inherits``; where there is none, ``umask`` is taken off its mode.
     """
+    check_numbers(owner.uid, owner.gid, rdev)
     node, entry = _new_ids(change, keys, parent, name, kind, local=local)
     default = change.field(parent.inode, XATTR + acl.DEFAULT) if inherits and kind != SYMLINK else None
     mode, access = (mode & ~umask, None) if default is None else acl.inherited(default, mode)

@@ -19,7 +19,20 @@ VALUE_MAX = 65_536
 """Longest value of an extended attribute, bytes (as on Linux)."""
 NAMES_MAX = 65_536
 """Most bytes of all names of a node, each with a NUL: Linux lists no more, and copies would lose them (listxattr(2))."""
+NUMBER_MAX = 2**32 - 1
 _LOGGED = ("mode", "uid", "gid", "mtime", "ctime", "btime")
+
+
+def checked(wanted: AttributeChange) -> AttributeChange:
+    """Return the change as it can be kept: times as near as possible. Raises InvalidArgument for an impossible owner."""
+    check_numbers(wanted.uid, wanted.gid)
+    return wanted.keepable()
+
+
+def check_numbers(*numbers: int | None) -> None:
+    """Refuse what is no user, group or device number of 32 bits; None is none given. Raises InvalidArgument."""
+    if any(number is not None and not 0 <= number <= NUMBER_MAX for number in numbers):
+        raise InvalidArgument("a user, group or device number has 32 bits")
 
 
 def require(change: Change, inode: Inode) -> Attributes:
@@ -38,7 +51,8 @@ def _emit(change: Change, node: Attributes, op: Attr | Field) -> None:
 
 
 def set_attributes(change: Change, inode: Inode, wanted: AttributeChange) -> None:
-    """Set what ``wanted`` names (but for ``size``); ctime moves unless given. Raises NotFound."""
+    """Set what ``wanted`` names (but for ``size``); ctime moves unless given. Raises NotFound, InvalidArgument."""
+    wanted = checked(wanted)
     node = require(change, inode)
     if wanted.atime is not None:
         change.set_local(inode, atime=wanted.atime)

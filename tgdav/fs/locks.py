@@ -5,6 +5,7 @@ from tgdav.db.database import Database
 from tgdav.db.transaction import Transaction
 from tgdav.fs.api import LockRecord
 from tgdav.ids import Inode
+from tgdav.metadata.types import nearest_time
 
 
 class LockKeeper:
@@ -23,7 +24,7 @@ class LockKeeper:
 
     def save(self, record: LockRecord) -> None:
         """Keep a lock, durably, and forget those that expired."""
-        row = (record.token, record.inode, record.expires, record.data)
+        row = (record.token, record.inode, nearest_time(record.expires), record.data)
         now = (self._clock.now_ns(),)
 
         def work(transaction: Transaction) -> None:

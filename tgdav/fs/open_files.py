@@ -20,6 +20,7 @@ from tgdav.errors import (
     StoreError,
     WouldWait,
 )
+from tgdav.fs.fields import checked
 from tgdav.fs.open_file import OpenFile
 from tgdav.fs.parts import Parts
 from tgdav.fs.redo import take_over
@@ -155,10 +156,10 @@ class OpenFiles:
     def hold(self, inode: Inode, change: AttributeChange, *, waiting: bool) -> bool:
         """Leave attributes to the commit of a file's unsettled writes, which then comes soon; False if they cannot be.
 
-        Either way that commit, if there is to be one, will not undo them. Raises ReadOnly.
+        Either way that commit, if there is to be one, will not undo them. Raises ReadOnly, InvalidArgument.
         """
         file = self._files.get(inode)
-        return file is not None and file.hold(change, self._settler.add, waiting=waiting)
+        return file is not None and file.hold(checked(change), self._settler.add, waiting=waiting)
 
     def adopt(self) -> int:
         """Take over, and settle, what fsync made durable before a crash; return how many files had such writes.

@@ -10,7 +10,7 @@ from tgdav.fs import changes
 from tgdav.fs.api import UMASK, Owner, Precondition, PropertiesOf
 from tgdav.ids import Inode, NodeId
 from tgdav.metadata.change import Change
-from tgdav.metadata.types import Attributes, DirectoryEntry, Kind
+from tgdav.metadata.types import Attributes, DirectoryEntry, Kind, nearest_time
 
 if TYPE_CHECKING:
     from tgdav.fs.filesystem import NamespaceFileSystem
@@ -97,10 +97,10 @@ class FileUpload:
         node, local = self._target(change, parent, entry)
         emit = change.emit_local if local else change.emit
         replaces = entry.attributes.tag if entry else None
-        mtime = change.time if mtime is None else mtime
-        emit(Write(node, staged.size, staged.tag, staged.encoded, replaces, mtime))
+        modified = change.time if mtime is None else nearest_time(mtime)
+        emit(Write(node, staged.size, staged.tag, staged.encoded, replaces, modified))
         if btime is not None:
-            emit(Attr(node, {"btime": btime}))
+            emit(Attr(node, {"btime": nearest_time(btime)}))
         for name, value in (properties(staged.tag) if properties else {}).items():
             emit(Field(node, PROPERTY + name, value))
         return self._result(change, node, staged.encoded), entry is None

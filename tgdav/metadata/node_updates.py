@@ -1,6 +1,6 @@
 """Changes of rows of ``nodes`` that nobody waits for: gathered, so that those of one node become one."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -29,6 +29,10 @@ class _NodeUpdates:
 
     def __init__(self) -> None:
         self.number = logged(4, self)
+
+    def values(self, row: NodeUpdate) -> Iterable[Any]:
+        """Return the new values."""
+        return row.values.values()
 
     def write(self, connection: Connection, rows: Sequence[NodeUpdate]) -> None:
         """Update each node once, those that have the same columns with one statement."""

@@ -4,7 +4,7 @@ The move rule is that of Kleppmann et al., "A highly-available move operation fo
 put a folder below itself is skipped, and of two places of one entry the one with the larger stamp counts.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +53,10 @@ class _Moves:
 
     def __init__(self) -> None:
         self.number = logged(5, self)
+
+    def values(self, row: dict[str, Any]) -> Iterable[Any]:
+        """Return the new values."""
+        return row.values()
 
     def write(self, connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
         """Update them in the order in which they moved."""

@@ -9,6 +9,8 @@ from tgdav.ids import ContentTag, EntryId, Inode, NodeId
 
 NAME_MAX = 255
 """Longest name in bytes."""
+EARLIEST, LATEST = -(2**63), 2**63 - 1
+"""The first and the last time that can be kept, ns since 1970: in the years 1677 and 2262."""
 
 
 class Kind(IntEnum):
@@ -102,6 +104,11 @@ def listed(name: bytes, attributes: Attributes) -> Listed:
     return Listed(name, a.inode, a.kind, a.size, a.mtime, a.btime, a.tag, a.dirty)
 
 
+def nearest_time(time: int) -> int:
+    """Return the time that can be kept and is nearest to ``time``, both in ns since 1970."""
+    return min(max(time, EARLIEST), LATEST)
+
+
 class AttributeChange(msgspec.Struct, frozen=True, gc=False):
     """Attributes to set; None leaves one as it is. ``atime`` stays on this machine."""
 
@@ -113,3 +120,13 @@ class AttributeChange(msgspec.Struct, frozen=True, gc=False):
     ctime: int | None = None
     btime: int | None = None
     size: int | None = None
+
+    def keepable(self) -> "AttributeChange":
+        """Return the change with each time brought to the nearest that can be kept."""
+        times = {"atime": self.atime, "mtime": self.mtime, "ctime": self.ctime, "btime": self.btime}
+        moved = {
+            name: nearest_time(time)
+            for name, time in times.items()
+            if time is not None and not EARLIEST <= time <= LATEST
+        }
+        return msgspec.structs.replace(self, **moved) if moved else self

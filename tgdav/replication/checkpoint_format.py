@@ -16,7 +16,8 @@ from typing import Any
 import msgspec
 from blake3 import blake3
 
-from tgdav.errors import DamageError
+from tgdav.db.deferred import LARGEST
+from tgdav.errors import DamageError, NewerFormat
 from tgdav.ids import BlobName
 from tgdav.replication.tables import TABLES, Key, Row, Table
 
@@ -117,11 +118,13 @@ def encode_part(batches: list[bytes], root: Root | None = None) -> bytes:
 
 
 def decode(content: bytes, name: BlobName) -> Part:
-    """Return a part. Raises DamageError."""
+    """Return a part. Raises DamageError, NewerFormat."""
     try:
         part = _decoder.decode(content)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise DamageError(f"checkpoint part {name.hex()} cannot be read", blob=name.hex()) from error
+    if part.version > VERSION:
+        raise NewerFormat(f"checkpoint part {name.hex()}", part.version)
     if part.version != VERSION or not all(_is_possible(batch) for batch in part.batches):
         raise DamageError(f"checkpoint part {name.hex()} is of another version", blob=name.hex())
     return part
@@ -129,7 +132,12 @@ def decode(content: bytes, name: BlobName) -> Part:
 
 def _is_possible(batch: Batch) -> bool:
     table = TABLES.get(batch.table)
-    return table is not None and all(len(row) == len(table.columns.split(",")) for row in batch.rows)
+    return table is not None and all(_is_row(row, len(table.columns.split(","))) for row in batch.rows)
+
+
+def _is_row(row: Row, columns: int) -> bool:
+    """Whether a row has a value for each column, none of them a number that the database cannot keep."""
+    return len(row) == columns and all(type(value) is not int or value <= LARGEST for value in row)
 
 
 def encode_outline(outline: Outline) -> bytes:

@@ -15,10 +15,10 @@ import struct
 import lz4.block
 
 from tgdav.content.pack import padme
-from tgdav.crypto.keys import NamespaceKeys, NamespaceSecret, VaultKeys, unwrap_namespace
-from tgdav.crypto.sealing import OVERHEAD, Kind, associated_data, open_sealed, seal
+from tgdav.crypto.keys import NamespaceKeys, NamespaceSecret, VaultKeys, later_key_box, unwrap_namespace
+from tgdav.crypto.sealing import OVERHEAD, Kind, associated_data, later_frame, open_sealed, seal
 from tgdav.entropy import Entropy
-from tgdav.errors import DamageError
+from tgdav.errors import DamageError, NewerFormat
 from tgdav.ids import BlobName, NamespaceId
 
 VERSION = 1
@@ -46,14 +46,22 @@ def wrap(
 
 
 def secret_of(vault_keys: VaultKeys, namespace: NamespaceId, blob: bytes, name: BlobName) -> NamespaceSecret:
-    """Return the namespace's secret from a blob's key box. Raises DamageError."""
+    """Return the namespace's secret from the key box of a blob whose hash was checked. Raises DamageError, NewerFormat."""
     _, preamble = _split(blob, name)
-    return unwrap_namespace(vault_keys, namespace, preamble[_PREAMBLE.size :])
+    box = preamble[_PREAMBLE.size :]
+    try:
+        return unwrap_namespace(vault_keys, namespace, box)
+    except DamageError:
+        if (version := later_key_box(vault_keys, namespace, box)) is not None:
+            raise _newer(name, version) from None
+        raise
 
 
 def unwrap(vault_keys: VaultKeys, keys: NamespaceKeys, kind: Kind, name: BlobName, blob: bytes) -> bytes:
-    """Return the content of a blob. Raises DamageError, naming the blob."""
+    """Return the content of a blob whose hash was checked. Raises DamageError, naming the blob, and NewerFormat."""
     epoch, preamble = _split(blob, name)
+    if (version := later_frame(memoryview(blob)[len(preamble) :])) is not None:
+        raise _newer(name, version)
     binding = _binding(vault_keys, keys.namespace, kind, name, preamble)
     plaintext = open_sealed(keys.log_key(epoch), memoryview(blob)[len(preamble) :], binding, name.hex())
     if len(plaintext) < _BODY.size:
@@ -83,6 +91,8 @@ def _split(blob: bytes, name: BlobName) -> tuple[int, bytes]:
     if len(blob) < _PREAMBLE.size:
         raise _damage(name)
     version, epoch, length = _PREAMBLE.unpack_from(blob)
+    if version > VERSION:
+        raise _newer(name, version)
     if version != VERSION or len(blob) < _PREAMBLE.size + length + OVERHEAD:
         raise _damage(name)
     return epoch, blob[: _PREAMBLE.size + length]
@@ -90,6 +100,10 @@ def _split(blob: bytes, name: BlobName) -> tuple[int, bytes]:
 
 def _binding(vault_keys: VaultKeys, namespace: NamespaceId, kind: Kind, name: BlobName, preamble: bytes) -> bytes:
     return associated_data(vault_keys.vault, namespace, kind, name, VERSION) + preamble
+
+
+def _newer(name: BlobName, version: int) -> NewerFormat:
+    return NewerFormat(f"blob {name.hex()} of the log", version)
 
 
 def _damage(name: BlobName) -> DamageError:

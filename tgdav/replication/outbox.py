@@ -33,7 +33,7 @@ class SealedFile:
         self._path = folder / self.file
         try:
             self._descriptor: int | None = os.open(
-                self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600
+                self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
             )
             disk.write(self._descriptor, data, 0)
         except OSError as error:

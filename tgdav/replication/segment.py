@@ -7,7 +7,7 @@ A segment is ``signature (64) ‖ msgpack array``. The Ed25519 signature covers 
 import msgspec
 
 from tgdav.crdt.membership import ClockEntry, Link
-from tgdav.crdt.ops import Group, Member, Namespace
+from tgdav.crdt.ops import Count, Group, Member, Namespace, is_possible
 from tgdav.crypto.machine import MachineIdentity, verify
 from tgdav.errors import DamageError
 from tgdav.ids import BlobName, ChunkId, Incarnation, MachineId
@@ -19,20 +19,20 @@ class PackEntry(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """A chunk's place in a pack, as in the pack's own index."""
 
     id: ChunkId
-    offset: int
-    stored: int
-    length: int
-    codec: int
-    epoch: int
+    offset: Count
+    stored: Count
+    length: Count
+    codec: Count
+    epoch: Count
 
 
 class PackIndex(msgspec.Struct, array_like=True, frozen=True):
     """A stored pack: its blob name, whole size, BLAKE3 hash, and where its chunks are."""
 
     name: BlobName
-    size: int
+    size: Count
     hash: bytes
-    epoch: int
+    epoch: Count
     entries: tuple[PackEntry, ...]
 
 
@@ -45,7 +45,7 @@ class Segment(msgspec.Struct, array_like=True, frozen=True):
 
     machine: MachineId
     incarnation: Incarnation
-    number: int
+    number: Count
     previous: bytes
     clock: tuple[ClockEntry, ...]
     packs: tuple[PackIndex, ...]
@@ -97,6 +97,8 @@ def decode(content: bytes, name: BlobName) -> Segment:
         raise DamageError(f"segment {name.hex()} cannot be read", blob=name.hex()) from error
     if not segment.groups or not all(group.ops for group in segment.groups):
         raise DamageError(f"segment {name.hex()} has no operations", blob=name.hex())
+    if not all(is_possible(op) for group in segment.groups for op in group.ops):
+        raise DamageError(f"segment {name.hex()} has an impossible attribute", blob=name.hex())
     return segment
 
 

@@ -1,14 +1,15 @@
 """What lies in the store, by labels alone: headers, packs, segments, checkpoints; foreign things are left out."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 
 from tgdav.blobs.contract import START, BlobInfo
-from tgdav.crypto.header import recognise
+from tgdav.crypto.header import later_header_label, recognise
 from tgdav.crypto.keys import VaultKeys
-from tgdav.crypto.label import BlobKind, Label, decode_label
-from tgdav.ids import BlobId, Incarnation, NamespaceId
+from tgdav.crypto.label import BLOB_VERSION, BlobKind, Label, decode_label, later_label
+from tgdav.errors import NewerFormat
+from tgdav.ids import BlobId, BlobName, Incarnation, NamespaceId
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -25,18 +26,35 @@ def header_blobs(blobs: Iterable[BlobInfo]) -> Iterator[BlobInfo]:
 
 
 class Survey:
-    """A listing of the store, sorted by kind. ``last`` is the highest id seen, foreign blobs' ids too."""
+    """A listing of the store, sorted by kind. ``last`` is the highest id seen, foreign blobs' ids too.
+
+    ``later`` are blobs that only later programs read, each with its format's version.
+    """
 
     def __init__(self, blobs: Iterable[BlobInfo], vault_keys: VaultKeys, after: BlobId = START) -> None:
         self.last = after
         self.headers: list[BlobInfo] = []
         self.found: list[Found] = []
+        self.later: list[tuple[BlobInfo, int]] = []
         for info in blobs:
             self.last = max(self.last, info.id)
             if recognise(info.label):
                 self.headers.append(info)
-            elif (label := decode_label(info.label, vault_keys, info.name)) is not None:
+                continue
+            if later_header_label(info.label) is not None:
+                continue  # whoever opens the vault by its header, or adds one, judges that
+            label = decode_label(info.label, vault_keys, info.name)
+            version = later_label(info.label, vault_keys, info.name) if label is None else label.format_version
+            if version is not None and version > BLOB_VERSION:
+                self.later.append((info, version))
+            elif label is not None:
                 self.found.append(Found(info, label))
+
+    def refuse_later(self, known: Callable[[BlobName], bool] = lambda _: False) -> None:
+        """Raise NewerFormat if a later program wrote here; what is ``known`` by its name was only damaged."""
+        for info, version in self.later:
+            if not known(info.name):
+                raise NewerFormat(f"blob {info.name.hex()} in the store", version)
 
     def namespaces(self) -> list[NamespaceId]:
         """Return the namespaces that have a segment, oldest first."""

@@ -17,7 +17,7 @@ from tgdav.crypto.label import BlobKind
 from tgdav.db.database import Database
 from tgdav.db.transaction import Transaction
 from tgdav.errors import DamageError
-from tgdav.ids import BlobId, Incarnation
+from tgdav.ids import BlobId, BlobName, Incarnation
 from tgdav.metadata import settings
 from tgdav.metadata.journal import Journal
 from tgdav.replication import rows
@@ -44,6 +44,10 @@ REPORTED = "store.losses-reported"
 """Losses of blobs up to this id were reported by a check; they no longer hold pushing up."""
 GAPS_REPORTED = "log.gaps-reported"
 """What is missing from others' logs, as ``Damage.blob``, that the last check reported; it no longer holds joining up."""
+
+
+_KNOWN = """SELECT 1 FROM blobs WHERE name = :name UNION SELECT 1 FROM packs WHERE name = :name
+ UNION SELECT 1 FROM segments WHERE name = :name"""
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -101,10 +105,11 @@ class LogWatch:
 
         ``joining``: this machine has changed nothing since it joined, so that what is late can be taken in. ``at_start``:
         what fills a gap over which it joined can be taken in too. Raises StoreUnavailable; DamageError when the newest blob
-        that this machine knows is gone: the store was set back.
+        that this machine knows is gone: the store was set back; NewerFormat when a later program wrote there.
         """
         joining = joining or not self.has_joined()
         survey, after = self._new(at_start=at_start)
+        survey.refuse_later(self._knows)
         found = self._judge(survey, joining=joining)
         if found.reason is None:
             self._refuse_older_store()
@@ -155,6 +160,10 @@ class LogWatch:
         """Return what no check has reported of what is missing, and what no report settles."""
         missing = self._unreported([*self._gaps(), *found.missing])
         return tuple({each.blob: each for each in (*found.unreadable, *self._refilled, *missing)}.values())
+
+    def _knows(self, name: BlobName) -> bool:
+        with self._database.reading() as connection:
+            return connection.one(_KNOWN, {"name": name}) is not None
 
     def _was_restored(self) -> Verdict:
         """Note it; what was seen is to be seen again by whoever goes on from there."""

@@ -19,6 +19,7 @@ from tgdav.errors import BlobMissing, DamageError
 from tgdav.ids import BlobId, ChunkId
 from tgdav.metadata import queries, settings
 from tgdav.replication import rows
+from tgdav.replication.survey import Survey
 from tgdav.replication.watch import GAPS_REPORTED, REPORTED, SEEN
 from tgdav.volume.check_local import LocalCheck
 from tgdav.volume.findings import Findings
@@ -76,6 +77,8 @@ class Checker:
         inventory = Inventory.of(self._volume.database)
         self._looked_at |= inventory.suspected
         listed = list(self._store.list())
+        names = {blob.name for blob in [*inventory.expected, *inventory.lost_packs]}
+        Survey(listed, self._volume.vault_keys).refuse_later(names.__contains__)
         suspects = self._check_listing(listed, inventory)
         if suspects:
             now = Inventory.of(self._volume.database)

@@ -245,7 +245,7 @@ def read_note(note: Path) -> Path | None:
 def _write_note(note: Path, path: Path) -> None:
     """Write the note whole, so that nobody reads half a path. It need not survive a power cut."""
     draft = note.with_name(note.name + ".tmp")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     with open(descriptor, "wb") as file:
         file.write(os.fsencode(path) + b"\n")
     os.replace(draft, note)

@@ -3,16 +3,27 @@
 import logging
 import threading
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
 from tgdav.blobs.contract import BlobInfo, BlobStore, BytesSource
-from tgdav.crypto.header import HEADER_BYTES, Header, decode, encode, is_genuine, make_header_label, superseded
+from tgdav.crypto.header import (
+    HEADER_BYTES,
+    Header,
+    decode,
+    encode,
+    is_genuine,
+    later_header_label,
+    make_header_label,
+    recognise,
+    superseded,
+)
 from tgdav.db.database import Database
 from tgdav.db.transaction import Transaction
 from tgdav.entropy import Entropy
-from tgdav.errors import BlobMissing, DamageError
+from tgdav.errors import BlobMissing, DamageError, NewerFormat
 from tgdav.failpoints import reach
 from tgdav.ids import BlobId, BlobName
 from tgdav.metadata import settings
@@ -39,13 +50,17 @@ def place_headers(store: BlobStore, header: Header, master: bytes, entropy: Entr
     """See to it that the store has two whole copies of the newest header: ``header``, or a later one found there.
 
     Nothing is deleted: the caller first keeps the header locally, then deletes what is outdated, so that an interruption
-    anywhere is finished by the next call. Raises StoreUnavailable.
+    anywhere is finished by the next call. Raises StoreUnavailable; NewerFormat where a copy is missing and a later program's
+    header is there, which may have taken its place.
     """
-    found = _headers(store, store.list())
+    listed = list(store.list())
+    found = _headers(store, listed)
     header = _newest(found, header, master)
     wanted = encode(header)
     copies = [info for info, each in found if encode(each) == wanted]
     outdated = [info.id for info, each in found if encode(each) != wanted and superseded(each, header)]
+    if len(copies) < COPIES:
+        _refuse_later(store, listed)
     while len(copies) < COPIES:
         reach("headers.before-append")
         copies.append(store.append(BlobName(entropy.bytes(16)), BytesSource(wanted), make_header_label(entropy)))
@@ -73,8 +88,17 @@ def _read(store: BlobStore, info: BlobInfo) -> Header | None:
     """Return the header in a blob; a damaged one counts as missing here, and ``check`` reports it."""
     try:
         return decode(store.read(info.id, 0, HEADER_BYTES))
-    except (DamageError, BlobMissing):
+    except (DamageError, BlobMissing, NewerFormat):
         return None
+
+
+def _refuse_later(store: BlobStore, listed: Iterable[BlobInfo]) -> None:
+    for info in listed:
+        if (version := later_header_label(info.label)) is not None:
+            raise NewerFormat("the vault header in the store", version)
+        if recognise(info.label):
+            with suppress(DamageError, BlobMissing):
+                decode(store.read(info.id, 0, HEADER_BYTES))
 
 
 class HeaderKeeper:

@@ -86,6 +86,7 @@ class Housekeeping:
     def tick(self) -> None:
         """Do what is due now. What fails is noted and due again later; it keeps nothing else from being done."""
         volume, now = self._volume, self._clock.monotonic()
+        self._attempt("keeping some of the disk in reserve", volume.reserve.keep)
         self._attempt("folding the database's log", volume.database.checkpoint)
         self.save_counts()
         self._attempt("looking at the clock", self._look_at_clock)
@@ -299,7 +300,8 @@ class Housekeeping:
         with volume.database.reading() as connection:
             position, size = connection.one(rows.LAST_CHECKPOINT) or (0, 0)
             log_bytes, count, stamp = connection.one(rows.LOG_SINCE, (position,)) or (0, 0, 0)
-        age = (self._clock.now_ns() - stamp_time_ns(stamp)) / 1e9
+        # A stamp of a time to come was given while some clock was wrong; its age is not known to be a day, nor to be none.
+        age = max((self._clock.now_ns() - stamp_time_ns(stamp)) / 1e9, 0.0)
         if not is_due(log_bytes=log_bytes, last_bytes=size, age_seconds=age, changed=count > 0):
             return False
         return self.checkpoint()

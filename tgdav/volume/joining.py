@@ -114,6 +114,7 @@ def _join_from(
     master, header = unlock_store(store, blobs, secret)
     vault_keys = VaultKeys(master, header.vault)
     survey = Survey(blobs, vault_keys)
+    survey.refuse_later()
     found = survey.namespaces()
     if not found:
         raise DamageError("the store holds a vault's header, but nothing of its log", blob="log")

@@ -13,7 +13,7 @@ from tgdav.crypto.keys import VaultKeys
 from tgdav.crypto.sealing import Kind, associated_data
 from tgdav.disk import Disk
 from tgdav.entropy import Entropy
-from tgdav.errors import DamageError, UsageError
+from tgdav.errors import DamageError, NewerFormat, UsageError
 from tgdav.ids import NamespaceId
 from tgdav.volume.folders import write_file
 
@@ -76,12 +76,18 @@ def save_header(state: Path, header: Header, disk: Disk) -> None:
 
 
 def load_vault(state: Path, vault_keys: VaultKeys) -> LocalVault:
-    """Return what this state belongs to. Raises DamageError, UsageError (no vault here)."""
+    """Return what this state belongs to. Raises DamageError, NewerFormat, UsageError (no vault here)."""
     try:
         sealed = (state / "vault").read_bytes()
     except FileNotFoundError:
         raise UsageError("there is no vault here", hint="run 'tgdav init', or 'tgdav init --join'") from None
-    plaintext = vault_keys.machine_wrap.open(sealed, _binding(vault_keys), "local state")
+    try:
+        plaintext = vault_keys.machine_wrap.open(sealed, _binding(vault_keys), "local state")
+    except DamageError:
+        version = vault_keys.machine_wrap.later_version(sealed, lambda each: _binding(vault_keys, each))
+        if version is None:
+            raise
+        raise NewerFormat("the local state", version) from None
     try:
         return msgspec.msgpack.decode(plaintext, type=LocalVault)
     except msgspec.MsgspecError as error:
@@ -94,5 +100,5 @@ def save_vault(state: Path, vault: LocalVault, vault_keys: VaultKeys, entropy: E
     write_file(state / "vault", sealed, disk)
 
 
-def _binding(vault_keys: VaultKeys) -> bytes:
-    return associated_data(vault_keys.vault, None, Kind.LOCAL, b"vault", _VERSION)
+def _binding(vault_keys: VaultKeys, version: int = _VERSION) -> bytes:
+    return associated_data(vault_keys.vault, None, Kind.LOCAL, b"vault", version)

@@ -4,21 +4,23 @@ Local state is complete and durable before the store hears of a new vault, so an
 the next start brings to the store, never a store that no machine can open.
 """
 
+from collections.abc import Iterable
 from contextlib import closing
 
 import msgspec
 
+from tgdav.blobs.contract import BlobInfo
 from tgdav.config import Config, Places
-from tgdav.crypto.header import make_header
+from tgdav.crypto.header import later_header_label, make_header, recognise
 from tgdav.crypto.keys import NamespaceKeys, VaultKeys, new_namespace_secret, wrap_namespace
+from tgdav.crypto.label import label_bytes
 from tgdav.crypto.machine import MachineIdentity, seal_machine
 from tgdav.crypto.passphrase import Passphrase
 from tgdav.crypto.recovery_key import format_recovery_key, new_recovery_key
 from tgdav.crypto.slots import Secret
 from tgdav.db.database import Database
-from tgdav.errors import UsageError
+from tgdav.errors import NewerFormat, UsageError
 from tgdav.ids import MachineId, NamespaceId, VaultId
-from tgdav.replication.survey import header_blobs
 from tgdav.volume.folders import prepare_state
 from tgdav.volume.local_keys import argon2_parameters
 from tgdav.volume.local_state import LocalNamespace, LocalVault, save_header, save_vault, vault_exists
@@ -50,8 +52,7 @@ def create_vault(places: Places, config: Config, passphrase: str, *, seams: Seam
         refuse_existing(places)
         login = login_before_vault(places, config, Passphrase(passphrase))
         with closing(open_store(config, places, seams, create=True, login=login).store) as store:
-            if any(True for _ in header_blobs(store.list())):
-                raise UsageError("the store holds a vault already", hint="use 'tgdav init --join' to join it")
+            refuse_vault(store.list())
         created = _make_local(places, config, passphrase, login, seams)
     finally:
         lock.release()
@@ -99,6 +100,23 @@ def login_before_vault(places: Places, config: Config, secret: Secret) -> Telegr
     if found is None:
         raise NotLoggedIn
     return found
+
+
+def refuse_vault(blobs: Iterable[BlobInfo]) -> None:
+    """Raise UsageError where the store has a vault's header, or blobs of a vault whose header is not to be found;
+    NewerFormat where a later program made it."""
+    others = 0
+    for info in blobs:
+        if (version := later_header_label(info.label)) is not None:
+            raise NewerFormat("the vault in the store", version)
+        if recognise(info.label):
+            raise UsageError("the store holds a vault already", hint="use 'tgdav init --join' to join it")
+        others += label_bytes(info.label) is not None
+    if others:
+        raise UsageError(
+            f"the store holds {others} blobs of a vault, and no header that this version knows",
+            hint="use another folder or chat, or remove what is there if it is of no use to you",
+        )
 
 
 def refuse_existing(places: Places) -> None:

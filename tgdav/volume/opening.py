@@ -9,6 +9,7 @@ from tgdav.crypto.slots import Secret
 from tgdav.db.database import Database
 from tgdav.errors import DamageError
 from tgdav.replication.identity import LogIdentity
+from tgdav.volume.folders import Reserve
 from tgdav.volume.local_state import LocalNamespace, load_header
 from tgdav.volume.lock import StateLock
 from tgdav.volume.log_start import log_identity
@@ -52,6 +53,7 @@ def open_parts(
     load_header(places.state)
     lock = StateLock(places.lock_file)
     undo.callback(lock.release)
+    Reserve(places, seams.disk, seams.entropy).make_room()
     stores = open_store(config, places, seams)
     undo.callback(stores.store.close)
     opened = Unlocked(places, secret, stores)

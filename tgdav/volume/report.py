@@ -31,6 +31,7 @@ def status(volume: "Volume") -> dict[str, Any]:
     problem = volume.stores.account.problem if volume.stores.account else None
     date, sent = volume.budget.today()
     errors = (
+        volume.database.writer.refusal,
         None if problem is None else str(problem),
         volume.housekeeping.last_error,
         volume.content.uploader.last_error,

@@ -60,8 +60,9 @@ def _look(database: Database, stores: Stores, log: LogIdentity) -> Verdict | Non
         except TgdavError as error:
             _log.info("the store could not be looked at: %s", error.message)
 
-    if stores.account is None:
-        look()
+    if stores.bounded is not None:
+        with stores.bounded.patience(LOOK_SECONDS):
+            look()
     else:
         thread = Worker("tgdav-first-look", look, again=False)
         thread.start()

@@ -1,17 +1,17 @@
 """From the configuration to a blob store."""
 
 import threading
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from tgdav.blobs.bounded import CALL_SECONDS, BoundedStore
 from tgdav.blobs.contract import BlobStore
 from tgdav.blobs.counting import CountingStore
 from tgdav.blobs.directory import DirectoryStore
 from tgdav.blobs.retry import Reachability, RetryPolicy, RetryStore
 from tgdav.config import Config, Places
-from tgdav.errors import StoreUnavailable
+from tgdav.errors import StoreError
 from tgdav.ids import BlobName
 from tgdav.volume.budget import SendingStore
 from tgdav.volume.seams import Seams
@@ -28,6 +28,8 @@ _TELEGRAM_PATIENCE = RetryPolicy(give_up_after=20.0)
 """Long enough for the rests that Telegram asks of a busy account, short enough for who waits for an answer."""
 
 
+_PROBE_SECONDS = 1.0
+"""How long ``status`` waits for a folder."""
 _NOBODY = BlobName(bytes(16))
 
 
@@ -41,6 +43,7 @@ class Stores(msgspec.Struct, frozen=True):
     stopping: threading.Event
     account: "AccountStore | None" = None
     governor: "Governor | None" = None
+    bounded: BoundedStore | None = None
 
     @property
     def rest(self) -> tuple[float, str]:
@@ -62,11 +65,12 @@ class Stores(msgspec.Struct, frozen=True):
 
     def probe(self) -> None:
         """Ask a folder whether it is there: that is known at once. What is behind a network is not asked."""
-        if self.account is not None:
+        if self.bounded is None:
             return
         try:
-            self.counting.find(_NOBODY)
-        except StoreUnavailable as error:
+            with self.bounded.patience(_PROBE_SECONDS):
+                self.counting.find(_NOBODY)
+        except StoreError as error:
             self.retrying.heard(error)
         else:
             self.retrying.heard(None)
@@ -76,6 +80,8 @@ class Stores(msgspec.Struct, frozen=True):
         self.stopping.set()
         if self.account is not None:
             self.account.close()
+        if self.bounded is not None:
+            self.bounded.give_up()
 
 
 def open_store(
@@ -88,10 +94,13 @@ def open_store(
     """
     if config.backend() == "telegram":
         return _telegram(config, seams, login)
-    make: Callable[..., DirectoryStore] = DirectoryStore.create if create else DirectoryStore
     path = places.for_config(config).store
-    inner = make(path, disk=seams.disk, clock=seams.clock, entropy=seams.entropy)
-    return _wrapped(CountingStore(inner), seams, threading.Event(), _FOLDER_PATIENCE)
+    inner = DirectoryStore(path, disk=seams.disk, clock=seams.clock, entropy=seams.entropy)
+    bounded = BoundedStore(inner, str(path))
+    if create:
+        bounded.ask(inner.create_folder, CALL_SECONDS)
+    stores = _wrapped(CountingStore(bounded), seams, threading.Event(), _FOLDER_PATIENCE)
+    return msgspec.structs.replace(stores, bounded=bounded)
 
 
 def _telegram(config: Config, seams: Seams, login: TelegramLogin | None) -> Stores:

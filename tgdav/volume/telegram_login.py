@@ -13,7 +13,7 @@ from tgdav.crypto.keys import VaultKeys
 from tgdav.crypto.passphrase import Argon2Limits, Argon2Parameters
 from tgdav.crypto.sealing import Kind, associated_data, open_sealed, seal
 from tgdav.crypto.slots import SLOT_BYTES, Secret, decode_slot, make_slot, open_slot
-from tgdav.errors import AccessError, DamageError
+from tgdav.errors import AccessError, DamageError, NewerFormat
 from tgdav.ids import VaultId
 from tgdav.volume.folders import write_file
 from tgdav.volume.seams import Seams
@@ -49,7 +49,13 @@ def load_login(state: Path, vault_keys: VaultKeys) -> TelegramLogin | None:
     sealed = _read(state / SEALED)
     if sealed is None:
         return None
-    return _decode(vault_keys.machine_wrap.open(sealed, _binding(vault_keys.vault), _WHAT))
+    try:
+        return _decode(vault_keys.machine_wrap.open(sealed, _binding(vault_keys.vault), _WHAT))
+    except DamageError:
+        version = vault_keys.machine_wrap.later_version(sealed, lambda each: _binding(vault_keys.vault, each))
+        if version is None:
+            raise
+        raise NewerFormat("the Telegram login kept here", version) from None
 
 
 def save_login(state: Path, login: TelegramLogin, vault_keys: VaultKeys, seams: Seams) -> None:
@@ -102,5 +108,5 @@ def _decode(plaintext: bytes) -> TelegramLogin:
         raise DamageError("the Telegram login cannot be read", blob=_WHAT, hint=LOG_IN) from error
 
 
-def _binding(vault: VaultId) -> bytes:
-    return associated_data(vault, None, Kind.LOCAL, b"telegram login", _VERSION)
+def _binding(vault: VaultId, version: int = _VERSION) -> bytes:
+    return associated_data(vault, None, Kind.LOCAL, b"telegram login", version)

@@ -4,12 +4,11 @@ from collections.abc import Callable, Iterable
 
 from tgdav.blobs.contract import BlobInfo, BlobStore
 from tgdav.config import Places
-from tgdav.crypto.header import HEADER_BYTES, Header, decode, try_headers
+from tgdav.crypto.header import HEADER_BYTES, Header, decode, later_header_label, recognise, try_headers
 from tgdav.crypto.keys import VaultKeys
 from tgdav.crypto.machine import MachineIdentity, open_machine
 from tgdav.crypto.slots import Secret, kind_for
-from tgdav.errors import AccessError, BlobMissing, DamageError, StoreUnavailable, UsageError
-from tgdav.replication.survey import header_blobs
+from tgdav.errors import AccessError, BlobMissing, DamageError, NewerFormat, StoreUnavailable, TgdavError, UsageError
 from tgdav.volume.local_keys import CHANGED_ELSEWHERE
 from tgdav.volume.local_state import LocalVault, load_header, load_vault
 from tgdav.volume.stores import Stores
@@ -23,19 +22,28 @@ def unlock_store(
 ) -> tuple[bytes, Header]:
     """Return the master key and the newest header in the store that ``secret`` opens.
 
-    Raises UsageError (no vault), DamageError (no header can be read), AccessError.
+    Raises UsageError (no vault), DamageError (no header can be read), NewerFormat (none opens, and a later program made one),
+    AccessError.
     """
     headers: list[Header] = []
-    damage: Exception | None = None
-    for info in header_blobs(blobs):
+    problem: TgdavError | None = None
+    for info in blobs:
         try:
-            headers.append(decode(store.read(info.id, 0, HEADER_BYTES)))
-        except (DamageError, BlobMissing) as error:
-            damage = error
-    if headers:
-        return try_headers([header for header in headers if worth_trying(header)], secret)
-    if damage is not None:
-        raise damage
+            if (version := later_header_label(info.label)) is not None:
+                raise NewerFormat("the vault in the store", version)
+            if recognise(info.label):
+                headers.append(decode(store.read(info.id, 0, HEADER_BYTES)))
+        except (DamageError, BlobMissing, NewerFormat) as error:
+            problem = error if not isinstance(problem, NewerFormat) else problem
+    try:
+        if headers:
+            return try_headers([header for header in headers if worth_trying(header)], secret)
+    except AccessError:
+        if isinstance(problem, NewerFormat):
+            raise problem from None
+        raise
+    if problem is not None:
+        raise problem
     raise UsageError("the store holds no vault", hint="use 'tgdav init' to make one")
 
 
@@ -65,9 +73,11 @@ def _from_store(store: BlobStore, secret: Secret, local: Header, refusal: Access
     kind = kind_for(secret)
     tried = local.slot(kind)
     try:
-        master, header = unlock_store(store, store.list(), secret, lambda each: each.slot(kind) != tried)
+        master, header = unlock_store(
+            store, store.list(), secret, lambda each: each.vault == local.vault and each.slot(kind) != tried
+        )
+    except NewerFormat:
+        raise
     except (StoreUnavailable, UsageError, DamageError, AccessError):
         raise refusal from None
-    if header.vault != local.vault:
-        raise refusal
     return master, header

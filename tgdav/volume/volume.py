@@ -4,6 +4,7 @@ Start: lock, header, database, content, file system, then the background work. S
 gone first, then dirty files settle, background work ends, the log is folded back, the lock goes last.
 """
 
+import logging
 import threading
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,7 @@ from tgdav.volume.account_life import AccountLife
 from tgdav.volume.budget import Budget
 from tgdav.volume.check import Checker
 from tgdav.volume.content import open_content
-from tgdav.volume.folders import make_folder
+from tgdav.volume.folders import Reserve, make_folder
 from tgdav.volume.headers import HeaderKeeper
 from tgdav.volume.housekeeping import Housekeeping
 from tgdav.volume.local_keys import argon2_parameters
@@ -42,9 +43,13 @@ from tgdav.volume.telegram_login import TelegramLogin
 if TYPE_CHECKING:
     from tgdav.volume.login_keeper import LoginKeeper
 
+_log = logging.getLogger(__name__)
+
 WEBDAV_PASSWORD = "webdav.password"  # noqa: S105 - the name of a setting
 GRACE_SECONDS = 5.0
 """How long closing waits for what is being sent; it is sent again by the next start."""
+SAY_SECONDS = 1.5
+"""How long it takes before what is waited for is said."""
 JOINING = "joining this vault is not finished: the store has not been told yet"
 """Why a machine that joined changes nothing until its first segment is stored."""
 
@@ -79,11 +84,12 @@ class Volume:
             log.machine,
             places.state / "overlay",
             junk=JunkPolicy(config.webdav.junk_files),
-            space=space_of(stores.store.traits, places, self.used_bytes),
+            space=space_of(places, self.used_bytes, stores.bounded),
             clock=seams.clock,
             entropy=seams.entropy,
             disk=seams.disk,
         )
+        self.reserve = Reserve(places, seams.disk, seams.entropy)
         self.housekeeping = Housekeeping(self)
         self._closed = threading.Event()
         self._hang_up: Worker | None = None
@@ -144,25 +150,14 @@ class Volume:
             self._stores.account.watch(self.housekeeping.hear)
         self.housekeeping.start()
 
-    def hang_up_soon(self) -> None:
-        """Let what waits for the store go on for a moment, then cut it short: nothing that stops may wait for a dead line.
-
-        For whoever stops front ends before ``close``. Calling it again changes nothing.
-        """
-        if self._hang_up is None:
-            self._hang_up = Worker("tgdav-hang-up", self._hang_up_unless_closed, again=False)
-            self._hang_up.start()
-
-    def _hang_up_unless_closed(self) -> None:
-        if not self._closed.wait(GRACE_SECONDS):
-            self._stores.hang_up()
-
     def close(self) -> None:
         """Finish: settle dirty files, end background work, make all durable, give the vault up. Once is enough."""
         is_closed, self._is_closed = self._is_closed, True
         if is_closed:
             return
         self.hang_up_soon()
+        with suppress(TgdavError):  # what was written is on disk before anything that may have to wait for the store
+            self.fs.sync()
         with ExitStack() as rest:
             rest.callback(self._closed.set)
             rest.callback(self._lock.release)
@@ -173,6 +168,25 @@ class Volume:
             rest.callback(self._stores.stopping.set)
             rest.callback(self.fs.stop)
             self.housekeeping.stop()
+
+    def hang_up_soon(self) -> None:
+        """Let what waits for the store go on for a moment, then cut it short: nothing that stops may wait for a dead line, nor
+        for space that may never come.
+
+        For whoever stops front ends before ``close``. Calling it again changes nothing.
+        """
+        if self._hang_up is None:
+            self.content.core.space.refuse()
+            self._hang_up = Worker("tgdav-hang-up", self._hang_up_unless_closed, again=False)
+            self._hang_up.start()
+
+    def _hang_up_unless_closed(self) -> None:
+        if self._closed.wait(SAY_SECONDS):
+            return
+        _log.warning("stopping: waiting for the store to end what is under way, %.0f s at most", GRACE_SECONDS)
+        if not self._closed.wait(GRACE_SECONDS - SAY_SECONDS):
+            _log.warning("the store did not end it: what is not there yet is sent by the next start")
+            self._stores.hang_up()
 
     @property
     def stores(self) -> Stores:

@@ -42,11 +42,14 @@ class LockDetails(msgspec.Struct, frozen=True):
 
 
 class Lock(msgspec.Struct, frozen=True):
-    """A lock. ``expires`` in ns since 1970."""
+    """A lock. ``expires`` in ns since 1970 is what is kept of its end; ``until``, in monotonic seconds, is what counts here: a
+    wall clock that is set to another time neither ends a lock nor makes it last.
+    """
 
     token: str
     inode: Inode
     expires: int
+    until: float
     details: LockDetails
 
 
@@ -79,7 +82,7 @@ class LockTable:
         self._clock = clock
         self._entropy = entropy
         self._changing = threading.Lock()
-        self._locks: tuple[Lock, ...] = tuple(map(_from_record, fs.load_locks()))
+        self._locks: tuple[Lock, ...] = tuple(map(self._from_record, fs.load_locks()))
 
     # ---- looking -------------------------------------------------------------------------------------------------
 
@@ -88,8 +91,8 @@ class LockTable:
         locks = self._locks
         if not locks:
             return locks
-        now = self._clock.now_ns()
-        return tuple(lock for lock in locks if lock.expires > now)
+        now = self._clock.monotonic()
+        return tuple(lock for lock in locks if lock.until > now)
 
     def covering(self, inodes: Sequence[Inode], *, exists: bool = True) -> list[Lock]:
         """Return the locks on the last of a path's inodes: its own and those that folders above hand down.
@@ -123,7 +126,7 @@ class LockTable:
 
         ``inside`` are the locks below a folder that is to be locked with all it holds.
         """
-        lock = Lock(self._new_token(), inodes[-1], self._end(details.seconds), details)
+        lock = Lock(self._new_token(), inodes[-1], *self._end(details.seconds), details)
         with self._changing:
             against = [
                 other for other in (*self.covering(inodes), *inside) if other.details.exclusive or details.exclusive
@@ -147,13 +150,13 @@ class LockTable:
     def refresh(self, lock: Lock, seconds: int) -> Lock:
         """Start a lock's time again."""
         details = msgspec.structs.replace(lock.details, seconds=seconds)
-        renewed = Lock(lock.token, lock.inode, self._end(seconds), details)
+        renewed = Lock(lock.token, lock.inode, *self._end(seconds), details)
         self._replace(lock, renewed)
         return renewed
 
     def rebind(self, lock: Lock, inode: Inode) -> None:
         """Let a lock stand on what replaced its resource under the same URL."""
-        self._replace(lock, Lock(lock.token, inode, lock.expires, lock.details))
+        self._replace(lock, msgspec.structs.replace(lock, inode=inode))
 
     def _replace(self, old: Lock, new: Lock) -> None:
         with self._changing:
@@ -175,17 +178,20 @@ class LockTable:
     def _new_token(self) -> str:
         return uuid.UUID(bytes=self._entropy.bytes(16), version=4).urn
 
-    def _end(self, seconds: int) -> int:
-        return self._clock.now_ns() + seconds * SECOND
+    def _end(self, seconds: float) -> tuple[int, float]:
+        """Return when a lock of so many seconds ends: ns since 1970, monotonic seconds."""
+        return self._clock.now_ns() + int(seconds * SECOND), self._clock.monotonic() + seconds
+
+    def _from_record(self, record: LockRecord) -> Lock:
+        """Take up a lock that was kept, for as long as it was taken at most: its end may come from a clock that was wrong."""
+        details = msgspec.msgpack.decode(record.data, type=LockDetails)
+        left = (record.expires - self._clock.now_ns()) / SECOND
+        return Lock(record.token, record.inode, *self._end(min(left, details.seconds, LONGEST)), details)
 
     def seconds_left(self, lock: Lock) -> int:
         """Return a lock's rest, in whole seconds."""
-        return max(0, (lock.expires - self._clock.now_ns()) // SECOND)
+        return max(0, int(lock.until - self._clock.monotonic()))
 
 
 def _to_record(lock: Lock) -> LockRecord:
     return LockRecord(lock.token, lock.inode, lock.expires, msgspec.msgpack.encode(lock.details))
-
-
-def _from_record(record: LockRecord) -> Lock:
-    return Lock(record.token, record.inode, record.expires, msgspec.msgpack.decode(record.data, type=LockDetails))

@@ -1,0 +1,97 @@
+"""What others put into a store's folder in the place of its lock file."""
+
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.blobs.calls import put
+from tests.blobs.conftest import MovedClock, SeededEntropy, directory_store, name_of
+from tests.support.volumes import new_vault, open_volume
+from tgdav.blobs.directory import DirectoryStore
+from tgdav.disk import SystemDisk
+from tgdav.errors import StoreRejected
+
+
+def visible(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+
+
+def a_link(path: Path, victim: Path) -> None:
+    path.symlink_to(victim)
+
+
+def a_second_name(path: Path, victim: Path) -> None:
+    path.hardlink_to(victim)
+
+
+def a_fifo(path: Path, victim: Path) -> None:
+    os.mkfifo(path)
+
+
+def a_socket(path: Path, victim: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as made:
+        os.chdir(path.parent)  # a socket's path has 107 bytes at most
+        made.bind(path.name)
+
+
+def a_folder(path: Path, victim: Path) -> None:
+    path.mkdir()
+
+
+def a_dangling_link(path: Path, victim: Path) -> None:
+    path.symlink_to(victim.with_name("nowhere"))
+
+
+PLANTS = [a_link, a_second_name, a_fifo, a_socket, a_folder, a_dangling_link]
+
+
+class TestPlantedLockFile:
+    """Who may write to the folder may put anything in the place of the lock file."""
+
+    @pytest.fixture
+    def victim(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        monkeypatch.chdir(tmp_path)
+        file = tmp_path / "victim"
+        file.write_bytes(b"the user's own")
+        return file
+
+    @pytest.mark.parametrize("plant", PLANTS)
+    @pytest.mark.timeout(20)
+    def test_is_refused_and_neither_written_nor_waited_for(
+        self, folder: Path, victim: Path, plant: Callable[[Path, Path], None]
+    ) -> None:
+        info = put(directory_store(folder), 1, b"data")
+        (folder / ".lock").unlink()
+        plant(folder / ".lock", victim)
+        store = directory_store(folder)
+        calls: list[Callable[[], object]] = [
+            lambda: put(store, 2),
+            lambda: list(store.list()),
+            lambda: store.find(name_of(1)),
+            lambda: store.read(info.id, 0, 1),
+            lambda: store.delete([info.id]),
+            lambda: DirectoryStore.create(folder, disk=SystemDisk(), clock=MovedClock(), entropy=SeededEntropy()),
+        ]
+        for call in calls:
+            with pytest.raises(StoreRejected, match=r"\.lock is not a regular file with one name"):
+                call()
+        assert victim.read_bytes() == b"the user's own"
+        assert sorted(path.name for path in victim.parent.iterdir()) == sorted({folder.name, "victim"})
+        assert len(visible(folder)) == 1
+
+    def test_status_goes_on_and_names_it(self, tmp_path: Path) -> None:
+        new_vault(tmp_path)
+        volume = open_volume(tmp_path)
+        try:
+            (tmp_path / "store" / ".lock").unlink()
+            os.mkfifo(tmp_path / "store" / ".lock")
+            status = volume.status()
+            assert not status["store"]["reachable"]
+            assert ".lock is not a regular file" in status["last_error"]
+            with pytest.raises(StoreRejected):
+                volume.check()
+        finally:
+            volume.close()
