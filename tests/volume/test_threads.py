@@ -69,8 +69,8 @@ def test_housekeeping_does_the_rest(
     with monkeypatch.context() as broken:
         broken.setattr(running.headers, "keep", overflow)
         running.housekeeping.try_again()
-        wait_for(lambda: failures("tgdav-housekeeping"))
-        assert "keeping the headers: thread tgdav-housekeeping: OverflowError" in last_error(running)
+        wait_for(lambda: "keeping the headers: thread tgdav-housekeeping: OverflowError" in last_error(running))
+        assert failures("tgdav-housekeeping")
         wait_for(lambda: running.pending()["operations"] == 0, what="the push, which comes after the headers")
     assert running.status()["thread_failures"]["tgdav-housekeeping"] >= 1
     vault.clock.advance(housekeeping.HEADER_AGAIN_SECONDS)
@@ -156,8 +156,7 @@ def test_sending_passes_over_the_pack_that_cannot_be(
     monkeypatch.setattr(running.stores.store, "append", picky)
     put(running, "first", content(1, 100_000))
     send_what_is_idle(vault, running)
-    wait_for(lambda: failures("tgdav-send"))
-    assert "tgdav-send: OverflowError" in last_error(running)
+    wait_for(lambda: "tgdav-send: OverflowError" in last_error(running))
     left = running.pending()["bytes"]
     put(running, "second", content(2, 100_000))
     assert running.pending()["bytes"] > left
@@ -172,8 +171,8 @@ def test_the_uploader_goes_on(running: Volume, failures: Callable[[str], int], m
         broken.setattr(Uploader, "step", overflow)
         put(running, "file", content(1, 100_000))
         running.content.uploader.wake()
-        wait_for(lambda: failures("tgdav-upload"))
-        assert "tgdav-upload: OverflowError" in last_error(running)
+        wait_for(lambda: "tgdav-upload: OverflowError" in last_error(running))
+        assert failures("tgdav-upload")
     assert running.content.flush(60)
     assert running.status()["last_error"] is None
 
