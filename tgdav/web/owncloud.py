@@ -14,7 +14,7 @@ CHECKSUMS = b"{http://owncloud.org/ns}checksums"
 
 _CHECKSUM = re.compile(r"(SHA1|MD5):([0-9A-Fa-f]+)\Z", re.IGNORECASE)
 _HEX_DIGITS = {"sha1": 40, "md5": 32}
-_SECONDS = re.compile(r"(-?)([0-9]{1,4000})(?:\.([0-9]{1,4000}))?\Z")
+_SECONDS = re.compile(r"(-?)([0-9]{1,60})(?:\.([0-9]{1,60}))?\Z")
 _FURTHEST = 2**63 // SECOND
 """Seconds between 1970 and the last (and first) date that a file can have: nanoseconds are kept in 64 bits."""
 
