@@ -400,9 +400,8 @@ class NamespaceFileSystem:
         """Return an extended attribute."""
         with self.database.reading() as connection:
             value = fields.get_xattr(connection, inode, name)
-        if name == acl.ACCESS:  # a mode may wait for the commit of a file's writes
-            return acl.with_mode(value, self.attributes(inode, removed=True).mode)
-        return value
+        # A mode may wait for the commit of a file's writes.
+        return acl.with_mode(value, self.attributes(inode, removed=True).mode) if name == acl.ACCESS else value
 
     def set_xattr(
         self, inode: Inode, name: bytes, value: bytes, *, flags: XattrFlag = XattrFlag.NONE,
@@ -412,11 +411,10 @@ class NamespaceFileSystem:
         fields.check_xattr(name, value)
         if name == acl.ACCESS:
             self.open_files.settle(lambda file: file.inode == inode)  # its commit would bring an earlier mode
-
-        def work(change: Change) -> None:
-            fields.set_xattr(change, inode, name, value, flags, drop_set_group_id=drop_set_group_id)
-
-        self._change(work, durable=durable)
+        self._change(
+            lambda each: fields.set_xattr(each, inode, name, value, flags, drop_set_group_id=drop_set_group_id),
+            durable=durable,
+        )
         self.listeners.tell(inode)
 
     def list_xattrs(self, inode: Inode) -> list[bytes]:
