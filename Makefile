@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ARGS ?=
 MINUTES ?= 10
-JOBS ?= 2
+JOBS ?= 3
 
 .PHONY: run test lint bench torture bare format clean
 

@@ -1,5 +1,6 @@
 """What holds for every test."""
 
+import logging
 import os
 import random
 import signal
@@ -92,6 +93,17 @@ def _root(folder: Path) -> Path:
 @pytest.fixture(autouse=True, scope="session")
 def _marked(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ[MARK] = str(_root(tmp_path_factory.getbasetemp()))
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before() -> Iterator[None]:
+    """Undo what a command that ran in this process set up, in a fixture of a whole module too: it hides the log of others."""
+    root = logging.getLogger()
+    root.setLevel(logging.WARNING)
+    handlers = list(root.handlers)
+    yield
+    root.handlers[:] = [each for each in root.handlers if each in handlers]
+    logging.captureWarnings(False)
 
 
 @pytest.fixture(autouse=True)

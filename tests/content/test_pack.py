@@ -23,7 +23,7 @@ from tgdav.content.pack import (
 )
 from tgdav.content.types import IndexEntry
 from tgdav.crypto.chunk_seal import open_chunk
-from tgdav.errors import DamageError
+from tgdav.errors import DamageError, NewerFormat
 from tgdav.ids import BlobName, ChunkId
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "pack-v1.bin"
@@ -77,7 +77,7 @@ def test_no_pack_passes_for_another() -> None:
     for other in (make_seal(seed=8), make_seal(name=BlobName(bytes(16)))):
         with pytest.raises(DamageError):
             read_trailer(other, PACK[-TRAILER_BYTES:], len(PACK))
-    with pytest.raises(DamageError, match="epoch"):
+    with pytest.raises(DamageError, match="namespace key number"):
         read_trailer(make_seal(epoch=2), PACK[-TRAILER_BYTES:], len(PACK))
 
 
@@ -152,7 +152,7 @@ def test_bytes_behind_the_index_are_damage() -> None:
 
 @given(st.binary(max_size=300) | st.binary(max_size=300).map(lambda tail: b"\0\1\0\0\0\1" + tail))
 def test_arbitrary_bytes_are_an_index_or_damage(data: bytes) -> None:
-    with contextlib.suppress(DamageError):
+    with contextlib.suppress(DamageError, NewerFormat):
         entries = parse_index(SEAL, data, 10_000)
         assert encode_index(entries, PackSizes(10_000, len(data) + 29, 0)) == data
 

@@ -69,7 +69,7 @@ def test_every_flipped_bit_and_truncation_is_found():
 
 
 def test_an_unknown_epoch_is_damage():
-    with pytest.raises(DamageError, match="epoch 9"):
+    with pytest.raises(DamageError, match="key number 9"):
         open_chunk(KEYS, VAULT, CHUNK, 9, 0, len(DATA), sealed_chunk(), "pack")
 
 

@@ -82,7 +82,7 @@ class TestByCode:
     @pytest.mark.parametrize(
         ("phone", "api_id", "api_hash", "said"),
         [
-            ("123", API_ID, API_HASH, "knows no such phone number"),
+            ("123456", API_ID, API_HASH, "knows no such phone number"),
             (NUMBER, API_ID, API_HASH, "banned this phone number"),
             ("9996629999", API_ID, API_HASH, "has no Telegram account"),
             (PHONE, 2040, API_HASH, "published"),

@@ -10,6 +10,7 @@ from tgdav.errors import (
     TgdavError,
     UsageError,
     VaultInUse,
+    WriterReplaced,
 )
 
 
@@ -23,6 +24,7 @@ class ExitCode(IntEnum):
     DAMAGE = 4
     STORE = 5
     IN_USE = 6
+    NOT_ALLOWED = 7
     INTERRUPTED = 130
 
 
@@ -35,6 +37,7 @@ TABLE: dict[type[Exception], ExitCode] = {
     BlobMissing: ExitCode.DAMAGE,
     StoreError: ExitCode.STORE,
     VaultInUse: ExitCode.IN_USE,
+    WriterReplaced: ExitCode.NOT_ALLOWED,
 }
 
 

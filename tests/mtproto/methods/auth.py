@@ -26,7 +26,7 @@ def send_code(call: Call, request: Any) -> Any:
     """Sends the account's code, in name; PHONE_MIGRATE_X for an account of another DC."""
     check_application(call, request)
     phone = request.phone_number.lstrip("+")
-    if not phone.isdigit() or not 5 <= len(phone) <= 15:
+    if not phone.isdigit() or not 7 <= len(phone) <= 15:
         raise bad("PHONE_NUMBER_INVALID")
     account = call.world.accounts.find(phone)
     if account is not None and account.status == "banned":
