@@ -46,7 +46,7 @@ def _report(fleet: Fleet) -> None:
 
 
 def test_kill_nine_under_fifty_clients(tmp_path: Path) -> None:
-    fleet = kill_rounds(tmp_path, seed=random.randrange(1 << 32), rounds=6)
+    fleet = kill_rounds(tmp_path, seed=random.randrange(1 << 32), rounds=8)
     _report(fleet)
     assert fleet.counts["PUT"] > 500
     assert fleet.counts["in flight"] > 100
