@@ -20,7 +20,7 @@ from tgdav.fs import acl
 from tgdav.fs.api import Capacity, FileHandle, ObservedFileSystem, Owner, RenameFlag
 from tgdav.ids import Inode
 from tgdav.metadata.types import DIRECTORY, FILE, FORMATS, SYMLINK, AttributeChange, Attributes, Kind
-from tgdav_fuse.attributes import Presentation, Translator, asked, space, without_set_id
+from tgdav_fuse.attributes import Presentation, Translator, asked, asked_by_a_program, space, without_set_id
 from tgdav_fuse.bridge import Bridge
 from tgdav_fuse.errors import answer, request
 from tgdav_fuse.handles import Handles, OpenHandle
@@ -253,15 +253,15 @@ class TgdavOperations(pyfuse3.Operations):
         try:
             return await self._set_attributes(inode, attr, fields, fh, ctx)
         except NotFound:
-            owner = fields.update_uid or fields.update_gid
-            if owner or fields.update_mode or fields.update_size or fields.update_atime:  # a program asks
+            if asked_by_a_program(fields):
                 raise
             return self.translator.gone(inode)
 
     async def _set_attributes(
         self, inode: int, attr: EntryAttributes, fields: pyfuse3.SetattrFields, fh: int | None, ctx: RequestContext
     ) -> EntryAttributes:
-        node = self._held(inode)
+        # The kernel writes ctime back after each unlink: a change for a node that is about to go would double its cost.
+        node = self._held(inode) if asked_by_a_program(fields) else self._fs.attributes(Inode(inode))
         if fields.update_size and inode in self.resizing:
             return self._shown_now(node)
         change = self._wanted(node, attr, fields, ctx)

@@ -77,3 +77,35 @@ def test_what_a_program_asks_for_then_fails(fs: ClosedMeanwhile, field: str) -> 
     with pytest.raises(pyfuse3.FUSEError) as failure:
         setattr_(fs, *TIMES, field)
     assert failure.value.errno == errno.ENOENT
+
+
+def test_times_written_back_of_a_node_that_nobody_has_open_are_no_change(tmp_path: Path) -> None:
+    """The kernel holds the node until it forgets it, and writes ctime back after each unlink."""
+    subject = VolumeSubject(tmp_path)
+    fs = subject.volume.fs
+    inode = fs.create(fs.root, b"file", Kind.FILE, 0o644, Owner()).inode
+    fs.unlink(fs.root, b"file")
+    asked = pyfuse3.EntryAttributes()
+    asked.st_mtime_ns, asked.st_ctime_ns = 1, 2
+    operations = TgdavOperations(fs, SystemClock(), Presentation())
+    operations.known[inode] = 1
+    fields: Any = SimpleNamespace(**{name: name in TIMES for name in FIELDS})
+
+    async def ask() -> pyfuse3.EntryAttributes:
+        return await operations.setattr(inode, asked, fields, None, CONTEXT)
+
+    try:
+        before = groups(subject)
+        assert trio.run(ask).st_nlink == 0
+        assert groups(subject) == before
+    finally:
+        operations.bridge.stop()
+        subject.close()
+
+
+def groups(subject: VolumeSubject) -> int:
+    """How many changes the log holds."""
+    with subject.volume.database.reading() as connection:
+        row = connection.one("SELECT COUNT(*) FROM log")
+    assert row is not None
+    return int(row[0])
