@@ -102,7 +102,7 @@ def asked(attr: pyfuse3.EntryAttributes, fields: pyfuse3.SetattrFields) -> Attri
 
 
 def asked_by_a_program(fields: pyfuse3.SetattrFields) -> bool:
-    """Whether a program asked, which always names more than the times that the kernel writes back by itself."""
+    """Whether a program asked for sure: the kernel writes mtime and ctime of regular files back by itself, and no more."""
     owner = fields.update_uid or fields.update_gid
     return bool(owner or fields.update_mode or fields.update_size or fields.update_atime)
 

@@ -89,8 +89,7 @@ class TgdavOperations(pyfuse3.Operations):
 
     def _shown_now(self, node: Attributes) -> EntryAttributes:
         """Describe a node. Of a file that is being written the kernel keeps bytes that nobody has counted yet."""
-        is_written = node.is_file and self.handles.writable(node.inode) is not None
-        return self.translator.entry(node, is_written=is_written)
+        return self.translator.entry(node, is_written=node.is_file and self.handles.writable(node.inode) is not None)
 
     def _held(self, inode: int) -> Attributes:
         """Return a node that the kernel holds; it may have no name any more. Raises NotFound."""
@@ -260,8 +259,9 @@ class TgdavOperations(pyfuse3.Operations):
     async def _set_attributes(
         self, inode: int, attr: EntryAttributes, fields: pyfuse3.SetattrFields, fh: int | None, ctx: RequestContext
     ) -> EntryAttributes:
-        # The kernel writes ctime back after each unlink: a change for a node that is about to go would double its cost.
-        node = self._held(inode) if asked_by_a_program(fields) else self._fs.attributes(Inode(inode))
+        node = self._held(inode)
+        if node.nlink == 0 and node.is_file and not (self.handles.is_open(inode) or asked_by_a_program(fields)):
+            return self._shown_now(node)  # the kernel writes ctime back after each unlink: to log that doubled its cost
         if fields.update_size and inode in self.resizing:
             return self._shown_now(node)
         change = self._wanted(node, attr, fields, ctx)

@@ -1,6 +1,7 @@
 """What the kernel writes back of a file that nobody can see any more is no error: it would be told to whoever closes next."""
 
 import errno
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -32,14 +33,14 @@ class ClosedMeanwhile:
     def __init__(self, fs: NamespaceFileSystem) -> None:
         self._fs = fs
         self.inode: Inode = fs.create(fs.root, b"file", Kind.FILE, 0o644, Owner()).inode
-        self._handle = fs.open(self.inode)
+        self.handle = fs.open(self.inode)
         fs.unlink(fs.root, b"file")
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._fs, name)
 
     def hold_attributes(self, inode: Inode, change: AttributeChange) -> bool:
-        self._handle.close()
+        self.handle.close()
         return self._fs.hold_attributes(inode, change)
 
 
@@ -53,6 +54,7 @@ def fs(tmp_path: Path) -> Iterator[ClosedMeanwhile]:
 def setattr_(fs: Any, *wanted: str) -> pyfuse3.EntryAttributes:
     """Ask for attributes as the kernel does."""
     operations = TgdavOperations(fs, SystemClock(), Presentation())
+    operations.handles.add(fs.inode, fs.handle, writable=False)
     asked = pyfuse3.EntryAttributes()
     asked.st_mode, asked.st_mtime_ns, asked.st_ctime_ns = 0o600, 1, 2
     fields: Any = SimpleNamespace(**{name: name in wanted for name in FIELDS})
@@ -79,11 +81,12 @@ def test_what_a_program_asks_for_then_fails(fs: ClosedMeanwhile, field: str) -> 
     assert failure.value.errno == errno.ENOENT
 
 
-def test_times_written_back_of_a_node_that_nobody_has_open_are_no_change(tmp_path: Path) -> None:
-    """The kernel holds the node until it forgets it, and writes ctime back after each unlink."""
+@pytest.mark.parametrize(("kind", "changes"), [(Kind.FILE, 0), (Kind.FIFO, 1)])
+def test_times_of_a_node_that_the_kernel_alone_holds(tmp_path: Path, kind: Kind, changes: int) -> None:
+    """The kernel writes ctime of a regular file back after each unlink; of other nodes only a program sets times."""
     subject = VolumeSubject(tmp_path)
     fs = subject.volume.fs
-    inode = fs.create(fs.root, b"file", Kind.FILE, 0o644, Owner()).inode
+    inode = fs.create(fs.root, b"file", kind, 0o644, Owner()).inode
     fs.unlink(fs.root, b"file")
     asked = pyfuse3.EntryAttributes()
     asked.st_mtime_ns, asked.st_ctime_ns = 1, 2
@@ -96,8 +99,12 @@ def test_times_written_back_of_a_node_that_nobody_has_open_are_no_change(tmp_pat
 
     try:
         before = groups(subject)
-        assert trio.run(ask).st_nlink == 0
-        assert groups(subject) == before
+        answer = trio.run(ask)
+        assert (answer.st_nlink, stat.S_IFMT(answer.st_mode)) == (
+            0,
+            stat.S_IFREG if kind == Kind.FILE else stat.S_IFIFO,
+        )
+        assert groups(subject) == before + changes
     finally:
         operations.bridge.stop()
         subject.close()
