@@ -3,9 +3,9 @@
 All calls are synchronous and may come from any thread. Names are bytes, kept as given; ``normalized=True`` finds a name by
 its bytes first, then by Unicode NFC, earliest entry first. Each call that changes something is atomic: it happens whole
 or not at all, and another thread sees either the old state or the new. With ``durable=True`` the change survives a power
-cut when the call returns, with all that was changed before it. Else a crash may take the changes of the last moment (some
-30 ms, and what was closed in them), the later ones first; nobody who is served sees a difference. A rename, and what came
-before it, survives the end of the process (kill -9).
+cut when the call returns, with all that was changed before it. Without it the change survives the end of the process (kill
+-9), and a power cut may take the last changes, the later ones first. Writes to an open file, and times set through it, survive
+the end of the process from ``flush``, ``settle_soon`` or ``close`` on.
 
 Every call may raise: ``ReadOnly`` where another machine became the writer, ``NoSpace``, ``LocalFailure`` (the local disk),
 and ``DamageError`` / ``StoreUnavailable`` where content has to be read.
