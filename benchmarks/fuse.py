@@ -10,7 +10,6 @@ import os
 import random
 import subprocess
 import tarfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -26,6 +25,9 @@ _NAMES_AND_ATTRIBUTES = "2"
 _FOLDERS = 100
 _TAR_SIZES = (200, 12_000)
 
+Take = Callable[[str, int, Callable[[], object]], None]
+"""Times some work: what it is called, how many files it is about, and the work."""
+
 
 class _Bench:
     """Samples of each workload by contestant."""
@@ -37,10 +39,7 @@ class _Bench:
 
     def take(self, workload: str, mounted: Mounted, amount: float, unit: str, work: Callable[[], object]) -> None:
         """Time ``work``, which does ``amount`` of ``unit``."""
-        processor, start = mounted.processor_seconds(), time.perf_counter()
-        work()
-        seconds = time.perf_counter() - start
-        spent = mounted.processor_seconds() - processor
+        seconds, spent = mounted.time(work)
         _, samples, milliseconds = self._found.setdefault((workload, mounted.name), (unit, [], []))
         samples.append(amount / seconds)
         milliseconds.append(1000 * spent / amount)
@@ -69,7 +68,7 @@ class _Bench:
 def fuse(folder: Path, scale: Scale) -> Results:
     """Mount everyone and let them do everything in turns."""
     bench = _Bench(scale)
-    archive = _archive(folder / "archive.tar", scale.files)
+    archive = make_archive(folder / "archive.tar", scale.files)
     with mounts(folder) as contestants:
         for number in range(scale.rounds):
             source = make_file(folder / "source", scale.large)
@@ -132,24 +131,34 @@ def _forget_pages(path: Path) -> None:
 
 
 def _small_files(bench: _Bench, mounted: Mounted, number: int, _: Path) -> None:
-    place, scale = mounted.path / f"small{number}", bench.scale
-    place.mkdir()
-    names = [os.fspath(place / f"file{each}") for each in range(scale.files)]
-    content = os.urandom(scale.small + scale.files)
-    what = f"{scale.files} files"
+    scale = bench.scale
+
+    def take(workload: str, amount: int, work: Callable[[], object]) -> None:
+        bench.take(workload, mounted, amount, "files", work)
+
+    small_file_workloads(mounted, f"small{number}", scale.files, scale.small, take)
+
+
+def small_file_workloads(mounted: Mounted, place: str, files: int, size: int, take: Take) -> None:
+    """Create ``files`` files of ``size`` bytes in a new folder, look them up, and unlink them."""
+    folder = mounted.path / place
+    folder.mkdir()
+    names = [os.fspath(folder / f"file{each}") for each in range(files)]
+    content = os.urandom(size + files)
+    what = f"{files} files"
 
     def create() -> None:
         for each, name in enumerate(names):
             descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-            os.write(descriptor, content[each : each + scale.small])
+            os.write(descriptor, content[each : each + size])
             os.close(descriptor)
 
-    bench.take(f"create and write {scale.small // 1024} KiB, {what}", mounted, scale.files, "files", create)
-    bench.take(f"stat, {what}", mounted, scale.files, "files", lambda: [os.stat(name) for name in names])
+    take(f"create and write {size // 1024} KiB, {what}", files, create)
+    take(f"stat, {what}", files, lambda: [os.stat(name) for name in names])
     mounted.settle()
     if _forget_names():
-        bench.take(f"stat anew, {what}", mounted, scale.files, "files", lambda: [os.stat(name) for name in names])
-    bench.take(f"unlink, {what}", mounted, scale.files, "files", lambda: _unlink(names))
+        take(f"stat anew, {what}", files, lambda: [os.stat(name) for name in names])
+    take(f"unlink, {what}", files, lambda: _unlink(names))
 
 
 def _unlink(names: Sequence[str]) -> None:
@@ -165,7 +174,7 @@ def _forget_names() -> bool:
     return True
 
 
-def _archive(path: Path, files: int) -> Path:
+def make_archive(path: Path, files: int) -> Path:
     """Write an archive of ``files`` small files in folders, as a source tree has them."""
     chance = random.Random(5)
     with tarfile.open(path, "w") as archive:
@@ -182,8 +191,15 @@ def _archive(path: Path, files: int) -> Path:
 
 
 def _unpack(bench: _Bench, mounted: Mounted, number: int, archive: Path) -> None:
-    target = mounted.path / f"unpacked{number}"
+    def take(workload: str, amount: int, work: Callable[[], object]) -> None:
+        bench.take(workload, mounted, amount, "files", work)
+
+    unpack(mounted, f"unpacked{number}", archive, bench.scale.files, take)
+
+
+def unpack(mounted: Mounted, place: str, archive: Path, files: int, take: Take) -> None:
+    """Extract an archive of ``files`` files into a new folder."""
+    target = mounted.path / place
     target.mkdir()
     command = ["tar", "--extract", "--file", str(archive), "--directory", str(target)]
-    files = bench.scale.files
-    bench.take(f"untar {files} files", mounted, files, "files", lambda: subprocess.run(command, check=True))
+    take(f"untar {files} files", files, lambda: subprocess.run(command, check=True))

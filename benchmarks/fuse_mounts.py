@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,6 +37,12 @@ class Mounted(msgspec.Struct, frozen=True):
         """Return what the process has spent so far, in its own code and in the kernel for it."""
         times = self.process.cpu_times()
         return float(times.user + times.system)
+
+    def time(self, work: Callable[[], object]) -> tuple[float, float]:
+        """Do ``work``; return its seconds, and those of the processor that the process spent meanwhile."""
+        processor, start = self.processor_seconds(), time.perf_counter()
+        work()
+        return time.perf_counter() - start, self.processor_seconds() - processor
 
     def most_resident_bytes(self) -> int:
         """Return the most memory that the process held at any time (proc(5), VmHWM)."""
