@@ -1,4 +1,4 @@
-"""The seam for time: wall-clock and monotonic readings come in as a ``Clock``."""
+"""Wall-clock and monotonic time, injected as a ``Clock``."""
 
 import time
 from typing import Protocol

@@ -1,4 +1,4 @@
-"""The seam for disk calls that make things durable.
+"""The disk calls that make data durable, injected as a ``Disk``.
 
 All code that needs bytes or names to survive a power cut goes through a ``Disk``; tests put in one that fails, or
 that forgets what was not synced. Errors are the operating system's own ``OSError``.

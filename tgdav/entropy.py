@@ -1,4 +1,4 @@
-"""The seam for randomness: keys, nonces and names come from an ``Entropy``."""
+"""Random bytes for keys, nonces and names, injected as an ``Entropy``."""
 
 import os
 from typing import Protocol

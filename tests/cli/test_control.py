@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.seams import ManualClock
+from tests.support.platform import ManualClock
 from tests.support.waiting import wait_for
 from tgdav.errors import AccessError, DamageError, TgdavError, UsageError, VaultInUse
 from tgdav.volume import control

@@ -8,21 +8,23 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Machine
-from tests.support.seams import SeededEntropy
+from tests.support.platform import SeededEntropy
 from tgdav.cli import secrets
 from tgdav.cli.invocation import Invocation
 from tgdav.crypto.passphrase import Passphrase
 from tgdav.crypto.recovery_key import RecoveryKey, format_recovery_key
 from tgdav.errors import AccessError, UsageError
-from tgdav.volume.seams import Seams
+from tgdav.platform import Platform
 
 KEY = RecoveryKey(bytes(range(32)))
 SOURCES = ("option", "variable-file", "variable", "credential", "key-file")
 
 
 def invocation(folder: Path, **environment: str) -> Invocation:
-    seams = Seams.system()
-    return Invocation({"TGDAV_HOME": str(folder)} | environment, Seams(seams.clock, SeededEntropy(), seams.disk))
+    platform = Platform.system()
+    return Invocation(
+        {"TGDAV_HOME": str(folder)} | environment, Platform(platform.clock, SeededEntropy(), platform.disk)
+    )
 
 
 def typed(monkeypatch: pytest.MonkeyPatch, text: str) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.content.reading import blocks
-from tests.support.seams import FailingDisk, ManualClock
+from tests.support.platform import FailingDisk, ManualClock
 from tgdav.content.cache import DiskCache
 from tgdav.content.cached_ranges import CachedRange, CachedRanges, parse
 from tgdav.disk import SystemDisk

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.seams import ManualClock
+from tests.support.platform import ManualClock
 from tgdav.crdt.clocks import StampSource, next_stamp, stamp_time_ns
 
 TIME = st.integers(0, 4_000_000_000_000_000_000)

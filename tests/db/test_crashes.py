@@ -10,7 +10,7 @@ import pytest
 from tests.db.conftest import KEY
 from tests.support import forgetful_disk
 from tests.support.forgetful_disk import ForgetfulDisk
-from tests.support.seams import CrashAt, SimulatedCrash
+from tests.support.platform import CrashAt, SimulatedCrash
 from tgdav.db import Database, Transaction
 from tgdav.db.connection import connect
 from tgdav.db.redo_log import SETTING

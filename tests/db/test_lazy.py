@@ -12,7 +12,7 @@ from tests.db.test_crashes import found, left_behind, put_pair
 from tests.db.test_writer import PUT, Batch, File, keys, put
 from tests.support import forgetful_disk
 from tests.support.forgetful_disk import ForgetfulDisk
-from tests.support.seams import CrashAt, FailingDisk, SimulatedCrash
+from tests.support.platform import CrashAt, FailingDisk, SimulatedCrash
 from tests.support.waiting import wait_for
 from tgdav.db import Database, Transaction, gathering
 from tgdav.db import database as database_module

@@ -14,7 +14,7 @@ from tests.db.conftest import KEY
 from tests.db.test_crashes import left_behind
 from tests.db.test_lazy import answered, begin_redo_log, committed
 from tests.db.test_writer import keys, put
-from tests.support.seams import CrashAt, FailingDisk, SimulatedCrash
+from tests.support.platform import CrashAt, FailingDisk, SimulatedCrash
 from tgdav.db import Database, Transaction, gathering, redo_log
 from tgdav.db.redo_log import SETTING, Kept
 from tgdav.disk import SystemDisk

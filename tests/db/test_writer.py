@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.db.conftest import KEY
-from tests.support.seams import CrashAt, FailingDisk, SimulatedCrash
+from tests.support.platform import CrashAt, FailingDisk, SimulatedCrash
 from tests.support.waiting import wait_for
 from tgdav.db import Database, Transaction
 from tgdav.db.redo_log import SETTING

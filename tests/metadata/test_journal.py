@@ -7,7 +7,7 @@ import pytest
 
 from tests.db.test_crashes import left_behind
 from tests.metadata.tree import INCARNATION, MACHINE, Tree, check_invariants, extents, make
-from tests.support.seams import CrashAt, SimulatedCrash
+from tests.support.platform import CrashAt, SimulatedCrash
 from tgdav.crdt.clocks import stamp_time_ns
 from tgdav.crdt.ops import ROOT, Group, Make, Member, Place, Write, decode_ops
 from tgdav.db import Transaction

@@ -4,7 +4,7 @@ from hashlib import blake2b
 from itertools import count
 from pathlib import Path
 
-from tests.support.seams import ManualClock, SeededEntropy
+from tests.support.platform import ManualClock, SeededEntropy
 from tgdav.crdt.ops import ROOT, TRASH, Attr, Field, Make, Place, Write
 from tgdav.db import Connection, Database
 from tgdav.disk import Disk, SystemDisk

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support.seams import ManualClock, SeededEntropy
+from tests.support.platform import ManualClock, SeededEntropy
 from tgdav.config import Config, Places, load
 from tgdav.crypto.passphrase import Passphrase
 from tgdav.crypto.slots import Secret
@@ -17,7 +17,7 @@ from tgdav.disk import Disk, SystemDisk
 from tgdav.fs.api import Owner
 from tgdav.ids import Inode
 from tgdav.metadata.types import Attributes, Kind
-from tgdav.volume.seams import Seams
+from tgdav.platform import Platform
 from tgdav.volume.vault import CreatedVault, JoinedVault, create_vault, join_vault
 from tgdav.volume.volume import Volume
 
@@ -75,24 +75,24 @@ class Machine:
         """The store's blobs in append order."""
         return sorted(path for path in self.store.iterdir() if not path.name.startswith("."))
 
-    def seams(self) -> Seams:
+    def platform(self) -> Platform:
         """A clock that stands, randomness of this machine's seed that differs from opening to opening, a real disk."""
         self._opened += 1
         start = ManualClock(1_700_000_000_000_000_000 + self._opened * 1_000_000_000)
-        return Seams(
+        return Platform(
             start,
             SeededEntropy(zlib.crc32(f"{self.seed} {self.life} {self.home.name} {self._opened}".encode())),
             self.disk,
         )
 
     def create(self, passphrase: str = PASSPHRASE) -> CreatedVault:
-        return create_vault(self.places, self.config, passphrase, seams=self.seams())
+        return create_vault(self.places, self.config, passphrase, platform=self.platform())
 
     def join(self, secret: Secret | None = None) -> JoinedVault:
-        return join_vault(self.places, self.config, secret or Passphrase(PASSPHRASE), seams=self.seams())
+        return join_vault(self.places, self.config, secret or Passphrase(PASSPHRASE), platform=self.platform())
 
     def open(self, secret: Secret | None = None) -> Volume:
-        return Volume.open(self.places, self.config, secret or Passphrase(PASSPHRASE), seams=self.seams())
+        return Volume.open(self.places, self.config, secret or Passphrase(PASSPHRASE), platform=self.platform())
 
     @contextmanager
     def opened(self, secret: Secret | None = None) -> Iterator[Volume]:

@@ -19,7 +19,7 @@ from tests.proofs.scenarios import answered, empty, sync
 from tests.proofs.test_store_faults import not_a_segment_before_its_packs
 from tests.support.damage import flip_bit
 from tests.support.forgetful_disk import ForgetfulDisk
-from tests.support.seams import FailingDisk
+from tests.support.platform import FailingDisk
 from tests.support.server import Home
 from tgdav.crypto.passphrase import Argon2Limits, Argon2Parameters, Passphrase, stretch
 from tgdav.errors import DamageError, Exists, LocalFailure, TgdavError, VaultInUse

@@ -12,11 +12,11 @@ from tests.proofs.altered import program
 from tests.proofs.fleet import Held, listing, observe
 from tests.proofs.machines import CHEAP, CONFIG, Machine, clean, content, put, read
 from tests.support.forgetful_disk import ForgetfulDisk, usable
-from tests.support.seams import ManualClock
+from tests.support.platform import ManualClock
 from tests.support.server import Home, Server, wait_for
 from tgdav.disk import SystemDisk
 from tgdav.errors import NoSpace, NotFound
-from tgdav.volume.seams import Seams
+from tgdav.platform import Platform
 
 pytestmark = pytest.mark.skipif(not usable(), reason="FUSE cannot be used here")
 
@@ -121,7 +121,7 @@ class HurriedClock(ManualClock):
 
 def test_a_large_file_waits_for_space_and_is_refused_then(disk: ForgetfulDisk, tmp_path: Path) -> None:
     machine = Machine(disk.path, "machine", config=CONFIG.replace("../store", str(tmp_path / "store")))
-    machine.seams = lambda: Seams(HurriedClock(), Machine.seams(machine).entropy, SystemDisk())  # type: ignore[method-assign]
+    machine.platform = lambda: Platform(HurriedClock(), Machine.platform(machine).entropy, SystemDisk())  # type: ignore[method-assign]
     machine.create()
     with machine.opened() as volume:
         put(volume, "old", content(1, 300_000))

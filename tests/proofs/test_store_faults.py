@@ -42,7 +42,7 @@ from tests.support.server import Home, wait_for
 from tgdav.blobs.contract import BlobStore
 from tgdav.clock import SystemClock
 from tgdav.errors import StoreUnavailable
-from tgdav.volume.seams import Seams
+from tgdav.platform import Platform
 from tgdav.volume.stores import Stores
 from tgdav.volume.volume import Volume
 
@@ -82,8 +82,8 @@ def calm(store: BlobStore) -> int:
 
 def _machine(folder: Path, seed: int) -> Machine:
     machine = Machine(folder, seed=seed)
-    seams = Machine.seams
-    machine.seams = lambda: Seams(SystemClock(), seams(machine).entropy, machine.disk)  # type: ignore[method-assign]
+    platform = Machine.platform
+    machine.platform = lambda: Platform(SystemClock(), platform(machine).entropy, machine.disk)  # type: ignore[method-assign]
     machine.create()
     return machine
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 from blake3 import blake3
 
-from tests.support.seams import SeededEntropy
+from tests.support.platform import SeededEntropy
 from tests.support.vaults import Vault, make_folder
 from tgdav.blobs.contract import BlobInfo
 from tgdav.blobs.memory import MemoryBlobs, MemoryStore
@@ -166,7 +166,7 @@ def store_of(segments: Iterable[Sent | Blob]) -> MemoryStore:
 
 def forged(volume: Volume, identity: MachineIdentity, segment: Segment) -> Blob:
     """Return a segment that somebody who has the vault's keys made and signed."""
-    log, entropy = volume.log, volume.seams.entropy
+    log, entropy = volume.log, volume.platform.entropy
     name = BlobName(entropy.bytes(16))
     content = encode_segment(segment, identity, name)
     data = envelope.wrap(log.vault_keys, log.keys, log.box, Kind.SEGMENT, name, content, entropy)

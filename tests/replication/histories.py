@@ -76,7 +76,7 @@ def _burst(volume: Volume, count: int) -> None:
 
 
 def _time(volume: Volume, seconds: int) -> None:
-    volume.seams.clock.advance(seconds)  # type: ignore[attr-defined]
+    volume.platform.clock.advance(seconds)  # type: ignore[attr-defined]
 
 
 DO: dict[str, Callable[..., object]] = {

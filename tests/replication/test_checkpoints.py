@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.replication.histories import do, furnish, steps
-from tests.support.seams import CrashAt, FailingDisk, SimulatedCrash
+from tests.support.platform import CrashAt, FailingDisk, SimulatedCrash
 from tests.support.vaults import Vault, assert_same, content, folder_of, make_folder, put, read, rows, state
 from tgdav.errors import NoSpace, StoreUnavailable
 from tgdav.failpoints import installed

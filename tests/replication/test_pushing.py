@@ -5,7 +5,7 @@ from contextlib import suppress
 
 import pytest
 
-from tests.support.seams import CrashAt, FailingDisk, SimulatedCrash
+from tests.support.platform import CrashAt, FailingDisk, SimulatedCrash
 from tests.support.vaults import Vault, assert_same, content, put, read, rows
 from tgdav.blobs.contract import BlobStore
 from tgdav.errors import DamageError, LocalFailure, NoSpace, StoreUnavailable

@@ -349,8 +349,8 @@ def test_the_key_box_of_the_newest_epoch_is_found_wherever_it_lies(tmp_path: Pat
 
 def _next_epoch(volume: Volume) -> None:
     log = volume.log
-    secret = log.secret.with_new_epoch(volume.seams.entropy)
-    box = wrap_namespace(log.vault_keys, secret, volume.seams.entropy)
+    secret = log.secret.with_new_epoch(volume.platform.entropy)
+    box = wrap_namespace(log.vault_keys, secret, volume.platform.entropy)
     keys = NamespaceKeys(log.namespace, secret)
     volume.pusher._log = msgspec.structs.replace(log, secret=secret, keys=keys, box=box)
 

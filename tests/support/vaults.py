@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.support.seams import ManualClock
+from tests.support.platform import ManualClock
 from tests.support.volumes import PASSPHRASE, configuration, new_vault, open_volume, places
 from tgdav.crypto.passphrase import Passphrase
 from tgdav.db.database import Database
@@ -15,7 +15,7 @@ from tgdav.entropy import SystemEntropy
 from tgdav.fs.api import Owner
 from tgdav.ids import Inode
 from tgdav.metadata.types import Kind
-from tgdav.volume.seams import Seams
+from tgdav.platform import Platform
 from tgdav.volume.vault import JoinedVault, join_vault
 from tgdav.volume.volume import Volume
 
@@ -29,15 +29,15 @@ class Vault:
         new_vault(folder)
 
     @property
-    def seams(self) -> Seams:
-        return Seams(self.clock, SystemEntropy(), SystemDisk())
+    def platform(self) -> Platform:
+        return Platform(self.clock, SystemEntropy(), SystemDisk())
 
     @property
     def store(self) -> Path:
         return self.folder / "store"
 
     def open(self, home: str = "home") -> Volume:
-        return open_volume(self.folder, seams=self.seams, home=home, **self.sections)
+        return open_volume(self.folder, platform=self.platform, home=home, **self.sections)
 
     @contextmanager
     def opened(self, home: str = "home") -> Iterator[Volume]:
@@ -49,7 +49,7 @@ class Vault:
 
     def join(self, home: str) -> JoinedVault:
         config = configuration(self.folder, **self.sections)
-        return join_vault(places(self.folder, home), config, Passphrase(PASSPHRASE), seams=self.seams)
+        return join_vault(places(self.folder, home), config, Passphrase(PASSPHRASE), platform=self.platform)
 
     def blobs(self) -> list[Path]:
         """The store's blobs in append order."""

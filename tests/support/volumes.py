@@ -10,7 +10,7 @@ from typing import Any
 
 from tgdav.config import Config, Places
 from tgdav.crypto.passphrase import Passphrase
-from tgdav.volume.seams import Seams
+from tgdav.platform import Platform
 from tgdav.volume.vault import create_vault
 from tgdav.volume.volume import Volume
 
@@ -35,7 +35,7 @@ def places(base: Path, home: str = "home") -> Places:
 def _template() -> Path:
     base = Path(tempfile.mkdtemp(prefix="tgdav-template-"))
     atexit.register(shutil.rmtree, base, ignore_errors=True)
-    create_vault(places(base), configuration(base), PASSPHRASE, seams=Seams.system())
+    create_vault(places(base), configuration(base), PASSPHRASE, platform=Platform.system())
     return base
 
 
@@ -50,10 +50,12 @@ def copy_folder(source: Path, target: Path) -> None:
     subprocess.run(["cp", "-a", f"{source}/.", str(target)], check=True)
 
 
-def open_volume(base: Path, *, seams: Seams | None = None, home: str = "home", **sections: dict[str, Any]) -> Volume:
+def open_volume(
+    base: Path, *, platform: Platform | None = None, home: str = "home", **sections: dict[str, Any]
+) -> Volume:
     """Open the volume in ``base``; background work is not started."""
     config = configuration(base, **sections)
-    return Volume.open(places(base, home), config, Passphrase(PASSPHRASE), seams=seams or Seams.system())
+    return Volume.open(places(base, home), config, Passphrase(PASSPHRASE), platform=platform or Platform.system())
 
 
 class VolumeSubject:

@@ -9,13 +9,13 @@ import pytest
 
 from tests.mtproto.harness import Server
 from tests.proofs.machines import Machine
-from tests.support.seams import ManualClock
+from tests.support.platform import ManualClock
 from tests.support.telegram import TelegramAccount
 from tests.telegram.volume_storm import new_machine
 from tgdav.disk import SystemDisk
 from tgdav.entropy import SystemEntropy
+from tgdav.platform import Platform
 from tgdav.volume.account_life import AGAIN_SECONDS, ASK_SECONDS
-from tgdav.volume.seams import Seams
 from tgdav.volume.volume import Volume
 
 ASKED = "account.getAccountTTL"
@@ -29,7 +29,7 @@ def clock() -> ManualClock:
 @pytest.fixture
 def machine(tmp_path: Path, account: TelegramAccount, clock: ManualClock) -> Machine:
     made = new_machine(tmp_path, "home", account)
-    made.seams = lambda: Seams(clock, SystemEntropy(), SystemDisk())  # type: ignore[method-assign]
+    made.platform = lambda: Platform(clock, SystemEntropy(), SystemDisk())  # type: ignore[method-assign]
     made.create()
     return made
 

@@ -22,7 +22,7 @@ from tgdav.content.space import WAIT_SECONDS
 from tgdav.disk import SystemDisk
 from tgdav.entropy import SystemEntropy
 from tgdav.errors import NoSpace
-from tgdav.volume.seams import Seams
+from tgdav.platform import Platform
 from tgdav.volume.volume import Volume
 from tgdav.web import WebOptions, WebServer
 
@@ -40,7 +40,7 @@ class Drive:
     def __init__(self, machine: Machine, caplog: pytest.LogCaptureFixture) -> None:
         self.clock, self._caplog = ShiftedClock(), caplog
         self.machine = machine
-        machine.seams = lambda: Seams(self.clock, SystemEntropy(), SystemDisk())  # type: ignore[method-assign]
+        machine.platform = lambda: Platform(self.clock, SystemEntropy(), SystemDisk())  # type: ignore[method-assign]
 
     @contextmanager
     def served(self) -> Iterator[tuple[Volume, Client]]:

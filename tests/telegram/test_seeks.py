@@ -11,7 +11,7 @@ from tests.support.telegram import API_HASH, API_ID
 from tests.support.volumes import PASSPHRASE, configuration, places
 from tgdav.crypto.passphrase import Argon2Parameters, Passphrase
 from tgdav.fs.api import Owner
-from tgdav.volume.seams import Seams
+from tgdav.platform import Platform
 from tgdav.volume.telegram_login import TelegramLogin, save_pending
 from tgdav.volume.vault import create_vault
 from tgdav.volume.volume import Volume
@@ -44,11 +44,11 @@ class Machine:
         login = TelegramLogin(server.session(PHONE), user)
         self._places.state.mkdir(parents=True, exist_ok=True, mode=0o700)
         cheap = Argon2Parameters(1024, 1, 1)
-        save_pending(self._places.state, login, Passphrase(PASSPHRASE), cheap, Seams.system())
-        create_vault(self._places, self._config, PASSPHRASE, seams=Seams.system())
+        save_pending(self._places.state, login, Passphrase(PASSPHRASE), cheap, Platform.system())
+        create_vault(self._places, self._config, PASSPHRASE, platform=Platform.system())
 
     def open(self) -> Volume:
-        return Volume.open(self._places, self._config, Passphrase(PASSPHRASE), seams=Seams.system())
+        return Volume.open(self._places, self._config, Passphrase(PASSPHRASE), platform=Platform.system())
 
 
 @pytest.fixture

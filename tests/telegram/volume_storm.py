@@ -21,11 +21,11 @@ from tgdav.blobs.telegram import Settings
 from tgdav.config import Config
 from tgdav.crypto.passphrase import Passphrase
 from tgdav.errors import AccessError, StoreRejected, TgdavError
+from tgdav.platform import Platform
 from tgdav.volume import account as account_module
 from tgdav.volume.account import AccountStore
 from tgdav.volume.known import Inventory
 from tgdav.volume.login_keeper import ClosedState
-from tgdav.volume.seams import Seams
 from tgdav.volume.telegram_login import TelegramLogin
 from tgdav.volume.volume import Volume
 
@@ -152,8 +152,8 @@ def new_machine(folder: Path, name: str, account: TelegramAccount) -> Machine:
     """A machine that is logged in, and has no vault yet."""
     config = telegram_config(account.server, peer=account.peer) + PACKS
     machine = Machine(folder, name, config=config)
-    machine.seams = Seams.system  # type: ignore[method-assign]
-    state = ClosedState(machine.places, machine.config, Passphrase(PASSPHRASE), Seams.system(), has_vault=False)
+    machine.platform = Platform.system  # type: ignore[method-assign]
+    state = ClosedState(machine.places, machine.config, Passphrase(PASSPHRASE), Platform.system(), has_vault=False)
     state.log_in(new_login(account))
     return machine
 

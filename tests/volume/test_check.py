@@ -275,7 +275,7 @@ def test_a_machine_that_changed_the_passphrase_is_no_damage_to_the_other(vault: 
     assert volume.check(read_data=100.0)["ok"], "nor once the new header is taken over here"
     volume.close()
     config = configuration(vault.folder)
-    again = Volume.open(places(vault.folder), config, Passphrase("a third one"), seams=vault.seams)
+    again = Volume.open(places(vault.folder), config, Passphrase("a third one"), platform=vault.platform)
     assert again.check(read_data=100.0)["ok"]
     again.close()
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.support.seams import CrashAt, SimulatedCrash
+from tests.support.platform import CrashAt, SimulatedCrash
 from tests.support.vaults import Vault, name_of, put, rows
 from tests.support.volumes import PASSPHRASE, configuration, places
 from tgdav.blobs.contract import START
@@ -24,7 +24,7 @@ def headers(vault: Vault, volume: Volume) -> list[str]:
 
 def opens(vault: Vault, secret: Secret, home: str = "home") -> bool:
     try:
-        volume = Volume.open(places(vault.folder, home), configuration(vault.folder), secret, seams=vault.seams)
+        volume = Volume.open(places(vault.folder, home), configuration(vault.folder), secret, platform=vault.platform)
     except AccessError:
         return False
     volume.close()
@@ -97,7 +97,7 @@ def test_an_old_header_put_back_is_deleted_and_the_new_passphrase_opens(vault: V
     replayed = old.with_name(f"{newest + 1:016d}{old.name[16:]}")
     replayed.write_bytes(kept)
     config = configuration(vault.folder)
-    assert not join_vault(places(vault.folder, "second"), config, Passphrase(NEW), seams=vault.seams).damage
+    assert not join_vault(places(vault.folder, "second"), config, Passphrase(NEW), platform=vault.platform).damage
     volume.keep_headers()
     assert not replayed.exists()
     assert len(headers(vault, volume)) == 2
@@ -106,7 +106,7 @@ def test_an_old_header_put_back_is_deleted_and_the_new_passphrase_opens(vault: V
 def test_a_new_recovery_key_opens_a_join(vault: Vault, volume: Volume) -> None:
     key = parse_recovery_key(volume.new_recovery_key())
     second = places(vault.folder, "second")
-    assert not join_vault(second, configuration(vault.folder), key, seams=vault.seams).damage
+    assert not join_vault(second, configuration(vault.folder), key, platform=vault.platform).damage
     assert opens(vault, key, "second")
     assert opens(vault, Passphrase(PASSPHRASE), "second")
 
@@ -119,7 +119,7 @@ def test_cut_off_between_the_copies(vault: Vault, number: int) -> None:
     volume.close()
     stored = number > 1
     secret = Passphrase(NEW if stored else PASSPHRASE)
-    again = Volume.open(places(vault.folder), configuration(vault.folder), secret, seams=vault.seams)
+    again = Volume.open(places(vault.folder), configuration(vault.folder), secret, platform=vault.platform)
     again.housekeeping.tick()
     assert len(headers(vault, again)) == 2
     assert again.check(read_data=100.0)["ok"]

@@ -167,7 +167,7 @@ def test_init_makes_no_second_vault_and_joins_none(vault: Vault) -> None:
     assert raise_labels(vault, recognise) == 2
     before = stored(vault)
     config = configuration(vault.folder)
-    refused(lambda: create_vault(places(vault.folder, "other"), config, PASSPHRASE, seams=vault.seams), 2)
+    refused(lambda: create_vault(places(vault.folder, "other"), config, PASSPHRASE, platform=vault.platform), 2)
     refused(lambda: vault.join("other"), 2)
     assert stored(vault) == before
     assert not (places(vault.folder, "other").state / "vault").exists()
@@ -179,7 +179,7 @@ def test_init_makes_no_vault_where_blobs_of_an_unknown_one_lie(vault: Vault) -> 
             path.unlink()
     before = stored(vault)
     with pytest.raises(Exception, match="no header that this version knows"):
-        create_vault(places(vault.folder, "other"), configuration(vault.folder), PASSPHRASE, seams=vault.seams)
+        create_vault(places(vault.folder, "other"), configuration(vault.folder), PASSPHRASE, platform=vault.platform)
     assert stored(vault) == before
 
 

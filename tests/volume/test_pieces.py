@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.forgetful_disk import ForgetfulDisk, usable
-from tests.support.seams import FailingDisk, ManualClock, RecordingDisk
+from tests.support.platform import FailingDisk, ManualClock, RecordingDisk
 from tests.support.vaults import Vault, content, put, rows
 from tests.support.volumes import PASSPHRASE, configuration, places
 from tgdav.blobs.directory import DirectoryStore
@@ -17,11 +17,11 @@ from tgdav.crypto.passphrase import Passphrase
 from tgdav.disk import SystemDisk
 from tgdav.entropy import SystemEntropy
 from tgdav.errors import AccessError, DamageError, LocalFailure, NoSpace, UsageError, VaultInUse
+from tgdav.platform import Platform
 from tgdav.volume import local_state
 from tgdav.volume.folders import make_folder, write_file
 from tgdav.volume.local_state import LocalNamespace, LocalVault
 from tgdav.volume.lock import LoginLock, StateLock
-from tgdav.volume.seams import Seams
 from tgdav.volume.space import UNLIMITED, space_of
 from tgdav.volume.stores import open_store
 from tgdav.volume.unlock import unlock_store
@@ -118,18 +118,18 @@ def test_a_folder_of_our_own_is_closed_to_others(tmp_path: Path) -> None:
 
 
 def test_key_file(tmp_path: Path) -> None:
-    seams, path = Seams.system(), tmp_path / "folder" / "key"
-    assert key_file_passphrase(path, seams, make=False) is None
-    made = key_file_passphrase(path, seams, make=True)
+    platform, path = Platform.system(), tmp_path / "folder" / "key"
+    assert key_file_passphrase(path, platform, make=False) is None
+    made = key_file_passphrase(path, platform, make=True)
     assert made is not None
     assert len(made) == 64
     assert mode(path) == 0o600
-    assert key_file_passphrase(path, seams, make=True) == made
+    assert key_file_passphrase(path, platform, make=True) == made
     path.write_text(f"\ufeff{made}\r\n", encoding="utf-8", newline="")
-    assert key_file_passphrase(path, seams, make=True) == made
+    assert key_file_passphrase(path, platform, make=True) == made
     path.write_text("")
     with pytest.raises(DamageError):
-        key_file_passphrase(path, seams, make=True)
+        key_file_passphrase(path, platform, make=True)
 
 
 # ---- local state -----------------------------------------------------------------------------------------------------
@@ -175,7 +175,7 @@ def test_damaged_local_state(vault: Vault, volume: Volume, file: str) -> None:
 
 def test_space(vault: Vault) -> None:
     where = places(vault.folder).for_config(configuration(vault.folder))
-    bounded = open_store(configuration(vault.folder), places(vault.folder), vault.seams).bounded
+    bounded = open_store(configuration(vault.folder), places(vault.folder), vault.platform).bounded
     total, free = space_of(where, lambda: 1000, bounded)()
     assert total == free + 1000
     assert 0 < free < UNLIMITED
@@ -190,7 +190,7 @@ def test_the_space_of_a_store_that_hangs_is_the_last_known(vault: Vault, tmp_pat
         config = configuration(disk.path)
         where = places(disk.path).for_config(config)
         where.store.mkdir()
-        bounded = open_store(config, where, vault.seams).bounded
+        bounded = open_store(config, where, vault.platform).bounded
         assert bounded is not None
         space = space_of(where, lambda: 1000, bounded)
         before = space()
@@ -202,11 +202,11 @@ def test_the_space_of_a_store_that_hangs_is_the_last_known(vault: Vault, tmp_pat
 
 def test_stores(vault: Vault) -> None:
     config = configuration(vault.folder)
-    stores = open_store(config, places(vault.folder), vault.seams)
+    stores = open_store(config, places(vault.folder), vault.platform)
     assert stores.store.traits.backend == "directory"
     assert len(list(stores.store.list())) == len(vault.blobs())
     with pytest.raises(UsageError, match="api_id"):
-        open_store(configuration(vault.folder, storage={"backend": "telegram"}), places(vault.folder), vault.seams)
+        open_store(configuration(vault.folder, storage={"backend": "telegram"}), places(vault.folder), vault.platform)
 
 
 # ---- opening ---------------------------------------------------------------------------------------------------------
@@ -219,7 +219,10 @@ def test_a_wrong_passphrase_costs_one_run(vault: Vault, monkeypatch: pytest.Monk
     for sections in ({}, {"storage": {"directory": {"path": "/nowhere"}}}):
         with pytest.raises(AccessError, match="wrong passphrase"):
             Volume.open(
-                places(vault.folder), configuration(vault.folder, **sections), Passphrase("wrong"), seams=vault.seams
+                places(vault.folder),
+                configuration(vault.folder, **sections),
+                Passphrase("wrong"),
+                platform=vault.platform,
             )
     assert len(runs) == 2
     with vault.opened():
@@ -277,19 +280,19 @@ def test_leftovers_of_the_outbox_go(vault: Vault) -> None:
 
 
 def test_no_second_vault(vault: Vault, tmp_path: Path) -> None:
-    config, seams = configuration(vault.folder), Seams.system()
+    config, platform = configuration(vault.folder), Platform.system()
     with pytest.raises(UsageError, match="here already"):
-        create_vault(places(vault.folder), config, PASSPHRASE, seams=seams)
+        create_vault(places(vault.folder), config, PASSPHRASE, platform=platform)
     with pytest.raises(UsageError, match="holds a vault already"):
-        create_vault(places(vault.folder, "second"), config, PASSPHRASE, seams=seams)
+        create_vault(places(vault.folder, "second"), config, PASSPHRASE, platform=platform)
     with pytest.raises(UsageError, match="here already"):
-        join_vault(places(vault.folder), config, Passphrase(PASSPHRASE), seams=seams)
+        join_vault(places(vault.folder), config, Passphrase(PASSPHRASE), platform=platform)
     empty = DirectoryStore.create(tmp_path / "store", disk=SystemDisk(), clock=ManualClock(), entropy=SystemEntropy())
     empty.close()
     with pytest.raises(UsageError, match="holds no vault"):
-        join_vault(places(tmp_path), configuration(tmp_path), Passphrase(PASSPHRASE), seams=seams)
+        join_vault(places(tmp_path), configuration(tmp_path), Passphrase(PASSPHRASE), platform=platform)
     with pytest.raises(AccessError):
-        join_vault(places(vault.folder, "third"), config, Passphrase("wrong"), seams=seams)
+        join_vault(places(vault.folder, "third"), config, Passphrase("wrong"), platform=platform)
 
 
 def test_a_header_without_a_log(vault: Vault) -> None:
@@ -303,16 +306,16 @@ def test_an_interrupted_init_is_finished_by_the_next_start(tmp_path: Path, monke
     def die(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    config, seams = configuration(tmp_path), Seams(ManualClock(), SystemEntropy(), SystemDisk())
+    config, platform = configuration(tmp_path), Platform(ManualClock(), SystemEntropy(), SystemDisk())
     with monkeypatch.context() as patched:
         patched.setattr("tgdav.volume.making.save_local", die)
         with pytest.raises(KeyboardInterrupt):
-            create_vault(places(tmp_path), config, PASSPHRASE, seams=seams)
+            create_vault(places(tmp_path), config, PASSPHRASE, platform=platform)
     with monkeypatch.context() as patched:
         patched.setattr(Volume, "sync", die)
         with pytest.raises(KeyboardInterrupt):
-            create_vault(places(tmp_path), config, PASSPHRASE, seams=seams)
-    volume = Volume.open(places(tmp_path), config, Passphrase(PASSPHRASE), seams=seams)
+            create_vault(places(tmp_path), config, PASSPHRASE, platform=platform)
+    volume = Volume.open(places(tmp_path), config, Passphrase(PASSPHRASE), platform=platform)
     assert volume.read_only_reason is None, "nobody else can be the writer of a vault that no store knows"
     put(volume, "file", b"x")
     volume.sync(wait=True)

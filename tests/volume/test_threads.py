@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.seams import ManualClock
+from tests.support.platform import ManualClock
 from tests.support.vaults import Vault, content, put, read
 from tests.support.waiting import wait_for
 from tgdav.blobs.contract import BlobInfo

@@ -14,7 +14,7 @@ import pytest
 from argon2 import PasswordHasher
 
 from tests.support.model_fs import ModelFileSystem
-from tests.support.seams import SeededEntropy
+from tests.support.platform import SeededEntropy
 from tests.web.client import Client, Reply, ShiftedClock
 from tests.web.conftest import LOGIN, PASSWORD, Served
 from tgdav.cli.logs import FORMAT

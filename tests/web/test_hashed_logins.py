@@ -8,7 +8,7 @@ import pytest
 from argon2 import PasswordHasher
 
 from tests.support.model_fs import ModelFileSystem
-from tests.support.seams import SeededEntropy
+from tests.support.platform import SeededEntropy
 from tests.support.waiting import wait_for
 from tests.web.client import Client
 from tests.web.conftest import PASSWORD, Served

@@ -15,7 +15,7 @@ from functools import partial
 import pytest
 
 from tests.support.model_fs import ModelFileSystem
-from tests.support.seams import SeededEntropy
+from tests.support.platform import SeededEntropy
 from tests.web.client import ShiftedClock
 from tests.web.conftest import LOGIN
 from tgdav.fs.api import Owner

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.support.model_fs import ModelFileSystem
-from tests.support.seams import ManualClock, SeededEntropy
+from tests.support.platform import ManualClock, SeededEntropy
 from tgdav.fs.api import FileSystem
 from tgdav.web.locks import LONGEST, SECOND, Lock, LockDetails, LockTable
 

@@ -15,8 +15,8 @@ from tgdav.cli.invocation import GlobalOption, Invocation, global_options
 from tgdav.cli.memory import forbid_dumps, set_up_memory
 from tgdav.cli.reports import as_json, one_line
 from tgdav.errors import TgdavError, UsageError
+from tgdav.platform import Platform
 from tgdav.threads import end_in_time
-from tgdav.volume.seams import Seams
 
 _COMMANDS = {
     "To start": {
@@ -88,7 +88,7 @@ def run_program(program: click.Command, name: str, arguments: Sequence[str], env
     forbid_dumps()
     set_up_memory()
     logs.set_up()
-    invocation = Invocation(environment, Seams.system())
+    invocation = Invocation(environment, Platform.system())
     try:
         return _run(program, name, list(arguments), invocation)
     except KeyboardInterrupt:

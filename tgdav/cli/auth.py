@@ -132,7 +132,7 @@ class _Keeper:
 
     def _do(self, command: str, arguments: dict[str, Any], here: Callable[[], None]) -> Mapping[str, Any] | None:
         """Ask the process that has the vault open, else do it here; wait a little for one between the two."""
-        clock = self._invocation.seams.clock
+        clock = self._invocation.platform.clock
         deadline = clock.monotonic() + PATIENCE
         while True:
             client = self._running()
@@ -169,7 +169,7 @@ class _Keeper:
         invocation = self._invocation
         self._secret = self._secret or self._ask()
         return ClosedState(
-            invocation.places, invocation.config, self._secret, invocation.seams, has_vault=self._has_vault()
+            invocation.places, invocation.config, self._secret, invocation.platform, has_vault=self._has_vault()
         )
 
 

@@ -42,7 +42,7 @@ class MountHost:
                 )
             where = mount_table.prepare(path)
             own_files(self._volume.places, where)
-            clock = self._volume.seams.clock
+            clock = self._volume.platform.clock
             self._mount = serving.Mount.start(self._volume.fs, where, options, clock, self._ended)
             self._volume.content.reading.resize_memory(MOUNTED_LIMIT)
         return where

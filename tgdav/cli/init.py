@@ -104,7 +104,7 @@ def refuse_store(invocation: Invocation, *, joins: bool) -> None:
         if not (invocation.places.state / PENDING).exists():
             raise NotLoggedIn
         return
-    with closing(open_store(invocation.config, invocation.places, invocation.seams).store) as store:
+    with closing(open_store(invocation.config, invocation.places, invocation.platform).store) as store:
         try:
             has_vault = any(True for _ in header_blobs(store.list()))
         except StoreUnavailable:
@@ -119,7 +119,7 @@ def refuse_store(invocation: Invocation, *, joins: bool) -> None:
 
 def _create(invocation: Invocation, config: Config) -> int:
     passphrase = chosen_passphrase(invocation)
-    created = create_vault(invocation.places, config, passphrase.text, seams=invocation.seams)
+    created = create_vault(invocation.places, config, passphrase.text, platform=invocation.platform)
     found = {"vault": created.vault.hex(), "recovery_key": created.recovery_key}
     lines = (
         f"vault made in {invocation.store_place}",
@@ -133,7 +133,7 @@ def _create(invocation: Invocation, config: Config) -> int:
 def _join(invocation: Invocation, config: Config) -> int:
     secret = passphrase_or_recovery_key(invocation)
     with invocation.output.progress("joining") as progress:
-        joined = join_vault(invocation.places, config, secret, seams=invocation.seams, progress=progress)
+        joined = join_vault(invocation.places, config, secret, platform=invocation.platform, progress=progress)
     return print_joined(invocation.output, joined, "Joined")
 
 
@@ -176,14 +176,14 @@ def kept_options(invocation: Invocation, options: dict[str, Any]) -> Iterator[No
         if not lacking:
             yield
             return
-    make_folder(file.parent, invocation.seams.disk)
-    write_file(file, data, invocation.seams.disk)
+    make_folder(file.parent, invocation.platform.disk)
+    write_file(file, data, invocation.platform.disk)
     try:
         yield
     except NotLoggedIn:
         raise  # 'auth' comes next, and needs them
     except BaseException:
-        invocation.seams.disk.unlink(file)
+        invocation.platform.disk.unlink(file)
         raise
 
 

@@ -13,7 +13,7 @@ import click
 
 from tgdav.cli import logs
 from tgdav.cli.output import Output
-from tgdav.volume.seams import Seams
+from tgdav.platform import Platform
 
 if TYPE_CHECKING:
     # The models of the configuration take longer to import than the rest; what needs none of them goes without.
@@ -28,7 +28,7 @@ class Invocation:
     """Global options, filled while click reads them, and where they lead."""
 
     environment: Mapping[str, str]
-    seams: Seams
+    platform: Platform
     json: bool = False
     verbose: int = 0
     config_option: Path | None = None

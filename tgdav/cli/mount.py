@@ -73,7 +73,7 @@ def placed(invocation: Invocation, options: MountOptions) -> Invocation:
     changed = {name: options.places[key] for key, name in _PLACES.items() if key in options.places}
     return Invocation(
         dict(invocation.environment) | changed,
-        invocation.seams,
+        invocation.platform,
         json=invocation.json,
         verbose=invocation.verbose,
         config_option=None if "config" in options.places else invocation.config_option,
@@ -176,7 +176,7 @@ def hold(invocation: Invocation, path: str, options: MountOptions, on_ready: Cal
         volume = open_volume(invocation, passphrase(invocation))
         closing.callback(volume.close)
         host = MountHost(volume, stays=False, on_end=stop.set)
-        control = control_server(invocation, volume, Running(invocation.seams.clock, host))
+        control = control_server(invocation, volume, Running(invocation.platform.clock, host))
         control.start()
         closing.callback(control.stop)
         where = host.mount(path, options)

@@ -58,7 +58,7 @@ def recover(invocation: Invocation) -> int:
     refuse_store(invocation, joins=True)
     secret = passphrase_or_recovery_key(invocation)
     with invocation.output.progress("rebuilding") as progress:
-        joined = recover_vault(invocation.places, config, secret, seams=invocation.seams, progress=progress)
+        joined = recover_vault(invocation.places, config, secret, platform=invocation.platform, progress=progress)
     return print_joined(invocation.output, joined, "Recovered")
 
 

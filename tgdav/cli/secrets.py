@@ -209,7 +209,7 @@ def make_key_file(invocation: Invocation) -> Passphrase:
     # Making vaults brings the database along; every command reads secrets, one makes this file.
     from tgdav.volume.vault import key_file_passphrase
 
-    return Passphrase(key_file_passphrase(invocation.bare_places.key_file, invocation.seams, make=True) or "")
+    return Passphrase(key_file_passphrase(invocation.bare_places.key_file, invocation.platform, make=True) or "")
 
 
 def drop_key_file(invocation: Invocation) -> bool:
@@ -217,8 +217,8 @@ def drop_key_file(invocation: Invocation) -> bool:
     file = invocation.bare_places.key_file
     if not file.exists():
         return False
-    invocation.seams.disk.unlink(file)
-    invocation.seams.disk.sync_folder(file.parent)
+    invocation.platform.disk.unlink(file)
+    invocation.platform.disk.sync_folder(file.parent)
     return True
 
 

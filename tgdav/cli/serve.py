@@ -86,7 +86,7 @@ def _serve(
 
     ``reserved`` keeps the address until the server binds it.
     """
-    seams = invocation.seams
+    platform = invocation.platform
     with ExitStack() as closing:
         volume = open_volume(invocation, _secret_for_serving(invocation))
         closing.callback(volume.close)
@@ -94,9 +94,9 @@ def _serve(
         probes = Probes(
             metrics=lambda: metrics(volume.status(), counters(volume), web.traffic.counts()), status=volume.status
         )
-        web = WebServer(volume.fs, options, credentials, seams.clock, seams.entropy, probes)
+        web = WebServer(volume.fs, options, credentials, platform.clock, platform.entropy, probes)
         mounts = MountHost(volume, stays=True)
-        running = Running(seams.clock, mounts)
+        running = Running(platform.clock, mounts)
         control = control_server(invocation, volume, running)
         control.start()
         closing.callback(control.stop)
@@ -137,7 +137,7 @@ def control_server(invocation: Invocation, volume: Volume, running: Running) -> 
         [*folders, Path(tempfile.gettempdir()), Path("/tmp")],  # noqa: S108 - a fresh folder of 0700 is made there
         commands(volume, invocation.config, invocation.namespace) | running.commands(),
         for_control,
-        invocation.seams.clock,
+        invocation.platform.clock,
     )
 
 
@@ -160,7 +160,7 @@ def _first_run(invocation: Invocation) -> Passphrase:
     key_file = invocation.bare_places.key_file
     secret = judged(invocation, given) if given else make_key_file(invocation)
     config = opening(invocation.config, invocation.namespace)
-    create_vault(invocation.places, config, secret.text, seams=invocation.seams)
+    create_vault(invocation.places, config, secret.text, platform=invocation.platform)
     notice = invocation.output.notice
     notice(f"a new vault is made in {invocation.places.store}")
     if given is None:
@@ -174,7 +174,7 @@ def _credentials(invocation: Invocation, volume: Volume, options: WebOptions) ->
     users = webdav_users(invocation, lambda: _own_password(invocation, volume))
     if line := short_passwords(users, options):
         invocation.output.warn(line)
-    return Credentials(users, invocation.seams.entropy, webdav_hashes(invocation))
+    return Credentials(users, invocation.platform.entropy, webdav_hashes(invocation))
 
 
 def _own_password(invocation: Invocation, volume: Volume) -> str:

@@ -100,7 +100,7 @@ def open_volume(invocation: Invocation, secret: Secret) -> "Volume":
     config: Config = invocation.config
     places: Places = invocation.places
     require_built(config, invocation.namespace)
-    return Volume.open(places, config, secret, namespace=invocation.namespace, seams=invocation.seams)
+    return Volume.open(places, config, secret, namespace=invocation.namespace, platform=invocation.platform)
 
 
 class _Patience:
@@ -108,7 +108,7 @@ class _Patience:
 
     def __init__(self, invocation: Invocation) -> None:
         self._invocation = invocation
-        self._clock = invocation.seams.clock
+        self._clock = invocation.platform.clock
         self._deadline = self._clock.monotonic() + PATIENCE
         self._pause = threading.Event()
 

@@ -12,8 +12,8 @@ from tgdav.blobs.telegram.login import log_out
 from tgdav.config import Config
 from tgdav.errors import AccessError, StoreRejected, StoreUnavailable, TgdavError, UsageError
 from tgdav.ids import BlobId, BlobName
+from tgdav.platform import Platform
 from tgdav.volume.lock import LoginLock
-from tgdav.volume.seams import Seams
 from tgdav.volume.telegram_login import NotLoggedIn, TelegramLogin
 
 _log = logging.getLogger(__name__)
@@ -64,11 +64,11 @@ class AccountStore:
 
     traits: StoreTraits = TelegramStore.traits
 
-    def __init__(self, config: Config, seams: Seams) -> None:
+    def __init__(self, config: Config, platform: Platform) -> None:
         self.settings = telegram_settings(config)
         self._peer = config.telegram.peer
-        self._seams = seams
-        self._rests = Rests(seams.clock)
+        self._platform = platform
+        self._rests = Rests(platform.clock)
         self._lock = threading.Lock()
         self._session: Session | None = None
         self._store: TelegramStore | None = None
@@ -116,7 +116,7 @@ class AccountStore:
             session = Session(
                 self.settings,
                 login.session,
-                clock=self._seams.clock,
+                clock=self._platform.clock,
                 user_id=login.user_id or None,
                 rests=self._rests,  # Telegram asked the account, whatever login it has
             )
@@ -125,7 +125,7 @@ class AccountStore:
             raise
         with self._lock:
             self._held, self._session, self.problem = held, session, None
-            self._store = TelegramStore(session, peer=self._peer, entropy=self._seams.entropy)
+            self._store = TelegramStore(session, peer=self._peer, entropy=self._platform.entropy)
             self._watch(self._store)
 
     def watch(self, found: Callable[[BlobInfo], None]) -> None:

@@ -140,7 +140,7 @@ class Checker:
         chosen = [info for info in listed if info.name.hex() in inventory.suspected]
         if percent is not None:
             every = max(round(_ALL / percent), 1)
-            first = int.from_bytes(self._volume.seams.entropy.bytes(4), "big") % every
+            first = int.from_bytes(self._volume.platform.entropy.bytes(4), "big") % every
             # Where there are few, one is read at least.
             share = listed[first::every] or listed[:1]
             chosen = list({info.id: info for info in [*share, *chosen]}.values())
@@ -195,7 +195,7 @@ class Checker:
                 self._findings.add(name, "pack", "", queries.paths_naming_chunks(connection, chunks))
 
     def _remember(self, listed: list[BlobInfo]) -> None:
-        now = self._volume.seams.clock.now_ns()
+        now = self._volume.platform.clock.now_ns()
         newest = max(Inventory.of(self._volume.database).expected, key=lambda blob: blob.id, default=None)
         is_lost = newest is not None and (newest.id, newest.name) not in {(info.id, info.name) for info in listed}
         # Only a loss that this check has told of no longer holds up pushing.

@@ -7,12 +7,12 @@ from tgdav.content.reader import ReadSettings
 from tgdav.content.store import ContentStore
 from tgdav.content.types import ContentIdentity, ContentSettings
 from tgdav.db.database import Database
+from tgdav.platform import Platform
 from tgdav.replication.identity import LogIdentity
-from tgdav.volume.seams import Seams
 
 
 def open_content(
-    places: Places, config: Config, seams: Seams, database: Database, store: BlobStore, log: LogIdentity
+    places: Places, config: Config, platform: Platform, database: Database, store: BlobStore, log: LogIdentity
 ) -> ContentStore:
     """Open the content store of a namespace. Raises LocalFailure, NoSpace, UsageError."""
     chunk, cache = config.chunk, config.cache
@@ -29,10 +29,10 @@ def open_content(
             max_concurrent_uploads=config.telegram.max_concurrent_uploads,
             staging_bytes=_staging_bytes(config),
         ),
-        clock=seams.clock,
-        entropy=seams.entropy,
-        disk=seams.disk,
-        cache=DiskCache(places.cache, cache.max_bytes, disk=seams.disk, clock=seams.clock),
+        clock=platform.clock,
+        entropy=platform.entropy,
+        disk=platform.disk,
+        cache=DiskCache(places.cache, cache.max_bytes, disk=platform.disk, clock=platform.clock),
         read_settings=ReadSettings(prefetch_enabled=cache.prefetch_enabled, prefetch_count=cache.prefetch_count),
     )
 

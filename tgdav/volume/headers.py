@@ -27,11 +27,11 @@ from tgdav.errors import BlobMissing, DamageError, NewerFormat
 from tgdav.failpoints import reach
 from tgdav.ids import BlobId, BlobName
 from tgdav.metadata import settings
+from tgdav.platform import Platform
 from tgdav.replication import rows
 from tgdav.replication.survey import header_blobs
 from tgdav.replication.watch import SEEN
 from tgdav.volume.local_state import save_header
-from tgdav.volume.seams import Seams
 
 _log = logging.getLogger(__name__)
 
@@ -112,11 +112,11 @@ class HeaderKeeper:
         header: Header,
         saved: Header,
         master: bytes,
-        seams: Seams,
+        platform: Platform,
     ) -> None:
         """``header`` is what opened the vault, ``saved`` what the local state has."""
         self._state, self._database, self._store = state, database, store
-        self._saved, self._master, self._seams = saved, master, seams
+        self._saved, self._master, self._platform = saved, master, platform
         self._lock = threading.Lock()
         self.header = header
 
@@ -176,11 +176,11 @@ class HeaderKeeper:
         return newest_header(self._store, listed, self._saved, self._master) != self._saved
 
     def _keep(self, header: Header) -> None:
-        placed = place_headers(self._store, header, self._master, self._seams.entropy)
+        placed = place_headers(self._store, header, self._master, self._platform.entropy)
         older = self._others(placed.copies) if placed.header != self._saved else placed.outdated
         self._note(placed.copies, [])
         if placed.header != self._saved:
-            save_header(self._state, placed.header, self._seams.disk)
+            save_header(self._state, placed.header, self._platform.disk)
             self._saved = placed.header
         self.header = placed.header
         self._note([], older)

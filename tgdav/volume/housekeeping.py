@@ -49,7 +49,7 @@ class Housekeeping:
 
     def __init__(self, volume: "Volume") -> None:
         self._volume = volume
-        self._clock = volume.seams.clock
+        self._clock = volume.platform.clock
         self._stop = threading.Event()
         self._thread: Worker | None = None
         self._work = threading.RLock()
@@ -332,4 +332,4 @@ class Housekeeping:
 
         volume.database.writer.run(work, durable=True)
         for file in files:
-            outbox.remove(volume.places.state / "outbox" / file, volume.seams.disk)
+            outbox.remove(volume.places.state / "outbox" / file, volume.platform.disk)

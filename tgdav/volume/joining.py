@@ -14,6 +14,7 @@ from tgdav.crypto.keys import NamespaceKeys, NamespaceSecret, VaultKeys, wrap_na
 from tgdav.crypto.machine import MachineIdentity
 from tgdav.crypto.slots import Secret
 from tgdav.errors import DamageError
+from tgdav.platform import Platform
 from tgdav.replication.intake import LeftOut, left_out
 from tgdav.replication.rebuild import Progress, Rebuilt, find_secret
 from tgdav.replication.survey import Survey
@@ -24,7 +25,6 @@ from tgdav.volume.local_state import LocalNamespace, save_header
 from tgdav.volume.lock import StateLock
 from tgdav.volume.log_start import machine_name, namespace_name
 from tgdav.volume.rebuilding import rebuild
-from tgdav.volume.seams import Seams
 from tgdav.volume.stores import open_store
 from tgdav.volume.telegram_login import TelegramLogin
 from tgdav.volume.unlock import unlock_store
@@ -59,7 +59,7 @@ class JoinedVault(msgspec.Struct):
 
 
 def join_vault(
-    places: Places, config: Config, secret: Secret, *, seams: Seams, progress: Progress | None = None
+    places: Places, config: Config, secret: Secret, *, platform: Platform, progress: Progress | None = None
 ) -> JoinedVault:
     """Rebuild the local state from the store, and become the writer. ``recover`` is the same.
 
@@ -68,14 +68,14 @@ def join_vault(
     """
     places = places.for_config(config)
     making.refuse_existing(places)
-    prepare_state(places, seams.disk)
+    prepare_state(places, platform.disk)
     lock = StateLock(places.lock_file)
     try:
         making.refuse_existing(places)
-        result = _join_local(places, config, secret, seams, progress or _silent)
+        result = _join_local(places, config, secret, platform, progress or _silent)
     finally:
         lock.release()
-    volume = Volume.open(places, config, secret, seams=seams)
+    volume = Volume.open(places, config, secret, platform=platform)
     try:
         volume.sync(wait=True)
     except DamageError as error:
@@ -95,10 +95,10 @@ def _silent(_what: str, _done: int, _total: int) -> None:
     return
 
 
-def _join_local(places: Places, config: Config, secret: Secret, seams: Seams, progress: Progress) -> JoinedVault:
+def _join_local(places: Places, config: Config, secret: Secret, platform: Platform, progress: Progress) -> JoinedVault:
     login = making.login_before_vault(places, config, secret)
-    with closing(open_store(config, places, seams, login=login).store) as store:
-        return _join_from(store, places, config, secret, login, seams, progress)
+    with closing(open_store(config, places, platform, login=login).store) as store:
+        return _join_from(store, places, config, secret, login, platform, progress)
 
 
 def _join_from(
@@ -107,7 +107,7 @@ def _join_from(
     config: Config,
     secret: Secret,
     login: TelegramLogin | None,
-    seams: Seams,
+    platform: Platform,
     progress: Progress,
 ) -> JoinedVault:
     blobs = list(store.list())
@@ -119,9 +119,9 @@ def _join_from(
     if not found:
         raise DamageError("the store holds a vault's header, but nothing of its log", blob="log")
     namespace_secret = find_secret(store, survey, vault_keys, found[0])
-    result, identity, local = _rebuild(places, config, store, survey, vault_keys, namespace_secret, seams, progress)
-    save_header(places.state, header, seams.disk)
-    making.save_local(places, vault_keys, identity, config, local, login, seams)
+    result, identity, local = _rebuild(places, config, store, survey, vault_keys, namespace_secret, platform, progress)
+    save_header(places.state, header, platform.disk)
+    making.save_local(places, vault_keys, identity, config, local, login, platform)
     return result
 
 
@@ -132,16 +132,16 @@ def _rebuild(
     survey: Survey,
     vault_keys: VaultKeys,
     secret: NamespaceSecret,
-    seams: Seams,
+    platform: Platform,
     progress: Progress,
 ) -> tuple[JoinedVault, MachineIdentity, LocalNamespace]:
-    identity = making.new_identity(config, seams)
+    identity = making.new_identity(config, platform)
     keys = NamespaceKeys(secret.namespace, secret)
-    box = wrap_namespace(vault_keys, secret, seams.entropy)
+    box = wrap_namespace(vault_keys, secret, platform.entropy)
     local = LocalNamespace(secret.namespace, namespace_name(config), box)
-    database = making.fresh_database(places, local, identity, seams)
+    database = making.fresh_database(places, local, identity, platform)
     try:
-        rebuilt, epoch = rebuild(database, store, survey, vault_keys, keys, identity, config, seams, progress)
+        rebuilt, epoch = rebuild(database, store, survey, vault_keys, keys, identity, config, platform, progress)
     finally:
         database.close()
     return _report(rebuilt, epoch, machine_name(config)), identity, local

@@ -3,11 +3,11 @@
 from pathlib import Path
 
 from tgdav.errors import DamageError
+from tgdav.platform import Platform
 from tgdav.volume.folders import make_folder, write_file
-from tgdav.volume.seams import Seams
 
 
-def key_file_passphrase(path: Path, seams: Seams, *, make: bool) -> str | None:
+def key_file_passphrase(path: Path, platform: Platform, *, make: bool) -> str | None:
     """Return the passphrase in the key file; with ``make`` a new one is made where there is none.
 
     Raises DamageError (nothing is in the file), NoSpace, LocalFailure.
@@ -21,7 +21,7 @@ def key_file_passphrase(path: Path, seams: Seams, *, make: bool) -> str | None:
         if not found:
             raise DamageError(f"the key file {path} is empty", blob="key file", hint="put the passphrase into it")
         return found
-    made = seams.entropy.bytes(32).hex()
-    make_folder(path.parent, seams.disk)
-    write_file(path, made.encode() + b"\n", seams.disk)
+    made = platform.entropy.bytes(32).hex()
+    make_folder(path.parent, platform.disk)
+    write_file(path, made.encode() + b"\n", platform.disk)
     return made

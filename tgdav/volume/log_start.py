@@ -14,10 +14,10 @@ from tgdav.metadata import settings
 from tgdav.metadata.change import Change
 from tgdav.metadata.history import HistoryPolicy
 from tgdav.metadata.journal import Journal
+from tgdav.platform import Platform
 from tgdav.replication.identity import INCARNATION, LogIdentity
 from tgdav.replication.watch import PREDECESSOR
 from tgdav.volume.local_state import LocalNamespace
-from tgdav.volume.seams import Seams
 from tgdav.volume.unlock import Unlocked
 
 DEFAULT_NAMESPACE = "default"
@@ -63,12 +63,12 @@ def namespace_name(config: Config) -> str:
 
 
 def open_journal(
-    database: Database, config: Config, identity: MachineIdentity, keys: NamespaceKeys, seams: Seams
+    database: Database, config: Config, identity: MachineIdentity, keys: NamespaceKeys, platform: Platform
 ) -> tuple[Journal, Incarnation]:
     """Open the journal under a fresh incarnation."""
-    incarnation = Incarnation(int.from_bytes(seams.entropy.bytes(8), "big"))
+    incarnation = Incarnation(int.from_bytes(platform.entropy.bytes(8), "big"))
     policy = history_policy(config)
-    return Journal(database, keys, identity.machine, incarnation, seams.clock, seams.entropy, policy), incarnation
+    return Journal(database, keys, identity.machine, incarnation, platform.clock, platform.entropy, policy), incarnation
 
 
 def begin_log(

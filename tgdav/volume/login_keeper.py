@@ -10,12 +10,12 @@ from tgdav.config import Config, Places
 from tgdav.crypto.keys import VaultKeys
 from tgdav.crypto.slots import Secret
 from tgdav.errors import AccessError, DamageError, TgdavError
+from tgdav.platform import Platform
 from tgdav.volume.account import AccountStore, end_login, telegram_settings
 from tgdav.volume.folders import prepare_state
 from tgdav.volume.local_keys import argon2_parameters, unlock_local
 from tgdav.volume.local_state import load_vault
 from tgdav.volume.lock import LoginLock, StateLock
-from tgdav.volume.seams import Seams
 from tgdav.volume.telegram_login import (
     TelegramLogin,
     drop_pending,
@@ -32,17 +32,22 @@ class LoginKeeper:
     """The login of a vault; ``account`` is the store that uses it, where the vault is open. Thread-safe."""
 
     def __init__(
-        self, state: Path, vault_keys: VaultKeys, settings: Settings, seams: Seams, account: AccountStore | None = None
+        self,
+        state: Path,
+        vault_keys: VaultKeys,
+        settings: Settings,
+        platform: Platform,
+        account: AccountStore | None = None,
     ) -> None:
         self._state, self._vault_keys, self._settings = state, vault_keys, settings
-        self._seams, self._account = seams, account
+        self._platform, self._account = platform, account
         self._lock = threading.Lock()
 
     def start(self) -> None:
         """Let the store use what is kept. Raises VaultInUse (a copied state)."""
         assert self._account is not None
         self._account.use(self._kept())
-        drop_pending(self._state, self._seams)
+        drop_pending(self._state, self._platform)
 
     def log_in(self, login: TelegramLogin) -> None:
         """Use a new login of the vault's account.
@@ -55,7 +60,7 @@ class LoginKeeper:
                 raise AccessError(
                     "this vault lies in another Telegram account", hint="log in with the one that it was made in"
                 )
-            save_login(self._state, login, self._vault_keys, self._seams)
+            save_login(self._state, login, self._vault_keys, self._platform)
             if self._account is not None:
                 self._account.use(login)
             end_login(self._settings, before)
@@ -74,7 +79,7 @@ class LoginKeeper:
                 if self._account is not None:
                     self._account.use(before)
                 raise
-            save_login(self._state, TelegramLogin("", before.user_id), self._vault_keys, self._seams)
+            save_login(self._state, TelegramLogin("", before.user_id), self._vault_keys, self._platform)
             return True
 
     def _owner(self, kept: TelegramLogin | None) -> int:
@@ -106,15 +111,15 @@ class ClosedState:
     Raises VaultInUse, AccessError (the secret does not open the vault), DamageError.
     """
 
-    def __init__(self, places: Places, config: Config, secret: Secret, seams: Seams, *, has_vault: bool) -> None:
-        self._places, self._config, self._secret, self._seams = places, config, secret, seams
+    def __init__(self, places: Places, config: Config, secret: Secret, platform: Platform, *, has_vault: bool) -> None:
+        self._places, self._config, self._secret, self._platform = places, config, secret, platform
         self._settings = telegram_settings(config)
         self._keeper: LoginKeeper | None = None
         if has_vault:
             keys = unlock_local(places.state, secret)
-            self._keeper = LoginKeeper(places.state, keys, self._settings, seams)
+            self._keeper = LoginKeeper(places.state, keys, self._settings, platform)
         else:
-            prepare_state(places, seams.disk)
+            prepare_state(places, platform.disk)
 
     def log_in(self, login: TelegramLogin) -> None:
         """Keep the login. Raises as ``LoginKeeper.log_in``, VaultInUse."""
@@ -124,7 +129,7 @@ class ClosedState:
                 self._keeper.log_in(login)
                 return
             before = self._pending()
-            save_pending(self._places.state, login, self._secret, argon2_parameters(self._config), self._seams)
+            save_pending(self._places.state, login, self._secret, argon2_parameters(self._config), self._platform)
             end_login(self._settings, before)
         finally:
             lock.release()
@@ -139,7 +144,7 @@ class ClosedState:
             if before is None:
                 return False
             _end(self._settings, before)
-            drop_pending(self._places.state, self._seams)
+            drop_pending(self._places.state, self._platform)
             return True
         finally:
             lock.release()

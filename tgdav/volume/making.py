@@ -21,12 +21,12 @@ from tgdav.crypto.slots import Secret
 from tgdav.db.database import Database
 from tgdav.errors import NewerFormat, UsageError
 from tgdav.ids import MachineId, NamespaceId, VaultId
+from tgdav.platform import Platform
 from tgdav.volume.folders import prepare_state
 from tgdav.volume.local_keys import argon2_parameters
 from tgdav.volume.local_state import LocalNamespace, LocalVault, save_header, save_vault, vault_exists
 from tgdav.volume.lock import StateLock
 from tgdav.volume.log_start import begin_log, machine_name, namespace_name, open_journal
-from tgdav.volume.seams import Seams
 from tgdav.volume.stores import open_store
 from tgdav.volume.telegram_login import NotLoggedIn, TelegramLogin, drop_pending, load_pending, save_login
 from tgdav.volume.volume import Volume
@@ -39,24 +39,24 @@ class CreatedVault(msgspec.Struct, frozen=True):
     recovery_key: str
 
 
-def create_vault(places: Places, config: Config, passphrase: str, *, seams: Seams) -> CreatedVault:
+def create_vault(places: Places, config: Config, passphrase: str, *, platform: Platform) -> CreatedVault:
     """Make a vault in the configured store.
 
     Raises UsageError where one is, here or there; StoreUnavailable; AccessError (no login at Telegram).
     """
     places = places.for_config(config)
     refuse_existing(places)
-    prepare_state(places, seams.disk)
+    prepare_state(places, platform.disk)
     lock = StateLock(places.lock_file)
     try:
         refuse_existing(places)
         login = login_before_vault(places, config, Passphrase(passphrase))
-        with closing(open_store(config, places, seams, create=True, login=login).store) as store:
+        with closing(open_store(config, places, platform, create=True, login=login).store) as store:
             refuse_vault(store.list())
-        created = _make_local(places, config, passphrase, login, seams)
+        created = _make_local(places, config, passphrase, login, platform)
     finally:
         lock.release()
-    volume = Volume.open(places, config, Passphrase(passphrase), seams=seams)
+    volume = Volume.open(places, config, Passphrase(passphrase), platform=platform)
     try:
         volume.sync(wait=True)
     finally:
@@ -65,24 +65,24 @@ def create_vault(places: Places, config: Config, passphrase: str, *, seams: Seam
 
 
 def _make_local(
-    places: Places, config: Config, passphrase: str, login: TelegramLogin | None, seams: Seams
+    places: Places, config: Config, passphrase: str, login: TelegramLogin | None, platform: Platform
 ) -> CreatedVault:
-    entropy = seams.entropy
+    entropy = platform.entropy
     vault, master, recovery = VaultId(entropy.bytes(16)), entropy.bytes(32), new_recovery_key(entropy)
     header = make_header(vault, master, Passphrase(passphrase), recovery, entropy, argon2_parameters(config))
     vault_keys = VaultKeys(master, vault)
     namespace = NamespaceId(entropy.bytes(16))
     secret = new_namespace_secret(namespace, entropy)
-    identity = new_identity(config, seams)
+    identity = new_identity(config, platform)
     local = LocalNamespace(namespace, namespace_name(config), wrap_namespace(vault_keys, secret, entropy))
-    database = fresh_database(places, local, identity, seams)
+    database = fresh_database(places, local, identity, platform)
     try:
-        journal, incarnation = open_journal(database, config, identity, NamespaceKeys(namespace, secret), seams)
+        journal, incarnation = open_journal(database, config, identity, NamespaceKeys(namespace, secret), platform)
         begin_log(database, config, identity, journal, incarnation, epoch=1)
     finally:
         database.close()
-    save_header(places.state, header, seams.disk)
-    save_local(places, vault_keys, identity, config, local, login, seams)
+    save_header(places.state, header, platform.disk)
+    save_local(places, vault_keys, identity, config, local, login, platform)
     return CreatedVault(vault, format_recovery_key(recovery))
 
 
@@ -125,22 +125,24 @@ def refuse_existing(places: Places) -> None:
         raise UsageError("there is a vault here already", hint="move its folder away first")
 
 
-def new_identity(config: Config, seams: Seams) -> MachineIdentity:
+def new_identity(config: Config, platform: Platform) -> MachineIdentity:
     """Return a fresh identity, under the configured machine id if there is one."""
     if config.machine.id in ("", "auto", None):
-        return MachineIdentity.new(seams.entropy)
+        return MachineIdentity.new(platform.entropy)
     machine = MachineId(bytes.fromhex(str(config.machine.id).replace("-", "")))
-    return MachineIdentity(machine, seams.entropy.bytes(32))
+    return MachineIdentity(machine, platform.entropy.bytes(32))
 
 
-def fresh_database(places: Places, namespace: LocalNamespace, identity: MachineIdentity, seams: Seams) -> Database:
+def fresh_database(
+    places: Places, namespace: LocalNamespace, identity: MachineIdentity, platform: Platform
+) -> Database:
     """Open an empty database; what an interrupted attempt left is no vault's state, and goes."""
     for ending in ("", "-wal", "-shm"):
         path = places.state / (namespace.database + ending)
         if path.exists():
-            seams.disk.unlink(path)
-    database = Database.open(places.state / namespace.database, identity.database_key, disk=seams.disk)
-    seams.disk.sync_folder(places.state)
+            platform.disk.unlink(path)
+    database = Database.open(places.state / namespace.database, identity.database_key, disk=platform.disk)
+    platform.disk.sync_folder(places.state)
     return database
 
 
@@ -151,12 +153,12 @@ def save_local(
     config: Config,
     namespace: LocalNamespace,
     login: TelegramLogin | None,
-    seams: Seams,
+    platform: Platform,
 ) -> None:
     """Say durably that this state is a vault's: the last step of making and joining."""
     if login is not None:
-        save_login(places.state, login, vault_keys, seams)
-    sealed = seal_machine(identity, vault_keys, seams.entropy)
+        save_login(places.state, login, vault_keys, platform)
+    sealed = seal_machine(identity, vault_keys, platform.entropy)
     local = LocalVault(sealed, machine_name(config), (namespace,), 0 if login is None else login.user_id)
-    save_vault(places.state, local, vault_keys, seams.entropy, seams.disk)
-    drop_pending(places.state, seams)
+    save_vault(places.state, local, vault_keys, platform.entropy, platform.disk)
+    drop_pending(places.state, platform)

@@ -8,13 +8,13 @@ from tgdav.config import Config, Places, namespace_of, require_built
 from tgdav.crypto.slots import Secret
 from tgdav.db.database import Database
 from tgdav.errors import DamageError
+from tgdav.platform import Platform
 from tgdav.replication.identity import LogIdentity
 from tgdav.volume.folders import Reserve
 from tgdav.volume.local_state import LocalNamespace, load_header
 from tgdav.volume.lock import StateLock
 from tgdav.volume.log_start import log_identity
 from tgdav.volume.resuming import resume_if_restored
-from tgdav.volume.seams import Seams
 from tgdav.volume.stores import Stores, open_store
 from tgdav.volume.unlock import Unlocked
 
@@ -30,7 +30,7 @@ class Parts:
 
     places: Places
     config: Config
-    seams: Seams
+    platform: Platform
     lock: StateLock
     stores: Stores
     opened: Unlocked
@@ -42,7 +42,7 @@ class Parts:
 
 
 def open_parts(
-    undo: ExitStack, places: Places, config: Config, secret: Secret, *, seams: Seams, namespace: str | None
+    undo: ExitStack, places: Places, config: Config, secret: Secret, *, platform: Platform, namespace: str | None
 ) -> Parts:
     """Open them in order; ``undo`` takes in how to close them again.
 
@@ -53,35 +53,35 @@ def open_parts(
     load_header(places.state)
     lock = StateLock(places.lock_file)
     undo.callback(lock.release)
-    Reserve(places, seams.disk, seams.entropy).make_room()
-    stores = open_store(config, places, seams)
+    Reserve(places, platform.disk, platform.entropy).make_room()
+    stores = open_store(config, places, platform)
     undo.callback(stores.store.close)
     opened = Unlocked(places, secret, stores)
     wanted = opened.local.namespace(namespace_of(config, namespace).name if namespace else None)
-    database = _open_database(places, wanted, opened, seams)
+    database = _open_database(places, wanted, opened, platform)
     undo.callback(database.close)
-    login = _use_login(places, stores, opened, seams)
+    login = _use_login(places, stores, opened, platform)
     before = log_identity(opened, wanted, database)
-    log = resume_if_restored(database, stores, before, config, seams)
-    return Parts(places, config, seams, lock, stores, opened, wanted.name, database, log, log is not before, login)
+    log = resume_if_restored(database, stores, before, config, platform)
+    return Parts(places, config, platform, lock, stores, opened, wanted.name, database, log, log is not before, login)
 
 
-def _use_login(places: Places, stores: Stores, opened: Unlocked, seams: Seams) -> "LoginKeeper | None":
+def _use_login(places: Places, stores: Stores, opened: Unlocked, platform: Platform) -> "LoginKeeper | None":
     """Let a store that is Telegram's use the login that is kept here."""
     if stores.account is None:
         return None
     # Only where there is Telegram: Telethon takes long to import.
     from tgdav.volume.login_keeper import LoginKeeper
 
-    keeper = LoginKeeper(places.state, opened.vault_keys, stores.account.settings, seams, stores.account)
+    keeper = LoginKeeper(places.state, opened.vault_keys, stores.account.settings, platform, stores.account)
     keeper.start()
     return keeper
 
 
-def _open_database(places: Places, namespace: LocalNamespace, opened: Unlocked, seams: Seams) -> Database:
+def _open_database(places: Places, namespace: LocalNamespace, opened: Unlocked, platform: Platform) -> Database:
     path = places.state / namespace.database
     if not path.exists():
         raise DamageError(
             "the local database is gone", blob="database", hint="move the state folder away and run 'tgdav recover'"
         )
-    return Database.open(path, opened.identity.database_key, disk=seams.disk, entropy=seams.entropy)
+    return Database.open(path, opened.identity.database_key, disk=platform.disk, entropy=platform.entropy)

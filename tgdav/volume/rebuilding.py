@@ -11,6 +11,7 @@ from tgdav.db.transaction import Transaction
 from tgdav.ids import Incarnation
 from tgdav.metadata import settings
 from tgdav.metadata.journal import Journal
+from tgdav.platform import Platform
 from tgdav.replication import tables
 from tgdav.replication.checkpoint import LAST_NUMBER, OUTLINE
 from tgdav.replication.intake import LEFT_OUT, note_left_out
@@ -18,7 +19,6 @@ from tgdav.replication.rebuild import Progress, Rebuilder, Rebuilt
 from tgdav.replication.survey import Survey
 from tgdav.replication.watch import GAPS_REPORTED, SEEN
 from tgdav.volume.log_start import begin_log, open_journal
-from tgdav.volume.seams import Seams
 
 UNFINISHED = "joining.rebuild-unfinished"
 """Set while a state is rebuilt in the place of an older one."""
@@ -34,7 +34,7 @@ def rebuild(
     keys: NamespaceKeys,
     identity: MachineIdentity,
     config: Config,
-    seams: Seams,
+    platform: Platform,
     progress: Progress,
 ) -> tuple[Rebuilt, int]:
     """Rebuild into an empty database, and log that this machine is the writer; return what was found, and the epoch.
@@ -45,11 +45,11 @@ def rebuild(
 
     def begin() -> Journal:
         nonlocal incarnation
-        journal, incarnation = open_journal(database, config, identity, keys, seams)
+        journal, incarnation = open_journal(database, config, identity, keys, platform)
         return journal
 
     rebuilt, journal = Rebuilder(store, survey, vault_keys, keys, database, begin, progress).run()
-    now = seams.clock.now_ns()
+    now = platform.clock.now_ns()
     database.writer.run(lambda transaction: _note(transaction, survey, rebuilt, now))
     # Where the log's beginning is lost, somebody was its writer all the same.
     epoch = rebuilt.writer.epoch + 1 if rebuilt.writer is not None else 2
@@ -70,7 +70,7 @@ def rebuild_again(
     keys: NamespaceKeys,
     identity: MachineIdentity,
     config: Config,
-    seams: Seams,
+    platform: Platform,
 ) -> None:
     """Rebuild a state in which nothing was changed since it joined. An interrupted attempt is begun anew by the next start.
 
@@ -78,7 +78,7 @@ def rebuild_again(
     """
     survey = Survey(store.list(), vault_keys)
     database.writer.run(_clear, durable=True)
-    rebuild(database, store, survey, vault_keys, keys, identity, config, seams, lambda *_: None)
+    rebuild(database, store, survey, vault_keys, keys, identity, config, platform, lambda *_: None)
     database.writer.run(lambda transaction: settings.remove(transaction, UNFINISHED), durable=True)
 
 

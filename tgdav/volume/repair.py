@@ -126,7 +126,7 @@ class Repairer:
             body_hash=digest,
             size=size,
         )
-        return encode_label(label, volume.vault_keys, name, volume.seams.entropy)
+        return encode_label(label, volume.vault_keys, name, volume.platform.entropy)
 
     # ---- chunk by chunk ------------------------------------------------------------------------------------------
 

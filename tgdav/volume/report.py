@@ -46,7 +46,7 @@ def status(volume: "Volume") -> dict[str, Any]:
             "reachable": reach.reachable and problem is None,
             "waiting_seconds": waiting,
             "waiting_for": reason if waiting else None,
-            "waiting_until": moment(volume.seams.clock.now_ns(), waiting) if waiting else None,
+            "waiting_until": moment(volume.platform.clock.now_ns(), waiting) if waiting else None,
         },
         "account": volume.account_life and volume.account_life.report(),
         "sent_today": {"date": date, **sent},

@@ -10,13 +10,13 @@ from tgdav.db.database import Database
 from tgdav.db.transaction import Transaction
 from tgdav.errors import DamageError, TgdavError, WriterReplaced
 from tgdav.metadata import settings
+from tgdav.platform import Platform
 from tgdav.replication.identity import LogIdentity
 from tgdav.replication.resuming import Resumer
 from tgdav.replication.watch import RESTORED, UNSEEN, LogWatch, Verdict
 from tgdav.threads import Worker
 from tgdav.volume.log_start import incarnation_of, open_journal
 from tgdav.volume.rebuilding import is_unfinished, rebuild_again
-from tgdav.volume.seams import Seams
 from tgdav.volume.stores import Stores
 
 _log = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ LOOK_SECONDS = 3.0
 
 
 def resume_if_restored(
-    database: Database, stores: Stores, log: LogIdentity, config: Config, seams: Seams
+    database: Database, stores: Stores, log: LogIdentity, config: Config, platform: Platform
 ) -> LogIdentity:
     """Return in whose name to go on: as before, or under a fresh incarnation where the store was ahead of this state.
 
@@ -35,10 +35,10 @@ def resume_if_restored(
     StoreUnavailable in that case.
     """
     if is_unfinished(database):
-        return _rebuild(database, stores.store, log, config, seams)
+        return _rebuild(database, stores.store, log, config, platform)
     verdict = _look(database, stores, log)
     if verdict is not None and verdict.is_refilled:
-        return _rebuild(database, stores.store, log, config, seams)
+        return _rebuild(database, stores.store, log, config, platform)
     if verdict is not None and verdict.held:
         verdict = None
     with database.reading() as connection:
@@ -47,7 +47,7 @@ def resume_if_restored(
         if was_unseen != (verdict is None):
             database.writer.run(lambda transaction: _note_unseen(transaction, verdict is None), durable=True)
         return log
-    return _resume(database, stores.store, log, config, seams)
+    return _resume(database, stores.store, log, config, platform)
 
 
 def _look(database: Database, stores: Stores, log: LogIdentity) -> Verdict | None:
@@ -77,17 +77,17 @@ def _note_unseen(transaction: Transaction, unseen: bool) -> None:
         settings.remove(transaction, UNSEEN)
 
 
-def _rebuild(database: Database, store: BlobStore, log: LogIdentity, config: Config, seams: Seams) -> LogIdentity:
+def _rebuild(database: Database, store: BlobStore, log: LogIdentity, config: Config, platform: Platform) -> LogIdentity:
     """Join once more: what was missing from the log is there, and belongs before what was applied."""
-    rebuild_again(database, store, log.vault_keys, log.keys, log.machine, config, seams)
+    rebuild_again(database, store, log.vault_keys, log.keys, log.machine, config, platform)
     _log.warning("a part of the log that was missing when this machine joined was taken in")
     return msgspec.structs.replace(log, incarnation=incarnation_of(database))
 
 
-def _resume(database: Database, store: BlobStore, log: LogIdentity, config: Config, seams: Seams) -> LogIdentity:
-    resumer = Resumer(database, store, log, clock=seams.clock, entropy=seams.entropy)
+def _resume(database: Database, store: BlobStore, log: LogIdentity, config: Config, platform: Platform) -> LogIdentity:
+    resumer = Resumer(database, store, log, clock=platform.clock, entropy=platform.entropy)
     try:
-        done = resumer.run(lambda: open_journal(database, config, log.machine, log.keys, seams))
+        done = resumer.run(lambda: open_journal(database, config, log.machine, log.keys, platform))
     except (WriterReplaced, DamageError) as error:
         reason = f"{error.message}; {error.hint}" if error.hint else error.message
         _log.error("%s", reason)

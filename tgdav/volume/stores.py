@@ -13,8 +13,8 @@ from tgdav.blobs.retry import Reachability, RetryPolicy, RetryStore
 from tgdav.config import Config, Places
 from tgdav.errors import StoreError
 from tgdav.ids import BlobName
+from tgdav.platform import Platform
 from tgdav.volume.budget import SendingStore
-from tgdav.volume.seams import Seams
 from tgdav.volume.telegram_login import TelegramLogin
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class Stores(msgspec.Struct, frozen=True):
 
 
 def open_store(
-    config: Config, places: Places, seams: Seams, *, create: bool = False, login: TelegramLogin | None = None
+    config: Config, places: Places, platform: Platform, *, create: bool = False, login: TelegramLogin | None = None
 ) -> Stores:
     """Return the configured store; with ``create`` an embedded one is made where there is none.
 
@@ -93,38 +93,38 @@ def open_store(
     VaultInUse (another process uses the login), AccessError.
     """
     if config.backend() == "telegram":
-        return _telegram(config, seams, login)
+        return _telegram(config, platform, login)
     path = places.for_config(config).store
-    inner = DirectoryStore(path, disk=seams.disk, clock=seams.clock, entropy=seams.entropy)
+    inner = DirectoryStore(path, disk=platform.disk, clock=platform.clock, entropy=platform.entropy)
     bounded = BoundedStore(inner, str(path))
     if create:
         bounded.ask(inner.create_folder, CALL_SECONDS)
-    stores = _wrapped(CountingStore(bounded), seams, threading.Event(), _FOLDER_PATIENCE)
+    stores = _wrapped(CountingStore(bounded), platform, threading.Event(), _FOLDER_PATIENCE)
     return msgspec.structs.replace(stores, bounded=bounded)
 
 
-def _telegram(config: Config, seams: Seams, login: TelegramLogin | None) -> Stores:
+def _telegram(config: Config, platform: Platform, login: TelegramLogin | None) -> Stores:
     from tgdav.blobs.telegram.governor import Governor
     from tgdav.volume.account import AccountStore
 
-    account, stopping = AccountStore(config, seams), threading.Event()
+    account, stopping = AccountStore(config, platform), threading.Event()
     if login is not None:
         account.use(login)
     governor = Governor(
         account,
-        clock=seams.clock,
+        clock=platform.clock,
         stop=stopping,
         uploads=config.telegram.max_concurrent_uploads,
         downloads=config.telegram.max_concurrent_downloads,
         resting=lambda: account.rest,
     )
-    stores = _wrapped(CountingStore(governor), seams, stopping, _TELEGRAM_PATIENCE)
+    stores = _wrapped(CountingStore(governor), platform, stopping, _TELEGRAM_PATIENCE)
     return msgspec.structs.replace(stores, account=account, governor=governor)
 
 
-def _wrapped(counting: CountingStore, seams: Seams, stopping: threading.Event, patience: RetryPolicy) -> Stores:
+def _wrapped(counting: CountingStore, platform: Platform, stopping: threading.Event, patience: RetryPolicy) -> Stores:
     retrying = RetryStore(
-        counting, clock=seams.clock, entropy=seams.entropy, wait=stopping.wait, stop=stopping, policy=patience
+        counting, clock=platform.clock, entropy=platform.entropy, wait=stopping.wait, stop=stopping, policy=patience
     )
     sending = SendingStore(retrying)
     return Stores(sending, retrying, counting, sending, stopping)

@@ -15,8 +15,8 @@ from tgdav.crypto.sealing import Kind, associated_data, open_sealed, seal
 from tgdav.crypto.slots import SLOT_BYTES, Secret, decode_slot, make_slot, open_slot
 from tgdav.errors import AccessError, DamageError, NewerFormat
 from tgdav.ids import VaultId
+from tgdav.platform import Platform
 from tgdav.volume.folders import write_file
-from tgdav.volume.seams import Seams
 
 SEALED = "telegram"
 PENDING = "telegram-new"
@@ -58,10 +58,10 @@ def load_login(state: Path, vault_keys: VaultKeys) -> TelegramLogin | None:
         raise NewerFormat("the Telegram login kept here", version) from None
 
 
-def save_login(state: Path, login: TelegramLogin, vault_keys: VaultKeys, seams: Seams) -> None:
+def save_login(state: Path, login: TelegramLogin, vault_keys: VaultKeys, platform: Platform) -> None:
     """Keep the vault's login, durably; the one from before the vault is for the caller to drop. Raises NoSpace, LocalFailure."""
-    sealed = vault_keys.machine_wrap.seal(msgspec.msgpack.encode(login), _binding(vault_keys.vault), seams.entropy)
-    write_file(state / SEALED, sealed, seams.disk)
+    sealed = vault_keys.machine_wrap.seal(msgspec.msgpack.encode(login), _binding(vault_keys.vault), platform.entropy)
+    write_file(state / SEALED, sealed, platform.disk)
 
 
 def load_pending(state: Path, secret: Secret) -> TelegramLogin | None:
@@ -79,19 +79,21 @@ def load_pending(state: Path, secret: Secret) -> TelegramLogin | None:
     return _decode(open_sealed(key, data[SLOT_BYTES:], _binding(_NO_VAULT), _WHAT))
 
 
-def save_pending(state: Path, login: TelegramLogin, secret: Secret, parameters: Argon2Parameters, seams: Seams) -> None:
+def save_pending(
+    state: Path, login: TelegramLogin, secret: Secret, parameters: Argon2Parameters, platform: Platform
+) -> None:
     """Keep a login until there is a vault, durably. Raises NoSpace, LocalFailure."""
-    key = seams.entropy.bytes(32)
-    slot = make_slot(_NO_VAULT, key, secret, 1, parameters, Argon2Limits(), seams.entropy)
-    sealed = seal(key, msgspec.msgpack.encode(login), _binding(_NO_VAULT), seams.entropy)
-    write_file(state / PENDING, slot.encode() + sealed, seams.disk)
+    key = platform.entropy.bytes(32)
+    slot = make_slot(_NO_VAULT, key, secret, 1, parameters, Argon2Limits(), platform.entropy)
+    sealed = seal(key, msgspec.msgpack.encode(login), _binding(_NO_VAULT), platform.entropy)
+    write_file(state / PENDING, slot.encode() + sealed, platform.disk)
 
 
-def drop_pending(state: Path, seams: Seams) -> None:
+def drop_pending(state: Path, platform: Platform) -> None:
     """Remove the login from before the vault, durably; nothing happens if there is none."""
     if (state / PENDING).exists():
-        seams.disk.unlink(state / PENDING)
-        seams.disk.sync_folder(state)
+        platform.disk.unlink(state / PENDING)
+        platform.disk.sync_folder(state)
 
 
 def _read(path: Path) -> bytes | None:

@@ -19,6 +19,7 @@ from tgdav.fs.filesystem import NamespaceFileSystem
 from tgdav.fs.names import JunkPolicy
 from tgdav.metadata import settings
 from tgdav.metadata.journal import Journal
+from tgdav.platform import Platform
 from tgdav.replication.checkpoint import CheckpointWriter
 from tgdav.replication.outbox import remove_leftovers
 from tgdav.replication.pusher import Pusher
@@ -35,7 +36,6 @@ from tgdav.volume.housekeeping import Housekeeping
 from tgdav.volume.local_keys import argon2_parameters
 from tgdav.volume.log_start import history_policy
 from tgdav.volume.opening import Parts, open_parts
-from tgdav.volume.seams import Seams
 from tgdav.volume.space import space_of
 from tgdav.volume.stores import Stores
 from tgdav.volume.telegram_login import TelegramLogin
@@ -58,23 +58,29 @@ class Volume:
     """One namespace of a vault, open. Made by ``Volume.open``; every command and front end works through it."""
 
     def __init__(self, parts: Parts) -> None:
-        places, config, seams = self.places, self.config, self.seams = parts.places, parts.config, parts.seams
+        places, config, platform = self.places, self.config, self.platform = parts.places, parts.config, parts.platform
         stores, opened, database, log = parts.stores, parts.opened, parts.database, parts.log
         self.namespace_name = parts.namespace
         self._lock, self._login = parts.lock, parts.login
         self.vault_keys, self.master, self._stores = opened.vault_keys, opened.master, stores
         self.database, self.log = database, log
-        self.budget = Budget(database, opened.vault_keys, seams.clock)
+        self.budget = Budget(database, opened.vault_keys, platform.clock)
         stores.sending.on_sent = self.budget.note
         self.journal = Journal(
-            database, log.keys, log.machine_id, log.incarnation, seams.clock, seams.entropy, history_policy(config)
+            database,
+            log.keys,
+            log.machine_id,
+            log.incarnation,
+            platform.clock,
+            platform.entropy,
+            history_policy(config),
         )
         self.headers = HeaderKeeper(
-            places.state, database, stores.store, opened.header, opened.saved_header, opened.master, seams
+            places.state, database, stores.store, opened.header, opened.saved_header, opened.master, platform
         )
         account = stores.account
-        self.account_life = None if account is None else AccountLife(database, seams.clock, account.idle_days)
-        self.content = open_content(places, config, seams, database, stores.store, self.log)
+        self.account_life = None if account is None else AccountLife(database, platform.clock, account.idle_days)
+        self.content = open_content(places, config, platform, database, stores.store, self.log)
         self._replication()
         self.fs = NamespaceFileSystem(
             database,
@@ -85,11 +91,11 @@ class Volume:
             places.state / "overlay",
             junk=JunkPolicy(config.webdav.junk_files),
             space=space_of(places, self.used_bytes, stores.bounded),
-            clock=seams.clock,
-            entropy=seams.entropy,
-            disk=seams.disk,
+            clock=platform.clock,
+            entropy=platform.entropy,
+            disk=platform.disk,
         )
-        self.reserve = Reserve(places, seams.disk, seams.entropy)
+        self.reserve = Reserve(places, platform.disk, platform.entropy)
         self.housekeeping = Housekeeping(self)
         self._closed = threading.Event()
         self._hang_up: Worker | None = None
@@ -102,7 +108,7 @@ class Volume:
         config: Config,
         secret: Secret,
         *,
-        seams: Seams,
+        platform: Platform,
         namespace: str | None = None,
     ) -> "Volume":
         """Open the vault of this state. ``start`` begins background work; without it only calls do anything.
@@ -110,7 +116,7 @@ class Volume:
         Raises UsageError (no vault, a mode that is not built), AccessError, VaultInUse, DamageError, LocalFailure.
         """
         with ExitStack() as undo:
-            parts = open_parts(undo, places, config, secret, seams=seams, namespace=namespace)
+            parts = open_parts(undo, places, config, secret, platform=platform, namespace=namespace)
             volume = cls(parts)
             volume._take_up()
             undo.pop_all()
@@ -122,9 +128,9 @@ class Volume:
     def _take_up(self) -> None:
         """Go on where the last process stopped."""
         outbox = self.places.state / "outbox"
-        make_folder(outbox, self.seams.disk)
-        make_folder(self.places.state / "overlay", self.seams.disk)
-        remove_leftovers(self.database, outbox, self.seams.disk)
+        make_folder(outbox, self.platform.disk)
+        make_folder(self.places.state / "overlay", self.platform.disk)
+        remove_leftovers(self.database, outbox, self.platform.disk)
         self.journal.read_only = self.watch.replaced() or (None if self.watch.has_joined() else JOINING)
         self.content.start()
         try:
@@ -137,8 +143,8 @@ class Volume:
     def _replication(self) -> None:
         outbox = self.places.state / "outbox"
         parts = (self.database, self._stores.store, self.log, outbox)
-        self.pusher = Pusher(*parts, entropy=self.seams.entropy, disk=self.seams.disk)
-        self.checkpoints = CheckpointWriter(*parts, entropy=self.seams.entropy, disk=self.seams.disk)
+        self.pusher = Pusher(*parts, entropy=self.platform.entropy, disk=self.platform.disk)
+        self.checkpoints = CheckpointWriter(*parts, entropy=self.platform.entropy, disk=self.platform.disk)
         self.watch = LogWatch(self.database, self._stores.store, self.log)
 
     # ---- life ----------------------------------------------------------------------------------------------------
@@ -256,13 +262,13 @@ class Volume:
         finds it and finishes.
         """
         parameters = argon2_parameters(self.config)
-        header = with_passphrase(self.header, self.master, Passphrase(new), self.seams.entropy, parameters)
+        header = with_passphrase(self.header, self.master, Passphrase(new), self.platform.entropy, parameters)
         self.headers.replace(header)
 
     def new_recovery_key(self) -> str:
         """Make a new recovery key and return it as text; the old one no longer opens the vault. Raises as above."""
-        recovery = new_recovery_key(self.seams.entropy)
-        self.headers.replace(with_recovery_key(self.header, self.master, recovery, self.seams.entropy))
+        recovery = new_recovery_key(self.platform.entropy)
+        self.headers.replace(with_recovery_key(self.header, self.master, recovery, self.platform.entropy))
         return format_recovery_key(recovery)
 
     def log_in(self, login: TelegramLogin) -> None:
@@ -287,6 +293,6 @@ class Volume:
             found: str | None = settings.get(connection, WEBDAV_PASSWORD)
         if found is not None:
             return found, False
-        made = self.seams.entropy.bytes(15).hex()
+        made = self.platform.entropy.bytes(15).hex()
         self.database.writer.run(lambda t: settings.put(t, WEBDAV_PASSWORD, made), durable=True)
         return made, True

@@ -1,4 +1,4 @@
-"""What every method's handler is given: the file system, the locks, the seams, the settings."""
+"""What every method's handler is given: the file system, the locks, the platform, the settings."""
 
 import ctypes
 import threading

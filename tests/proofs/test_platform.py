@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.seams import (
+from tests.support.platform import (
     CrashAt,
     DiskCall,
     FailingDisk,
