@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Protocol
 
-from tgdav.failpoints import reach
+from tgdav.failpoints import failpoint
 
 
 class Disk(Protocol):
@@ -48,7 +48,7 @@ class SystemDisk:
 
     def write(self, descriptor: int, data: bytes | bytearray | memoryview, offset: int) -> None:
         """Write all of ``data`` at ``offset``."""
-        reach("disk.write")
+        failpoint("disk.write")
         rest = memoryview(data).cast("B")
         while rest:
             done = os.pwrite(descriptor, rest, offset)
@@ -56,12 +56,12 @@ class SystemDisk:
 
     def sync(self, descriptor: int) -> None:
         """Return when the file's bytes and size survive a power cut."""
-        reach("disk.sync")
+        failpoint("disk.sync")
         os.fdatasync(descriptor)
 
     def sync_folder(self, folder: Path) -> None:
         """Return when the folder's names survive a power cut."""
-        reach("disk.sync-folder")
+        failpoint("disk.sync-folder")
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(descriptor)
@@ -70,20 +70,20 @@ class SystemDisk:
 
     def rename(self, source: Path, target: Path) -> None:
         """Rename, replacing ``target`` atomically."""
-        reach("disk.rename")
+        failpoint("disk.rename")
         os.replace(source, target)
 
     def link(self, source: Path, target: Path) -> None:
         """Make a hard link."""
-        reach("disk.link")
+        failpoint("disk.link")
         os.link(source, target)
 
     def unlink(self, path: Path) -> None:
         """Remove a name."""
-        reach("disk.unlink")
+        failpoint("disk.unlink")
         os.unlink(path)
 
     def truncate(self, descriptor: int, length: int) -> None:
         """Cut the file at ``length`` bytes."""
-        reach("disk.truncate")
+        failpoint("disk.truncate")
         os.ftruncate(descriptor, length)

@@ -1,6 +1,7 @@
-"""Named places before and after each durable step, where tests may crash the program.
+"""Failpoints: named positions before and after each durable step, at which tests raise an error or end the process.
 
-``reach("journal.before-commit")`` costs one call in production. A test installs a handler that raises or exits.
+Each costs one call of an empty function in production. The crash tests find them by their call in the source, so the
+argument is always a literal string ``module.step``.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,14 +15,14 @@ def _ignore(_name: str) -> None:
 _handler: Callable[[str], None] = _ignore
 
 
-def reach(name: str) -> None:
-    """Tell the installed handler that the step ``name`` (``module.step``) is reached."""
+def failpoint(name: str) -> None:
+    """Call the installed handler with ``name``. It may raise, or never return."""
     _handler(name)
 
 
 @contextmanager
 def installed(handler: Callable[[str], None]) -> Iterator[None]:
-    """Install ``handler`` for the time of a ``with`` block (tests only)."""
+    """Install ``handler``, for all threads, during a ``with`` block (tests only)."""
     global _handler
     previous, _handler = _handler, handler
     try:

@@ -64,7 +64,7 @@ def failpoints() -> set[str]:
     """The names of all failpoints in the program's source."""
     files = [path for path in Path(tgdav.__file__).parent.rglob("*.py") if path.name != "failpoints.py"]
     sources = [path.read_text() for path in files]
-    return {name for source in sources for name in re.findall(r'reach\("([a-z.-]+\.[a-z-]+)"\)', source)}
+    return {name for source in sources for name in re.findall(r'failpoint\("([a-z.-]+\.[a-z-]+)"\)', source)}
 
 
 def _report(what: str, seed: int, outcome: Outcome) -> None:

@@ -16,7 +16,7 @@ from tests.support.platform import (
     SeededEntropy,
     SimulatedCrash,
 )
-from tgdav.failpoints import installed, reach
+from tgdav.failpoints import failpoint, installed
 
 
 def test_the_clock_moves_only_when_moved() -> None:
@@ -40,15 +40,15 @@ def test_a_crash_comes_at_the_chosen_reach_and_lasts() -> None:
 
     def other_thread() -> None:
         try:
-            reach("disk.sync")
+            failpoint("disk.sync")
         except SimulatedCrash as error:
             raised.append(error)
 
     with installed(crash):
-        reach("journal.before")
-        reach("disk.sync")
+        failpoint("journal.before")
+        failpoint("disk.sync")
         with pytest.raises(SimulatedCrash, match=r"journal\.after"):
-            reach("journal.after")
+            failpoint("journal.after")
         thread = threading.Thread(target=other_thread)
         thread.start()
         thread.join()

@@ -24,7 +24,7 @@ from tgdav.clock import Clock
 from tgdav.disk import Disk
 from tgdav.entropy import Entropy
 from tgdav.errors import BlobMissing, DamageError, StoreRejected
-from tgdav.failpoints import reach
+from tgdav.failpoints import failpoint
 from tgdav.ids import BlobId, BlobName
 
 BLOCK_BYTES = 1 << 20
@@ -135,7 +135,7 @@ class DirectoryStore:
             self._copy(name, source, descriptor, report)
             with translated(self._path):
                 self._disk.sync(descriptor)
-                reach("directory.temporary-synced")
+                failpoint("directory.temporary-synced")
                 info = self._publish(name, source.size, label, lambda target: self._disk.rename(temporary, target))
             self._discard(temporary)
             return info
@@ -166,11 +166,11 @@ class DirectoryStore:
             existing = self._first(listing, name)
             if existing is None:
                 entry = make_entry(self._folder.take_id(lock, listing), name, label)
-                reach("directory.id-taken")
+                failpoint("directory.id-taken")
                 place(self._path / entry.file_name)
-                reach("directory.published")
+                failpoint("directory.published")
                 self._sync_or_undo(entry)
-                reach("directory.durable")
+                failpoint("directory.durable")
                 return BlobInfo(entry.id, name, size, label)
             self._disk.sync_folder(self._path)
             return existing
@@ -258,7 +258,7 @@ class DirectoryStore:
                 if self._folder.size(entry) is not None:
                     with contextlib.suppress(FileNotFoundError):
                         self._disk.unlink(self._path / entry.file_name)
-                    reach("directory.deleted")
+                    failpoint("directory.deleted")
             # Synced even if nothing was there: an earlier attempt may have removed it and not got this far.
             self._disk.sync_folder(self._path)
 

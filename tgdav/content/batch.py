@@ -9,7 +9,7 @@ from tgdav.content.staging import PackFile
 from tgdav.content.types import IndexEntry, SealedChunk
 from tgdav.db.transaction import Transaction
 from tgdav.errors import LocalFailure
-from tgdav.failpoints import reach
+from tgdav.failpoints import failpoint
 from tgdav.ids import ChunkId
 
 
@@ -78,7 +78,7 @@ class Batch:
         published = [] if self._local else index.publish(transaction, [*self._publish, *lost])
         if self.rows or self.entries or published or self.plaintext:
             transaction.after_commit(lambda: self._after_commit(staged, published))
-        reach("content.recorded")
+        failpoint("content.recorded")
 
     def _record_entries(self, transaction: Transaction) -> list[ChunkId]:
         pack = self.pack
@@ -109,9 +109,9 @@ class Batch:
         files = [self.pack] if self.pack is not None and self.entries else []
         for file in files:
             file.sync()
-        reach("content.before-roll")
+        failpoint("content.before-roll")
         self._core.database.writer.run(self.record, sync=files)
-        reach("content.after-roll")
+        failpoint("content.after-roll")
 
     def settle_pack(self, start: int, *, full: bool = False) -> None:
         """Let go of the pack, whose bytes from ``start`` on are this batch's.

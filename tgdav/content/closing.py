@@ -21,7 +21,7 @@ from tgdav.crypto.label import BlobKind, Label, encode_label
 from tgdav.db.transaction import Transaction
 from tgdav.entropy import Entropy
 from tgdav.errors import DamageError, LocalFailure, NoSpace
-from tgdav.failpoints import reach
+from tgdav.failpoints import failpoint
 
 _log = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ class PackCloser:
         return 0
 
     def _close(self, pack: PackFile, row: PackRow, entries: list[IndexEntry]) -> int:
-        reach("content.before-close")
+        failpoint("content.before-close")
         sizes = plan(row.end, len(entries))
         self._append_index(pack, row, entries, sizes)
         checked = self._read_back(pack, row, sizes)
@@ -76,11 +76,11 @@ class PackCloser:
         pack.end = row.end
         pack.cut(row.end)
         pack.append(seal_index(self._seal(row), entries, sizes, self._entropy))
-        reach("content.after-index")
+        failpoint("content.after-index")
         pack.sync()
 
     def _read_back(self, pack: PackFile, row: PackRow, sizes: PackSizes) -> CheckedData:
-        reach("content.before-read-back")
+        failpoint("content.before-read-back")
         pack.forget_pages()
         with self._core.rooms.one() as room:
             return check_data(pack.read_into, sizes, self._seal(row), self._core.sealer, room)
@@ -110,13 +110,13 @@ class PackCloser:
             row.name,
             self._entropy,
         )
-        reach("content.before-closed")
+        failpoint("content.before-closed")
         self._core.database.writer.run(
             lambda transaction: pack_rows.close_pack(transaction, row.no, pack.length, digest, label),
             durable=True,
             sync=[pack],
         )
-        reach("content.after-closed")
+        failpoint("content.after-closed")
 
     def _salvage(self, pack: PackFile, row: PackRow, entries: list[IndexEntry]) -> None:
         """Move what is good to a new pack; forget the old one, or keep it as damage where something is bad."""
@@ -138,7 +138,7 @@ class PackCloser:
         """Forget a pack in which nothing is named; it was never sent."""
         if row is not None and row.state == PackState.OPEN:
             self._core.database.writer.run(lambda transaction: pack_rows.drop_pack(transaction, row.no), durable=True)
-            reach("content.after-drop")
+            failpoint("content.after-drop")
         pack.close()
         self._core.staging.remove(pack.file)
 

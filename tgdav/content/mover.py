@@ -11,7 +11,7 @@ from tgdav.content.staging import PackFile
 from tgdav.content.types import IndexEntry, SealedChunk
 from tgdav.db.transaction import Transaction
 from tgdav.errors import DamageError
-from tgdav.failpoints import reach
+from tgdav.failpoints import failpoint
 
 _BATCH_BYTES = 8 * 1024 * 1024
 _BATCH_ROWS = 512
@@ -105,11 +105,11 @@ class ChunkMover:
             )
             index.move(transaction, entries, old, number)
 
-        reach("content.before-move")
+        failpoint("content.before-move")
         # Named even if the commit fails: nobody can be sure that it did not happen.
         pack.end = pack.length
         self._core.database.writer.run(record, sync=[pack])
-        reach("content.after-move")
+        failpoint("content.after-move")
 
 
 class _Tally(msgspec.Struct):

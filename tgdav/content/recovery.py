@@ -8,7 +8,7 @@ from tgdav.content.pack_rows import PackRow
 from tgdav.content.types import PackState
 from tgdav.db.transaction import Transaction
 from tgdav.errors import DamageError
-from tgdav.failpoints import reach
+from tgdav.failpoints import failpoint
 
 _log = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ def take_over(core: ContentCore) -> None:
     for file in files.keys() - {row.file for row in rows}:
         _log.info("removing a staging file that nothing names")
         core.staging.remove(file)
-        reach("content.after-sweep")
+        failpoint("content.after-sweep")
     core.space.charge(size + sum(files[row.file] for row in rows if row.file in files))
     core.backlog.add(count, size)
     for row in rows:

@@ -12,7 +12,7 @@ from tgdav.content.types import PackState
 from tgdav.crypto.label import BlobKind, decode_label
 from tgdav.db.transaction import Transaction
 from tgdav.errors import DamageError, LocalFailure, StoreRejected
-from tgdav.failpoints import reach
+from tgdav.failpoints import failpoint
 
 _log = logging.getLogger(__name__)
 
@@ -35,18 +35,18 @@ class PackSender:
         life of this very state has sent another pack under the name, this one waits (StoreRejected).
         """
         writer = self._core.database.writer
-        reach("content.before-sent")
+        failpoint("content.before-sent")
         if row.state == PackState.CLOSED:
             writer.run(lambda transaction: pack_rows.mark_sent(transaction, row.no), durable=True)
-        reach("content.before-send")
+        failpoint("content.before-send")
         try:
             info = self._append(row)
         except DamageError as error:
             self._note_damage(row, error.message)
             return
-        reach("content.after-send")
+        failpoint("content.after-send")
         writer.run(lambda transaction: pack_rows.mark_stored(transaction, row, info.id), durable=True)
-        reach("content.after-stored")
+        failpoint("content.after-stored")
         self._leave_file(row)
 
     def _append(self, row: PackRow) -> BlobInfo:
@@ -78,7 +78,7 @@ class PackSender:
         else:
             self._core.space.charge(-row.size)
             self.on_stored(row, self._core.staging.folder / row.file)
-        reach("content.after-leave")
+        failpoint("content.after-leave")
 
     def _note_damage(self, row: PackRow, reason: str) -> None:
         _log.error("pack %s cannot be stored: %s", row.name.hex(), reason)

@@ -17,7 +17,7 @@ from tgdav.content.space import Space
 from tgdav.disk import Disk
 from tgdav.entropy import Entropy
 from tgdav.errors import DamageError, LocalFailure, NoSpace
-from tgdav.failpoints import reach
+from tgdav.failpoints import failpoint
 from tgdav.ids import BlobName
 
 _log = logging.getLogger(__name__)
@@ -66,13 +66,13 @@ class PackFile:
         """Write ``data`` at the end; return its offset. Raises NoSpace (the file is as before), LocalFailure (poisoned)."""
         offset = self.length
         self._require_sound()
-        reach("content.before-append")
+        failpoint("content.before-append")
         try:
             self._staging.disk.write(self._descriptor, data, offset)
         except OSError as error:
             self._after_failed_write(error)
             raise self._translated(error) from error
-        reach("content.after-append")
+        failpoint("content.after-append")
         self.length += len(data)
         self._staging.space.charge(len(data))
         self._begin_to_write()
@@ -93,11 +93,11 @@ class PackFile:
             if length == self._synced and self._named:
                 return
             try:
-                reach("content.before-pack-sync")
+                failpoint("content.before-pack-sync")
                 self._staging.disk.sync(self._descriptor)
                 if not self._named:
                     self._staging.disk.sync_folder(self._staging.folder)
-                reach("content.after-pack-sync")
+                failpoint("content.after-pack-sync")
             except OSError as error:
                 self.is_poisoned = True
                 raise self._translated(error) from error

@@ -35,7 +35,7 @@ from tgdav.db.deferred import kind_of
 from tgdav.disk import Disk
 from tgdav.entropy import Entropy
 from tgdav.errors import DamageError, LocalFailure, NoSpace, TgdavError
-from tgdav.failpoints import reach
+from tgdav.failpoints import failpoint
 
 _log = logging.getLogger(__name__)
 
@@ -156,12 +156,12 @@ class RedoLog:
         nonce = self._nonce.to_bytes(_NONCE_BYTES, "little")
         head = _HEAD.pack(length, serial, kind)
         record = b"".join((head, nonce, cipher.encrypt(nonce, payload, _ASSOCIATED + head)))
-        reach("redo.before-append")
+        failpoint("redo.before-append")
         try:
             self._disk.write(file.descriptor, record, file.end)
         except OSError:
             return 0  # the next record is written over what is torn
-        reach("redo.after-append")
+        failpoint("redo.after-append")
         file.end += len(record)
         self._serial = file.last = serial
         return serial
@@ -259,9 +259,9 @@ class RedoLog:
         self._has_row = mark is not None
         records = [] if mark is None else list(_following(self._database, mark))
         if records:
-            reach("redo.before-replay")
+            failpoint("redo.before-replay")
             self._replay(connection, records)
-            reach("redo.after-replay")
+            failpoint("redo.after-replay")
         self._sweep()
 
     def _replay(self, connection: Connection, records: Sequence[tuple[int, bytes]]) -> None:

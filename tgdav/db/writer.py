@@ -36,7 +36,7 @@ from tgdav.db.gathering import Committer, Gathered
 from tgdav.db.redo_log import RedoLog
 from tgdav.db.transaction import Batch, Transaction
 from tgdav.errors import LocalFailure, NoSpace, TgdavError, WouldWait
-from tgdav.failpoints import reach
+from tgdav.failpoints import failpoint
 
 _log = logging.getLogger(__name__)
 
@@ -322,9 +322,9 @@ class Writer:
             self._give_up([], LocalFailure(cast(str, self._refusal)))
         if self._gathered is not None and any(job.sync for job in batch):
             self._commit([])  # who only looks is not to wait for files
-        reach("writer.before-sync")
+        failpoint("writer.before-sync")
         _sync_files(batch)
-        reach("writer.after-sync")
+        failpoint("writer.after-sync")
         working = [job for job in batch if job.work is not None and job.error is None]
         if working or self._gathered is not None:
             self._commit(working)
@@ -378,12 +378,12 @@ class Writer:
                 raise LocalFailure("the local database gave up a transaction")
             if connection.in_transaction:
                 batch.write()
-                reach("writer.before-commit")
+                failpoint("writer.before-commit")
                 self._unsynced = self.is_concluding = True
                 durable = any(job.durable and job.error is None for job in jobs)
                 self._redo.commit(connection, batch.released, durable=durable)
                 self._gathered = None
-                reach("writer.after-commit")
+                failpoint("writer.after-commit")
         except TgdavError as error:
             self._give_up(jobs, error)
             return
@@ -437,7 +437,7 @@ class Writer:
             self._connection.execute("ROLLBACK")
 
     def _pass_barrier(self, batch: list[_Job[Any]]) -> None:
-        reach("writer.before-wal-sync")
+        failpoint("writer.before-wal-sync")
         try:
             self._sync_log()
         except OSError as error:
@@ -445,7 +445,7 @@ class Writer:
             _fail([job for job in batch if job.durable], LocalFailure(cast(str, self._refusal)))
             return
         self._unsynced = False
-        reach("writer.after-wal-sync")
+        failpoint("writer.after-wal-sync")
 
 
 def _sync_files(batch: list[_Job[Any]]) -> None:

@@ -16,7 +16,7 @@ import msgspec
 
 from tgdav.db.redo_log import Kept, RedoLog
 from tgdav.errors import NotFound, TgdavError
-from tgdav.failpoints import reach
+from tgdav.failpoints import failpoint
 from tgdav.fs import fields
 from tgdav.ids import ContentTag, NodeId
 from tgdav.metadata import queries
@@ -155,7 +155,7 @@ def take_over(files: "OpenFiles") -> "list[OpenFile]":
             dirty += _take_over(files, found, attributes)
         except TgdavError as error:
             _log.warning("a file that was closed before a crash could not be taken over yet: %s", error)
-        reach("redo.taken-over")
+        failpoint("redo.taken-over")
     files.parts.database.redo.found = ()
     return dirty
 

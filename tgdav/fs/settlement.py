@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from tgdav.content.manifest import Manifest
 from tgdav.content.stream import StagedContent
 from tgdav.errors import TgdavError
-from tgdav.failpoints import reach
+from tgdav.failpoints import failpoint
 from tgdav.metadata.change import Change
 from tgdav.metadata.journal import Journal
 from tgdav.threads import Guard, Worker
@@ -79,7 +79,7 @@ def commit(journal: Journal, settlements: Sequence[Settlement], *, durable: bool
     for settlement in settlements:
         for part in settlement.staged:
             part.release()
-    reach("fs.settled")
+    failpoint("fs.settled")
     for settlement, (_, tag) in zip(settlements, tags, strict=True):
         settlement.file.settled(settlement.manifest, tag)
 

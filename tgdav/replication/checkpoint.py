@@ -18,7 +18,7 @@ from tgdav.db.transaction import Transaction
 from tgdav.disk import Disk
 from tgdav.entropy import Entropy
 from tgdav.errors import DamageError, TgdavError
-from tgdav.failpoints import reach
+from tgdav.failpoints import failpoint
 from tgdav.ids import BlobName
 from tgdav.metadata import settings
 from tgdav.metadata.journal import LAST_POSITION
@@ -150,7 +150,7 @@ class CheckpointWriter:
                 settings.put(transaction, OUTLINE, checkpoint_format.encode_outline(outline))
 
         self._database.writer.run(work, durable=True, sync=[file for _, file in sealed])
-        reach("checkpoint.sealed")
+        failpoint("checkpoint.sealed")
 
     def _label(self, number: int, part: int, parts: int, file: SealedFile) -> Label:
         return Label(
@@ -196,7 +196,7 @@ class CheckpointWriter:
             transaction.execute(rows.CHECKPOINT_STORED, (number, number))
 
         self._database.writer.run(work, durable=True)
-        reach("checkpoint.part-stored")
+        failpoint("checkpoint.part-stored")
 
     def _give_up(self, number: int) -> None:
         with self._database.reading() as connection:

@@ -11,7 +11,7 @@ from tgdav.blobs.contract import BlobInfo, BlobStore, FileSource
 from tgdav.db.database import Database
 from tgdav.disk import Disk
 from tgdav.errors import DamageError, LocalFailure, NoSpace
-from tgdav.failpoints import reach
+from tgdav.failpoints import failpoint
 from tgdav.ids import BlobName
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -44,7 +44,7 @@ class SealedFile:
 
     def sync(self) -> None:
         """Make bytes and name durable. Raises LocalFailure."""
-        reach("outbox.before-sync")
+        failpoint("outbox.before-sync")
         try:
             assert self._descriptor is not None, "synced once"
             self._disk.sync(self._descriptor)
@@ -53,7 +53,7 @@ class SealedFile:
             raise LocalFailure("a sealed part of the log could not be synced") from error
         finally:
             self._close()
-        reach("outbox.after-sync")
+        failpoint("outbox.after-sync")
 
     def discard(self) -> None:
         """Remove it: no row names it."""
@@ -74,9 +74,9 @@ def send(store: BlobStore, folder: Path, file: str, name: BlobName, hash_: bytes
     source = FileSource(folder / file)
     if blake3(source.read(0, source.size)).digest() != hash_:
         raise DamageError("a sealed part of the log was changed on the local disk", blob=name.hex())
-    reach("outbox.before-append")
+    failpoint("outbox.before-append")
     info = store.append(name, source, label)
-    reach("outbox.after-append")
+    failpoint("outbox.after-append")
     if info.size != source.size or info.label != label:
         raise DamageError(f"the store holds another blob under the name {name.hex()}", blob=name.hex())
     return info

@@ -23,7 +23,7 @@ from tgdav.db.transaction import Transaction
 from tgdav.disk import Disk
 from tgdav.entropy import Entropy
 from tgdav.errors import TgdavError
-from tgdav.failpoints import reach
+from tgdav.failpoints import failpoint
 from tgdav.ids import BlobId, BlobName, ChunkId, MachineId
 from tgdav.replication import envelope, rows
 from tgdav.replication.identity import LogIdentity
@@ -246,7 +246,7 @@ class Pusher:
             transaction.executemany(rows.MARK_PACKS, [(segment.number, no) for no in packs])
 
         self._database.writer.run(work, durable=True, sync=[file])
-        reach("pusher.sealed")
+        failpoint("pusher.sealed")
 
     # ---- sending -------------------------------------------------------------------------------------------------
 
@@ -330,7 +330,7 @@ class Pusher:
             transaction.execute(rows.FORGET_LOG, (number,))
 
         self._database.writer.run(work, durable=True)
-        reach("pusher.stored")
+        failpoint("pusher.stored")
 
 
 def _blob_name(text: str) -> bytes:

@@ -26,7 +26,7 @@ from tgdav.db.database import Database
 from tgdav.db.transaction import Transaction
 from tgdav.entropy import Entropy
 from tgdav.errors import DamageError, WriterReplaced
-from tgdav.failpoints import reach
+from tgdav.failpoints import failpoint
 from tgdav.ids import BlobName, Incarnation
 from tgdav.metadata import settings
 from tgdav.metadata.journal import Journal
@@ -173,7 +173,7 @@ class Resumer:
             transaction.executemany(rows.GIVE_UP_CHECKPOINT, checkpoints)
 
         self._database.writer.run(work, durable=True)
-        reach("resuming.settled")
+        failpoint("resuming.settled")
 
     def _make_way(self, survey: Survey, comparison: Comparison) -> None:
         """Names that the former life used are free again; writes that it had settled are not settled a second time."""
@@ -186,7 +186,7 @@ class Resumer:
             transaction.executemany(rows.IS_CLEAN, settled)
 
         self._database.writer.run(work, durable=True)
-        reach("resuming.made-way")
+        failpoint("resuming.made-way")
 
     def _take(self, survey: Survey, comparison: Comparison, journal: Journal) -> int:
         packs = {found.info.name: found for found in survey.of(self._log.namespace, BlobKind.PACK)}
@@ -196,7 +196,7 @@ class Resumer:
             take_segment(journal, opened, packs, comparison.sent if same_life else ())
             self._database.checkpoint()
             count += 1
-            reach("resuming.segment-taken")
+            failpoint("resuming.segment-taken")
         return count
 
     def _go_on(
@@ -226,7 +226,7 @@ class Resumer:
             self._record(transaction, survey, incarnation, former)
 
         journal.apply_groups(log.machine_id, incarnation, groups, record=record, durable=True)
-        reach("resuming.gone-on")
+        failpoint("resuming.gone-on")
         return Resumed(count, epoch + 1, sum(len(each.group.ops) for each in rest))
 
     def _record(self, transaction: Transaction, survey: Survey, incarnation: Incarnation, former: Incarnation) -> None:

@@ -24,7 +24,7 @@ from tgdav.db.database import Database
 from tgdav.db.transaction import Transaction
 from tgdav.entropy import Entropy
 from tgdav.errors import BlobMissing, DamageError, NewerFormat
-from tgdav.failpoints import reach
+from tgdav.failpoints import failpoint
 from tgdav.ids import BlobId, BlobName
 from tgdav.metadata import settings
 from tgdav.platform import Platform
@@ -62,9 +62,9 @@ def place_headers(store: BlobStore, header: Header, master: bytes, entropy: Entr
     if len(copies) < COPIES:
         _refuse_later(store, listed)
     while len(copies) < COPIES:
-        reach("headers.before-append")
+        failpoint("headers.before-append")
         copies.append(store.append(BlobName(entropy.bytes(16)), BytesSource(wanted), make_header_label(entropy)))
-        reach("headers.after-append")
+        failpoint("headers.after-append")
     return Placed(header, copies, outdated)
 
 
