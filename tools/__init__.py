@@ -1,0 +1,1 @@
+"""Tools for developers, outside of the installed packages."""
