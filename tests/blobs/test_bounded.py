@@ -12,7 +12,7 @@ from tests.support.forgetful_disk import ForgetfulDisk, usable
 from tests.support.waiting import wait_for
 from tgdav.blobs import bounded
 from tgdav.blobs.bounded import BoundedStore
-from tgdav.blobs.contract import BytesSource
+from tgdav.blobs.interface import BytesSource
 from tgdav.errors import StoreUnavailable
 
 pytestmark = pytest.mark.skipif(not usable(), reason="FUSE cannot be used here")

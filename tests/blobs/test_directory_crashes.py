@@ -13,7 +13,7 @@ from tests.support.forgetful_disk import ForgetfulDisk, usable
 from tgdav import failpoints
 from tgdav.blobs import BytesSource, FileSource
 from tgdav.blobs.directory import DirectoryStore
-from tgdav.blobs.layout import temporary_name
+from tgdav.blobs.directory.filenames import temporary_name
 from tgdav.ids import BlobId, BlobName
 
 

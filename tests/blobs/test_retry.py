@@ -11,8 +11,8 @@ from tests.blobs.conftest import MovedClock, SeededEntropy, name_of
 from tests.support.faulty_store import AwayStore, FailingStore, First, LostAnswerStore, TearingStore, always
 from tests.support.waiting import wait_for
 from tgdav.blobs import BlobInfo, BlobStore, BytesSource
-from tgdav.blobs.contract import START
 from tgdav.blobs.counting import CountingStore
+from tgdav.blobs.interface import START
 from tgdav.blobs.memory import MemoryStore
 from tgdav.blobs.retry import RetryPolicy, RetryStore, next_wait
 from tgdav.clock import SystemClock

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from tests.content.identities import make_identity
 from tests.crypto.seeded import SeededEntropy
-from tgdav.blobs.contract import BlobStore, BytesSource, StoreTraits
 from tgdav.blobs.counting import CountingStore
+from tgdav.blobs.interface import BlobStore, BytesSource, StoreTraits
 from tgdav.blobs.memory import MemoryBlobs, MemoryStore
 from tgdav.blobs.wrapper import StoreWrapper
 from tgdav.clock import SystemClock

@@ -7,7 +7,7 @@ from blake3 import blake3
 
 from tests.content.packs import TEXTS, make_pack, make_seal
 from tests.content.world import World, noise
-from tgdav.blobs.contract import BytesSource
+from tgdav.blobs.interface import BytesSource
 from tgdav.blobs.memory import MemoryStore
 from tgdav.content.manifest import Extent, Manifest
 from tgdav.content.pack import TRAILER_BYTES, PackSizes, plan

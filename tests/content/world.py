@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tests.content.identities import make_identity
 from tests.crypto.seeded import SeededEntropy
-from tgdav.blobs.contract import BlobStore
+from tgdav.blobs.interface import BlobStore
 from tgdav.blobs.memory import MemoryStore
 from tgdav.content.manifest import Manifest
 from tgdav.content.store import ContentStore

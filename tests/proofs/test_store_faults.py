@@ -39,7 +39,7 @@ from tests.support.faulty_store import (
     only,
 )
 from tests.support.server import Home, wait_for
-from tgdav.blobs.contract import BlobStore
+from tgdav.blobs.interface import BlobStore
 from tgdav.clock import SystemClock
 from tgdav.errors import StoreUnavailable
 from tgdav.platform import Platform

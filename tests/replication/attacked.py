@@ -11,7 +11,7 @@ from blake3 import blake3
 
 from tests.support.platform import SeededEntropy
 from tests.support.vaults import Vault, make_folder
-from tgdav.blobs.contract import BlobInfo
+from tgdav.blobs.interface import BlobInfo
 from tgdav.blobs.memory import MemoryBlobs, MemoryStore
 from tgdav.crdt.membership import Base, Link
 from tgdav.crypto.keys import NamespaceKeys, VaultKeys

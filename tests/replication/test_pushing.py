@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.platform import CrashAt, FailingDisk, SimulatedCrash
 from tests.support.vaults import Vault, assert_same, content, put, read, rows
-from tgdav.blobs.contract import BlobStore
+from tgdav.blobs.interface import BlobStore
 from tgdav.errors import DamageError, LocalFailure, NoSpace, StoreUnavailable
 from tgdav.failpoints import installed
 from tgdav.volume.volume import Volume

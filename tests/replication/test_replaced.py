@@ -12,7 +12,7 @@ import pytest
 
 from tests.replication.attacked import forged
 from tests.support.vaults import Vault, assert_same, content, key_of, name_of, put, read, rows
-from tgdav.blobs.contract import BytesSource
+from tgdav.blobs.interface import BytesSource
 from tgdav.crdt.membership import FIRST
 from tgdav.crdt.ops import Group, Make
 from tgdav.crypto.machine import MachineIdentity

@@ -10,8 +10,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
-from tgdav.blobs.checks import check_append
-from tgdav.blobs.contract import START, BlobInfo, BlobStore, Source
+from tgdav.blobs.interface import START, BlobInfo, BlobStore, Source
+from tgdav.blobs.validation import check_append
 from tgdav.blobs.wrapper import StoreWrapper
 from tgdav.errors import BlobMissing, StoreUnavailable
 from tgdav.ids import BlobId, BlobName

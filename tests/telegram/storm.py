@@ -19,7 +19,7 @@ from tests.support.stacks import calls_under_way, stacks
 from tests.support.telegram import TelegramAccount
 from tests.support.waiting import wait_for
 from tgdav.blobs import BlobInfo, BlobStore, Source
-from tgdav.blobs.contract import START
+from tgdav.blobs.interface import START
 from tgdav.blobs.retry import RetryPolicy, RetryStore
 from tgdav.blobs.telegram import TelegramStore
 from tgdav.blobs.telegram.governor import Governor

@@ -5,7 +5,7 @@ import pytest
 from tests.support.platform import CrashAt, SimulatedCrash
 from tests.support.vaults import Vault, name_of, put, rows
 from tests.support.volumes import PASSPHRASE, configuration, places
-from tgdav.blobs.contract import START
+from tgdav.blobs.interface import START
 from tgdav.crypto.header import recognise
 from tgdav.crypto.passphrase import Passphrase
 from tgdav.crypto.recovery_key import parse_recovery_key

@@ -10,7 +10,7 @@ import pytest
 from tests.support.platform import ManualClock
 from tests.support.vaults import Vault, content, put, read
 from tests.support.waiting import wait_for
-from tgdav.blobs.contract import BlobInfo
+from tgdav.blobs.interface import BlobInfo
 from tgdav.clock import SystemClock
 from tgdav.content.cache import DiskCache
 from tgdav.content.prefetch import Prefetcher

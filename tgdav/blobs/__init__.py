@@ -3,6 +3,6 @@
 Knows nothing of what blobs mean: no keys, no kinds, no files. Whatever leaves this machine goes through here.
 """
 
-from tgdav.blobs.contract import BlobInfo, BlobStore, BytesSource, FileSource, Source, StoreTraits
+from tgdav.blobs.interface import BlobInfo, BlobStore, BytesSource, FileSource, Source, StoreTraits
 
 __all__ = ["BlobInfo", "BlobStore", "BytesSource", "FileSource", "Source", "StoreTraits"]

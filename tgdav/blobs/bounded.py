@@ -15,7 +15,7 @@ from itertools import islice
 from queue import SimpleQueue
 from typing import Any, TypeVar, cast
 
-from tgdav.blobs.contract import START, BlobInfo, BlobStore, Source
+from tgdav.blobs.interface import START, BlobInfo, BlobStore, Source
 from tgdav.blobs.wrapper import StoreWrapper
 from tgdav.clock import Clock, SystemClock
 from tgdav.errors import StoreError, StoreUnavailable

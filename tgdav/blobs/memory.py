@@ -3,8 +3,8 @@
 import threading
 from collections.abc import Callable, Iterator, Sequence
 
-from tgdav.blobs.checks import check_append, check_name, check_range, check_source_end, check_within, read_source
-from tgdav.blobs.contract import START, BlobInfo, Source, StoreTraits
+from tgdav.blobs.interface import START, BlobInfo, Source, StoreTraits
+from tgdav.blobs.validation import check_append, check_name, check_range, check_source_end, check_within, read_source
 from tgdav.errors import BlobMissing, StoreRejected
 from tgdav.ids import BlobId, BlobName
 

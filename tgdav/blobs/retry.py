@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import msgspec
 
-from tgdav.blobs.contract import START, BlobInfo, BlobStore, Source
+from tgdav.blobs.interface import START, BlobInfo, BlobStore, Source
 from tgdav.blobs.wrapper import StoreWrapper
 from tgdav.clock import Clock
 from tgdav.entropy import Entropy

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 
-from tgdav.blobs.contract import START, BlobInfo, BlobStore, Source, StoreTraits
+from tgdav.blobs.interface import START, BlobInfo, BlobStore, Source, StoreTraits
 from tgdav.ids import BlobId, BlobName
 
 

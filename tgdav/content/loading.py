@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
-from tgdav.blobs.contract import BlobStore
+from tgdav.blobs.interface import BlobStore
 from tgdav.content import index, pack_rows
 from tgdav.content.cache import DiskCache
 from tgdav.content.health import Health

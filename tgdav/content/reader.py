@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from tgdav.blobs.contract import BlobStore
+from tgdav.blobs.interface import BlobStore
 from tgdav.content.cache import DiskCache
 from tgdav.content.health import Health, OnDamage, OnHealed
 from tgdav.content.loading import ChunkLoader

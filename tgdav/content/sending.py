@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from tgdav.blobs.contract import BlobInfo, BlobStore, FileSource
+from tgdav.blobs.interface import BlobInfo, BlobStore, FileSource
 from tgdav.content import pack_rows
 from tgdav.content.core import ContentCore
 from tgdav.content.pack_rows import PackRow

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from tgdav.blobs.contract import BlobStore
+from tgdav.blobs.interface import BlobStore
 from tgdav.content import index, pack_rows
 from tgdav.content.closing import PackCloser
 from tgdav.content.core import ContentCore

@@ -3,7 +3,7 @@
 import msgspec
 from blake3 import blake3
 
-from tgdav.blobs.contract import BlobInfo, BlobStore
+from tgdav.blobs.interface import BlobInfo, BlobStore
 from tgdav.crypto.keys import NamespaceKeys, VaultKeys
 from tgdav.crypto.label import Label
 from tgdav.crypto.sealing import Kind

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from blake3 import blake3
 
-from tgdav.blobs.contract import BlobInfo, BlobStore, FileSource
+from tgdav.blobs.interface import BlobInfo, BlobStore, FileSource
 from tgdav.db.database import Database
 from tgdav.disk import Disk
 from tgdav.errors import DamageError, LocalFailure, NoSpace

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 from blake3 import blake3
 
-from tgdav.blobs.contract import BlobStore
+from tgdav.blobs.interface import BlobStore
 from tgdav.content.manifest import decode as decode_manifest
 from tgdav.crdt.membership import FIRST
 from tgdav.crdt.ops import Attr, Field, Group, Make, Member, Op, Place, Write, decode_ops

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from tgdav.blobs.contract import BlobStore
+from tgdav.blobs.interface import BlobStore
 from tgdav.crdt.membership import Head, Link, Verdict, newest
 from tgdav.crdt.ops import Member
 from tgdav.crypto.keys import NamespaceKeys, NamespaceSecret, VaultKeys

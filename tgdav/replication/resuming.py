@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from tgdav.blobs.contract import BlobStore
+from tgdav.blobs.interface import BlobStore
 from tgdav.clock import Clock
 from tgdav.content.adoption import rename_unsent
 from tgdav.crdt.clocks import next_stamp

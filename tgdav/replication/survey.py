@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 
-from tgdav.blobs.contract import START, BlobInfo
+from tgdav.blobs.interface import START, BlobInfo
 from tgdav.crypto.header import later_header_label, recognise
 from tgdav.crypto.keys import VaultKeys
 from tgdav.crypto.label import BLOB_VERSION, BlobKind, Label, decode_label, later_label

@@ -8,7 +8,7 @@ held up until a check has reported that.
 
 import msgspec
 
-from tgdav.blobs.contract import START, BlobStore
+from tgdav.blobs.interface import START, BlobStore
 from tgdav.crdt.clocks import stamp_time_ns
 from tgdav.crdt.membership import Base, Link
 from tgdav.crdt.membership import Verdict as Judged

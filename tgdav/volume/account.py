@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import TypeVar
 
-from tgdav.blobs.contract import START, BlobInfo, BlobStore, Source, StoreTraits
+from tgdav.blobs.interface import START, BlobInfo, BlobStore, Source, StoreTraits
 from tgdav.blobs.telegram import Proxy, Rests, Session, Settings, TelegramStore, TestServer
 from tgdav.blobs.telegram.login import log_out
 from tgdav.config import Config

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from tgdav.blobs.contract import BlobInfo, BlobStore, Source
+from tgdav.blobs.interface import BlobInfo, BlobStore, Source
 from tgdav.blobs.wrapper import StoreWrapper
 from tgdav.clock import Clock
 from tgdav.crypto.header import recognise

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from blake3 import blake3
 
-from tgdav.blobs.contract import BlobInfo
+from tgdav.blobs.interface import BlobInfo
 from tgdav.crypto.header import HEADER_BYTES, decode, recognise
 from tgdav.crypto.label import decode_label
 from tgdav.db.transaction import Transaction

@@ -1,6 +1,6 @@
 """Putting the content store together, as the configuration wants it."""
 
-from tgdav.blobs.contract import BlobStore
+from tgdav.blobs.interface import BlobStore
 from tgdav.config import Config, Places
 from tgdav.content.cache import DiskCache
 from tgdav.content.reader import ReadSettings

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from tgdav.blobs.contract import BlobInfo, BlobStore, BytesSource
+from tgdav.blobs.interface import BlobInfo, BlobStore, BytesSource
 from tgdav.crypto.header import (
     HEADER_BYTES,
     Header,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-from tgdav.blobs.contract import BlobInfo
+from tgdav.blobs.interface import BlobInfo
 from tgdav.crdt.clocks import stamp_time_ns
 from tgdav.crypto.header import recognise
 from tgdav.crypto.label import BlobKind, decode_label

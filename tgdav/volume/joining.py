@@ -8,7 +8,7 @@ from contextlib import closing
 
 import msgspec
 
-from tgdav.blobs.contract import BlobStore
+from tgdav.blobs.interface import BlobStore
 from tgdav.config import Config, Places
 from tgdav.crypto.keys import NamespaceKeys, NamespaceSecret, VaultKeys, wrap_namespace
 from tgdav.crypto.machine import MachineIdentity

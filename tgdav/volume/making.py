@@ -9,7 +9,7 @@ from contextlib import closing
 
 import msgspec
 
-from tgdav.blobs.contract import BlobInfo
+from tgdav.blobs.interface import BlobInfo
 from tgdav.config import Config, Places
 from tgdav.crypto.header import later_header_label, make_header, recognise
 from tgdav.crypto.keys import NamespaceKeys, VaultKeys, new_namespace_secret, wrap_namespace

@@ -2,7 +2,7 @@
 held up over a hole in the log that the store has filled since.
 """
 
-from tgdav.blobs.contract import BlobStore
+from tgdav.blobs.interface import BlobStore
 from tgdav.config import Config
 from tgdav.crypto.keys import NamespaceKeys, VaultKeys
 from tgdav.crypto.machine import MachineIdentity

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from blake3 import blake3
 
-from tgdav.blobs.contract import BlobInfo, BytesSource
+from tgdav.blobs.interface import BlobInfo, BytesSource
 from tgdav.content.pack import TRAILER_BYTES, PackSeal, open_index, read_trailer
 from tgdav.content.types import SealedChunk
 from tgdav.crypto.label import BlobKind, Label, decode_label, encode_label

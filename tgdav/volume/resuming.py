@@ -4,7 +4,7 @@ import logging
 
 import msgspec
 
-from tgdav.blobs.contract import BlobStore
+from tgdav.blobs.interface import BlobStore
 from tgdav.config import Config
 from tgdav.db.database import Database
 from tgdav.db.transaction import Transaction

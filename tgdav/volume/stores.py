@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from tgdav.blobs.bounded import CALL_SECONDS, BoundedStore
-from tgdav.blobs.contract import BlobStore
 from tgdav.blobs.counting import CountingStore
 from tgdav.blobs.directory import DirectoryStore
+from tgdav.blobs.interface import BlobStore
 from tgdav.blobs.retry import Reachability, RetryPolicy, RetryStore
 from tgdav.config import Config, Places
 from tgdav.errors import StoreError

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 
-from tgdav.blobs.contract import BlobInfo, BlobStore
+from tgdav.blobs.interface import BlobInfo, BlobStore
 from tgdav.config import Places
 from tgdav.crypto.header import HEADER_BYTES, Header, decode, later_header_label, recognise, try_headers
 from tgdav.crypto.keys import VaultKeys

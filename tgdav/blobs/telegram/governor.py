@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import msgspec
 
-from tgdav.blobs.contract import BlobInfo, BlobStore, Source
+from tgdav.blobs.interface import BlobInfo, BlobStore, Source
 from tgdav.blobs.telegram.rests import SENDING_WAITS
 from tgdav.blobs.wrapper import StoreWrapper
 from tgdav.clock import Clock

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from telethon.tl import functions, types
 
-from tgdav.blobs.contract import NAME_BYTES, BlobInfo
+from tgdav.blobs.interface import NAME_BYTES, BlobInfo
 from tgdav.blobs.telegram.session import Session
 from tgdav.errors import StoreRejected
 from tgdav.ids import BlobId, BlobName

@@ -6,8 +6,7 @@ from typing import Any
 
 from telethon.tl import functions, types
 
-from tgdav.blobs.checks import check_append, check_name, check_range, check_within
-from tgdav.blobs.contract import START, BlobInfo, Source, StoreTraits
+from tgdav.blobs.interface import START, BlobInfo, Source, StoreTraits
 from tgdav.blobs.telegram.download import UNIT, Download
 from tgdav.blobs.telegram.errors import AlreadySent, PartMissing, UploadSpoiled
 from tgdav.blobs.telegram.listing import Listing
@@ -16,6 +15,7 @@ from tgdav.blobs.telegram.names import NameLocks
 from tgdav.blobs.telegram.session import Session
 from tgdav.blobs.telegram.upload import MOST_PARTS, PART_BYTES, Upload
 from tgdav.blobs.telegram.watch import RETRY, SILENCE, Watch
+from tgdav.blobs.validation import check_append, check_name, check_range, check_within
 from tgdav.entropy import Entropy
 from tgdav.errors import AccessError, BlobMissing, StoreRejected, StoreUnavailable
 from tgdav.ids import BlobId, BlobName

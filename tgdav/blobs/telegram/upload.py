@@ -10,11 +10,11 @@ from typing import Any
 
 from telethon.tl import functions, types
 
-from tgdav.blobs.checks import check_source_end, read_source
-from tgdav.blobs.contract import Source
+from tgdav.blobs.interface import Source
 from tgdav.blobs.telegram.messages import MIME_TYPE, file_name
 from tgdav.blobs.telegram.session import Answer, Session
 from tgdav.blobs.telegram.transfer import Transfer
+from tgdav.blobs.validation import check_source_end, read_source
 from tgdav.errors import StoreUnavailable
 from tgdav.ids import BlobName
 

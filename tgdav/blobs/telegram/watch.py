@@ -13,7 +13,7 @@ from typing import Any
 
 from telethon.tl import functions, types
 
-from tgdav.blobs.contract import BlobInfo
+from tgdav.blobs.interface import BlobInfo
 from tgdav.blobs.telegram.listing import Listing
 from tgdav.blobs.telegram.messages import Chat
 from tgdav.blobs.telegram.session import Session

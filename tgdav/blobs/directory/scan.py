@@ -17,7 +17,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from tgdav.blobs.layout import (
+from tgdav.blobs.directory.filenames import (
     ID_DIGITS,
     LOCK_NAME,
     Entry,

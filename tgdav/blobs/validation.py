@@ -2,7 +2,7 @@
 
 import re
 
-from tgdav.blobs.contract import NAME_BYTES, Source, StoreTraits
+from tgdav.blobs.interface import NAME_BYTES, Source, StoreTraits
 from tgdav.errors import DamageError, StoreRejected
 from tgdav.ids import BlobId, BlobName
 

@@ -2,7 +2,7 @@
 
 Machines and processes that share the folder are kept in order by flock on its lock file, so it must be on a file
 system where flock works between all of them (local disks, NFS 4, SMB 3; not a folder that a cloud client copies
-about). Names, ids and what is no blob: ``tgdav.blobs.layout``.
+about). Names, ids and what is no blob: ``tgdav.blobs.directory.filenames``.
 
 An append writes a temporary file, syncs it, takes an id durably, renames, and syncs the folder; or, where the source
 is a private file of ours on the same file system, hard-links it, so that nothing is copied.
@@ -16,10 +16,10 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from tgdav.blobs.checks import check_append, check_name, check_range, check_source_end, check_within, read_source
-from tgdav.blobs.contract import START, BlobInfo, Source, StoreTraits
-from tgdav.blobs.folder import Folder, translated
-from tgdav.blobs.layout import MAX_LABEL_CHARACTERS, Entry, Listing, make_entry, temporary_name
+from tgdav.blobs.directory.filenames import MAX_LABEL_CHARACTERS, Entry, Listing, make_entry, temporary_name
+from tgdav.blobs.directory.scan import Folder, translated
+from tgdav.blobs.interface import START, BlobInfo, Source, StoreTraits
+from tgdav.blobs.validation import check_append, check_name, check_range, check_source_end, check_within, read_source
 from tgdav.clock import Clock
 from tgdav.disk import Disk
 from tgdav.entropy import Entropy
