@@ -3,7 +3,7 @@ import threading
 import pytest
 
 from tests.support.waiting import wait_for
-from tgdav.content.memory import ChunkMemory, KeyedLocks, Settle
+from tgdav.content.memory import ChunkMemory, Settle
 from tgdav.errors import DamageError, StoreUnavailable
 from tgdav.ids import ChunkId
 
@@ -170,25 +170,3 @@ def test_an_error_of_a_load_leaves_nothing_behind() -> None:
         memory.obtain([A, B], away)
     assert A in memory
     assert not memory._flights
-
-
-def test_a_keyed_lock_keeps_one_key_apart_and_goes_away() -> None:
-    locks, inside, most, guard = KeyedLocks(), [0], [0], threading.Lock()
-
-    def work() -> None:
-        for _ in range(200):
-            with locks.holding("key"):
-                with guard:
-                    inside[0] += 1
-                    most[0] = max(most[0], inside[0])
-                with guard:
-                    inside[0] -= 1
-
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    with locks.holding("other"):
-        for thread in threads:
-            thread.join()
-    assert most == [1]
-    assert not locks._held

@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 
 from tgdav.config.fields import FilePath, Section, choice, gibibytes, place, refused, switch, text, whole, words
-from tgdav.config.password_hash import ALLOWED_PASSWORD, is_bounded_hash
+from tgdav.password_hash import validate_phc
 
 GIB = 1 << 30
 SMALLEST_PACK = 262_144
@@ -211,8 +211,11 @@ class GarbageCollection(Section):
 
 def _password(value: SecretStr) -> SecretStr:
     known = value.get_secret_value()
-    if known.startswith("$argon2") and not is_bounded_hash(known):
-        raise refused(ALLOWED_PASSWORD)
+    if known.startswith("$argon2"):
+        try:
+            validate_phc(known)
+        except ValueError as error:
+            raise refused(str(error)) from None
     return value
 
 

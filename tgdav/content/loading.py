@@ -13,7 +13,7 @@ from tgdav.blobs.interface import BlobStore
 from tgdav.content import index, pack_rows
 from tgdav.content.cache import DiskCache
 from tgdav.content.health import Health
-from tgdav.content.memory import KeyedLocks, Settle
+from tgdav.content.memory import Settle
 from tgdav.content.ranges import Run, coalesced, is_small, run_of, window, windows
 from tgdav.content.sealer import ChunkSealer
 from tgdav.content.staging import Staging
@@ -21,6 +21,7 @@ from tgdav.content.types import ChunkPlace, PackState
 from tgdav.db.database import Database
 from tgdav.errors import BlobMissing, DamageError, LocalFailure, StoreError, TgdavError
 from tgdav.ids import BlobId, ChunkId
+from tgdav.keyed_locks import KeyedLocks
 
 _LOST = "the store has lost a pack"
 _PASSES = 4

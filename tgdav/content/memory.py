@@ -2,8 +2,7 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 from tgdav.errors import TgdavError
 from tgdav.ids import ChunkId
@@ -155,26 +154,3 @@ def _data(outcome: Outcome) -> bytes:
     if isinstance(outcome, TgdavError):
         raise outcome
     return outcome
-
-
-class KeyedLocks:
-    """A lock for each key, made when needed and gone when nobody holds or wants it. Thread-safe."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._held: dict[object, tuple[threading.Lock, int]] = {}
-
-    @contextmanager
-    def holding(self, key: object) -> Iterator[None]:
-        """Hold the lock of ``key`` for a block."""
-        with self._lock:
-            lock, users = self._held.get(key, (threading.Lock(), 0))
-            self._held[key] = (lock, users + 1)
-        try:
-            with lock:
-                yield
-        finally:
-            with self._lock:
-                lock, users = self._held.pop(key)
-                if users > 1:
-                    self._held[key] = (lock, users - 1)

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from tgdav.cores import spread
+from tgdav.cpu_affinity import use_all_cores
 from tgdav.errors import TgdavError
 from tgdav.ids import ChunkId
 from tgdav.threads import Guard
@@ -22,7 +22,7 @@ class Prefetcher:
         self._lock = threading.Lock()
         self._pending = 0
         self._is_closed = False
-        self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="prefetch", initializer=spread)
+        self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="prefetch", initializer=use_all_cores)
 
     def fetch(self, chunk: ChunkId, length: int) -> Future[None] | None:
         """Begin to fetch a chunk of ``length`` bytes; None if too much is under way."""

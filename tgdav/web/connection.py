@@ -13,7 +13,7 @@ from typing import Any
 
 from cheroot.server import HTTPConnection
 
-from tgdav import cores
+from tgdav import cpu_affinity
 from tgdav.errors import TgdavError
 from tgdav.web.answer import CONTINUE, encode_head
 from tgdav.web.bodies import ChunkedBody, SizedBody, StreamBody
@@ -71,9 +71,9 @@ SMALL_BODY = 64 << 10
 def choose_cores(length: int | None) -> None:
     """Choose the cores for a request with a body of ``length`` bytes, None: not known."""
     if length is None or length > SMALL_BODY:
-        cores.spread()
+        cpu_affinity.use_all_cores()
     else:
-        cores.gather()
+        cpu_affinity.share_one_core()
 
 
 class Connection(HTTPConnection):
@@ -315,7 +315,7 @@ class Connection(HTTPConnection):
             self.stream.write(head if method == "HEAD" else head + response.body)
             return
         blocks = response.body
-        cores.spread()
+        cpu_affinity.use_all_cores()
         try:
             self.stream.write(head)
             if method != "HEAD":

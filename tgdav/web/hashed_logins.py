@@ -10,7 +10,7 @@ from collections import OrderedDict, deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from tgdav.crypto.password_hash import matches
+from tgdav.password_hash import verify
 from tgdav.web.errors import Refused
 
 WAITING = 48
@@ -46,7 +46,7 @@ class HashedLogins:
     def _run(self, user: str, password: bytes, pair: bytes) -> bool:
         # Hashes may differ in cost; the pair's own keyed hash chooses one for a name that has none.
         encoded = self._hashes.get(user) or self._costs[int.from_bytes(pair[:8], "big") % len(self._costs)]
-        return matches(encoded, password) and user in self._hashes
+        return verify(encoded, password) and user in self._hashes
 
     def _remember(self, pair: bytes, right: bool) -> bool:
         """Keep an answer. Right ones are few, for each user has one password; of wrong ones only the last are kept."""

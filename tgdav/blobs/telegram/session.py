@@ -22,7 +22,7 @@ from tgdav.blobs.telegram.line import Line, without_updates
 from tgdav.blobs.telegram.rests import Rests, Window
 from tgdav.blobs.telegram.settings import Settings
 from tgdav.clock import Clock
-from tgdav.cores import spread
+from tgdav.cpu_affinity import use_all_cores
 from tgdav.errors import AccessError, StoreRejected, StoreUnavailable
 from tgdav.threads import Worker
 
@@ -283,7 +283,7 @@ class Session:
 
 
 def _serve(loop: asyncio.AbstractEventLoop) -> None:
-    spread()
+    use_all_cores()
     asyncio.set_event_loop(loop)
     loop.run_forever()
 

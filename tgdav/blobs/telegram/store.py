@@ -11,7 +11,6 @@ from tgdav.blobs.telegram.download import UNIT, Download
 from tgdav.blobs.telegram.errors import AlreadySent, PartMissing, UploadSpoiled
 from tgdav.blobs.telegram.listing import Listing
 from tgdav.blobs.telegram.messages import LARGEST_ID, PAGE, Chat, Document
-from tgdav.blobs.telegram.names import NameLocks
 from tgdav.blobs.telegram.session import Session
 from tgdav.blobs.telegram.upload import MOST_PARTS, PART_BYTES, Upload
 from tgdav.blobs.telegram.watch import RETRY, SILENCE, Watch
@@ -19,6 +18,7 @@ from tgdav.blobs.validation import check_append, check_name, check_range, check_
 from tgdav.entropy import Entropy
 from tgdav.errors import AccessError, BlobMissing, StoreRejected, StoreUnavailable
 from tgdav.ids import BlobId, BlobName
+from tgdav.keyed_locks import KeyedLocks
 
 TRAITS = StoreTraits(
     backend="telegram",
@@ -50,7 +50,7 @@ class TelegramStore:
         self._entropy = entropy
         self._chat = Chat(session, peer)
         self._listing = Listing(session, self._chat)
-        self._names = NameLocks()
+        self._names = KeyedLocks()
         self._lock = threading.Lock()
         self._uploads: dict[BlobName, Upload] = {}
         self._unanswered: set[BlobName] = set()

@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.model_fs import ModelFileSystem
 from tests.web.conftest import Served
-from tgdav import cores
+from tgdav import cpu_affinity
 from tgdav.content.prefetch import Prefetcher
 from tgdav.ids import ChunkId
 from tgdav.web.connection import SMALL_BODY, choose_cores
@@ -40,9 +40,9 @@ def in_a_thread(*steps: Callable[[], None]) -> set[int]:
 
 def test_a_thread_gathers_and_spreads() -> None:
     everywhere = os.sched_getaffinity(0)
-    assert len(in_a_thread(cores.gather)) == 1
-    assert in_a_thread(cores.gather) == in_a_thread(cores.gather) < everywhere
-    assert in_a_thread(cores.gather, cores.spread) == everywhere
+    assert len(in_a_thread(cpu_affinity.share_one_core)) == 1
+    assert in_a_thread(cpu_affinity.share_one_core) == in_a_thread(cpu_affinity.share_one_core) < everywhere
+    assert in_a_thread(cpu_affinity.share_one_core, cpu_affinity.use_all_cores) == everywhere
     assert os.sched_getaffinity(0) == everywhere
 
 
@@ -52,7 +52,7 @@ def test_a_gathered_thread_pushes_no_other_aside() -> None:
     def ask() -> None:
         policies.append(os.sched_getscheduler(0))
 
-    in_a_thread(ask, cores.gather, ask, cores.spread, ask)
+    in_a_thread(ask, cpu_affinity.share_one_core, ask, cpu_affinity.use_all_cores, ask)
     assert policies == [os.SCHED_OTHER, os.SCHED_BATCH, os.SCHED_OTHER]
 
 
@@ -82,6 +82,6 @@ def test_what_reads_ahead_for_a_gathered_thread_is_not_bound() -> None:
         assert done is not None
         done.result(timeout=30)
 
-    in_a_thread(cores.gather, fetch)
+    in_a_thread(cpu_affinity.share_one_core, fetch)
     prefetcher.close()
     assert seen == [os.sched_getaffinity(0)]
