@@ -4,6 +4,7 @@ import logging
 import os
 import random
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,6 +33,11 @@ SLOWEST = (
 
 MARK = "TESTS_FOLDER"
 """The variable that names the run's folder to every program that a test starts."""
+
+# Some images forbid Python to keep bytecode. Each of the thousands of programs that the tests start would compile all of
+# tgdav anew, which is a third of what starting one costs.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # Whoever starts the tests in the background may have ignored these, and every program that they start would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
