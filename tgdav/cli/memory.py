@@ -39,6 +39,7 @@ def set_up_memory() -> None:
 
     To be called before there are threads. Does nothing where the C library knows no such settings.
     """
+    gc.set_threshold(YOUNG_OBJECTS)  # with the default, a tenth of a command's start is spent on collections
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_M_ARENA_MAX, ARENAS)
@@ -53,4 +54,3 @@ def settle_memory() -> None:
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(YOUNG_OBJECTS)
