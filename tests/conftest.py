@@ -14,15 +14,15 @@ import pytest
 from tgdav_fuse import mount_table
 
 SLOWEST = (
-    "proofs/test_failpoints.py",
+    "crash/test_failpoints.py",
     "fuse/test_exerciser.py",
     "acceptance/",
     "telegram/test_storm.py",
-    "proofs/test_kill.py",
-    "proofs/test_power_cut.py",
-    "proofs/test_damage.py",
-    "proofs/test_planted_bugs.py",
-    "proofs/test_strace.py",
+    "crash/test_kill.py",
+    "crash/test_power_cut.py",
+    "crash/test_damage.py",
+    "crash/test_mutants.py",
+    "crash/test_strace.py",
     "fs/test_state_machine.py",
     "fuse/test_kill.py",
     "fuse/test_power_cut.py",

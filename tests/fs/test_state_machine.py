@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from tests.fs.machine_steps import FileSystemMachine
-from tests.fs.planted_bugs import BUGS, factory_of
+from tests.fs.mutants import BUGS, factory_of
 from tests.fs.subjects import FACTORIES, Factory
 from tests.support.model_fs import ModelFileSystem
 

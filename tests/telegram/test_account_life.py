@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from tests.crash.machines import Machine
 from tests.mtproto.harness import Server
-from tests.proofs.machines import Machine
 from tests.support.platform import ManualClock
 from tests.support.telegram import TelegramAccount
 from tests.telegram.volume_storm import new_machine

@@ -9,8 +9,8 @@ import pytest
 from telethon.network import mtprotostate
 
 from tests.blobs.calls import BLOCK, content, put
+from tests.crash.machines import put as put_file
 from tests.mtproto.harness import Server
-from tests.proofs.machines import put as put_file
 from tests.support.telegram import TelegramAccount
 from tests.support.waiting import wait_for
 from tests.telegram.volume_storm import new_machine

@@ -9,9 +9,9 @@ import msgspec
 import pytest
 
 from tests.blobs.calls import BLOCK, content, put
+from tests.crash.machines import put as put_file
+from tests.crash.machines import read
 from tests.mtproto.harness import Server
-from tests.proofs.machines import put as put_file
-from tests.proofs.machines import read
 from tests.support.telegram import TelegramAccount
 from tests.support.waiting import wait_for
 from tests.telegram.volume_storm import new_machine

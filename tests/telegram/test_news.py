@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.crash.machines import PASSPHRASE, Machine, put
 from tests.mtproto.harness import Server
-from tests.proofs.machines import PASSPHRASE, Machine, put
 from tests.support.telegram import TelegramAccount
 from tests.support.waiting import wait_for
 from tests.telegram.volume_storm import account_of, new_login, new_machine

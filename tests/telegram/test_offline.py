@@ -10,8 +10,8 @@ from typing import TypeVar
 
 import pytest
 
+from tests.crash.machines import Machine
 from tests.mtproto.harness import Server
-from tests.proofs.machines import Machine
 from tests.support.telegram import TelegramAccount
 from tests.support.telegram_home import assert_nothing_twice
 from tests.support.waiting import wait_for

@@ -11,8 +11,8 @@ from unittest.mock import patch
 
 import msgspec
 
+from tests.crash.machines import PASSPHRASE, Machine, folder_of, make_folder, put, read, tree
 from tests.mtproto.harness import Server
-from tests.proofs.machines import PASSPHRASE, Machine, folder_of, make_folder, put, read, tree
 from tests.support.stacks import calls_under_way
 from tests.support.telegram import TelegramAccount
 from tests.support.telegram_home import telegram_config

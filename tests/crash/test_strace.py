@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.proofs.machines import CHEAP, PASSPHRASE, Machine, clean, content, put, read, tree
+from tests.crash.machines import CHEAP, PASSPHRASE, Machine, clean, content, put, read, tree
 from tests.support import strace_kill
 from tests.support.raw_client import ConnectionCut
 from tests.support.server import CommandFailed, Completed, Home, Server

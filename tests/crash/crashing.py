@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.proofs.machines import Machine, Tree, clean, contents, tree
+from tests.crash.machines import Machine, Tree, clean, contents, tree
 from tests.support.waiting import wait_for
 from tgdav.failpoints import installed
 from tgdav.volume.volume import Volume

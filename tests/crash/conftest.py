@@ -1,4 +1,4 @@
-"""Where proofs work whose crashes need no real disk."""
+"""Where crash tests work whose crashes need no real disk."""
 
 import os
 import shutil
@@ -17,5 +17,5 @@ def quick_path(tmp_path: Path) -> Iterator[Path]:
     if not os.access(MEMORY, os.W_OK) or shutil.disk_usage(MEMORY).free < 1 << 30:
         yield tmp_path
         return
-    with tempfile.TemporaryDirectory(prefix="tgdav-proof-", dir=MEMORY) as folder:
+    with tempfile.TemporaryDirectory(prefix="tgdav-crash-", dir=MEMORY) as folder:
         yield Path(folder)

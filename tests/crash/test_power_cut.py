@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.proofs.fleet import Fleet
-from tests.proofs.machines import CHEAP
+from tests.crash.fleet import Fleet
+from tests.crash.machines import CHEAP
 from tests.support.forgetful_disk import ForgetfulDisk, usable
 from tests.support.server import Home, wait_for
 

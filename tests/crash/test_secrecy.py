@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.proofs.machines import CHEAP, PASSPHRASE, Machine, content, put
+from tests.crash.machines import CHEAP, PASSPHRASE, Machine, content, put
 from tests.support.server import Home, Server, wait_for
 from tgdav.crypto.header import HEADER_BYTES, recognise
 from tgdav.crypto.label import BlobKind, decode_label

@@ -12,8 +12,8 @@ import msgspec
 import pytest
 
 import tgdav.volume.opening as opening_module
-from tests.proofs.fleet import Fleet
-from tests.proofs.machines import (
+from tests.crash.fleet import Fleet
+from tests.crash.machines import (
     CHEAP,
     MINUTES,
     Machine,

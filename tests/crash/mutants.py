@@ -1,6 +1,6 @@
 """Bugs to plant: each function makes this process wrong in one way, for good. The proofs must notice.
 
-``CAUGHT_BY`` names the proof (``tests.proofs.small``) that is to fail.
+``CAUGHT_BY`` names the proof (``tests.crash.detectors``) that is to fail.
 """
 
 from collections.abc import Callable

@@ -1,9 +1,9 @@
-"""``python -m tests.proofs.altered NAME ARGS…``: the real program with one thing in it changed, for this run alone."""
+"""``python -m tests.crash.altered NAME ARGS…``: the real program with one thing in it changed, for this run alone."""
 
 import sys
 from collections.abc import Callable
 
-from tests.proofs.bugs import BUGS
+from tests.crash.mutants import BUGS
 from tgdav.cli import main
 
 
@@ -23,7 +23,7 @@ ALTERATIONS: dict[str, Callable[[], None]] = {"impatient": impatient, "nothing":
 
 def program(name: str) -> list[str]:
     """Return the words that start the altered program."""
-    return [sys.executable, "-m", "tests.proofs.altered", name]
+    return [sys.executable, "-m", "tests.crash.altered", name]
 
 
 if __name__ == "__main__":

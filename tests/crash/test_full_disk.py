@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.proofs.altered import program
-from tests.proofs.fleet import Held, listing, observe
-from tests.proofs.machines import CHEAP, CONFIG, Machine, clean, content, put, read
+from tests.crash.altered import program
+from tests.crash.fleet import Held, listing, observe
+from tests.crash.machines import CHEAP, CONFIG, Machine, clean, content, put, read
 from tests.support.forgetful_disk import ForgetfulDisk, usable
 from tests.support.platform import ManualClock
 from tests.support.server import Home, Server, wait_for

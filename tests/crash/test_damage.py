@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.proofs.crashing import CRASHED
-from tests.proofs.damaging import KINDS, any_seed, bench, files, flip_bits, forget, harm_blobs, name_of, replaced
-from tests.proofs.machines import CHEAP, MINUTES, Machine, clean, content, path_of, put, read, read_inode
+from tests.crash.crashing import CRASHED
+from tests.crash.damaging import KINDS, any_seed, bench, files, flip_bits, forget, harm_blobs, name_of, replaced
+from tests.crash.machines import CHEAP, MINUTES, Machine, clean, content, path_of, put, read, read_inode
 from tests.support.damage import flip_bit, preserved, random_damage
 from tests.support.raw_client import ConnectionCut, RawClient
 from tests.support.server import Home

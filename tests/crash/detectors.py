@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.proofs.altered import program
-from tests.proofs.crashing import CRASHED, Run, Scenario, Sweep, run_and_die
-from tests.proofs.damaging import KINDS, bench, flip_bits, forget, harm_blobs, name_of, replaced
-from tests.proofs.machines import CHEAP, Machine, clean, content, folder_of, make_folder, path_of, put, read, tree
-from tests.proofs.scenarios import answered, empty, sync
-from tests.proofs.test_store_faults import not_a_segment_before_its_packs
+from tests.crash.altered import program
+from tests.crash.crashing import CRASHED, Run, Scenario, Sweep, run_and_die
+from tests.crash.damaging import KINDS, bench, flip_bits, forget, harm_blobs, name_of, replaced
+from tests.crash.machines import CHEAP, Machine, clean, content, folder_of, make_folder, path_of, put, read, tree
+from tests.crash.scenarios import answered, empty, sync
+from tests.crash.test_store_faults import not_a_segment_before_its_packs
 from tests.support.damage import flip_bit
 from tests.support.forgetful_disk import ForgetfulDisk
 from tests.support.platform import FailingDisk

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from sqlcipher3 import dbapi2
 
-from tests.proofs.bugs import BUGS, CAUGHT_BY
-from tests.proofs.small import PROOFS, a_body_cut_off
+from tests.crash.detectors import PROOFS, a_body_cut_off
+from tests.crash.mutants import BUGS, CAUGHT_BY
 from tests.support.forgetful_disk import usable
 from tgdav.errors import TgdavError
 

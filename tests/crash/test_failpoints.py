@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 import tgdav
-from tests.proofs.crashing import Outcome, Sweep
-from tests.proofs.machines import MINUTES
-from tests.proofs.scenarios import SCENARIOS
+from tests.crash.crashing import Outcome, Sweep
+from tests.crash.machines import MINUTES
+from tests.crash.scenarios import SCENARIOS
 
 SEED = 20261201
 """The seed of the short form, so that a failure repeats; the long form draws seeds and prints them."""

@@ -3,8 +3,8 @@
 import errno
 import shutil
 
-from tests.proofs.crashing import Run, Scenario, Step
-from tests.proofs.machines import PASSPHRASE, Machine, content, folder_of, make_folder, path_of, put
+from tests.crash.crashing import Run, Scenario, Step
+from tests.crash.machines import PASSPHRASE, Machine, content, folder_of, make_folder, path_of, put
 from tests.support.platform import FailingDisk
 from tests.support.volumes import copy_folder
 from tgdav.crypto.passphrase import Passphrase

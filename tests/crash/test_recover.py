@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.proofs.machines import CHEAP, PASSPHRASE, Machine, clean, content, folder_of, make_folder, path_of, put, tree
+from tests.crash.machines import CHEAP, PASSPHRASE, Machine, clean, content, folder_of, make_folder, path_of, put, tree
 from tests.support.corpus import digests, make_tree
 from tests.support.server import Home
 from tgdav.crypto.passphrase import Passphrase

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.proofs.machines import Machine, clean, content, make_folder, paths, put, read_inode
+from tests.crash.machines import Machine, clean, content, make_folder, paths, put, read_inode
 from tests.support.damage import Damage, preserved, random_damage
 from tgdav.errors import DamageError, StoreError
 from tgdav.ids import Inode
