@@ -19,7 +19,7 @@ import msgspec
 from benchmarks.http_client import Endpoint, Failed
 from tests.support.server import PROGRAM, Home, Server, basic_auth
 from tests.support.waiting import wait_for
-from tgdav.config import Places
+from tgdav.config import StatePaths
 from tgdav.volume.control_client import ControlClient
 
 T = TypeVar("T")
@@ -57,7 +57,7 @@ class RunningTgdav(msgspec.Struct, frozen=True):
 
     def ask(self, command: str, **arguments: object) -> None:
         """Have the server do what ``tgdav COMMAND`` would ask of it, without the time that a program takes to start."""
-        note = Places.from_environment(self.home.environment()).control_note
+        note = StatePaths.from_environment(self.home.environment()).control_file
         client = ControlClient.connect(note)
         if client is None:
             raise Failed("tgdav does not answer at its control socket")

@@ -15,7 +15,7 @@ from benchmarks.contestants import RCLONE, TGDAV, side_by_side
 from benchmarks.http_client import Failed
 from tests.support.mounts import FUSE, MountedVault
 from tests.support.waiting import wait_for
-from tgdav.config import Places
+from tgdav.config import StatePaths
 from tgdav.volume.control_client import ControlClient
 
 GOCRYPTFS = "gocryptfs"
@@ -65,7 +65,7 @@ def tgdav_mount(folder: Path, program: Sequence[str] = FUSE) -> Iterator[Mounted
 
 
 def _sync(vault: MountedVault) -> None:
-    client = ControlClient.connect(Places.from_environment(vault.home.environment()).control_note)
+    client = ControlClient.connect(StatePaths.from_environment(vault.home.environment()).control_file)
     if client is None:
         raise Failed("tgdav does not answer at its control socket")
     with client:

@@ -35,7 +35,7 @@ def tgdav_fuse(invocation: Invocation, *, paths: Sequence[str], words: Sequence[
 
     def on_ready(where: Path) -> None:
         if ready is not None:
-            let_go(ready, invocation.places.mount_log)
+            let_go(ready, invocation.paths.mount_log)
         else:
             invocation.output.result({"mounted": os.fspath(where)}, [f"mounted at {where}"])
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.cli.conftest import CHEAP, Machine, config_for
 from tests.support.server import Home, Server
-from tgdav.config.places import LONGEST_STATE
+from tgdav.config.paths import MAX_STATE_PATH
 
 STATUS_KEYS = {"store", "pending", "cache", "machines", "files", "bytes", "last_error"}
 
@@ -273,10 +273,10 @@ def test_machines_of_one_name_are_told_apart_wherever_they_are_named(vault: Mach
 
 def test_the_longest_home(tmp_path: Path) -> None:
     """A home whose path is as long as a database's may be works; a longer one is refused in one line."""
-    room = LONGEST_STATE - len(f"{tmp_path}//state")
+    room = MAX_STATE_PATH - len(f"{tmp_path}//state")
     name = "/".join(["x" * 49] * 10)[:room].strip("/")
     home = Home(tmp_path, name + "y" * (room - len(name)), config=CHEAP)
-    assert len(str(home.path / "state")) == LONGEST_STATE
+    assert len(str(home.path / "state")) == MAX_STATE_PATH
     home.run("init")
     for longer in (f"{home.path.name}z", "/".join(["x" * 49] * 72)):
         refused = Home(home.path.parent, longer).run("init", check=False)

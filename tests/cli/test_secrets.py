@@ -46,7 +46,7 @@ def prepared(folder: Path, sources: tuple[str, ...]) -> Invocation:
     if "option" in sources:
         run.passphrase_file = folder / "option"
     if "key-file" in sources:
-        run.bare_places.key_file.write_text("key-file\n")
+        run.initial_paths.key_file.write_text("key-file\n")
     return run
 
 
@@ -258,7 +258,7 @@ def test_either_may_be_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_the_key_file_is_private_and_used(tmp_path: Path) -> None:
     run = invocation(tmp_path / "new")
     made = secrets.make_key_file(run)
-    file = run.bare_places.key_file
+    file = run.initial_paths.key_file
     assert file.stat().st_mode & 0o777 == 0o600
     assert secrets.find_passphrase(run) == made
     assert secrets.drop_key_file(run)

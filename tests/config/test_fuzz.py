@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.config.test_load import TELEGRAMFS_1, TELEGRAMFS_2
-from tgdav.config import Config, LoadedConfig, load, migrate, notices, parse, show
+from tgdav.cli.configuration import values_of
+from tgdav.config import Config, LoadedConfig, load, migrate, notices, parse
 from tgdav.errors import ConfigError
 
 PATH = Path("/etc/tgdav/config.yaml")
@@ -43,7 +44,7 @@ def _attempt(data: bytes) -> LoadedConfig | None:
         loaded = parse(data, PATH, ENVIRONMENT)
     except ConfigError:
         return None
-    json.dumps(show(loaded.config, secrets=True))
+    json.dumps(values_of(loaded.config, secrets=True))
     notices(loaded.config)
     assert parse(migrate(loaded).encode(), PATH, ENVIRONMENT).config == loaded.config
     return loaded

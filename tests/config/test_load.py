@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from tgdav.config import Config, load, migrate, show
+from tgdav.cli.configuration import values_of
+from tgdav.config import Config, load, migrate
 from tgdav.errors import ConfigError
 
 TELEGRAMFS_2 = """
@@ -146,7 +147,7 @@ def test_show_hides_secrets_unless_asked(read):
         "webdav: {users: [{name: anna, password: s3cret-c}]}"
     )
     loaded = read(text)
-    hidden, full = json.dumps(show(loaded.config)), json.dumps(show(loaded.config, secrets=True))
+    hidden, full = json.dumps(values_of(loaded.config)), json.dumps(values_of(loaded.config, secrets=True))
     assert "s3cret" not in hidden + repr(loaded) + repr(loaded.config)
     assert hidden.count("(hidden)") == 3
     assert all(secret in full for secret in ("s3cret-a", "s3cret-b", "s3cret-c"))

@@ -94,7 +94,7 @@ SECRET = "hunter2hunter2"
         ("a: {b\nc: d", "line 2, column 2", "YAML"),
         ("a: 1\n---\nb: 2", "line 2, column 1", "one document"),
         ("a: !!python/object/apply:os.system ['true']", "line 1, column 4", "no tags"),
-        ("? [a]\n: b", "line 1, column 3", "keys of text"),
+        ("? [a]\n: b", "line 1, column 3", "strings as keys"),
         ("a: &a [*a]", "line 1, column 8", "anchor"),
         ("a: \x01", "character 3", "printable"),
         ('a: "\\0"', "a", "without NUL"),
@@ -155,33 +155,33 @@ def test_api_hash_in_the_place_of_api_id_is_not_shown(problems):
     assert swapped not in str(problems(f"telegram: {{api_id: '{swapped}'}}"))
 
 
+MIB = ("(file)", "more than 1 MiB")
+DEEP = ("(file)", "more than 24 levels")
+MANY = ("(file)", "more than 10000 values")
+DIGITS = ("(file)", "a number with thousands of digits")
+
+
 @pytest.mark.parametrize(
-    "data",
+    ("data", "problem"),
     [
-        b"\xff\xfe",
-        b"[" * 100_000,
-        b'{"a":' * 100_000,
-        b"- " * 5000,
-        b"a: b\n" * 300_000,
-        b'{"a": ' + b"1" * 5000 + b"}",
-        b"a: " + b"1" * 5000,
-        json.dumps({"namespaces": [{"name": str(n)} for n in range(20_000)]}).encode(),
-        b"a: &a [1,1,1,1,1,1,1,1,1]\n"
-        + b"".join(b"%c: &%c [%s]\n" % (n, n, b",".join([b"*%c" % (n - 1)] * 9)) for n in range(ord("b"), ord("k"))),
-        b"a: &a [[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]]\nb: [[[[[[[[[[*a]]]]]]]]]]",
-    ],
-    ids=[
-        "no-utf8",
-        "deep-yaml",
-        "deep-json",
-        "deep-block",
-        "large",
-        "digits-json",
-        "digits",
-        "many",
-        "bomb",
-        "deep-alias",
+        pytest.param(b"\xff\xfe", ("byte 0", "a byte that is not UTF-8"), id="not-utf8"),
+        pytest.param(b"[" * 100_000, DEEP, id="deep-yaml"),
+        pytest.param(b'{"a":' * 100_000, DEEP, id="deep-json"),
+        pytest.param(b"- " * 5000, DEEP, id="deep-block"),
+        pytest.param(b"a: b\n" * 300_000, MIB, id="large"),
+        pytest.param(b'{"a": ' + b"1" * 5000 + b"}", DIGITS, id="digits-json"),
+        pytest.param(b"a: " + b"1" * 5000, ("a", "the key 'a'"), id="digits"),
+        pytest.param(json.dumps({"namespaces": [{"name": str(n)} for n in range(20_000)]}).encode(), MANY, id="many"),
+        pytest.param(
+            b"a: &a [1,1,1,1,1,1,1,1,1]\n"
+            + b"".join(
+                b"%c: &%c [%s]\n" % (n, n, b",".join([b"*%c" % (n - 1)] * 9)) for n in range(ord("b"), ord("k"))
+            ),
+            MANY,
+            id="bomb",
+        ),
+        pytest.param(b"a: &a [[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]]\nb: [[[[[[[[[[*a]]]]]]]]]]", DEEP, id="deep-alias"),
     ],
 )
-def test_hostile_files_are_refused(problems, data):
-    assert problems(data)
+def test_a_hostile_file_is_refused_for_what_is_wrong_with_it(problems, data, problem):
+    assert problem in {key: found for key, (found, _) in problems(data).items()}.items()

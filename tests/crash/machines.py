@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support.platform import ManualClock, SeededEntropy
-from tgdav.config import Config, Places, load
+from tgdav.config import Config, StatePaths, load
 from tgdav.crypto.passphrase import Passphrase
 from tgdav.crypto.slots import Secret
 from tgdav.disk import Disk, SystemDisk
@@ -59,7 +59,7 @@ class Machine:
         file = self.home / "config.yaml"
         if not file.exists():
             file.write_text(config + f"machine: {{name: {name}}}\n")
-        self.places = Places.from_environment({"TGDAV_HOME": str(self.home)})
+        self.places = StatePaths.from_environment({"TGDAV_HOME": str(self.home)})
         self.disk: Disk = SystemDisk()
         self._opened = 0
 

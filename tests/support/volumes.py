@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from tgdav.config import Config, Places
+from tgdav.config import Config, StatePaths
 from tgdav.crypto.passphrase import Passphrase
 from tgdav.platform import Platform
 from tgdav.volume.vault import create_vault
@@ -26,9 +26,9 @@ def configuration(base: Path, **sections: dict[str, Any]) -> Config:
     return Config.model_validate(values | sections)
 
 
-def places(base: Path, home: str = "home") -> Places:
+def places(base: Path, home: str = "home") -> StatePaths:
     """Return the places of ``base/home``."""
-    return Places.from_environment({"TGDAV_HOME": str(base / home)})
+    return StatePaths.from_environment({"TGDAV_HOME": str(base / home)})
 
 
 @lru_cache(maxsize=1)

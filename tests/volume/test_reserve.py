@@ -9,7 +9,7 @@ import pytest
 from tests.support.forgetful_disk import ForgetfulDisk, usable
 from tests.support.vaults import put, read, rows
 from tests.support.volumes import new_vault, open_volume, places
-from tgdav.config import Places
+from tgdav.config import StatePaths
 from tgdav.disk import SystemDisk
 from tgdav.entropy import SystemEntropy
 from tgdav.errors import NoSpace, NotFound
@@ -41,15 +41,15 @@ def base(disk: ForgetfulDisk, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def home(base: Path) -> Places:
+def home(base: Path) -> StatePaths:
     return places(base)
 
 
-def reserve(home: Places) -> Reserve:
+def reserve(home: StatePaths) -> Reserve:
     return Reserve(home, SystemDisk(), SystemEntropy())
 
 
-def test_the_volume_opens_reads_and_deletes_by_the_reserve(disk: ForgetfulDisk, base: Path, home: Places) -> None:
+def test_the_volume_opens_reads_and_deletes_by_the_reserve(disk: ForgetfulDisk, base: Path, home: StatePaths) -> None:
     volume = open_volume(base)
     data = os.urandom(100_000)
     put(volume, "file", data)
@@ -70,7 +70,7 @@ def test_the_volume_opens_reads_and_deletes_by_the_reserve(disk: ForgetfulDisk, 
     volume.close()
 
 
-def test_the_cache_gives_way_first(disk: ForgetfulDisk, home: Places) -> None:
+def test_the_cache_gives_way_first(disk: ForgetfulDisk, home: StatePaths) -> None:
     reserve(home).keep()
     (home.cache / "ab").mkdir(parents=True)
     for number in range(6):
@@ -83,14 +83,16 @@ def test_the_cache_gives_way_first(disk: ForgetfulDisk, home: Places) -> None:
     assert sorted(path.name for path in (home.cache / "ab").iterdir()) == ["4", "5"]
 
 
-def test_without_either_one_line_says_which_disk_and_how_much(disk: ForgetfulDisk, base: Path, home: Places) -> None:
+def test_without_either_one_line_says_which_disk_and_how_much(
+    disk: ForgetfulDisk, base: Path, home: StatePaths
+) -> None:
     disk.limit(MIB)
     with pytest.raises(NoSpace) as refused:
         open_volume(base)
     assert str(refused.value) == f"the disk that holds {home.state} is full; free {NEEDED_BYTES // MIB - 1} MiB on it"
 
 
-def test_it_is_given_up_while_running_and_set_aside_again(disk: ForgetfulDisk, home: Places) -> None:
+def test_it_is_given_up_while_running_and_set_aside_again(disk: ForgetfulDisk, home: StatePaths) -> None:
     keeper, file = reserve(home), home.state / "reserve"
     keeper.keep()
     assert file.stat().st_size == RESERVE_BYTES

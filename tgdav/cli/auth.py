@@ -67,7 +67,7 @@ def auth(invocation: Invocation, *, phone: str | None, qr: bool, logout: bool) -
 
 
 def _no_telegram(invocation: Invocation) -> UsageError:
-    if vault_exists(invocation.places.state) or invocation.config.storage.backend == "directory":
+    if vault_exists(invocation.paths.state) or invocation.config.storage.backend == "directory":
         return UsageError("the store is a folder, which needs no login", hint="Telegram needs a vault of its own")
     return UsageError(
         "nothing is set up for Telegram here",
@@ -87,7 +87,7 @@ def _log_in(invocation: Invocation, keeper: "_Keeper", settings: "Settings", pho
         end_login(settings, TelegramLogin(login.session, login.user_id))
         raise
     found = {"account": login.user_id, "name": login.name}
-    more = () if vault_exists(invocation.places.state) else ("now run 'tgdav init', or 'tgdav init --join'",)
+    more = () if vault_exists(invocation.paths.state) else ("now run 'tgdav init', or 'tgdav init --join'",)
     invocation.output.result(found, (f"logged in to Telegram as {login.name} (account {login.user_id})", *more))
     return ExitCode.DONE
 
@@ -149,10 +149,10 @@ class _Keeper:
             threading.Event().wait(_PAUSE)
 
     def _running(self) -> ControlClient | None:
-        return ControlClient.connect(self._invocation.places.control_note)
+        return ControlClient.connect(self._invocation.paths.control_file)
 
     def _has_vault(self) -> bool:
-        return vault_exists(self._invocation.places.state)
+        return vault_exists(self._invocation.paths.state)
 
     def _ask(self) -> Secret:
         if self._has_vault():
@@ -169,7 +169,7 @@ class _Keeper:
         invocation = self._invocation
         self._secret = self._secret or self._ask()
         return ClosedState(
-            invocation.places, invocation.config, self._secret, invocation.platform, has_vault=self._has_vault()
+            invocation.paths, invocation.config, self._secret, invocation.platform, has_vault=self._has_vault()
         )
 
 

@@ -1,17 +1,20 @@
 """``tgdav config``: check it, show it, bring it to version 2."""
 
+from pathlib import Path
 from typing import Any
 
 import click
 import yaml
+from pydantic import BaseModel, SecretStr
 
 from tgdav.cli.exit_codes import ExitCode
 from tgdav.cli.help import Group, show_help
 from tgdav.cli.invocation import Invocation, global_options
 from tgdav.cli.secrets import webdav_users
 from tgdav.cli.session import session
+from tgdav.config import Config, notices
 from tgdav.config import migrate as migrated
-from tgdav.config import notices, show
+from tgdav.config.validation_errors import HIDDEN
 from tgdav.errors import ConfigError, UsageError
 from tgdav.volume.local_state import vault_exists
 
@@ -34,7 +37,7 @@ def check(invocation: Invocation) -> int:
     except ConfigError as error:
         invocation.output.result({"ok": False, "errors": error.problems}, error.message.split("\n"))
         return ExitCode.USAGE
-    file = invocation.bare_places.config_file
+    file = invocation.initial_paths.config_file
     where = f"ok: {file}" if invocation.has_config_file else "ok: no configuration file, defaults hold"
     invocation.output.result({"ok": True, "errors": [], "notices": said}, [where, *said])
     return ExitCode.DONE
@@ -46,7 +49,7 @@ def check(invocation: Invocation) -> int:
 @click.pass_obj
 def show_command(invocation: Invocation, *, secrets: bool) -> int:
     """Print the configuration in force, defaults included."""
-    found = show(invocation.config, secrets)
+    found = values_of(invocation.config, secrets=secrets)
     if not invocation.config.webdav.users:
         found["webdav"]["users"] = _own_user(invocation, secrets=secrets)
     text = yaml.safe_dump(found, sort_keys=False, allow_unicode=True)
@@ -54,15 +57,31 @@ def show_command(invocation: Invocation, *, secrets: bool) -> int:
     return ExitCode.DONE
 
 
+def values_of(config: Config, *, secrets: bool = False) -> dict[str, Any]:
+    """Return all values as types of JSON; secrets as ``(hidden)`` unless ``secrets``."""
+    values: dict[str, Any] = _plain(config, secrets=secrets)
+    return values
+
+
+def _plain(value: Any, *, secrets: bool) -> Any:
+    if isinstance(value, BaseModel):
+        return {name: _plain(getattr(value, name), secrets=secrets) for name in type(value).model_fields}
+    if isinstance(value, tuple):
+        return [_plain(item, secrets=secrets) for item in value]
+    if isinstance(value, SecretStr):
+        return value.get_secret_value() if secrets else HIDDEN
+    return str(value) if isinstance(value, Path) else value
+
+
 def _own_user(invocation: Invocation, *, secrets: bool) -> list[dict[str, Any]]:
     if not secrets:
-        return [{"name": "tgdav", "password": "(hidden)"}]
+        return [{"name": "tgdav", "password": HIDDEN}]
 
     def sealed() -> str:
         with session(invocation) as call:
             return str(call("webdav-password", lambda _stage, _done, _total: None)["password"])
 
-    if not invocation.environment.get("TGDAV_WEBDAV_PASSWORD") and not vault_exists(invocation.places.state):
+    if not invocation.environment.get("TGDAV_WEBDAV_PASSWORD") and not vault_exists(invocation.paths.state):
         return []
     return [{"name": name, "password": password} for name, password in webdav_users(invocation, sealed).items()]
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tgdav.cli.secrets import from_wire
-from tgdav.config import Config, namespace_of
+from tgdav.config import Config, find_namespace
 from tgdav.crypto.header import unlock
 from tgdav.errors import UsageError
 from tgdav.volume.control import Command, Progress
@@ -28,7 +28,7 @@ def commands(volume: Volume, config: Config, namespace: str | None) -> dict[str,
         "telegram-login": lambda arguments, _progress: _log_in(volume, arguments),
         "telegram-logout": lambda _arguments, _progress: {"logged_out": volume.log_out()},
     }
-    opened = namespace_of(config, namespace).name
+    opened = find_namespace(config, namespace).name
     return {name: _only_in(opened, command) for name, command in table.items()}
 
 

@@ -14,7 +14,7 @@ from tgdav.cli.help import Number, command
 from tgdav.cli.invocation import Invocation, filled, global_options
 from tgdav.cli.recover import print_joined, recovery_key_option
 from tgdav.cli.secrets import chosen_passphrase, is_terminal, passphrase_or_recovery_key
-from tgdav.config import Config, notices, opening
+from tgdav.config import Config, notices, select_namespace
 from tgdav.errors import StoreUnavailable, UsageError
 from tgdav.replication.survey import header_blobs
 from tgdav.volume.folders import make_folder, write_file
@@ -46,7 +46,7 @@ def init(
 
     A configuration that is there is used as it is; the options fill what it lacks. The recovery key is printed once.
     """
-    if vault_exists(invocation.bare_places.state):
+    if vault_exists(invocation.initial_paths.state):
         raise UsageError("there is a vault here already", hint="to start anew, move its folder away first")
     if path is not None and backend == "telegram":
         raise UsageError("--path belongs to the directory store", hint="leave out --path, or --backend telegram")
@@ -55,7 +55,7 @@ def init(
         options = _asked_store(invocation)
     with kept_options(invocation, options):
         require_account(invocation.config, wanted=api_id is not None or api_hash is not None)
-        config = opening(invocation.config, invocation.namespace)
+        config = select_namespace(invocation.config, invocation.namespace)
         refuse_store(invocation, joins=join)
         for line in notices(invocation.config):
             invocation.output.warn(line)
@@ -71,7 +71,7 @@ def _asked_store(invocation: Invocation) -> dict[str, Any]:
         err=True,
     )
     if kind == "folder":
-        folder = click.prompt("Folder", default=str(invocation.bare_places.store), err=True)
+        folder = click.prompt("Folder", default=str(invocation.initial_paths.store), err=True)
         return option_tree("directory", Path(folder).expanduser(), None, None)
     click.echo("Take an api_id and an api_hash of your own from https://my.telegram.org/apps", err=True)
     api_id = click.prompt("api_id", type=Number(1, 2**31 - 1), err=True)
@@ -101,10 +101,10 @@ def refuse_store(invocation: Invocation, *, joins: bool) -> None:
     there, or none to join), StoreUnavailable (to be joined, and away), NotLoggedIn.
     """
     if invocation.config.backend() != "directory":
-        if not (invocation.places.state / PENDING).exists():
+        if not (invocation.paths.state / PENDING).exists():
             raise NotLoggedIn
         return
-    with closing(open_store(invocation.config, invocation.places, invocation.platform).store) as store:
+    with closing(open_store(invocation.config, invocation.paths, invocation.platform).store) as store:
         try:
             has_vault = any(True for _ in header_blobs(store.list()))
         except StoreUnavailable:
@@ -119,7 +119,7 @@ def refuse_store(invocation: Invocation, *, joins: bool) -> None:
 
 def _create(invocation: Invocation, config: Config) -> int:
     passphrase = chosen_passphrase(invocation)
-    created = create_vault(invocation.places, config, passphrase.text, platform=invocation.platform)
+    created = create_vault(invocation.paths, config, passphrase.text, platform=invocation.platform)
     found = {"vault": created.vault.hex(), "recovery_key": created.recovery_key}
     lines = (
         f"vault made in {invocation.store_place}",
@@ -133,7 +133,7 @@ def _create(invocation: Invocation, config: Config) -> int:
 def _join(invocation: Invocation, config: Config) -> int:
     secret = passphrase_or_recovery_key(invocation)
     with invocation.output.progress("joining") as progress:
-        joined = join_vault(invocation.places, config, secret, platform=invocation.platform, progress=progress)
+        joined = join_vault(invocation.paths, config, secret, platform=invocation.platform, progress=progress)
     return print_joined(invocation.output, joined, "Joined")
 
 
@@ -165,9 +165,9 @@ def kept_options(invocation: Invocation, options: dict[str, Any]) -> Iterator[No
     if not options:
         yield
         return
-    loaded = invocation.load_file() if invocation.bare_places.config_file.exists() else None
+    loaded = invocation.load_file() if invocation.initial_paths.config_file.exists() else None
     if loaded is None:
-        file = invocation.bare_places.config_file
+        file = invocation.initial_paths.config_file
         data = yaml.safe_dump({"version": 2} | options, sort_keys=False, allow_unicode=True).encode()
     else:
         lacking = _lacking(loaded.raw, options, str(loaded.path))

@@ -17,7 +17,7 @@ from tgdav.platform import Platform
 
 if TYPE_CHECKING:
     # The models of the configuration take longer to import than the rest; what needs none of them goes without.
-    from tgdav.config import Config, LoadedConfig, Places
+    from tgdav.config import Config, LoadedConfig, StatePaths
 
 OPTIONS_FILE = "options.json"
 """Beside the key file: what ``init`` was given that the user's own configuration file lacks."""
@@ -42,21 +42,21 @@ class Invocation:
         return Output(as_json=self.json)
 
     @cached_property
-    def bare_places(self) -> "Places":
-        """The places before the configuration is read."""
-        from tgdav.config import Places
+    def initial_paths(self) -> "StatePaths":
+        """The paths before the configuration is read."""
+        from tgdav.config import StatePaths
 
-        return Places.from_environment(self.environment, self.config_option)
+        return StatePaths.from_environment(self.environment, self.config_option)
 
     @property
     def options_file(self) -> Path:
         """Where ``init`` keeps what the configuration file lacks."""
-        return self.bare_places.key_file.with_name(OPTIONS_FILE)
+        return self.initial_paths.key_file.with_name(OPTIONS_FILE)
 
     @property
     def has_config_file(self) -> bool:
         """Whether there is a configuration file, or one was named."""
-        return self.bare_places.config_named or self.bare_places.config_file.exists()
+        return self.initial_paths.config_named or self.initial_paths.config_file.exists()
 
     def load_file(self) -> "LoadedConfig | None":
         """Read the user's configuration file as it is; None when there is none. Raises ConfigError."""
@@ -64,7 +64,7 @@ class Invocation:
 
         if not self.has_config_file:
             return None
-        file = self.bare_places.config_file
+        file = self.initial_paths.config_file
         loaded = load(file, self.environment)
         if holds_secrets(loaded.raw):
             self.warn_of_readers(file, file.stat())
@@ -81,7 +81,7 @@ class Invocation:
 
     def warn_of_home(self) -> None:
         """Warn when another user owns TGDAV_HOME, or may rename what is in it."""
-        home = self.bare_places.home
+        home = self.initial_paths.home
         try:
             found = None if home is None else home.stat()
         except OSError:
@@ -101,15 +101,15 @@ class Invocation:
         return Config() if loaded is None else self.completed(loaded, self._kept_options())
 
     @cached_property
-    def places(self) -> "Places":
-        """The places that the configuration leads to. Raises ConfigError."""
-        return self.bare_places.for_config(self.config)
+    def paths(self) -> "StatePaths":
+        """The paths with those that the configuration sets. Raises ConfigError."""
+        return self.initial_paths.for_config(self.config)
 
     @property
     def store_place(self) -> str:
         """Where the store is, in words. Raises ConfigError."""
         if self.config.backend() == "directory":
-            return str(self.places.store)
+            return str(self.paths.store)
         peer = self.config.telegram.peer
         return f"Telegram ({'Saved Messages' if peer == 'me' else f'the chat {peer}'})"
 

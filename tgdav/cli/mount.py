@@ -22,7 +22,7 @@ from tgdav.cli.memory import settle_memory
 from tgdav.cli.secrets import COMMAND, ask, find_passphrase, passphrase
 from tgdav.cli.service import notify
 from tgdav.cli.session import open_volume, refuse_running, require_vault
-from tgdav.config import Places, require_built
+from tgdav.config import StatePaths, require_supported
 from tgdav.errors import TgdavError, UsageError
 from tgdav.volume.control_client import ControlClient
 from tgdav.wording import counted, readable_size
@@ -56,7 +56,7 @@ def mount(invocation: Invocation, *, path: str, words: Sequence[str]) -> int:
     require_vault(invocation)
     if (line := hides(where)) is not None:
         invocation.output.warn(line)
-    client = ControlClient.connect(invocation.places.control_note)
+    client = ControlClient.connect(invocation.paths.control_file)
     if client is not None:
         with client, invocation.output.progress("mounting") as progress:
             client.call("mount", {"path": os.fspath(where), "options": ",".join(words)}, progress)
@@ -82,9 +82,9 @@ def placed(invocation: Invocation, options: MountOptions) -> Invocation:
     )
 
 
-def own_files(places: Places, where: Path) -> None:
+def own_files(paths: StatePaths, where: Path) -> None:
     """Raise UsageError where a mount would hide the files that it needs itself."""
-    for own in (places.state, places.cache, places.store):
+    for own in (paths.state, paths.cache, paths.store):
         if Path(os.path.realpath(own)).is_relative_to(where):
             raise UsageError(f"{where} holds the files of tgdav itself", hint="mount somewhere else")
 
@@ -111,9 +111,9 @@ def _spawn(invocation: Invocation, where: Path, words: Sequence[str]) -> int:
 
     It says itself what went wrong, on the standard streams that it lets go of when it is mounted.
     """
-    require_built(invocation.config, invocation.namespace)
+    require_supported(invocation.config, invocation.namespace)
     require_fuse()
-    own_files(invocation.places, where)
+    own_files(invocation.paths, where)
     # A command that gives the passphrase may need the terminal, which the child leaves: it is run here.
     given = find_passphrase(invocation)
     typed = (given.text if given else ask("Passphrase", "passphrase")) + "\n"
@@ -165,9 +165,9 @@ def hold(invocation: Invocation, path: str, options: MountOptions, on_ready: Cal
     stop = threading.Event()
     with stopping_by_signals(stop), ExitStack() as closing:
         require_vault(invocation)
-        require_built(invocation.config, invocation.namespace)
+        require_supported(invocation.config, invocation.namespace)
         where = mount_table.prepare(path)
-        own_files(invocation.places, where)
+        own_files(invocation.paths, where)
         refuse_running(invocation)
         require_fuse()
         if (line := hides(where)) is not None:
@@ -216,7 +216,7 @@ def unmount(invocation: Invocation, *, path: str) -> int:
 
 def _ask_owner(invocation: Invocation, where: Path) -> Mapping[str, Any] | None:
     """Let the process that holds the mount take it away; None when it cannot be reached from here."""
-    client = ControlClient.connect(invocation.places.control_note)
+    client = ControlClient.connect(invocation.paths.control_file)
     if client is None:
         return None
     with client, invocation.output.progress("unmounting") as progress:

@@ -49,16 +49,16 @@ def recover(invocation: Invocation) -> int:
     Prints each machine's last operation. What is missing in the store is named, and the exit code is 4 then.
     """
     from tgdav.cli.init import refuse_store
-    from tgdav.config import opening
+    from tgdav.config import select_namespace
     from tgdav.volume.vault import recover_vault
 
-    config = opening(invocation.config, invocation.namespace)
-    if vault_exists(invocation.places.state):
+    config = select_namespace(invocation.config, invocation.namespace)
+    if vault_exists(invocation.paths.state):
         raise UsageError("there is a vault here already", hint="to rebuild it, move its folder away first")
     refuse_store(invocation, joins=True)
     secret = passphrase_or_recovery_key(invocation)
     with invocation.output.progress("rebuilding") as progress:
-        joined = recover_vault(invocation.places, config, secret, platform=invocation.platform, progress=progress)
+        joined = recover_vault(invocation.paths, config, secret, platform=invocation.platform, progress=progress)
     return print_joined(invocation.output, joined, "Recovered")
 
 

@@ -52,7 +52,7 @@ def find_passphrase(invocation: Invocation) -> Passphrase | None:
         return Passphrase(_from_command(environment))
     if folder and (credential := Path(folder, CREDENTIAL)).exists():
         return Passphrase(_read(credential, "passphrase"))  # its folder is systemd's, and closed to others
-    if (key_file := invocation.bare_places.key_file).exists():
+    if (key_file := invocation.initial_paths.key_file).exists():
         return Passphrase(_read(key_file, "passphrase", invocation))
     return None
 
@@ -67,7 +67,7 @@ def has_passphrase(invocation: Invocation) -> bool:
         or invocation.recovery_key_file is not None
         or any(environment.get(name) for name in names)
         or bool(folder and Path(folder, CREDENTIAL).exists())
-        or invocation.bare_places.key_file.exists()
+        or invocation.initial_paths.key_file.exists()
     )
 
 
@@ -209,12 +209,12 @@ def make_key_file(invocation: Invocation) -> Passphrase:
     # Making vaults brings the database along; every command reads secrets, one makes this file.
     from tgdav.volume.vault import key_file_passphrase
 
-    return Passphrase(key_file_passphrase(invocation.bare_places.key_file, invocation.platform, make=True) or "")
+    return Passphrase(key_file_passphrase(invocation.initial_paths.key_file, invocation.platform, make=True) or "")
 
 
 def drop_key_file(invocation: Invocation) -> bool:
     """Remove the key file, whose passphrase opens nothing any more; return whether there was one."""
-    file = invocation.bare_places.key_file
+    file = invocation.initial_paths.key_file
     if not file.exists():
         return False
     invocation.platform.disk.unlink(file)

@@ -24,7 +24,7 @@ from tgdav.cli.reports import for_control
 from tgdav.cli.secrets import find_passphrase, judged, make_key_file, passphrase, webdav_hashes, webdav_users
 from tgdav.cli.service import notify
 from tgdav.cli.session import no_vault, open_volume, refuse_running
-from tgdav.config import notices, opening, require_built
+from tgdav.config import notices, require_supported, select_namespace
 from tgdav.crypto.passphrase import Passphrase
 from tgdav.volume.control import ControlServer
 from tgdav.volume.local_state import vault_exists
@@ -54,7 +54,7 @@ def serve(invocation: Invocation, *, host: str, port: int, mount: str | None, no
     stop = threading.Event()
     with stopping_by_signals(stop):
         where = None if mount is None else prepare(mount)
-        require_built(invocation.config, invocation.namespace)
+        require_supported(invocation.config, invocation.namespace)
         options = options_for(host, port, invocation.config.webdav)
         if no_auth:
             check_loopback(host)
@@ -62,7 +62,7 @@ def serve(invocation: Invocation, *, host: str, port: int, mount: str | None, no
         refuse_running(invocation)
         if where is not None:
             require_fuse()
-            own_files(invocation.places, where)
+            own_files(invocation.paths, where)
         logs.set_up_server()
         with reserve(options) as reserved:
             hidden = None if where is None else hides(where)
@@ -133,7 +133,7 @@ def control_server(invocation: Invocation, volume: Volume, running: Running) -> 
     runtime = invocation.environment.get("XDG_RUNTIME_DIR")
     folders = [Path(runtime)] if runtime else []
     return ControlServer(
-        invocation.places.control_note,
+        invocation.paths.control_file,
         [*folders, Path(tempfile.gettempdir()), Path("/tmp")],  # noqa: S108 - a fresh folder of 0700 is made there
         commands(volume, invocation.config, invocation.namespace) | running.commands(),
         for_control,
@@ -144,7 +144,7 @@ def control_server(invocation: Invocation, volume: Volume, running: Running) -> 
 def _require_vault_or_place(invocation: Invocation) -> None:
     """Raise UsageError where there is no vault and none is made, because the configuration names a store."""
     config = invocation.config
-    if not vault_exists(invocation.places.state) and (
+    if not vault_exists(invocation.paths.state) and (
         config.backend() != "directory" or config.storage.directory.path is not None
     ):
         raise no_vault(invocation)
@@ -152,17 +152,17 @@ def _require_vault_or_place(invocation: Invocation) -> None:
 
 def _secret_for_serving(invocation: Invocation) -> Passphrase:
     """Return what opens the vault; one is made first where there is none."""
-    return passphrase(invocation) if vault_exists(invocation.places.state) else _first_run(invocation)
+    return passphrase(invocation) if vault_exists(invocation.paths.state) else _first_run(invocation)
 
 
 def _first_run(invocation: Invocation) -> Passphrase:
     given = find_passphrase(invocation)
-    key_file = invocation.bare_places.key_file
+    key_file = invocation.initial_paths.key_file
     secret = judged(invocation, given) if given else make_key_file(invocation)
-    config = opening(invocation.config, invocation.namespace)
-    create_vault(invocation.places, config, secret.text, platform=invocation.platform)
+    config = select_namespace(invocation.config, invocation.namespace)
+    create_vault(invocation.paths, config, secret.text, platform=invocation.platform)
     notice = invocation.output.notice
-    notice(f"a new vault is made in {invocation.places.store}")
+    notice(f"a new vault is made in {invocation.paths.store}")
     if given is None:
         notice(f"the key file {key_file} opens it: keep a copy, or set a passphrase with 'tgdav passwd'")
     lost = "the key file is lost" if given is None else "the passphrase is forgotten"

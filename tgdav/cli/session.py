@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tgdav.cli.invocation import Invocation, short_path
 from tgdav.cli.secrets import passphrase
-from tgdav.config import Config, Places, require_built
+from tgdav.config import Config, StatePaths, require_supported
 from tgdav.crypto.slots import Secret
 from tgdav.errors import LoginInUse, TgdavError, UsageError, VaultInUse
 from tgdav.volume.control import Progress
@@ -59,7 +59,7 @@ def _wanted(invocation: Invocation) -> dict[str, str]:
 
 def require_vault(invocation: Invocation) -> None:
     """Raise UsageError unless a vault was made or joined here, and ConfigError for a bad configuration."""
-    if not vault_exists(invocation.places.state):
+    if not vault_exists(invocation.paths.state):
         raise no_vault(invocation)
 
 
@@ -67,7 +67,7 @@ def no_vault(invocation: Invocation) -> UsageError:
     """Return the error where no vault was made or joined; it says where it was looked for."""
     config = invocation.config
     is_served = config.backend() == "directory" and config.storage.directory.path is None
-    where = invocation.places.home or invocation.places.state
+    where = invocation.paths.home or invocation.paths.state
     makes = "'tgdav serve' or 'tgdav init'" if is_served else "'tgdav init'"
     hint = f"{makes} makes one, 'tgdav init --join' opens one that the store holds"
     return UsageError(f"there is no vault in {short_path(invocation, where)}", hint=hint)
@@ -75,7 +75,7 @@ def no_vault(invocation: Invocation) -> UsageError:
 
 def refuse_running(invocation: Invocation) -> None:
     """Raise VaultInUse where a process has the vault open and answers: which, since when, where, and what to do."""
-    client = ControlClient.connect(invocation.places.control_note)
+    client = ControlClient.connect(invocation.paths.control_file)
     if client is None:
         return
     with client:
@@ -83,9 +83,9 @@ def refuse_running(invocation: Invocation) -> None:
             found = client.call("process", {}, lambda _stage, _done, _total: None)
         except TgdavError:
             found = {}
-    places = [place for place in (found.get("address"), *found.get("mounts", ())) if place]
+    serves = [each for each in (found.get("address"), *found.get("mounts", ())) if each]
     which = f" (process {found['process']}, since {found['started']})" if found else ""
-    at = f" at {' and '.join(places)}" if places else ""
+    at = f" at {' and '.join(serves)}" if serves else ""
     stop = f"'kill {found['process']}'" if found else "SIGTERM"
     raise VaultInUse(
         f"a tgdav{which} has this vault open{at}",
@@ -98,9 +98,9 @@ def open_volume(invocation: Invocation, secret: Secret) -> "Volume":
     from tgdav.volume.volume import Volume
 
     config: Config = invocation.config
-    places: Places = invocation.places
-    require_built(config, invocation.namespace)
-    return Volume.open(places, config, secret, namespace=invocation.namespace, platform=invocation.platform)
+    paths: StatePaths = invocation.paths
+    require_supported(config, invocation.namespace)
+    return Volume.open(paths, config, secret, namespace=invocation.namespace, platform=invocation.platform)
 
 
 class _Patience:
@@ -115,10 +115,10 @@ class _Patience:
     def open(self, ask: Callable[[Invocation], Secret]) -> "ControlClient | Volume":
         secret: Secret | None = None
         while True:
-            client = ControlClient.connect(self._invocation.places.control_note)
+            client = ControlClient.connect(self._invocation.paths.control_file)
             if client is not None:
                 return client
-            require_built(self._invocation.config, self._invocation.namespace)
+            require_supported(self._invocation.config, self._invocation.namespace)
             secret = secret or ask(self._invocation)
             try:
                 return open_volume(self._invocation, secret)

@@ -11,7 +11,7 @@ from tgdav.cli.help import command
 from tgdav.cli.invocation import Invocation, global_options
 from tgdav.cli.recover import left_out_lines
 from tgdav.cli.session import Call, session
-from tgdav.config import require_built
+from tgdav.config import require_supported
 from tgdav.errors import UsageError
 from tgdav.volume.control import Progress
 from tgdav.wording import counted, machine_names, readable_duration, readable_size
@@ -145,7 +145,7 @@ def sent(sums: Mapping[str, Any]) -> str:
 @click.pass_obj
 def sync(invocation: Invocation, *, wait: bool) -> int:
     """Push to the store, and pull from it, now."""
-    require_built(invocation.config, invocation.namespace)
+    require_supported(invocation.config, invocation.namespace)
     with session(invocation) as call, invocation.output.progress("sending") as progress:
         found = call("sync", progress, wait=wait)
     waits = f"{_pending(found)}{_waiting(found)}"

@@ -1,27 +1,25 @@
-"""The configuration: one frozen model a section, files of version 1 and 2 read into it, and where everything lives.
+"""The configuration: one frozen model for each section, files of version 1 and 2, and the paths of local files.
 
-Nothing here reads the environment; the commands hand it in. ``load`` either returns or raises ConfigError, whatever
-the file holds, and no error text holds a secret's value.
+Nothing here reads the environment; the commands pass it in. ``load`` returns or raises ConfigError, whatever the file
+contains, and no error message contains the value of a secret.
 """
 
 from tgdav.config.loading import LoadedConfig, load, migrate, parse
-from tgdav.config.model import Config, Namespace
-from tgdav.config.places import Places
-from tgdav.config.problems import holds_secrets
-from tgdav.config.views import namespace_of, notices, opening, require_built, show
+from tgdav.config.model import Config, Namespace, find_namespace, notices, require_supported, select_namespace
+from tgdav.config.paths import StatePaths
+from tgdav.config.validation_errors import holds_secrets
 
 __all__ = [
     "Config",
     "LoadedConfig",
     "Namespace",
-    "Places",
+    "StatePaths",
+    "find_namespace",
     "holds_secrets",
     "load",
     "migrate",
-    "namespace_of",
     "notices",
-    "opening",
     "parse",
-    "require_built",
-    "show",
+    "require_supported",
+    "select_namespace",
 ]

@@ -1,4 +1,4 @@
-"""Reading a configuration file, of either version."""
+"""Loads a configuration file of version 1 or 2."""
 
 import json
 import os
@@ -10,10 +10,9 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from tgdav.config.document import MAX_BYTES, read_document, refusal
+from tgdav.config.document import MAX_BYTES, config_error, expand, read_document
 from tgdav.config.model import Config
-from tgdav.config.problems import MAX_PROBLEMS, Problem, findings
-from tgdav.config.references import expand
+from tgdav.config.validation_errors import MAX_PROBLEMS, Problem, problems_of
 from tgdav.config.version1 import Version1, to_version2
 from tgdav.errors import ConfigError
 
@@ -22,10 +21,10 @@ Model = TypeVar("Model", bound=BaseModel)
 
 @dataclass(frozen=True)
 class LoadedConfig:
-    """A configuration and where it came from.
+    """A configuration and its source.
 
-    ``version`` is the file's (1 or 2), ``raw`` its tree in the words of version 2 and before references are replaced,
-    ``text`` the file itself. ``raw`` and ``text`` may hold secrets.
+    ``version`` is the file's (1 or 2). ``raw`` is its tree with the keys of version 2, before references are expanded;
+    ``text`` is the content of the file. Both may hold secrets.
     """
 
     config: Config
@@ -36,16 +35,16 @@ class LoadedConfig:
 
 
 def load(path: Path, environment: Mapping[str, str]) -> LoadedConfig:
-    """Read the file at ``path``; ``environment`` gives the values of ``${NAME}`` and, as ``HOME``, of ``~``.
+    """Load the file at ``path``; ``environment`` holds the values of ``${NAME}`` and, as ``HOME``, of ``~``.
 
-    Relative paths in the file start from its folder. Raises ConfigError with all that is wrong, also when the file
-    cannot be read.
+    Relative paths in the file start from its directory. Raises ConfigError, with all problems found, for a file that
+    cannot be read or is not valid.
     """
     try:
         with open(path, "rb") as file:
             data = file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
-        raise refusal(str(path), "(file)", _reason(error), "") from None
+        raise config_error(str(path), "(file)", _reason(error), "") from None
     return parse(data, path, environment)
 
 
@@ -55,19 +54,19 @@ def _reason(error: OSError | ValueError) -> str:
             return "no such file"
         case OSError(errno=int(number)):
             return os.strerror(number).lower()
-    return "an impossible name"
+    return "not a valid file name"  # a NUL in it
 
 
 def parse(data: bytes, path: Path, environment: Mapping[str, str]) -> LoadedConfig:
-    """Read a file's content, as ``load`` does; touches nothing outside."""
+    """Parse the content of a file, as ``load`` does, without I/O."""
     file = str(path)
-    tree, braces = read_document(data, file)
+    tree, is_json = read_document(data, file)
     tree = {} if tree is None else tree
     if not isinstance(tree, dict):
-        raise refusal(file, "(top level)", "no mapping", "sections, such as 'cache:' with its keys below")
-    context = {"folder": path.absolute().parent, "home": environment.get("HOME")}
+        raise config_error(file, "(top level)", "not a mapping", "sections, such as 'cache:' with its keys below")
+    context = {"directory": path.absolute().parent, "home": environment.get("HOME")}
     expanded, problems = expand(tree, environment, file)
-    version = _version(tree, braces)
+    version = _version(tree, is_json)
     if version == 1:
         old = _validated(Version1, expanded, tree, context, file, problems)
         tree, expanded = to_version2(tree, old), to_version2(expanded, old)
@@ -75,13 +74,13 @@ def parse(data: bytes, path: Path, environment: Mapping[str, str]) -> LoadedConf
     return LoadedConfig(config, path, version, tree, data.decode("utf-8-sig"))
 
 
-def _version(tree: Mapping[str, Any], braces: bool) -> int:
-    """Return the version that the file names; without it, JSON that has only sections of version 1 is version 1."""
+def _version(tree: Mapping[str, Any], is_json: bool) -> int:
+    """Return the version that the file states. JSON without one that has only sections of version 1 is version 1."""
     given = tree.get("version")
     if given is None:
         newer = Config.model_fields.keys() - Version1.model_fields.keys()
-        return 1 if braces and not newer & tree.keys() else 2
-    return 1 if given == 1 and given is not True else 2
+        return 1 if is_json and not newer & tree.keys() else 2
+    return 1 if given == 1 and given is not True else 2  # True == 1 in Python
 
 
 def _validated(
@@ -91,7 +90,7 @@ def _validated(
         result = model.model_validate(expanded, context=context)
     except ValidationError as error:
         known = {problem["key"] for problem in problems}
-        more = [problem for problem in findings(error, model, tree, file) if problem["key"] not in known]
+        more = [problem for problem in problems_of(error, model, tree, file) if problem["key"] not in known]
         raise ConfigError([*problems, *more][:MAX_PROBLEMS]) from None
     if problems:
         raise ConfigError(problems[:MAX_PROBLEMS])
@@ -99,10 +98,10 @@ def _validated(
 
 
 def migrate(loaded: LoadedConfig) -> str:
-    """Return version 2's YAML of a version 1 file, with its ``${NAME}`` kept; a version 2 file's text as it is.
+    """Return the YAML of version 2 for a version 1 file; the unchanged text of a version 2 file.
 
-    Loaded from the same folder it gives an equal Config. A reference in ``cache.max_size`` becomes its value, for the
-    unit changes.
+    Loaded from the same directory, it gives an equal Config. ``${NAME}`` is kept, except in ``cache.max_size``: its unit
+    changes, so the value is written.
     """
     if loaded.version == 2:
         return loaded.text

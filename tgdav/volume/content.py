@@ -1,7 +1,7 @@
 """Putting the content store together, as the configuration wants it."""
 
 from tgdav.blobs.interface import BlobStore
-from tgdav.config import Config, Places
+from tgdav.config import Config, StatePaths
 from tgdav.content.cache import DiskCache
 from tgdav.content.reader import ReadSettings
 from tgdav.content.store import ContentStore
@@ -12,7 +12,7 @@ from tgdav.replication.identity import LogIdentity
 
 
 def open_content(
-    places: Places, config: Config, platform: Platform, database: Database, store: BlobStore, log: LogIdentity
+    places: StatePaths, config: Config, platform: Platform, database: Database, store: BlobStore, log: LogIdentity
 ) -> ContentStore:
     """Open the content store of a namespace. Raises LocalFailure, NoSpace, UsageError."""
     chunk, cache = config.chunk, config.cache

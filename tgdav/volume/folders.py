@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tgdav.config import Places
+from tgdav.config import StatePaths
 from tgdav.disk import Disk
 from tgdav.entropy import Entropy
 from tgdav.errors import LocalFailure, NoSpace
@@ -37,7 +37,7 @@ def make_folder(folder: Path, disk: Disk) -> None:
         raise _translated(error, folder) from error
 
 
-def prepare_state(places: Places, disk: Disk) -> None:
+def prepare_state(places: StatePaths, disk: Disk) -> None:
     """Make the folders of the local state, private and durable. Raises NoSpace, LocalFailure."""
     for folder in (places.state, places.state / "staging", places.state / "outbox", places.state / "overlay"):
         make_folder(folder, disk)
@@ -84,7 +84,7 @@ class Reserve:
     Then the cache gives way first, and this file next: what is here can be read, and what is not wanted be deleted.
     """
 
-    def __init__(self, places: Places, disk: Disk, entropy: Entropy) -> None:
+    def __init__(self, places: StatePaths, disk: Disk, entropy: Entropy) -> None:
         self._places, self._disk, self._entropy = places, disk, entropy
         self._file = places.state / "reserve"
 

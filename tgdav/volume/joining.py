@@ -9,7 +9,7 @@ from contextlib import closing
 import msgspec
 
 from tgdav.blobs.interface import BlobStore
-from tgdav.config import Config, Places
+from tgdav.config import Config, StatePaths
 from tgdav.crypto.keys import NamespaceKeys, NamespaceSecret, VaultKeys, wrap_namespace
 from tgdav.crypto.machine import MachineIdentity
 from tgdav.crypto.slots import Secret
@@ -59,7 +59,7 @@ class JoinedVault(msgspec.Struct):
 
 
 def join_vault(
-    places: Places, config: Config, secret: Secret, *, platform: Platform, progress: Progress | None = None
+    places: StatePaths, config: Config, secret: Secret, *, platform: Platform, progress: Progress | None = None
 ) -> JoinedVault:
     """Rebuild the local state from the store, and become the writer. ``recover`` is the same.
 
@@ -95,7 +95,9 @@ def _silent(_what: str, _done: int, _total: int) -> None:
     return
 
 
-def _join_local(places: Places, config: Config, secret: Secret, platform: Platform, progress: Progress) -> JoinedVault:
+def _join_local(
+    places: StatePaths, config: Config, secret: Secret, platform: Platform, progress: Progress
+) -> JoinedVault:
     login = making.login_before_vault(places, config, secret)
     with closing(open_store(config, places, platform, login=login).store) as store:
         return _join_from(store, places, config, secret, login, platform, progress)
@@ -103,7 +105,7 @@ def _join_local(places: Places, config: Config, secret: Secret, platform: Platfo
 
 def _join_from(
     store: BlobStore,
-    places: Places,
+    places: StatePaths,
     config: Config,
     secret: Secret,
     login: TelegramLogin | None,
@@ -126,7 +128,7 @@ def _join_from(
 
 
 def _rebuild(
-    places: Places,
+    places: StatePaths,
     config: Config,
     store: BlobStore,
     survey: Survey,

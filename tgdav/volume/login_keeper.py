@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tgdav.blobs.telegram import Settings
 from tgdav.blobs.telegram.login import log_out
-from tgdav.config import Config, Places
+from tgdav.config import Config, StatePaths
 from tgdav.crypto.keys import VaultKeys
 from tgdav.crypto.slots import Secret
 from tgdav.errors import AccessError, DamageError, TgdavError
@@ -111,7 +111,9 @@ class ClosedState:
     Raises VaultInUse, AccessError (the secret does not open the vault), DamageError.
     """
 
-    def __init__(self, places: Places, config: Config, secret: Secret, platform: Platform, *, has_vault: bool) -> None:
+    def __init__(
+        self, places: StatePaths, config: Config, secret: Secret, platform: Platform, *, has_vault: bool
+    ) -> None:
         self._places, self._config, self._secret, self._platform = places, config, secret, platform
         self._settings = telegram_settings(config)
         self._keeper: LoginKeeper | None = None

@@ -10,7 +10,7 @@ from contextlib import closing
 import msgspec
 
 from tgdav.blobs.interface import BlobInfo
-from tgdav.config import Config, Places
+from tgdav.config import Config, StatePaths
 from tgdav.crypto.header import later_header_label, make_header, recognise
 from tgdav.crypto.keys import NamespaceKeys, VaultKeys, new_namespace_secret, wrap_namespace
 from tgdav.crypto.label import label_bytes
@@ -39,7 +39,7 @@ class CreatedVault(msgspec.Struct, frozen=True):
     recovery_key: str
 
 
-def create_vault(places: Places, config: Config, passphrase: str, *, platform: Platform) -> CreatedVault:
+def create_vault(places: StatePaths, config: Config, passphrase: str, *, platform: Platform) -> CreatedVault:
     """Make a vault in the configured store.
 
     Raises UsageError where one is, here or there; StoreUnavailable; AccessError (no login at Telegram).
@@ -65,7 +65,7 @@ def create_vault(places: Places, config: Config, passphrase: str, *, platform: P
 
 
 def _make_local(
-    places: Places, config: Config, passphrase: str, login: TelegramLogin | None, platform: Platform
+    places: StatePaths, config: Config, passphrase: str, login: TelegramLogin | None, platform: Platform
 ) -> CreatedVault:
     entropy = platform.entropy
     vault, master, recovery = VaultId(entropy.bytes(16)), entropy.bytes(32), new_recovery_key(entropy)
@@ -89,7 +89,7 @@ def _make_local(
 # ---- what joining does too -------------------------------------------------------------------------------------------
 
 
-def login_before_vault(places: Places, config: Config, secret: Secret) -> TelegramLogin | None:
+def login_before_vault(places: StatePaths, config: Config, secret: Secret) -> TelegramLogin | None:
     """Return the login that was made for a vault to come; None for a store that needs none.
 
     Raises NotLoggedIn, AccessError (sealed with another secret), DamageError.
@@ -119,7 +119,7 @@ def refuse_vault(blobs: Iterable[BlobInfo]) -> None:
         )
 
 
-def refuse_existing(places: Places) -> None:
+def refuse_existing(places: StatePaths) -> None:
     """Raise UsageError where there is a vault."""
     if vault_exists(places.state):
         raise UsageError("there is a vault here already", hint="move its folder away first")
@@ -134,7 +134,7 @@ def new_identity(config: Config, platform: Platform) -> MachineIdentity:
 
 
 def fresh_database(
-    places: Places, namespace: LocalNamespace, identity: MachineIdentity, platform: Platform
+    places: StatePaths, namespace: LocalNamespace, identity: MachineIdentity, platform: Platform
 ) -> Database:
     """Open an empty database; what an interrupted attempt left is no vault's state, and goes."""
     for ending in ("", "-wal", "-shm"):
@@ -147,7 +147,7 @@ def fresh_database(
 
 
 def save_local(
-    places: Places,
+    places: StatePaths,
     vault_keys: VaultKeys,
     identity: MachineIdentity,
     config: Config,

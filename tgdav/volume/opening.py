@@ -4,7 +4,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tgdav.config import Config, Places, namespace_of, require_built
+from tgdav.config import Config, StatePaths, find_namespace, require_supported
 from tgdav.crypto.slots import Secret
 from tgdav.db.database import Database
 from tgdav.errors import DamageError
@@ -28,7 +28,7 @@ class Parts:
     on under a fresh incarnation that the store does not know yet.
     """
 
-    places: Places
+    places: StatePaths
     config: Config
     platform: Platform
     lock: StateLock
@@ -42,13 +42,13 @@ class Parts:
 
 
 def open_parts(
-    undo: ExitStack, places: Places, config: Config, secret: Secret, *, platform: Platform, namespace: str | None
+    undo: ExitStack, places: StatePaths, config: Config, secret: Secret, *, platform: Platform, namespace: str | None
 ) -> Parts:
     """Open them in order; ``undo`` takes in how to close them again.
 
     Raises UsageError (no vault, a mode that is not built), AccessError, VaultInUse, DamageError, LocalFailure.
     """
-    require_built(config, namespace)
+    require_supported(config, namespace)
     places = places.for_config(config)
     load_header(places.state)
     lock = StateLock(places.lock_file)
@@ -57,7 +57,7 @@ def open_parts(
     stores = open_store(config, places, platform)
     undo.callback(stores.store.close)
     opened = Unlocked(places, secret, stores)
-    wanted = opened.local.namespace(namespace_of(config, namespace).name if namespace else None)
+    wanted = opened.local.namespace(find_namespace(config, namespace).name if namespace else None)
     database = _open_database(places, wanted, opened, platform)
     undo.callback(database.close)
     login = _use_login(places, stores, opened, platform)
@@ -66,7 +66,7 @@ def open_parts(
     return Parts(places, config, platform, lock, stores, opened, wanted.name, database, log, log is not before, login)
 
 
-def _use_login(places: Places, stores: Stores, opened: Unlocked, platform: Platform) -> "LoginKeeper | None":
+def _use_login(places: StatePaths, stores: Stores, opened: Unlocked, platform: Platform) -> "LoginKeeper | None":
     """Let a store that is Telegram's use the login that is kept here."""
     if stores.account is None:
         return None
@@ -78,7 +78,7 @@ def _use_login(places: Places, stores: Stores, opened: Unlocked, platform: Platf
     return keeper
 
 
-def _open_database(places: Places, namespace: LocalNamespace, opened: Unlocked, platform: Platform) -> Database:
+def _open_database(places: StatePaths, namespace: LocalNamespace, opened: Unlocked, platform: Platform) -> Database:
     path = places.state / namespace.database
     if not path.exists():
         raise DamageError(

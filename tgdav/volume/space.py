@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable
 
 from tgdav.blobs.bounded import BoundedStore
-from tgdav.config import Places
+from tgdav.config import StatePaths
 from tgdav.errors import StoreUnavailable
 
 UNLIMITED = 1 << 50
@@ -15,7 +15,7 @@ ASK_SECONDS = 1.0
 Space = Callable[[], tuple[int, int]]
 
 
-def space_of(places: Places, used: Callable[[], int], bounded: BoundedStore | None) -> Space:
+def space_of(places: StatePaths, used: Callable[[], int], bounded: BoundedStore | None) -> Space:
     """Return a function that gives (total, free) bytes: of the disk of a store in a folder, which ``bounded`` asks; without
     that, as good as unlimited.
     """
@@ -37,7 +37,7 @@ def space_of(places: Places, used: Callable[[], int], bounded: BoundedStore | No
 class _DiskSpace:
     """The free bytes of the store's disk. A network folder whose server is gone does not answer, and keeps nobody waiting."""
 
-    def __init__(self, places: Places, bounded: BoundedStore) -> None:
+    def __init__(self, places: StatePaths, bounded: BoundedStore) -> None:
         self._places, self._bounded = places, bounded
         self._free: int | None = None
 

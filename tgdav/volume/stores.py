@@ -10,7 +10,7 @@ from tgdav.blobs.counting import CountingStore
 from tgdav.blobs.directory import DirectoryStore
 from tgdav.blobs.interface import BlobStore
 from tgdav.blobs.retry import Reachability, RetryPolicy, RetryStore
-from tgdav.config import Config, Places
+from tgdav.config import Config, StatePaths
 from tgdav.errors import StoreError
 from tgdav.ids import BlobName
 from tgdav.platform import Platform
@@ -85,7 +85,7 @@ class Stores(msgspec.Struct, frozen=True):
 
 
 def open_store(
-    config: Config, places: Places, platform: Platform, *, create: bool = False, login: TelegramLogin | None = None
+    config: Config, places: StatePaths, platform: Platform, *, create: bool = False, login: TelegramLogin | None = None
 ) -> Stores:
     """Return the configured store; with ``create`` an embedded one is made where there is none.
 

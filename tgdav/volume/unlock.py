@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 
 from tgdav.blobs.interface import BlobInfo, BlobStore
-from tgdav.config import Places
+from tgdav.config import StatePaths
 from tgdav.crypto.header import HEADER_BYTES, Header, decode, later_header_label, recognise, try_headers
 from tgdav.crypto.keys import VaultKeys
 from tgdav.crypto.machine import MachineIdentity, open_machine
@@ -53,7 +53,7 @@ class Unlocked:
     Raises AccessError, DamageError, UsageError (no vault here).
     """
 
-    def __init__(self, places: Places, secret: Secret, stores: Stores) -> None:
+    def __init__(self, places: StatePaths, secret: Secret, stores: Stores) -> None:
         header = self.saved_header = load_header(places.state)
         try:
             self.master, self.header = try_headers([header], secret)

@@ -9,7 +9,7 @@ import threading
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
-from tgdav.config import Config, Places
+from tgdav.config import Config, StatePaths
 from tgdav.crypto.header import Header, with_passphrase, with_recovery_key
 from tgdav.crypto.passphrase import Passphrase
 from tgdav.crypto.recovery_key import format_recovery_key, new_recovery_key
@@ -104,7 +104,7 @@ class Volume:
     @classmethod
     def open(
         cls,
-        places: Places,
+        places: StatePaths,
         config: Config,
         secret: Secret,
         *,

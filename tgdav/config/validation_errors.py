@@ -1,4 +1,7 @@
-"""Findings in plain words: where, what was found, what is allowed. No secret's value is ever among them."""
+"""Turns pydantic's validation errors into problems for users: key path, value found, values allowed.
+
+No problem contains the value of a secret, or of anything that may be a secret under a wrong key.
+"""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,6 +14,7 @@ from tgdav.wording import near
 
 Key = tuple[str | int, ...]
 Problem = dict[str, str]
+"""The keys ``file``, ``key``, ``found`` and ``allowed`` of ``ConfigError.problems``."""
 
 HIDDEN = "(hidden)"
 TOP = "(top level)"
@@ -19,12 +23,12 @@ _MAX_SHOWN = 80
 _QUOTES = ("'", '"')
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _SECRET_KEYS = {"api_hash", "password", "proxy", "users"}
-_OPEN_KEYS = {"name", "type", "host", "port", "username"}
-_LIKE_A_HASH = re.compile(r"\s*[0-9a-fA-F]{24,}\s*")
+_PUBLIC_KEYS = {"name", "type", "host", "port", "username"}
+_LONG_HEX = re.compile(r"\s*[0-9a-fA-F]{24,}\s*")
 
 
 def key_path(key: Iterable[str | int]) -> str:
-    """Return the place as people write it, such as ``namespaces[1].access[0].machine``."""
+    """Return the key path as text, such as ``namespaces[1].access[0].machine``."""
     path = ""
     for part in key:
         if isinstance(part, int):
@@ -35,12 +39,12 @@ def key_path(key: Iterable[str | int]) -> str:
 
 
 def is_secret(key: Key) -> bool:
-    """Whether the value at ``key`` may be a secret, in its right place or near it."""
-    return any(part in _SECRET_KEYS for part in key) and key[-1] not in _OPEN_KEYS
+    """Return whether the value at ``key`` may be a secret: the key, or one above it, is for secrets."""
+    return any(part in _SECRET_KEYS for part in key) and key[-1] not in _PUBLIC_KEYS
 
 
 def holds_secrets(tree: Any, key: Key = ()) -> bool:
-    """Whether a configuration's tree, before references are replaced, has a secret of its own in it."""
+    """Return whether a configuration's tree, before references are expanded, contains a secret itself."""
     if isinstance(tree, Mapping):
         return any(holds_secrets(value, (*key, str(name))) for name, value in tree.items())
     if isinstance(tree, Sequence) and not isinstance(tree, str):
@@ -49,32 +53,32 @@ def holds_secrets(tree: Any, key: Key = ()) -> bool:
 
 
 def shown(value: Any, key: Key) -> str:
-    """Return ``value`` as an error text may hold it."""
+    """Return ``value`` as it may appear in an error message."""
     if isinstance(value, Mapping):
         return "a mapping"
     if isinstance(value, Sequence) and not isinstance(value, str):
         return "a list"
     if value is None:
         return "nothing"
-    if is_secret(key) or (isinstance(value, str) and _LIKE_A_HASH.fullmatch(value)):
+    if is_secret(key) or (isinstance(value, str) and _LONG_HEX.fullmatch(value)):
         return HIDDEN
     if isinstance(value, str) and len(key) < 2:
-        return "text"  # where a section belongs; it may be a secret that lost its place
+        return "text"  # a string where a section is expected may be a secret with wrong indentation
     return _short(value)
 
 
 def _short(value: Any) -> str:
-    whole = repr(value)
-    return whole if len(whole) <= _MAX_SHOWN else whole[: _MAX_SHOWN - 1] + "…"
+    text = repr(value)
+    return text if len(text) <= _MAX_SHOWN else text[: _MAX_SHOWN - 1] + "…"
 
 
-def findings(error: ValidationError, model: type[BaseModel], tree: Any, file: str) -> list[Problem]:
-    """Return one problem for each finding of ``model`` in ``tree``, which holds the values as they are written."""
+def problems_of(error: ValidationError, model: type[BaseModel], tree: Any, file: str) -> list[Problem]:
+    """Return one problem for each error of ``model``. ``tree`` holds the values as written in ``file``."""
     details = error.errors(include_url=False, include_input=False)[:MAX_PROBLEMS]
-    return [_finding(detail, model, tree, file) for detail in details]
+    return [_problem(detail, model, tree, file) for detail in details]
 
 
-def _finding(detail: ErrorDetails, model: type[BaseModel], tree: Any, file: str) -> Problem:
+def _problem(detail: ErrorDetails, model: type[BaseModel], tree: Any, file: str) -> Problem:
     context = detail.get("ctx", {})
     key: Key = (*detail["loc"], *context.get("key", ()))
     if detail["type"] == "extra_forbidden":
@@ -83,7 +87,7 @@ def _finding(detail: ErrorDetails, model: type[BaseModel], tree: Any, file: str)
         found = f"the key {name if name.startswith(_QUOTES) else repr(name)}"
     else:
         allowed = context.get("allowed") or _allowed(model, key)
-        found = shown(_look_up(tree, key), key)
+        found = shown(_value_at(tree, key), key)
     return {"file": file, "key": key_path(key), "found": found, "allowed": allowed}
 
 
@@ -92,7 +96,7 @@ def _known_key(name: str, known: list[str]) -> str:
     return f"a known key: did you mean '{proposed}'?" if proposed else "a known key: one of " + ", ".join(known)
 
 
-def _look_up(tree: Any, key: Key) -> Any:
+def _value_at(tree: Any, key: Key) -> Any:
     for part in key:
         try:
             tree = tree[part]
