@@ -60,10 +60,11 @@ class Translator:
         shown = self._shown
         entry.st_uid = (node.uid or shown.root_as[0]) if shown.uid is None else shown.uid
         entry.st_gid = self.group_of(node)
-        entry.st_size, entry.st_blksize, entry.st_blocks = node.size, BLOCK, (self._allocated(node) + 511) // 512
-        entry.st_atime_ns, entry.st_mtime_ns, entry.st_ctime_ns = node.atime, node.mtime, node.ctime
+        blocks = (self._allocated(node) + 511) // 512
         if is_written:
-            entry.attr_timeout, entry.st_blocks = WRITTEN_TIMEOUT, max(entry.st_blocks, WRITTEN_BLOCKS)
+            entry.attr_timeout, blocks = WRITTEN_TIMEOUT, max(blocks, WRITTEN_BLOCKS)
+        entry.st_size, entry.st_blksize, entry.st_blocks = node.size, BLOCK, blocks
+        entry.st_atime_ns, entry.st_mtime_ns, entry.st_ctime_ns = node.atime, node.mtime, node.ctime
         return entry
 
     def gone(self, inode: int) -> pyfuse3.EntryAttributes:

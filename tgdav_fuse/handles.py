@@ -18,9 +18,22 @@ class OpenNode:
 
     def __init__(self, inode: Inode, bridge: Bridge) -> None:
         self.inode = inode
-        self.writes = WriteQueue(bridge)
         self.unsettled = False
+        self._bridge = bridge
+        self._writes: WriteQueue | None = None
         self.handles: set[int] = set()
+
+    @property
+    def writes(self) -> WriteQueue:
+        """The queue; most small files are written without ever needing one."""
+        if self._writes is None:
+            self._writes = WriteQueue(self._bridge)
+        return self._writes
+
+    @property
+    def is_written_to(self) -> bool:
+        """Whether a write that comes now has to wait for another."""
+        return self._writes is not None and self._writes.is_busy
 
 
 class OpenHandle:
@@ -76,7 +89,11 @@ class Handles:
         node = self._nodes.get(Inode(inode))
         if node is None:
             return None
-        return next((each for number in node.handles if (each := self._files[number]).writable), None)
+        for number in node.handles:  # asked for with each answer about a file, most often of one handle
+            handle = self._files[number]
+            if handle.writable:
+                return handle
+        return None
 
     def add_listing(self, listing: Listing) -> int:
         """Keep an open folder; return its number."""

@@ -450,7 +450,7 @@ class TgdavOperations(pyfuse3.Operations):
         """Take bytes. Requests of one file are worked off in the order in which they came."""
         handle = self.handles.file(fh)
         handle.node.unsettled = True
-        if not handle.node.writes.is_busy and handle.file.write_at_once(off, buf):
+        if not handle.node.is_written_to and handle.file.write_at_once(off, buf):
             return len(buf)
         done = await handle.node.writes.write(lambda: handle.file.write(off, buf))
         handle.node.unsettled = True  # a flush may have been at work when this came
@@ -465,7 +465,7 @@ class TgdavOperations(pyfuse3.Operations):
 
     def _settles_soon(self, handle: OpenHandle) -> bool:
         """Leave a small file to be committed with others in a moment; False if that cannot be."""
-        if handle.node.writes.is_busy or not handle.file.settle_soon():
+        if handle.node.is_written_to or not handle.file.settle_soon():
             return False
         handle.node.unsettled = False
         self.changes += 1
@@ -484,7 +484,7 @@ class TgdavOperations(pyfuse3.Operations):
     async def release(self, fh: int) -> None:
         """Close a file."""
         handle = self.handles.remove(fh)
-        waits = handle.reads or handle.node.unsettled or handle.node.writes.is_busy
+        waits = handle.reads or handle.node.unsettled or handle.node.is_written_to
         if waits or not self.bridge.at_once(handle.file.close_at_once):
             await self.bridge.call(handle.file.close)
 

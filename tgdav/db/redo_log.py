@@ -87,13 +87,17 @@ class Mark(msgspec.Struct, array_like=True, frozen=True):
 
 
 class _File:
-    """One of a generation's two files. ``kept``: serial numbers for whose sake it must not be written over."""
+    """One of a generation's two files.
+
+    ``kept``: serial numbers of records that must not be overwritten; ``large``: those of them that are not held in memory.
+    """
 
     def __init__(self) -> None:
         self.descriptor = -1
         self.end = 0
         self.last = 0
         self.kept: set[int] = set()
+        self.large: set[int] = set()
 
 
 class RedoLog:
@@ -137,8 +141,11 @@ class RedoLog:
             serial = self._write(_KEPT, payload)
             if not serial:
                 return None
-            kept = Kept(serial, payload if len(payload) <= _SMALL else None)
-            self._files[self._current].kept.add(serial)
+            is_small = len(payload) <= _SMALL
+            kept, file = Kept(serial, payload if is_small else None), self._files[self._current]
+            file.kept.add(serial)
+            if not is_small:
+                file.large.add(serial)
             self._kept.add(kept)
             self._kept.difference_update(replaced)
             self._make_room()
@@ -186,11 +193,9 @@ class RedoLog:
         Such are attributes of files that stay open for minutes.
         """
         file, other = self._files[self._current], self._files[1 - self._current]
-        if file.end <= SWITCH_BYTES or not other.kept:
+        if file.end <= SWITCH_BYTES or not other.kept or other.large:
             return
         left = sorted((each for each in self._kept if each.serial in other.kept), key=lambda each: each.serial)
-        if any(each.payload is None for each in left):
-            return
         for each in left:
             serial = self._write(_KEPT, each.payload or b"")
             if serial:
@@ -224,6 +229,7 @@ class RedoLog:
             self._has_row, self._has_changes = True, False
             for file in self._files:
                 file.kept &= serials
+                file.large &= serials
                 if not file.kept:
                     file.end = 0
 

@@ -302,7 +302,8 @@ class Writer:
             successor = self._next
             if successor is None:
                 self._busy = False
-                self._idle.notify_all()
+                if self._refusal is not None:  # nobody else waits for that
+                    self._idle.notify_all()
         for job in batch + refused:
             job.finish()
         if successor is not None:

@@ -33,6 +33,14 @@ _INSERT_OVERLAY = "INSERT OR REPLACE INTO overlays (ino, file, salt) VALUES (?, 
 _DELETE_OVERLAY = "DELETE FROM overlays WHERE ino = ?"
 
 
+def _mode_and_owner(change: AttributeChange) -> dict[str, int]:
+    if change.mode is None and change.uid is None and change.gid is None:
+        return {}
+    mode = None if change.mode is None else change.mode & 0o7777
+    wanted = {"mode": mode, "uid": change.uid, "gid": change.gid}
+    return {name: value for name, value in wanted.items() if value is not None}
+
+
 class OpenFile:
     """The shared state of a node that is open, or that has dirty writes."""
 
@@ -56,6 +64,7 @@ class OpenFile:
         self._moves_times = False
         self._held: dict[str, int] = {}
         self._staged: tuple[int, int] | None = None
+        self._version = 0
         self.records = FileRecords(parts.database.redo, attributes.node)
         self.last_write = self.dirty_since = 0.0
 
@@ -234,11 +243,9 @@ class OpenFile:
             if not self.dirty:
                 return False
             self.check_writable()
-            mode = None if change.mode is None else change.mode & 0o7777
-            wanted = {"mode": mode, "uid": change.uid, "gid": change.gid}
-            given = {name: value for name, value in wanted.items() if value is not None}
+            given = _mode_and_owner(change)
             waits = not given or (self.may_wait and soon(self)) or bool(self._held)
-            if waits:
+            if waits and given:
                 self._held |= given
             self._take_times(change)
             if not (given or self.records.has_content):
@@ -253,6 +260,7 @@ class OpenFile:
         return {name: value for name, value in times.items() if value is not None}
 
     def _take_times(self, change: AttributeChange) -> None:
+        self._version += 1
         self._mtime = self._mtime if change.mtime is None else change.mtime
         self._atime = self._atime if change.atime is None else change.atime
         self._ctime = self._parts.clock.now_ns() if change.ctime is None else change.ctime
@@ -268,11 +276,10 @@ class OpenFile:
             draft = self._draft
             if draft is None or not self.may_wait:
                 return not self.dirty
-            values = self._held | self._times
-            state = (draft.changes, values)
-            return self.records.has(state) or self.records.keep_content(
-                self.tag, values, draft.read(0, draft.size) or b"", state
-            )
+            if self.records.has(self._version):
+                return True
+            content = draft.read(0, draft.size) or b""
+            return self.records.keep_content(self.tag, self._held | self._times, content, self._version)
         finally:
             self.lock.release()
 
@@ -292,6 +299,7 @@ class OpenFile:
 
     def _touched(self, *, moves_times: bool) -> None:
         """Take in a write. A kernel with times of its own tells how they moved: not at all within one tick of its clock."""
+        self._version += 1
         if moves_times:
             self._mtime, self._ctime, self._moves_times = self._parts.clock.now_ns(), None, True
         self.last_write = self._parts.clock.monotonic()

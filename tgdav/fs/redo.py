@@ -55,7 +55,7 @@ class FileRecords:
         self._content: tuple[Kept, ...] = ()
         self._attributes: tuple[Kept, ...] = ()
         self._asked: dict[str, int] = {}
-        self._noted: object = None
+        self._noted: int | None = None
 
     @property
     def kept(self) -> tuple[Kept, ...]:
@@ -67,13 +67,11 @@ class FileRecords:
         """Whether a content is kept."""
         return bool(self._content)
 
-    def has(self, state: object) -> bool:
-        """Whether the content that was kept last is that of ``state``."""
-        return self.has_content and self._noted == state
+    def has(self, state: int) -> bool:
+        """Whether the content that was kept last is that of ``state``, a number that moves with each change of the file."""
+        return self._noted == state
 
-    def keep_content(
-        self, base: ContentTag | None, attributes: Mapping[str, int], content: bytes, state: object
-    ) -> bool:
+    def keep_content(self, base: ContentTag | None, attributes: Mapping[str, int], content: bytes, state: int) -> bool:
         """Keep the content of a closed file with its attributes; False if that is not possible now."""
         kept = self._keep(base, attributes, content, self.kept)
         if kept is not None:

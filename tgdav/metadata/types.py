@@ -123,10 +123,12 @@ class AttributeChange(msgspec.Struct, frozen=True, gc=False):
 
     def keepable(self) -> "AttributeChange":
         """Return the change with each time brought to the nearest that can be kept."""
+        for time in (self.atime, self.mtime, self.ctime, self.btime):
+            if time is not None and not EARLIEST <= time <= LATEST:
+                return self._with_nearest_times()
+        return self
+
+    def _with_nearest_times(self) -> "AttributeChange":
         times = {"atime": self.atime, "mtime": self.mtime, "ctime": self.ctime, "btime": self.btime}
-        moved = {
-            name: nearest_time(time)
-            for name, time in times.items()
-            if time is not None and not EARLIEST <= time <= LATEST
-        }
-        return msgspec.structs.replace(self, **moved) if moved else self
+        nearest = {name: nearest_time(time) for name, time in times.items() if time is not None}
+        return msgspec.structs.replace(self, **nearest)
