@@ -17,10 +17,11 @@ from benchmarks.results import Measurement, Results
 from benchmarks.scale import MIB, Scale, make_file
 from tgdav.blobs.directory import DirectoryStore
 from tgdav.clock import SystemClock
-from tgdav.content import codec
-from tgdav.content.chunker import Chunker, chunk_sizes
+from tgdav.content.format import codec
+from tgdav.content.format.chunker import Chunker, chunk_sizes
+from tgdav.content.format.sealer import ContentIdentity
+from tgdav.content.staging.context import ContentSettings
 from tgdav.content.store import ContentStore
-from tgdav.content.types import ContentIdentity, ContentSettings
 from tgdav.crypto.chunk_seal import CODEC_RAW, open_chunk, seal_chunk
 from tgdav.crypto.keys import NamespaceKeys, VaultKeys, new_namespace_secret
 from tgdav.db.database import Database

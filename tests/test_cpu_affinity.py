@@ -9,7 +9,7 @@ import pytest
 from tests.support.model_fs import ModelFileSystem
 from tests.web.conftest import Served
 from tgdav import cpu_affinity
-from tgdav.content.prefetch import Prefetcher
+from tgdav.content.read.reader import Prefetcher
 from tgdav.ids import ChunkId
 from tgdav.web.connection import SMALL_BODY, choose_cores
 

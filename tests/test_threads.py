@@ -20,8 +20,8 @@ STARTERS = {"Thread", "Timer", "ThreadPoolExecutor", "start_new_thread", "start_
 EXCEPTIONS = {
     "tgdav/threads.py": "the one way itself",
     "tgdav/cli/output.py": "a timer that shows a progress bar once, of a command that a person watches",
-    "tgdav/content/uploader.py": "a pool whose one task, _send_one, catches and notes every failure",
-    "tgdav/content/prefetch.py": "a pool whose one task, _run, goes through a guard",
+    "tgdav/content/upload/uploader.py": "a pool whose one task, _send_one, catches and notes every failure",
+    "tgdav/content/read/reader.py": "a pool whose one task, _run, goes through a guard",
 }
 
 

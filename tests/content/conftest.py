@@ -8,7 +8,7 @@ import pytest
 from tests.content.identities import make_identity
 from tests.content.world import World
 from tests.crypto.seeded import SeededEntropy
-from tgdav.content.types import ContentIdentity
+from tgdav.content.format.sealer import ContentIdentity
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """Keys made from a seed."""
 
 from tests.crypto.seeded import SeededEntropy
-from tgdav.content.types import ContentIdentity
+from tgdav.content.format.sealer import ContentIdentity
 from tgdav.crypto.keys import NamespaceKeys, VaultKeys, new_namespace_secret
 from tgdav.ids import Incarnation, MachineId, NamespaceId, VaultId
 

@@ -5,14 +5,13 @@ from pathlib import Path
 import pytest
 from blake3 import blake3
 
-from tests.content.packs import TEXTS, make_pack, make_seal
+from tests.content.format.packs import TEXTS, make_pack, make_seal
 from tests.content.world import World, noise
 from tgdav.blobs.interface import BytesSource
 from tgdav.blobs.memory import MemoryStore
-from tgdav.content.manifest import Extent, Manifest
-from tgdav.content.pack import TRAILER_BYTES, PackSizes, plan
-from tgdav.content.pack_check import CheckedData, check_data
-from tgdav.content.sealer import ChunkSealer
+from tgdav.content.format.manifest import Extent, Manifest
+from tgdav.content.format.pack import TRAILER_BYTES, CheckedData, PackSizes, check_data, plan
+from tgdav.content.format.sealer import ChunkSealer
 from tgdav.crypto.chunk_seal import Room
 from tgdav.disk import SystemDisk
 from tgdav.entropy import SystemEntropy

@@ -6,15 +6,15 @@ from pathlib import Path
 import pytest
 
 from tests.content.identities import make_identity
-from tests.content.reading import KEY, RemoteStore
+from tests.content.read.world import KEY, RemoteStore
 from tests.content.world import noise
 from tests.support.faulty_store import AwayStore, CorruptingStore, only
 from tgdav.blobs.memory import MemoryStore
 from tgdav.clock import SystemClock
-from tgdav.content.cache import DiskCache
-from tgdav.content.manifest import Manifest
+from tgdav.content.format.manifest import Manifest
+from tgdav.content.read.disk_cache import DiskCache
+from tgdav.content.staging.context import ContentSettings
 from tgdav.content.store import ContentStore
-from tgdav.content.types import ContentSettings
 from tgdav.db.database import Database
 from tgdav.disk import SystemDisk
 from tgdav.entropy import SystemEntropy

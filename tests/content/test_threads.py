@@ -4,7 +4,7 @@ import threading
 
 from tests.content.world import World, noise
 from tests.support.waiting import wait_for
-from tgdav.content.manifest import Manifest
+from tgdav.content.format.manifest import Manifest
 
 
 def test_writers_of_equal_and_different_content_beside_uploads(world: World) -> None:

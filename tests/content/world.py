@@ -8,10 +8,10 @@ from tests.content.identities import make_identity
 from tests.crypto.seeded import SeededEntropy
 from tgdav.blobs.interface import BlobStore
 from tgdav.blobs.memory import MemoryStore
-from tgdav.content.manifest import Manifest
+from tgdav.content.format.manifest import Manifest
+from tgdav.content.staging.context import ContentSettings
+from tgdav.content.staging.stream import StagedContent
 from tgdav.content.store import ContentStore
-from tgdav.content.stream import StagedContent
-from tgdav.content.types import ContentSettings
 from tgdav.db.database import Database
 from tgdav.disk import Disk, SystemDisk
 from tgdav.failpoints import installed

@@ -9,7 +9,7 @@ from tgdav.cli import main
 
 def impatient() -> None:
     """Writers wait for space for one second instead of sixty."""
-    import tgdav.content.space as space
+    import tgdav.content.staging.quota as space
 
     space.WAIT_SECONDS = 1.0
 

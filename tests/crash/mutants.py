@@ -15,14 +15,13 @@ from cryptography.hazmat.primitives.ciphers.modes import CTR
 import tgdav.replication.pusher as pusher_module
 import tgdav.volume.check as check_module
 from tgdav.blobs.directory import DirectoryStore
-from tgdav.content import codec
-from tgdav.content.closing import PackCloser
+from tgdav.content.format import codec
+from tgdav.content.format.pack import CheckedData, PackSizes
+from tgdav.content.format.sealer import ChunkSealer
 from tgdav.content.overlay import Overlay
-from tgdav.content.pack import PackSizes
-from tgdav.content.pack_check import CheckedData
-from tgdav.content.sealer import ChunkSealer
-from tgdav.content.staging import PackFile
-from tgdav.content.stream import StagedContent
+from tgdav.content.staging.finalize import PackCloser
+from tgdav.content.staging.pack_file import PackFile
+from tgdav.content.staging.stream import StagedContent
 from tgdav.crypto.passphrase import Argon2Limits
 from tgdav.crypto.sealing import OVERHEAD
 from tgdav.db.redo_log import RedoLog
@@ -249,10 +248,10 @@ def a_store_rolled_back_is_not_noticed() -> None:
 @planted("staged_damage")
 def a_closed_pack_is_not_read_back() -> None:
     def read_back(closer: PackCloser, pack: PackFile, row: Any, _sizes: PackSizes) -> CheckedData:
-        from tgdav.content import index
+        from tgdav.content import chunk_table
 
         with closer._core.database.reading() as connection:
-            entries = index.entries(connection, row.no)
+            entries = chunk_table.entries(connection, row.no)
         return CheckedData(entries, blake3(pack.read(0, pack.length)))
 
     _replace(PackCloser, "_read_back", read_back)

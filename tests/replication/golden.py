@@ -10,7 +10,7 @@ import msgspec
 
 from tests.crypto.golden import FOLDER, IDENTITY, MASTER, NAMESPACE, SECRET, VAULT
 from tests.crypto.seeded import SeededEntropy
-from tgdav.content.manifest import Extent, Manifest, encode
+from tgdav.content.format.manifest import Extent, Manifest, encode
 from tgdav.content.overlay import Overlay
 from tgdav.crdt.ops import ROOT, Attr, Field, Group, Make, Member, Namespace, Place, Write
 from tgdav.crypto.keys import NamespaceKeys, VaultKeys, wrap_namespace

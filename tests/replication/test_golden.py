@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from tests.crypto.golden import FOLDER, IDENTITY, NAMESPACE, SECRET
 from tests.crypto.test_golden import binding, hkdf, open_by_the_page
 from tests.replication import golden
-from tgdav.content.pack import padme
+from tgdav.content.format.pack import padme
 from tgdav.crypto.derivation import Purpose, derive
 from tgdav.crypto.machine import MachineIdentity
 from tgdav.crypto.sealing import Kind

@@ -1,6 +1,6 @@
 """A group that names lost content holds up only what depends on it."""
 
-from tgdav.content.manifest import Extent, Manifest, encode
+from tgdav.content.format.manifest import Extent, Manifest, encode
 from tgdav.crdt.ops import ROOT, Group, Make, Op, Place, Write
 from tgdav.ids import ChunkId, ContentTag, EntryId, NodeId
 from tgdav.replication.pusher import Unsent, choose_ready

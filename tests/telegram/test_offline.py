@@ -18,7 +18,7 @@ from tests.support.waiting import wait_for
 from tests.telegram.volume_storm import new_machine
 from tests.web.client import Client, ShiftedClock
 from tgdav.cli.state import _status_lines
-from tgdav.content.space import WAIT_SECONDS
+from tgdav.content.staging.quota import WAIT_SECONDS
 from tgdav.disk import SystemDisk
 from tgdav.entropy import SystemEntropy
 from tgdav.errors import NoSpace
@@ -82,7 +82,7 @@ def all_there(client: Client, numbers: list[int]) -> bool:
 
 @pytest.fixture
 def drive(tmp_path: Path, account: TelegramAccount, caplog: pytest.LogCaptureFixture) -> Drive:
-    caplog.set_level("DEBUG", "tgdav.content.space")
+    caplog.set_level("DEBUG", "tgdav.content.staging.quota")
     machine = new_machine(tmp_path, "home", account)
     with (machine.home / "config.yaml").open("a") as file:
         file.write(f"staging: {{max_size_gb: {BOUND / 1024**3}}}\n")

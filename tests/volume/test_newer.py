@@ -17,7 +17,7 @@ from tests.replication import golden
 from tests.support.vaults import Vault, name_of, put
 from tests.support.volumes import PASSPHRASE, configuration, places
 from tgdav.cli.exit_codes import ExitCode, exit_code
-from tgdav.content import pack
+from tgdav.content.format import pack
 from tgdav.crypto import label as label_module
 from tgdav.crypto import slots as slots_module
 from tgdav.crypto.header import decode, later_header_label, recognise, try_headers

@@ -12,10 +12,10 @@ from tests.support.vaults import Vault, content, put, read
 from tests.support.waiting import wait_for
 from tgdav.blobs.interface import BlobInfo
 from tgdav.clock import SystemClock
-from tgdav.content.cache import DiskCache
-from tgdav.content.prefetch import Prefetcher
-from tgdav.content.schedule import LAST_BACKOFF
-from tgdav.content.uploader import Uploader
+from tgdav.content.read.disk_cache import DiskCache
+from tgdav.content.read.reader import Prefetcher
+from tgdav.content.upload.schedule import LAST_BACKOFF
+from tgdav.content.upload.uploader import Uploader
 from tgdav.disk import SystemDisk
 from tgdav.fs.api import Owner
 from tgdav.fs.open_file import OpenFile

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tgdav import __version__
 from tgdav.cli.mount import NO_FUSE, own_files
 from tgdav.clock import Clock
-from tgdav.content.memory import MOUNTED_LIMIT
+from tgdav.content.read.chunk_cache import MOUNTED_LIMIT
 from tgdav.errors import UsageError
 from tgdav.volume.control import Command, Progress
 from tgdav.volume.volume import Volume

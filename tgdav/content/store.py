@@ -3,24 +3,24 @@
 import logging
 from collections.abc import Iterable
 from contextlib import ExitStack
+from enum import StrEnum
 from pathlib import Path
 
 from tgdav.blobs.interface import BlobStore
 from tgdav.clock import Clock
-from tgdav.content import index
-from tgdav.content.cache import DiskCache
-from tgdav.content.core import ContentCore
-from tgdav.content.damage_notes import DamageNotes
-from tgdav.content.manifest import Manifest
-from tgdav.content.pack_rows import PackRow
-from tgdav.content.reader import ContentReader, Reader, ReadSettings
-from tgdav.content.recovery import take_over
-from tgdav.content.sealer import ChunkSealer
-from tgdav.content.space import RESERVE, Space
-from tgdav.content.staging import Staging
-from tgdav.content.stream import ContentStream
-from tgdav.content.types import ContentIdentity, ContentSettings, ContentState, PackState
-from tgdav.content.uploader import Uploader
+from tgdav.content import chunk_table
+from tgdav.content.format.manifest import Manifest
+from tgdav.content.format.sealer import ChunkSealer, ContentIdentity
+from tgdav.content.pack_table import PackRow, PackState
+from tgdav.content.read.damage_log import DamageNotes
+from tgdav.content.read.disk_cache import DiskCache
+from tgdav.content.read.reader import ContentReader, Reader, ReadSettings
+from tgdav.content.staging.context import ContentCore, ContentSettings
+from tgdav.content.staging.pack_file import Staging
+from tgdav.content.staging.quota import RESERVE, Space
+from tgdav.content.staging.recovery import take_over
+from tgdav.content.staging.stream import ContentStream
+from tgdav.content.upload.uploader import Uploader
 from tgdav.db.database import Database
 from tgdav.db.transaction import Transaction
 from tgdav.disk import Disk
@@ -33,6 +33,14 @@ _log = logging.getLogger(__name__)
 _STORED_FROM = int(PackState.STORED)
 _GIVE_WAY = 64 * 1024 * 1024
 """Bytes of the cache dropped at once for a writer that waits for disk space."""
+
+
+class ContentState(StrEnum):
+    """How far content is on its way to the store."""
+
+    LOCAL = "local"
+    UPLOADING = "uploading"
+    STORED = "stored"
 
 
 class ContentStore:
@@ -109,7 +117,7 @@ class ContentStore:
 
     def publish(self, transaction: Transaction, manifest: Manifest) -> None:
         """What only junk named so far is named by content of the log, from this transaction on: it goes to the store."""
-        sizes = index.publish(transaction, manifest.chunk_ids())
+        sizes = chunk_table.publish(transaction, manifest.chunk_ids())
 
         def count() -> None:
             self.core.space.charge(sum(sizes))
@@ -134,7 +142,7 @@ class ContentStore:
         """Return how far the chunks are on their way: the state of the one that is furthest behind."""
         with self.core.database.reading() as connection:
             behind = min(
-                (int(state or PackState.OPEN) for state in index.states(connection, chunks)), default=_STORED_FROM
+                (int(state or PackState.OPEN) for state in chunk_table.states(connection, chunks)), default=_STORED_FROM
             )
         if behind >= _STORED_FROM:
             return ContentState.STORED

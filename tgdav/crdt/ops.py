@@ -55,7 +55,7 @@ class Place(msgspec.Struct, array_like=True, frozen=True, tag=2):
 
 
 class Write(msgspec.Struct, array_like=True, frozen=True, tag=3):
-    """A node's content is ``manifest`` (``tgdav.content.manifest``) from now on.
+    """A node's content is ``manifest`` (``tgdav.content.format.manifest``) from now on.
 
     ``replaces`` is the tag of the content that the author saw, for finding concurrent writes. ``mtime`` is in ns.
     """

@@ -137,7 +137,7 @@ manifests = Table(
     "manifests",
     metadata,
     Column("no", INTEGER, primary_key=True, comment="named by nodes.manifest"),
-    Column("data", BLOB, nullable=False, comment="encoded manifest, tgdav.content.manifest"),
+    Column("data", BLOB, nullable=False, comment="encoded manifest, tgdav.content.format.manifest"),
     comment="manifests too long to stand in their node's row",
 )
 
@@ -165,7 +165,10 @@ packs = Table(
     Column("no", INTEGER, primary_key=True, comment="named by chunks.pack"),
     Column("name", BLOB, nullable=False, unique=True, comment="16-byte blob name, made before the first byte"),
     Column(
-        "state", INTEGER, nullable=False, comment="tgdav.content.types.PackState: open, closed, sent, stored, retired"
+        "state",
+        INTEGER,
+        nullable=False,
+        comment="tgdav.content.pack_table.PackState: open, closed, sent, stored, retired",
     ),
     Column("epoch", INTEGER, nullable=False, comment="key epoch of its index"),
     Column("file", TEXT, comment="file name in the staging folder while it lies there, else NULL"),

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from tgdav.content.manifest import RECORD
+from tgdav.content.format.manifest import RECORD
 from tgdav.db.database import Database
 from tgdav.fs.open_file import OpenFile
 from tgdav.ids import ContentTag, Inode

@@ -6,7 +6,7 @@ here touches threads, files or the network.
 
 from contextlib import suppress
 
-from tgdav.content.manifest import decode
+from tgdav.content.format.manifest import decode
 from tgdav.content.store import ContentStore
 from tgdav.crdt.ops import TRASH, Field, Make, Place
 from tgdav.crypto.keys import NamespaceKeys

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from tgdav.content.manifest import decode
+from tgdav.content.format.manifest import decode
 from tgdav.content.store import ContentStore
 from tgdav.crdt.ops import Attr, Field, Make, Place, Write
 from tgdav.crypto.keys import NamespaceKeys

@@ -8,8 +8,8 @@ a content stream. Nothing is on disk under the file's name before ``finish`` and
 import threading
 from collections import deque
 
+from tgdav.content.staging.stream import ContentStream, StagedContent
 from tgdav.content.store import ContentStore
-from tgdav.content.stream import ContentStream, StagedContent
 from tgdav.errors import LocalFailure, TgdavError
 
 WINDOW = 1024 * 1024

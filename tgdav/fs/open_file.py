@@ -9,11 +9,11 @@ lock order.
 import threading
 from collections.abc import Callable
 
-from tgdav.content.manifest import Extent, Manifest
-from tgdav.content.manifest import encode as encode_manifest
+from tgdav.content.format.manifest import Extent, Manifest
+from tgdav.content.format.manifest import encode as encode_manifest
 from tgdav.content.overlay import Overlay
-from tgdav.content.reader import ContentReader
-from tgdav.content.stream import StagedContent
+from tgdav.content.read.reader import ContentReader
+from tgdav.content.staging.stream import StagedContent
 from tgdav.crdt.ops import Attr, Write
 from tgdav.errors import DamageError, FileTooLarge, InvalidArgument
 from tgdav.fs.draft import GAP, Draft

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
-from tgdav.content.manifest import EMPTY
-from tgdav.content.manifest import decode as decode_manifest
-from tgdav.content.reader import ContentReader
+from tgdav.content.format.manifest import EMPTY
+from tgdav.content.format.manifest import decode as decode_manifest
+from tgdav.content.read.reader import ContentReader
 from tgdav.content.store import ContentStore
 from tgdav.errors import (
     BadHandle,

@@ -6,7 +6,7 @@ fall back into step at once: 4 KiB changed inside 1 GiB costs one or a few chunk
 
 from collections.abc import Iterable, Iterator
 
-from tgdav.content.manifest import Extent, Manifest
+from tgdav.content.format.manifest import Extent, Manifest
 
 
 def dirty_regions(base: Manifest, floor: int, size: int, dirty: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:

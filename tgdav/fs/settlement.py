@@ -10,8 +10,8 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from tgdav.content.manifest import Manifest
-from tgdav.content.stream import StagedContent
+from tgdav.content.format.manifest import Manifest
+from tgdav.content.staging.stream import StagedContent
 from tgdav.errors import TgdavError
 from tgdav.failpoints import failpoint
 from tgdav.metadata.change import Change

@@ -1,6 +1,6 @@
 """How far a file's bytes and name have gone on their way into the store."""
 
-from tgdav.content.manifest import decode as decode_manifest
+from tgdav.content.format.manifest import decode as decode_manifest
 from tgdav.content.store import ContentStore
 from tgdav.db.database import Database
 from tgdav.errors import NotFound

@@ -3,7 +3,7 @@
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from tgdav.content.stream import StagedContent
+from tgdav.content.staging.stream import StagedContent
 from tgdav.crdt.ops import Attr, Field, Write
 from tgdav.errors import BadHandle, InvalidArgument, IsADirectory
 from tgdav.fs import changes

@@ -85,7 +85,7 @@ _ABOVE = (
 _EXTENT_BYTES = 40
 _CHUNK_AT = 8
 _HOLE = bytes(_EXTENT_BYTES - _CHUNK_AT)
-"""A manifest is records of 40 bytes: length (8, little-endian), chunk id (32); see ``tgdav.content.manifest``."""
+"""A manifest is records of 40 bytes: length (8, little-endian), chunk id (32); see ``tgdav.content.format.manifest``."""
 
 
 def _attributes(row: Row) -> Attributes:

@@ -14,7 +14,7 @@ import struct
 
 import lz4.block
 
-from tgdav.content.pack import padme
+from tgdav.content.format.pack import padme
 from tgdav.crypto.keys import NamespaceKeys, NamespaceSecret, VaultKeys, later_key_box, unwrap_namespace
 from tgdav.crypto.sealing import OVERHEAD, Kind, associated_data, later_frame, open_sealed, seal
 from tgdav.entropy import Entropy

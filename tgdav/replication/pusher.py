@@ -12,7 +12,7 @@ import msgspec
 from blake3 import blake3
 
 from tgdav.blobs.interface import BlobStore
-from tgdav.content.manifest import decode as decode_manifest
+from tgdav.content.format.manifest import decode as decode_manifest
 from tgdav.crdt.membership import FIRST
 from tgdav.crdt.ops import Attr, Field, Group, Make, Member, Op, Place, Write, decode_ops
 from tgdav.crypto.label import BlobKind, Label, encode_label

@@ -16,7 +16,7 @@ import msgspec
 
 from tgdav.blobs.interface import BlobStore
 from tgdav.clock import Clock
-from tgdav.content.adoption import rename_unsent
+from tgdav.content.staging.recovery import rename_unsent
 from tgdav.crdt.clocks import next_stamp
 from tgdav.crdt.membership import Verdict
 from tgdav.crdt.ops import Group, Member, decode_ops

@@ -2,8 +2,8 @@
 
 from collections.abc import Collection, Mapping
 
-from tgdav.content.adoption import record_stored_pack
-from tgdav.content.types import IndexEntry
+from tgdav.content.chunk_table import record_stored_pack
+from tgdav.content.format.chunk import IndexEntry
 from tgdav.db.transaction import Transaction
 from tgdav.ids import BlobName
 from tgdav.metadata.journal import LAST_POSITION, Journal

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from tgdav.content.manifest import decode as decode_manifest
-from tgdav.content.types import PackState
+from tgdav.content.format.manifest import decode as decode_manifest
+from tgdav.content.pack_table import PackState
 from tgdav.db.connection import Connection
 from tgdav.metadata import queries
 from tgdav.volume.check_staged import LOST, damaged_staging, given_up

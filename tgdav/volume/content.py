@@ -2,10 +2,11 @@
 
 from tgdav.blobs.interface import BlobStore
 from tgdav.config import Config, StatePaths
-from tgdav.content.cache import DiskCache
-from tgdav.content.reader import ReadSettings
+from tgdav.content.format.sealer import ContentIdentity
+from tgdav.content.read.disk_cache import DiskCache
+from tgdav.content.read.reader import ReadSettings
+from tgdav.content.staging.context import ContentSettings
 from tgdav.content.store import ContentStore
-from tgdav.content.types import ContentIdentity, ContentSettings
 from tgdav.db.database import Database
 from tgdav.platform import Platform
 from tgdav.replication.identity import LogIdentity

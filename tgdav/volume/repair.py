@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from blake3 import blake3
 
 from tgdav.blobs.interface import BlobInfo, BytesSource
-from tgdav.content.pack import TRAILER_BYTES, PackSeal, open_index, read_trailer
-from tgdav.content.types import SealedChunk
+from tgdav.content.format.chunk import SealedChunk
+from tgdav.content.format.pack import TRAILER_BYTES, PackSeal, open_index, read_trailer
 from tgdav.crypto.label import BlobKind, Label, decode_label, encode_label
 from tgdav.db.transaction import Transaction
 from tgdav.errors import BlobMissing, DamageError, StoreRejected, WriterReplaced

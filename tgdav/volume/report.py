@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from tgdav.content.pack_rows import waiting_packs
+from tgdav.content.pack_table import waiting_packs
 from tgdav.db.database import Database
 from tgdav.replication.intake import LeftOut, left_out
 from tgdav.threads import failure_counts, last_failure

@@ -1,0 +1,293 @@
+import errno
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.content.read.world import blocks
+from tests.support.platform import FailingDisk, ManualClock
+from tgdav.content.read.disk_cache import CachedRange, CachedRanges, DiskCache, parse
+from tgdav.disk import SystemDisk
+from tgdav.ids import BlobName
+
+PACK, OTHER = BlobName(b"p" * 16), BlobName(b"q" * 16)
+MIB = 1 << 20
+
+
+def make_cache(folder: Path, max_bytes: int = 10 * MIB, clock: ManualClock | None = None) -> DiskCache:
+    cache = DiskCache(folder, max_bytes, disk=SystemDisk(), clock=clock or ManualClock())
+    cache.start()
+    cache.wait_for_scan()
+    return cache
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def cache(folder: Path) -> Iterator[DiskCache]:
+    made = make_cache(folder)
+    yield made
+    made.close()
+
+
+def files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def disk_bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in files(folder))
+
+
+def test_what_was_put_comes_back_and_any_part_of_it(cache: DiskCache) -> None:
+    (data,) = blocks(1, [1000])
+    cache.put(PACK, 500, data)
+    assert cache.get(PACK, 500, 1000) == data
+    assert cache.get(PACK, 600, 10) == data[100:110]
+    assert cache.get(PACK, 499, 10) is None
+    assert cache.get(PACK, 1495, 10) is None
+    assert cache.get(OTHER, 500, 1000) is None
+    assert cache.statistics().hits == 2
+    assert cache.statistics().misses == 3
+
+
+def test_only_the_owner_may_look(cache: DiskCache, folder: Path) -> None:
+    cache.put(PACK, 0, b"sealed")
+    assert [path.stat().st_mode & 0o777 for path in files(folder)] == [0o600]
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o700}
+
+
+def test_the_one_used_longest_ago_goes_first(cache: DiskCache) -> None:
+    for number in range(10):
+        cache.put(PACK, number * MIB, bytes(MIB))
+    assert cache.get(PACK, 0, 10) is not None
+    cache.put(OTHER, 0, bytes(MIB))
+    assert cache.get(PACK, 0, 10) is not None
+    assert cache.get(PACK, MIB, 10) is None
+
+
+def test_what_is_larger_than_the_cache_is_not_kept_and_drops_nothing(cache: DiskCache) -> None:
+    cache.put(PACK, 0, b"small")
+    cache.put(OTHER, 0, bytes(11 * MIB))
+    assert cache.get(PACK, 0, 5) == b"small"
+    assert cache.statistics().bytes == 5
+
+
+def test_a_cache_of_no_bytes_keeps_nothing_and_drops_what_an_earlier_one_kept(folder: Path) -> None:
+    make_cache(folder).put(PACK, 0, b"data")
+    cache = make_cache(folder, 0)
+    cache.put(PACK, 8, b"data")
+    assert cache.get(PACK, 0, 4) is None
+    assert files(folder) == []
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from("pg"), st.integers(0, 30), st.integers(1, 40)), max_size=60))
+def test_the_bound_holds_and_nothing_wrong_is_read(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, int, int]]
+) -> None:
+    folder = tmp_path_factory.mktemp("cache")
+    cache, pack = make_cache(folder, 100), bytes(range(100))
+    for step, offset, length in steps:
+        if step == "p":
+            cache.put(PACK, offset, pack[offset : offset + length])
+        else:
+            assert cache.get(PACK, offset, length) in (None, pack[offset : offset + length])
+        assert disk_bytes(folder) == cache.statistics().bytes <= 100
+    assert len(files(folder)) == cache.statistics().chunks
+
+
+def test_the_bound_holds_while_many_threads_write(folder: Path) -> None:
+    cache = make_cache(folder, 4 * MIB)
+    seen = []
+
+    def write(seed: int) -> None:
+        for number in range(40):
+            cache.put(PACK, (seed * 40 + number) * MIB, bytes(MIB // 2))
+            seen.append(disk_bytes_now(folder))
+
+    threads = [threading.Thread(target=write, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(seen) == 160
+    assert max(seen) <= 4 * MIB
+    assert cache.statistics().bytes == disk_bytes(folder) > 2 * MIB
+
+
+def disk_bytes_now(folder: Path) -> int:
+    total = 0
+    for path in folder.rglob("*"):
+        try:
+            total += path.stat().st_size if path.is_file() else 0
+        except FileNotFoundError:
+            continue
+    return total
+
+
+def test_a_restart_keeps_the_cache_and_its_order(folder: Path) -> None:
+    clock = ManualClock()
+    first = make_cache(folder, 3 * MIB, clock)
+    for number in range(3):
+        clock.advance(1000)
+        first.put(PACK, number * MIB, bytes(MIB))
+        os.utime(files(folder)[-1], ns=(clock.now_ns(), clock.now_ns()))
+    clock.advance(1000)
+    first.get(PACK, 0, 10)
+    first.close()
+    second = make_cache(folder, 3 * MIB, clock)
+    assert second.statistics().chunks == 3
+    second.put(OTHER, 0, bytes(MIB))
+    assert second.get(PACK, 0, 10) is not None
+    assert second.get(PACK, MIB, 10) is None
+
+
+def test_a_restart_removes_what_is_torn_or_foreign(folder: Path) -> None:
+    make_cache(folder).put(PACK, 0, bytes(1000))
+    (whole,) = files(folder)
+    os.truncate(whole, 999)
+    (whole.parent / "notes.txt").write_text("foreign")
+    (whole.parent / f"{PACK.hex()}-00-4").write_text("four")
+    assert make_cache(folder).statistics().chunks == 0
+    assert files(folder) == []
+
+
+def test_a_smaller_bound_is_kept_from_the_next_start_on(folder: Path) -> None:
+    first = make_cache(folder)
+    for number in range(8):
+        first.put(PACK, number * MIB, bytes(MIB))
+    assert make_cache(folder, 2 * MIB).statistics().bytes == 2 * MIB
+    assert disk_bytes(folder) == 2 * MIB
+
+
+def test_what_was_not_found_yet_is_put_anew(folder: Path) -> None:
+    make_cache(folder).put(PACK, 0, b"older")
+    cache = DiskCache(folder, MIB, disk=SystemDisk(), clock=ManualClock())
+    assert cache.get(PACK, 0, 5) is None
+    cache.put(PACK, 0, b"newer")
+    assert cache.get(PACK, 0, 5) == b"newer"
+    cache.start()
+    cache.wait_for_scan()
+    assert cache.statistics().bytes == 5
+
+
+def test_a_whole_pack_is_adopted_in_place_of_its_parts(cache: DiskCache, folder: Path, tmp_path: Path) -> None:
+    (data,) = blocks(2, [100_000])
+    cache.put(PACK, 100, data[100:200])
+    staged = tmp_path / "staged"
+    staged.write_bytes(data)
+    assert cache.adopt(PACK, staged)
+    staged.unlink()
+    assert cache.get(PACK, 99_000, 1000) == data[99_000:]
+    assert len(files(folder)) == cache.statistics().chunks == 1
+    assert cache.statistics().bytes == 100_000
+
+
+def test_what_cannot_be_adopted_is_left_alone(cache: DiskCache, tmp_path: Path) -> None:
+    assert not cache.adopt(PACK, tmp_path / "nothing")
+    (tmp_path / "large").write_bytes(bytes(11 * MIB))
+    assert not cache.adopt(PACK, tmp_path / "large")
+    assert (tmp_path / "large").stat().st_size == 11 * MIB
+
+
+def test_an_adopted_file_is_never_written_into(cache: DiskCache, folder: Path, tmp_path: Path) -> None:
+    staged = tmp_path / "staged"
+    staged.write_bytes(b"original")
+    cache.adopt(PACK, staged)
+    again = DiskCache(folder, MIB, disk=SystemDisk(), clock=ManualClock())
+    again.put(PACK, 0, b"changed!")
+    assert staged.read_bytes() == b"original"
+    assert again.get(PACK, 0, 8) == b"changed!"
+
+
+def test_a_file_that_is_gone_is_a_miss_and_forgotten(cache: DiskCache, folder: Path) -> None:
+    cache.put(PACK, 0, b"data")
+    files(folder)[0].unlink()
+    assert cache.get(PACK, 0, 4) is None
+    assert cache.statistics().chunks == 0
+
+
+def test_dropping_takes_all_that_holds_the_bytes(cache: DiskCache) -> None:
+    cache.put(PACK, 0, bytes(100))
+    cache.put(PACK, 200, bytes(100))
+    cache.drop(PACK, 50, 1)
+    assert cache.get(PACK, 0, 100) is None
+    assert cache.get(PACK, 200, 100) is not None
+
+
+def test_evicting_frees_at_least_as_much(cache: DiskCache, folder: Path) -> None:
+    for number in range(8):
+        cache.put(PACK, number * MIB, bytes(MIB))
+    assert cache.evict(3 * MIB - 5) == 3 * MIB
+    assert disk_bytes(folder) == 5 * MIB
+    assert cache.evict(100 * MIB) == 5 * MIB
+
+
+def test_clearing_removes_what_an_earlier_run_left_too(folder: Path) -> None:
+    make_cache(folder).put(PACK, 0, b"data")
+    cache = DiskCache(folder, MIB, disk=SystemDisk(), clock=ManualClock())
+    cache.start()
+    cache.put(OTHER, 0, b"data")
+    cache.clear()
+    assert files(folder) == []
+    assert cache.statistics().bytes == 0
+
+
+def test_a_full_disk_drops_the_oldest_and_is_no_error(folder: Path) -> None:
+    disk = FailingDisk()
+    cache = DiskCache(folder, 10 * MIB, disk=disk, clock=ManualClock())
+    cache.put(PACK, 0, bytes(MIB))
+    disk.fail("write", errno.ENOSPC)
+    cache.put(OTHER, 0, b"next")
+    assert cache.get(OTHER, 0, 4) == b"next"
+    assert cache.get(PACK, 0, 4) is None
+
+
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO])
+def test_a_disk_that_stays_full_or_fails_keeps_nothing_and_leaves_no_file(folder: Path, error: int) -> None:
+    disk = FailingDisk()
+    cache = DiskCache(folder, 10 * MIB, disk=disk, clock=ManualClock())
+    disk.fail("write", error, times=None)
+    cache.put(PACK, 0, bytes(1000))
+    assert cache.get(PACK, 0, 4) is None
+    assert files(folder) == []
+    assert cache.statistics().bytes == 0
+    disk.heal()
+    cache.put(PACK, 0, bytes(1000))
+    assert cache.get(PACK, 0, 4) is not None
+
+
+def test_a_file_that_cannot_be_removed_is_forgotten(folder: Path) -> None:
+    disk = FailingDisk()
+    cache = DiskCache(folder, 10 * MIB, disk=disk, clock=ManualClock())
+    cache.put(PACK, 0, bytes(1000))
+    disk.fail("unlink", errno.EIO)
+    assert cache.evict(1) == 1000
+    assert cache.statistics().chunks == 0
+
+
+def test_file_names_and_ranges_stand_for_each_other() -> None:
+    entry = CachedRange(PACK, 0x1234, 0x56)
+    assert entry.file == f"{PACK.hex()}-1234-56"
+    assert parse(entry.file) == entry
+    for wrong in ("", "a-b-c", f"{PACK.hex()}-01-2", f"{PACK.hex()}-1-0", f"{PACK.hex()}-1", f"{PACK.hex()}--1-2"):
+        assert parse(wrong) is None, wrong
+
+
+def test_ranges_count_each_once() -> None:
+    ranges, entry = CachedRanges(), CachedRange(PACK, 0, 10)
+    ranges.add(entry, 1)
+    ranges.add(entry, 2)
+    assert ranges.used == 10
+    assert ranges.remove(entry)
+    assert not ranges.remove(entry)
+    assert ranges.used == 0
+    assert entry not in ranges

@@ -1,0 +1,57 @@
+"""A pack is handed to the disk while it is filled, so that its sync has little to wait for."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.content.world import ManualClock
+from tests.crypto.seeded import SeededEntropy
+from tgdav.content.staging.pack_file import PackFile, Staging
+from tgdav.content.staging.quota import Space
+from tgdav.disk import SystemDisk
+
+MIB = 1024 * 1024
+
+
+@pytest.fixture
+def pack(tmp_path: Path) -> PackFile:
+    space, entropy = Space(tmp_path, 1000 * MIB, ManualClock(), reserve=0), SeededEntropy(1)
+    return Staging(tmp_path, space, disk=SystemDisk(), clock=ManualClock(), entropy=entropy).create(1)
+
+
+@pytest.fixture
+def begun(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """From where and how many bytes the kernel was told to begin to write."""
+    told: list[tuple[int, int]] = []
+    advise = os.posix_fadvise
+
+    def note(descriptor: int, start: int, length: int, advice: int) -> None:
+        told.append((start, length))
+        advise(descriptor, start, length, advice)
+
+    monkeypatch.setattr(os, "posix_fadvise", note)
+    return told
+
+
+def test_the_kernel_begins_to_write_a_pack_before_anyone_waits_for_its_sync(
+    pack: PackFile, begun: list[tuple[int, int]]
+) -> None:
+    blocks = [bytes([number]) * MIB for number in range(20)]
+    for block in blocks:
+        pack.append(block)
+    assert begun == [(0, 8 * MIB), (8 * MIB, 8 * MIB)]
+    pack.sync()
+    assert pack.read(0, 20 * MIB) == b"".join(blocks)
+    pack.close()
+
+
+def test_what_is_appended_where_a_pack_was_cut_is_written_early_too(
+    pack: PackFile, begun: list[tuple[int, int]]
+) -> None:
+    pack.append(bytes(9 * MIB))
+    pack.cut(MIB)
+    pack.append(b"x" * (8 * MIB))
+    assert begun == [(0, 9 * MIB), (MIB, 8 * MIB)]
+    assert pack.read(0, 10 * MIB) == bytes(MIB) + b"x" * (8 * MIB)
+    pack.close()

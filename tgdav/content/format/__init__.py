@@ -1,0 +1,1 @@
+"""The formats of content: chunks, manifests and packs. Pure."""

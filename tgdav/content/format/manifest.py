@@ -1,0 +1,127 @@
+"""A file's manifest: the chunks and holes that make up its content, in order. Pure.
+
+Encoded as fixed records of 40 bytes, ``<Q32s``: length, chunk id (all zeros = hole). Only the canonical form decodes,
+so that equal content has equal bytes and thereby an equal tag (``docs/formats/manifest.md``).
+"""
+
+import struct
+from bisect import bisect_right
+from collections.abc import Iterable
+from functools import cached_property
+from itertools import accumulate, chain
+
+import msgspec
+
+from tgdav.content.format.chunk import MAX_CHUNK
+from tgdav.errors import DamageError
+from tgdav.ids import ChunkId
+
+RECORD = struct.Struct("<Q32s")
+MAX_SIZE = 2**63 - 1
+"""Largest content in bytes: what ``off_t`` holds."""
+
+_HOLE = bytes(32)
+
+
+class Extent(msgspec.Struct, frozen=True, gc=False):
+    """``length`` bytes of content: one whole chunk, or a hole (``chunk`` None), which reads as zeros."""
+
+    length: int
+    chunk: ChunkId | None
+
+
+class Manifest:
+    """The extents of a content. Immutable; made by ``decode`` or ``from_extents``."""
+
+    def __init__(self, extents: tuple[Extent, ...]) -> None:
+        self.extents = extents
+
+    @classmethod
+    def from_extents(cls, extents: Iterable[Extent]) -> "Manifest":
+        """Return the canonical manifest: empty extents left out, neighbouring holes joined."""
+        joined: list[Extent] = []
+        for extent in extents:
+            if extent.chunk is None and joined and joined[-1].chunk is None:
+                joined[-1] = Extent(joined[-1].length + extent.length, None)
+            elif extent.length:
+                joined.append(extent)
+        return cls(tuple(joined))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Manifest) and self.extents == other.extents
+
+    def __hash__(self) -> int:
+        return hash(self.extents)
+
+    def __repr__(self) -> str:
+        return f"Manifest({len(self.extents)} extents, {self.size} bytes)"
+
+    @cached_property
+    def ends(self) -> list[int]:
+        """Offset of each extent's end."""
+        return list(accumulate(extent.length for extent in self.extents))
+
+    @property
+    def size(self) -> int:
+        """Bytes of content, holes counted."""
+        return self.ends[-1] if self.extents else 0
+
+    def start(self, index: int) -> int:
+        """Return the offset at which extent ``index`` begins."""
+        return self.ends[index - 1] if index else 0
+
+    def find(self, offset: int) -> int:
+        """Return the index of the extent that holds byte ``offset``; the number of extents from the end on."""
+        return bisect_right(self.ends, offset)
+
+    def slice(self, offset: int, length: int) -> list[tuple[int, int, int]]:
+        """Return what covers the range, clipped at the end: (extent index, offset in that extent, length) each."""
+        pieces = []
+        end = min(offset + length, self.size)
+        index = self.find(offset)
+        while offset < end:
+            stop = min(self.ends[index], end)
+            pieces.append((index, offset - self.start(index), stop - offset))
+            offset, index = stop, index + 1
+        return pieces
+
+    def chunk_ids(self) -> list[ChunkId]:
+        """Return the ids of the chunks in order, repeated ones repeated."""
+        return [extent.chunk for extent in self.extents if extent.chunk is not None]
+
+
+EMPTY = Manifest(())
+"""The manifest of no bytes; it encodes to no bytes."""
+
+
+def encode(manifest: Manifest) -> bytes:
+    """Return the manifest's records."""
+    fields = chain.from_iterable((extent.length, extent.chunk or _HOLE) for extent in manifest.extents)
+    return struct.pack("<" + "Q32s" * len(manifest.extents), *fields)
+
+
+def decode(data: bytes) -> Manifest:
+    """Return the manifest; raises ``DamageError`` unless ``data`` is what ``encode`` makes of a canonical one."""
+    if len(data) % RECORD.size:
+        raise _damage("has a broken record")
+    extents = tuple(Extent(length, None if chunk == _HOLE else chunk) for length, chunk in RECORD.iter_unpack(data))
+    manifest = Manifest(extents)
+    _check(manifest)
+    return manifest
+
+
+def _check(manifest: Manifest) -> None:
+    after_hole = False
+    for extent in manifest.extents:
+        is_hole = extent.chunk is None
+        if not extent.length or (not is_hole and extent.length > MAX_CHUNK):
+            raise _damage("has an extent of impossible length")
+        if is_hole and after_hole:
+            raise _damage("has two holes in a row")
+        after_hole = is_hole
+    if manifest.size > MAX_SIZE:
+        raise _damage("is longer than a file can be")
+
+
+def _damage(reason: str) -> DamageError:
+    return DamageError(f"a manifest {reason}", blob="manifest")

@@ -1,0 +1,1 @@
+"""The way back: from a manifest to checked plaintext, the nearest copy first."""

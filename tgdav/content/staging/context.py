@@ -1,0 +1,193 @@
+"""What streams, readers and the uploader of one content store share."""
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+import msgspec
+
+from tgdav.clock import Clock
+from tgdav.content import chunk_table
+from tgdav.content.format.chunk import SMALL_CHUNK
+from tgdav.content.format.chunker import chunk_sizes
+from tgdav.content.format.pack import largest_padded, plan
+from tgdav.content.format.sealer import ChunkSealer, ContentIdentity
+from tgdav.content.staging.open_packs import PackPool
+from tgdav.content.staging.pack_file import Staging
+from tgdav.crypto.chunk_seal import Room
+from tgdav.crypto.sealing import OVERHEAD
+from tgdav.db.database import Database
+from tgdav.errors import UsageError
+from tgdav.ids import ChunkId
+
+_ROOMS_KEPT = 3
+
+
+class ContentSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What the configuration says about content. Sizes in bytes."""
+
+    chunk_size: int = 50 * 1024 * 1024
+    """Upper bound of a pack."""
+    average_size: int = 1024 * 1024
+    """Aim of the chunker, at least 64 KiB; chunks have a quarter of it to twice it less 64 KiB."""
+    compression_enabled: bool = True
+    dedup_enabled: bool = True
+    """False: content is staged and sent anew even where its chunks are known; they are then read from the new place."""
+    max_concurrent_uploads: int = 3
+    staging_bytes: int | None = None
+    """Bound of staging; None: 10 GiB, at most half of what the disk has free."""
+
+
+class Pins:
+    """Chunk ids in use, counted, and those being removed. Thread-safe.
+
+    A look-up pins first and looks after, in a snapshot begun later. A removal calls ``start_removal`` inside its transaction
+    and ``end_removal`` when that is over; meanwhile nobody can begin to count on what leaves. A stream holds what it stores
+    anew, too, before it records it. Transactions come one after another, so either the removal sees the pin, or whoever
+    pins sees the removal, or records the chunk anew after it.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._pinned: Counter[ChunkId] = Counter()
+        self._leaving: set[ChunkId] = set()
+
+    def pin(self, chunk: ChunkId) -> bool:
+        """Count on a stored ``chunk`` once more; False (and no pin) if it is just being removed."""
+        with self._lock:
+            if chunk in self._leaving:
+                return False
+            self._pinned[chunk] += 1
+            return True
+
+    def hold(self, chunk: ChunkId) -> None:
+        """Count on ``chunk``, which the caller is about to record itself."""
+        with self._lock:
+            self._pinned[chunk] += 1
+
+    def unpin(self, chunks: Iterable[ChunkId]) -> None:
+        """Undo ``pin`` or ``hold``, once for each chunk given."""
+        with self._lock:
+            for chunk in chunks:
+                self._pinned[chunk] -= 1
+                if not self._pinned[chunk]:
+                    del self._pinned[chunk]
+
+    def start_removal(self, chunks: Iterable[ChunkId]) -> set[ChunkId]:
+        """Return those of ``chunks`` that nobody counts on; nobody can until ``end_removal``."""
+        with self._lock:
+            free = {chunk for chunk in chunks if chunk not in self._pinned and chunk not in self._leaving}
+            self._leaving |= free
+            return free
+
+    def end_removal(self, chunks: Iterable[ChunkId]) -> None:
+        """The removal's transaction is over, whatever became of it."""
+        with self._lock:
+            self._leaving.difference_update(chunks)
+
+
+class Backlog:
+    """How much is staged as rows, and when something was last staged. Thread-safe; sizes in sealed bytes.
+
+    ``count`` and ``bytes`` leave out what stays on this machine.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self.count = 0
+        self.bytes = 0
+        self.touched = clock.monotonic()
+
+    def add(self, count: int, size: int) -> None:
+        """Rows were added."""
+        with self._lock:
+            self.count += count
+            self.bytes += size
+            self.touched = self._clock.monotonic()
+
+    def remove(self, count: int, size: int) -> None:
+        """Rows were moved into a pack."""
+        with self._lock:
+            self.count = max(self.count - count, 0)
+            self.bytes = max(self.bytes - size, 0)
+
+
+class Rooms:
+    """Memory in which chunks of up to ``size`` bytes are sealed and proven, one at a time in each. Thread-safe."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._free: list[Room] = []
+
+    @contextmanager
+    def one(self) -> Iterator[Room]:
+        """Lend one for a block; of those given back a few are kept."""
+        try:
+            room = self._free.pop()
+        except IndexError:
+            room = Room(self._size)
+        try:
+            yield room
+        finally:
+            if len(self._free) < _ROOMS_KEPT:
+                self._free.append(room)
+
+
+class ContentCore:
+    """Parts and settings; thread-safe as each part is."""
+
+    def __init__(
+        self,
+        database: Database,
+        staging: Staging,
+        identity: ContentIdentity,
+        settings: ContentSettings,
+        sealer: ChunkSealer,
+        clock: Clock,
+    ) -> None:
+        self.database = database
+        self.staging = staging
+        self.space = staging.space
+        self.identity = identity
+        self.keys = identity.keys
+        self.settings = settings
+        self.sealer = sealer
+        self.clock = clock
+        self.sizes = chunk_sizes(settings.average_size)
+        self.uncut = min(SMALL_CHUNK, self.sizes.minimum)
+        """Content of at most so many bytes is one chunk and a row: it needs no cutting."""
+        if plan(self.sizes.maximum + OVERHEAD, 1).size > largest_padded(settings.chunk_size):
+            raise UsageError("chunk.chunk_size is too small for chunks of chunk.average_size")
+        self.pool = PackPool(staging, clock, settings.chunk_size)
+        self.rooms = Rooms(self.sizes.maximum)
+        self.pins = Pins()
+        self.backlog = Backlog(clock)
+        self.last_chunk = -1e9
+        """Monotonic time at which a writer last added a chunk to a pack."""
+        self.on_small: Callable[[ChunkId, bytes], None] = _ignore
+        """Called with the plaintext of small content that was committed."""
+        self.on_work: Callable[[], None] = _nothing
+        """Called when something was staged; the uploader sees whether that makes anything due."""
+
+    def pin_known(self, chunk: ChunkId) -> bool | None:
+        """Return None if the chunk must be stored; else pin it and return whether only junk names it so far."""
+        if not self.pins.pin(chunk):
+            return None
+        local = None
+        try:
+            with self.database.glancing(committed=True) as connection:
+                local = chunk_table.known(connection, chunk)
+        finally:
+            if local is None:
+                self.pins.unpin([chunk])
+        return local
+
+
+def _nothing() -> None:
+    return
+
+
+def _ignore(_chunk: ChunkId, _plaintext: bytes) -> None:
+    return

@@ -1,0 +1,1 @@
+"""From staging to the store: which packs are sent, and when."""
