@@ -22,7 +22,7 @@ from benchmarks.http_client import Failed
 from benchmarks.scale import MIB
 from benchmarks.telegram_bare import BareClient
 from tgdav.blobs import FileSource
-from tgdav.blobs.telegram import Session, Settings, TelegramStore, TestServer
+from tgdav.blobs.telegram import Session, TelegramSettings, TelegramStore, TelegramTestServer
 from tgdav.clock import SystemClock
 from tgdav.entropy import SystemEntropy
 from tgdav.ids import BlobId, BlobName
@@ -74,8 +74,8 @@ def _cpu() -> float:
 
 
 def _tgdav(task: Task) -> Spent:
-    place = TestServer(task.address, task.port, task.dc, task.public_key)
-    session = Session(Settings(API_ID, API_HASH, test_server=place), task.login, clock=SystemClock())
+    place = TelegramTestServer(task.address, task.port, task.dc, task.public_key)
+    session = Session(TelegramSettings(API_ID, API_HASH, test_server=place), task.login, clock=SystemClock())
     store = TelegramStore(session, peer="me", entropy=SystemEntropy())
     for _ in store.list():
         pass
@@ -135,7 +135,7 @@ async def _telethon_down(client: Any, message: Any, task: Task) -> int:
 def _bare(task: Task) -> Spent:
     client = BareClient(task.address, task.port, task.login, API_ID)
     file = client.document(task.message)
-    windows = READERS * Settings(API_ID, API_HASH).parts_in_flight
+    windows = READERS * TelegramSettings(API_ID, API_HASH).parts_in_flight
     return _measured(lambda: _checked(task, client.download(file, task.size, windows)))
 
 

@@ -27,7 +27,7 @@ from tgdav.blobs.counting import CountingStore
 from tgdav.blobs.directory import DirectoryStore
 from tgdav.blobs.memory import MemoryBlobs, MemoryStore
 from tgdav.blobs.retry import RetryPolicy, RetryStore
-from tgdav.blobs.telegram.governor import Governor
+from tgdav.blobs.telegram.rate_limit import RateLimitedStore
 from tgdav.clock import SystemClock
 from tgdav.disk import SystemDisk
 from tgdav.ids import BlobName
@@ -106,7 +106,7 @@ WRAPPERS: dict[str, Wrap] = {
     "counting": CountingStore,
     "bounded": lambda inner: BoundedStore(inner, "of a test"),
     "slow": slow,
-    "governed": lambda inner: Governor(inner, clock=SystemClock(), stop=threading.Event()),
+    "governed": lambda inner: RateLimitedStore(inner, clock=SystemClock(), stop=threading.Event()),
     "away and back": AwayStore,
     "not rolled back": RollingBackStore,
     "failing, retried": lambda inner: retrying(FailingStore(inner, Alternating())),

@@ -6,7 +6,7 @@ import threading
 import traceback
 
 from tgdav.blobs.telegram import Session
-from tgdav.blobs.telegram.rests import method
+from tgdav.blobs.telegram.flood_waits import method
 
 
 def stacks() -> str:
@@ -20,7 +20,7 @@ def calls_under_way(session: Session | None) -> str:
     """What a session asks Telegram for just now, and where each call waits."""
     if session is None or session._loop is None or session._closing.is_set():
         return "no session"
-    lines = [f"rest {session.rest}"]
+    lines = [f"rest {session.backoff}"]
     for task in asyncio.all_tasks(session._loop):
         frame = getattr(task.get_coro(), "cr_frame", None)
         request = frame.f_locals.get("request") if frame else None

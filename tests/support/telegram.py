@@ -3,7 +3,7 @@
 import itertools
 
 from tests.mtproto.harness import Server, ServerProcess
-from tgdav.blobs.telegram import Rests, Session, Settings, TelegramStore, TestServer
+from tgdav.blobs.telegram import FloodWaits, Session, TelegramSettings, TelegramStore, TelegramTestServer
 from tgdav.clock import SystemClock
 from tgdav.entropy import SystemEntropy
 
@@ -12,11 +12,11 @@ API_HASH = "0123456789abcdef0123456789abcdef"
 _numbers = itertools.count(1)
 
 
-def settings(server: Server | ServerProcess, **changes: object) -> Settings:
+def settings(server: Server | ServerProcess, **changes: object) -> TelegramSettings:
     """Settings that reach the server."""
     where = server.test_server
-    place = TestServer(where.address, where.port, where.dc, server.public_key)
-    return Settings(**{"api_id": API_ID, "api_hash": API_HASH, "test_server": place, **changes})  # type: ignore[arg-type]
+    place = TelegramTestServer(where.address, where.port, where.dc, server.public_key)
+    return TelegramSettings(**{"api_id": API_ID, "api_hash": API_HASH, "test_server": place, **changes})  # type: ignore[arg-type]
 
 
 class TelegramAccount:
@@ -34,10 +34,10 @@ class TelegramAccount:
         """A fresh login of the account."""
         return self.session_of(self.server.session(self.phone), **changes)
 
-    def session_of(self, login: str, *, rests: Rests | None = None, **changes: object) -> Session:
+    def session_of(self, login: str, *, flood_waits: FloodWaits | None = None, **changes: object) -> Session:
         """A session of a login that is there."""
         made = settings(self.server, **{**self._changes, **changes})
-        return Session(made, login, clock=SystemClock(), user_id=self.user_id, rests=rests)
+        return Session(made, login, clock=SystemClock(), user_id=self.user_id, flood_waits=flood_waits)
 
     def open(self, **changes: object) -> TelegramStore:
         """A store with a fresh login."""

@@ -10,7 +10,7 @@ import msgspec
 
 from tests.support.telegram import API_HASH, API_ID
 from tgdav.blobs import BytesSource
-from tgdav.blobs.telegram import Session, Settings, TelegramStore, TestServer
+from tgdav.blobs.telegram import Session, TelegramSettings, TelegramStore, TelegramTestServer
 from tgdav.clock import SystemClock
 from tgdav.entropy import SystemEntropy
 from tgdav.errors import StoreUnavailable
@@ -20,7 +20,7 @@ from tgdav.ids import BlobName
 class Task(msgspec.Struct, frozen=True):
     """Where, as whom, and what: ``size`` bytes made of ``seed``."""
 
-    place: TestServer
+    place: TelegramTestServer
     login: str
     peer: str
     name: bytes
@@ -33,7 +33,7 @@ class Task(msgspec.Struct, frozen=True):
 
 def main() -> None:
     task = msgspec.json.decode(sys.stdin.buffer.read(), type=Task)
-    settings = Settings(API_ID, API_HASH, test_server=task.place, patience=5.0)
+    settings = TelegramSettings(API_ID, API_HASH, test_server=task.place, patience=5.0)
     session = Session(settings, task.login, clock=SystemClock())
     store = TelegramStore(session, peer=task.peer, entropy=SystemEntropy())
     source = BytesSource(task.data())

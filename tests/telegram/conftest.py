@@ -7,7 +7,7 @@ import pytest
 
 from tests.mtproto.harness import Server
 from tests.support.telegram import TelegramAccount
-from tgdav.blobs.telegram import Settings, TelegramStore
+from tgdav.blobs.telegram import TelegramSettings, TelegramStore
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
         yield running
         violations = running.statistics()["violations"]
         under_way = violations.pop("called during a flood wait", 0)
-        assert under_way < Settings(1, "x").parts_in_flight * running.fault_counts().get("flood_wait", 0) + 1
+        assert under_way < TelegramSettings(1, "x").parts_in_flight * running.fault_counts().get("flood_wait", 0) + 1
         assert violations == {}
 
 

@@ -22,7 +22,7 @@ from tgdav.blobs import BlobInfo, BlobStore, Source
 from tgdav.blobs.interface import START
 from tgdav.blobs.retry import RetryPolicy, RetryStore
 from tgdav.blobs.telegram import TelegramStore
-from tgdav.blobs.telegram.governor import Governor
+from tgdav.blobs.telegram.rate_limit import RateLimitedStore
 from tgdav.blobs.wrapper import StoreWrapper
 from tgdav.clock import SystemClock
 from tgdav.entropy import SystemEntropy
@@ -291,7 +291,7 @@ def storm(folder: Path, seed: int, *, channel: bool, seconds: float, work: Work,
 
         def open_one() -> BlobStore:
             opened[:] = [account.open()]
-            return Governor(opened[0], clock=SystemClock(), stop=stop)
+            return RateLimitedStore(opened[0], clock=SystemClock(), stop=stop)
 
         reviving = Reviving(open_one)
         policy = RetryPolicy(first_wait=0.05, longest_wait=0.5, give_up_after=inf)

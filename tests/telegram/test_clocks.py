@@ -14,7 +14,8 @@ from tests.mtproto.harness import Server
 from tests.support.telegram import TelegramAccount
 from tests.support.waiting import wait_for
 from tests.telegram.volume_storm import new_machine
-from tgdav.blobs.telegram import TelegramStore, packing
+from tgdav.blobs.telegram import TelegramStore
+from tgdav.blobs.telegram.mtproto import state
 from tgdav.cli.state import _status_lines
 from tgdav.volume import housekeeping
 
@@ -57,7 +58,7 @@ class SetClock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> SetClock:
     made = SetClock()
-    monkeypatch.setattr(packing, "_CLOCK", made)
+    monkeypatch.setattr(state, "_CLOCK", made)
     monkeypatch.setattr(mtprotostate, "time", made)
     return made
 

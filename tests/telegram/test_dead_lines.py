@@ -15,8 +15,8 @@ from tests.mtproto.harness import Server
 from tests.support.telegram import TelegramAccount
 from tests.support.waiting import wait_for
 from tests.telegram.volume_storm import new_machine
-from tgdav.blobs.telegram import Settings
-from tgdav.blobs.telegram.transfer import ATTEMPTS
+from tgdav.blobs.telegram import TelegramSettings
+from tgdav.blobs.telegram.transfers import ATTEMPTS
 from tgdav.config import Config
 from tgdav.errors import StoreError, StoreUnavailable
 from tgdav.volume import account as account_module
@@ -34,7 +34,7 @@ def volume(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> I
     """Of an account whose lines are given up after half a second of silence; one file is in the store alone."""
     original = account_module.telegram_settings
 
-    def impatient(config: Config) -> Settings:
+    def impatient(config: Config) -> TelegramSettings:
         return msgspec.structs.replace(original(config), patience=0.5)
 
     monkeypatch.setattr(account_module, "telegram_settings", impatient)
@@ -81,7 +81,7 @@ def test_whoever_stops_waits_for_no_line(server: Server, volume: Volume, monkeyp
     session = account._session
     assert session is not None
     monkeypatch.setattr(session, "settings", msgspec.structs.replace(session.settings, patience=3600.0))
-    for line in session._lines.values():
+    for line in session._connections.values():
         line._settings = session.settings
     monkeypatch.setattr(volume_module, "GRACE_SECONDS", 0.1)
     fall_silent(server)
@@ -101,7 +101,7 @@ def test_a_transfer_gives_up_at_the_second_silence(server: Server, account: Tele
     with pytest.raises(StoreUnavailable):
         content(store, info)
     assert server.statistics()["connections"] - before < ATTEMPTS - 1
-    assert store._session.trouble is not None
+    assert store._session.unreachable_reason is not None
     server.accept_silently(False)
 
     def is_read() -> bool:
@@ -110,5 +110,5 @@ def test_a_transfer_gives_up_at_the_second_silence(server: Server, account: Tele
         return False
 
     wait_for(is_read)
-    assert store._session.trouble is None
+    assert store._session.unreachable_reason is None
     store.close()

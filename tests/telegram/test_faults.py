@@ -13,7 +13,7 @@ from tests.mtproto.harness import Server
 from tests.support.telegram import TelegramAccount
 from tgdav.blobs import BytesSource
 from tgdav.blobs.telegram import TelegramStore
-from tgdav.blobs.telegram.rests import LONGEST_JITTER
+from tgdav.blobs.telegram.flood_waits import MAX_JITTER
 from tgdav.errors import AccessError, BlobMissing, DamageError, StoreRejected, StoreUnavailable
 from tgdav.ids import BlobId
 
@@ -51,7 +51,7 @@ class TestUploads:
         server.arm("flood_wait", "upload.saveFilePart", seconds=500)
         with pytest.raises(StoreUnavailable) as caught:
             put(store, 1)
-        assert 400 < (caught.value.retry_after or 0) <= 500 + LONGEST_JITTER
+        assert 400 < (caught.value.retry_after or 0) <= 500 + MAX_JITTER
         with pytest.raises(StoreUnavailable):
             put(store, 1)
 
@@ -314,13 +314,13 @@ class TestTheLine:
         with pytest.raises(StoreUnavailable):
             store.size(BlobId(1))
         assert server.statistics()["connections"] == connections
-        assert store._session.rest[0] > 60
+        assert store._session.backoff[0] > 60
 
     def test_that_cannot_be_hung_up_does_not_keep_the_store_open(
         self, store: TelegramStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         put(store, 1)
-        (line,) = store._session._lines.values()
+        (line,) = store._session._connections.values()
         hang_up = line.close
 
         async def fail() -> None:
@@ -339,12 +339,12 @@ class TestTheLine:
         server.arm("other_dc", "messages.sendMedia")
         content(store, put(store, 1))
         session = store._session
-        (_, home), (dc, other) = session._lines.items()
+        (_, home), (dc, other) = session._connections.items()
         hang_up = home.close
 
         async def meanwhile() -> None:
             await hang_up()
-            del session._lines[dc]
+            del session._connections[dc]
 
         monkeypatch.setattr(home, "close", meanwhile)
         store.close()

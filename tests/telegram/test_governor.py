@@ -13,14 +13,14 @@ from tests.support.faulty_store import SlowStore
 from tests.support.telegram import TelegramAccount
 from tgdav.blobs import BytesSource
 from tgdav.blobs.memory import MemoryBlobs, MemoryStore
-from tgdav.blobs.telegram import Settings, governor
-from tgdav.blobs.telegram.governor import LONGEST_DISTANCE, SHORTEST_DISTANCE, Governor, Pace
-from tgdav.blobs.telegram.rests import LONGEST_JITTER
-from tgdav.blobs.telegram.upload import PART_BYTES
+from tgdav.blobs.telegram import TelegramSettings, rate_limit
+from tgdav.blobs.telegram.flood_waits import MAX_JITTER
+from tgdav.blobs.telegram.rate_limit import MAX_INTERVAL, MIN_INTERVAL, Pace, RateLimitedStore
+from tgdav.blobs.telegram.transfers import PART_BYTES
 from tgdav.clock import SystemClock
 from tgdav.errors import StoreUnavailable
 
-IN_FLIGHT = Settings(1, "x").parts_in_flight
+IN_FLIGHT = TelegramSettings(1, "x").parts_in_flight
 
 
 class TestPace:
@@ -48,17 +48,17 @@ class TestPace:
             pace.flooded(number * 10.0, 1.0)
             distances.append(pace.distance)
         assert distances == sorted(distances)
-        assert distances[-1] == LONGEST_DISTANCE
+        assert distances[-1] == MAX_INTERVAL
 
     def test_counts_one_complaint_once_for_all_that_were_under_way(self) -> None:
         pace = Pace()
         for after in range(5):
             pace.flooded(after / 10, 7.0)
-        assert pace.distance == SHORTEST_DISTANCE
+        assert pace.distance == MIN_INTERVAL
         assert pace.wait(0.4) == 7.0
 
     def test_eases_until_it_is_free_again(self) -> None:
-        pace = Pace(distance=LONGEST_DISTANCE)
+        pace = Pace(distance=MAX_INTERVAL)
         for _ in range(200):
             pace.passed()
         assert pace.distance == 0
@@ -100,7 +100,7 @@ class TestGovernor:
                     running -= offset > 0
                 return data
 
-        store = Governor(MemoryStore(), clock=SystemClock(), stop=stop, uploads=2)
+        store = RateLimitedStore(MemoryStore(), clock=SystemClock(), stop=stop, uploads=2)
         with ThreadPoolExecutor(8) as threads:
             [*threads.map(lambda n: store.append(name_of(n), Watched(b"x"), "l"), range(40))]
         assert most <= 2
@@ -109,7 +109,7 @@ class TestGovernor:
         blobs = MemoryBlobs()
         info = put(MemoryStore(blobs), 1)
         slow = SlowStore(MemoryStore(blobs))
-        store = Governor(slow, clock=SystemClock(), stop=stop)
+        store = RateLimitedStore(slow, clock=SystemClock(), stop=stop)
         with ThreadPoolExecutor(2) as threads:
             read = threads.submit(content, store, info)
             assert slow.waiting.acquire(timeout=10)
@@ -123,8 +123,8 @@ class TestGovernor:
         self, server: Server, account: TelegramAccount, stop: threading.Event, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """From a read's first byte to its last no part of a large upload is begun, but for the one being begun."""
-        monkeypatch.setattr(governor, "LONGEST_COURTESY", 30.0)
-        store = Governor(account.open(patience=10.0), clock=SystemClock(), stop=stop)
+        monkeypatch.setattr(rate_limit, "MAX_YIELD_SECONDS", 30.0)
+        store = RateLimitedStore(account.open(patience=10.0), clock=SystemClock(), stop=stop)
         info = store.append(name_of(1), BytesSource(bytes(range(256)) * 4096), "label")
         begun = Parts(60 * PART_BYTES)
         server.set_line(latency=0.2)
@@ -143,12 +143,12 @@ class TestGovernor:
         self, server: Server, account: TelegramAccount, stop: threading.Event
     ) -> None:
         inner, clock = account.open(), MovedClock()
-        store = Governor(inner, clock=clock, stop=stop)
+        store = RateLimitedStore(inner, clock=clock, stop=stop)
         server.arm("flood_wait", "messages.sendMedia", seconds=300)
         with pytest.raises(StoreUnavailable):
             put(store, 1)
         sent = server.statistics()["calls"]
-        assert 290 < store.rest[0] <= 300 + LONGEST_JITTER
+        assert 290 < store.backoff[0] <= 300 + MAX_JITTER
         with pytest.raises(StoreUnavailable):
             put(store, 2)
         assert server.statistics()["calls"] == sent

@@ -14,7 +14,7 @@ from tests.mtproto.harness import Server
 from tests.support.telegram import TelegramAccount
 from tests.support.waiting import wait_for
 from tests.telegram.appending import Task
-from tgdav.blobs.telegram import TelegramStore, TestServer
+from tgdav.blobs.telegram import TelegramStore, TelegramTestServer
 
 ROOT = Path(__file__).parents[2]
 SIZE = 1024 * 1024 + 7
@@ -25,7 +25,7 @@ LARGE = 11 * 1024 * 1024 + 7
 @pytest.fixture
 def task(server: Server, account: TelegramAccount) -> Task:
     where = server.test_server
-    place = TestServer(where.address, where.port, where.dc, server.public_key)
+    place = TelegramTestServer(where.address, where.port, where.dc, server.public_key)
     return Task(place, server.session(account.phone), account.peer, name_of(1), SIZE)
 
 

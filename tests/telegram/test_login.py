@@ -7,7 +7,7 @@ import pytest
 
 from tests.mtproto.harness import CODE, PHONE, Server
 from tests.support.telegram import API_HASH, API_ID, TelegramAccount, settings
-from tgdav.blobs.telegram import Proxy, Session, TelegramStore
+from tgdav.blobs.telegram import Session, TelegramProxy, TelegramStore
 from tgdav.blobs.telegram.login import Login, log_in_by_code, log_in_by_qr, log_out
 from tgdav.clock import SystemClock
 from tgdav.entropy import SystemEntropy
@@ -120,7 +120,7 @@ class TestByCode:
 
 def test_a_proxy_that_cannot_be_used_is_no_way_round_it(server: Server) -> None:
     """Without python-socks Telethon would connect directly, with a warning only."""
-    proxy = Proxy("socks5", "127.0.0.1", 9, "name", "a secret")
+    proxy = TelegramProxy("socks5", "127.0.0.1", 9, "name", "a secret")
     assert "a secret" not in repr(proxy)
     with pytest.raises(TgdavError):
         log_in_by_code(settings(server, proxy=proxy, connect_timeout=1.0), Typing(PHONE, CODE))

@@ -15,7 +15,7 @@ from tests.mtproto.harness import Server
 from tests.support.telegram import TelegramAccount
 from tests.support.waiting import wait_for
 from tests.telegram.volume_storm import account_of, new_login, new_machine
-from tgdav.blobs.telegram.watch import Watch
+from tgdav.blobs.telegram.updates import UpdateWatcher
 from tgdav.crypto.passphrase import Passphrase
 from tgdav.errors import AccessError
 from tgdav.volume.volume import Volume
@@ -39,7 +39,7 @@ def volume(machine: Machine) -> Iterator[Volume]:
         yield opened
 
 
-def _watch(volume: Volume) -> Watch:
+def _watch(volume: Volume) -> UpdateWatcher:
     store = account_of(volume)._store
     assert store is not None
     assert store._watch is not None

@@ -14,9 +14,9 @@ from tests.support.telegram import TelegramAccount
 from tgdav.blobs import BytesSource
 from tgdav.blobs.retry import RetryPolicy, RetryStore
 from tgdav.blobs.telegram.errors import TransportFlood
-from tgdav.blobs.telegram.governor import SHORTEST_DISTANCE, Governor
-from tgdav.blobs.telegram.rests import LONGEST_JITTER, REST_AFTER_FAILURE, Rests, Window
-from tgdav.blobs.telegram.upload import PART_BYTES
+from tgdav.blobs.telegram.flood_waits import CONNECT_BACKOFF, MAX_JITTER, FloodWaits, Window
+from tgdav.blobs.telegram.rate_limit import MIN_INTERVAL, RateLimitedStore
+from tgdav.blobs.telegram.transfers import PART_BYTES
 from tgdav.clock import SystemClock
 from tgdav.entropy import SystemEntropy
 from tgdav.errors import StoreRejected, StoreUnavailable
@@ -46,12 +46,12 @@ def clock() -> MovedClock:
 
 
 @pytest.fixture
-def rests(clock: MovedClock) -> Rests:
-    return Rests(clock, Chance(0.0))
+def rests(clock: MovedClock) -> FloodWaits:
+    return FloodWaits(clock, Chance(0.0))
 
 
 class TestRests:
-    def test_of_a_method_leave_other_methods_and_the_lines_alone(self, rests: Rests) -> None:
+    def test_of_a_method_leave_other_methods_and_the_lines_alone(self, rests: FloodWaits) -> None:
         """Although the line may have ended right behind the answer."""
         rests.note(SEND, 2, FLOOD)
         with pytest.raises(StoreUnavailable):
@@ -59,14 +59,14 @@ class TestRests:
         rests.check(HISTORY)
         rests.check_line(2)
 
-    def test_of_a_line_leave_methods_and_other_lines_alone(self, rests: Rests) -> None:
+    def test_of_a_line_leave_methods_and_other_lines_alone(self, rests: FloodWaits) -> None:
         rests.note(SEND, 2, REFUSED)
         with pytest.raises(StoreUnavailable, match="refuses connections"):
             rests.check_line(2)
         rests.check(SEND)
         rests.check_line(4)
 
-    def test_are_as_long_as_asked_however_many_were_asked(self, rests: Rests, clock: MovedClock) -> None:
+    def test_are_as_long_as_asked_however_many_were_asked(self, rests: FloodWaits, clock: MovedClock) -> None:
         for _ in range(16):
             rests.note(SEND, 2, REFUSED)
             rests.note(SEND, 2, FLOOD)
@@ -77,7 +77,7 @@ class TestRests:
         rests.check(SEND)
         assert rests.longest() == (0.0, "")
 
-    def test_are_not_cut_short_by_a_later_shorter_one(self, rests: Rests) -> None:
+    def test_are_not_cut_short_by_a_later_shorter_one(self, rests: FloodWaits) -> None:
         rests.note(SEND, 2, FLOOD)
         rests.note(SEND, 2, StoreUnavailable("wait", retry_after=1.0))
         rests.note_line(2, REFUSED)
@@ -87,31 +87,31 @@ class TestRests:
                 check()
             assert refusal.value.retry_after == asked
 
-    def test_say_what_is_left(self, rests: Rests, clock: MovedClock) -> None:
+    def test_say_what_is_left(self, rests: FloodWaits, clock: MovedClock) -> None:
         rests.note_line(2, FLOOD)
         clock.seconds += 280.0
         with pytest.raises(StoreUnavailable, match="20 s") as refusal:
             rests.check_line(2)
         assert refusal.value.retry_after == 20.0
 
-    def test_of_a_broken_line_are_short_and_ask_for_nothing(self, rests: Rests, clock: MovedClock) -> None:
+    def test_of_a_broken_line_are_short_and_ask_for_nothing(self, rests: FloodWaits, clock: MovedClock) -> None:
         rests.note_line(2, BROKEN)
         with pytest.raises(StoreUnavailable) as refusal:
             rests.check_line(2)
         assert refusal.value.retry_after is None
-        clock.seconds += REST_AFTER_FAILURE
+        clock.seconds += CONNECT_BACKOFF
         rests.check_line(2)
 
     def test_are_longer_than_asked_by_chance_and_not_by_much(self, clock: MovedClock) -> None:
         lengths = []
         for share in (0.0, 0.5, 0.999):
-            rests = Rests(clock, Chance(share))
+            rests = FloodWaits(clock, Chance(share))
             for request, seconds in ((SEND, 1.0), (HISTORY, 60.0), (PART, 3000.0)):
                 rests.note(request, 2, StoreUnavailable("wait", retry_after=seconds))
                 lengths.append(rests.left(request) - seconds)
         assert lengths == [0.0, 0.0, 0.0, *map(pytest.approx, (0.1, 3.0, 5.0, 0.2, 6.0, 10.0), [0.02] * 6)]
 
-    def test_say_which_direction_works(self, rests: Rests, clock: MovedClock) -> None:
+    def test_say_which_direction_works(self, rests: FloodWaits, clock: MovedClock) -> None:
         rests.note(PART, 2, StoreUnavailable("wait", retry_after=5.0))
         assert rests.longest()[1].endswith("of upload.saveBigFilePart; sending waits, reading works")
         clock.seconds += 5.0
@@ -178,7 +178,7 @@ def test_a_flood_wait_of_sending_leaves_the_store_reachable(server: Server, acco
     with pytest.raises(StoreUnavailable):
         put(store, 2)
     assert store.reachability().reachable
-    assert inner._session.trouble is None
+    assert inner._session.unreachable_reason is None
     assert content(store, info) == b"sealed"
     store.close()
 
@@ -186,7 +186,7 @@ def test_a_flood_wait_of_sending_leaves_the_store_reachable(server: Server, acco
 def test_one_refusal_of_the_transport_is_one_rest_for_all_uploads(server: Server, account: TelegramAccount) -> None:
     """Three uploads with a window of parts each meet the end of the one connection."""
     inner = account.open(transport_rest=120.0, parts_in_flight=4)
-    store = Governor(inner, clock=SystemClock(), stop=threading.Event())
+    store = RateLimitedStore(inner, clock=SystemClock(), stop=threading.Event())
     server.set_line(latency=0.3)  # all of a window has arrived when its first part is looked at
     server.arm("transport_429", "upload.saveBigFilePart", after=16)
 
@@ -198,8 +198,8 @@ def test_one_refusal_of_the_transport_is_one_rest_for_all_uploads(server: Server
     with ThreadPoolExecutor(3) as threads:
         asked = [*threads.map(append, range(3))]
     assert all(100 < rest <= 120 for rest in asked), asked
-    assert store.rest[0] <= 120
-    assert store.distance == SHORTEST_DISTANCE
+    assert store.backoff[0] <= 120
+    assert store.distance == MIN_INTERVAL
     assert server.statistics()["connections"] == 1
     store.close()
 
@@ -210,8 +210,8 @@ def test_a_refusal_is_heard_although_somebody_else_hangs_up(
 ) -> None:
     """Whichever round of the loop the line is closed in, between the refusal's arrival and Telethon's telling of it."""
     session = account.session(transport_rest=120.0)
-    session.ask(HISTORY_START)
-    (line,) = session._lines.values()
+    session.invoke(HISTORY_START)
+    (line,) = session._connections.values()
     server.arm("transport_429", "messages.getHistory")
 
     async def hang_up() -> None:
@@ -225,7 +225,7 @@ def test_a_refusal_is_heard_although_somebody_else_hangs_up(
     hanging_up = asyncio.run_coroutine_threadsafe(hang_up(), session._loop)
     for request in (HISTORY_START, functions.updates.GetStateRequest()):
         with pytest.raises(StoreUnavailable, match="refuses connections") as refusal:
-            session.ask(request)
+            session.invoke(request)
         assert 100 < (refusal.value.retry_after or 0.0) <= 120
     hanging_up.result(10)
     assert server.statistics()["connections"] == 1
@@ -233,14 +233,14 @@ def test_a_refusal_is_heard_although_somebody_else_hangs_up(
 
 
 def test_nothing_is_asked_again_during_a_flood_wait_by_the_next_login(server: Server, account: TelegramAccount) -> None:
-    rests = Rests(SystemClock())
-    first, second = (account.open(rests=rests) for _ in range(2))
+    rests = FloodWaits(SystemClock())
+    first, second = (account.open(flood_waits=rests) for _ in range(2))
     put(first, 1)
     server.arm("flood_wait", "messages.sendMedia", seconds=300)
     for store in (first, second):
         with pytest.raises(StoreUnavailable) as refusal:
             put(store, 2)
-        assert 290 < (refusal.value.retry_after or 0) <= 300 + LONGEST_JITTER
+        assert 290 < (refusal.value.retry_after or 0) <= 300 + MAX_JITTER
         store.close()
     assert "called during a flood wait" not in server.statistics()["violations"]
 
@@ -249,10 +249,10 @@ def test_who_waits_for_a_line_is_not_called_for_one_that_was_refused(server: Ser
     """Else whoever asks again when the line changes would knock at a banned account's door without end."""
     session = account.session()
     changes: list[None] = []
-    session.listen(None, lambda: changes.append(None))
+    session.set_handlers(None, lambda: changes.append(None))
     server.set_status(account.phone, "banned")
     with pytest.raises(StoreRejected):
-        session.ask(HISTORY_START)
+        session.invoke(HISTORY_START)
     session.close()
     assert changes == []
 

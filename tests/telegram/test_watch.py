@@ -132,7 +132,7 @@ def test_an_odd_answer_is_passed_over(
 
 def test_an_odd_update_is_passed_over_and_named(writer: TelegramStore, listener: Listener) -> None:
     before = failure_counts().get("telegram-watch", 0)
-    listener.store._session._told(types.Updates(None, [], [], None, 0))
+    listener.store._session._handle_update(types.Updates(None, [], [], None, 0))
     wait_for(lambda: failure_counts().get("telegram-watch", 0) > before)
     assert "telegram-watch: TypeError" in (last_failure() or "")
     listener.hears(put(writer, 1).id)

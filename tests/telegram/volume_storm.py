@@ -17,7 +17,7 @@ from tests.support.stacks import calls_under_way
 from tests.support.telegram import TelegramAccount
 from tests.support.telegram_home import telegram_config
 from tests.telegram.storm import Going, Weather, Worker, counted, work_through
-from tgdav.blobs.telegram import Settings
+from tgdav.blobs.telegram import TelegramSettings
 from tgdav.config import Config
 from tgdav.crypto.passphrase import Passphrase
 from tgdav.errors import AccessError, StoreRejected, TgdavError
@@ -166,7 +166,7 @@ def volume_storm(folder: Path, seed: int, *, channel: bool, seconds: float, work
     """
     telegram_settings = account_module.telegram_settings
 
-    def impatient(config: Config) -> Settings:
+    def impatient(config: Config) -> TelegramSettings:
         return msgspec.structs.replace(telegram_settings(config), patience=1.0, connect_timeout=1.0, transport_rest=0.5)
 
     with Server(folder / "telegram", seed=seed) as server, patch.object(account_module, "telegram_settings", impatient):

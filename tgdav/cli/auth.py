@@ -29,7 +29,7 @@ from tgdav.volume.local_state import vault_exists
 from tgdav.wording import printable
 
 if TYPE_CHECKING:
-    from tgdav.blobs.telegram import Settings
+    from tgdav.blobs.telegram import TelegramSettings
     from tgdav.blobs.telegram.login import Login
 
 _PAUSE = 0.1
@@ -75,7 +75,9 @@ def _no_telegram(invocation: Invocation) -> UsageError:
     )
 
 
-def _log_in(invocation: Invocation, keeper: "_Keeper", settings: "Settings", phone: str | None, *, qr: bool) -> int:
+def _log_in(
+    invocation: Invocation, keeper: "_Keeper", settings: "TelegramSettings", phone: str | None, *, qr: bool
+) -> int:
     from tgdav.blobs.telegram.login import log_in_by_code, log_in_by_qr
     from tgdav.volume.account import end_login
     from tgdav.volume.telegram_login import TelegramLogin

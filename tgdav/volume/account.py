@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from typing import TypeVar
 
 from tgdav.blobs.interface import START, BlobInfo, BlobStore, Source, StoreTraits
-from tgdav.blobs.telegram import Proxy, Rests, Session, Settings, TelegramStore, TestServer
+from tgdav.blobs.telegram import FloodWaits, Session, TelegramProxy, TelegramSettings, TelegramStore, TelegramTestServer
 from tgdav.blobs.telegram.login import log_out
 from tgdav.config import Config
 from tgdav.errors import AccessError, StoreRejected, StoreUnavailable, TgdavError, UsageError
@@ -23,7 +23,7 @@ FURTHEST_AHEAD, FURTHEST_BEHIND = 30.0, 300.0
 """Seconds that a clock may be off: what Telegram allows the messages that it is sent."""
 
 
-def telegram_settings(config: Config) -> Settings:
+def telegram_settings(config: Config) -> TelegramSettings:
     """Return how to reach Telegram. Raises UsageError for what is missing."""
     telegram = config.telegram
     if telegram.api_id is None or telegram.api_hash is None:
@@ -31,18 +31,18 @@ def telegram_settings(config: Config) -> Settings:
             "telegram.api_id and telegram.api_hash must be set",
             hint="take them from https://my.telegram.org, and give them to 'tgdav init' or to the configuration",
         )
-    return Settings(telegram.api_id, telegram.api_hash.get_secret_value(), _proxy(config), _test_server(config))
+    return TelegramSettings(telegram.api_id, telegram.api_hash.get_secret_value(), _proxy(config), _test_server(config))
 
 
-def _proxy(config: Config) -> Proxy | None:
+def _proxy(config: Config) -> TelegramProxy | None:
     proxy = config.telegram.proxy
     if proxy is None:
         return None
     password = None if proxy.password is None else proxy.password.get_secret_value()
-    return Proxy(proxy.type, proxy.host, proxy.port, proxy.username, password)
+    return TelegramProxy(proxy.type, proxy.host, proxy.port, proxy.username, password)
 
 
-def _test_server(config: Config) -> TestServer | None:
+def _test_server(config: Config) -> TelegramTestServer | None:
     server = config.telegram.test_server
     if server is None:
         return None
@@ -52,7 +52,7 @@ def _test_server(config: Config) -> TestServer | None:
         key = ""
     if not key:
         raise UsageError("telegram.test_server.public_key_file is no file with a key", hint="correct the configuration")
-    return TestServer(server.address, server.port, server.dc, key)
+    return TelegramTestServer(server.address, server.port, server.dc, key)
 
 
 class AccountStore:
@@ -68,7 +68,7 @@ class AccountStore:
         self.settings = telegram_settings(config)
         self._peer = config.telegram.peer
         self._platform = platform
-        self._rests = Rests(platform.clock)
+        self._flood_waits = FloodWaits(platform.clock)
         self._lock = threading.Lock()
         self._session: Session | None = None
         self._store: TelegramStore | None = None
@@ -79,16 +79,16 @@ class AccountStore:
         self.announces = False
 
     @property
-    def rest(self) -> tuple[float, str]:
+    def backoff(self) -> tuple[float, str]:
         """How long Telegram asks for rest, in seconds, and with what."""
         session = self._session
-        return (0.0, "") if session is None else session.rest
+        return (0.0, "") if session is None else session.backoff
 
     @property
-    def trouble(self) -> str | None:
+    def unreachable_reason(self) -> str | None:
         """Why Telegram cannot be reached, as far as the connections tell; None where it can, or was not asked yet."""
         session = self._session
-        return None if session is None else session.trouble
+        return None if session is None else session.unreachable_reason
 
     @property
     def clock_ahead(self) -> float | None:
@@ -118,7 +118,7 @@ class AccountStore:
                 login.session,
                 clock=self._platform.clock,
                 user_id=login.user_id or None,
-                rests=self._rests,  # Telegram asked the account, whatever login it has
+                flood_waits=self._flood_waits,  # Telegram asked the account, whatever login it has
             )
         except BaseException:
             held.release()
@@ -231,7 +231,7 @@ class AccountStore:
         self.problem = error
 
 
-def end_login(settings: Settings, login: TelegramLogin | None) -> None:
+def end_login(settings: TelegramSettings, login: TelegramLogin | None) -> None:
     """End a login that nothing uses any more, if Telegram can be reached; else the user still sees it in the list of
     devices.
     """

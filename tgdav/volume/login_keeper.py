@@ -4,7 +4,7 @@ import logging
 import threading
 from pathlib import Path
 
-from tgdav.blobs.telegram import Settings
+from tgdav.blobs.telegram import TelegramSettings
 from tgdav.blobs.telegram.login import log_out
 from tgdav.config import Config, StatePaths
 from tgdav.crypto.keys import VaultKeys
@@ -35,7 +35,7 @@ class LoginKeeper:
         self,
         state: Path,
         vault_keys: VaultKeys,
-        settings: Settings,
+        settings: TelegramSettings,
         platform: Platform,
         account: AccountStore | None = None,
     ) -> None:
@@ -95,7 +95,7 @@ class LoginKeeper:
             return None
 
 
-def _end(settings: Settings, login: TelegramLogin) -> None:
+def _end(settings: TelegramSettings, login: TelegramLogin) -> None:
     lock = LoginLock(login.session)
     try:
         log_out(settings, login.session)

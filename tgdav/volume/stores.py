@@ -19,7 +19,7 @@ from tgdav.volume.telegram_login import TelegramLogin
 
 if TYPE_CHECKING:
     # Telethon takes long to import, and serves one kind of store.
-    from tgdav.blobs.telegram.governor import Governor
+    from tgdav.blobs.telegram.rate_limit import RateLimitedStore
     from tgdav.volume.account import AccountStore
 
 _FOLDER_PATIENCE = RetryPolicy(give_up_after=5.0)
@@ -42,25 +42,25 @@ class Stores(msgspec.Struct, frozen=True):
     sending: SendingStore
     stopping: threading.Event
     account: "AccountStore | None" = None
-    governor: "Governor | None" = None
+    governor: "RateLimitedStore | None" = None
     bounded: BoundedStore | None = None
 
     @property
     def rest(self) -> tuple[float, str]:
         """The seconds until the store is asked again, or until Telegram's pace lets the next message go, and why."""
         reach = self.retrying.reachability()
-        paced, reason = (0.0, "") if self.governor is None else self.governor.rest
+        paced, reason = (0.0, "") if self.governor is None else self.governor.backoff
         return max(reach.waiting_seconds, paced), reason or reach.last_error
 
     @property
     def asked_rest(self) -> tuple[float, str]:
         """The seconds of rest that a store which answers asks for, and why; 0 for one that merely cannot be reached."""
-        return (0.0, "") if self.governor is None else self.governor.rest
+        return (0.0, "") if self.governor is None else self.governor.backoff
 
     def reachability(self) -> Reachability:
         """Return what is known of the store without asking it, a call that is still under way included."""
         reach = self.retrying.reachability()
-        trouble = None if self.account is None else self.account.trouble
+        trouble = None if self.account is None else self.account.unreachable_reason
         return reach if trouble is None else msgspec.structs.replace(reach, reachable=False, last_error=trouble)
 
     def probe(self) -> None:
@@ -104,19 +104,19 @@ def open_store(
 
 
 def _telegram(config: Config, platform: Platform, login: TelegramLogin | None) -> Stores:
-    from tgdav.blobs.telegram.governor import Governor
+    from tgdav.blobs.telegram.rate_limit import RateLimitedStore
     from tgdav.volume.account import AccountStore
 
     account, stopping = AccountStore(config, platform), threading.Event()
     if login is not None:
         account.use(login)
-    governor = Governor(
+    governor = RateLimitedStore(
         account,
         clock=platform.clock,
         stop=stopping,
         uploads=config.telegram.max_concurrent_uploads,
         downloads=config.telegram.max_concurrent_downloads,
-        resting=lambda: account.rest,
+        inner_backoff=lambda: account.backoff,
     )
     stores = _wrapped(CountingStore(governor), platform, stopping, _TELEGRAM_PATIENCE)
     return msgspec.structs.replace(stores, account=account, governor=governor)

@@ -4,9 +4,9 @@ The one room that knows Telethon. A blob is a document: its file name is the blo
 caption the label, its message's number the blob's id. Everything else in the chat is the user's own and is left alone.
 """
 
-from tgdav.blobs.telegram.rests import Rests
+from tgdav.blobs.telegram.flood_waits import FloodWaits
 from tgdav.blobs.telegram.session import Session
-from tgdav.blobs.telegram.settings import Proxy, Settings, TestServer
+from tgdav.blobs.telegram.settings import TelegramProxy, TelegramSettings, TelegramTestServer
 from tgdav.blobs.telegram.store import TelegramStore
 
-__all__ = ["Proxy", "Rests", "Session", "Settings", "TelegramStore", "TestServer"]
+__all__ = ["FloodWaits", "Session", "TelegramProxy", "TelegramSettings", "TelegramStore", "TelegramTestServer"]

@@ -1,18 +1,21 @@
-"""Reading a chat's messages oldest first, several pages at once.
+"""Read a chat's history, and index the blobs found in it by name and id: Telegram cannot search for a blob.
 
-A page begins after a message's id and holds 100 at most, so where the next one begins is known only when a page is
-there. But ids only grow: whoever knows the newest can cut the ids up to it into spans and ask for all of them at once.
-How many ids hold a page full is learnt on the way, for in Saved Messages other chats take most of them.
+A page begins after a message id and has at most 100 messages, so the start of the next page is known only once the
+page arrived. But ids grow: up to the newest id the range can be cut into spans whose pages are requested in parallel.
+The width of a span is adapted to the density of the chat's messages, because in Saved Messages most ids belong to
+other chats.
 """
 
-from collections import deque
+import threading
+from collections import OrderedDict, deque
 from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 
-from tgdav.blobs.telegram.messages import PAGE, Chat
-from tgdav.blobs.telegram.session import Answer, Session
+from tgdav.blobs.telegram.messages import PAGE, BlobDocument, Chat
+from tgdav.blobs.telegram.session import PendingResponse, Session
+from tgdav.ids import BlobId, BlobName
 
 SPANS_IN_FLIGHT = 8
 _FILLED = 0.9
@@ -45,7 +48,7 @@ class Density:
         return int(min(max(_FILLED * PAGE * self._ids / max(self._messages, 1e-3), PAGE), _WIDEST))
 
 
-class History:
+class HistoryReader:
     """The messages of a chat."""
 
     def __init__(self, session: Session, chat: Chat) -> None:
@@ -71,15 +74,15 @@ class History:
             page = self._chat.page_after(page[-1].id)
 
     def _spans(self, after: int, newest: int, density: Density) -> Iterator[list[Any]]:
-        flight: deque[tuple[Span, Answer]] = deque()
+        flight: deque[tuple[Span, PendingResponse]] = deque()
         try:
             while after < newest or flight:
                 while after < newest and len(flight) < SPANS_IN_FLIGHT:
                     span = Span(after, min(after + density.width, newest))
-                    flight.append((span, self._session.begin(self._chat.after(span.after))))
+                    flight.append((span, self._session.submit(self._chat.after(span.after))))
                     after = span.last
                 span, answer = flight.popleft()
-                found = self._whole(span, list(self._session.wait(answer).messages))
+                found = self._whole(span, list(self._session.result(answer).messages))
                 density.note(len(found), span.last - span.after)
                 yield found
         finally:
@@ -96,3 +99,114 @@ class History:
                 break
             found = self._chat.page_after(page[-1].id)
         return whole
+
+
+RECENT_PAGES = 20
+"""Before the first append so many pages of a hundred messages are looked at for what an earlier run sent unanswered."""
+KEPT_DOCUMENTS = 4096
+
+
+class BlobIndex:
+    """What is known of a chat's blobs. Thread-safe; the network is asked without holding the lock."""
+
+    def __init__(self, session: Session, chat: Chat) -> None:
+        self._chat = chat
+        self._history = HistoryReader(session, chat)
+        self._lock = threading.Lock()
+        self._surveying = threading.Lock()
+        self._names: dict[BlobName, tuple[BlobId, ...]] = {}
+        self._documents: OrderedDict[BlobId, BlobDocument] = OrderedDict()
+        self._newest = 0
+        self._surveyed = False
+        self._complete = False
+
+    def walk(self, after: int) -> Iterator[BlobDocument]:
+        """Go through all blobs with ids above ``after``, oldest first, a page at a time."""
+        start = after
+        for page in self._history.pages(after):
+            for message in page:
+                found = self._chat.document(message)
+                if found is not None:
+                    self.note(found)
+                    yield found
+            after = page[-1].id
+        with self._lock:
+            from_start = start <= 0
+            if from_start or (self._surveyed and start <= self._newest):
+                self._newest = max(self._newest, after)
+            self._complete = self._complete or from_start
+            self._surveyed = self._surveyed or from_start
+
+    def note(self, document: BlobDocument) -> None:
+        """Remember a blob."""
+        info = document.info
+        with self._lock:
+            known = self._names.get(info.name, ())
+            if info.id not in known:
+                self._names[info.name] = tuple(sorted((*known, info.id)))
+            self._documents[info.id] = document
+            self._documents.move_to_end(info.id)
+            while len(self._documents) > KEPT_DOCUMENTS:
+                self._documents.popitem(last=False)
+
+    def forget(self, blob_id: BlobId, name: BlobName | None = None) -> None:
+        """A blob is gone."""
+        with self._lock:
+            document = self._documents.pop(blob_id, None)
+            name = document.info.name if document else name
+            if name is not None and (left := tuple(it for it in self._names.get(name, ()) if it != blob_id)):
+                self._names[name] = left
+            elif name is not None:
+                self._names.pop(name, None)
+
+    def document(self, blob_id: BlobId) -> BlobDocument | None:
+        """Return what is remembered of a blob; it may be gone by now."""
+        with self._lock:
+            return self._documents.get(blob_id)
+
+    def first(self, name: BlobName) -> BlobDocument | None:
+        """Return the first blob of a name among those known; asks whether it is still there."""
+        while True:
+            with self._lock:
+                known = self._names.get(name, ())
+            if not known:
+                return None
+            found = self._chat.fetch(known[:1]).get(known[0])
+            if found is not None and found.info.name == name:
+                self.note(found)
+                return found
+            self.forget(known[0], name)
+
+    def survey(self) -> None:
+        """Read the newest pages, once."""
+        with self._surveying:
+            if not self._surveyed:
+                newest = self._read_newest_pages()
+                with self._lock:
+                    self._newest = max(self._newest, newest)
+                    self._surveyed = True
+
+    def _read_newest_pages(self) -> int:
+        """Return the highest id."""
+        newest = before = 0
+        for _ in range(RECENT_PAGES):
+            page = self._chat.page_before(before)
+            for message in page:
+                if (found := self._chat.document(message)) is not None:
+                    self.note(found)
+            if page:
+                newest, before = max(newest, page[0].id), page[-1].id
+            if len(page) < PAGE:
+                break
+        return newest
+
+    def refresh(self) -> None:
+        """Read what came since the last look."""
+        self.survey()
+        for _ in self.walk(self._newest):
+            pass
+
+    def complete(self) -> None:
+        """Read everything that was not read yet."""
+        for _ in self.walk(self._newest if self._complete else 0):
+            pass

@@ -1,7 +1,7 @@
-"""Logging in to Telegram and out again: by phone and code, or by QR code; with the account's password if it has one.
+"""Log in to Telegram (phone number and code, or QR code; then the two-step password) and out again.
 
-The flow only: what it asks the user for, and what it shows, goes through ``Prompts``. Nothing is written anywhere; the
-login comes back as text, which is the whole account, so the caller seals it.
+What the user is asked and shown goes through ``Prompts``. Nothing is written to disk: the login is returned as a
+string that gives access to the whole account, so the caller seals it.
 """
 
 import asyncio
@@ -19,11 +19,61 @@ from telethon.sessions import StringSession
 from telethon.tl import functions, types
 
 from tgdav.blobs.telegram.errors import translate
-from tgdav.blobs.telegram.line import take_note
-from tgdav.blobs.telegram.login_words import WRONG, in_plain_words
+from tgdav.blobs.telegram.mtproto.dc_connection import take_note
 from tgdav.blobs.telegram.session import read_login
-from tgdav.blobs.telegram.settings import Settings
-from tgdav.errors import AccessError, StoreUnavailable, UsageError
+from tgdav.blobs.telegram.settings import TelegramSettings
+from tgdav.errors import AccessError, StoreUnavailable, TgdavError, UsageError
+
+MISTYPED = (
+    telethon.PhoneCodeInvalidError,
+    telethon.PhoneCodeEmptyError,
+    telethon.PasswordHashInvalidError,
+)
+"""Mistyped: worth asking again."""
+
+_MY_TELEGRAM = "take api_id and api_hash from https://my.telegram.org/apps"
+_WORDS: dict[type[Exception], tuple[str, str]] = {
+    telethon.PhoneCodeInvalidError: ("the code is wrong", ""),
+    telethon.PhoneCodeEmptyError: ("the code is missing", ""),
+    telethon.PhoneCodeExpiredError: ("the code has expired", "run 'tgdav auth' again for a new one"),
+    telethon.PasswordHashInvalidError: ("the password is wrong", "it is the one of Telegram's two-step verification"),
+    telethon.PhoneNumberInvalidError: (
+        "Telegram knows no such phone number",
+        "write it with the country's prefix, as +49 151 1234567",
+    ),
+    telethon.PhoneNumberBannedError: ("Telegram has banned this phone number", "see https://telegram.org/faq_spam"),
+    telethon.PhoneNumberUnoccupiedError: (
+        "this phone number has no Telegram account",
+        "sign up in Telegram's own application first",
+    ),
+    telethon.ApiIdInvalidError: ("Telegram does not know this api_id with this api_hash", _MY_TELEGRAM),
+    telethon.ApiIdPublishedFloodError: ("this api_id is a published one, which Telegram refuses", _MY_TELEGRAM),
+    telethon.UserDeactivatedError: ("Telegram has deleted this account", ""),
+    telethon.UserDeactivatedBanError: ("Telegram has banned this account", "see https://telegram.org/faq_spam"),
+    telethon.PhoneNumberFloodError: ("codes were asked for too often", "wait a day"),
+    telethon.PhonePasswordFloodError: ("logins were tried too often", "wait a day"),
+    telethon.AuthTokenExpiredError: ("the QR code has expired", "try again"),
+}
+
+
+def describe(error: Exception) -> TgdavError | None:
+    """Return what to tell the user about a refused login; None for what is not about logging in."""
+    if isinstance(error, telethon.FloodWaitError):
+        wait = _duration(error.seconds)
+        return StoreUnavailable(
+            f"Telegram wants no more tries for {wait}", retry_after=float(error.seconds), hint="try again then"
+        )
+    for kind, (message, hint) in _WORDS.items():
+        if isinstance(error, kind):
+            return AccessError(message, hint=hint)
+    return None
+
+
+def _duration(seconds: int) -> str:
+    if seconds < 120:
+        return f"{seconds} seconds"
+    return f"{-(-seconds // 60)} minutes" if seconds < 7200 else f"{-(-seconds // 3600)} hours"
+
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -70,7 +120,7 @@ class Prompts(Protocol):
         ...
 
 
-def log_in_by_code(settings: Settings, prompts: Prompts) -> Login:
+def log_in_by_code(settings: TelegramSettings, prompts: Prompts) -> Login:
     """Log in by phone number and code.
 
     Raises AccessError (refused), UsageError (no phone number), StoreUnavailable (no answer, or asked to wait).
@@ -78,12 +128,12 @@ def log_in_by_code(settings: Settings, prompts: Prompts) -> Login:
     return _run(settings, "", lambda client: _by_code(client, settings, prompts))
 
 
-def log_in_by_qr(settings: Settings, prompts: Prompts) -> Login:
+def log_in_by_qr(settings: TelegramSettings, prompts: Prompts) -> Login:
     """Log in by a QR code that another of the user's applications scans. Raises as ``log_in_by_code``."""
     return _run(settings, "", lambda client: _by_qr(client, settings, prompts))
 
 
-def log_out(settings: Settings, session: str) -> None:
+def log_out(settings: TelegramSettings, session: str) -> None:
     """End a login at Telegram; one that has ended already is fine. Raises StoreUnavailable."""
     _run(settings, session, lambda client: _log_out(client, settings))
 
@@ -94,7 +144,7 @@ _REFUSALS = (
 )
 
 
-def _run(settings: Settings, session: str, work: Callable[[Any], Awaitable[Result]]) -> Result:
+def _run(settings: TelegramSettings, session: str, work: Callable[[Any], Awaitable[Result]]) -> Result:
     async def connected() -> Result:
         async with _client(settings, session) as client:
             return await work(client)
@@ -102,11 +152,11 @@ def _run(settings: Settings, session: str, work: Callable[[Any], Awaitable[Resul
     try:
         return asyncio.run(connected())
     except _REFUSALS as error:
-        raise in_plain_words(error) or translate(error) from None
+        raise describe(error) or translate(error) from None
 
 
 @asynccontextmanager
-async def _client(settings: Settings, session: str) -> AsyncIterator[Any]:
+async def _client(settings: TelegramSettings, session: str) -> AsyncIterator[Any]:
     client = TelegramClient(
         _session(settings, session),
         settings.api_id,
@@ -128,7 +178,7 @@ async def _client(settings: Settings, session: str) -> AsyncIterator[Any]:
         await client.disconnect()
 
 
-def _session(settings: Settings, session: str) -> Any:
+def _session(settings: TelegramSettings, session: str) -> Any:
     if session:
         return read_login(settings, session)
     fresh = StringSession()
@@ -139,7 +189,7 @@ def _session(settings: Settings, session: str) -> Any:
     return fresh
 
 
-async def _within(settings: Settings, call: Awaitable[Result]) -> Result:
+async def _within(settings: TelegramSettings, call: Awaitable[Result]) -> Result:
     try:
         async with asyncio.timeout(settings.connect_timeout + settings.patience):
             return await call
@@ -163,7 +213,7 @@ def _phone(prompts: Prompts) -> str:
     raise UsageError("no phone number was given", hint="write it with the country's prefix, as +49 151 1234567")
 
 
-async def _by_code(client: Any, settings: Settings, prompts: Prompts) -> Login:
+async def _by_code(client: Any, settings: TelegramSettings, prompts: Prompts) -> Login:
     phone = _phone(prompts)
     await _within(settings, client.send_code_request(phone))
 
@@ -177,7 +227,7 @@ async def _by_code(client: Any, settings: Settings, prompts: Prompts) -> Login:
     return _login(client, user)
 
 
-async def _by_password(client: Any, settings: Settings, prompts: Prompts) -> Any:
+async def _by_password(client: Any, settings: TelegramSettings, prompts: Prompts) -> Any:
     known = await _within(settings, client(functions.account.GetPasswordRequest()))
 
     async def enter(password: str) -> Any:
@@ -196,20 +246,20 @@ def _sound(text: str) -> str:
 
 
 async def _tries(
-    settings: Settings, prompts: Prompts, ask: Callable[[], str], enter: Callable[[str], Awaitable[Any]]
+    settings: TelegramSettings, prompts: Prompts, ask: Callable[[], str], enter: Callable[[str], Awaitable[Any]]
 ) -> Any:
     """Ask until what was typed is right, three times at most."""
     for left in reversed(range(TRIES)):
         try:
             return await _within(settings, enter(_sound(ask().strip())))
-        except WRONG as error:
+        except MISTYPED as error:
             if not left:
                 raise
-            prompts.say((in_plain_words(error) or AccessError("that was wrong")).message)
+            prompts.say((describe(error) or AccessError("that was wrong")).message)
     raise AccessError("that was wrong")
 
 
-async def _by_qr(client: Any, settings: Settings, prompts: Prompts) -> Login:
+async def _by_qr(client: Any, settings: TelegramSettings, prompts: Prompts) -> Login:
     scanned = asyncio.Event()
 
     async def note(_update: Any) -> None:
@@ -223,7 +273,7 @@ async def _by_qr(client: Any, settings: Settings, prompts: Prompts) -> Login:
     return _login(client, user)
 
 
-async def _scanned(client: Any, settings: Settings, prompts: Prompts, scanned: asyncio.Event) -> Any:
+async def _scanned(client: Any, settings: TelegramSettings, prompts: Prompts, scanned: asyncio.Event) -> Any:
     """Show codes until one is scanned; the account may live in another data centre, which then has the login."""
     request = functions.auth.ExportLoginTokenRequest(client.api_id, client.api_hash, [])
     for _ in range(QR_CODES):
@@ -242,7 +292,7 @@ async def _scanned(client: Any, settings: Settings, prompts: Prompts, scanned: a
     raise AccessError("no application scanned the QR code", hint="try again, or log in with phone number and code")
 
 
-async def _log_out(client: Any, settings: Settings) -> None:
+async def _log_out(client: Any, settings: TelegramSettings) -> None:
     try:
         await _within(settings, client(functions.auth.LogOutRequest()))
     except telethon.UnauthorizedError:

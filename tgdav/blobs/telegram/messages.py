@@ -23,7 +23,7 @@ _CAPTION = re.compile(r"[A-Za-z0-9_-]{0,1024}")
 _CHANNEL_PREFIX = "-100"
 
 
-class Document(msgspec.Struct, frozen=True):
+class BlobDocument(msgspec.Struct, frozen=True):
     """Where a blob's bytes are."""
 
     info: BlobInfo
@@ -57,7 +57,7 @@ class Chat:
             self._peer = _resolve(self._session, self._name)
         return self._peer
 
-    def document(self, message: Any) -> Document | None:
+    def document(self, message: Any) -> BlobDocument | None:
         """Return what a message says if it is a blob of this chat, else None. Nothing else of it is looked at."""
         if not isinstance(message, types.Message) or not self._is_here(message.peer_id):
             return None
@@ -70,7 +70,7 @@ class Chat:
             return None
         size = 0 if match[2] else file.size
         info = BlobInfo(BlobId(message.id), BlobName(bytes.fromhex(match[1])), size, message.message or "")
-        return Document(info, file.id, file.access_hash, file.file_reference, file.dc_id)
+        return BlobDocument(info, file.id, file.access_hash, file.file_reference, file.dc_id)
 
     def _is_here(self, peer: Any) -> bool:
         if self.is_channel:
@@ -81,7 +81,7 @@ class Chat:
         """Return the up to 100 messages after an id, oldest first; empty at the end."""
         if after >= LARGEST_ID:
             return []
-        return sorted(self._session.ask(self.after(after)).messages, key=lambda message: message.id)
+        return sorted(self._session.invoke(self.after(after)).messages, key=lambda message: message.id)
 
     def after(self, after: int) -> Any:
         """Return the request for the up to 100 messages after an id."""
@@ -89,11 +89,11 @@ class Chat:
 
     def newest(self) -> list[Any]:
         """Return the newest message, or nothing."""
-        return list(self._session.ask(self.history(limit=1)).messages)
+        return list(self._session.invoke(self.history(limit=1)).messages)
 
     def page_before(self, before: int) -> list[Any]:
         """Return the up to 100 messages before an id (0: the newest), newest first."""
-        return list(self._session.ask(self.history(offset_id=before)).messages)
+        return list(self._session.invoke(self.history(offset_id=before)).messages)
 
     def history(self, offset_id: int = 0, add_offset: int = 0, min_id: int = 0, limit: int = PAGE) -> Any:
         """Return the request for messages from ``add_offset`` places after those older than ``offset_id`` (0: all)."""
@@ -115,30 +115,30 @@ class Chat:
             return functions.channels.GetMessagesRequest(_channel(self.peer()), wanted)
         return functions.messages.GetMessagesRequest(wanted)
 
-    def blobs(self, answer: Any) -> dict[BlobId, Document]:
+    def blobs(self, answer: Any) -> dict[BlobId, BlobDocument]:
         """Return the blobs among a request's messages."""
         found = (self.document(message) for message in answer.messages)
         return {it.info.id: it for it in found if it is not None}
 
-    def fetch(self, ids: Sequence[BlobId]) -> dict[BlobId, Document]:
+    def fetch(self, ids: Sequence[BlobId]) -> dict[BlobId, BlobDocument]:
         """Return those of the ids that are blobs."""
         wanted = [blob_id for blob_id in dict.fromkeys(ids) if 0 < blob_id <= LARGEST_ID]
-        found: dict[BlobId, Document] = {}
+        found: dict[BlobId, BlobDocument] = {}
         for start in range(0, len(wanted), PAGE):
-            found |= self.blobs(self._session.ask(self.fetching(wanted[start : start + PAGE])))
+            found |= self.blobs(self._session.invoke(self.fetching(wanted[start : start + PAGE])))
         return found
 
     def is_shown(self, message_id: BlobId) -> bool:
         """Return whether there is a message of this id, a blob or not."""
-        found = self._session.ask(self.fetching([message_id])).messages
+        found = self._session.invoke(self.fetching([message_id])).messages
         return any(not isinstance(message, types.MessageEmpty) for message in found)
 
     def delete(self, ids: Sequence[BlobId]) -> None:
         """Delete up to 100 messages. The caller has made sure that they are blobs."""
         if self.is_channel:
-            self._session.ask(functions.channels.DeleteMessagesRequest(_channel(self.peer()), list(ids)))
+            self._session.invoke(functions.channels.DeleteMessagesRequest(_channel(self.peer()), list(ids)))
         else:
-            self._session.ask(functions.messages.DeleteMessagesRequest(list(ids), revoke=True))
+            self._session.invoke(functions.messages.DeleteMessagesRequest(list(ids), revoke=True))
 
 
 def _channel(peer: Any) -> Any:
@@ -147,7 +147,7 @@ def _channel(peer: Any) -> Any:
 
 def _resolve(session: Session, name: str) -> Any:
     if name.startswith("@"):
-        chats = session.ask(functions.contacts.ResolveUsernameRequest(name[1:])).chats
+        chats = session.invoke(functions.contacts.ResolveUsernameRequest(name[1:])).chats
         found = next((it for it in chats if isinstance(it, types.Channel)), None)
     elif name.startswith(_CHANNEL_PREFIX) and name[len(_CHANNEL_PREFIX) :].isdigit():
         found = _among_dialogs(session, int(name[len(_CHANNEL_PREFIX) :]))
@@ -163,7 +163,7 @@ def _among_dialogs(session: Session, channel: int) -> Any:
     before: Any = (None, 0, types.InputPeerEmpty())
     seen: set[int] = set()
     while True:
-        answer = session.ask(functions.messages.GetDialogsRequest(*before, limit=PAGE, hash=0))
+        answer = session.invoke(functions.messages.GetDialogsRequest(*before, limit=PAGE, hash=0))
         for chat in answer.chats:
             if chat.id == channel and isinstance(chat, types.Channel):
                 return chat

@@ -18,16 +18,16 @@ from telethon.sessions import StringSession
 from telethon.tl import functions, types
 
 from tgdav.blobs.telegram.errors import Paced, Silence, translate
-from tgdav.blobs.telegram.line import Line, without_updates
-from tgdav.blobs.telegram.rests import Rests, Window
-from tgdav.blobs.telegram.settings import Settings
+from tgdav.blobs.telegram.flood_waits import FloodWaits, Window
+from tgdav.blobs.telegram.mtproto.dc_connection import DcConnection, without_updates
+from tgdav.blobs.telegram.settings import TelegramSettings
 from tgdav.clock import Clock
 from tgdav.cpu_affinity import use_all_cores
 from tgdav.errors import AccessError, StoreRejected, StoreUnavailable
 from tgdav.threads import Worker
 
 log = logging.getLogger(__name__)
-Answer = concurrent.futures.Future[Any]
+PendingResponse = concurrent.futures.Future[Any]
 
 _BRIDGE_SLACK = 10.0
 
@@ -41,24 +41,30 @@ class Session:
     """
 
     def __init__(
-        self, settings: Settings, login: str, *, clock: Clock, user_id: int | None = None, rests: Rests | None = None
+        self,
+        settings: TelegramSettings,
+        login: str,
+        *,
+        clock: Clock,
+        user_id: int | None = None,
+        flood_waits: FloodWaits | None = None,
     ) -> None:
         self.settings = settings
-        self._rests = Rests(clock) if rests is None else rests
+        self._flood_waits = FloodWaits(clock) if flood_waits is None else flood_waits
         self._wanted_user = user_id
         self._login = read_login(settings, login)
-        self._lines: dict[int, Line] = {}
+        self._connections: dict[int, DcConnection] = {}
         self._keys: dict[int, AuthKey] = {}
         self._doors: dict[int, asyncio.Lock] = {}
         self._options: list[Any] = []
-        self._pending: set[Answer] = set()
+        self._pending: set[PendingResponse] = set()
         self._dead: AccessError | None = None
         self._on_update: Callable[[Any], None] | None = None
         self._on_line: Callable[[], None] | None = None
         self._user_id = 0
         self.clock_ahead: float | None = None
         """Seconds that this machine's clock is ahead of Telegram's, negative if behind; None before the first answer."""
-        self.trouble: str | None = None
+        self.unreachable_reason: str | None = None
         """Why Telegram cannot be reached: what made the last connection fail, or fall silent; None since it answers."""
         self._closing = threading.Event()
         self._starting = threading.Lock()
@@ -71,17 +77,17 @@ class Session:
         return self._user_id
 
     @property
-    def rest(self) -> tuple[float, str]:
+    def backoff(self) -> tuple[float, str]:
         """How long Telegram still asks for rest, in seconds, and with what; 0 and nothing if it does not."""
-        return self._rests.longest()
+        return self._flood_waits.longest()
 
     def window(self, kind: str) -> Window:
         """Return how many requests of a kind (``upload``, ``download``) to have under way; the account's."""
-        return self._rests.window(kind, self.settings.parts_in_flight)
+        return self._flood_waits.window(kind, self.settings.parts_in_flight)
 
     # The bridge.
 
-    def begin(self, request: Any, *, dc: int | None = None, subscribe: bool = False) -> Answer:
+    def submit(self, request: Any, *, dc: int | None = None, subscribe: bool = False) -> PendingResponse:
         """Send a request to a data centre (None: the login's own) and return at once; ``wait`` gives the answer.
 
         ``subscribe``: from then on Telegram sends updates down the connection that the request went through.
@@ -94,7 +100,7 @@ class Session:
         answer.add_done_callback(self._pending.discard)
         return answer
 
-    def wait(self, answer: Answer) -> Any:
+    def result(self, answer: PendingResponse) -> Any:
         """Return an answer. Raises translated errors, StoreUnavailable if none comes, StoreRejected once closed."""
         try:
             return answer.result(self.settings.connect_timeout + 8 * self.settings.patience + _BRIDGE_SLACK)
@@ -104,25 +110,25 @@ class Session:
             answer.cancel()
             raise StoreUnavailable("Telegram does not answer") from None
 
-    def ask(self, request: Any, *, dc: int | None = None, subscribe: bool = False) -> Any:
+    def invoke(self, request: Any, *, dc: int | None = None, subscribe: bool = False) -> Any:
         """Send a request and return its answer."""
-        return self.wait(self.begin(request, dc=dc, subscribe=subscribe))
+        return self.result(self.submit(request, dc=dc, subscribe=subscribe))
 
-    def listen(self, update: Callable[[Any], None] | None, line: Callable[[], None] | None) -> None:
+    def set_handlers(self, update: Callable[[Any], None] | None, line: Callable[[], None] | None) -> None:
         """Have ``update`` told of what Telegram sends unasked, and ``line`` of each home connection that begins or ends.
 
         Both are called in the session's loop and must return at once; None ends it.
         """
         self._on_update, self._on_line = update, line
 
-    def _told(self, update: Any) -> None:
+    def _handle_update(self, update: Any) -> None:
         if self._on_update is not None:
             self._on_update(update)
 
-    def _time_told(self, ahead: float) -> None:
+    def _record_clock(self, ahead: float) -> None:
         self.clock_ahead = ahead
 
-    def _line_changed(self) -> None:
+    def _connection_changed(self) -> None:
         if self._on_line is not None:
             self._on_line()
 
@@ -159,35 +165,35 @@ class Session:
 
     async def _answer(self, request: Any, asked: Any, dc: int) -> Any:
         self._check_allowed(type(request))
-        line = self._lines.get(dc)
+        line = self._connections.get(dc)
         if line is None or not line.alive:
             line = await self._connected(dc)
             self._check_allowed(type(request))  # others may have been told to wait meanwhile
         try:
-            answer = await line.ask(asked)
+            answer = await line.invoke(asked)
         except AccessError as error:
             await self._end(error, line, dc)
             raise
         except Paced as error:
-            error.retry_after = self._rests.note_pace(error.retry_after or 0)
+            error.retry_after = self._flood_waits.note_pace(error.retry_after or 0)
             raise
         except Silence as error:
-            self.trouble = error.message
+            self.unreachable_reason = error.message
             raise
         except StoreUnavailable as error:
-            self._rests.note(type(request), dc, error)
-            error.retry_after = self._rests.left(type(request)) or error.retry_after
+            self._flood_waits.note(type(request), dc, error)
+            error.retry_after = self._flood_waits.left(type(request)) or error.retry_after
             raise
-        self.trouble = None
+        self.unreachable_reason = None
         return answer
 
     def _check_allowed(self, kind: type) -> None:
         """Send nothing with a dead login, and nothing that Telegram asked to wait with."""
         if self._dead is not None:
             raise AccessError(self._dead.message, hint=self._dead.hint)
-        self._rests.check(kind)
+        self._flood_waits.check(kind)
 
-    async def _end(self, error: AccessError, line: Line, dc: int) -> None:
+    async def _end(self, error: AccessError, line: DcConnection, dc: int) -> None:
         """The login is over; elsewhere than at home only the copy of it that was taken there."""
         await line.close()
         if dc != self._login.dc_id:
@@ -196,39 +202,43 @@ class Session:
         log.info("the login at Telegram is over: %s", error.message)
         self._dead = error
 
-    async def _connected(self, dc: int) -> Line:
+    async def _connected(self, dc: int) -> DcConnection:
         """Return a live line to a data centre; of all who want one, one connects and the others wait for it."""
         async with self._doors.setdefault(dc, asyncio.Lock()):
-            line = self._lines.get(dc)
+            line = self._connections.get(dc)
             if line is not None and line.alive:
                 return line
             if line is not None:
                 await line.close()
-                del self._lines[dc]
+                del self._connections[dc]
                 if line.refusal is not None:
-                    self._rests.note_line(dc, line.refusal)
-            self._rests.check_line(dc)
+                    self._flood_waits.note_line(dc, line.refusal)
+            self._flood_waits.check_line(dc)
             if self._closing.is_set():
                 raise StoreRejected("the store is closed")
             try:
                 line = await (self._open_home() if dc == self._login.dc_id else self._open_other(dc))
             except StoreUnavailable as error:
-                self._rests.note_line(dc, error)
-                self.trouble = error.message
+                self._flood_waits.note_line(dc, error)
+                self.unreachable_reason = error.message
                 raise
             except AccessError as error:
                 self._dead = error
                 raise
-            self._lines[dc] = line
-            self.trouble = None
+            self._connections[dc] = line
+            self.unreachable_reason = None
             if self._closing.is_set():
                 await line.close()
             return line
 
-    async def _open_home(self) -> Line:
+    async def _open_home(self) -> DcConnection:
         login = self._login
-        line = Line(
-            self.settings, login.auth_key, on_update=self._told, on_broken=self._line_changed, on_time=self._time_told
+        line = DcConnection(
+            self.settings,
+            login.auth_key,
+            on_update=self._handle_update,
+            on_broken=self._connection_changed,
+            on_time=self._record_clock,
         )
         me = functions.users.GetUsersRequest([types.InputUserSelf()])
         users = await line.open(login.server_address, login.port, login.dc_id, me)
@@ -238,15 +248,15 @@ class Session:
             raise AccessError(
                 "the login is another Telegram account's than the vault's", hint="run 'tgdav auth' with the right one"
             )
-        self._line_changed()
+        self._connection_changed()
         return line
 
-    async def _open_other(self, dc: int) -> Line:
+    async def _open_other(self, dc: int) -> DcConnection:
         """A line to a data centre that only holds files: its own key, and the login taken along."""
         home = await self._connected(self._login.dc_id)
         option = await self._option(home, dc)
-        line = Line(self.settings, self._keys.get(dc))
-        export = await home.ask(without_updates(functions.auth.ExportAuthorizationRequest(dc)))
+        line = DcConnection(self.settings, self._keys.get(dc))
+        export = await home.invoke(without_updates(functions.auth.ExportAuthorizationRequest(dc)))
         first = functions.auth.ImportAuthorizationRequest(export.id, export.bytes)
         try:
             await line.open(option.ip_address, option.port, dc, first)
@@ -255,9 +265,9 @@ class Session:
         self._keys[dc] = line.key
         return line
 
-    async def _option(self, home: Line, dc: int) -> Any:
+    async def _option(self, home: DcConnection, dc: int) -> Any:
         if not self._options:
-            self._options = (await home.ask(without_updates(functions.help.GetConfigRequest()))).dc_options
+            self._options = (await home.invoke(without_updates(functions.help.GetConfigRequest()))).dc_options
         fitting = [it for it in self._options if it.id == dc and not it.ipv6 and not it.cdn and not it.tcpo_only]
         if not fitting:
             raise StoreUnavailable(f"Telegram names no address of data centre {dc}")
@@ -278,7 +288,7 @@ class Session:
             loop.stop()
 
     async def _hang_up(self) -> None:
-        for line in [*self._lines.values()]:  # others end and replace lines meanwhile
+        for line in [*self._connections.values()]:  # others end and replace lines meanwhile
             await line.close()
 
 
@@ -288,7 +298,7 @@ def _serve(loop: asyncio.AbstractEventLoop) -> None:
     loop.run_forever()
 
 
-def read_login(settings: Settings, login: str) -> Any:
+def read_login(settings: TelegramSettings, login: str) -> Any:
     """Return Telethon's StringSession. Raises AccessError for text that is none, or holds no key."""
     try:
         session = StringSession(login)

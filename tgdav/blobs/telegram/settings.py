@@ -6,7 +6,7 @@ from telethon.crypto import rsa
 from tgdav.errors import StoreRejected
 
 
-class Proxy(msgspec.Struct, frozen=True):
+class TelegramProxy(msgspec.Struct, frozen=True):
     """The way out; ``type`` is socks5, socks4 or http."""
 
     type: str
@@ -16,7 +16,7 @@ class Proxy(msgspec.Struct, frozen=True):
     password: str | None = None
 
     def __repr__(self) -> str:
-        return f"Proxy({self.type}, {self.host}, {self.port})"
+        return f"TelegramProxy({self.type}, {self.host}, {self.port})"
 
     def as_telethon(self) -> dict[str, object]:
         """Return what Telethon wants. Raises StoreRejected without python-socks: Telethon would go round the proxy."""
@@ -28,7 +28,7 @@ class Proxy(msgspec.Struct, frozen=True):
         return {"proxy_type": self.type, "addr": self.host, "port": self.port, "rdns": True, **login}
 
 
-class TestServer(msgspec.Struct, frozen=True):
+class TelegramTestServer(msgspec.Struct, frozen=True):
     """A server of one's own. ``public_key`` is PKCS#1 PEM text."""
 
     __test__ = False
@@ -39,13 +39,13 @@ class TestServer(msgspec.Struct, frozen=True):
     public_key: str
 
 
-class Settings(msgspec.Struct, frozen=True):
+class TelegramSettings(msgspec.Struct, frozen=True):
     """``patience``: seconds without any answer after which a connection counts as broken; ``connect_timeout`` too."""
 
     api_id: int
     api_hash: str
-    proxy: Proxy | None = None
-    test_server: TestServer | None = None
+    proxy: TelegramProxy | None = None
+    test_server: TelegramTestServer | None = None
     patience: float = 20.0
     connect_timeout: float = 10.0
     parts_in_flight: int = 16
@@ -55,7 +55,7 @@ class Settings(msgspec.Struct, frozen=True):
     """Seconds of rest after the transport itself refused a connection; Telegram gives no number."""
 
     def __repr__(self) -> str:
-        return f"Settings(api_id={self.api_id})"
+        return f"TelegramSettings(api_id={self.api_id})"
 
     def trust_test_server(self) -> None:
         """Make Telethon accept the test server's key, if there is one."""

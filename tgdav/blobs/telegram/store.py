@@ -7,13 +7,12 @@ from typing import Any
 from telethon.tl import functions, types
 
 from tgdav.blobs.interface import START, BlobInfo, Source, StoreTraits
-from tgdav.blobs.telegram.download import UNIT, Download
 from tgdav.blobs.telegram.errors import AlreadySent, PartMissing, UploadSpoiled
-from tgdav.blobs.telegram.listing import Listing
-from tgdav.blobs.telegram.messages import LARGEST_ID, PAGE, Chat, Document
+from tgdav.blobs.telegram.history import BlobIndex
+from tgdav.blobs.telegram.messages import LARGEST_ID, PAGE, BlobDocument, Chat
 from tgdav.blobs.telegram.session import Session
-from tgdav.blobs.telegram.upload import MOST_PARTS, PART_BYTES, Upload
-from tgdav.blobs.telegram.watch import RETRY, SILENCE, Watch
+from tgdav.blobs.telegram.transfers import MOST_PARTS, PART_BYTES, UNIT, BlobDownload, BlobUpload
+from tgdav.blobs.telegram.updates import RETRY, SILENCE, UpdateWatcher
 from tgdav.blobs.validation import check_append, check_name, check_range, check_within
 from tgdav.entropy import Entropy
 from tgdav.errors import AccessError, BlobMissing, StoreRejected, StoreUnavailable
@@ -49,15 +48,15 @@ class TelegramStore:
         self._session = session
         self._entropy = entropy
         self._chat = Chat(session, peer)
-        self._listing = Listing(session, self._chat)
+        self._listing = BlobIndex(session, self._chat)
         self._names = KeyedLocks()
         self._lock = threading.Lock()
-        self._uploads: dict[BlobName, Upload] = {}
+        self._uploads: dict[BlobName, BlobUpload] = {}
         self._unanswered: set[BlobName] = set()
         self._generations: dict[BlobName, int] = {}
         self._hidden: dict[BlobName, int] = {}
         self._is_closed = False
-        self._watch: Watch | None = None
+        self._watch: UpdateWatcher | None = None
 
     def append(
         self, name: BlobName, source: Source, label: str, *, progress: Callable[[int], None] | None = None
@@ -74,14 +73,14 @@ class TelegramStore:
         self._listing.note(found)
         return found.info
 
-    def _already_there(self, name: BlobName) -> Document | None:
+    def _already_there(self, name: BlobName) -> BlobDocument | None:
         """Return the blob of this name, as far as an append has to look: what is known, and after doubt what is new."""
         self._listing.survey()
         if name in self._unanswered:
             self._listing.refresh()
         return self._listing.first(name)
 
-    def _send(self, name: BlobName, source: Source, label: str, progress: Callable[[int], None] | None) -> Document:
+    def _send(self, name: BlobName, source: Source, label: str, progress: Callable[[int], None] | None) -> BlobDocument:
         upload = self._upload_of(name, source)
         for _ in range(SEND_ATTEMPTS):
             try:
@@ -100,13 +99,13 @@ class TelegramStore:
         self._drop(name)
         raise StoreUnavailable("Telegram keeps losing the parts of an upload")
 
-    def _finish(self, name: BlobName, upload: Upload, label: str) -> Document | None:
+    def _finish(self, name: BlobName, upload: BlobUpload, label: str) -> BlobDocument | None:
         """Send the message; None means that the upload was put back and has to run again."""
         generation = self._generations.get(name, 0)
         request = upload.message(self._chat.peer(), label, generation)
         self._unanswered.add(name)
         try:
-            return self._sent(name, self._session.ask(request))
+            return self._sent(name, self._session.invoke(request))
         except PartMissing as error:
             if error.part:
                 upload.lose(error.part)
@@ -122,7 +121,7 @@ class TelegramStore:
             self._generations[name] = generation + 1
         return None
 
-    def _sent(self, name: BlobName, answer: Any) -> Document:
+    def _sent(self, name: BlobName, answer: Any) -> BlobDocument:
         """Return the blob that an answer to sendMedia tells of, else look for it.
 
         Raises AlreadySent if the answer repeats an earlier one, whose message was edited or deleted since.
@@ -152,11 +151,11 @@ class TelegramStore:
         before, self._hidden[name] = self._hidden.get(name), named[0]
         return before == named[0] or self._chat.is_shown(BlobId(named[0]))
 
-    def _upload_of(self, name: BlobName, source: Source) -> Upload:
+    def _upload_of(self, name: BlobName, source: Source) -> BlobUpload:
         with self._lock:
             upload = self._uploads.get(name)
             if upload is None or not upload.fits(source):
-                upload = Upload(self._session, name, source, self._new_id())
+                upload = BlobUpload(self._session, name, source, self._new_id())
                 self._uploads.pop(name, None)
                 self._uploads[name] = upload
                 while len(self._uploads) > KEPT_UPLOADS:
@@ -182,10 +181,10 @@ class TelegramStore:
             known = self._fetch(blob_id)
             check_within(blob_id, known.info.name, known.info.size, offset + length)
             return self._download(known, offset, length) if length else b""
-        there = self._session.begin(self._chat.fetching([blob_id]))
+        there = self._session.submit(self._chat.fetching([blob_id]))
         try:
             data = self._download(known, offset, length)
-            fresh = self._chat.blobs(self._session.wait(there)).get(blob_id)
+            fresh = self._chat.blobs(self._session.result(there)).get(blob_id)
         finally:
             there.cancel()
         if fresh is None:
@@ -193,8 +192,8 @@ class TelegramStore:
         self._listing.note(fresh)
         return data
 
-    def _download(self, document: Document, offset: int, length: int) -> bytes:
-        download = Download(self._session, document, lambda: self._fetch(document.info.id))
+    def _download(self, document: BlobDocument, offset: int, length: int) -> bytes:
+        download = BlobDownload(self._session, document, lambda: self._fetch(document.info.id))
         return download.run(offset, length)
 
     def size(self, blob_id: BlobId) -> int:
@@ -202,7 +201,7 @@ class TelegramStore:
         self._check_open()
         return self._fetch(blob_id).info.size
 
-    def _fetch(self, blob_id: BlobId) -> Document:
+    def _fetch(self, blob_id: BlobId) -> BlobDocument:
         found = self._chat.fetch([blob_id]).get(blob_id)
         if found is None:
             raise self._missing(blob_id)
@@ -241,7 +240,7 @@ class TelegramStore:
     def idle_days(self) -> int:
         """Return the days without use after which Telegram deletes the account."""
         self._check_open()
-        return int(self._session.ask(functions.account.GetAccountTTLRequest()).days)
+        return int(self._session.invoke(functions.account.GetAccountTTLRequest()).days)
 
     def watch(
         self,
@@ -250,15 +249,17 @@ class TelegramStore:
         lost: Callable[[AccessError], None] = _ignore,
         silence: float = SILENCE,
         retry: float = RETRY,
-    ) -> Watch:
-        """Begin to tell ``found`` of blobs that other sessions append; see ``Watch``. One at a time; ends with ``close``.
+    ) -> UpdateWatcher:
+        """Begin to tell ``found`` of blobs that other sessions append; see ``UpdateWatcher``. One at a time; ends with ``close``.
 
         A shortcut for whoever lists now and then, and must go on doing so: ``list`` alone is complete.
         """
         self._check_open()
         if self._watch is not None:
             self._watch.close()
-        self._watch = Watch(self._session, self._chat, self._listing, found, lost=lost, silence=silence, retry=retry)
+        self._watch = UpdateWatcher(
+            self._session, self._chat, self._listing, found, lost=lost, silence=silence, retry=retry
+        )
         self._watch.start()
         return self._watch
 

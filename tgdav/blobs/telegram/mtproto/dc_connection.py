@@ -14,9 +14,9 @@ from telethon.tl import functions
 from telethon.tl.alltlobjects import LAYER
 
 from tgdav.blobs.telegram.errors import Silence, TransportFlood, translate
-from tgdav.blobs.telegram.frames import FullConnection
-from tgdav.blobs.telegram.packing import State
-from tgdav.blobs.telegram.settings import Settings
+from tgdav.blobs.telegram.mtproto.state import ConnectionState
+from tgdav.blobs.telegram.mtproto.tcp_full import FramedConnection
+from tgdav.blobs.telegram.settings import TelegramSettings
 from tgdav.errors import StoreUnavailable
 
 _LONGEST_ANSWER = 4
@@ -47,7 +47,7 @@ def _do_nothing() -> None:
     """Nobody wants to know."""
 
 
-class Line:
+class DcConnection:
     """A connection. ``key`` is the authorization key, None to have one made. All calls in the session's loop.
 
     ``on_update`` takes what Telegram sends unasked, ``on_broken`` is called once when an open connection ends,
@@ -56,7 +56,7 @@ class Line:
 
     def __init__(
         self,
-        settings: Settings,
+        settings: TelegramSettings,
         key: AuthKey | None,
         *,
         on_update: Callable[[Any], None] = _drop,
@@ -74,13 +74,13 @@ class Line:
             connect_timeout=settings.connect_timeout,
             updates_queue=_Updates(on_update),
         )
-        state = State(self._sender.auth_key, loggers, on_time)
+        state = ConnectionState(self._sender.auth_key, loggers, on_time)
         self._sender._state = self._sender._send_queue._state = state  # noqa: SLF001
         self._on_broken = on_broken
         self._loggers = loggers
         self._last_answer = 0.0
         self._closed = False
-        self._connection: FullConnection | None = None
+        self._connection: FramedConnection | None = None
         self._broken: asyncio.Future[Any] | None = None
 
     @property
@@ -108,12 +108,12 @@ class Line:
         proxy = settings.proxy.as_telethon() if settings.proxy else None
         try:
             async with asyncio.timeout(settings.connect_timeout + settings.patience):
-                self._connection = FullConnection(address, port, dc, loggers=self._loggers, proxy=proxy)
+                self._connection = FramedConnection(address, port, dc, loggers=self._loggers, proxy=proxy)
                 await self._sender.connect(self._connection)
                 self._broken = asyncio.ensure_future(self._sender.disconnected)
                 self._broken.add_done_callback(take_note)
                 self._sender._disconnected.add_done_callback(take_note)  # noqa: SLF001
-                answer = await self.ask(_introduced(settings, first))
+                answer = await self.invoke(_introduced(settings, first))
                 self._broken.add_done_callback(lambda _: self._on_broken())
                 return answer
         except TimeoutError as error:
@@ -125,7 +125,7 @@ class Line:
                 raise self._translated(error) from error
             raise
 
-    async def ask(self, request: Any) -> Any:
+    async def invoke(self, request: Any) -> Any:
         """Send a request and return its answer. Raises translated errors."""
         loop = asyncio.get_running_loop()
         try:
@@ -179,7 +179,7 @@ def without_updates(request: Any) -> Any:
     return functions.InvokeWithoutUpdatesRequest(request)
 
 
-def _introduced(settings: Settings, first: Any) -> Any:
+def _introduced(settings: TelegramSettings, first: Any) -> Any:
     introduction = functions.InitConnectionRequest(
         api_id=settings.api_id,
         device_model="tgdav",

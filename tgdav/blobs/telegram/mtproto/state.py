@@ -19,7 +19,7 @@ from telethon.network.mtprotostate import MSG_TOO_NEW_DELTA, MSG_TOO_OLD_DELTA, 
 from telethon.tl import types
 from telethon.tl.core import RpcResult, TLMessage
 
-from tgdav.blobs.telegram.frames import LARGE, Payload, Sealed
+from tgdav.blobs.telegram.mtproto.tcp_full import LARGE, Payload, Sealed
 from tgdav.clock import SystemClock
 from tgdav.entropy import SystemEntropy
 
@@ -47,7 +47,7 @@ _ENTROPY = SystemEntropy()
 """The wire's own, as Telethon's: what is sent has to fit the server's time, and nothing to be repeated depends on it."""
 
 
-class State(MTProtoState):  # type: ignore[misc]
+class ConnectionState(MTProtoState):  # type: ignore[misc]
     """One connection's salt, session, message ids and encryption.
 
     ``on_time`` is told with each message how many seconds this machine's clock is ahead of the server's, at most.

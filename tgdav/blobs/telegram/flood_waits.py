@@ -14,10 +14,10 @@ from tgdav.entropy import Entropy, SystemEntropy
 from tgdav.errors import StoreUnavailable
 
 SENDING_WAITS = "; sending waits, reading works"
-REST_AFTER_FAILURE = 0.25
+CONNECT_BACKOFF = 0.25
 """Seconds after a failed connection in which further requests fail at once instead of trying again each."""
 
-JITTER, LONGEST_JITTER, SHORTEST_JITTER = 0.1, 10.0, 0.2
+JITTER, MAX_JITTER, MIN_JITTER = 0.1, 10.0, 0.2
 """A rest is longer than Telegram asked for by a random part of this share of it, within these bounds in seconds: machines
 that were told to wait together do not come back together.
 """
@@ -53,7 +53,7 @@ class Window:
             self._rests_until = max(self._rests_until, now + seconds)
 
 
-class Rests:
+class FloodWaits:
     """The rests of an account, which outlive a login. Noted in a session's loop; ``longest`` from any thread."""
 
     def __init__(self, clock: Clock, entropy: Entropy = SystemEntropy()) -> None:  # noqa: B008  (it has no state)
@@ -82,11 +82,11 @@ class Rests:
     def _longer(self, seconds: float) -> float:
         """Return a rest that is longer than asked for by chance."""
         chance = int.from_bytes(self._entropy.bytes(4), "big") / 2**32
-        return seconds + chance * min(max(JITTER * seconds, SHORTEST_JITTER), LONGEST_JITTER)
+        return seconds + chance * min(max(JITTER * seconds, MIN_JITTER), MAX_JITTER)
 
     def note_line(self, dc: int, error: StoreUnavailable) -> None:
         """No line to a data centre could be made, or Telegram ended one because it had too many."""
-        until = self._clock.monotonic() + (error.retry_after or REST_AFTER_FAILURE)
+        until = self._clock.monotonic() + (error.retry_after or CONNECT_BACKOFF)
         if until > self._lines.get(dc, (0.0, error))[0]:
             self._lines[dc] = (until, error)
 

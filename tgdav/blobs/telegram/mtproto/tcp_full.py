@@ -176,7 +176,7 @@ def _error(error: Exception) -> Exception:
     return error
 
 
-class FullConnection(ConnectionTcpFull):  # type: ignore[misc]
+class FramedConnection(ConnectionTcpFull):  # type: ignore[misc]
     """Telethon's connection (its proxies too) over a ``FrameProtocol``; it does not reconnect."""
 
     _frames: FrameProtocol

@@ -11,18 +11,18 @@ from contextlib import contextmanager
 import msgspec
 
 from tgdav.blobs.interface import BlobInfo, BlobStore, Source
-from tgdav.blobs.telegram.rests import SENDING_WAITS
+from tgdav.blobs.telegram.flood_waits import SENDING_WAITS
 from tgdav.blobs.wrapper import StoreWrapper
 from tgdav.clock import Clock
 from tgdav.errors import StoreUnavailable
 from tgdav.ids import BlobId, BlobName
 
-SHORTEST_DISTANCE = 0.1
-LONGEST_DISTANCE = 30.0
+MIN_INTERVAL = 0.1
+MAX_INTERVAL = 30.0
 EASING = 0.95
 LONGEST_WAIT = 5.0
 """Seconds that a call waits here for its turn; longer ones are handed to whoever retries."""
-LONGEST_COURTESY = 2.0
+MAX_YIELD_SECONDS = 2.0
 """Seconds that an upload lets reads go first, each time, so that endless reading does not stop it."""
 
 
@@ -44,21 +44,21 @@ class Pace(msgspec.Struct):
     def flooded(self, now: float, seconds: float) -> None:
         """Telegram asked for rest. Whatever was under way then and is refused as well is the same complaint."""
         if now >= self.rests_until:
-            self.distance = min(LONGEST_DISTANCE, max(SHORTEST_DISTANCE, self.distance * 2))
+            self.distance = min(MAX_INTERVAL, max(MIN_INTERVAL, self.distance * 2))
         self.rests_until = max(self.rests_until, now + seconds)
         self.next_at = max(self.next_at, self.rests_until)
 
     def passed(self) -> None:
         """A message got through."""
         self.distance *= EASING
-        if self.distance < SHORTEST_DISTANCE / 2:
+        if self.distance < MIN_INTERVAL / 2:
             self.distance = 0.0
 
 
-class Governor(StoreWrapper):
+class RateLimitedStore(StoreWrapper):
     """Lets at most ``uploads`` appends and ``downloads`` reads through at once, and reads before appends.
 
-    ``resting()`` is how long the store under it waits by itself, in seconds, and why; ``stop`` ends all waiting.
+    ``inner_backoff()`` is how long the store under it waits by itself, in seconds, and why; ``stop`` ends all waiting.
     """
 
     def __init__(
@@ -69,23 +69,23 @@ class Governor(StoreWrapper):
         stop: threading.Event,
         uploads: int = 3,
         downloads: int = 5,
-        resting: Callable[[], tuple[float, str]] = lambda: (0.0, ""),
+        inner_backoff: Callable[[], tuple[float, str]] = lambda: (0.0, ""),
     ) -> None:
         super().__init__(inner)
         self._clock = clock
         self._stop = stop
-        self._resting = resting
+        self._inner_backoff = inner_backoff
         self._limits = {"append": uploads, "read": downloads}
         self._running = {"append": 0, "read": 0}
         self._pace = Pace()
         self._turn = threading.Condition()
 
     @property
-    def rest(self) -> tuple[float, str]:
+    def backoff(self) -> tuple[float, str]:
         """How long the account rests, in seconds, and why; 0 and nothing while work goes on."""
         with self._turn:
             own, distance = self._pace.wait(self._clock.monotonic()), self._pace.distance
-        asked, reason = self._resting()
+        asked, reason = self._inner_backoff()
         if asked:  # the pace rests with it
             return max(own, asked), reason
         words = f"the pace that Telegram allows: {distance:.1f} s from message to message{SENDING_WAITS}"
@@ -105,10 +105,10 @@ class Governor(StoreWrapper):
         def yielding(sent: int) -> None:
             if progress:
                 progress(sent)
-            self._let_reads_go()
+            self._yield_to_reads()
 
         with self._slot("append"):
-            self._let_reads_go()
+            self._yield_to_reads()
             self._wait_for_pace()
             try:
                 info = self.inner.append(name, source, label, progress=yielding)
@@ -143,7 +143,7 @@ class Governor(StoreWrapper):
         with self._turn:
             while self._running[kind] >= self._limits[kind]:
                 self._check_stop()
-                self._turn.wait(LONGEST_COURTESY)
+                self._turn.wait(MAX_YIELD_SECONDS)
             self._running[kind] += 1
         try:
             yield
@@ -152,11 +152,11 @@ class Governor(StoreWrapper):
                 self._running[kind] -= 1
                 self._turn.notify_all()
 
-    def _let_reads_go(self) -> None:
+    def _yield_to_reads(self) -> None:
         """Hold an upload back while reads are under way, for a while."""
         with self._turn:
             if self._running["read"]:
-                self._turn.wait_for(lambda: not self._running["read"] or self._stop.is_set(), LONGEST_COURTESY)
+                self._turn.wait_for(lambda: not self._running["read"] or self._stop.is_set(), MAX_YIELD_SECONDS)
 
     def _wait_for_pace(self) -> None:
         with self._turn:
