@@ -8,6 +8,7 @@ import os
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from tgdav.errors import UsageError
 from tgdav_fuse.options import CHOICES, parse_options
 
 FS_IOC_GETFLAGS, FICLONE = 0x80086601, 0x40049409
+CLOCK_REALTIME_COARSE = 5
 
 
 def test_writing_takes_setuid_away(folder: Path) -> None:
@@ -189,3 +191,19 @@ def test_syncing_all_does_not_stumble_over_removed_files(folder: Path) -> None:
         (folder / f"file-{number}").unlink()
     (folder / "kept").write_bytes(b"content")
     subprocess.run(["sync", "-f", str(folder)], check=True)
+
+
+def test_new_files_have_the_time_of_the_kernels_clock(folder: Path) -> None:
+    """It ticks every few milliseconds, and so do the times of files that are written through the mount."""
+    for number in range(50):
+        made = folder / f"{number}"
+        made.mkdir()
+        assert made.stat().st_ctime_ns <= time.clock_gettime_ns(CLOCK_REALTIME_COARSE)
+
+
+def test_what_is_written_later_is_not_older(folder: Path) -> None:
+    for number in range(50):
+        (folder / f"first {number}").mkdir()
+        (folder / f"then {number}").write_bytes(b"content")
+        first, then = ((folder / f"{name} {number}").stat() for name in ("first", "then"))
+        assert (first.st_ctime_ns, first.st_mtime_ns) <= (then.st_ctime_ns, then.st_mtime_ns)

@@ -205,5 +205,7 @@ class _Still:
     def now_ns(self) -> int:
         return 1_800_000_000_000_000_000
 
+    file_time_ns = now_ns
+
     def monotonic(self) -> float:
         return 0.0

@@ -21,6 +21,9 @@ class ManualClock:
     def now_ns(self) -> int:
         return self._now_ns
 
+    def file_time_ns(self) -> int:
+        return self._now_ns
+
     def monotonic(self) -> float:
         return self._monotonic
 

@@ -25,6 +25,9 @@ class ShiftedClock(SystemClock):
     def now_ns(self) -> int:
         return super().now_ns() + int(self.shift * 1_000_000_000)
 
+    def file_time_ns(self) -> int:
+        return super().file_time_ns() + int(self.shift * 1_000_000_000)
+
     def monotonic(self) -> float:
         return super().monotonic() + self.shift
 

@@ -263,7 +263,7 @@ class OpenFile:
         self._version += 1
         self._mtime = self._mtime if change.mtime is None else change.mtime
         self._atime = self._atime if change.atime is None else change.atime
-        self._ctime = self._parts.clock.now_ns() if change.ctime is None else change.ctime
+        self._ctime = self._parts.clock.file_time_ns() if change.ctime is None else change.ctime
 
     def keep_closed(self) -> bool:
         """Have the next start find the unsettled writes of a file that is closed, which may wait then; False if they may not.
@@ -301,7 +301,7 @@ class OpenFile:
         """Take in a write. A kernel with times of its own tells how they moved: not at all within one tick of its clock."""
         self._version += 1
         if moves_times:
-            self._mtime, self._ctime, self._moves_times = self._parts.clock.now_ns(), None, True
+            self._mtime, self._ctime, self._moves_times = self._parts.clock.file_time_ns(), None, True
         self.last_write = self._parts.clock.monotonic()
         self.dirty_since = self.dirty_since or self.last_write
 

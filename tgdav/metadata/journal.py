@@ -188,7 +188,7 @@ class Journal:
             raise ReadOnly(self.read_only)
         self._catch_up(transaction)
         ends = self._ends
-        position, stamp, now = Position(ends.position + 1), self._stamps.next(), self._clock.now_ns()
+        position, stamp, now = Position(ends.position + 1), self._stamps.next(), self._clock.file_time_ns()
         context = Context(self._machine, position, stamp, now, self._empty_tag, True, self._folders, self._fields)
         application = Application(transaction, context, self.history, self._inodes)
         change = Change(application, self._ids, self._entropy, self._view)
