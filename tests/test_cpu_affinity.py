@@ -7,11 +7,11 @@ from collections.abc import Callable
 import pytest
 
 from tests.support.model_fs import ModelFileSystem
-from tests.web.conftest import Served
+from tests.webdav.conftest import Served
 from tgdav import cpu_affinity
 from tgdav.content.read.reader import Prefetcher
+from tgdav.http.connection import SMALL_BODY, choose_cores
 from tgdav.ids import ChunkId
-from tgdav.web.connection import SMALL_BODY, choose_cores
 
 pytestmark = pytest.mark.skipif(
     not hasattr(os, "sched_setaffinity") or len(os.sched_getaffinity(0)) < 2, reason="this machine has one core to use"

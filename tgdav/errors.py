@@ -17,7 +17,7 @@
     ├── WriterReplaced               another machine writes this namespace now: read only
     └── FileSystemError              a POSIX refusal, with its errno; the classes below
 
-Each front end translates this tree exactly once: HTTP status in ``tgdav.web.errors``, errno in
+Each front end translates this tree exactly once: HTTP status in ``tgdav.webdav.errors``, errno in
 ``tgdav_fuse.operations``, exit code in ``tgdav.cli.exit_codes``. Messages never hold secrets, file names or plaintext
 unless the caller gave the name in the same call.
 """

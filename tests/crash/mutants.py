@@ -29,10 +29,10 @@ from tgdav.db.writer import Writer
 from tgdav.disk import SystemDisk
 from tgdav.fs.redo import FileRecords
 from tgdav.fs.upload import FileUpload
+from tgdav.http.bodies import SizedBody
 from tgdav.metadata.change import IdSource
 from tgdav.volume.check import Checker
 from tgdav.volume.lock import StateLock
-from tgdav.web.bodies import SizedBody
 
 BUGS: dict[str, Callable[[], None]] = {}
 CAUGHT_BY: dict[str, str] = {}

@@ -16,7 +16,7 @@ from tests.support.telegram import TelegramAccount
 from tests.support.telegram_home import assert_nothing_twice
 from tests.support.waiting import wait_for
 from tests.telegram.volume_storm import new_machine
-from tests.web.client import Client, ShiftedClock
+from tests.webdav.client import Client, ShiftedClock
 from tgdav.cli.state import _status_lines
 from tgdav.content.staging.quota import WAIT_SECONDS
 from tgdav.disk import SystemDisk
@@ -24,7 +24,7 @@ from tgdav.entropy import SystemEntropy
 from tgdav.errors import NoSpace
 from tgdav.platform import Platform
 from tgdav.volume.volume import Volume
-from tgdav.web import WebOptions, WebServer
+from tgdav.webdav import WebOptions, WebServer
 
 MIB = 1024 * 1024
 BOUND = 24 * MIB

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tgdav.config.model import Webdav
 from tgdav.errors import UsageError
-from tgdav.web import WebOptions
+from tgdav.webdav import WebOptions
 
 SHORT_PASSWORD = 10
 """Characters below which a password is called short where other machines may guess."""

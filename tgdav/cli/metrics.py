@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from tgdav.web import TrafficCounts
+from tgdav.webdav import TrafficCounts
 
 Samples = Iterable[tuple[Mapping[str, str], float]]
 

@@ -31,8 +31,8 @@ from tgdav.volume.local_state import vault_exists
 from tgdav.volume.report import counters
 from tgdav.volume.vault import create_vault
 from tgdav.volume.volume import Volume
-from tgdav.web import Credentials, Probes, WebOptions, WebServer
-from tgdav.web.origin import check_loopback
+from tgdav.webdav import Credentials, Probes, WebOptions, WebServer
+from tgdav.webdav.origin import check_loopback
 from tgdav_fuse.mount_table import prepare
 from tgdav_fuse.options import MountOptions
 

@@ -1,0 +1,23 @@
+"""Tests over sockets use the WebDAV server: what strangers send to HTTP must not reach any file."""
+
+from tests.webdav.conftest import (
+    certificate,
+    dav,
+    no_delay,
+    open_server,
+    serve,
+    served,
+    shared_open_server,
+    shared_server,
+)
+
+__all__ = [
+    "certificate",
+    "dav",
+    "no_delay",
+    "open_server",
+    "serve",
+    "served",
+    "shared_open_server",
+    "shared_server",
+]

@@ -1,0 +1,1 @@
+"""The methods of WebDAV, a module each. A handler is called as ``handler(context, request)``."""

@@ -1,0 +1,127 @@
+"""COPY and MOVE (RFC 4918 §9.8, §9.9): each one change of the file system, whatever lies below."""
+
+from tgdav.http import Request, Response
+from tgdav.metadata.types import AttributeChange, Attributes
+from tgdav.webdav.access import Access
+from tgdav.webdav.context import WebContext
+from tgdav.webdav.dates import read_mtime
+from tgdav.webdav.errors import Refused
+from tgdav.webdav.locks import Lock
+from tgdav.webdav.resources import Resource, locate
+from tgdav.webdav.urls import is_reserved, split_destination
+
+
+class Transfer:
+    """What both have in common: two places, and the rules about them."""
+
+    def __init__(self, context: WebContext, request: Request) -> None:
+        self._context = context
+        self._request = request
+        header = request.headers.get("destination")
+        if header is None:
+            raise Refused(400, "Destination is missing")
+        self._overwrite = _read_overwrite(request)
+        self.mtime = read_mtime(request.headers)
+        names = split_destination(header, request.headers.get("host", ""), context.public)
+        if is_reserved(names) or not names:
+            raise Refused(403)
+        self.source = locate(context.fs, request.names) if request.names else _root(context)
+        if self.source.attributes is None:
+            raise Refused(404)
+        self.target = locate(context.fs, names)
+        self.from_access = Access(context, request, request.names)
+        self.to_access = Access(context, request, names, own=False)
+        self._check_places()
+        self.replaced_locks = self._check_target()
+
+    def _check_places(self) -> None:
+        source, target = self.source, self.target
+        if (source.parent, source.name) == (target.parent, target.name):
+            raise Refused(403, "source and destination are the same")
+        ours, theirs = source.names, target.names
+        if theirs[: len(ours)] == ours or ours[: len(theirs)] == theirs:
+            raise Refused(403, "one of source and destination lies in the other")
+
+    def _check_target(self) -> list[Lock]:
+        if self.target.attributes is not None and not self._overwrite:
+            raise Refused(412, "the destination exists")
+        self.to_access.check(self.target.attributes)
+        return self.to_access.check_tree(self.target)
+
+    def allow(self, current: Attributes | None) -> None:
+        """Decide on the target at the moment of change; the file system's precondition."""
+        if current is not None and not self._overwrite:
+            raise Refused(412, "the destination exists")
+        self.to_access.check(current)
+
+    def finish(self, attributes: Attributes, *, replaced: bool) -> Response:
+        """Put the locks right, set the time that was asked for, and answer."""
+        old = self.target.attributes.inode if self.target.attributes is not None else None
+        gone = [lock for lock in self.replaced_locks if lock.inode != old]
+        self._context.locks.remove(gone)
+        for lock in self.replaced_locks:
+            if lock.inode == old:
+                self._context.locks.rebind(lock, attributes.inode)
+        headers = []
+        if self.mtime is not None:
+            change = AttributeChange(mtime=self.mtime)
+            self._context.fs.set_attributes(attributes.inode, change, durable=True)
+            headers.append(("X-OC-Mtime", "accepted"))
+        return Response(204 if replaced else 201, headers)
+
+
+def _read_overwrite(request: Request) -> bool:
+    value = request.headers.get("overwrite", "T").strip().upper()
+    if value not in ("T", "F"):
+        raise Refused(400, "Overwrite is T or F")
+    return value == "T"
+
+
+def _root(context: WebContext) -> Resource:
+    return Resource((), context.fs.root, b"", context.fs.attributes(context.fs.root))
+
+
+def copy(context: WebContext, request: Request) -> Response:
+    """Answer COPY, of a folder alone with Depth 0, else with all it holds; moves no data."""
+    depth = request.headers.get("depth", "infinity").strip().lower()
+    if depth not in ("0", "infinity"):
+        raise Refused(400, "the Depth of a COPY is 0 or infinity")
+    transfer = Transfer(context, request)
+    source, target = transfer.source, transfer.target
+    assert source.attributes is not None
+    transfer.from_access.check_conditions(source.attributes)
+    attributes, replaced = context.fs.copy(
+        source.attributes.inode,
+        target.parent,
+        target.name,
+        recursive=depth == "infinity",
+        replace=True,
+        precondition=transfer.allow,
+        durable=True,
+    )
+    return transfer.finish(attributes, replaced=replaced)
+
+
+def move(context: WebContext, request: Request) -> Response:
+    """Answer MOVE. Locks stay behind, which means that they end; properties move along."""
+    if request.headers.get("depth", "infinity").strip().lower() != "infinity":
+        raise Refused(400, "the Depth of a MOVE is infinity")
+    if is_reserved(request.names) or not request.names:
+        raise Refused(403)
+    transfer = Transfer(context, request)
+    source, target = transfer.source, transfer.target
+    assert source.attributes is not None
+    transfer.from_access.check(source.attributes)
+    transfer.from_access.check_membership()
+    locks = transfer.from_access.check_tree(source)
+    replaced = context.fs.rename(
+        source.parent,
+        source.name,
+        target.parent,
+        target.name,
+        replace_tree=True,
+        precondition=transfer.allow,
+        durable=True,
+    )
+    context.locks.remove(locks)
+    return transfer.finish(source.attributes, replaced=replaced)

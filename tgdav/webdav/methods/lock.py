@@ -1,0 +1,127 @@
+"""LOCK and UNLOCK (RFC 4918 §9.10, §9.11), and how locks are shown."""
+
+import re
+
+from lxml import etree
+
+from tgdav.fs.api import UMASK
+from tgdav.http import Request, Response
+from tgdav.metadata.types import Attributes, Kind
+from tgdav.webdav.access import Access
+from tgdav.webdav.context import WebContext
+from tgdav.webdav.errors import XML, Refused
+from tgdav.webdav.locks import LONGEST, USUAL, Lock, LockDetails, LockTable, lockdiscovery, path_inodes
+from tgdav.webdav.resources import Resource, locate
+from tgdav.webdav.urls import is_reserved
+from tgdav.webdav.xml import DAV, DECLARATION, children, read_xml, serialize
+
+MOST_OWNER = 16 * 1024
+"""Bytes of a lock's owner, which each listing of what is locked repeats."""
+
+_SECONDS = re.compile(r"Second-(\d{1,12})\Z", re.IGNORECASE)
+
+
+def lock(context: WebContext, request: Request) -> Response:
+    """Take a lock, making an empty file of an unmapped name; without a body refresh those that If names."""
+    root = read_xml(request, "lockinfo")
+    infinite = _depth_is_infinite(request)
+    if is_reserved(request.names):
+        raise Refused(403)
+    access = Access(context, request, request.names)
+    place = locate(context.fs, request.names)
+    if root is None:
+        return _refresh(context, request, access, place)
+    access.check_conditions(place.attributes)
+    exclusive, owner = _read_lockinfo(root)
+    details = LockDetails(request.names, exclusive, infinite, request.user, owner, _seconds(request, USUAL))
+    attributes, created = _mapped(context, access, place)
+    inodes = [*path_inodes(context.fs, request.names[:-1]), attributes.inode] if request.names else [attributes.inode]
+    inside = context.locks.inside(attributes.inode) if infinite and attributes.is_directory else []
+    taken = context.locks.add(inodes, details, inside=inside)
+    return _shown(context.locks, [taken], 201 if created else 200, (("Lock-Token", f"<{taken.token}>"),))
+
+
+def _mapped(context: WebContext, access: Access, place: Resource) -> tuple[Attributes, bool]:
+    """Return what is to be locked, making it where there is nothing, and whether it was made."""
+    if place.attributes is not None:
+        return place.attributes, False
+    # Nothing stands on a name that does not exist, so only its folder's locks can refuse: checked before making it.
+    access.check_membership()
+    owner = context.options.owner
+    return context.fs.create(place.parent, place.name, Kind.FILE, 0o666, owner, umask=UMASK, durable=True), True
+
+
+def _read_lockinfo(root: etree._Element) -> tuple[bool, bytes]:
+    """Return whether the lock is exclusive, and the owner element. Raises Refused 400 for what RFC 4918 lacks."""
+    scope = kind = ""
+    owner = b""
+    for element in children(root):
+        inner = [str(child.tag) for child in children(element)]
+        if element.tag == DAV + "lockscope":
+            scope = inner[0] if len(inner) == 1 else ""
+        elif element.tag == DAV + "locktype":
+            kind = inner[0] if len(inner) == 1 else ""
+        elif element.tag == DAV + "owner":
+            owner = serialize(element)
+            if len(owner) > MOST_OWNER:
+                raise Refused(413, "the owner is too long")
+    if scope not in (DAV + "exclusive", DAV + "shared") or kind != DAV + "write":
+        raise Refused(400, "malformed lockinfo")
+    return scope == DAV + "exclusive", owner
+
+
+def _depth_is_infinite(request: Request) -> bool:
+    depth = request.headers.get("depth", "infinity").lower()
+    if depth not in ("0", "infinity"):
+        raise Refused(400, "the Depth of a LOCK is 0 or infinity")
+    return depth == "infinity"
+
+
+def _seconds(request: Request, usual: int) -> int:
+    """Return the first timeout asked for that is understood, cut to the longest (RFC 4918 §10.7)."""
+    for wish in request.headers.get("timeout", "").split(","):
+        wish = wish.strip()
+        if wish.lower() == "infinite":
+            return LONGEST
+        if match := _SECONDS.match(wish):
+            return max(1, min(int(match[1]), LONGEST))
+    return usual
+
+
+def _refresh(context: WebContext, request: Request, access: Access, place: Resource) -> Response:
+    if "if" not in request.headers:
+        raise Refused(400, "a LOCK without body needs If")
+    access.check_conditions(place.attributes)
+    named = [held for held in _covering(context, request, place) if access.shows(held)]
+    if not named:
+        raise Refused(412, condition="lock-token-matches-request-uri")
+    renewed = [context.locks.refresh(held, _seconds(request, held.details.seconds)) for held in named]
+    return _shown(context.locks, renewed, 200)
+
+
+def _covering(context: WebContext, request: Request, place: Resource) -> list[Lock]:
+    inodes = path_inodes(context.fs, request.names)
+    return context.locks.covering(inodes, exists=place.attributes is not None)
+
+
+def unlock(context: WebContext, request: Request) -> Response:
+    """End a lock; the token may come without its brackets, as Explorer's does at times."""
+    token = request.headers.get("lock-token", "").strip().strip("<>")
+    if not token:
+        raise Refused(400, "Lock-Token is missing")
+    place = locate(context.fs, request.names)
+    held = next((held for held in _covering(context, request, place) if held.token == token), None)
+    if held is None:
+        raise Refused(409, condition="lock-token-matches-request-uri")
+    if held.details.principal != request.user:
+        raise Refused(403, "the lock is another user's")
+    context.locks.remove([held])
+    return Response(204)
+
+
+# ---- showing -----------------------------------------------------------------------------------------------------
+
+
+def _shown(table: LockTable, locks: list[Lock], status: int, headers: tuple[tuple[str, str], ...] = ()) -> Response:
+    body = f'{DECLARATION}<D:prop xmlns:D="DAV:">{lockdiscovery(table, locks)}</D:prop>'.encode()
+    return Response(status, [*headers, XML], body)
