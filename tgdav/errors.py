@@ -128,6 +128,13 @@ class LoginInUse(VaultInUse):
     """A process with another state, a copy of this one, uses the same login; waiting for it changes nothing."""
 
 
+class NotLoggedIn(AccessError):
+    """There is no login at Telegram yet."""
+
+    def __init__(self) -> None:
+        super().__init__("there is no login at Telegram", hint="run 'tgdav auth'")
+
+
 class WriterReplaced(TgdavError):
     """Another machine became the writer; this one serves read-only and keeps its unsent operations."""
 

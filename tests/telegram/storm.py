@@ -286,7 +286,7 @@ def storm(folder: Path, seed: int, *, channel: bool, seconds: float, work: Work,
     """
     stop, end = threading.Event(), time.monotonic() + seconds
     with Server(folder, seed=seed) as server:
-        account = TelegramAccount(server, channel=channel, patience=1.0, connect_timeout=1.0, transport_rest=0.5)
+        account = TelegramAccount(server, channel=channel, patience=1.0, connect_timeout=1.0, transport_backoff=0.5)
         opened: list[TelegramStore] = []
 
         def open_one() -> BlobStore:

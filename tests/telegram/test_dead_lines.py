@@ -16,10 +16,10 @@ from tests.support.telegram import TelegramAccount
 from tests.support.waiting import wait_for
 from tests.telegram.volume_storm import new_machine
 from tgdav.blobs.telegram import TelegramSettings
+from tgdav.blobs.telegram import settings as settings_module
 from tgdav.blobs.telegram.transfers import ATTEMPTS
 from tgdav.config import Config
 from tgdav.errors import StoreError, StoreUnavailable
-from tgdav.volume import account as account_module
 from tgdav.volume import volume as volume_module
 from tgdav.volume.volume import Volume
 
@@ -32,12 +32,12 @@ def fall_silent(server: Server) -> None:
 @pytest.fixture
 def volume(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Volume]:
     """Of an account whose lines are given up after half a second of silence; one file is in the store alone."""
-    original = account_module.telegram_settings
+    original = settings_module.telegram_settings
 
     def impatient(config: Config) -> TelegramSettings:
         return msgspec.structs.replace(original(config), patience=0.5)
 
-    monkeypatch.setattr(account_module, "telegram_settings", impatient)
+    monkeypatch.setattr(settings_module, "telegram_settings", impatient)
     machine = new_machine(tmp_path, "home", TelegramAccount(server))
     machine.create()
     with machine.opened() as opened:

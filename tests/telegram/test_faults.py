@@ -304,7 +304,7 @@ class TestTheLine:
         server.accept_silently(False)
         assert _eventually(store) == []
 
-    def test_refused_by_the_transport_rests(self, server: Server, store: TelegramStore) -> None:
+    def test_refused_by_the_transport_backoffs(self, server: Server, store: TelegramStore) -> None:
         put(store, 1)
         server.arm("transport_429", "messages.getHistory")
         with pytest.raises(StoreUnavailable) as caught:

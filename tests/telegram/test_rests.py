@@ -185,7 +185,7 @@ def test_a_flood_wait_of_sending_leaves_the_store_reachable(server: Server, acco
 
 def test_one_refusal_of_the_transport_is_one_rest_for_all_uploads(server: Server, account: TelegramAccount) -> None:
     """Three uploads with a window of parts each meet the end of the one connection."""
-    inner = account.open(transport_rest=120.0, parts_in_flight=4)
+    inner = account.open(transport_backoff=120.0, parts_in_flight=4)
     store = RateLimitedStore(inner, clock=SystemClock(), stop=threading.Event())
     server.set_line(latency=0.3)  # all of a window has arrived when its first part is looked at
     server.arm("transport_429", "upload.saveBigFilePart", after=16)
@@ -209,7 +209,7 @@ def test_a_refusal_is_heard_although_somebody_else_hangs_up(
     server: Server, account: TelegramAccount, rounds: int
 ) -> None:
     """Whichever round of the loop the line is closed in, between the refusal's arrival and Telethon's telling of it."""
-    session = account.session(transport_rest=120.0)
+    session = account.session(transport_backoff=120.0)
     session.invoke(HISTORY_START)
     (line,) = session._connections.values()
     server.arm("transport_429", "messages.getHistory")

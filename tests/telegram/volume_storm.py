@@ -18,12 +18,12 @@ from tests.support.telegram import TelegramAccount
 from tests.support.telegram_home import telegram_config
 from tests.telegram.storm import Going, Weather, Worker, counted, work_through
 from tgdav.blobs.telegram import TelegramSettings
+from tgdav.blobs.telegram import settings as settings_module
+from tgdav.blobs.telegram.account_store import AccountStore
 from tgdav.config import Config
 from tgdav.crypto.passphrase import Passphrase
 from tgdav.errors import AccessError, StoreRejected, TgdavError
 from tgdav.platform import Platform
-from tgdav.volume import account as account_module
-from tgdav.volume.account import AccountStore
 from tgdav.volume.known import Inventory
 from tgdav.volume.login_keeper import ClosedState
 from tgdav.volume.telegram_login import TelegramLogin
@@ -164,13 +164,18 @@ def volume_storm(folder: Path, seed: int, *, channel: bool, seconds: float, work
     Afterwards the vault, and a machine that joins it, show what was written; each blob is there once; and what the
     log does not name is counted as an orphan.
     """
-    telegram_settings = account_module.telegram_settings
+    telegram_settings = settings_module.telegram_settings
 
     def impatient(config: Config) -> TelegramSettings:
-        return msgspec.structs.replace(telegram_settings(config), patience=1.0, connect_timeout=1.0, transport_rest=0.5)
+        return msgspec.structs.replace(
+            telegram_settings(config), patience=1.0, connect_timeout=1.0, transport_backoff=0.5
+        )
 
-    with Server(folder / "telegram", seed=seed) as server, patch.object(account_module, "telegram_settings", impatient):
-        account = TelegramAccount(server, channel=channel, patience=1.0, connect_timeout=1.0, transport_rest=0.5)
+    with (
+        Server(folder / "telegram", seed=seed) as server,
+        patch.object(settings_module, "telegram_settings", impatient),
+    ):
+        account = TelegramAccount(server, channel=channel, patience=1.0, connect_timeout=1.0, transport_backoff=0.5)
         machine, met = new_machine(folder, "home", account), Counter[str]()
         machine.create()
         with machine.opened() as volume:

@@ -57,7 +57,7 @@ def auth(invocation: Invocation, *, phone: str | None, qr: bool, logout: bool) -
         raise UsageError("--phone, --qr and --logout exclude each other", hint="give one of them, or none")
     # Telethon takes long to import; other commands never need it here.
     from tgdav.blobs.telegram.login import phone_number
-    from tgdav.volume.account import telegram_settings
+    from tgdav.blobs.telegram.settings import telegram_settings
 
     if phone is not None and phone_number(phone) is None:
         raise UsageError(f"--phone: {phone!r} is no phone number", hint=PHONE_HINT)
@@ -78,15 +78,13 @@ def _no_telegram(invocation: Invocation) -> UsageError:
 def _log_in(
     invocation: Invocation, keeper: "_Keeper", settings: "TelegramSettings", phone: str | None, *, qr: bool
 ) -> int:
-    from tgdav.blobs.telegram.login import log_in_by_code, log_in_by_qr
-    from tgdav.volume.account import end_login
-    from tgdav.volume.telegram_login import TelegramLogin
+    from tgdav.blobs.telegram.login import end_login, log_in_by_code, log_in_by_qr
 
     login = (log_in_by_qr if qr else log_in_by_code)(settings, _Terminal(phone))
     try:
         keeper.log_in(login)
     except BaseException:
-        end_login(settings, TelegramLogin(login.session, login.user_id))
+        end_login(settings, login.session)
         raise
     found = {"account": login.user_id, "name": login.name}
     more = () if vault_exists(invocation.paths.state) else ("now run 'tgdav init', or 'tgdav init --join'",)

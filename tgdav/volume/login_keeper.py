@@ -5,13 +5,14 @@ import threading
 from pathlib import Path
 
 from tgdav.blobs.telegram import TelegramSettings
-from tgdav.blobs.telegram.login import log_out
+from tgdav.blobs.telegram.account_store import AccountStore
+from tgdav.blobs.telegram.login import end_login, log_out
+from tgdav.blobs.telegram.settings import telegram_settings
 from tgdav.config import Config, StatePaths
 from tgdav.crypto.keys import VaultKeys
 from tgdav.crypto.slots import Secret
 from tgdav.errors import AccessError, DamageError, TgdavError
 from tgdav.platform import Platform
-from tgdav.volume.account import AccountStore, end_login, telegram_settings
 from tgdav.volume.folders import prepare_state
 from tgdav.volume.local_keys import argon2_parameters, unlock_local
 from tgdav.volume.local_state import load_vault
@@ -63,7 +64,7 @@ class LoginKeeper:
             save_login(self._state, login, self._vault_keys, self._platform)
             if self._account is not None:
                 self._account.use(login)
-            end_login(self._settings, before)
+            end_login(self._settings, "" if before is None else before.session)
 
     def log_out(self) -> bool:
         """End the login; the vault still knows its account. Return whether there was one. Raises StoreUnavailable."""
@@ -132,7 +133,7 @@ class ClosedState:
                 return
             before = self._pending()
             save_pending(self._places.state, login, self._secret, argon2_parameters(self._config), self._platform)
-            end_login(self._settings, before)
+            end_login(self._settings, "" if before is None else before.session)
         finally:
             lock.release()
 

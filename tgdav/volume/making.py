@@ -19,7 +19,7 @@ from tgdav.crypto.passphrase import Passphrase
 from tgdav.crypto.recovery_key import format_recovery_key, new_recovery_key
 from tgdav.crypto.slots import Secret
 from tgdav.db.database import Database
-from tgdav.errors import NewerFormat, UsageError
+from tgdav.errors import NewerFormat, NotLoggedIn, UsageError
 from tgdav.ids import MachineId, NamespaceId, VaultId
 from tgdav.platform import Platform
 from tgdav.volume.folders import prepare_state
@@ -28,7 +28,7 @@ from tgdav.volume.local_state import LocalNamespace, LocalVault, save_header, sa
 from tgdav.volume.lock import StateLock
 from tgdav.volume.log_start import begin_log, machine_name, namespace_name, open_journal
 from tgdav.volume.stores import open_store
-from tgdav.volume.telegram_login import NotLoggedIn, TelegramLogin, drop_pending, load_pending, save_login
+from tgdav.volume.telegram_login import TelegramLogin, drop_pending, load_pending, save_login
 from tgdav.volume.volume import Volume
 
 

@@ -15,12 +15,13 @@ from tgdav.errors import StoreError
 from tgdav.ids import BlobName
 from tgdav.platform import Platform
 from tgdav.volume.budget import SendingStore
+from tgdav.volume.lock import LoginLock
 from tgdav.volume.telegram_login import TelegramLogin
 
 if TYPE_CHECKING:
     # Telethon takes long to import, and serves one kind of store.
+    from tgdav.blobs.telegram.account_store import AccountStore
     from tgdav.blobs.telegram.rate_limit import RateLimitedStore
-    from tgdav.volume.account import AccountStore
 
 _FOLDER_PATIENCE = RetryPolicy(give_up_after=5.0)
 """A folder that is away is away at once and comes back by hand: who asked is told soon, background work tries again."""
@@ -104,10 +105,14 @@ def open_store(
 
 
 def _telegram(config: Config, platform: Platform, login: TelegramLogin | None) -> Stores:
+    from tgdav.blobs.telegram.account_store import AccountStore
     from tgdav.blobs.telegram.rate_limit import RateLimitedStore
-    from tgdav.volume.account import AccountStore
+    from tgdav.blobs.telegram.settings import telegram_settings
 
-    account, stopping = AccountStore(config, platform), threading.Event()
+    stopping = threading.Event()
+    account = AccountStore(
+        telegram_settings(config), peer=config.telegram.peer, platform=platform, lock_login=LoginLock
+    )
     if login is not None:
         account.use(login)
     governor = RateLimitedStore(

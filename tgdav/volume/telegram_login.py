@@ -37,13 +37,6 @@ class TelegramLogin(msgspec.Struct, array_like=True, frozen=True):
         return f"TelegramLogin(user_id={self.user_id})"
 
 
-class NotLoggedIn(AccessError):
-    """There is no login at Telegram yet."""
-
-    def __init__(self) -> None:
-        super().__init__("there is no login at Telegram", hint=LOG_IN)
-
-
 def load_login(state: Path, vault_keys: VaultKeys) -> TelegramLogin | None:
     """Return the vault's login, None if there never was one. Raises DamageError."""
     sealed = _read(state / SEALED)

@@ -138,6 +138,16 @@ def log_out(settings: TelegramSettings, session: str) -> None:
     _run(settings, session, lambda client: _log_out(client, settings))
 
 
+def end_login(settings: TelegramSettings, session: str) -> None:
+    """End a login that is no longer used. Best effort: if this fails, the user still sees it in the list of devices."""
+    if not session:
+        return
+    try:
+        log_out(settings, session)
+    except TgdavError as error:
+        log.info("an unused Telegram login could not be ended: %s", error.message)
+
+
 _REFUSALS = (
     *(telethon.RPCError, telethon.AuthKeyNotFound, telethon.SecurityError, telethon.InvalidChecksumError),
     *(telethon.BadMessageError, OSError, EOFError, BufferError, ValueError),

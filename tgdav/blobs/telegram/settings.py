@@ -1,13 +1,14 @@
-"""What a connection to Telegram is made of, apart from the login."""
+"""How to connect to Telegram: application id, proxy, timeouts. The login is not part of it."""
 
 import msgspec
 from telethon.crypto import rsa
 
-from tgdav.errors import StoreRejected
+from tgdav.config import Config
+from tgdav.errors import StoreRejected, UsageError
 
 
 class TelegramProxy(msgspec.Struct, frozen=True):
-    """The way out; ``type`` is socks5, socks4 or http."""
+    """A proxy for all connections; ``type`` is socks5, socks4 or http."""
 
     type: str
     host: str
@@ -19,7 +20,8 @@ class TelegramProxy(msgspec.Struct, frozen=True):
         return f"TelegramProxy({self.type}, {self.host}, {self.port})"
 
     def as_telethon(self) -> dict[str, object]:
-        """Return what Telethon wants. Raises StoreRejected without python-socks: Telethon would go round the proxy."""
+        """Return Telethon's form of it. Raises StoreRejected if python-socks is missing."""
+        # Without that package Telethon logs a warning and connects directly, around the proxy.
         try:
             import python_socks  # type: ignore[import-not-found,unused-ignore]  # noqa: F401
         except ImportError:
@@ -29,9 +31,9 @@ class TelegramProxy(msgspec.Struct, frozen=True):
 
 
 class TelegramTestServer(msgspec.Struct, frozen=True):
-    """A server of one's own. ``public_key`` is PKCS#1 PEM text."""
+    """A server to use instead of Telegram's. ``public_key`` is PKCS#1 in PEM."""
 
-    __test__ = False
+    __test__ = False  # pytest collects classes by their names
 
     address: str
     port: int
@@ -40,7 +42,7 @@ class TelegramTestServer(msgspec.Struct, frozen=True):
 
 
 class TelegramSettings(msgspec.Struct, frozen=True):
-    """``patience``: seconds without any answer after which a connection counts as broken; ``connect_timeout`` too."""
+    """``patience``: seconds without any response after which a connection counts as broken. Times are in seconds."""
 
     api_id: int
     api_hash: str
@@ -49,15 +51,49 @@ class TelegramSettings(msgspec.Struct, frozen=True):
     patience: float = 20.0
     connect_timeout: float = 10.0
     parts_in_flight: int = 16
-    """Parts of 512 KiB that an upload has under way, and ranges of up to 1 MiB that a read has, at once."""
+    """Concurrent requests of one upload (parts of 512 KiB) or one read (ranges of up to 1 MiB)."""
 
-    transport_rest: float = 120.0
-    """Seconds of rest after the transport itself refused a connection; Telegram gives no number."""
+    transport_backoff: float = 120.0
+    """Seconds without connection attempts after the transport answered 429; Telegram documents no number."""
 
     def __repr__(self) -> str:
         return f"TelegramSettings(api_id={self.api_id})"
 
     def trust_test_server(self) -> None:
-        """Make Telethon accept the test server's key, if there is one."""
+        """Make Telethon accept the key of the test server, if there is one."""
         if self.test_server is not None:
             rsa.add_key(self.test_server.public_key, old=False)
+
+
+def telegram_settings(config: Config) -> TelegramSettings:
+    """Return the settings of a configuration. Raises UsageError for missing values."""
+    telegram = config.telegram
+    if telegram.api_id is None or telegram.api_hash is None:
+        raise UsageError(
+            "telegram.api_id and telegram.api_hash must be set",
+            hint="take them from https://my.telegram.org, and give them to 'tgdav init' or to the configuration",
+        )
+    return TelegramSettings(telegram.api_id, telegram.api_hash.get_secret_value(), _proxy(config), _test_server(config))
+
+
+def _proxy(config: Config) -> TelegramProxy | None:
+    proxy = config.telegram.proxy
+    if proxy is None:
+        return None
+    password = None if proxy.password is None else proxy.password.get_secret_value()
+    return TelegramProxy(proxy.type, proxy.host, proxy.port, proxy.username, password)
+
+
+def _test_server(config: Config) -> TelegramTestServer | None:
+    server = config.telegram.test_server
+    if server is None:
+        return None
+    try:
+        key = server.public_key_file.read_text(encoding="ascii") if server.public_key_file else ""
+    except (OSError, UnicodeDecodeError):
+        key = ""
+    if not key:
+        raise UsageError(
+            "telegram.test_server.public_key_file cannot be read as a PEM key", hint="correct the configuration"
+        )
+    return TelegramTestServer(server.address, server.port, server.dc, key)

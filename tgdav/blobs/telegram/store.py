@@ -244,21 +244,21 @@ class TelegramStore:
 
     def watch(
         self,
-        found: Callable[[BlobInfo], None],
+        on_blob: Callable[[BlobInfo], None],
         *,
-        lost: Callable[[AccessError], None] = _ignore,
+        on_logout: Callable[[AccessError], None] = _ignore,
         silence: float = SILENCE,
         retry: float = RETRY,
     ) -> UpdateWatcher:
-        """Begin to tell ``found`` of blobs that other sessions append; see ``UpdateWatcher``. One at a time; ends with ``close``.
+        """Start to call ``on_blob`` for blobs that other sessions append; see ``UpdateWatcher``. Ends with ``close``.
 
-        A shortcut for whoever lists now and then, and must go on doing so: ``list`` alone is complete.
+        This is a hint: callers must still list now and then. A second call replaces the first watcher.
         """
         self._check_open()
         if self._watch is not None:
             self._watch.close()
         self._watch = UpdateWatcher(
-            self._session, self._chat, self._listing, found, lost=lost, silence=silence, retry=retry
+            self._session, self._chat, self._listing, on_blob, on_logout=on_logout, silence=silence, retry=retry
         )
         self._watch.start()
         return self._watch

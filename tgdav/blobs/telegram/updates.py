@@ -89,9 +89,9 @@ _STOP = object()
 
 
 class UpdateWatcher:
-    """Tells ``found`` of each blob that another session appends after ``start``, oldest first.
+    """Tells ``on_blob`` of each blob that another session appends after ``start``, oldest first.
 
-    A blob may be told of twice, and one of this session's own once, when history had to be read. ``lost`` is told when the
+    A blob may be told of twice, and one of this session's own once, when history had to be read. ``on_logout`` is told when the
     login has ended, and the watch with it. Both run on the watch's own thread; what they raise is noted and passed over, as
     is an answer that makes no sense. ``silence`` and ``retry`` in seconds.
     """
@@ -101,14 +101,14 @@ class UpdateWatcher:
         session: Session,
         chat: Chat,
         listing: BlobIndex,
-        found: Callable[[BlobInfo], None],
+        on_blob: Callable[[BlobInfo], None],
         *,
-        lost: Callable[[AccessError], None],
+        on_logout: Callable[[AccessError], None],
         silence: float = SILENCE,
         retry: float = RETRY,
     ) -> None:
-        self._session, self._chat, self._listing, self._found = session, chat, listing, found
-        self._lost = lost
+        self._session, self._chat, self._listing, self._on_blob = session, chat, listing, on_blob
+        self._on_logout = on_logout
         self._silence, self._retry = silence, retry
         self._box: PtsTracker | None = None
         self._last = 0
@@ -149,7 +149,7 @@ class UpdateWatcher:
                 self.caught_up.clear()
             except AccessError as error:
                 self.caught_up.clear()
-                self._lost(error)
+                self._on_logout(error)
                 return
             except TgdavError as error:
                 log.debug("other sessions' changes are not watched for now: %s", error.message)
@@ -232,7 +232,7 @@ class UpdateWatcher:
         self._last = last
         for document in self._listing.walk(last):
             self._last = max(self._last, document.info.id)
-            self._found(document.info)
+            self._on_blob(document.info)
 
     def _tell(self, new: Iterable[Any], gone: Iterable[int]) -> None:
         for identity in gone:
@@ -244,7 +244,7 @@ class UpdateWatcher:
             self._last = max(self._last, document.info.id)
             if self._listing.document(document.info.id) is None:
                 self._listing.note(document)
-                self._found(document.info)
+                self._on_blob(document.info)
 
 
 def _go_on(box: PtsTracker, answer: Any) -> None:

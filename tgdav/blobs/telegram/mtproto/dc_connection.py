@@ -147,7 +147,7 @@ class DcConnection:
     def _translated(self, error: Exception) -> Exception:
         translated = translate(error)
         if isinstance(translated, TransportFlood):
-            translated.retry_after = self._settings.transport_rest
+            translated.retry_after = self._settings.transport_backoff
         return translated
 
     async def _wait(self, loop: asyncio.AbstractEventLoop, answer: "asyncio.Future[Any]") -> None:
