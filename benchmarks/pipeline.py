@@ -22,7 +22,7 @@ from tgdav.content.format.chunker import Chunker, chunk_sizes
 from tgdav.content.format.sealer import ContentIdentity
 from tgdav.content.staging.context import ContentSettings
 from tgdav.content.store import ContentStore
-from tgdav.crypto.chunk_seal import CODEC_RAW, open_chunk, seal_chunk
+from tgdav.crypto.chunk_seal import CODEC_RAW, ChunkBinding, open_chunk, seal_chunk
 from tgdav.crypto.keys import NamespaceKeys, VaultKeys, new_namespace_secret
 from tgdav.db.database import Database
 from tgdav.disk import SystemDisk
@@ -119,13 +119,13 @@ def _name(parts: _Parts) -> Iterator[ChunkId]:
 def _seal(parts: _Parts) -> Iterator[bytearray]:
     keys, vault, entropy = parts.identity.keys, parts.identity.vault_keys.vault, SystemEntropy()
     for chunk_id, chunk in zip(parts.ids, parts.chunks, strict=True):
-        yield seal_chunk(keys, vault, chunk_id, 1, CODEC_RAW, len(chunk), chunk, entropy)
+        yield seal_chunk(keys, vault, ChunkBinding(chunk_id, 1, CODEC_RAW, len(chunk)), chunk, entropy)
 
 
 def _open(parts: _Parts) -> Iterator[bytes]:
     keys, vault = parts.identity.keys, parts.identity.vault_keys.vault
     for chunk_id, chunk, sealed in zip(parts.ids, parts.chunks, parts.sealed, strict=True):
-        yield open_chunk(keys, vault, chunk_id, 1, CODEC_RAW, len(chunk), sealed, "benchmark")
+        yield open_chunk(keys, vault, ChunkBinding(chunk_id, 1, CODEC_RAW, len(chunk)), sealed, "benchmark")
 
 
 def _write(parts: _Parts, path: Path) -> None:

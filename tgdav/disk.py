@@ -22,12 +22,12 @@ class Disk(Protocol):
         """Return when the file's bytes and size survive a power cut (fdatasync)."""
         ...
 
-    def sync_folder(self, folder: Path) -> None:
+    def sync_directory(self, folder: Path) -> None:
         """Return when the folder's names survive a power cut."""
         ...
 
     def rename(self, source: Path, target: Path) -> None:
-        """Rename, replacing ``target`` atomically. Durable after ``sync_folder``."""
+        """Rename, replacing ``target`` atomically. Durable after ``sync_directory``."""
         ...
 
     def link(self, source: Path, target: Path) -> None:
@@ -59,7 +59,7 @@ class SystemDisk:
         failpoint("disk.sync")
         os.fdatasync(descriptor)
 
-    def sync_folder(self, folder: Path) -> None:
+    def sync_directory(self, folder: Path) -> None:
         """Return when the folder's names survive a power cut."""
         failpoint("disk.sync-folder")
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

@@ -46,9 +46,9 @@ class FailingDisk(SystemDisk):
         self._check("sync")
         super().sync(descriptor)
 
-    def sync_folder(self, folder: Path) -> None:
-        self._check("sync_folder")
-        super().sync_folder(folder)
+    def sync_directory(self, folder: Path) -> None:
+        self._check("sync_directory")
+        super().sync_directory(folder)
 
     def rename(self, source: Path, target: Path) -> None:
         self._check("rename")
@@ -354,7 +354,7 @@ class TestDiskAway:
 
 
 class TestDiskFaults:
-    @pytest.mark.parametrize("call", ["write", "sync", "sync_folder", "rename"])
+    @pytest.mark.parametrize("call", ["write", "sync", "sync_directory", "rename"])
     @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EROFS])
     def test_a_failed_append_leaves_nothing_and_works_again(self, folder: Path, call: str, number: int) -> None:
         store = directory_store(folder, disk=FailingDisk(call, number))
@@ -364,7 +364,7 @@ class TestDiskFaults:
         info = put(store, 1)
         assert content(store, info) == b"sealed"
 
-    @pytest.mark.parametrize("call", ["sync", "sync_folder", "link"])
+    @pytest.mark.parametrize("call", ["sync", "sync_directory", "link"])
     def test_a_failed_link_leaves_nothing_and_works_again(self, folder: Path, tmp_path: Path, call: str) -> None:
         source = FileSource(private_file(tmp_path, b"data"))
         store = directory_store(folder, disk=FailingDisk(call, errno.ENOSPC))
@@ -385,12 +385,12 @@ class TestDiskFaults:
 
     def test_an_append_answered_from_what_is_there_is_durable_too(self, folder: Path) -> None:
         put(directory_store(folder), 1)
-        store = directory_store(folder, disk=FailingDisk("sync_folder", errno.EIO))
+        store = directory_store(folder, disk=FailingDisk("sync_directory", errno.EIO))
         with pytest.raises(StoreUnavailable):
             put(store, 1)
         assert put(store, 1).id == 1
 
-    @pytest.mark.parametrize("call", ["unlink", "sync_folder"])
+    @pytest.mark.parametrize("call", ["unlink", "sync_directory"])
     def test_a_failed_delete_can_be_repeated(self, folder: Path, call: str) -> None:
         given = [put(directory_store(folder), number).id for number in range(3)]
         store = directory_store(folder, disk=FailingDisk(call, errno.EIO))

@@ -12,7 +12,7 @@ from tgdav.blobs.memory import MemoryStore
 from tgdav.content.format.manifest import Extent, Manifest
 from tgdav.content.format.pack import TRAILER_BYTES, CheckedData, PackSizes, check_data, plan
 from tgdav.content.format.sealer import ChunkSealer
-from tgdav.crypto.chunk_seal import Room
+from tgdav.crypto.chunk_seal import ScratchBuffer
 from tgdav.disk import SystemDisk
 from tgdav.entropy import SystemEntropy
 from tgdav.errors import DamageError
@@ -40,7 +40,7 @@ def checked(pack: bytes | bytearray, sizes: PackSizes, room: int) -> CheckedData
         view[: len(found)] = found
         return len(found)
 
-    return check_data(read_into, sizes, make_seal(), SEALER, Room(room))
+    return check_data(read_into, sizes, make_seal(), SEALER, ScratchBuffer(room))
 
 
 @pytest.mark.parametrize("room", [10, 100_000])
@@ -227,8 +227,8 @@ def test_a_bit_that_flips_before_sealing_is_caught(world: World) -> None:
     data = bytearray(noise(50_000))
     chunk = sealer.chunk_id(data)
     data[777] ^= 1
-    for room in (None, Room(50_000), Room(10)):
+    for room in (None, ScratchBuffer(50_000), ScratchBuffer(10)):
         with pytest.raises(DamageError):
             sealer.seal(chunk, data, room)
     data[777] ^= 1
-    assert sealer.seal(chunk, data, Room(50_000)).length == len(data)
+    assert sealer.seal(chunk, data, ScratchBuffer(50_000)).length == len(data)

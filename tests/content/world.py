@@ -74,9 +74,9 @@ class FailingDisk(SystemDisk):
         self._check("sync")
         super().sync(descriptor)
 
-    def sync_folder(self, folder: Path) -> None:
-        self._check("sync_folder")
-        super().sync_folder(folder)
+    def sync_directory(self, folder: Path) -> None:
+        self._check("sync_directory")
+        super().sync_directory(folder)
 
 
 class World:

@@ -72,7 +72,7 @@ def a_write_is_answered_before_the_log_is_synced() -> None:
 
 @planted("power_cut")
 def folders_are_not_synced() -> None:
-    _replace(SystemDisk, "sync_folder", _nothing)
+    _replace(SystemDisk, "sync_directory", _nothing)
 
 
 @planted("power_cut")
@@ -93,7 +93,7 @@ class _Syncless(SystemDisk):
     def sync(self, descriptor: int) -> None:
         return
 
-    def sync_folder(self, folder: Path) -> None:
+    def sync_directory(self, folder: Path) -> None:
         return
 
 

@@ -66,12 +66,20 @@ def test_the_recording_disk_does_and_notes_each_call(tmp_path: Path) -> None:
     disk.link(tmp_path / "a", tmp_path / "b")
     disk.rename(tmp_path / "a", tmp_path / "c")
     disk.unlink(tmp_path / "b")
-    disk.sync_folder(tmp_path)
+    disk.sync_directory(tmp_path)
     with pytest.raises(FileNotFoundError):
         disk.unlink(tmp_path / "b")
     assert os.listdir(tmp_path) == ["c"]
     assert (tmp_path / "c").read_bytes() == b"cont"
-    assert [one.call for one in disk.calls] == ["write", "truncate", "sync", "link", "rename", "unlink", "sync_folder"]
+    assert [one.call for one in disk.calls] == [
+        "write",
+        "truncate",
+        "sync",
+        "link",
+        "rename",
+        "unlink",
+        "sync_directory",
+    ]
     assert disk.calls[4] == DiskCall("rename", ("a", "c"))
     assert disk.names("sync") == ["a"]
 

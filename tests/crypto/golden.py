@@ -6,7 +6,7 @@ A golden file is never changed. A new version of a format gets a new file, and t
 import json
 from pathlib import Path
 
-from tgdav.crypto.chunk_seal import CODEC_RAW, seal_chunk
+from tgdav.crypto.chunk_seal import CODEC_RAW, ChunkBinding, seal_chunk
 from tgdav.crypto.header import encode, make_header, make_header_label
 from tgdav.crypto.keys import NamespaceKeys, NamespaceSecret, VaultKeys, wrap_namespace
 from tgdav.crypto.label import BlobKind, Label, encode_label
@@ -78,9 +78,8 @@ def contents() -> dict[str, bytes]:
     """Return every golden file of this room as it is made today."""
     vault, keys = VaultKeys(MASTER, VAULT), NamespaceKeys(NAMESPACE, SECRET)
     header = make_header(VAULT, MASTER, PASSPHRASE, RECOVERY, SeededEntropy(101), PARAMETERS)
-    chunk = seal_chunk(
-        keys, VAULT, keys.chunk_id(CHUNK_DATA), 2, CODEC_RAW, len(CHUNK_DATA), CHUNK_DATA, SeededEntropy(102)
-    )
+    binding = ChunkBinding(keys.chunk_id(CHUNK_DATA), 2, CODEC_RAW, len(CHUNK_DATA))
+    chunk = seal_chunk(keys, VAULT, binding, CHUNK_DATA, SeededEntropy(102))
     return {
         "header-v1.bin": encode(header),
         "header-label-v1.txt": make_header_label(SeededEntropy(103)).encode() + b"\n",

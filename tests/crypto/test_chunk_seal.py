@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tgdav.crypto.chunk_seal import CODEC_LZ4_BLOCK, CODEC_RAW, open_chunk, seal_chunk
+from tgdav.crypto.chunk_seal import CODEC_LZ4_BLOCK, CODEC_RAW, ChunkBinding, open_chunk, seal_chunk
 from tgdav.crypto.keys import NamespaceKeys, NamespaceSecret, new_namespace_secret
 from tgdav.crypto.sealing import OVERHEAD
 from tgdav.errors import DamageError
@@ -20,27 +20,29 @@ DATA = b"some data"
 CHUNK = KEYS.chunk_id(DATA)
 
 
-def sealed_chunk() -> bytearray:
-    return seal_chunk(KEYS, VAULT, CHUNK, 1, CODEC_RAW, len(DATA), DATA, SeededEntropy(3))
+def sealed_chunk() -> bytes:
+    return bytes(seal_chunk(KEYS, VAULT, ChunkBinding(CHUNK, 1, CODEC_RAW, len(DATA)), DATA, SeededEntropy(3)))
 
 
 @settings(max_examples=30)
 @given(st.binary(max_size=100_000), st.sampled_from([CODEC_RAW, CODEC_LZ4_BLOCK]), st.sampled_from([1, 2]))
 def test_roundtrip(data: bytes, codec: int, epoch: int):
     chunk = KEYS.chunk_id(data)
-    sealed = seal_chunk(KEYS, VAULT, chunk, epoch, codec, 2**21, memoryview(data), SeededEntropy(3))
+    binding = ChunkBinding(chunk, epoch, codec, 2**21)
+    sealed = seal_chunk(KEYS, VAULT, binding, memoryview(data), SeededEntropy(3))
     assert len(sealed) == len(data) + OVERHEAD
-    assert open_chunk(KEYS, VAULT, chunk, epoch, codec, 2**21, memoryview(sealed), "pack") == data
+    assert open_chunk(KEYS, VAULT, binding, memoryview(sealed), "pack") == data
 
 
 def test_everything_is_bound():
     right = [KEYS, VAULT, CHUNK, 1, CODEC_RAW, len(DATA)]
-    assert open_chunk(*right, sealed_chunk(), "pack") == DATA
+    assert open_chunk(KEYS, VAULT, ChunkBinding(*right[2:]), sealed_chunk(), "pack") == DATA
     other_space = NamespaceKeys(NamespaceId(b"o" * 16), NamespaceSecret(NamespaceId(b"o" * 16), *secret_parts()))
     wrong = [other_space, VaultId(b"w" * 16), ChunkId(bytes(32)), 2, CODEC_LZ4_BLOCK, len(DATA) + 1]
     for place, value in enumerate(wrong):
+        keys, vault, *bound = [*right[:place], value, *right[place + 1 :]]
         with pytest.raises(DamageError) as raised:
-            open_chunk(*right[:place], value, *right[place + 1 :], sealed_chunk(), "pack 00ff")
+            open_chunk(keys, vault, ChunkBinding(*bound), sealed_chunk(), "pack 00ff")
         assert raised.value.blob == "pack 00ff"
 
 
@@ -53,7 +55,7 @@ def test_binding_holds_even_where_the_key_is_the_same():
     sealed = sealed_chunk()
     for vault, codec, length in [(VaultId(bytes(16)), 0, 9), (VAULT, 1, 9), (VAULT, 0, 8)]:
         with pytest.raises(DamageError):
-            open_chunk(KEYS, vault, CHUNK, 1, codec, length, sealed, "pack")
+            open_chunk(KEYS, vault, ChunkBinding(CHUNK, 1, codec, length), sealed, "pack")
 
 
 def test_every_flipped_bit_and_truncation_is_found():
@@ -62,17 +64,17 @@ def test_every_flipped_bit_and_truncation_is_found():
         damaged = bytearray(sealed)
         damaged[bit // 8] ^= 1 << bit % 8
         with pytest.raises(DamageError):
-            open_chunk(KEYS, VAULT, CHUNK, 1, 0, len(DATA), damaged, "pack")
+            open_chunk(KEYS, VAULT, ChunkBinding(CHUNK, 1, 0, len(DATA)), damaged, "pack")
     for length in range(len(sealed)):
         with pytest.raises(DamageError):
-            open_chunk(KEYS, VAULT, CHUNK, 1, 0, len(DATA), sealed[:length], "pack")
+            open_chunk(KEYS, VAULT, ChunkBinding(CHUNK, 1, 0, len(DATA)), sealed[:length], "pack")
 
 
 def test_an_unknown_epoch_is_damage():
     with pytest.raises(DamageError, match="key number 9"):
-        open_chunk(KEYS, VAULT, CHUNK, 9, 0, len(DATA), sealed_chunk(), "pack")
+        open_chunk(KEYS, VAULT, ChunkBinding(CHUNK, 9, 0, len(DATA)), sealed_chunk(), "pack")
 
 
 def test_an_id_of_a_wrong_length_is_refused():
     with pytest.raises(ValueError, match="32 bytes"):
-        seal_chunk(KEYS, VAULT, ChunkId(b"short"), 1, 0, 1, b"x", SeededEntropy(1))
+        seal_chunk(KEYS, VAULT, ChunkBinding(ChunkId(b"short"), 1, 0, 1), b"x", SeededEntropy(1))

@@ -11,7 +11,7 @@ from argon2.low_level import Type, hash_secret_raw
 from blake3 import blake3
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from tgdav.crypto.chunk_seal import CODEC_RAW, open_chunk
+from tgdav.crypto.chunk_seal import CODEC_RAW, ChunkBinding, open_chunk
 from tgdav.crypto.header import decode, encode, recognise, unlock
 from tgdav.crypto.keys import NamespaceKeys, VaultKeys, unwrap_namespace
 from tgdav.crypto.label import decode_label
@@ -37,7 +37,7 @@ def text(name: str) -> str:
 def open_golden_chunk(sealed: bytes) -> bytes:
     size = len(golden.CHUNK_DATA)
     chunk = KEYS.chunk_id(golden.CHUNK_DATA)
-    return open_chunk(KEYS, golden.VAULT, chunk, 2, CODEC_RAW, size, sealed, "golden")
+    return open_chunk(KEYS, golden.VAULT, ChunkBinding(chunk, 2, CODEC_RAW, size), sealed, "golden")
 
 
 OPENERS = {

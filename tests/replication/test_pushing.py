@@ -114,7 +114,7 @@ def test_a_lost_answer_makes_no_second_version(vault: Vault, volume: Volume, mon
 
 @pytest.mark.parametrize(("call", "error", "raised"), [
     ("write", errno.ENOSPC, NoSpace), ("write", errno.EIO, LocalFailure), ("sync", errno.EIO, LocalFailure),
-    ("sync_folder", errno.EIO, LocalFailure),
+    ("sync_directory", errno.EIO, LocalFailure),
 ])  # fmt: skip
 def test_a_failing_disk_leaves_no_litter(volume: Volume, call: str, error: int, raised: type[Exception]) -> None:
     put(volume, "file", b"x")

@@ -281,7 +281,7 @@ class ForgetfulOperations(pyfuse3.Operations):
     async def fsyncdir(self, fh: int, datasync: bool) -> None:
         folder, _ = self._listings[fh]
         self._check("fsync-folder", folder)
-        self.disk.sync_folder(folder)
+        self.disk.sync_directory(folder)
 
     async def releasedir(self, fh: int) -> None:
         del self._listings[fh]

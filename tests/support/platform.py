@@ -114,8 +114,8 @@ class RecordingDisk:
     def sync(self, descriptor: int) -> None:
         self._around("sync", (_name(descriptor),), lambda: self.inner.sync(descriptor))
 
-    def sync_folder(self, folder: Path) -> None:
-        self._around("sync_folder", (folder.name,), lambda: self.inner.sync_folder(folder))
+    def sync_directory(self, folder: Path) -> None:
+        self._around("sync_directory", (folder.name,), lambda: self.inner.sync_directory(folder))
 
     def rename(self, source: Path, target: Path) -> None:
         self._around("rename", (source.name, target.name), lambda: self.inner.rename(source, target))
@@ -164,7 +164,7 @@ class FailingDisk(RecordingDisk):
 
         ``suffix``: only files whose name ends so.
         """
-        if call not in {"write", "sync", "sync_folder", "rename", "link", "unlink", "truncate"}:
+        if call not in {"write", "sync", "sync_directory", "rename", "link", "unlink", "truncate"}:
             raise ValueError(f"no such call: {call}")
         self._faults.append(_Fault(call, error, number, times, suffix))
 

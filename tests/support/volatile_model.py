@@ -77,7 +77,7 @@ class VolatileDisk:
         if file.number in self._undo:
             self._undo[file.number].sync_failed()
 
-    def sync_folder(self, folder: Pinned) -> None:
+    def sync_directory(self, folder: Pinned) -> None:
         """Make the names in ``folder`` durable."""
         self.names.synced(folder.number)
         gone = [number for number, undo in self._undo.items() if undo.file.stat().st_nlink == 0]

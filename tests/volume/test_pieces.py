@@ -40,7 +40,7 @@ def test_folders_are_private_and_durable(tmp_path: Path) -> None:
     disk = RecordingDisk()
     make_folder(tmp_path / "a" / "b" / "c", disk)
     assert [mode(tmp_path / each) for each in ("a", "a/b", "a/b/c")] == [0o700] * 3
-    assert disk.names("sync_folder") == [tmp_path.name, "a", "b"]
+    assert disk.names("sync_directory") == [tmp_path.name, "a", "b"]
     make_folder(tmp_path / "a" / "b", disk)
     assert len(disk.calls) == 3
 
@@ -50,12 +50,12 @@ def test_a_file_is_written_synced_renamed_synced(tmp_path: Path) -> None:
     write_file(tmp_path / "file", b"content", disk)
     assert (tmp_path / "file").read_bytes() == b"content"
     assert mode(tmp_path / "file") == 0o600
-    assert [call.call for call in disk.calls] == ["write", "sync", "rename", "sync_folder"]
+    assert [call.call for call in disk.calls] == ["write", "sync", "rename", "sync_directory"]
 
 
 @pytest.mark.parametrize(("call", "error", "raised"), [
     ("write", errno.ENOSPC, NoSpace), ("write", errno.EDQUOT, NoSpace), ("sync", errno.EIO, LocalFailure),
-    ("rename", errno.EIO, LocalFailure), ("sync_folder", errno.EIO, LocalFailure),
+    ("rename", errno.EIO, LocalFailure), ("sync_directory", errno.EIO, LocalFailure),
 ])  # fmt: skip
 def test_a_failing_disk_leaves_the_old_file_or_the_new(
     tmp_path: Path, call: str, error: int, raised: type[Exception]
@@ -66,7 +66,7 @@ def test_a_failing_disk_leaves_the_old_file_or_the_new(
     with pytest.raises(raised):
         write_file(tmp_path / "file", b"new", disk)
     assert (tmp_path / "file").read_bytes() in (b"old", b"new")
-    disk.fail("sync_folder", errno.EIO)
+    disk.fail("sync_directory", errno.EIO)
     with pytest.raises(LocalFailure):
         make_folder(tmp_path / "x" / "y", disk)
 

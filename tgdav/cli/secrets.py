@@ -218,7 +218,7 @@ def drop_key_file(invocation: Invocation) -> bool:
     if not file.exists():
         return False
     invocation.platform.disk.unlink(file)
-    invocation.platform.disk.sync_folder(file.parent)
+    invocation.platform.disk.sync_directory(file.parent)
     return True
 
 

@@ -173,7 +173,7 @@ class Overlay:
         try:
             self._disk.sync(self._descriptor)
             if not self._named:
-                self._disk.sync_folder(self._path.parent)
+                self._disk.sync_directory(self._path.parent)
                 self._named = True
         except OSError as error:
             self._poisoned = True

@@ -78,7 +78,7 @@ class ContentStore:
         Raises LocalFailure, NoSpace, UsageError.
         """
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        disk.sync_folder(folder.parent)
+        disk.sync_directory(folder.parent)
         space = Space(folder, settings.staging_bytes, clock, reserve=reserve)
         staging = Staging(folder, space, disk=disk, clock=clock, entropy=entropy)
         sealer = ChunkSealer(identity, entropy, compresses=settings.compression_enabled)

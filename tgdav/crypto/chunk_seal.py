@@ -1,6 +1,11 @@
-"""Sealing of chunks: each under a key of its own, bound to what it is and not to the pack it lies in."""
+"""Sealing of chunks: each under a key of its own, bound to its identity and not to the pack that holds it.
+
+So a chunk can be moved to another pack as it is.
+"""
 
 import struct
+
+import msgspec
 
 from tgdav.crypto.keys import NamespaceKeys
 from tgdav.crypto.sealing import OVERHEAD, Data, Kind, Sealer, associated_data
@@ -10,14 +15,26 @@ from tgdav.ids import ChunkId, VaultId
 CHUNK_VERSION = 1
 CODEC_RAW = 0
 CODEC_LZ4_BLOCK = 1
-"""An LZ4 block without a size in front; the raw length is in the pack index and bound by the seal."""
+"""An LZ4 block without a size prefix; the raw length is in the pack index, and the seal is bound to it."""
 
 _ID_BYTES = 32
 _NAME = struct.Struct(">32sIBI")
 
 
-class Room:
-    """Memory for one chunk of at most ``size`` bytes on its way through, sealed and opened; used again and again."""
+class ChunkBinding(msgspec.Struct, frozen=True):
+    """What a chunk's seal is bound to, beside vault and namespace. ``raw_length``: bytes of plaintext before the codec."""
+
+    chunk_id: ChunkId
+    epoch: int
+    codec: int
+    raw_length: int
+
+
+class ScratchBuffer:
+    """Reusable memory for sealing and opening one chunk of at most ``size`` bytes at a time.
+
+    A fresh buffer of a MiB for each chunk costs more than the cipher: the kernel zeroes its pages.
+    """
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -27,64 +44,45 @@ class Room:
 def seal_chunk(
     keys: NamespaceKeys,
     vault: VaultId,
-    chunk_id: ChunkId,
-    epoch: int,
-    codec: int,
-    raw_length: int,
+    binding: ChunkBinding,
     data: Data,
     entropy: Entropy,
-    room: Room | None = None,
+    scratch: ScratchBuffer | None = None,
 ) -> Data:
-    """Return ``data`` (what the codec made of ``raw_length`` bytes of plaintext) sealed; ``OVERHEAD`` bytes longer.
+    """Return ``data``, the codec's output, sealed: ``OVERHEAD`` bytes longer.
 
-    With a ``room`` that it fits into, the result is good until that is used again. Raises ``DamageError`` for an unknown
-    epoch.
+    Where it fits into ``scratch``, the result is a view of that, valid until its next use. Raises ``DamageError`` for an
+    unknown epoch.
     """
-    associated = _binding(keys, vault, chunk_id, epoch, codec, raw_length)
-    sealer = Sealer(keys.chunk_key(chunk_id, epoch))
-    if room is not None and len(data) <= room.size:
-        return sealer.seal_into(room.sealed, data, associated, entropy)
+    associated = _associated(keys, vault, binding)
+    sealer = Sealer(keys.chunk_key(binding.chunk_id, binding.epoch))
+    if scratch is not None and len(data) <= scratch.size:
+        return sealer.seal_into(scratch.sealed, data, associated, entropy)
     return sealer.seal(data, associated, entropy)
 
 
-def open_chunk(
-    keys: NamespaceKeys,
-    vault: VaultId,
-    chunk_id: ChunkId,
-    epoch: int,
-    codec: int,
-    raw_length: int,
-    sealed: Data,
-    what: str,
-) -> bytes:
-    """Return what the codec made, to be decompressed and compared with ``chunk_id`` by the caller.
+def open_chunk(keys: NamespaceKeys, vault: VaultId, binding: ChunkBinding, sealed: Data, what: str) -> bytes:
+    """Return the codec's output; the caller decompresses it and compares the plaintext with the chunk's id.
 
-    Raises ``DamageError`` with ``blob=what`` unless the bytes and every argument are as they were at sealing.
+    Raises ``DamageError`` with ``blob=what`` unless ``sealed`` and every argument are as they were at sealing.
     """
-    associated = _binding(keys, vault, chunk_id, epoch, codec, raw_length)
-    return Sealer(keys.chunk_key(chunk_id, epoch)).open(sealed, associated, what)
+    associated = _associated(keys, vault, binding)
+    return Sealer(keys.chunk_key(binding.chunk_id, binding.epoch)).open(sealed, associated, what)
 
 
 def open_chunk_into(
-    room: Room,
-    keys: NamespaceKeys,
-    vault: VaultId,
-    chunk_id: ChunkId,
-    epoch: int,
-    codec: int,
-    raw_length: int,
-    sealed: Data,
-    what: str,
+    scratch: ScratchBuffer, keys: NamespaceKeys, vault: VaultId, binding: ChunkBinding, sealed: Data, what: str
 ) -> Data:
-    """As ``open_chunk``; where the result fits into ``room``, it is good until that is used again."""
-    if len(sealed) > room.size + OVERHEAD:
-        return open_chunk(keys, vault, chunk_id, epoch, codec, raw_length, sealed, what)
-    associated = _binding(keys, vault, chunk_id, epoch, codec, raw_length)
-    return Sealer(keys.chunk_key(chunk_id, epoch)).open_into(room.opened, sealed, associated, what)
+    """As ``open_chunk``. Where the result fits into ``scratch``, it is a view of that, valid until its next use."""
+    if len(sealed) > scratch.size + OVERHEAD:
+        return open_chunk(keys, vault, binding, sealed, what)
+    associated = _associated(keys, vault, binding)
+    sealer = Sealer(keys.chunk_key(binding.chunk_id, binding.epoch))
+    return sealer.open_into(scratch.opened, sealed, associated, what)
 
 
-def _binding(keys: NamespaceKeys, vault: VaultId, chunk_id: ChunkId, epoch: int, codec: int, raw_length: int) -> bytes:
-    if len(chunk_id) != _ID_BYTES:
+def _associated(keys: NamespaceKeys, vault: VaultId, binding: ChunkBinding) -> bytes:
+    if len(binding.chunk_id) != _ID_BYTES:
         raise ValueError("a chunk id has 32 bytes")
-    name = _NAME.pack(chunk_id, epoch, codec, raw_length)
+    name = _NAME.pack(binding.chunk_id, binding.epoch, binding.codec, binding.raw_length)
     return associated_data(vault, keys.namespace, Kind.CHUNK, name, CHUNK_VERSION)

@@ -48,7 +48,7 @@ class SealedFile:
         try:
             assert self._descriptor is not None, "synced once"
             self._disk.sync(self._descriptor)
-            self._disk.sync_folder(self._path.parent)
+            self._disk.sync_directory(self._path.parent)
         except OSError as error:
             raise LocalFailure("a sealed part of the log could not be synced") from error
         finally:

@@ -32,7 +32,7 @@ def make_folder(folder: Path, disk: Disk) -> None:
     try:
         for path in reversed(missing):
             path.mkdir(mode=0o700, exist_ok=True)
-            disk.sync_folder(path.parent)
+            disk.sync_directory(path.parent)
     except OSError as error:
         raise _translated(error, folder) from error
 
@@ -58,7 +58,7 @@ def write_file(path: Path, data: bytes, disk: Disk) -> None:
         finally:
             os.close(descriptor)
         disk.rename(temporary, path)
-        disk.sync_folder(path.parent)
+        disk.sync_directory(path.parent)
     except OSError as error:
         raise _translated(error, path) from error
 

@@ -142,7 +142,7 @@ def fresh_database(
         if path.exists():
             platform.disk.unlink(path)
     database = Database.open(places.state / namespace.database, identity.database_key, disk=platform.disk)
-    platform.disk.sync_folder(places.state)
+    platform.disk.sync_directory(places.state)
     return database
 
 

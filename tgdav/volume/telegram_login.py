@@ -86,7 +86,7 @@ def drop_pending(state: Path, platform: Platform) -> None:
     """Remove the login from before the vault, durably; nothing happens if there is none."""
     if (state / PENDING).exists():
         platform.disk.unlink(state / PENDING)
-        platform.disk.sync_folder(state)
+        platform.disk.sync_directory(state)
 
 
 def _read(path: Path) -> bytes | None:

@@ -7,7 +7,7 @@ from tests.crypto.seeded import SeededEntropy
 from tgdav.content.format.chunk import IndexEntry
 from tgdav.content.format.codec import compress
 from tgdav.content.format.pack import PackSeal, plan, seal_index, seal_trailer
-from tgdav.crypto.chunk_seal import seal_chunk
+from tgdav.crypto.chunk_seal import ChunkBinding, seal_chunk
 from tgdav.ids import BlobName
 
 NAME = BlobName(bytes(range(16)))
@@ -27,7 +27,7 @@ def make_pack() -> tuple[PackSeal, bytes, list[IndexEntry]]:
     for text in TEXTS:
         chunk = seal.keys.chunk_id(text)
         codec, packed = compress(text)
-        sealed = seal_chunk(seal.keys, seal.vault, chunk, 1, codec, len(text), packed, entropy)
+        sealed = seal_chunk(seal.keys, seal.vault, ChunkBinding(chunk, 1, codec, len(text)), packed, entropy)
         entries.append(IndexEntry(chunk, len(data), len(sealed), len(text), codec, 1))
         data += sealed
         if len(entries) == 1:

@@ -22,7 +22,7 @@ from tgdav.content.format.pack import (
     plan,
     read_trailer,
 )
-from tgdav.crypto.chunk_seal import open_chunk
+from tgdav.crypto.chunk_seal import ChunkBinding, open_chunk
 from tgdav.errors import DamageError, NewerFormat
 from tgdav.ids import BlobName, ChunkId
 
@@ -44,7 +44,7 @@ def test_the_golden_pack_still_reads() -> None:
     texts = []
     for e in entries:
         sealed = golden[e.offset : e.offset + e.stored]
-        packed = open_chunk(SEAL.keys, SEAL.vault, e.id, e.epoch, e.codec, e.length, sealed, "golden")
+        packed = open_chunk(SEAL.keys, SEAL.vault, ChunkBinding(e.id, e.epoch, e.codec, e.length), sealed, "golden")
         texts.append(decompress(e.codec, packed, e.length, "golden"))
     assert texts == TEXTS
     assert [SEAL.keys.chunk_id(text) for text in texts] == [e.id for e in entries]

@@ -222,7 +222,7 @@ def test_a_full_disk_refuses_and_loses_nothing(world: World) -> None:
     world.check_all()
 
 
-@pytest.mark.parametrize("call", ["sync", "sync_folder"])
+@pytest.mark.parametrize("call", ["sync", "sync_directory"])
 def test_a_failed_sync_poisons_its_file_for_good(world: World, call: str) -> None:
     if call == "sync":
         world.save(noise(100_000, seed=1))

@@ -91,9 +91,9 @@ class Folder:
         for parent in reversed([self.path, *self.path.parents]):
             if not parent.is_dir():
                 parent.mkdir(mode=0o700, exist_ok=True)
-                self._disk.sync_folder(parent.parent)
+                self._disk.sync_directory(parent.parent)
         os.close(self._open_checked(os.O_RDWR | os.O_CREAT))
-        self._disk.sync_folder(self.path)
+        self._disk.sync_directory(self.path)
 
     @contextlib.contextmanager
     def locked(self, operation: int) -> Iterator[int]:

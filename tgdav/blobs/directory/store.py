@@ -91,7 +91,7 @@ class DirectoryStore:
         with translated(self._path), self._folder.locked(fcntl.LOCK_EX):
             info = self._first(self._folder.listing_locked(), name)
             if info is not None:
-                self._disk.sync_folder(self._path)
+                self._disk.sync_directory(self._path)
             return info
 
     def _linkable(self, name: BlobName, source: Source) -> Path | None:
@@ -172,14 +172,14 @@ class DirectoryStore:
                 self._sync_or_undo(entry)
                 failpoint("directory.durable")
                 return BlobInfo(entry.id, name, size, label)
-            self._disk.sync_folder(self._path)
+            self._disk.sync_directory(self._path)
             return existing
 
     def _sync_or_undo(self, entry: Entry) -> None:
         """Sync the folder. If that fails, the name may never become durable: take it back, so that a retry is a new
         append and not an answer that promises too much."""
         try:
-            self._disk.sync_folder(self._path)
+            self._disk.sync_directory(self._path)
         except OSError:
             self._disk.unlink(self._path / entry.file_name)
             raise
@@ -260,7 +260,7 @@ class DirectoryStore:
                         self._disk.unlink(self._path / entry.file_name)
                     failpoint("directory.deleted")
             # Synced even if nothing was there: an earlier attempt may have removed it and not got this far.
-            self._disk.sync_folder(self._path)
+            self._disk.sync_directory(self._path)
 
     def close(self) -> None:
         """Refuse all further calls; no file is held open between calls."""

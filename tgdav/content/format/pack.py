@@ -17,7 +17,7 @@ from blake3 import blake3
 
 from tgdav.content.format.chunk import MAX_CHUNK, IndexEntry
 from tgdav.content.format.sealer import ChunkSealer
-from tgdav.crypto.chunk_seal import CODEC_LZ4_BLOCK, CODEC_RAW, Room
+from tgdav.crypto.chunk_seal import CODEC_LZ4_BLOCK, CODEC_RAW, ScratchBuffer
 from tgdav.crypto.keys import NamespaceKeys
 from tgdav.crypto.sealing import OVERHEAD, Data, Kind, associated_data, open_sealed, seal
 from tgdav.entropy import Entropy
@@ -203,7 +203,9 @@ class CheckedData(msgspec.Struct, frozen=True):
     hasher: blake3
 
 
-def check_data(read: ReadInto, sizes: PackSizes, seal: PackSeal, sealer: ChunkSealer, room: Room) -> CheckedData:
+def check_data(
+    read: ReadInto, sizes: PackSizes, seal: PackSeal, sealer: ChunkSealer, room: ScratchBuffer
+) -> CheckedData:
     """Go once through the chunks, which are opened and compared with their ids, and the index.
 
     Of dead bytes nothing can be said but what they are. Raises ``DamageError`` that names the pack.

@@ -15,7 +15,7 @@ from tgdav.content.format.pack import largest_padded, plan
 from tgdav.content.format.sealer import ChunkSealer, ContentIdentity
 from tgdav.content.staging.open_packs import PackPool
 from tgdav.content.staging.pack_file import Staging
-from tgdav.crypto.chunk_seal import Room
+from tgdav.crypto.chunk_seal import ScratchBuffer
 from tgdav.crypto.sealing import OVERHEAD
 from tgdav.db.database import Database
 from tgdav.errors import UsageError
@@ -119,15 +119,15 @@ class Rooms:
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._free: list[Room] = []
+        self._free: list[ScratchBuffer] = []
 
     @contextmanager
-    def one(self) -> Iterator[Room]:
+    def one(self) -> Iterator[ScratchBuffer]:
         """Lend one for a block; of those given back a few are kept."""
         try:
             room = self._free.pop()
         except IndexError:
-            room = Room(self._size)
+            room = ScratchBuffer(self._size)
         try:
             yield room
         finally:

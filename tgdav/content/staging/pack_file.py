@@ -94,7 +94,7 @@ class PackFile:
                 failpoint("content.before-pack-sync")
                 self._staging.disk.sync(self._descriptor)
                 if not self._named:
-                    self._staging.disk.sync_folder(self._staging.folder)
+                    self._staging.disk.sync_directory(self._staging.folder)
                 failpoint("content.after-pack-sync")
             except OSError as error:
                 self.is_poisoned = True
