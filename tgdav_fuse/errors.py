@@ -52,7 +52,7 @@ def number_of(error: Exception) -> int:
     return next((_TABLE[kind] for kind in type(error).__mro__ if kind in _TABLE), errno.EIO)
 
 
-def request(handler: Callable[[C, *A], Coroutine[Any, Any, R]]) -> Callable[[C, *A], Coroutine[Any, Any, R]]:
+def async_handler(handler: Callable[[C, *A], Coroutine[Any, Any, R]]) -> Callable[[C, *A], Coroutine[Any, Any, R]]:
     """Let a request handler, which may wait, raise our errors; the kernel gets their errno.
 
     An error that is none of ours is a fault of the program: it is logged, the request fails with EIO, the mount goes on.
@@ -73,8 +73,8 @@ def request(handler: Callable[[C, *A], Coroutine[Any, Any, R]]) -> Callable[[C, 
     return handle
 
 
-def answer(handler: Callable[[S, *A], R]) -> Callable[[S, *A], Coroutine[Any, Any, R]]:
-    """As ``request``, of a handler that waits for nothing."""
+def sync_handler(handler: Callable[[S, *A], R]) -> Callable[[S, *A], Coroutine[Any, Any, R]]:
+    """As ``async_handler``, of a handler that waits for nothing."""
 
     @functools.wraps(handler)
     async def handle(self: S, /, *args: *A) -> R:

@@ -1,13 +1,45 @@
 """Open files and folders of one mount, by the numbers that the kernel knows them by. Used in the loop's thread only."""
 
+from collections.abc import Iterator
 from itertools import count
 
-from tgdav.errors import BadHandle
-from tgdav.fs.api import FileHandle
+from tgdav.errors import BadHandle, NotFound
+from tgdav.fs.api import FileHandle, FileSystem
 from tgdav.ids import Inode
-from tgdav_fuse.bridge import Bridge
-from tgdav_fuse.listings import Listing
-from tgdav_fuse.write_queue import WriteQueue
+from tgdav.metadata.types import Attributes, DirectoryEntry
+from tgdav_fuse.worker_pool import WorkerPool, WriteQueue
+
+
+class Listing:
+    """One open folder."""
+
+    def __init__(self, fs: FileSystem, inode: Inode) -> None:
+        self._fs, self.inode = fs, inode
+        self._entries: list[DirectoryEntry] | None = None
+        self._taken = -1
+
+    def begin(self, changes: int) -> None:
+        """Take the entries, as of now; ``changes`` counts what was changed so far. Raises NotFound, NotADirectory."""
+        self._taken = changes
+        self._entries = self._fs.list_directory(self.inode)
+
+    @property
+    def begun(self) -> bool:
+        """Whether the entries were taken."""
+        return self._entries is not None
+
+    def after(self, cookie: int, changes: int) -> Iterator[tuple[int, bytes, Attributes]]:
+        """Yield (cookie, name, attributes) of what comes after ``cookie``; "." and ".." are cookies 1 and 2."""
+        entries = self._entries or []
+        for place in range(max(cookie - 2, 0), len(entries)):
+            entry = entries[place]
+            if changes == self._taken:
+                yield place + 3, entry.name, entry.attributes
+                continue
+            try:
+                yield place + 3, entry.name, self._fs.lookup(self.inode, entry.name)
+            except NotFound:
+                continue
 
 
 class OpenNode:
@@ -16,10 +48,10 @@ class OpenNode:
     ``writes`` keeps them in the order in which the kernel sent them; ``unsettled`` tells whether a flush has work.
     """
 
-    def __init__(self, inode: Inode, bridge: Bridge) -> None:
+    def __init__(self, inode: Inode, pool: WorkerPool) -> None:
         self.inode = inode
         self.unsettled = False
-        self._bridge = bridge
+        self._pool = pool
         self._writes: WriteQueue | None = None
         self.handles: set[int] = set()
 
@@ -27,7 +59,7 @@ class OpenNode:
     def writes(self) -> WriteQueue:
         """The queue; most small files are written without ever needing one."""
         if self._writes is None:
-            self._writes = WriteQueue(self._bridge)
+            self._writes = WriteQueue(self._pool)
         return self._writes
 
     @property
@@ -47,8 +79,8 @@ class OpenHandle:
 class Handles:
     """The tables. Numbers are never used twice."""
 
-    def __init__(self, bridge: Bridge) -> None:
-        self._bridge = bridge
+    def __init__(self, pool: WorkerPool) -> None:
+        self._pool = pool
         self._numbers = count(1)
         self._files: dict[int, OpenHandle] = {}
         self._nodes: dict[Inode, OpenNode] = {}
@@ -59,7 +91,7 @@ class Handles:
         number = next(self._numbers)
         node = self._nodes.get(inode)
         if node is None:
-            node = self._nodes[inode] = OpenNode(inode, self._bridge)
+            node = self._nodes[inode] = OpenNode(inode, self._pool)
         node.handles.add(number)
         self._files[number] = OpenHandle(node, file, writable=writable)
         return number

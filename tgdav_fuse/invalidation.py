@@ -32,12 +32,12 @@ class Invalidation:
     def __call__(self, inode: Inode | None, parent: Inode | None, name: bytes | None) -> None:
         """Take in a change."""
         operations = self._operations
-        if operations.bridge.is_own:
+        if operations.workers.is_own:
             return
         operations.changes += 1
         if inode is not None:
             operations.xattrs.changed(inode)
-            if inode in operations.known:
+            if inode in operations.lookup_counts:
                 self._refresh(inode)
         if parent is not None and name is not None:
             self._forget_name(parent, name)
@@ -50,7 +50,7 @@ class Invalidation:
             return
         if not node.is_file:
             if node.is_directory and not self._fs.places(inode) and inode != self._fs.root:
-                self._operations.removed_folders.add(inode)
+                self._operations.removed_directories.add(inode)
             self._forget_attributes(inode)
         elif self._operations.handles.is_open(inode) and self._resize(inode, node.size):
             return
@@ -89,11 +89,11 @@ class Invalidation:
         return os.path.join(os.fsencode(self._mountpoint), *reversed(names))
 
     def _forget_name(self, parent: Inode, name: bytes) -> None:
-        if parent in self._operations.known or parent == self._fs.root:
+        if parent in self._operations.lookup_counts or parent == self._fs.root:
             self._quietly(lambda: pyfuse3.invalidate_entry(parent, name))
 
     def _forget_attributes(self, inode: Inode) -> None:
-        if inode in self._operations.known or inode == self._fs.root:
+        if inode in self._operations.lookup_counts or inode == self._fs.root:
             self._quietly(lambda: pyfuse3.invalidate_inode(inode, attr_only=True))
 
     def _quietly(self, tell: Callable[[], None]) -> None:

@@ -4,6 +4,7 @@ import ctypes
 import errno
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Set
@@ -22,6 +23,7 @@ _ESCAPE = re.compile(r"\\([0-7]{3})")
 _DETACH, _NO_FOLLOW = 2, 8
 
 _DEVICE = "/dev/fuse"
+_CONFIGURATION = Path("/etc/fuse.conf")
 _FLAGS = {
     "ro": 1,
     "nosuid": 2,
@@ -208,3 +210,30 @@ def _helper(path: Path, *, lazily: bool) -> int:
     if "busy" in done.stderr.lower():
         return errno.EBUSY
     return errno.EPERM if is_mounted(path) else 0
+
+
+def diagnose(where: Path, words: Set[str]) -> str:
+    """Return what to do so that ``where`` can be mounted with the options ``words``: it was refused."""
+    if sys.platform != "linux":
+        return "is macFUSE installed and allowed?"
+    if not Path(_DEVICE).exists():
+        return f"{_DEVICE} is missing: load the kernel's module (modprobe fuse), or give the container the device"
+    if os.geteuid() == 0:
+        return "is this process allowed to mount (CAP_SYS_ADMIN)?"
+    if not os.access(_DEVICE, os.R_OK | os.W_OK):
+        return f"this user may not use {_DEVICE}: join the group that owns it (often 'fuse')"
+    if shutil.which("fusermount3") is None:
+        return "fusermount3 is missing: install the package fuse3"
+    if not os.access(where, os.W_OK):
+        return f"users mount at folders that they may write to; {where} is none"
+    if {"allow_other", "allow_root"} & words and not _others_allowed():
+        return f"allow_other and allow_root need the line 'user_allow_other' in {_CONFIGURATION}"
+    return "the line above says what fusermount3 refused"
+
+
+def _others_allowed() -> bool:
+    try:
+        lines = _CONFIGURATION.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return False
+    return any(line.strip() == "user_allow_other" for line in lines)

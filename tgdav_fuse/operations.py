@@ -21,11 +21,10 @@ from tgdav.fs.api import Capacity, FileHandle, ObservedFileSystem, Owner, Rename
 from tgdav.ids import Inode
 from tgdav.metadata.types import DIRECTORY, FILE, FORMATS, SYMLINK, AttributeChange, Attributes, Kind
 from tgdav_fuse.attributes import Presentation, Translator, asked, asked_by_a_program, space, without_set_id
-from tgdav_fuse.bridge import Bridge
-from tgdav_fuse.errors import answer, request
-from tgdav_fuse.handles import Handles, OpenHandle
-from tgdav_fuse.listings import Listing
+from tgdav_fuse.errors import async_handler, sync_handler
+from tgdav_fuse.handles import Handles, Listing, OpenHandle
 from tgdav_fuse.privileges import is_administrator, may_keep_group_id
+from tgdav_fuse.worker_pool import WorkerPool
 from tgdav_fuse.xattrs import Xattrs
 
 T = TypeVar("T")
@@ -65,11 +64,11 @@ class TgdavOperations(pyfuse3.Operations):
         self.enable_acl = checks_permissions
         self._fs, self._clock, self._shown = fs, clock, shown
         self.translator = Translator(shown, fs.allocated)
-        self.bridge = Bridge()
-        self.handles = Handles(self.bridge)
+        self.workers = WorkerPool()
+        self.handles = Handles(self.workers)
         self.xattrs = Xattrs(fs)
-        self.known: dict[int, int] = {}
-        self.removed_folders: set[int] = set()
+        self.lookup_counts: dict[int, int] = {}
+        self.removed_directories: set[int] = set()
         self.resizing: set[int] = set()
         self.changes = 0
         self.under_way = 0
@@ -84,7 +83,7 @@ class TgdavOperations(pyfuse3.Operations):
 
     def _entered(self, node: Attributes) -> EntryAttributes:
         """Count that the kernel got to know an inode, and describe it."""
-        self.known[node.inode] = self.known.get(node.inode, 0) + 1
+        self.lookup_counts[node.inode] = self.lookup_counts.get(node.inode, 0) + 1
         return self._shown_now(node)
 
     def _shown_now(self, node: Attributes) -> EntryAttributes:
@@ -93,10 +92,10 @@ class TgdavOperations(pyfuse3.Operations):
 
     def _held(self, inode: int) -> Attributes:
         """Return a node that the kernel holds; it may have no name any more. Raises NotFound."""
-        node = self._fs.attributes(Inode(inode), removed=inode in self.known)
-        return msgspec.structs.replace(node, nlink=0) if inode in self.removed_folders else node
+        node = self._fs.attributes(Inode(inode), removed=inode in self.lookup_counts)
+        return msgspec.structs.replace(node, nlink=0) if inode in self.removed_directories else node
 
-    @answer
+    @sync_handler
     def lookup(self, parent_inode: int, name: bytes, ctx: RequestContext) -> EntryAttributes:
         """Find a name."""
         if name == b".":
@@ -114,14 +113,14 @@ class TgdavOperations(pyfuse3.Operations):
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
         """Count inodes that the kernel knows no more."""
         for inode, count in inode_list:
-            left = self.known.get(inode, 0) - count
+            left = self.lookup_counts.get(inode, 0) - count
             if left > 0:
-                self.known[inode] = left
+                self.lookup_counts[inode] = left
             else:
-                self.known.pop(inode, None)
-                self.removed_folders.discard(inode)
+                self.lookup_counts.pop(inode, None)
+                self.removed_directories.discard(inode)
 
-    @request
+    @async_handler
     async def mknod(self, parent_inode: int, name: bytes, mode: int, rdev: int, ctx: RequestContext) -> EntryAttributes:
         """Make a file of any kind but folder and symlink."""
         kind = _KINDS.get(stat.S_IFMT(mode))
@@ -129,12 +128,12 @@ class TgdavOperations(pyfuse3.Operations):
             raise InvalidArgument("not a kind of file")
         return self._entered(await self._make(parent_inode, name, kind, mode, ctx, rdev=rdev))
 
-    @request
+    @async_handler
     async def mkdir(self, parent_inode: int, name: bytes, mode: int, ctx: RequestContext) -> EntryAttributes:
         """Make a folder."""
         return self._entered(await self._make(parent_inode, name, DIRECTORY, mode, ctx))
 
-    @request
+    @async_handler
     async def symlink(self, parent_inode: int, name: bytes, target: bytes, ctx: RequestContext) -> EntryAttributes:
         """Make a symbolic link."""
         return self._entered(await self._make(parent_inode, name, SYMLINK, 0o777, ctx, target=target))
@@ -165,32 +164,32 @@ class TgdavOperations(pyfuse3.Operations):
 
     async def _change(self, work: Callable[[], T]) -> T:
         try:
-            return await self.bridge.call(work)
+            return await self.workers.call(work)
         finally:
             self.changes += 1
 
     async def _change_tree(self, work: Callable[[], T]) -> T:
         """Make one change of names or attributes: here, if that waits for nobody, else as ``_change`` does."""
         try:
-            return self.bridge.at_once(self._fs.at_once, work)
+            return self.workers.at_once(self._fs.at_once, work)
         except WouldWait:
-            return await self.bridge.call(work)
+            return await self.workers.call(work)
         finally:
             self.changes += 1
 
-    @request
+    @async_handler
     async def link(self, inode: int, new_parent_inode: int, new_name: bytes, ctx: RequestContext) -> EntryAttributes:
         """Give a node one more name."""
         return self._entered(
             await self._change_tree(lambda: self._fs.link(Inode(inode), Inode(new_parent_inode), new_name))
         )
 
-    @request
+    @async_handler
     async def unlink(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
         """Remove a name."""
         await self._change_tree(lambda: self._fs.unlink(Inode(parent_inode), name))
 
-    @request
+    @async_handler
     async def rmdir(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
         """Remove an empty folder."""
         folder = self._folder_at(parent_inode, name)
@@ -207,10 +206,10 @@ class TgdavOperations(pyfuse3.Operations):
 
     def _note_removed(self, folder: int | None) -> None:
         """Take in that a folder is gone, which some program may have open."""
-        if folder is not None and folder in self.known:
-            self.removed_folders.add(folder)
+        if folder is not None and folder in self.lookup_counts:
+            self.removed_directories.add(folder)
 
-    @request
+    @async_handler
     async def rename(
         self, parent_inode_old: int, name_old: bytes, parent_inode_new: int, name_new: bytes, flags: int,
         ctx: RequestContext,
@@ -228,19 +227,19 @@ class TgdavOperations(pyfuse3.Operations):
         ):  # fmt: skip
             self._note_removed(replaced)
 
-    @answer
+    @sync_handler
     def readlink(self, inode: int, ctx: RequestContext) -> bytes:
         """Return a symlink's target."""
         return self._fs.read_link(Inode(inode))
 
     # ---- attributes ------------------------------------------------------------------------------------------------
 
-    @answer
+    @sync_handler
     def getattr(self, inode: int, ctx: RequestContext) -> EntryAttributes:
         """Show a node's attributes."""
         return self._shown_now(self._held(inode))
 
-    @request
+    @async_handler
     async def setattr(
         self, inode: int, attr: EntryAttributes, fields: pyfuse3.SetattrFields, fh: int | None, ctx: RequestContext
     ) -> EntryAttributes:
@@ -311,14 +310,14 @@ class TgdavOperations(pyfuse3.Operations):
             handle.node.unsettled = True
             await self._change(lambda: by_handle(file))
 
-    @answer
+    @sync_handler
     def getxattr(self, inode: int, name: bytes, ctx: RequestContext) -> bytes:
         """Return an extended attribute."""
         if self.xattrs.has_none(inode, name):
             raise FUSEError(pyfuse3.ENOATTR)  # what Linux asks at each first write is answered the short way
         return self.xattrs.get(Inode(inode), name)
 
-    @request
+    @async_handler
     async def setxattr(self, inode: int, name: bytes, value: bytes, ctx: RequestContext) -> None:
         """Set an extended attribute; pyfuse3 has looked at the flags."""
         drop = name == acl.ACCESS and self._drops_set_group_id(inode, ctx)
@@ -328,39 +327,39 @@ class TgdavOperations(pyfuse3.Operations):
         node = self._held(inode)
         return bool(node.mode & stat.S_ISGID) and not may_keep_group_id(ctx, self.translator.group_of(node))
 
-    @answer
+    @sync_handler
     def listxattr(self, inode: int, ctx: RequestContext) -> Sequence[bytes]:
         """Return the names of the extended attributes."""
         return self.xattrs.list(Inode(inode), lambda: is_administrator(ctx))
 
-    @request
+    @async_handler
     async def removexattr(self, inode: int, name: bytes, ctx: RequestContext) -> None:
         """Remove an extended attribute."""
         await self._change(lambda: self.xattrs.remove(Inode(inode), name))
 
-    @request
+    @async_handler
     async def statfs(self, ctx: RequestContext) -> pyfuse3.StatvfsData:
         """Tell about space. Counting reads the whole tree, so the answer holds for a while."""
         now = self._clock.monotonic()
         if self._capacity is None or now >= self._capacity_until:
-            self._capacity = await self.bridge.call(self._fs.capacity)
+            self._capacity = await self.workers.call(self._fs.capacity)
             self._capacity_until = self._clock.monotonic() + CAPACITY_SECONDS
         return space(self._capacity)
 
     # ---- folders ---------------------------------------------------------------------------------------------------
 
-    @answer
+    @sync_handler
     def opendir(self, inode: int, ctx: RequestContext) -> int:
         """Open a folder."""
         return self.handles.add_listing(Listing(self._fs, Inode(inode)))
 
-    @request
+    @async_handler
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
         """Show what comes after a cookie."""
         listing = self.handles.listing(fh)
         if start_id == 0 or not listing.begun:
             changes = self.changes
-            await self.bridge.call(lambda: listing.begin(changes))
+            await self.workers.call(lambda: listing.begin(changes))
         for cookie, name in ((1, b"."), (2, b"..")):
             if start_id < cookie:
                 shown = listing.inode if cookie == 1 else self._fs.parent(listing.inode)
@@ -370,21 +369,21 @@ class TgdavOperations(pyfuse3.Operations):
         for cookie, name, node in listing.after(start_id, self.changes):
             if not pyfuse3.readdir_reply(token, name, self._shown_now(node), cookie):
                 return
-            self.known[node.inode] = self.known.get(node.inode, 0) + 1
+            self.lookup_counts[node.inode] = self.lookup_counts.get(node.inode, 0) + 1
 
-    @answer
+    @sync_handler
     def releasedir(self, fh: int) -> None:
         """Close a folder."""
         self.handles.remove_listing(fh)
 
-    @request
+    @async_handler
     async def fsyncdir(self, fh: int, datasync: bool) -> None:
         """Make all names durable."""
-        await self.bridge.call(self._fs.sync)
+        await self.workers.call(self._fs.sync)
 
     # ---- files -----------------------------------------------------------------------------------------------------
 
-    @request
+    @async_handler
     async def open(self, inode: int, flags: int, ctx: RequestContext) -> pyfuse3.FileInfo:
         """Open a file."""
         writable = flags & os.O_ACCMODE != os.O_RDONLY
@@ -415,7 +414,7 @@ class TgdavOperations(pyfuse3.Operations):
             pyfuse3.invalidate_inode(inode, attr_only=True)  # the kernel does not ask for the mode after it cut a file
         return number
 
-    @request
+    @async_handler
     async def create(
         self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: RequestContext
     ) -> tuple[pyfuse3.FileInfo, EntryAttributes]:
@@ -438,14 +437,14 @@ class TgdavOperations(pyfuse3.Operations):
         number = self.handles.add(node.inode, file, writable=writable)
         return pyfuse3.FileInfo(fh=number), self._entered(node)
 
-    @request
+    @async_handler
     async def read(self, fh: int, off: int, size: int) -> bytes:
         """Return bytes."""
         handle = self.handles.file(fh)
         handle.reads = True
-        return await self.bridge.call(lambda: handle.file.read(off, size))
+        return await self.workers.call(lambda: handle.file.read(off, size))
 
-    @request
+    @async_handler
     async def write(self, fh: int, off: int, buf: bytes) -> int:
         """Take bytes. Requests of one file are worked off in the order in which they came."""
         handle = self.handles.file(fh)
@@ -456,7 +455,7 @@ class TgdavOperations(pyfuse3.Operations):
         handle.node.unsettled = True  # a flush may have been at work when this came
         return done
 
-    @request
+    @async_handler
     async def flush(self, fh: int) -> None:
         """Commit what was written: someone closes the file, and hears of failures now."""
         handle = self.handles.file(fh)
@@ -480,20 +479,20 @@ class TgdavOperations(pyfuse3.Operations):
                 handle.node.unsettled = True
                 raise
 
-    @request
+    @async_handler
     async def release(self, fh: int) -> None:
         """Close a file."""
         handle = self.handles.remove(fh)
         waits = handle.reads or handle.node.unsettled or handle.node.is_written_to
-        if waits or not self.bridge.at_once(handle.file.close_at_once):
-            await self.bridge.call(handle.file.close)
+        if waits or not self.workers.at_once(handle.file.close_at_once):
+            await self.workers.call(handle.file.close)
 
-    @request
+    @async_handler
     async def fsync(self, fh: int, datasync: bool) -> None:
         """Make a file durable."""
         handle = self.handles.file(fh)
         async with handle.node.writes.alone:
-            await self.bridge.call(handle.file.fsync)
+            await self.workers.call(handle.file.fsync)
 
 
 def _differs(wanted: int | None, shown: int | None) -> bool:

@@ -65,7 +65,7 @@ def setattr_(fs: Any, *wanted: str) -> pyfuse3.EntryAttributes:
     try:
         return trio.run(ask)
     finally:
-        operations.bridge.stop()
+        operations.workers.stop()
 
 
 @pytest.mark.parametrize("times", [1, 2])
@@ -91,7 +91,7 @@ def test_times_of_a_node_that_the_kernel_alone_holds(tmp_path: Path, kind: Kind,
     asked = pyfuse3.EntryAttributes()
     asked.st_mtime_ns, asked.st_ctime_ns = 1, 2
     operations = TgdavOperations(fs, SystemClock(), Presentation())
-    operations.known[inode] = 1
+    operations.lookup_counts[inode] = 1
     fields: Any = SimpleNamespace(**{name: name in TIMES for name in FIELDS})
 
     async def ask() -> pyfuse3.EntryAttributes:
@@ -106,7 +106,7 @@ def test_times_of_a_node_that_the_kernel_alone_holds(tmp_path: Path, kind: Kind,
         )
         assert groups(subject) == before + changes
     finally:
-        operations.bridge.stop()
+        operations.workers.stop()
         subject.close()
 
 

@@ -85,7 +85,7 @@ def test_a_users_stale_mount_is_cleared(machine: PrivateMachine) -> None:
 
 
 def _kill_mount(machine: PrivateMachine) -> None:
-    os.kill(machine.process(f"tgdav_fuse.mount {MOUNT} "), signal.SIGKILL)
+    os.kill(machine.process(f"-m tgdav_fuse {MOUNT} "), signal.SIGKILL)
     wait_for(lambda: machine.run("stat", "-f", MOUNT, user=USER, check=False).returncode != 0, what="the mount's end")
 
 

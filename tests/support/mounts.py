@@ -13,7 +13,7 @@ from tests.support.volumes import PASSPHRASE, new_vault
 from tests.support.waiting import wait_for
 from tgdav_fuse import mount_table
 
-FUSE = (sys.executable, "-m", "tgdav_fuse.mount")
+FUSE = (sys.executable, "-m", "tgdav_fuse")
 CONFIG = """version: 2
 storage: {{backend: directory, directory: {{path: {store}}}}}
 encryption: {{argon2_memory_kib: 1024, argon2_iterations: 1, argon2_parallelism: 1}}

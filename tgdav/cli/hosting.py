@@ -18,7 +18,7 @@ from tgdav_fuse import mount_table
 from tgdav_fuse.options import MountOptions, parse_options
 
 if TYPE_CHECKING:
-    from tgdav_fuse.serving import Mount
+    from tgdav_fuse.mount import Mount
 
 
 class MountHost:
@@ -34,7 +34,7 @@ class MountHost:
 
     def mount(self, path: str, options: MountOptions) -> Path:
         """Mount at ``path`` and return where that is. Raises UsageError, TgdavError."""
-        serving = _serving()
+        mount_class = _mount_class()
         with self._lock:
             if self._mount is not None and not self._mount.ended:
                 raise UsageError(
@@ -43,7 +43,7 @@ class MountHost:
             where = mount_table.prepare(path)
             own_files(self._volume.places, where)
             clock = self._volume.platform.clock
-            self._mount = serving.Mount.start(self._volume.fs, where, options, clock, self._ended)
+            self._mount = mount_class.start(self._volume.fs, where, options, clock, self._ended)
             self._volume.content.reading.resize_memory(MOUNTED_LIMIT)
         return where
 
@@ -118,9 +118,9 @@ class Running:
         return self._mounts.commands() | {"process": process}
 
 
-def _serving() -> Any:
+def _mount_class() -> "type[Mount]":
     try:
-        from tgdav_fuse import serving
+        from tgdav_fuse.mount import Mount
     except ImportError as error:
         raise NO_FUSE from error
-    return serving
+    return Mount

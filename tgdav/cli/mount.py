@@ -29,7 +29,7 @@ from tgdav.wording import counted, readable_size
 from tgdav_fuse import mount_table
 from tgdav_fuse.options import MountOptions, parse_options
 
-PROGRAM = (sys.executable, "-P", "-m", "tgdav_fuse.mount")
+PROGRAM = (sys.executable, "-P", "-m", "tgdav_fuse")
 """``-P``: no module is taken from the current folder, which may be anyone's."""
 _PLACES = {"home": "TGDAV_HOME", "config": "TGDAV_CONFIG", "passphrase_file": "TGDAV_PASSPHRASE_FILE"}
 _END_SECONDS = 60.0

@@ -7,7 +7,7 @@ import pytest
 import trio
 import trio.testing
 
-from tgdav_fuse.session import Turn, _LowLevel
+from tgdav_fuse.poll_session import BargingLock, _LowLevel
 
 pytestmark = pytest.mark.mount_free
 
@@ -76,7 +76,7 @@ def test_while_a_request_waits_the_loop_is_asked(pipe: tuple[int, int]) -> None:
 
 
 def test_a_turn_is_one_tasks_alone_and_comes_to_all() -> None:
-    turn, inside, most = Turn(), 0, 0
+    turn, inside, most = BargingLock(), 0, 0
     taken = [0] * 5
 
     async def work(number: int) -> None:
@@ -103,7 +103,7 @@ def test_a_turn_is_one_tasks_alone_and_comes_to_all() -> None:
 
 def test_a_turn_given_up_is_taken_again_without_a_switch() -> None:
     """Although another task waits for it."""
-    turn = Turn()
+    turn = BargingLock()
     order: list[str] = []
 
     async def other() -> None:
@@ -125,7 +125,7 @@ def test_a_turn_given_up_is_taken_again_without_a_switch() -> None:
 
 
 def test_who_stops_waiting_for_a_turn_holds_up_nobody() -> None:
-    turn = Turn()
+    turn = BargingLock()
     reached: list[str] = []
 
     async def wait(name: str) -> None:

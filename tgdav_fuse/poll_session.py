@@ -24,7 +24,7 @@ LINGER_MS = 5
 """How long it sleeps so before it turns to the loop."""
 
 
-class Turn:
+class BargingLock:
     """A lock that whoever gives it up may take again at once; one of those who wait is told each time that it is free."""
 
     def __init__(self) -> None:
@@ -82,7 +82,7 @@ class _Trio:
     """What pyfuse3 uses of ``trio``."""
 
     ClosedResourceError = trio.ClosedResourceError
-    Lock = Turn
+    Lock = BargingLock
     open_nursery = staticmethod(trio.open_nursery)
 
     def __init__(self, is_idle: Callable[[], bool]) -> None:

@@ -7,21 +7,20 @@ import pytest
 import trio
 import trio.testing
 
-from tgdav_fuse.bridge import Bridge
-from tgdav_fuse.write_queue import WriteQueue
+from tgdav_fuse.worker_pool import WorkerPool, WriteQueue
 
 pytestmark = pytest.mark.mount_free
 
 
 def run(scene: Callable[[WriteQueue], Awaitable[None]]) -> None:
-    bridge = Bridge()
+    pool = WorkerPool()
 
     async def main() -> None:
         with trio.fail_after(60):
-            await scene(WriteQueue(bridge))
+            await scene(WriteQueue(pool))
 
     trio.run(main)
-    bridge.stop()
+    pool.stop()
 
 
 class Held:

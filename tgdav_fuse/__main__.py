@@ -1,0 +1,54 @@
+"""The program ``tgdav-fuse``: a mount in the foreground, until it is unmounted or told to stop."""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from tgdav.cli.app import run_program
+from tgdav.cli.exit_codes import ExitCode
+from tgdav.cli.help import Command
+from tgdav.cli.invocation import Invocation, global_options
+from tgdav.cli.mount import hold, let_go, options_option, placed
+from tgdav.errors import UsageError
+from tgdav.threads import end_in_time
+from tgdav_fuse.options import parse_options
+
+
+@click.command(
+    cls=Command, example="tgdav-fuse ~/drive -o ro", context_settings={"help_option_names": ["-h", "--help"]}
+)
+@click.argument("paths", nargs=-1, metavar="[SOURCE] PATH")
+@options_option
+@click.option("-f", "foreground", is_flag=True, expose_value=False, help="Stay in the foreground; it always does.")
+@click.option("--ready", type=int, hidden=True, help="Descriptor to tell that it is mounted.")
+@global_options
+@click.pass_obj
+def tgdav_fuse(invocation: Invocation, *, paths: Sequence[str], words: Sequence[str], ready: int | None) -> int:
+    """Mount the drive at PATH, an existing folder, until it is unmounted, or SIGTERM or SIGINT comes."""
+    if not 1 <= len(paths) <= 2:
+        raise UsageError("give the folder to mount at", hint="see 'tgdav-fuse --help'")
+    options = parse_options(words)
+    invocation = placed(invocation, options)
+
+    def on_ready(where: Path) -> None:
+        if ready is not None:
+            let_go(ready, invocation.paths.mount_log)
+        else:
+            invocation.output.result({"mounted": os.fspath(where)}, [f"mounted at {where}"])
+
+    hold(invocation, paths[-1], options, on_ready)
+    return ExitCode.DONE
+
+
+def main() -> int:
+    """Run ``tgdav-fuse`` with the process's arguments and return its exit code."""
+    code = run_program(tgdav_fuse, "tgdav-fuse", sys.argv[1:], os.environ)
+    end_in_time(code)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
