@@ -14,7 +14,7 @@ from tests.support import forgetful_disk
 from tests.support.forgetful_disk import ForgetfulDisk
 from tests.support.platform import CrashAt, FailingDisk, SimulatedCrash
 from tests.support.waiting import wait_for
-from tgdav.db import Database, Transaction, gathering
+from tgdav.db import Database, Transaction, lazy_batch
 from tgdav.db import database as database_module
 from tgdav.disk import SystemDisk
 from tgdav.errors import LocalFailure, NoSpace, TgdavError, WouldWait
@@ -29,7 +29,7 @@ def disk() -> FailingDisk:
 @pytest.fixture
 def database(path: Path, disk: FailingDisk, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
     """One that does not commit by itself before a test is over."""
-    monkeypatch.setattr(gathering, "GATHER_SECONDS", 60)
+    monkeypatch.setattr(lazy_batch, "COMMIT_DELAY_SECONDS", 60)
     opened = Database.open(path, KEY, disk=disk)
     begin_redo_log(opened)
     disk.calls.clear()
@@ -70,12 +70,12 @@ def test_they_share_a_commit_that_comes_by_itself(path: Path) -> None:
     with installed(commits):
         for number in range(5):
             put(database, f"{number}", lazy=True)
-        wait_for(lambda: database.writer._gathered is None, what="the commit")
+        wait_for(lambda: database.writer._lazy_batch is None, what="the commit")
     assert commits.reached["writer.before-commit"] == 1
     assert commits.reached["writer.before-wal-sync"] == 0
     assert keys(database) == set("01234")
     put(database, "again", lazy=True)
-    wait_for(lambda: database.writer._gathered is None, what="the next commit")
+    wait_for(lambda: database.writer._lazy_batch is None, what="the next commit")
     database.close()
 
 
@@ -85,10 +85,10 @@ def test_whoever_reads_sees_them(database: Database, path: Path, tmp_path: Path)
     assert keys(database) == {"a"}
     put(database, "b", lazy=True)
     count = "SELECT count(*) FROM settings WHERE length(key) = 1"
-    with database.glancing() as connection:
+    with database.autocommit_reader() as connection:
         assert connection.one(count) == (2,)
     put(database, "c", lazy=True)
-    with database.glancing(committed=True) as connection:
+    with database.autocommit_reader(committed=True) as connection:
         assert connection.one(count) == (2,)
     assert committed(path, tmp_path / "after") == {"a", "b"}
 
@@ -105,7 +105,7 @@ def test_what_comes_after_them_takes_them_along(
         case "exclusively":
             assert not database.writer.exclusively(lambda: database._connection.in_transaction)
         case "full":
-            monkeypatch.setattr(gathering, "GATHER_MOST", 3)
+            monkeypatch.setattr(lazy_batch, "MAX_JOBS", 3)
             put(database, "c", lazy=True)
         case "file":
             put(database, "c", sync=[File()])
@@ -130,7 +130,7 @@ def test_who_only_looks_does_not_wait_for_files(database: Database) -> None:
 
 
 def test_a_kill_loses_nothing(database: Database, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gathering, "GATHER_MOST", 3)
+    monkeypatch.setattr(lazy_batch, "MAX_JOBS", 3)
     for number in range(8):
         put(database, f"{number}", lazy=True)
         left = committed(path, tmp_path / f"committed{number}")
@@ -199,7 +199,7 @@ def test_what_a_job_would_see_too_little_by_is_refused(database: Database, gathe
         put(database, "a", lazy=True)
 
     def glance(_: Transaction) -> None:
-        with database.glancing():
+        with database.autocommit_reader():
             raise AssertionError
 
     def read_when_done(transaction: Transaction) -> None:
@@ -256,7 +256,7 @@ def test_nothing_is_gathered_on_a_disk_that_is_nearly_full(
 def test_what_is_to_be_done_at_once_is_done_or_refused(
     database: Database, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gathering, "GATHER_MOST", 3)
+    monkeypatch.setattr(lazy_batch, "MAX_JOBS", 3)
     put(database, "a", lazy=True, at_once=True)
     put(database, "b", lazy=True, at_once=True)
     refused = [{"lazy": True}, {"lazy": True, "durable": True}, {}]
@@ -336,17 +336,17 @@ def _write_numbered(database: Database, durable: list[int]) -> None:
 
 def test_the_end_is_heard_whenever_it_comes() -> None:
     """Also between the moment a transaction was given and the next wait."""
-    committer = gathering.Committer(lambda: None)
+    timer = lazy_batch.CommitTimer(lambda: None)
 
     class EndsJustThen(threading.Event):
         def clear(self) -> None:
-            committer._ended.set()
+            timer._stopped.set()
             self.set()
             super().clear()
 
-    committer._begun = EndsJustThen()
-    committer.begun()
-    thread = committer._thread
+    timer._started = EndsJustThen()
+    timer.start()
+    thread = timer._thread
     assert thread is not None
     thread.join(10)
     assert not thread.is_alive()

@@ -15,10 +15,10 @@ from tests.db.test_crashes import left_behind
 from tests.db.test_lazy import answered, begin_redo_log, committed
 from tests.db.test_writer import keys, put
 from tests.support.platform import CrashAt, FailingDisk, SimulatedCrash
-from tgdav.db import Database, Transaction, gathering, redo_log
-from tgdav.db.redo_log import SETTING, Kept
+from tgdav.db import Database, Transaction, lazy_batch, redo_log
+from tgdav.db.redo_log import SETTING, KeptRecord
 from tgdav.disk import SystemDisk
-from tgdav.errors import NoSpace
+from tgdav.errors import DamageError, NewerFormat, NoSpace
 from tgdav.failpoints import installed
 
 
@@ -30,7 +30,7 @@ def disk() -> FailingDisk:
 @pytest.fixture
 def database(path: Path, disk: FailingDisk, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
     """One that does not commit by itself before a test is over."""
-    monkeypatch.setattr(gathering, "GATHER_SECONDS", 60)
+    monkeypatch.setattr(lazy_batch, "COMMIT_DELAY_SECONDS", 60)
     opened = Database.open(path, KEY, disk=disk)
     begin_redo_log(opened)
     yield opened
@@ -41,13 +41,13 @@ def logs(path: Path) -> list[Path]:
     return sorted(path.parent.glob(f"{path.name}-redo-*"))
 
 
-def keep(database: Database, payload: bytes) -> Kept:
+def keep(database: Database, payload: bytes) -> KeptRecord:
     kept = database.redo.keep(payload)
     assert kept is not None
     return kept
 
 
-def release(database: Database, *kept: Kept) -> None:
+def release(database: Database, *kept: KeptRecord) -> None:
     database.writer.run(lambda transaction: transaction.release(kept))
 
 
@@ -344,3 +344,19 @@ def test_a_process_that_only_asks_for_durable_changes_has_no_log(path: Path) -> 
         assert logs(path) == []
         with opened.reading() as connection:
             assert connection.one("SELECT 1 FROM settings WHERE key = ?", (SETTING,)) is None
+
+
+def test_a_record_of_a_newer_program_is_refused_by_name(database: Database, path: Path, tmp_path: Path) -> None:
+    database.writer.run(
+        lambda t: t.execute(redo_log._INSERT, (SETTING, msgspec.msgpack.encode((2, b"?")))), durable=True
+    )
+    copy = left_behind(path, tmp_path / "left")
+    with pytest.raises(NewerFormat, match="redo log"):
+        Database.open(copy, KEY, disk=SystemDisk())
+
+
+def test_a_malformed_record_of_the_log_is_damage(database: Database, path: Path, tmp_path: Path) -> None:
+    database.writer.run(lambda t: t.execute(redo_log._INSERT, (SETTING, b"\xc1")), durable=True)
+    copy = left_behind(path, tmp_path / "left")
+    with pytest.raises(DamageError, match="redo log is malformed"):
+        Database.open(copy, KEY, disk=SystemDisk())

@@ -361,5 +361,5 @@ def test_a_lone_caller_waits_for_nobody(database: Database) -> None:
     for number in range(3):
         put(database, f"{number}", durable=True)
     with database.writer._mutex:
-        assert database.writer._company == 1
+        assert database.writer._group_size == 1
     assert not database.writer._expects_more()

@@ -6,7 +6,7 @@ import pytest
 
 from tests.fs.test_settlement import OWNER, content_of, with_content
 from tests.support.volumes import VolumeSubject
-from tgdav.db import gathering
+from tgdav.db import lazy_batch
 from tgdav.fs import settlement
 from tgdav.fs.filesystem import NamespaceFileSystem
 from tgdav.ids import Inode
@@ -16,7 +16,7 @@ from tgdav.metadata.types import FILE, AttributeChange
 @pytest.fixture
 def subject(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "VolumeSubject":
     """One that commits nothing by itself."""
-    monkeypatch.setattr(gathering, "GATHER_SECONDS", 60)
+    monkeypatch.setattr(lazy_batch, "COMMIT_DELAY_SECONDS", 60)
     monkeypatch.setattr(settlement, "DELAY_SECONDS", 60)
     subject = VolumeSubject(tmp_path)
     subject.fs.create(subject.fs.root, b"first", FILE, 0o644, OWNER)  # with which the log begins

@@ -1,8 +1,8 @@
-"""One connection to the encrypted database: settings, and errors translated once.
+"""One connection to the encrypted database: its settings, and the translation of its errors.
 
 Cipher settings, fixed for schema version 1: a raw 256-bit key, AES-256-CBC, 4 KiB pages, an HMAC-SHA256 on every page. They
-are SQLCipher 4's own but for the HMAC (SHA-512 by default), which costs a quarter of all writing on a machine with SHA
-instructions. Nothing is spilled in plaintext: temporary tables and sub-journals stay in memory.
+are SQLCipher 4's defaults except for the HMAC (SHA-512 by default, which costs a quarter of all write time on a machine with
+SHA instructions). No plaintext reaches the disk: temporary tables and sub-journals stay in memory.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,7 +17,7 @@ from tgdav.errors import DamageError, LocalFailure, NoSpace, TgdavError
 KEY_BYTES = 32
 PAGE_BYTES = 4096
 _STATEMENTS = 512
-"""Prepared statements that a connection keeps."""
+"""Size of a connection's cache of prepared statements."""
 
 _SQLITE_FULL = 13
 _DAMAGE = (11, 26)
@@ -33,19 +33,19 @@ def _itself(value: Any) -> Any:
     return value
 
 
-# The binding asks each value that is no exact int, float, str or bytearray for an adapter, then for two methods that these
-# have not either, and binds it as it is after all. An adapter that is found at once makes a bytes or None five times cheaper.
+# For each value that is not exactly an int, float, str or bytearray the binding looks for an adapter, then for two methods
+# that these types do not have, before it binds the value unchanged. A registered adapter makes bytes and None five times faster.
 for _type in (bytes, type(None), bool, memoryview):
     dbapi2.register_adapter(_type, _itself)
 
 
 def translated(error: dbapi2.Error) -> Exception:
-    """Return the tgdav error for SQLite's ``error``; what can only be a mistake of ours comes back as it is."""
+    """Return the tgdav error for SQLite's ``error``; an error that only a bug of ours can cause is returned unchanged."""
     code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
     if code == _SQLITE_FULL:
         return NoSpace("the disk that holds the local database is full")
     if code in _DAMAGE:
-        return DamageError("the local database is damaged, or its key is another's", blob="database")
+        return DamageError("the local database is damaged, or the key is wrong", blob="database")
     if code in _FAILURES:
         return LocalFailure(f"the local database could not be used: {error}")
     if not code and isinstance(error, dbapi2.ProgrammingError):
@@ -54,7 +54,7 @@ def translated(error: dbapi2.Error) -> Exception:
 
 
 def ordered(sql: str, params: Parameters) -> Parameters:
-    """Return the parameters as SQLite's binding is to be given them."""
+    """Return the parameters in the form that SQLite's binding expects."""
     return sql.in_order(params) if type(sql) is Statement and type(params) is dict else params
 
 
@@ -70,7 +70,7 @@ class Connection:
         self.raw = raw
 
     def execute(self, sql: str, params: Parameters = ()) -> Any:
-        """Execute one statement, return its cursor."""
+        """Execute one statement; return its cursor."""
         try:
             return self.raw.execute(sql, ordered(sql, params))
         except dbapi2.Error as error:
@@ -100,7 +100,7 @@ class Connection:
         return rows
 
     def each(self, sql: str, params: Parameters = ()) -> Iterator[Row]:
-        """Go through the rows without holding them all; the connection is in use until the last one, or ``close``."""
+        """Iterate over the rows without loading them all; the connection is in use until the last row or ``close``."""
         try:
             yield from self.raw.execute(sql, ordered(sql, params))
         except dbapi2.Error as error:
@@ -108,11 +108,11 @@ class Connection:
 
     @property
     def in_transaction(self) -> bool:
-        """Whether a transaction is open; SQLite itself ends one on some errors."""
+        """Whether a transaction is open; some errors make SQLite roll it back."""
         return bool(self.raw.in_transaction)
 
     def close(self) -> None:
-        """Close; the last connection of all checkpoints and removes the write-ahead log."""
+        """Close; the last connection to the database checkpoints and removes the write-ahead log."""
         try:
             self.raw.close()
         except dbapi2.Error as error:
@@ -154,10 +154,10 @@ def _configure(connection: Connection, key: bytes, cache_kib: int, read_only: bo
         "temp_store = MEMORY",
         f"cache_size = -{cache_kib}",
         "journal_mode = WAL",
-        # Checkpoints and the header of a restarted log are synced by SQLite, commits by the writer's barrier.
+        # SQLite syncs checkpoints and the header of a restarted log; the writer's barrier syncs commits.
         "synchronous = NORMAL",
         "wal_autocheckpoint = 0",
-        # A log that grew past this is cut when it is next restarted.
+        # A longer log is truncated when it is restarted.
         "journal_size_limit = 67108864",
         f"query_only = {'ON' if read_only else 'OFF'}",
     )

@@ -1,8 +1,8 @@
-"""Writes that a transaction gathers: rows that many jobs put into one table become one statement.
+"""Deferred writes: rows that several jobs insert into one table become one statement.
 
-A statement costs its caller a dozen switches between threads, whatever it does, so a hundred small jobs that each insert a
-row into five tables are fast only if they do it together. What is deferred is written before anything else is asked of the
-transaction, and before it is committed: nobody can tell the difference.
+A statement costs a dozen thread switches, whatever it does, so a hundred small jobs that each insert a row into five tables
+are fast only if they share statements. Deferred rows are written before the transaction's next statement and before its
+commit, so no query can observe the delay.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,34 +14,34 @@ from tgdav.db.connection import Connection
 from tgdav.errors import InvalidArgument
 
 SMALLEST, LARGEST = -(2**63), 2**63 - 1
-"""What an INTEGER of SQLite holds."""
+"""Range of an INTEGER of SQLite."""
 MOST_ROWS = 16
-"""Rows of one statement; for each number up to it there is one prepared statement a table."""
+"""Most rows of one statement; each table has one prepared statement for each number of rows."""
 
 
 class Deferrable(Protocol):
-    """A kind of write. Those of a lower ``rank`` come first; of one rank, none depends on another.
+    """A kind of write. Kinds of a lower ``rank`` are written first; kinds of equal rank do not depend on each other.
 
-    ``number`` stands for it in the redo log; None: a job that defers it is not to be lazy.
+    ``number`` identifies it in the redo log; None: a job that defers it must not be lazy.
     """
 
     rank: int
     number: int | None
 
     def values(self, row: Any) -> Iterable[Any]:
-        """Return what of ``row`` is bound to a statement."""
+        """Return the values of ``row`` that are bound to a statement."""
         ...
 
     def write(self, connection: Connection, rows: Sequence[Any]) -> None:
-        """Do all of it, in as few statements as can be."""
+        """Write all rows, in as few statements as possible."""
         ...
 
 
 _LOGGED: dict[int, Deferrable] = {}
 
 
-def logged(number: int | None, kind: Deferrable) -> int | None:
-    """Let the redo log find ``kind`` by ``number``, which is part of the log's format; return it."""
+def register_kind(number: int | None, kind: Deferrable) -> int | None:
+    """Register ``kind`` under ``number``, which is part of the redo log's format; return the number."""
     if number is not None:
         _LOGGED[number] = kind
     return number
@@ -53,14 +53,14 @@ def kind_of(number: int) -> Deferrable:
 
 
 class Inserts:
-    """Rows for one table, as tuples of all its ``columns`` in their order."""
+    """Inserts rows into one table; a row is a tuple of values in the order of ``columns``."""
 
     rank = 0
 
     def __init__(
         self, table: Table, columns: Iterable[str] | None = None, ending: str = "", *, number: int | None = None
     ) -> None:
-        self.number = logged(number, self)
+        self.number = register_kind(number, self)
         self.columns = tuple(table.c.keys() if columns is None else columns)
         names = ", ".join(f'"{name}"' for name in self.columns)
         values = "(" + ", ".join("?" * len(self.columns)) + ")"
@@ -79,21 +79,21 @@ class Inserts:
             self.insert(connection, rows[start : start + MOST_ROWS])
 
     def insert(self, connection: Connection, rows: Sequence[tuple[Any, ...]]) -> int:
-        """Insert up to ``MOST_ROWS`` rows with one statement; return how many were inserted or updated."""
+        """Insert up to MOST_ROWS rows with one statement; return how many were inserted or updated."""
         changed: int = connection.execute(self._texts[len(rows)], [value for row in rows for value in row]).rowcount
         return changed
 
 
 class Deferred:
-    """What the jobs of one batch have deferred and nobody has written yet, in the order of their jobs."""
+    """The rows that the jobs of one batch have deferred and that are not written yet, in order."""
 
     def __init__(self) -> None:
         self._rows: list[tuple[Deferrable, Any]] = []
 
     def add(self, kind: Deferrable, row: Any) -> None:
-        """Take one more. Raises InvalidArgument for a number that SQLite cannot keep.
+        """Add a row. Raises InvalidArgument for a number that SQLite cannot store.
 
-        The statement that binds it comes later and is shared: there, the error would end everybody's jobs.
+        It is checked here because the statement comes later and is shared: an error there would fail every job.
         """
         for value in kind.values(row):
             if type(value) is int and not SMALLEST <= value <= LARGEST:
@@ -104,19 +104,19 @@ class Deferred:
         return len(self._rows)
 
     def forget(self, mark: int) -> None:
-        """Drop what was added since there were ``mark``."""
+        """Drop all rows after the first ``mark``."""
         del self._rows[mark:]
 
     def take(self, count: int | None = None) -> list[tuple[Deferrable, Any]]:
-        """Return and drop the first ``count``, or all."""
+        """Remove and return the first ``count`` rows, or all."""
         taken, self._rows = self._rows[:count], self._rows[count:] if count is not None else []
         return taken
 
 
-def write(connection: Connection, gathered: Sequence[tuple[Deferrable, Any]]) -> None:
-    """Do what was deferred, kind by kind."""
+def write(connection: Connection, rows: Sequence[tuple[Deferrable, Any]]) -> None:
+    """Write deferred rows, one kind after another."""
     kinds: dict[Deferrable, list[Any]] = {}
-    for kind, row in gathered:
+    for kind, row in rows:
         kinds.setdefault(kind, []).append(row)
     for kind in sorted(kinds, key=_rank):
         kind.write(connection, kinds[kind])

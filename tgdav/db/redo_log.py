@@ -1,19 +1,19 @@
-"""The redo log: what was answered and is not committed yet, in sealed files that survive the end of the process.
+"""The redo log: answered changes that are not committed yet, in sealed files that survive the end of the process.
 
-A record is written with one plain write before its change is answered; it is never synced, for the kernel keeps it when the
-process dies, and nobody was promised that it survives a power cut. Two kinds of records share one sequence of serial numbers:
+A record is written with one plain write before its change is answered. It is never synced: the kernel keeps it when the
+process dies, and nothing is promised for a power cut. Two kinds of records share one sequence of serial numbers:
 
-- *changes*: what lazy jobs of the writer executed and deferred, to be done again;
-- *kept* ones: bytes that a caller wants to find at the next start, until a transaction releases them.
+- *changes*: the statements and deferred rows of lazy jobs, to be executed again;
+- *kept* records: bytes that a caller wants to find at the next start, until a transaction releases them.
 
-The database says which of them are missing in it. Each commit that is not synced at once takes a serial number too, and
-writes it into the database together with the serial numbers of the records that are still kept. So at the next start exactly
-those records count that follow the state the database is in, up to the first that is not there: after a kill all of them, and
-after a power cut that took commits none that would come without an earlier one.
+The database records which of them it does not contain. Each commit that is not synced at once also takes a serial number and
+writes it into the database, together with the serial numbers of the records that are still kept. At the next start those
+records count that follow the state of the database, up to the first missing one: after a kill all of them; after a power cut
+that lost commits, never a later record without the earlier ones.
 
-The log has two files, which are written from their beginning again as soon as nothing in them counts. A generation of the log
-begins with the first commit that is made for it: it has files and a key of its own, which only the (encrypted) database knows,
-so that no file of an earlier life is taken for this one's. The bytes are described in ``docs/formats/redo-log.md``.
+The log has two files; each is overwritten from its beginning once none of its records counts. A generation of the log starts
+with the first commit made for it. It has its own files and its own key, which only the (encrypted) database holds, so files of
+an earlier process are never mistaken for current ones. ``docs/formats/redo-log.md`` describes the bytes.
 """
 
 import logging
@@ -34,22 +34,22 @@ from tgdav.db.connection import Connection, Parameters
 from tgdav.db.deferred import kind_of
 from tgdav.disk import Disk
 from tgdav.entropy import Entropy
-from tgdav.errors import DamageError, LocalFailure, NoSpace, TgdavError
+from tgdav.errors import DamageError, LocalFailure, NewerFormat, NoSpace, TgdavError
 from tgdav.failpoints import failpoint
 
 _log = logging.getLogger(__name__)
 
 SETTING = "redo log"
-"""Key of the row in ``settings`` that says what the database holds of the log."""
+"""Key of the row of ``settings`` that records which part of the log the database contains."""
 
 SWITCH_BYTES = 1 << 20
-"""A file that is longer is left for the other one as soon as that is free."""
+"""When a file is longer, writing switches to the other file as soon as that one is free."""
 
 FILE_BYTES = 32 << 20
-"""A file that is as long takes no more; what is to be answered is committed before."""
+"""A file of this length takes no more records; changes are then committed before they are answered."""
 
 _SMALL = 1024
-"""Kept records up to this many bytes are written again where they alone keep a file from being used again."""
+"""Kept records up to this size, bytes, are copied to the current file if only they prevent the other one from being reused."""
 
 _VERSION = 1
 _CHANGES, _KEPT = 1, 2
@@ -63,12 +63,12 @@ _UPDATE = "UPDATE settings SET value = ?2 WHERE key = ?1"
 _INSERT = "INSERT OR REPLACE INTO settings (key, value) VALUES (?, ?)"
 _encode = msgspec.msgpack.Encoder().encode
 
-Note = tuple[str, Parameters] | tuple[int, Any]
-"""A statement with its parameters, or the number of a kind of deferred writes with a row."""
+RedoEntry = tuple[str, Parameters] | tuple[int, Any]
+"""A statement with its parameters, or the number of a kind of deferred write with a row."""
 
 
-class Kept:
-    """A kept record. ``payload`` is there for small ones, and for those that were found at start."""
+class KeptRecord:
+    """A kept record. ``payload`` is set for small records and for records found at start, else None."""
 
     __slots__ = ("payload", "serial")
 
@@ -77,7 +77,7 @@ class Kept:
 
 
 class Mark(msgspec.Struct, array_like=True, frozen=True):
-    """What the database says of the log: all records up to ``serial`` are in it, but for the ``kept`` ones."""
+    """The database's view of the log: it contains all records up to ``serial`` except the ``kept`` ones."""
 
     version: int
     key: bytes
@@ -89,7 +89,7 @@ class Mark(msgspec.Struct, array_like=True, frozen=True):
 class _File:
     """One of a generation's two files.
 
-    ``kept``: serial numbers of records that must not be overwritten; ``large``: those of them that are not held in memory.
+    ``kept``: serial numbers of records that must not be overwritten; ``large``: those whose payload is not in memory.
     """
 
     def __init__(self) -> None:
@@ -101,7 +101,7 @@ class _File:
 
 
 class RedoLog:
-    """The log of one database. ``keep`` may be called by any thread, all else in the writer's turn."""
+    """The log of one database. Any thread may call ``keep``; only the writer's leader calls the other methods."""
 
     def __init__(self, database: Path, disk: Disk, entropy: Entropy) -> None:
         self._database, self._disk, self._entropy = database, disk, entropy
@@ -111,44 +111,44 @@ class RedoLog:
         self._files = (_File(), _File())
         self._current = 0
         self._serial = self._nonce = 0
-        self._kept: set[Kept] = set()
+        self._kept: set[KeptRecord] = set()
         self._has_changes = False
         self._is_wanted = self._has_row = self._is_stopped = False
-        self.found: Sequence[Kept] = ()
-        """Kept records of an earlier process, in their order; for those whose they are."""
+        self.found: Sequence[KeptRecord] = ()
+        """Kept records of an earlier process, in order, for the callers that wrote them."""
 
     # ---- writing -------------------------------------------------------------------------------------------------
 
-    def append(self, notes: Sequence[Note] | None) -> bool:
-        """Write what lazy jobs did (None: it cannot be told); False if it is to be committed before the jobs are answered."""
-        if not notes:
-            return notes is not None
+    def append(self, entries: Sequence[RedoEntry] | None) -> bool:
+        """Write the entries of lazy jobs (None: they are incomplete); False if the jobs must be committed before the answer."""
+        if not entries:
+            return entries is not None
         try:
-            payload = _encode(notes)
+            payload = _encode(entries)
         except (TypeError, OverflowError):
-            return False  # a value that only the database can take, or refuse
+            return False  # only the database can accept or refuse such a value
         with self._lock:
             written = self._write(_CHANGES, payload) > 0
             self._has_changes |= written
             return written
 
-    def keep(self, payload: bytes, replaced: Iterable[Kept] = ()) -> Kept | None:
-        """Write bytes that the next start is to find until they are released, instead of the ``replaced`` ones.
+    def keep(self, payload: bytes, replaced: Iterable[KeptRecord] = ()) -> KeptRecord | None:
+        """Write bytes that the next start finds unless they are released; they replace the records in ``replaced``.
 
-        Those may be found too until the next commit. None if that is not possible: then nothing is changed.
+        Until the next commit the replaced records may be found as well. Returns None, and changes nothing, if it fails.
         """
         with self._lock:
             serial = self._write(_KEPT, payload)
             if not serial:
                 return None
             is_small = len(payload) <= _SMALL
-            kept, file = Kept(serial, payload if is_small else None), self._files[self._current]
+            kept, file = KeptRecord(serial, payload if is_small else None), self._files[self._current]
             file.kept.add(serial)
             if not is_small:
                 file.large.add(serial)
             self._kept.add(kept)
             self._kept.difference_update(replaced)
-            self._make_room()
+            self._copy_small_records()
             return kept
 
     def _write(self, kind: int, payload: bytes) -> int:
@@ -159,7 +159,7 @@ class RedoLog:
             self._is_wanted = True
             return 0
         serial = self._serial + 1
-        self._nonce += 1  # never used twice, though a serial number may be: the key is this process's alone
+        self._nonce += 1  # unlike a serial number it is never reused; no other process has this key
         nonce = self._nonce.to_bytes(_NONCE_BYTES, "little")
         head = _HEAD.pack(length, serial, kind)
         record = b"".join((head, nonce, cipher.encrypt(nonce, payload, _ASSOCIATED + head)))
@@ -167,7 +167,7 @@ class RedoLog:
         try:
             self._disk.write(file.descriptor, record, file.end)
         except OSError:
-            return 0  # the next record is written over what is torn
+            return 0  # the next record overwrites the torn one
         failpoint("redo.after-append")
         file.end += len(record)
         self._serial = file.last = serial
@@ -187,10 +187,10 @@ class RedoLog:
                 return None
         return file
 
-    def _make_room(self) -> None:
-        """Write small records again that alone keep the other file from being used, once this one is long enough.
+    def _copy_small_records(self) -> None:
+        """Copy small records here if only they prevent the other file from being reused, once this file is long.
 
-        Such are attributes of files that stay open for minutes.
+        Attributes of files that stay open for minutes are such records.
         """
         file, other = self._files[self._current], self._files[1 - self._current]
         if file.end <= SWITCH_BYTES or not other.kept or other.large:
@@ -207,18 +207,18 @@ class RedoLog:
 
     # ---- commits -------------------------------------------------------------------------------------------------
 
-    def commit(self, connection: Connection, released: Collection[Kept], *, durable: bool) -> None:
-        """Commit, and have the database say what it holds of the log.
+    def commit(self, connection: Connection, released: Collection[KeptRecord], *, durable: bool) -> None:
+        """Commit, and record in the database which part of the log it contains.
 
-        ``released`` is kept no longer. ``durable``: the commit is synced before anything else is written. Raises as
-        ``Connection.execute``; then the log is as before.
+        ``released`` records are dropped. ``durable``: the commit is synced before anything else is written. Raises as
+        ``Connection.execute``; then the log is unchanged.
         """
         is_begun = self._cipher is not None
         has_news = released or self._has_changes or not durable
         if self._is_stopped or not (has_news if is_begun else self._is_wanted):
             connection.execute("COMMIT")
             return
-        with self._lock:  # a record that is written meanwhile would have to follow a commit that may fail
+        with self._lock:  # a record written meanwhile would follow a commit that may still fail
             cipher = self._cipher if is_begun else self._begin()
             kept = self._kept.difference(released)
             serial, serials = self._serial + 1, {each.serial for each in kept}
@@ -238,11 +238,11 @@ class RedoLog:
         return AESGCM(self._key)
 
     def stop(self) -> None:
-        """Take nothing more: what is in the log and not in the database is for the next start."""
+        """Accept no more records: what is in the log but not in the database remains for the next start."""
         self._is_stopped = True
 
     def close(self) -> None:
-        """Close the files, and remove them if nothing in them counts."""
+        """Close the files, and remove them if none of their records counts."""
         with self._lock:
             is_over = not (self._is_stopped or self._kept or self._has_changes)
             self._is_stopped = True
@@ -257,9 +257,9 @@ class RedoLog:
     # ---- at start ------------------------------------------------------------------------------------------------
 
     def replay(self, connection: Connection) -> None:
-        """Bring the database to where its log ends, in one transaction, and forget all older files.
+        """Apply the log to the database in one transaction, and remove all older files.
 
-        Kept records that count are in ``found``, and in the log again. Raises NoSpace, LocalFailure, DamageError.
+        Kept records that count are then in ``found`` and in the new log. Raises NoSpace, LocalFailure, DamageError, NewerFormat.
         """
         mark = _read_mark(connection)
         self._has_row = mark is not None
@@ -286,10 +286,10 @@ class RedoLog:
                 connection.execute("ROLLBACK")
             raise
 
-    def _keep_again(self, payload: bytes) -> Kept:
+    def _keep_again(self, payload: bytes) -> KeptRecord:
         kept = self.keep(payload)
         if kept is None:
-            raise NoSpace("there is no room to take over what was answered before a crash")
+            raise NoSpace("the disk is too full to recover the changes that were answered before a crash")
         kept.payload = payload
         return kept
 
@@ -311,14 +311,17 @@ def _read_mark(connection: Connection) -> Mark | None:
     if row is None:
         return None
     with suppress(msgspec.MsgspecError):
+        fields = msgspec.msgpack.decode(row[0], type=list[Any])
+        if fields and isinstance(fields[0], int) and fields[0] > _VERSION:
+            raise NewerFormat("the redo log", fields[0])
         mark = msgspec.msgpack.decode(row[0], type=Mark)
         if mark.version == _VERSION and len(mark.key) == _KEY_BYTES:
             return mark
-    raise DamageError("what the local database says of its redo log cannot be understood", blob="database")
+    raise DamageError("the local database's record of its redo log is malformed", blob="database")
 
 
 def _following(database: Path, mark: Mark) -> Iterator[tuple[int, bytes]]:
-    """Return kind and payload of the records that follow the state of the database, up to the first that is not there."""
+    """Yield kind and payload of the records that follow the state of the database, up to the first missing one."""
     cipher = AESGCM(mark.key)
     records: dict[int, tuple[int, bytes]] = {}
     for number in (0, 1):
@@ -331,7 +334,7 @@ def _following(database: Path, mark: Mark) -> Iterator[tuple[int, bytes]]:
 
 
 def _records(path: Path, cipher: AESGCM) -> Iterator[tuple[int, tuple[int, bytes]]]:
-    """Return serial number, kind and payload of a file's records up to the first that is torn, changed or older."""
+    """Yield serial number, kind and payload of a file's records up to the first that is torn, altered or older."""
     try:
         data = memoryview(path.read_bytes())
     except FileNotFoundError:
@@ -355,7 +358,7 @@ def _records(path: Path, cipher: AESGCM) -> Iterator[tuple[int, tuple[int, bytes
 
 
 def _apply_all(connection: Connection, records: Sequence[tuple[int, bytes]]) -> list[bytes]:
-    """Make the changes of the records again, in order; return what is kept."""
+    """Execute the changes of the records again, in order; return the payloads of kept records."""
     kept: list[bytes] = []
     for kind, payload in records:
         if kind == _KEPT:
@@ -365,11 +368,11 @@ def _apply_all(connection: Connection, records: Sequence[tuple[int, bytes]]) -> 
     return kept
 
 
-def _apply(connection: Connection, notes: Iterable[Any]) -> bool:
-    """Make the changes of one record again, all or none; False if the database refuses them."""
+def _apply(connection: Connection, entries: Iterable[Any]) -> bool:
+    """Execute all changes of one record again, or none; False if the database refuses them."""
     connection.execute("SAVEPOINT record")
     try:
-        for what, values in notes:
+        for what, values in entries:
             if isinstance(what, str):
                 connection.execute(what, values)
             else:
@@ -377,7 +380,7 @@ def _apply(connection: Connection, notes: Iterable[Any]) -> bool:
     except TgdavError:
         raise
     except Exception:
-        _log.exception("a change that was answered before a crash does not fit the local database, and is left out")
+        _log.exception("a change that was answered before a crash cannot be applied to the local database; it is lost")
         connection.execute("ROLLBACK TO record")
         return False
     finally:

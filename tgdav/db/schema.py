@@ -1,15 +1,22 @@
-"""The schema of a namespace's local database, version 1. Each column's meaning stands beside it.
+"""The schema of a namespace's local database, version 1, and its migrations. Each column has a comment with its meaning.
 
-Rows keep time. ``since`` is the position (this machine's order of applied groups) from which a row holds. The tables
-``nodes``, ``entries`` and ``fields`` hold what is true now; a row that a later group closes moves to its ``*_past`` table
-with ``until``, the position that closed it, if history wants it. As of position P holds: current rows with
-``since <= P`` and past rows with ``since <= P < until``.
+Rows have validity intervals. ``since`` is the position (this machine's order of applied groups) from which a row is valid. The
+tables ``nodes``, ``entries`` and ``fields`` contain the current state; when a later group closes a row, it moves to the
+``*_past`` table with ``until``, the position that closed it, if the history policy keeps it. The state as of position P:
+current rows with ``since <= P`` and past rows with ``since <= P < until``.
 
 Times are nanoseconds since 1970 UTC. Ids are the 16- or 32-byte values of ``tgdav.ids``; ``ino`` and the other integer keys
 are this machine's own: no operation names them, only a checkpoint carries them, sealed, within its own rows.
 """
 
+from collections.abc import Callable, Mapping
+
 from sqlalchemy import BLOB, INTEGER, TEXT, Column, Index, MetaData, PrimaryKeyConstraint, Table, text
+from sqlalchemy.schema import CreateIndex, CreateTable
+
+from tgdav.db.connection import Connection
+from tgdav.db.statements import DIALECT
+from tgdav.errors import NewerFormat
 
 VERSION = 1
 ROOT_INODE = 1
@@ -307,3 +314,56 @@ overlays = Table(
     Column("salt", BLOB, nullable=False, comment="16 bytes that make the file's own key"),
     comment="files of dirty writes that fsync made durable; the file itself says how far; adopted at start",
 )
+
+APPLICATION_ID = 0x54474456
+"""``TGDV``, in the database header's application id."""
+
+MIGRATIONS: Mapping[int, Callable[[Connection], None]] = {}
+"""Version to migrate from, and the function that migrates to the next version inside a transaction."""
+
+
+def create_statements() -> list[str]:
+    """Return the statements that create an empty database of the current version."""
+    tables = metadata.sorted_tables
+    indexes = sorted((index for table in tables for index in table.indexes), key=lambda index: str(index.name))
+    definitions = [CreateTable(table) for table in tables] + [CreateIndex(index) for index in indexes]
+    return [str(definition.compile(dialect=DIALECT)) for definition in definitions]
+
+
+def bring_up_to_date(
+    connection: Connection,
+    migrations: Mapping[int, Callable[[Connection], None]] = MIGRATIONS,
+    target: int = VERSION,
+) -> None:
+    """Create the schema in an empty database, or migrate an older one, in one transaction. Raises NewerFormat."""
+    version = _version(connection)
+    if version == target:
+        return
+    if version > target:
+        raise NewerFormat("the local database", version)
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        _change(connection, version, migrations, target)
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _version(connection: Connection) -> int:
+    row = connection.one("PRAGMA user_version")
+    return int(row[0]) if row else 0
+
+
+def _change(
+    connection: Connection, version: int, migrations: Mapping[int, Callable[[Connection], None]], target: int
+) -> None:
+    if version == 0:
+        for statement in create_statements():
+            connection.execute(statement)
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    else:
+        for step in range(version, target):
+            migrations[step](connection)
+    connection.execute(f"PRAGMA user_version = {target}")

@@ -1,8 +1,8 @@
-"""SQL text from SQLAlchemy Core, made once when a module is imported.
+"""SQL text compiled from SQLAlchemy Core when a module is imported.
 
-The schema stays the one place that knows tables and columns, and hot paths pay nothing for it: what they execute is a
-string, with parameters by name. SQLite's binding gives other threads a chance at each *name* it looks up, which with many
-threads costs more than the statement; so the text has numbers, and names are put in order before.
+So the schema alone knows tables and columns, and hot paths execute a plain string. Parameters have names in our code but
+numbers in the text: SQLite's binding may switch threads at each *name* it looks up, which with many threads costs more than
+the statement itself.
 """
 
 import re
@@ -15,23 +15,21 @@ from sqlalchemy.dialects import sqlite
 from sqlalchemy.sql.compiler import SQLCompiler
 
 DIALECT = sqlite.dialect(paramstyle="named")
-
-
 _NAME = re.compile(r":([a-z_]\w*)", re.IGNORECASE)
 
 
 class Statement(str):
-    """SQL text whose parameters ``?1``, ``?2`` … have names; ``in_order`` puts a mapping's values into their order."""
+    """SQL text with parameters ``?1``, ``?2`` …; ``in_order`` returns the values of a mapping by name in that order."""
 
     __slots__ = ("in_order", "text")
 
     text: str
-    """The same, of the type itself."""
+    """The same text as an exact ``str``."""
     in_order: Callable[[Mapping[str, Any]], tuple[Any, ...]]
 
 
 def numbered(text: str) -> Statement:
-    """Return ``text``, which has ``:name`` parameters and no such thing within quotes, with numbered ones."""
+    """Return ``text`` with its ``:name`` parameters numbered. It must not contain ``:name`` within quotes."""
     names = list(dict.fromkeys(_NAME.findall(text)))
     statement = Statement(_NAME.sub(lambda match: f"?{names.index(match[1]) + 1}", text))
     statement.in_order, statement.text = _getter(names), str(statement)
@@ -52,8 +50,8 @@ def _getter(names: list[str]) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
 def compiled(statement: ClauseElement, columns: Iterable[str] | None = None) -> Statement:
     """Return ``statement`` as SQLite text with named parameters.
 
-    For an insert or update without values, ``columns`` names those that become parameters (None: all). Integers written
-    into the statement become literals; other constants are refused with ValueError: give them as parameters.
+    For an insert or update without values, ``columns`` lists the columns that become parameters (None: all). Integers in the
+    statement become literals. Raises ValueError for other constants: pass them as parameters.
     """
     names = None if columns is None else list(columns)
     result = cast(SQLCompiler, statement.compile(dialect=DIALECT, column_keys=names))
@@ -63,6 +61,6 @@ def compiled(statement: ClauseElement, columns: Iterable[str] | None = None) -> 
             continue
         value = parameter.value
         if not isinstance(value, int):
-            raise ValueError(f"parameter {name} has a value that is no integer")
+            raise ValueError(f"parameter {name} has a value that is not an integer")
         text = re.sub(rf":{re.escape(name)}\b", str(int(value)), text)
     return numbered(text)

@@ -1,28 +1,27 @@
-"""The one writer: group commit by combining, with the durability barrier.
+"""The only writer of a database: group commit by combining, with a durability barrier.
 
-A thread that calls ``run`` while nobody writes becomes the leader: it takes all jobs that wait (at first its own alone;
-where several callers write at once, it gives them a moment to come), and for all of them together syncs the staging files
-they name, begins a transaction, runs each job so that it can fail alone (in a savepoint, once it does more than defer
-rows), commits, and syncs the write-ahead log once if one of them is durable. Then it wakes their callers, and the first
-job that came meanwhile makes its own thread the next leader. (Flat combining, Hendler et al. 2010; group commit, DeWitt et
-al. 1984.)
+A thread that calls ``run`` while nobody writes becomes the leader. It takes all waiting jobs (at first its own alone; if
+several callers write at once, it waits briefly for them) and, for all of them together, syncs the staging files they name,
+begins a transaction, runs each job so that it can fail alone (in a savepoint, once it does more than defer rows), commits,
+and syncs the write-ahead log once if one of them is durable. Then it wakes their callers, and the thread of the first job
+that arrived meanwhile becomes the next leader. (Flat combining, Hendler et al. 2010; group commit, DeWitt et al. 1984.)
 
-A *lazy* job is answered before it is committed: its transaction stays open for a moment, in which other lazy jobs join it.
-It is committed together with the first job that is not lazy, before anybody reads through another connection (``show``),
-when it is full, and 30 ms after it was begun. Before it is answered, its statements are written to the redo log
-(``tgdav.db.redo_log``), from which the next start executes them again; if that is not possible, it is committed at once. So a
-killed process loses nothing that was answered, a power cut takes the last moment of lazy jobs and nothing else, all that is
-durable takes along what was answered before it, and nobody in this process can see that something is not committed. Should
-that commit fail, nothing more is written until the process is restarted, which then finds what was answered in the redo log.
-To make that unlikely, nothing is gathered while the disk is nearly full.
+A *lazy* job is answered before it is committed: its transaction, the lazy batch, stays open for a moment so that other lazy
+jobs can join. The batch is committed with the first job that is not lazy, before anybody reads through another connection
+(``commit_pending``), when it is full, and 30 ms after it was opened. Before a lazy job is answered, its statements go to the
+redo log (``tgdav.db.redo_log``), from which the next start executes them again; if that fails, the batch is committed at
+once. So a killed process loses nothing it has answered; a power cut loses at most the last moment of lazy jobs; a durable job
+makes everything answered before it durable as well; and nobody in this process can see that something is not committed. If
+the commit of a lazy batch fails, nothing more is written until the process is restarted, which then finds the answered
+changes in the redo log. To make that unlikely, no lazy batch is opened while the disk is nearly full.
 
-The order is the promise: bytes are synced before a transaction that names them is committed, for SQLite or the kernel may
-make a commit durable at any time; and nothing durable is acknowledged before the log is synced.
+The order is the promise: files are synced before a transaction that names them is committed, because SQLite or the kernel may
+make a commit durable at any time; and no durable job is acknowledged before the log is synced.
 
-Jobs run in the leader's thread, one after another. They must not call ``run`` (RuntimeError), nor wait for another thread
-that does; what they read they read from their own transaction. ``after_commit`` callbacks run in the leader's thread too,
-in commit order, when the barrier is passed and no transaction is open: before the caller's ``run`` returns (if it is not
-lazy), and under the same two rules. A callback may take locks, but none that a thread holds while it calls ``run`` or reads.
+Jobs run in the leader's thread, one after another. They must not call ``run`` (RuntimeError) nor wait for another thread that
+does; they read from their own transaction. ``after_commit`` callbacks also run in the leader's thread, in commit order, after
+the barrier and with no transaction open: before the caller's ``run`` returns (unless the job is lazy), and under the same two
+rules. A callback may take locks, but none that a thread holds while it calls ``run`` or reads.
 """
 
 import logging
@@ -32,9 +31,9 @@ from contextlib import suppress
 from typing import Any, Generic, Protocol, TypeVar, cast
 
 from tgdav.db.connection import Connection
-from tgdav.db.gathering import Committer, Gathered
+from tgdav.db.lazy_batch import CommitTimer, LazyBatch
 from tgdav.db.redo_log import RedoLog
-from tgdav.db.transaction import Batch, Transaction
+from tgdav.db.transaction import Transaction, TransactionBatch
 from tgdav.errors import LocalFailure, NoSpace, TgdavError, WouldWait
 from tgdav.failpoints import failpoint
 
@@ -43,24 +42,36 @@ _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 LINGER = 0.0006
-"""Seconds that a leader waits for one more of the callers that it knows of; about what a small upload takes on its way."""
+"""Seconds that a leader waits for each of its recent callers; about as long as a small upload needs before it commits."""
 
 
 class Syncable(Protocol):
     """A file whose bytes a transaction names."""
 
     def sync(self) -> None:
-        """Return when its bytes survive a power cut. Raises LocalFailure, now and ever after once it failed."""
+        """Return when its bytes survive a power cut. Raises LocalFailure; after one failure every later call fails too."""
         ...
 
 
 class _Job(Generic[T]):
-    """One call of ``run`` or ``exclusively`` on its way through. ``outside`` runs between transactions.
+    """One call of ``run``, ``exclusively`` or ``commit_pending``. ``outside`` runs while no transaction is open.
 
-    One that ``shows`` has nothing to do but to see that all is committed that was answered.
+    ``only_commits``: it has no work of its own; it commits the lazy batch.
     """
 
-    __slots__ = ("callbacks", "done", "durable", "error", "gate", "lazy", "outside", "result", "shows", "sync", "work")
+    __slots__ = (
+        "callbacks",
+        "done",
+        "durable",
+        "error",
+        "gate",
+        "lazy",
+        "only_commits",
+        "outside",
+        "result",
+        "sync",
+        "work",
+    )
 
     def __init__(
         self,
@@ -70,13 +81,13 @@ class _Job(Generic[T]):
         outside: Callable[[], T] | None = None,
         *,
         lazy: bool = False,
-        shows: bool = False,
+        only_commits: bool = False,
     ) -> None:
         self.work = work
         self.outside = outside
         self.durable = durable
         self.sync = sync
-        self.lazy, self.shows = lazy, shows
+        self.lazy, self.only_commits = lazy, only_commits
         self.callbacks: list[Callable[[], None]] = []
         self.result: T | None = None
         self.error: BaseException | None = None
@@ -85,7 +96,7 @@ class _Job(Generic[T]):
         self.gate.acquire()
 
     def finish(self) -> None:
-        """Let the caller go on."""
+        """Wake the caller."""
         if not self.done:
             self.done = True
             self.gate.release()
@@ -103,13 +114,13 @@ class Writer:
     def __init__(
         self, connection: Connection, redo: RedoLog, sync_log: Callable[[], None], has_room: Callable[[], bool]
     ) -> None:
-        """``has_room`` tells whether it is certain that a few MiB can be written."""
+        """``has_room`` returns whether a few MiB can certainly be written."""
         self._redo = redo
         self._connection = connection
         self._sync_log = sync_log
         self._has_room = has_room
-        self._gathered: Gathered | None = None
-        self._committer = Committer(self.show)
+        self._lazy_batch: LazyBatch | None = None
+        self._timer = CommitTimer(self.commit_pending)
         self._on_loss: list[Callable[[], None]] = []
         self._mutex = threading.Lock()
         self._idle = threading.Condition(self._mutex)
@@ -123,11 +134,11 @@ class Writer:
         self._generation = 0
         self._unsynced = True
         self.is_concluding = False
-        """Whether the database may show something whose callbacks are still to run."""
+        """Whether the database may contain changes whose callbacks have not run yet."""
         self._arrival = threading.Lock()
         self._arrival.acquire()
         self._awaits = False
-        self._company = 1
+        self._group_size = 1
 
     def run(
         self,
@@ -138,27 +149,26 @@ class Writer:
         lazy: bool = False,
         at_once: bool = False,
     ) -> T:
-        """Commit what ``work`` does, whole or not at all; return its result. Raises what ``work`` raises.
+        """Commit all changes of ``work`` or none; return its result. Raises what ``work`` raises.
 
-        The files in ``sync`` are synced before; name every file whose bytes the change names. With ``durable`` the
-        change survives a power cut when this returns. A ``lazy`` one, which names no files, may be committed a moment later.
-        With ``at_once``, which is for lazy jobs, WouldWait is raised where another is at work or a commit is due.
-        Raises LocalFailure (also for a file's failed sync; after a failed sync of the log always, until restarted) and
-        NoSpace.
+        The files in ``sync`` are synced first; list every file whose bytes the change refers to. With ``durable`` the change
+        survives a power cut when this returns. A ``lazy`` change, which refers to no files, may be committed a moment later.
+        With ``at_once``, for lazy jobs only, WouldWait is raised if another job runs or a commit is due. Raises LocalFailure
+        (also if a file cannot be synced; after a failed sync of the log every call fails until restarted) and NoSpace.
         """
         job = _Job(work, durable, sync, lazy=lazy and not durable and not sync)
         return self._enter_at_once(job) if at_once else self._enter(job)
 
-    def show(self) -> None:
-        """Let all that was answered be seen through other connections; what cannot be committed is not (see ``on_loss``).
+    def commit_pending(self) -> None:
+        """Commit the lazy batch, so that other connections see it; if that fails, see ``on_loss``.
 
-        Not to be called in the writer's turn while a transaction is open: RuntimeError.
+        Raises RuntimeError inside a job: a job reads from its own transaction.
         """
         if self._leader == threading.get_ident() and self._connection.in_transaction:
-            raise RuntimeError("a job of the writer is to read from its own transaction")
-        if self._gathered is not None:
+            raise RuntimeError("a job of the writer must read from its own transaction")
+        if self._lazy_batch is not None:
             with suppress(LocalFailure, NoSpace):
-                self._enter(_Job[None](None, False, (), shows=True))
+                self._enter(_Job[None](None, False, (), only_commits=True))
 
     @property
     def own_transaction(self) -> Transaction | None:
@@ -166,19 +176,19 @@ class Writer:
         return self._current if self._leader == threading.get_ident() else None
 
     def on_loss(self, callback: Callable[[], None]) -> None:
-        """Call ``callback`` in the writer's turn when lazy jobs that were answered could not be committed."""
+        """Call ``callback``, in the leader's thread, when a lazy batch could not be committed."""
         self._on_loss.append(callback)
 
     def sync(self) -> None:
-        """Return when all that is committed survives a power cut. Raises LocalFailure."""
+        """Return when every answered change survives a power cut. Raises LocalFailure."""
         self._enter(_Job[None](None, True, ()))
 
     def exclusively(self, action: Callable[[], T]) -> T:
-        """Call ``action`` while no transaction is open and none begins; return its result."""
+        """Call ``action`` while no transaction is open and none can begin; return its result."""
         return self._enter(_Job(None, False, (), action))
 
     def poison(self, reason: str) -> None:
-        """Refuse all later work; what is answered and not committed yet is for the next start."""
+        """Refuse all later jobs; answered changes that are not committed remain in the redo log for the next start."""
         self._redo.stop()
         with self._mutex:
             self._poisoned = True
@@ -186,17 +196,17 @@ class Writer:
 
     @property
     def refusal(self) -> str | None:
-        """Why nothing can be written any more, or None."""
+        """Why no job is accepted any more, or None."""
         return self._refusal
 
     def close(self) -> None:
-        """Wait for the batch at work, commit what is gathered, refuse all else."""
+        """Wait for the running batch, commit the lazy batch, refuse all later jobs."""
         with self._mutex:
             self._refuse("the local database is closed")
             while self._busy:
                 self._idle.wait()
-        self.show()
-        self._committer.stop()
+        self.commit_pending()
+        self._timer.stop()
 
     # ---- taking turns --------------------------------------------------------------------------------------------
 
@@ -204,7 +214,7 @@ class Writer:
         if self._leader == threading.get_ident():
             raise RuntimeError("a job of the writer called the writer")
         with self._mutex:
-            if self._refusal is not None and not job.shows:
+            if self._refusal is not None and not job.only_commits:
                 raise LocalFailure(self._refusal)
             self._waiting.append(job)
             leads = not self._busy
@@ -219,18 +229,18 @@ class Writer:
         return job.outcome()
 
     def _enter_at_once(self, job: _Job[T]) -> T:
-        """Do a lazy job if nobody is at work; whoever comes meanwhile is not waited for."""
-        gathered = self._gathered
-        is_easy = job.lazy and (self._has_room() if gathered is None else not gathered.is_nearly_full)
+        """Run a lazy job if no other job runs, without waiting for others to join it."""
+        lazy_batch = self._lazy_batch
+        is_easy = job.lazy and (self._has_room() if lazy_batch is None else not lazy_batch.is_nearly_full)
         with self._mutex:
             if not is_easy or self._busy or self._refusal is not None:
-                raise WouldWait("the writer is at work")
+                raise WouldWait("the writer is busy")
             self._busy = True
         self._lead([job])
         return job.outcome()
 
     def _wait(self, job: _Job[Any]) -> None:
-        """Wait until the job is done or its thread is to lead. An interrupted wait gives the turn on."""
+        """Wait until the job is done or its thread is the next leader. An interrupted wait passes the lead on."""
         try:
             job.gate.acquire()
         except BaseException:
@@ -243,12 +253,12 @@ class Writer:
             raise
 
     def _lead(self, alone: Sequence[_Job[Any]] = ()) -> None:
-        """Work off all that wait, or the jobs that are to be done ``alone``."""
+        """Run all waiting jobs, or only those in ``alone``."""
         batch: list[_Job[Any]] = list(alone)
         self._leader = threading.get_ident()
         try:
             if not batch:
-                self._await_company()
+                self._wait_for_group()
                 with self._mutex:
                     batch, self._waiting, self._next = self._waiting, [], None
             self._process(batch)
@@ -260,11 +270,11 @@ class Writer:
             self._leader = None
             self._hand_over(batch)
 
-    def _await_company(self) -> None:
-        """Wait while one after the other of as many callers as there were lately comes with a job, if a sync is at stake.
+    def _wait_for_group(self) -> None:
+        """If a sync is due, wait up to LINGER per recent caller so that they share the commit.
 
-        Callers of a batch come back together. Whoever began without them would make two groups of them for ever, and each
-        would pay for a commit and a sync of its own.
+        The callers of one batch return together. A leader that started without them would split them into two groups for
+        good, each paying for its own commit and sync.
         """
         while self._expects_more():
             if not self._arrival.acquire(timeout=LINGER):
@@ -278,31 +288,31 @@ class Writer:
     def _expects_more(self) -> bool:
         with self._mutex:
             waiting = self._waiting
-            self._awaits = len(waiting) < self._company and any(job.durable for job in waiting)
+            self._awaits = len(waiting) < self._group_size and any(job.durable for job in waiting)
             return self._awaits
 
     def _abandon(self, batch: list[_Job[Any]]) -> None:
-        """After an error that is none of a job's own: what stands is unknown, so nothing more is written."""
-        self.poison("writing was cut off")
+        """After an error outside any job the database's state is unknown: write nothing more."""
+        self.poison("writing was interrupted")
         _fail(batch, LocalFailure(cast(str, self._refusal)))
         with suppress(TgdavError):
             self._roll_back()
-        if self._gathered is not None:
-            self._lose()
+        if self._lazy_batch is not None:
+            self._abandon_lazy_batch()
 
     def _hand_over(self, batch: list[_Job[Any]]) -> None:
         with self._mutex:
             refused: list[_Job[Any]] = []
             if self._refusal is not None:
-                refused = [job for job in self._waiting if not job.shows]
-                self._waiting = [job for job in self._waiting if job.shows]
+                refused = [job for job in self._waiting if not job.only_commits]
+                self._waiting = [job for job in self._waiting if job.only_commits]
                 _fail(refused, LocalFailure(self._refusal))
-            self._company = sum(not (job.lazy or job.shows) for job in batch) + len(self._waiting)
+            self._group_size = sum(not (job.lazy or job.only_commits) for job in batch) + len(self._waiting)
             self._next = self._waiting[0] if self._waiting else None
             successor = self._next
             if successor is None:
                 self._busy = False
-                if self._refusal is not None:  # nobody else waits for that
+                if self._refusal is not None:  # only ``close`` waits for it
                     self._idle.notify_all()
         for job in batch + refused:
             job.finish()
@@ -316,42 +326,42 @@ class Writer:
     # ---- one batch -----------------------------------------------------------------------------------------------
 
     def _process(self, batch: list[_Job[Any]]) -> None:
-        if all(job.lazy for job in batch) and (self._gathered is not None or self._has_room()):
-            self._gather(batch)
+        if all(job.lazy for job in batch) and (self._lazy_batch is not None or self._has_room()):
+            self._run_lazy(batch)
             return
-        if self._gathered is not None and self._poisoned:
+        if self._lazy_batch is not None and self._poisoned:
             self._give_up([], LocalFailure(cast(str, self._refusal)))
-        if self._gathered is not None and any(job.sync for job in batch):
-            self._commit([])  # who only looks is not to wait for files
+        if self._lazy_batch is not None and any(job.sync for job in batch):
+            self._commit([])  # readers need not wait until files are synced
         failpoint("writer.before-sync")
         _sync_files(batch)
         failpoint("writer.after-sync")
         working = [job for job in batch if job.work is not None and job.error is None]
-        if working or self._gathered is not None:
+        if working or self._lazy_batch is not None:
             self._commit(working)
-        self._answer_lookers(batch)
+        self._release_readers(batch)
         if self._unsynced and any(job.durable and job.error is None for job in batch):
             self._pass_barrier(batch)
         for job in batch:
             if job.error is None:
                 _conclude(job)
 
-    def _gather(self, jobs: list[_Job[Any]]) -> None:
-        """Run lazy jobs in a transaction that stays open."""
+    def _run_lazy(self, jobs: list[_Job[Any]]) -> None:
+        """Run lazy jobs in the lazy batch, which stays open."""
         try:
-            gathered = self._gathered or self._begin()
+            lazy_batch = self._lazy_batch or self._begin_lazy()
             for job in jobs:
-                late = self._run(job, gathered.batch)
-                gathered.count += 1
+                late = self._run(job, lazy_batch.batch)
+                lazy_batch.count += 1
                 if job.error is None:
-                    self._gathered = gathered
-                    gathered.callbacks += late
+                    self._lazy_batch = lazy_batch
+                    lazy_batch.callbacks += late
         except TgdavError as error:
             self._give_up(jobs, error)
             return
-        is_logged = self._redo.append(gathered.batch.take_notes())
-        if self._gathered is None or gathered.is_full or not is_logged:
-            self._gathered = gathered
+        is_logged = self._redo.append(lazy_batch.batch.take_redo_entries())
+        if self._lazy_batch is None or lazy_batch.is_full or not is_logged:
+            self._lazy_batch = lazy_batch
             self._commit([])
             if self._poisoned:
                 _fail(jobs, LocalFailure(cast(str, self._refusal)))
@@ -359,65 +369,65 @@ class Writer:
             if job.error is None:
                 _conclude(job)
 
-    def _begin(self) -> Gathered:
-        batch = Batch(self._connection, alone=False, is_noted=True)
+    def _begin_lazy(self) -> LazyBatch:
+        batch = TransactionBatch(self._connection, alone=False, is_logged=True)
         self._connection.execute("BEGIN IMMEDIATE")
-        self._committer.begun()
-        return Gathered(batch)
+        self._timer.start()
+        return LazyBatch(batch)
 
     def _commit(self, jobs: list[_Job[Any]]) -> None:
-        connection, gathered = self._connection, self._gathered
-        batch = Batch(connection, alone=len(jobs) == 1) if gathered is None else gathered.batch
-        batch.notes = None
+        connection, lazy_batch = self._connection, self._lazy_batch
+        batch = TransactionBatch(connection, alone=len(jobs) == 1) if lazy_batch is None else lazy_batch.batch
+        batch.redo_entries = None
         try:
-            if gathered is None:
+            if lazy_batch is None:
                 connection.execute("BEGIN IMMEDIATE")
             for job in jobs:
                 late = self._run(job, batch)
                 job.callbacks += late
-            if gathered is not None and not connection.in_transaction:
-                raise LocalFailure("the local database gave up a transaction")
+            if lazy_batch is not None and not connection.in_transaction:
+                raise LocalFailure("the local database rolled a transaction back")
             if connection.in_transaction:
                 batch.write()
                 failpoint("writer.before-commit")
                 self._unsynced = self.is_concluding = True
                 durable = any(job.durable and job.error is None for job in jobs)
                 self._redo.commit(connection, batch.released, durable=durable)
-                self._gathered = None
+                self._lazy_batch = None
                 failpoint("writer.after-commit")
         except TgdavError as error:
             self._give_up(jobs, error)
             return
-        for callback in gathered.callbacks if gathered is not None else ():
+        for callback in lazy_batch.callbacks if lazy_batch is not None else ():
             callback()
 
     def _give_up(self, jobs: list[_Job[Any]], error: TgdavError) -> None:
-        """The transaction is lost, with all jobs in it."""
+        """The transaction is lost with all its jobs."""
         self._generation += 1
         self._roll_back()
         _fail(jobs, error)
-        if self._gathered is not None:
-            _log.error("changes that were made a moment ago could not be kept: %s", error)
-            self.poison(f"changes could not be kept ({error})")
-            self._lose()
+        if self._lazy_batch is not None:
+            _log.error("changes of the last moment could not be committed: %s", error)
+            self.poison(f"changes could not be committed ({error})")
+            self._abandon_lazy_batch()
 
-    def _lose(self) -> None:
-        self._gathered = None
+    def _abandon_lazy_batch(self) -> None:
+        self._lazy_batch = None
         for callback in self._on_loss:
             callback()
 
-    def _answer_lookers(self, batch: list[_Job[Any]]) -> None:
-        """Let those go on who wait for nothing but the commit."""
+    def _release_readers(self, batch: list[_Job[Any]]) -> None:
+        """Release readers that waited only for the commit."""
         with self._mutex:
-            come = [job for job in self._waiting if job.shows]
-            self._waiting = [job for job in self._waiting if not job.shows]
-        for job in come + [job for job in batch if job.shows]:
+            arrived = [job for job in self._waiting if job.only_commits]
+            self._waiting = [job for job in self._waiting if not job.only_commits]
+        for job in arrived + [job for job in batch if job.only_commits]:
             job.finish()
 
-    def _run(self, job: _Job[Any], batch: Batch) -> list[Callable[[], None]]:
-        """Run one job; an error undoes it alone. Raises where the whole transaction is lost.
+    def _run(self, job: _Job[Any], batch: TransactionBatch) -> list[Callable[[], None]]:
+        """Run one job; an error undoes only this job. Raises if the whole transaction is lost.
 
-        Return what is to be called after the commit; what is to be called before is noted in the job.
+        Returns the callbacks to call after the commit; those to call before it are stored in the job.
         """
         transaction = self._current = Transaction(batch, self._generation)
         try:
@@ -450,7 +460,7 @@ class Writer:
 
 
 def _sync_files(batch: list[_Job[Any]]) -> None:
-    """Sync each file that a job names, once; a failure fails the jobs that named it, and no others."""
+    """Sync each file that a job names, once; a failure fails only the jobs that name that file."""
     files = {id(file): file for job in batch for file in job.sync}
     for number, file in files.items():
         try:

@@ -57,7 +57,7 @@ class Allocations:
         cached = self._cache.content(inode)
         if cached is not None:
             return cached[0].tag, cached[1]
-        with self._database.glancing() as connection:
+        with self._database.autocommit_reader() as connection:
             before = queries.attributes(connection, inode)
             encoded = queries.manifest(connection, inode)
             after = queries.attributes(connection, inode)

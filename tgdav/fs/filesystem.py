@@ -166,7 +166,7 @@ class NamespaceFileSystem:
         if known is not UNKNOWN and (known is not None or not normalized or name.isascii()):
             return known
         generation = cache.generation
-        with self.database.glancing() as connection:
+        with self.database.autocommit_reader() as connection:
             entry = queries.find_entry(connection, parent, name, normalized=normalized)
         if entry is None or entry.name == name:
             cache.remember(generation, parent, name, entry)
@@ -180,7 +180,7 @@ class NamespaceFileSystem:
         if known is not None:
             return known
         generation = cache.generation
-        with self.database.glancing() as connection:
+        with self.database.autocommit_reader() as connection:
             found = queries.attributes(connection, inode)
         if found is not None:
             cache.remember_node(generation, found)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from tgdav.db.redo_log import Kept, RedoLog
+from tgdav.db.redo_log import KeptRecord, RedoLog
 from tgdav.errors import NotFound, TgdavError
 from tgdav.failpoints import failpoint
 from tgdav.fs import fields
@@ -52,13 +52,13 @@ class FileRecords:
     def __init__(self, log: RedoLog, node: NodeId) -> None:
         self._log, self._node = log, node
         self._version = 0
-        self._content: tuple[Kept, ...] = ()
-        self._attributes: tuple[Kept, ...] = ()
+        self._content: tuple[KeptRecord, ...] = ()
+        self._attributes: tuple[KeptRecord, ...] = ()
         self._asked: dict[str, int] = {}
         self._noted: int | None = None
 
     @property
-    def kept(self) -> tuple[Kept, ...]:
+    def kept(self) -> tuple[KeptRecord, ...]:
         """What is to be released by the transaction that settles the file."""
         return self._content + self._attributes
 
@@ -91,8 +91,8 @@ class FileRecords:
         base: ContentTag | None,
         attributes: Mapping[str, int],
         content: bytes | None,
-        replaced: Iterable[Kept],
-    ) -> Kept | None:
+        replaced: Iterable[KeptRecord],
+    ) -> KeptRecord | None:
         try:
             payload = _encode((self._node, self._version + 1, base or b"", attributes, content))
         except OverflowError:
@@ -115,10 +115,10 @@ class Found:
     """What an earlier process kept of one node."""
 
     def __init__(self) -> None:
-        self.kept: list[Kept] = []
+        self.kept: list[KeptRecord] = []
         self._records: list[Record] = []
 
-    def add(self, kept: Kept, record: Record) -> None:
+    def add(self, kept: KeptRecord, record: Record) -> None:
         """Add one more, in any order."""
         self.kept.append(kept)
         self._records.append(record)
@@ -158,7 +158,7 @@ def take_over(files: "OpenFiles") -> "list[OpenFile]":
     return dirty
 
 
-def _by_node(kept: Iterable[Kept]) -> dict[NodeId, Found]:
+def _by_node(kept: Iterable[KeptRecord]) -> dict[NodeId, Found]:
     nodes: dict[NodeId, Found] = {}
     for each in kept:
         assert each.payload is not None, "what is found at start has its bytes"

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import bindparam, update
 
 from tgdav.db import Connection, compiled
-from tgdav.db.deferred import logged
+from tgdav.db.deferred import register_kind
 from tgdav.db.schema import nodes
 from tgdav.ids import Inode
 
@@ -28,7 +28,7 @@ class _NodeUpdates:
     rank = 1
 
     def __init__(self) -> None:
-        self.number = logged(4, self)
+        self.number = register_kind(4, self)
 
     def values(self, row: NodeUpdate) -> Iterable[Any]:
         """Return the new values."""

@@ -14,7 +14,7 @@ from sqlalchemy import bindparam, delete, select, update
 from tgdav.crdt.ops import ROOT, TRASH, Make, Place
 from tgdav.db import Connection, Inserts, compiled
 from tgdav.db.connection import Row
-from tgdav.db.deferred import logged
+from tgdav.db.deferred import register_kind
 from tgdav.db.schema import ROOT_INODE, TRASH_INODE, entries, nodes
 from tgdav.ids import EntryId, Inode, NodeId
 from tgdav.metadata import history, queries
@@ -52,7 +52,7 @@ class _Moves:
     rank = 1
 
     def __init__(self) -> None:
-        self.number = logged(5, self)
+        self.number = register_kind(5, self)
 
     def values(self, row: dict[str, Any]) -> Iterable[Any]:
         """Return the new values."""

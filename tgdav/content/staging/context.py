@@ -177,7 +177,7 @@ class ContentCore:
             return None
         local = None
         try:
-            with self.database.glancing(committed=True) as connection:
+            with self.database.autocommit_reader(committed=True) as connection:
                 local = chunk_table.known(connection, chunk)
         finally:
             if local is None:

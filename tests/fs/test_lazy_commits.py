@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.volumes import VolumeSubject
 from tests.support.waiting import wait_for
-from tgdav.db import gathering
+from tgdav.db import lazy_batch
 from tgdav.errors import Exists, LocalFailure, NotFound, WouldWait
 from tgdav.fs.api import Owner
 from tgdav.fs.filesystem import NamespaceFileSystem
@@ -19,7 +19,7 @@ OWNER = Owner(0, 0)
 @pytest.fixture
 def subject(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[VolumeSubject]:
     """One whose changes wait until they are asked for."""
-    monkeypatch.setattr(gathering, "GATHER_SECONDS", 60)
+    monkeypatch.setattr(lazy_batch, "COMMIT_DELAY_SECONDS", 60)
     made = VolumeSubject(tmp_path)
     yield made
     made.close()
@@ -34,7 +34,7 @@ def names(fs: NamespaceFileSystem) -> list[bytes]:
 
 
 def waits(fs: NamespaceFileSystem) -> bool:
-    return fs.database.writer._gathered is not None
+    return fs.database.writer._lazy_batch is not None
 
 
 def test_look_ups_are_answered_while_nothing_is_committed(subject: VolumeSubject) -> None:
@@ -108,7 +108,7 @@ def test_a_second_sync_of_a_file_takes_along_what_was_done_since_the_first(subje
 
 
 def test_a_kill_loses_nothing(subject: VolumeSubject, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gathering, "GATHER_MOST", 4)
+    monkeypatch.setattr(lazy_batch, "MAX_JOBS", 4)
     for number in range(10):
         make(subject.fs, b"%d" % number)
     subject.crash()
@@ -119,7 +119,7 @@ def test_a_kill_loses_nothing(subject: VolumeSubject, monkeypatch: pytest.Monkey
 
 
 def test_what_is_lost_is_seen_by_nobody_and_ends_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gathering, "GATHER_SECONDS", 60)
+    monkeypatch.setattr(lazy_batch, "COMMIT_DELAY_SECONDS", 60)
     subject = VolumeSubject(tmp_path)
     fs = subject.fs
     make(fs, b"kept")
