@@ -50,7 +50,7 @@ class WriteAheadLog:
         path = database.with_name(database.name + "-wal")
         try:
             self._descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-            disk.sync_folder(database.parent)
+            disk.sync_directory(database.parent)
         except OSError as error:
             raise LocalFailure(f"the local database's log could not be opened: {error.strerror}") from error
         self._grown = 0
