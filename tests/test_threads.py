@@ -1,4 +1,4 @@
-"""No failure ends a thread: every thread is started in the one way that sees to it, and the failures are told."""
+"""Threads survive exceptions: every thread is started as a ``Worker``, and failures are reported."""
 
 import ast
 import subprocess
@@ -32,7 +32,7 @@ def _starts(path: Path) -> bool:
     return bool(names & STARTERS)
 
 
-def test_every_thread_is_started_in_the_one_way() -> None:
+def test_every_thread_is_a_worker() -> None:
     files = [path for package in ("tgdav", "tgdav_fuse") for path in sorted((ROOT / package).rglob("*.py"))]
     assert len(files) > 100
     assert {str(path.relative_to(ROOT)) for path in files if _starts(path)} == set(EXCEPTIONS)
@@ -67,7 +67,7 @@ _numbers = iter(range(1000))
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_bad_item_is_counted_and_passed_over(names: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_bad_item_is_counted_and_skipped(names: str, caplog: pytest.LogCaptureFixture) -> None:
     items = Items(1, OverflowError("secret.txt"), 2, KeyError("secret.txt"), 3)
     worker = Worker(names, items.run)
     worker.start()
@@ -78,7 +78,7 @@ def test_a_bad_item_is_counted_and_passed_over(names: str, caplog: pytest.LogCap
     assert f"thread {names}: OverflowError" in caplog.text
 
 
-def test_what_failed_is_named_while_the_thread_is_there(names: str) -> None:
+def test_the_last_failure_is_reported_while_the_thread_lives(names: str) -> None:
     ended = threading.Event()
 
     def work() -> None:
@@ -96,7 +96,7 @@ def test_what_failed_is_named_while_the_thread_is_there(names: str) -> None:
     assert names not in (last_failure() or "")
 
 
-def test_whoever_joins_waits_for_no_pause(names: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_join_interrupts_the_pause(names: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threads, "FIRST_PAUSE", 3600.0)
     worker = Worker(names, Items(OverflowError()).run)
     worker.start()
@@ -113,11 +113,11 @@ def test_pauses_grow_with_failures_in_a_row(names: str, monkeypatch: pytest.Monk
         pauses.append(pause)
         return False
 
-    monkeypatch.setattr(worker._ending, "wait", note)
+    monkeypatch.setattr(worker._stopping, "wait", note)
     worker.start()
     wait_for(lambda: not worker.is_alive())
     assert pauses[:3] == [0.1, 0.2, 0.4]
-    assert pauses[-3:] == [threads.LONGEST_PAUSE] * 3
+    assert pauses[-3:] == [threads.MAX_PAUSE] * 3
 
 
 def test_a_thread_that_never_ends_keeps_no_process_alive() -> None:
@@ -125,22 +125,22 @@ def test_a_thread_that_never_ends_keeps_no_process_alive() -> None:
 import subprocess
 import sys
 import threading
-from tgdav.threads import end_in_time
+from tgdav.threads import exit_within
 threading.Thread(target=threading.Event().wait, name="a library's").start()
-end_in_time(3, patience=0.1)
+exit_within(3, seconds=0.1)
 """
     ended = subprocess.run([sys.executable, "-c", program], timeout=60, capture_output=True, text=True, check=False)
     assert ended.returncode == 3
     assert "a library's" in ended.stderr
 
 
-def test_an_interrupt_is_no_failure(names: str) -> None:
+def test_an_interrupt_is_not_a_failure(names: str) -> None:
     with pytest.raises(KeyboardInterrupt):
         Guard(names).run(Items(KeyboardInterrupt()).run)
     assert names not in failure_counts()
 
 
-def test_a_place_in_the_project_is_named(names: str) -> None:
+def test_the_position_in_the_project_is_reported(names: str) -> None:
     guard = Guard(names)
     assert not guard.run(lambda: next_wait(RetryPolicy(), "many", None, 0.0))  # type: ignore[arg-type]
     assert guard.failure is not None

@@ -1,7 +1,7 @@
 """The disk calls that make data durable, injected as a ``Disk``.
 
-All code that needs bytes or names to survive a power cut goes through a ``Disk``; tests put in one that fails, or
-that forgets what was not synced. Errors are the operating system's own ``OSError``.
+All code whose bytes or names must survive a power cut uses one. Tests pass in a disk that fails, or that loses what was
+not synced. Errors are the ``OSError`` of the system call.
 """
 
 import os
@@ -15,15 +15,15 @@ class Disk(Protocol):
     """Durable disk calls."""
 
     def write(self, descriptor: int, data: bytes | bytearray | memoryview, offset: int) -> None:
-        """Write all of ``data`` at ``offset``; a short write is continued, an error leaves a torn tail."""
+        """Write all of ``data`` at ``offset``. Short writes are continued; after an error, any prefix may be written."""
         ...
 
     def sync(self, descriptor: int) -> None:
-        """Return when the file's bytes and size survive a power cut (fdatasync)."""
+        """Make the file's bytes and size durable (fdatasync)."""
         ...
 
-    def sync_directory(self, folder: Path) -> None:
-        """Return when the folder's names survive a power cut."""
+    def sync_directory(self, directory: Path) -> None:
+        """Make the names in a directory durable (fsync)."""
         ...
 
     def rename(self, source: Path, target: Path) -> None:
@@ -31,7 +31,7 @@ class Disk(Protocol):
         ...
 
     def link(self, source: Path, target: Path) -> None:
-        """Make a hard link. Raises FileExistsError when ``target`` is there."""
+        """Create a hard link. Raises FileExistsError when ``target`` exists."""
         ...
 
     def unlink(self, path: Path) -> None:
@@ -39,7 +39,7 @@ class Disk(Protocol):
         ...
 
     def truncate(self, descriptor: int, length: int) -> None:
-        """Cut the file at ``length`` bytes."""
+        """Set the length of the file."""
         ...
 
 
@@ -49,20 +49,20 @@ class SystemDisk:
     def write(self, descriptor: int, data: bytes | bytearray | memoryview, offset: int) -> None:
         """Write all of ``data`` at ``offset``."""
         failpoint("disk.write")
-        rest = memoryview(data).cast("B")
-        while rest:
-            done = os.pwrite(descriptor, rest, offset)
-            rest, offset = rest[done:], offset + done
+        remaining = memoryview(data).cast("B")
+        while remaining:
+            written = os.pwrite(descriptor, remaining, offset)
+            remaining, offset = remaining[written:], offset + written
 
     def sync(self, descriptor: int) -> None:
-        """Return when the file's bytes and size survive a power cut."""
+        """Make the file's bytes and size durable."""
         failpoint("disk.sync")
         os.fdatasync(descriptor)
 
-    def sync_directory(self, folder: Path) -> None:
-        """Return when the folder's names survive a power cut."""
+    def sync_directory(self, directory: Path) -> None:
+        """Make the names in a directory durable (fsync)."""
         failpoint("disk.sync-folder")
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(descriptor)
         finally:
@@ -74,7 +74,7 @@ class SystemDisk:
         os.replace(source, target)
 
     def link(self, source: Path, target: Path) -> None:
-        """Make a hard link."""
+        """Create a hard link."""
         failpoint("disk.link")
         os.link(source, target)
 
@@ -84,6 +84,6 @@ class SystemDisk:
         os.unlink(path)
 
     def truncate(self, descriptor: int, length: int) -> None:
-        """Cut the file at ``length`` bytes."""
+        """Set the length of the file."""
         failpoint("disk.truncate")
         os.ftruncate(descriptor, length)

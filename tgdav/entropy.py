@@ -5,7 +5,7 @@ from typing import Protocol
 
 
 class Entropy(Protocol):
-    """Source of unpredictable bytes. Tests put in a seeded one."""
+    """A source of unpredictable bytes. Tests pass in a seeded one."""
 
     def bytes(self, count: int) -> bytes:
         """Return ``count`` random bytes."""
@@ -13,7 +13,7 @@ class Entropy(Protocol):
 
 
 class SystemEntropy:
-    """The kernel's generator."""
+    """The kernel's random number generator."""
 
     def bytes(self, count: int) -> bytes:
         """Return ``count`` random bytes."""

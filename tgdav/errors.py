@@ -1,25 +1,26 @@
-"""One small tree of errors, by what the caller can do about them.
+"""The exceptions of tgdav, classified by what the caller can do about them.
 
 ::
 
-    TgdavError                       anything tgdav says no with; one line, with a hint
-    ├── UsageError                   ask differently (exit 2)
+    TgdavError                       base class: a message of one line, and a hint
+    ├── UsageError                   correct the request (exit code 2)
     │   ├── ConfigError              correct the configuration: file, key, found, allowed
-    │   └── NewerFormat              use a newer tgdav
-    ├── AccessError                  give the right secret (exit 3)
-    ├── DamageError                  bytes are not what was sealed: check, repair, restore (exit 4)
+    │   └── NewerFormat              update tgdav
+    ├── AccessError                  give the right passphrase, key or login (exit code 3)
+    ├── DamageError                  data failed authentication: check, repair, restore (exit code 4)
     ├── StoreError
-    │   ├── StoreUnavailable         wait, it is tried again (exit 5)
-    │   ├── BlobMissing              the store is there, the blob is not: damage
-    │   └── StoreRejected            the store refuses for good: an error of ours or of the account
-    ├── VaultInUse                   another process owns the vault (exit 6)
-    │   └── LoginInUse               and does not merely open or close it: a copied state
-    ├── WriterReplaced               another machine writes this namespace now: read only
-    └── FileSystemError              a POSIX refusal, with its errno; the classes below
+    │   ├── StoreUnavailable         wait and retry (exit code 5)
+    │   ├── BlobMissing              the store answers, but lacks the blob: damage
+    │   └── StoreRejected            the store refuses permanently: a bug here, or a problem of the account
+    ├── VaultInUse                   stop the other process that has the vault open (exit code 6)
+    │   └── LoginInUse               stop the process with a copy of this state: waiting does not help
+    ├── WriterReplaced               another machine is the writer now: read-only here
+    ├── WouldBlock                   call again from a thread that may wait
+    └── FileSystemError              a POSIX error with its errno; the classes below
 
 Each front end translates this tree exactly once: HTTP status in ``tgdav.webdav.errors``, errno in
-``tgdav_fuse.operations``, exit code in ``tgdav.cli.exit_codes``. Messages never hold secrets, file names or plaintext
-unless the caller gave the name in the same call.
+``tgdav_fuse.operations``, exit code in ``tgdav.cli.exit_codes``. Messages never contain secrets or plaintext, and
+file names only if the caller passed them in the same call.
 """
 
 import errno
@@ -27,7 +28,7 @@ from typing import Any, ClassVar
 
 
 class TgdavError(Exception):
-    """Base of all errors that tgdav raises on purpose."""
+    """Base class of all errors that tgdav raises on purpose."""
 
     kind: ClassVar[str] = "failure"
 
@@ -41,15 +42,15 @@ class TgdavError(Exception):
 
 
 class UsageError(TgdavError):
-    """The request itself is wrong."""
+    """The request is not valid."""
 
     kind = "usage"
 
 
 class ConfigError(UsageError):
-    """A configuration value is refused.
+    """The configuration is not valid.
 
-    ``problems`` holds one mapping a finding, with the keys ``file``, ``key``, ``found`` and ``allowed``.
+    ``problems`` contains a mapping for each problem, with the keys ``file``, ``key``, ``found`` and ``allowed``.
     """
 
     kind = "configuration"
@@ -66,7 +67,7 @@ def _describe(problem: dict[str, str]) -> str:
 
 
 class NewerFormat(UsageError):
-    """``what`` is of a format ``version`` that only later programs know. Nothing is changed then."""
+    """``what`` has the format ``version`` of a later program. Nothing was changed."""
 
     def __init__(self, what: str, version: int) -> None:
         super().__init__(
@@ -81,7 +82,7 @@ class AccessError(TgdavError):
 
 
 class DamageError(TgdavError):
-    """Bytes failed a check. ``blob`` names the damaged thing (hex name, or the local file's role)."""
+    """Data failed a check. ``blob`` names what is damaged: a blob's name in hex, or the role of a local file."""
 
     kind = "damage"
 
@@ -91,13 +92,13 @@ class DamageError(TgdavError):
 
 
 class StoreError(TgdavError):
-    """The blob store did not do what was asked."""
+    """The blob store failed."""
 
     kind = "store"
 
 
 class StoreUnavailable(StoreError):
-    """The store cannot be reached now; the same call may succeed later. ``retry_after`` is in seconds."""
+    """The store cannot be reached now; a later call may succeed. ``retry_after`` is in seconds."""
 
     kind = "store-unavailable"
 
@@ -107,25 +108,25 @@ class StoreUnavailable(StoreError):
 
 
 class BlobMissing(StoreError):
-    """The store answers, and does not have this blob."""
+    """The store answered that it does not have this blob."""
 
     kind = "blob-missing"
 
 
 class StoreRejected(StoreError):
-    """The store refuses for a reason that repeating does not change."""
+    """The store refused, and would refuse again."""
 
     kind = "store-rejected"
 
 
 class VaultInUse(TgdavError):
-    """Another process owns the vault's state directory, or a mount is busy."""
+    """Another process has the vault's state open, or a mount is busy."""
 
     kind = "in-use"
 
 
 class LoginInUse(VaultInUse):
-    """A process with another state, a copy of this one, uses the same login; waiting for it changes nothing."""
+    """A process with a copy of this state uses the same login. It does not end by itself, so waiting does not help."""
 
 
 class NotLoggedIn(AccessError):
@@ -136,17 +137,17 @@ class NotLoggedIn(AccessError):
 
 
 class WriterReplaced(TgdavError):
-    """Another machine became the writer; this one serves read-only and keeps its unsent operations."""
+    """Another machine became the writer; this one is read-only and keeps its unsent operations."""
 
     kind = "writer-replaced"
 
 
-class WouldWait(TgdavError):
-    """It could be done only by waiting, and the caller cannot wait. Nothing was done."""
+class WouldBlock(TgdavError):
+    """The call would have to wait, and the calling thread is nonblocking. Nothing was done."""
 
 
 class FileSystemError(TgdavError):
-    """A refusal in POSIX terms. ``errno`` is the class's number."""
+    """A POSIX error. ``errno`` is the class's number, the class's docstring the default message."""
 
     kind = "file-system"
     errno: ClassVar[int] = errno.EIO
@@ -156,31 +157,31 @@ class FileSystemError(TgdavError):
 
 
 class NotFound(FileSystemError):
-    """No such file or folder"""
+    """No such file or directory"""
 
     errno = errno.ENOENT
 
 
 class Exists(FileSystemError):
-    """The name is taken"""
+    """The name already exists"""
 
     errno = errno.EEXIST
 
 
 class NotADirectory(FileSystemError):
-    """Not a folder"""
+    """Not a directory"""
 
     errno = errno.ENOTDIR
 
 
 class IsADirectory(FileSystemError):
-    """Is a folder"""
+    """Is a directory"""
 
     errno = errno.EISDIR
 
 
 class NotEmpty(FileSystemError):
-    """The folder is not empty"""
+    """The directory is not empty"""
 
     errno = errno.ENOTEMPTY
 
@@ -192,7 +193,7 @@ class NameTooLong(FileSystemError):
 
 
 class InvalidArgument(FileSystemError):
-    """The argument makes no sense here"""
+    """Invalid argument"""
 
     errno = errno.EINVAL
 
@@ -216,7 +217,7 @@ class ReadOnly(FileSystemError):
 
 
 class NoSpace(FileSystemError):
-    """No space is left for data that waits to be stored"""
+    """No space left for data that is not yet uploaded"""
 
     errno = errno.ENOSPC
 
@@ -234,7 +235,7 @@ class NoAttribute(FileSystemError):
 
 
 class NotSupported(FileSystemError):
-    """Not possible on this file system"""
+    """Not supported by this file system"""
 
     errno = errno.ENOTSUP
 
@@ -246,12 +247,12 @@ class TooManyLinks(FileSystemError):
 
 
 class BadHandle(FileSystemError):
-    """The handle is closed or not open for this"""
+    """The handle is closed, or not open for this operation"""
 
     errno = errno.EBADF
 
 
 class LocalFailure(FileSystemError):
-    """A local disk operation failed; nothing more is acknowledged from that file"""
+    """A local disk operation failed; further writes to that file are refused"""
 
     errno = errno.EIO

@@ -1,12 +1,12 @@
-"""Threads that no failure ends: it is counted and named, and the thread goes on.
+"""Threads that survive exceptions: each one is counted and logged, and the thread's function is called again.
 
-``Worker`` is the one way in which this program starts a thread. What its function raises does not end it: the function
-is called again after a pause that grows from failure to failure. A function that takes items from a queue takes each
-off before it works on it, so that a bad item is passed over instead of met again. ``Guard`` does the same for work that
-runs in somebody else's threads, as in a pool, and for one item of a round whose other items must not wait.
+All threads of this program are ``Worker`` threads. When the function raises an exception, it is called again after a
+pause that doubles with each failure. A function that takes items from a queue removes an item before it processes it,
+so that a bad item is skipped instead of retried for ever. ``Guard`` records failures of code that runs in other threads,
+such as those of a pool, and of single items in a loop that must go on with the next one.
 
-``status`` names the last failure of each guard that is still in use, ``/-/metrics`` counts all. Neither holds the
-message of an error that is not this project's own: it may quote file names.
+``status`` reports the most recent failure of the guards in use, ``/-/metrics`` counts all failures. Neither contains the
+message of an exception from outside this project, which may quote file names.
 """
 
 import logging
@@ -24,10 +24,10 @@ from tgdav.errors import TgdavError
 _log = logging.getLogger(__name__)
 
 FIRST_PAUSE = 0.1
-LONGEST_PAUSE = 30.0
-"""Seconds before a function that failed is called again: the first is doubled with each failure in a row."""
-CALM = 60.0
-"""A function that ran for so many seconds before it failed begins with the first pause again."""
+MAX_PAUSE = 30.0
+"""Seconds until a function that failed is called again: the first pause, doubled with each consecutive failure."""
+RESET_SECONDS = 60.0
+"""After a failure, a function that had run for this long starts with the first pause again."""
 
 _ROOT = Path(__file__).parent.parent
 _OURS = ("tgdav", "tgdav_fuse")
@@ -37,22 +37,22 @@ _guards: "weakref.WeakSet[Guard]" = weakref.WeakSet()
 
 
 def failure_counts() -> dict[str, int]:
-    """Return how often each thread of this process failed, by its name; those that never did are left out."""
+    """Return the number of failures of each thread that failed in this process, by the thread's name."""
     with _lock:
         return dict(_counts)
 
 
 def last_failure() -> str | None:
-    """Return what the last failure of a guard in use was, None where none has failed, or each has succeeded since."""
+    """Return the most recent failure of the guards in use, None when all have succeeded since or none has failed."""
     with _lock:
         failed = [guard for guard in _guards if guard.failure is not None]
     return max(failed, key=lambda guard: guard.order).failure if failed else None
 
 
 class Guard:
-    """Runs calls and notes what they raise, under a name that is a thread's. Thread-safe.
+    """Runs functions and records their exceptions under the name of a thread. Thread-safe.
 
-    ``failure`` says what failed last, None before and once ``clear`` was called.
+    ``failure`` describes the last one; None before the first and after ``clear``.
     """
 
     def __init__(self, name: str) -> None:
@@ -63,36 +63,36 @@ class Guard:
             _guards.add(self)
 
     def run(self, call: Callable[[], object]) -> bool:
-        """Call; return whether it returned. What is no ``Exception`` (an interrupt, the interpreter's end) passes through."""
+        """Call a function; return False if it raised an ``Exception``. KeyboardInterrupt and SystemExit pass through."""
         try:
             call()
         except Exception as error:
-            self.note(error)
+            self.record(error)
             return False
         return True
 
-    def note(self, error: Exception) -> str:
-        """Count a failure, log and return it: what kind of error it is and where it was raised."""
+    def record(self, error: Exception) -> str:
+        """Count and log a failure; return its description: the class of the exception and where it was raised."""
         text = f"thread {self.name}: {_described(error)}"
         with _lock:
             _counts[self.name] += 1
             is_new, self.failure = self.failure != text, text
             self.order = _counts.total()
-        _log.log(logging.ERROR if is_new else logging.DEBUG, "%s; it goes on", text)
+        _log.log(logging.ERROR if is_new else logging.DEBUG, "%s; the thread continues", text)
         _log.debug("thread %s", self.name, exc_info=error)
         return text
 
     def clear(self) -> None:
-        """What failed works again, or is not tried any more."""
+        """Forget the last failure: the work succeeded, or is no longer tried."""
         self.failure = None
 
 
 class Worker:
-    """A daemon thread that runs ``work``, again after each failure, until ``work`` returns or somebody joins it.
+    """A daemon thread that calls ``work``, and calls it again after each failure until it returns or the thread is joined.
 
-    ``work`` is a whole loop that ends when its owner says so; its owner keeps what the loop needs to go on, and says so
-    before ``join``. With ``again`` False, ``work`` is one task, which a failure ends: that is noted, by ``guard`` where
-    the failure is to be shown for longer than this worker is there.
+    ``work`` is usually a loop: its owner tells it to end before ``join``, and keeps the loop's state outside of it, so that
+    the next call continues. With ``restart`` False, ``work`` is a single task that a failure ends. Pass a ``guard`` when the
+    failure shall be reported for longer than this object lives.
     """
 
     def __init__(
@@ -100,13 +100,13 @@ class Worker:
         name: str,
         work: Callable[[], object],
         *,
-        again: bool = True,
+        restart: bool = True,
         guard: Guard | None = None,
-        clock: Clock = SystemClock(),  # noqa: B008  (it has no state)
+        clock: Clock = SystemClock(),  # noqa: B008  (it is stateless)
     ) -> None:
-        self._work, self._again, self._clock = work, again, clock
+        self._work, self._restart, self._clock = work, restart, clock
         self._guard = guard or Guard(name)
-        self._ending = threading.Event()
+        self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     @property
@@ -116,7 +116,7 @@ class Worker:
 
     @property
     def failure(self) -> str | None:
-        """What failed last."""
+        """The last failure."""
         return self._guard.failure
 
     def start(self) -> None:
@@ -124,58 +124,58 @@ class Worker:
         self._thread.start()
 
     def is_alive(self) -> bool:
-        """Return whether it was started and has not ended."""
+        """Return whether the thread was started and has not ended."""
         return self._thread.is_alive()
 
     def is_current(self) -> bool:
-        """Return whether the caller is this thread."""
+        """Return whether this is the calling thread."""
         return self._thread is threading.current_thread()
 
     def join(self, timeout: float | None = None) -> None:
-        """Wait for the end, ``timeout`` seconds at most. From now on ``work`` is not called again after a failure."""
-        self._ending.set()
+        """Wait for the thread to end, for at most ``timeout`` seconds. ``work`` is not called again after a failure."""
+        self._stopping.set()
         self._thread.join(timeout)
 
     def _run(self) -> None:
-        if not self._again:
+        if not self._restart:
             self._guard.run(self._work)
             return
-        pause, began = FIRST_PAUSE, self._clock.monotonic()
+        pause, started = FIRST_PAUSE, self._clock.monotonic()
         while not self._guard.run(self._work):
-            if self._clock.monotonic() - began > CALM:
+            if self._clock.monotonic() - started > RESET_SECONDS:
                 pause = FIRST_PAUSE
-            if self._ending.wait(pause):
+            if self._stopping.wait(pause):
                 break
-            pause, began = min(2 * pause, LONGEST_PAUSE), self._clock.monotonic()
+            pause, started = min(2 * pause, MAX_PAUSE), self._clock.monotonic()
         self._guard.clear()
 
 
-def end_in_time(code: int, patience: float = 5.0) -> None:
-    """End the process with ``code`` in ``patience`` seconds, whatever threads would keep it alive; called when all is closed.
+def exit_within(code: int, seconds: float = 5.0) -> None:
+    """Make the process exit with ``code`` in ``seconds`` at the latest. To be called when everything is closed.
 
-    The interpreter waits for each thread that is no daemon, a library's too, and for ever: what would end by itself does.
+    At its end, the interpreter waits without a timeout for all threads that are not daemons, those of libraries included.
     """
 
     def end() -> None:
-        threading.Event().wait(patience)
-        left = [thread.name for thread in threading.enumerate() if not thread.daemon and thread.is_alive()]
-        _log.error("the process ends though %s did not", ", ".join(left) or "the interpreter")
+        threading.Event().wait(seconds)
+        remaining = [thread.name for thread in threading.enumerate() if not thread.daemon and thread.is_alive()]
+        _log.error("the process exits although %s did not end", ", ".join(remaining) or "the interpreter")
         os._exit(code)
 
-    Worker("tgdav-end", end, again=False).start()
+    Worker("tgdav-end", end, restart=False).start()
 
 
 def _described(error: Exception) -> str:
-    """Return an error's class and place; the message too where it is one of ours, which hold no secrets and no names."""
+    """Return an exception's class and position, and the message of our own ones, which hold no secrets and no names."""
     text = type(error).__name__
     if isinstance(error, TgdavError):
         text += f": {error.message}"
-    place = _place(error.__traceback__)
-    return f"{text} ({place})" if place else text
+    position = _position(error.__traceback__)
+    return f"{text} ({position})" if position else text
 
 
-def _place(traceback: TracebackType | None) -> str:
-    """Return the innermost line of this project in a traceback, ``tgdav/fs/api.py:12``."""
+def _position(traceback: TracebackType | None) -> str:
+    """Return the innermost position in this project's code, such as ``tgdav/fs/api.py:12``; empty when there is none."""
     found = ""
     while traceback is not None:
         file = Path(traceback.tb_frame.f_code.co_filename)

@@ -13,7 +13,7 @@ from tgdav.cli.help import Command
 from tgdav.cli.invocation import Invocation, global_options
 from tgdav.cli.mount import hold, let_go, options_option, placed
 from tgdav.errors import UsageError
-from tgdav.threads import end_in_time
+from tgdav.threads import exit_within
 from tgdav_fuse.options import parse_options
 
 
@@ -46,7 +46,7 @@ def tgdav_fuse(invocation: Invocation, *, paths: Sequence[str], words: Sequence[
 def main() -> int:
     """Run ``tgdav-fuse`` with the process's arguments and return its exit code."""
     code = run_program(tgdav_fuse, "tgdav-fuse", sys.argv[1:], os.environ)
-    end_in_time(code)
+    exit_within(code)
     return code
 
 

@@ -84,7 +84,7 @@ class Mount:
         self._device = 0
         self._left = threading.Event()
         self._ended = threading.Event()
-        self._thread = Worker("tgdav-fuse", self._run, again=False)
+        self._thread = Worker("tgdav-fuse", self._run, restart=False)
         self._on_end: Callable[[], None] = lambda: None
 
     @classmethod
@@ -184,7 +184,7 @@ class Mount:
             )
         if not found:
             say(f"{self.where} is held by processes that cannot be seen from here; it ends there as well")
-        writing = Worker("tgdav-fuse-write-back", lambda: _write_back(found), again=False)
+        writing = Worker("tgdav-fuse-write-back", lambda: _write_back(found), restart=False)
         writing.start()
         writing.join(WRITE_BACK_SECONDS)
         self.cut()

@@ -15,7 +15,7 @@ import pyfuse3
 from pyfuse3 import EntryAttributes, FUSEError, RequestContext
 
 from tgdav.clock import Clock
-from tgdav.errors import BadHandle, Exists, InvalidArgument, NotFound, NotPermitted, WouldWait
+from tgdav.errors import BadHandle, Exists, InvalidArgument, NotFound, NotPermitted, WouldBlock
 from tgdav.fs import acl
 from tgdav.fs.api import Capacity, FileHandle, ObservedFileSystem, Owner, RenameFlag
 from tgdav.ids import Inode
@@ -172,7 +172,7 @@ class TgdavOperations(pyfuse3.Operations):
         """Make one change of names or attributes: here, if that waits for nobody, else as ``_change`` does."""
         try:
             return self.workers.at_once(self._fs.at_once, work)
-        except WouldWait:
+        except WouldBlock:
             return await self.workers.call(work)
         finally:
             self.changes += 1

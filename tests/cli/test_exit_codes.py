@@ -26,7 +26,7 @@ CASES: list[tuple[Exception, int]] = [
     (errors.LoginInUse("x"), 6),
     (errors.WriterReplaced("x"), 7),
     (errors.NoSpace("x"), 1),
-    (errors.WouldWait("x"), 1),
+    (errors.WouldBlock("x"), 1),
     (OSError(28, "No space left"), 1),
     (RuntimeError("x"), 1),
 ]

@@ -8,7 +8,7 @@ import pytest
 from tests.support.waiting import wait_for
 from tgdav.cli import output
 from tgdav.cli.output import Amount
-from tgdav.wording import counted, machine_names, near, readable_duration, readable_size
+from tgdav.wording import closest, counted, machine_names, readable_duration, readable_size
 
 A, B, C = "0a" * 16, "0b" * 16, "0c" * 16
 
@@ -53,8 +53,8 @@ def test_numbers_with_their_nouns() -> None:
 
 
 def test_near_misses() -> None:
-    assert near("Stat", ["status", "sync"]) == "status"
-    assert near("xyzzy", ["status", "sync"]) is None
+    assert closest("Stat", ["status", "sync"]) == "status"
+    assert closest("xyzzy", ["status", "sync"]) is None
 
 
 def test_machines_of_one_name_are_told_apart() -> None:

@@ -17,7 +17,7 @@ from tests.support.waiting import wait_for
 from tgdav.db import Database, Transaction, lazy_batch
 from tgdav.db import database as database_module
 from tgdav.disk import SystemDisk
-from tgdav.errors import LocalFailure, NoSpace, TgdavError, WouldWait
+from tgdav.errors import LocalFailure, NoSpace, TgdavError, WouldBlock
 from tgdav.failpoints import installed
 
 
@@ -261,12 +261,12 @@ def test_what_is_to_be_done_at_once_is_done_or_refused(
     put(database, "b", lazy=True, at_once=True)
     refused = [{"lazy": True}, {"lazy": True, "durable": True}, {}]
     for options in refused:  # the first would make the transaction full
-        with pytest.raises(WouldWait):
+        with pytest.raises(WouldBlock):
             put(database, "c", at_once=True, **options)
     assert committed(path, tmp_path / "left") == set()
     assert keys(database) == {"a", "b"}
     batch = Batch(database)
-    with pytest.raises(WouldWait):
+    with pytest.raises(WouldBlock):
         put(database, "c", lazy=True, at_once=True)
     batch.finish()
     put(database, "c", lazy=True, at_once=True)
@@ -274,7 +274,7 @@ def test_what_is_to_be_done_at_once_is_done_or_refused(
         database.writer.run(lambda _: 1 // 0, lazy=True, at_once=True)
     monkeypatch.setattr(database_module, "ROOM_BYTES", 1 << 62)
     assert keys(database) == {"a", "b", "c"}
-    with pytest.raises(WouldWait):
+    with pytest.raises(WouldBlock):
         put(database, "d", lazy=True, at_once=True)
 
 

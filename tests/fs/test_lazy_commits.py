@@ -8,7 +8,7 @@ import pytest
 from tests.support.volumes import VolumeSubject
 from tests.support.waiting import wait_for
 from tgdav.db import lazy_batch
-from tgdav.errors import Exists, LocalFailure, NotFound, WouldWait
+from tgdav.errors import Exists, LocalFailure, NotFound, WouldBlock
 from tgdav.fs.api import Owner
 from tgdav.fs.filesystem import NamespaceFileSystem
 from tgdav.metadata.types import AttributeChange, Kind
@@ -139,16 +139,16 @@ def test_what_would_wait_is_refused_before_it_is_done(subject: VolumeSubject) ->
     inode = fs.lookup(fs.root, b"file").inode
     fs.at_once(lambda: fs.set_attributes(inode, AttributeChange(mode=0o600)))
     fs.at_once(lambda: make(fs, b"other"))
-    with pytest.raises(WouldWait):
+    with pytest.raises(WouldBlock):
         fs.at_once(lambda: fs.rename(fs.root, b"other", fs.root, b"another"))
     fs.open_files.start()
     handle = fs.open(inode, writable=True)
     handle.write(0, b"content")
-    with pytest.raises(WouldWait):
+    with pytest.raises(WouldBlock):
         fs.at_once(lambda: fs.set_attributes(inode, AttributeChange(mode=0o644)))
     assert handle.settle_soon()
     assert handle.close_at_once()
-    with pytest.raises(WouldWait):
+    with pytest.raises(WouldBlock):
         fs.at_once(lambda: fs.unlink(fs.root, b"other"))
     assert names(fs) == [b"file", b"other"]
     assert fs.attributes(inode).mode == 0o600

@@ -16,7 +16,7 @@ from tgdav.cli.memory import forbid_dumps, set_up_memory
 from tgdav.cli.reports import as_json, one_line
 from tgdav.errors import TgdavError, UsageError
 from tgdav.platform import Platform
-from tgdav.threads import end_in_time
+from tgdav.threads import exit_within
 
 _COMMANDS = {
     "To start": {
@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
     words = sys.argv[1:] if arguments is None else arguments
     code = run_program(tgdav, "tgdav", words, os.environ if environment is None else environment)
     if arguments is None:
-        end_in_time(code)
+        exit_within(code)
     return code
 
 

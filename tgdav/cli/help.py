@@ -11,7 +11,7 @@ from tgdav import __version__
 from tgdav.cli.exit_codes import ExitCode
 from tgdav.cli.invocation import GlobalOption, Invocation, global_options
 from tgdav.errors import UsageError
-from tgdav.wording import near
+from tgdav.wording import closest
 
 PAGE = "docs/commands.md"
 SHELLS = ("bash", "zsh", "fish")
@@ -80,7 +80,7 @@ class Group(click.Group):
 
     def unknown(self, ctx: click.Context, name: str) -> UsageError:
         """Return the error for a command that there is not."""
-        proposed = near(name, self.list_commands(ctx))
+        proposed = closest(name, self.list_commands(ctx))
         hint = f"did you mean '{proposed}'?" if proposed else f"see '{ctx.command_path} --help'"
         return UsageError(f"there is no command '{name}'", hint=hint)
 

@@ -10,7 +10,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from tgdav.wording import near
+from tgdav.wording import closest
 
 Key = tuple[str | int, ...]
 Problem = dict[str, str]
@@ -92,7 +92,7 @@ def _problem(detail: ErrorDetails, model: type[BaseModel], tree: Any, file: str)
 
 
 def _known_key(name: str, known: list[str]) -> str:
-    proposed = near(name, known)
+    proposed = closest(name, known)
     return f"a known key: did you mean '{proposed}'?" if proposed else "a known key: one of " + ", ".join(known)
 
 

@@ -34,7 +34,7 @@ from tgdav.db.connection import Connection
 from tgdav.db.lazy_batch import CommitTimer, LazyBatch
 from tgdav.db.redo_log import RedoLog
 from tgdav.db.transaction import Transaction, TransactionBatch
-from tgdav.errors import LocalFailure, NoSpace, TgdavError, WouldWait
+from tgdav.errors import LocalFailure, NoSpace, TgdavError, WouldBlock
 from tgdav.failpoints import failpoint
 
 _log = logging.getLogger(__name__)
@@ -153,7 +153,7 @@ class Writer:
 
         The files in ``sync`` are synced first; list every file whose bytes the change refers to. With ``durable`` the change
         survives a power cut when this returns. A ``lazy`` change, which refers to no files, may be committed a moment later.
-        With ``at_once``, for lazy jobs only, WouldWait is raised if another job runs or a commit is due. Raises LocalFailure
+        With ``at_once``, for lazy jobs only, WouldBlock is raised if another job runs or a commit is due. Raises LocalFailure
         (also if a file cannot be synced; after a failed sync of the log every call fails until restarted) and NoSpace.
         """
         job = _Job(work, durable, sync, lazy=lazy and not durable and not sync)
@@ -234,7 +234,7 @@ class Writer:
         is_easy = job.lazy and (self._has_room() if lazy_batch is None else not lazy_batch.is_nearly_full)
         with self._mutex:
             if not is_easy or self._busy or self._refusal is not None:
-                raise WouldWait("the writer is busy")
+                raise WouldBlock("the writer is busy")
             self._busy = True
         self._lead([job])
         return job.outcome()

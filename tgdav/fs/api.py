@@ -409,7 +409,7 @@ class ObservedFileSystem(FileSystem, Protocol):
         ...
 
     def at_once(self, work: Callable[[], T]) -> T:
-        """Call ``work``, which makes one change that is not durable; if that would have to wait for anybody, WouldWait is
+        """Call ``work``, which makes one change that is not durable; if that would have to wait for anybody, WouldBlock is
         raised before anything is done."""
         ...
 

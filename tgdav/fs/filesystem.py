@@ -22,7 +22,7 @@ from tgdav.db import Connection, Database
 from tgdav.db.schema import ROOT_INODE, TRASH_INODE
 from tgdav.disk import Disk
 from tgdav.entropy import Entropy
-from tgdav.errors import Exists, InvalidArgument, IsADirectory, NotADirectory, NotFound, WouldWait
+from tgdav.errors import Exists, InvalidArgument, IsADirectory, NotADirectory, NotFound, WouldBlock
 from tgdav.fs import acl, changes, copying, fields
 from tgdav.fs.allocation import SMALL, Allocations
 from tgdav.fs.api import NOBODY, Capacity, ChangeListener, LockRecord, Owner, Precondition, RenameFlag, XattrFlag
@@ -374,7 +374,7 @@ class NamespaceFileSystem:
         return self.journal.change(work, durable=durable, lazy=lazy, at_once=at_once)
 
     def at_once(self, work: Callable[[], T]) -> T:
-        """Call ``work``, in which a change that would have to wait is refused by WouldWait."""
+        """Call ``work``, in which a change that would have to wait is refused by WouldBlock."""
         with self._hurried:
             return work()
 
@@ -383,7 +383,7 @@ class NamespaceFileSystem:
     def set_attributes(self, inode: Inode, change: AttributeChange, *, durable: bool = False) -> Attributes:
         """Set attributes; ``size`` truncates."""
         if self._hurried.is_active and (change.size is not None or self.open_files.find(inode) is not None):
-            raise WouldWait("the file is open")
+            raise WouldBlock("the file is open")
         if change.size is not None:
             self.open_files.truncate(inode, change.size)
         waits = self.open_files.hold(inode, change, waiting=True) and fields.is_simple(change)
@@ -452,7 +452,7 @@ class NamespaceFileSystem:
     def open(self, inode: Inode, *, writable: bool = False, truncate: bool = False, moves_times: bool = True) -> Handle:
         """Open a file."""
         if truncate and self._hurried.is_active:
-            raise WouldWait("a file is cut")
+            raise WouldBlock("a file is cut")
         file = self.open_files.acquire(inode)
         try:
             if writable:

@@ -18,7 +18,7 @@ from tgdav.errors import (
     IsADirectory,
     NotFound,
     StoreError,
-    WouldWait,
+    WouldBlock,
 )
 from tgdav.fs.fields import checked
 from tgdav.fs.open_file import OpenFile
@@ -85,9 +85,9 @@ class OpenFiles:
         return not file.dirty or (self._settler.takes(file) and file.keep_closed() and self._settler.add(file))
 
     def settle_waiting(self, *, at_once: bool = False) -> None:
-        """Return when no closed file waits to be settled. The caller holds no open file's lock. ``at_once``: WouldWait."""
+        """Return when no closed file waits to be settled. The caller holds no open file's lock. ``at_once``: WouldBlock."""
         if at_once and not self._settler.is_idle:
-            raise WouldWait("a closed file is to be settled before")
+            raise WouldBlock("a closed file is to be settled before")
         self._settler.settle_waiting()
 
     def find(self, inode: Inode) -> OpenFile | None:

@@ -173,7 +173,7 @@ class Settler:
             except TgdavError as error:
                 _log.warning("a closed file could not be settled yet: %s", error)
             except Exception as error:  # it stays dirty, and is tried again with the files that are idle
-                self._guard.note(error)
+                self._guard.record(error)
         for file in files:
             self._after(file)
 

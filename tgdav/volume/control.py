@@ -91,7 +91,7 @@ class ControlServer:
         listener, self._path = _bind([self._note.parent / "control.sock"], self._short_folders)
         _write_note(self._note, self._path)
         self._wake, woken = socket.socketpair()
-        self._acceptor = Worker("control", lambda: self._accept(listener, woken), again=False)
+        self._acceptor = Worker("control", lambda: self._accept(listener, woken), restart=False)
         self._acceptor.start()
         return self._path
 
@@ -139,7 +139,7 @@ class ControlServer:
             log.warning("another user tried the control socket")
             peer.close()
             return
-        thread = Worker("control-request", lambda: self._converse(peer), again=False, guard=self._conversing)
+        thread = Worker("control-request", lambda: self._converse(peer), restart=False, guard=self._conversing)
         with self._lock:
             full = len(self._peers) >= MAX_CONNECTIONS
             if not full:

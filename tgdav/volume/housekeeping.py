@@ -149,7 +149,7 @@ class Housekeeping:
             self._errors[what] = str(error)
             return False
         except Exception as error:  # this task is due again later, and the others are due now
-            self._errors[what] = f"{what}: {self._guard.note(error)}"
+            self._errors[what] = f"{what}: {self._guard.record(error)}"
             return False
         self._errors.pop(what, None)
         if not self._errors:

@@ -64,7 +64,7 @@ def _look(database: Database, stores: Stores, log: LogIdentity) -> Verdict | Non
         with stores.bounded.patience(LOOK_SECONDS):
             look()
     else:
-        thread = Worker("tgdav-first-look", look, again=False)
+        thread = Worker("tgdav-first-look", look, restart=False)
         thread.start()
         thread.join(LOOK_SECONDS)
     return seen[0] if seen else None

@@ -183,7 +183,7 @@ class Volume:
         """
         if self._hang_up is None:
             self.content.core.space.refuse()
-            self._hang_up = Worker("tgdav-hang-up", self._hang_up_unless_closed, again=False)
+            self._hang_up = Worker("tgdav-hang-up", self._hang_up_unless_closed, restart=False)
             self._hang_up.start()
 
     def _hang_up_unless_closed(self) -> None:

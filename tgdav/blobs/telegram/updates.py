@@ -156,7 +156,7 @@ class UpdateWatcher:
                 wait = self._silence
                 self.caught_up.clear()
             except Exception as error:  # an answer that nobody expected: the history tells what it may have told
-                self._guard.note(error)
+                self._guard.record(error)
                 self.caught_up.clear()
                 self._box, wait, again = None, again, min(2 * again, self._silence)
 

@@ -245,7 +245,7 @@ class Uploader:
             self._failed(error)
         except Exception as error:
             self._passed_over[row.no] = self._core.clock.monotonic() + LAST_BACKOFF
-            self.last_error = self._sending_guard.note(error)
+            self.last_error = self._sending_guard.record(error)
         finally:
             with self._condition:
                 self._sending.discard(row.no)
@@ -301,7 +301,7 @@ class Uploader:
             # What is closed already can still be sent, which may be what helps.
             delay = self._put_off("staged content cannot be packed now", error)
         except Exception as error:
-            self.last_error, delay = self._packing_guard.note(error), LAST_BACKOFF
+            self.last_error, delay = self._packing_guard.record(error), LAST_BACKOFF
         pause = self._not_before - self._core.clock.monotonic()
         if pause > 0:
             return min(delay, pause)
