@@ -50,7 +50,7 @@ def settle(world: World) -> None:
     world.upload()
     world.check_all()
     assert world.files() == []
-    assert world.content.core.space.used == 0
+    assert world.content._context.quota.used == 0
     assert world.number("SELECT count(*) FROM damage") == 0
     names = [info.name for info in world.blobs.list()]
     assert len(names) == len(set(names)) == world.number("SELECT count(*) FROM blobs")

@@ -84,11 +84,11 @@ class _Liar(SystemDisk):
 
 def test_a_trailer_that_the_disk_changes_is_never_sent(world: World) -> None:
     manifest = world.save(noise(300_000))
-    sound = world.content.core.staging.disk
-    world.content.core.staging.disk = _Liar(TRAILER_BYTES)
+    sound = world.content._context.staging.disk
+    world.content._context.staging.disk = _Liar(TRAILER_BYTES)
     world.content.flush(1.0)
     assert not [*world.blobs.list()]
-    world.content.core.staging.disk = sound
+    world.content._context.staging.disk = sound
     world.upload()
     assert world.load(manifest) == noise(300_000)
     world.check_all()
@@ -223,7 +223,7 @@ def test_an_unknown_chunk_is_damage(world: World) -> None:
 
 
 def test_a_bit_that_flips_before_sealing_is_caught(world: World) -> None:
-    sealer = world.content.core.sealer
+    sealer = world.content._context.sealer
     data = bytearray(noise(50_000))
     chunk = sealer.chunk_id(data)
     data[777] ^= 1

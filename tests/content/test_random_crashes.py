@@ -64,7 +64,7 @@ def test_nothing_acknowledged_is_lost(tmp_path: Path, seed: int) -> None:
     world.upload()
     world.check_all()
     assert world.files() == []
-    assert world.content.core.space.used == world.content.core.backlog.bytes == 0
+    assert world.content._context.quota.used == world.content._context.backlog.bytes == 0
     assert world.number("SELECT count(*) FROM damage") == 0
     world.close()
     shutil.rmtree(tmp_path)

@@ -76,9 +76,9 @@ def test_a_stored_pack_stays_as_cache_and_leaves_staging(machine: Machine) -> No
     data = noise(3_000_000)
     manifest = machine.save(data)
     assert list((machine.folder / "staging").iterdir()) == []
-    assert machine.content.core.space.used == 0
+    assert machine.content._context.quota.used == 0
     machine.store.away = True
-    assert machine.content.read(manifest, 0, len(data)) == data
+    assert machine.content.reader.read(manifest, 0, len(data)) == data
     assert machine.cache.statistics().chunks == 1
     machine.store.away = False
     machine.close()
@@ -86,67 +86,67 @@ def test_a_stored_pack_stays_as_cache_and_leaves_staging(machine: Machine) -> No
     machine.content.start()
     machine.cache.wait_for_scan()
     machine.store.away = True
-    assert machine.content.reader(manifest).read(0, len(data)) == data
+    assert machine.content.reader.open(manifest).read(0, len(data)) == data
     machine.store.away = False
 
 
 def test_a_writer_that_waits_for_disk_space_gets_that_of_the_cache(machine: Machine) -> None:
     machine.save(noise(1_000_000))
-    space = machine.content.core.space
-    space._limits = lambda: (0, 0)  # type: ignore[method-assign]
+    quota = machine.content._context.quota
+    quota._limits = lambda: (0, 0)  # type: ignore[method-assign]
     assert machine.cache.statistics().bytes > 1_000_000
-    space.on_shortage()
+    quota.on_shortage()
     assert machine.cache.statistics().bytes == 0
 
 
 def test_damage_that_a_read_meets_is_noted_until_it_reads_well(machine: Machine) -> None:
     data = noise(400_000)
     manifest = machine.save(data)
-    machine.content.reading.clear()
+    machine.content.reader.clear()
     machine.corrupting.schedule = only("read")
     for _ in range(2):
         with pytest.raises(DamageError) as caught:
-            machine.content.read(manifest, 0, 10)
+            machine.content.reader.read(manifest, 0, 10)
         assert machine.damage() == [(caught.value.blob, "pack")]
         assert machine.bad_packs() == [(caught.value.blob,)]
     machine.corrupting.schedule = lambda _: False
-    assert machine.content.read(manifest, 0, len(data)) == data
+    assert machine.content.reader.read(manifest, 0, len(data)) == data
     assert machine.damage() == machine.bad_packs() == []
 
 
 def test_what_an_earlier_run_noted_waits_for_a_check(machine: Machine) -> None:
     data = noise(400_000)
     manifest = machine.save(data)
-    machine.content.reading.clear()
+    machine.content.reader.clear()
     machine.corrupting.schedule = only("read")
     with pytest.raises(DamageError):
-        machine.content.read(manifest, 0, 10)
+        machine.content.reader.read(manifest, 0, 10)
     machine.close()
     machine.open()
     with pytest.raises(DamageError):
-        machine.content.read(manifest, 0, 10)
+        machine.content.reader.read(manifest, 0, 10)
     machine.corrupting.schedule = lambda _: False
-    assert machine.content.read(manifest, 0, len(data)) == data
+    assert machine.content.reader.read(manifest, 0, len(data)) == data
     assert len(machine.damage()) == len(machine.bad_packs()) == 1
 
 
 def test_damaged_content_that_is_saved_again_is_whole_again(machine: Machine) -> None:
     data = noise(400_000)
     manifest = machine.save(data)
-    machine.content.reading.clear()
+    machine.content.reader.clear()
     machine.corrupting.schedule = lambda operation: operation == "read"
     with pytest.raises(DamageError):
-        machine.content.read(manifest, 0, len(data))
+        machine.content.reader.read(manifest, 0, len(data))
     machine.corrupting.schedule = lambda _: False
     assert machine.save(data) == manifest
-    machine.content.reading.clear()
-    assert machine.content.read(manifest, 0, len(data)) == data
+    machine.content.reader.clear()
+    assert machine.content.reader.read(manifest, 0, len(data)) == data
 
 
 def test_damage_that_cannot_be_noted_is_still_damage_to_the_reader(machine: Machine) -> None:
     manifest = machine.save(noise(400_000))
-    machine.content.reading.clear()
+    machine.content.reader.clear()
     machine.database.writer.poison("for the test")
     machine.corrupting.schedule = only("read")
     with pytest.raises(DamageError):
-        machine.content.read(manifest, 0, 10)
+        machine.content.reader.read(manifest, 0, 10)

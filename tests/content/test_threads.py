@@ -37,7 +37,7 @@ def test_writers_of_equal_and_different_content_beside_uploads(world: World) -> 
     assert world.content.flush(3600.0)
     for data, manifest in done:
         assert world.load(manifest) == data
-    wait_for(lambda: world.files() == [] and world.content.core.space.used == 0, what="the last files to go")
-    assert world.content.core.backlog.bytes == 0
-    assert world.content.core.pins._pinned == {}
+    wait_for(lambda: world.files() == [] and world.content._context.quota.used == 0, what="the last files to go")
+    assert world.content._context.backlog.bytes == 0
+    assert world.content._context.pins._pinned == {}
     assert world.number("SELECT count(*) FROM damage") == 0

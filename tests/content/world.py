@@ -142,8 +142,8 @@ class World:
 
     def load(self, manifest: Manifest) -> bytes:
         """Read from where it is stored, not from memory."""
-        self.content.reading.clear()
-        return self.content.read(manifest, 0, manifest.size)
+        self.content.reader.clear()
+        return self.content.reader.read(manifest, 0, manifest.size)
 
     def check_all(self) -> None:
         for data, manifest in self.saved.items():

@@ -9,9 +9,9 @@ from tgdav.cli import main
 
 def impatient() -> None:
     """Writers wait for space for one second instead of sixty."""
-    import tgdav.content.staging.quota as space
+    import tgdav.content.staging.quota as quota
 
-    space.WAIT_SECONDS = 1.0
+    quota.WAIT_SECONDS = 1.0
 
 
 def nothing() -> None:

@@ -19,7 +19,7 @@ from tgdav.content.format import codec
 from tgdav.content.format.pack import CheckedData, PackSizes
 from tgdav.content.format.sealer import ChunkSealer
 from tgdav.content.overlay import Overlay
-from tgdav.content.staging.finalize import PackCloser
+from tgdav.content.staging.finalize import PackFinalizer
 from tgdav.content.staging.pack_file import PackFile
 from tgdav.content.staging.stream import StagedContent
 from tgdav.crypto.passphrase import Argon2Limits
@@ -247,14 +247,14 @@ def a_store_rolled_back_is_not_noticed() -> None:
 
 @planted("staged_damage")
 def a_closed_pack_is_not_read_back() -> None:
-    def read_back(closer: PackCloser, pack: PackFile, row: Any, _sizes: PackSizes) -> CheckedData:
+    def read_back(closer: PackFinalizer, pack: PackFile, row: Any, _sizes: PackSizes) -> CheckedData:
         from tgdav.content import chunk_table
 
-        with closer._core.database.reading() as connection:
+        with closer._context.database.reading() as connection:
             entries = chunk_table.entries(connection, row.no)
         return CheckedData(entries, blake3(pack.read(0, pack.length)))
 
-    _replace(PackCloser, "_read_back", read_back)
+    _replace(PackFinalizer, "_read_back", read_back)
 
 
 @planted("forged_parameters")

@@ -179,7 +179,7 @@ def with_a_lost_pack(machine: Machine) -> None:
 
 
 def repair(run: Run) -> None:
-    run.volume.content.reading.cache.wait_for_scan()
+    run.volume.content.reader.cache.wait_for_scan()
     found = run.volume.check(read_data=100.0, repair=True)
     assert found["ok"], found["damage"]
 

@@ -70,7 +70,7 @@ def assert_exact(fs: NamespaceFileSystem) -> None:
                     assert found == expected
                 if found is not None and found.attributes.is_file:
                     handle = fs.open(found.attributes.inode)
-                    assert handle.read(0, 100_000) == fs.content.read(handle._file.manifest, 0, 100_000)
+                    assert handle.read(0, 100_000) == fs.content.reader.read(handle._file.manifest, 0, 100_000)
                     handle.close()
 
 

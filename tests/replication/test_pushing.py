@@ -152,7 +152,7 @@ def test_a_sealed_segment_that_rots_here_is_found_and_sealed_anew(
 def test_content_that_is_lost_before_it_was_sent_is_told(volume: Volume) -> None:
     put(volume, "lost", content(7, 200_000))
     volume.content.stop()
-    volume.content.core.database.writer.run(lambda t: t.execute("UPDATE packs SET damaged = 1 WHERE state < 3"))
+    volume.content.database.writer.run(lambda t: t.execute("UPDATE packs SET damaged = 1 WHERE state < 3"))
     with pytest.raises(DamageError, match="lost"):
         volume.sync(wait=True)
 

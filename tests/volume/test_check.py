@@ -215,9 +215,9 @@ def keep_in_pieces(volume: Volume, blob: Path, pieces: slice = slice(None)) -> N
     name, data = BlobName(bytes.fromhex(name_of(blob))), blob.read_bytes()
     chunks = "SELECT offset, stored FROM chunks WHERE pack = (SELECT no FROM packs WHERE name = ?) ORDER BY offset"
     for offset, stored in rows(volume, chunks, (name,))[pieces]:
-        volume.content.reading.cache.put(name, offset, data[offset : offset + stored])
+        volume.content.reader.cache.put(name, offset, data[offset : offset + stored])
     # What another end of the file holds is not to be taken for it.
-    assert volume.content.reading.cache.get(name, 0, len(data), counted=False) is None
+    assert volume.content.reader.cache.get(name, 0, len(data), counted=False) is None
 
 
 def test_a_pack_that_lies_elsewhere_is_damage_and_found_by_repair(vault: Vault, volume: Volume) -> None:

@@ -61,7 +61,7 @@ def test_the_volume_opens_reads_and_deletes_by_the_reserve(disk: ForgetfulDisk, 
     assert not (home.state / "reserve").exists()
     assert read(volume, "file") == data
     volume.fs.unlink(volume.fs.root, b"file", durable=True)
-    with pytest.raises(NoSpace, match="kept in reserve"):
+    with pytest.raises(NoSpace, match="are reserved"):
         put(volume, "other", os.urandom(4 * MIB))
     with pytest.raises(NotFound):
         read(volume, "file")

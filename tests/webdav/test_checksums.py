@@ -105,7 +105,7 @@ def test_what_is_in_the_store_alone_is_not_fetched(tmp_path: Path) -> None:
         dav = served.client()
         assert shown(dav, "/f") == sums(b"content" * 100_000)
         served.server.context.checksums = checksums.Checksums(volume.fs)
-        volume.content.reading.clear()
+        volume.content.reader.clear()
         assert shown(dav, "/f") is None
         assert dav("GET", "/f").body == b"content" * 100_000
         assert shown(dav, "/f") == sums(b"content" * 100_000)

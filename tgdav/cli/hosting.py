@@ -44,11 +44,11 @@ class MountHost:
             own_files(self._volume.places, where)
             clock = self._volume.platform.clock
             self._mount = mount_class.start(self._volume.fs, where, options, clock, self._ended)
-            self._volume.content.reading.resize_memory(MOUNTED_LIMIT)
+            self._volume.content.reader.resize_memory(MOUNTED_LIMIT)
         return where
 
     def _ended(self) -> None:
-        self._volume.content.reading.resize_memory()
+        self._volume.content.reader.resize_memory()
         self._on_end()
 
     def unmount(self, where: str) -> dict[str, Any]:

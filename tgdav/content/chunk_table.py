@@ -26,7 +26,7 @@ _JOINED = chunks.outerjoin(packs, packs.c.no == chunks.c.pack)
 _STAGED = and_(chunks.c.data.is_not(None), chunks.c.local == 0)
 
 
-class ChunkPlace(msgspec.Struct, frozen=True, gc=False):
+class ChunkLocation(msgspec.Struct, frozen=True, gc=False):
     """A row of ``chunks`` joined with its pack: ``data`` while staged as a row, else a place in a pack.
 
     ``state``, ``damaged``, ``file`` (in the staging folder) and ``blob`` (id in the store) are the pack's.
@@ -162,10 +162,10 @@ def known(connection: Connection, chunk: ChunkId) -> bool | None:
     return None if row is None else bool(row[0])
 
 
-def find(connection: Connection, chunk: ChunkId) -> ChunkPlace | None:
+def find(connection: Connection, chunk: ChunkId) -> ChunkLocation | None:
     """Return where a chunk is."""
     row = connection.one(_FIND, {"id": chunk})
-    return None if row is None else ChunkPlace(*row)
+    return None if row is None else ChunkLocation(*row)
 
 
 class NewRow(msgspec.Struct, gc=False):

@@ -147,16 +147,16 @@ def mark_stored(transaction: Transaction, row: PackRow, blob: int) -> None:
     transaction.execute(_BLOB_HASH, {"blob_id": blob, "digest": row.digest})
 
 
-def drop_pack(transaction: Transaction, number: int) -> None:
+def delete_pack(transaction: Transaction, number: int) -> None:
     """Forget a pack that holds nothing and was never sent."""
     transaction.execute(_DROP, {"pack": number})
 
 
-def note_damage(transaction: Transaction, blob: str, kind: str, reason: str, now_ns: int) -> None:
+def record_damage(transaction: Transaction, blob: str, kind: str, reason: str, now_ns: int) -> None:
     """Write a line of ``damage``; ``kind`` is pack, staging …"""
     transaction.execute(_PUT_DAMAGE, {"blob": blob, "kind": kind, "reason": reason, "found": now_ns})
 
 
-def mark_bad(transaction: Transaction, number: int) -> None:
+def mark_damaged(transaction: Transaction, number: int) -> None:
     """A pack is missing or bad: its chunks are no longer known, so that content is stored anew."""
     transaction.execute(_BAD_PACK, {"pack": number})

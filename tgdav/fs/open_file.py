@@ -12,7 +12,7 @@ from collections.abc import Callable
 from tgdav.content.format.manifest import Extent, Manifest
 from tgdav.content.format.manifest import encode as encode_manifest
 from tgdav.content.overlay import Overlay
-from tgdav.content.read.reader import ContentReader
+from tgdav.content.read.reader import FileReader
 from tgdav.content.staging.stream import StagedContent
 from tgdav.crdt.ops import Attr, Write
 from tgdav.errors import DamageError, FileTooLarge, InvalidArgument
@@ -109,7 +109,7 @@ class OpenFile:
             a.btime, a.tag, changes, a.local,
         )  # fmt: skip
 
-    def read(self, offset: int, length: int, reader: ContentReader | None = None) -> bytes:
+    def read(self, offset: int, length: int, reader: FileReader | None = None) -> bytes:
         """Return the bytes there; ``reader`` remembers a sequential reader's place."""
         if self.damage is not None:
             raise self.damage
@@ -124,7 +124,7 @@ class OpenFile:
             manifest = self.manifest
         if reader is not None and reader.manifest is manifest:
             return reader.read(offset, length)
-        return self._parts.content.read(manifest, offset, length)
+        return self._parts.content.reader.read(manifest, offset, length)
 
     def _read_dirty(self, offset: int, length: int) -> bytes:
         overlay = self._overlay
@@ -136,7 +136,7 @@ class OpenFile:
         pieces = overlay.map.within(offset, offset + length)
         covered = len(pieces) == 1 and pieces[0].end - pieces[0].start == length
         if offset < shown and not covered:
-            base = self._parts.content.read(self.manifest, offset, shown - offset)
+            base = self._parts.content.reader.read(self.manifest, offset, shown - offset)
             result[: len(base)] = base
         for piece in pieces:
             result[piece.start - offset : piece.end - offset] = overlay.read(piece)
@@ -157,7 +157,7 @@ class OpenFile:
                 raise FileTooLarge
             if not self._write_draft(offset, data):
                 overlay = self._ensure_overlay()
-                self._parts.content.core.space.admit(len(data))
+                self._parts.content.admit(len(data))
                 overlay.write(offset, data)
             self._touched(moves_times=moves_times)
             return len(data)
@@ -205,7 +205,7 @@ class OpenFile:
         if self.manifest.size:
             overlay.truncate(0)
         if whole:
-            self._parts.content.core.space.admit(len(whole))
+            self._parts.content.admit(len(whole))
             overlay.write(0, whole)
         self._drop_draft()
 

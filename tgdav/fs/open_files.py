@@ -8,7 +8,7 @@ from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 from tgdav.content.format.manifest import EMPTY
 from tgdav.content.format.manifest import decode as decode_manifest
-from tgdav.content.read.reader import ContentReader
+from tgdav.content.read.reader import FileReader
 from tgdav.content.store import ContentStore
 from tgdav.errors import (
     BadHandle,
@@ -175,7 +175,7 @@ class OpenFiles:
             try:
                 file.adopt(name, salt)
             except DamageError as error:
-                self.parts.content.note_damage("overlay", "overlay", error.message)
+                self.parts.content.record_damage("overlay", "overlay", error.message)
                 continue  # it stays in the table, so that every read of it fails
             with suppress(DamageError, StoreError):
                 file.settle(durable=True)
@@ -262,7 +262,7 @@ class Handle:
         self.inode = file.inode
         self._moves_times = moves_times
         self._files, self._file, self._content, self._writable = files, file, content, writable
-        self._reader: ContentReader | None = None
+        self._reader: FileReader | None = None
         self._keeps = False
         self._closed = False
 
@@ -281,7 +281,7 @@ class Handle:
             return reader.read(offset, length)
         if not file.dirty and (reader is None or reader.manifest is not file.manifest):
             self._close_reader()
-            reader = self._reader = self._content.reader(file.manifest)
+            reader = self._reader = self._content.reader.open(file.manifest)
         return file.read(offset, length, reader)
 
     def keep_content(self) -> bytes | None:
@@ -294,7 +294,7 @@ class Handle:
                 return None
             manifest, tag = file.manifest, file.tag
         self._close_reader()
-        self._reader, self._keeps = self._content.reader(manifest), True
+        self._reader, self._keeps = self._content.reader.open(manifest), True
         return tag or b""
 
     def is_here(self) -> bool:

@@ -22,7 +22,7 @@ def given_up(connection: Any) -> list[str]:
 
 def damaged_staging(content: ContentStore) -> Iterator[tuple[str, str]]:
     """Open every staged chunk; yield (pack's name in hex or ``database``, reason) for each that fails."""
-    with content.core.database.reading() as connection:
+    with content.database.reading() as connection:
         for chunk, epoch, codec, length, data in connection.execute(_SCATTERED):
             yield from _opened(content, (chunk, epoch, codec, length), data, "database")
         for *known, offset, stored, name, file in connection.execute(_IN_PACKS):
@@ -33,7 +33,7 @@ def _in_file(
     content: ContentStore, known: list[Any], offset: int, stored: int, name: str, file: str | None
 ) -> Iterator[tuple[str, str]]:
     try:
-        data = None if file is None else content.core.staging.read(file, offset, stored)
+        data = None if file is None else content.staging.read(file, offset, stored)
     except LocalFailure as error:
         yield name, error.message
         return
@@ -45,13 +45,13 @@ def _in_file(
 
 def _is_staged(content: ContentStore, name: str) -> bool:
     """Tell whether a pack whose file is gone was not simply stored meanwhile."""
-    with content.core.database.reading() as connection:
+    with content.database.reading() as connection:
         return connection.one(_UNSENT, (bytes.fromhex(name),)) is not None
 
 
 def _opened(content: ContentStore, known: Any, data: bytes, what: str) -> Iterator[tuple[str, str]]:
     chunk, epoch, codec, length = known
     try:
-        content.core.sealer.open(chunk, epoch, codec, length, data, what)
+        content.sealer.open(chunk, epoch, codec, length, data, what)
     except DamageError as error:
         yield what, error.message

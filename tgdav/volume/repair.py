@@ -90,7 +90,7 @@ class Repairer:
             return False
 
     def _append(self, number: int, name: BlobName, size: int, digest: bytes, label: str, blob: int | None) -> bool:
-        data = self._volume.content.reading.cache.get(name, 0, size, counted=False)
+        data = self._volume.content.reader.cache.get(name, 0, size, counted=False)
         if data is None or blake3(data).digest() != digest:
             return False
         there = self._store.find(name)
@@ -180,11 +180,11 @@ class Repairer:
         saved: list[SealedChunk] = []
         for chunk in wanted:
             try:
-                plaintext = content.chunk(chunk)
+                plaintext = content.reader.chunk(chunk)
             except (DamageError, StoreRejected):
                 missing.add(chunk)
             else:
-                saved.append(content.core.sealer.seal(chunk, plaintext))
+                saved.append(content.sealer.seal(chunk, plaintext))
             if sum(len(each.data) for each in saved) >= _TOGETHER:
                 content.uploader.rescue(saved, number)
                 saved = []
@@ -208,7 +208,7 @@ class Repairer:
     def _from_pack(
         self, missing: set[ChunkId], name: BlobName, epoch: int, size: int, blob: BlobId
     ) -> Iterator[SealedChunk]:
-        identity = self._volume.content.core.identity
+        identity = self._volume.content.identity
         seal = PackSeal(identity.keys, identity.vault_keys.vault, name, epoch)
         trailer = read_trailer(seal, self._store.read(blob, size - TRAILER_BYTES, TRAILER_BYTES), size)
         sizes = trailer.sizes
@@ -216,9 +216,7 @@ class Repairer:
             if entry.id in missing:
                 sealed = self._store.read(blob, entry.offset, entry.stored)
                 chunk = SealedChunk(entry.id, entry.length, entry.codec, entry.epoch, sealed)
-                self._volume.content.core.sealer.open(
-                    entry.id, entry.epoch, entry.codec, entry.length, sealed, name.hex()
-                )
+                self._volume.content.sealer.open(entry.id, entry.epoch, entry.codec, entry.length, sealed, name.hex())
                 missing.discard(entry.id)
                 yield chunk
 

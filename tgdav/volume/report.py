@@ -70,8 +70,8 @@ def status(volume: "Volume") -> dict[str, Any]:
 
 def _staging(volume: "Volume") -> dict[str, Any]:
     """Return what waits here against its bound, and whether writers get no more until some of it is stored."""
-    space = volume.content.core.space
-    return {"bytes": space.used, "max_bytes": space.bound(), "full": not space.fits(USUAL_CHUNK)}
+    usage = volume.content.staging_usage()
+    return {"bytes": usage.used, "max_bytes": usage.limit, "full": usage.is_full}
 
 
 def _clock_ahead(volume: "Volume") -> float | None:
@@ -86,7 +86,7 @@ def moment(now_ns: int, seconds: float) -> str:
 
 def cache(volume: "Volume") -> dict[str, Any]:
     """Return the ``cache`` object."""
-    return msgspec.structs.asdict(volume.content.reading.cache.statistics())
+    return msgspec.structs.asdict(volume.content.reader.cache.statistics())
 
 
 def counters(volume: "Volume") -> dict[str, Any]:

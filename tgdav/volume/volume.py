@@ -182,7 +182,7 @@ class Volume:
         For whoever stops front ends before ``close``. Calling it again changes nothing.
         """
         if self._hang_up is None:
-            self.content.core.space.refuse()
+            self.content.stop_waiting()
             self._hang_up = Worker("tgdav-hang-up", self._hang_up_unless_closed, restart=False)
             self._hang_up.start()
 
@@ -252,7 +252,7 @@ class Volume:
 
     def clear_cache(self) -> dict[str, Any]:
         """Drop what can be fetched again; return the ``cache`` object."""
-        self.content.reading.clear()
+        self.content.reader.clear()
         return report.cache(self)
 
     def change_passphrase(self, new: str) -> None:

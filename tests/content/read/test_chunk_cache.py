@@ -3,19 +3,19 @@ import threading
 import pytest
 
 from tests.support.waiting import wait_for
-from tgdav.content.read.chunk_cache import ChunkMemory, Settle
+from tgdav.content.read.chunk_cache import ChunkCache, Deliver
 from tgdav.errors import DamageError, StoreUnavailable
 from tgdav.ids import ChunkId
 
 A, B, C = (ChunkId(letter * 32) for letter in (b"a", b"b", b"c"))
 
 
-def loading(chunks: list[ChunkId], settle: Settle) -> None:
+def loading(chunks: list[ChunkId], deliver: Deliver) -> None:
     for chunk in chunks:
-        settle(chunk, bytes(chunk))
+        deliver(chunk, bytes(chunk))
 
 
-def refuse(chunks: list[ChunkId], settle: Settle) -> None:
+def refuse(chunks: list[ChunkId], deliver: Deliver) -> None:
     raise AssertionError("nothing was to be loaded")
 
 
@@ -25,96 +25,96 @@ class Held:
     def __init__(self, then=loading) -> None:  # type: ignore[no-untyped-def]
         self.begun, self.go, self.then = threading.Event(), threading.Event(), then
 
-    def __call__(self, chunks: list[ChunkId], settle: Settle) -> None:
+    def __call__(self, chunks: list[ChunkId], deliver: Deliver) -> None:
         self.begun.set()
         assert self.go.wait(10)
-        self.then(chunks, settle)
+        self.then(chunks, deliver)
 
 
 class Asking(threading.Thread):
-    def __init__(self, memory: ChunkMemory, chunks: list[ChunkId], load) -> None:  # type: ignore[no-untyped-def]
+    def __init__(self, cache: ChunkCache, chunks: list[ChunkId], load) -> None:  # type: ignore[no-untyped-def]
         super().__init__()
-        self.memory, self.chunks, self.load = memory, chunks, load
+        self.cache, self.chunks, self.load = cache, chunks, load
         self.found: dict[ChunkId, bytes] = {}
         self.error: BaseException | None = None
         self.start()
 
     def run(self) -> None:
         try:
-            self.found = self.memory.obtain(self.chunks, self.load)
+            self.found = self.cache.get(self.chunks, self.load)
         except BaseException as error:
             self.error = error
 
 
-def _count_waiting(memory: ChunkMemory) -> list[int]:
+def _count_waiting(cache: ChunkCache) -> list[int]:
     """Return a list that grows by one with each claim from now on."""
     claims: list[int] = []
-    claim = memory._claim
+    claim = cache._claim
 
     def counted(wanted, found):  # type: ignore[no-untyped-def]
         result = claim(wanted, found)
         claims.append(1)
         return result
 
-    memory._claim = counted  # type: ignore[method-assign]
+    cache._claim = counted  # type: ignore[method-assign]
     return claims
 
 
 def test_the_least_recently_used_goes_first() -> None:
-    memory = ChunkMemory(64)
-    memory.obtain([A, B], loading)
-    memory.obtain([A], refuse)
-    memory.obtain([C], loading)
-    assert A in memory
-    assert B not in memory
-    assert memory.used == 64
+    cache = ChunkCache(64)
+    cache.get([A, B], loading)
+    cache.get([A], refuse)
+    cache.get([C], loading)
+    assert A in cache
+    assert B not in cache
+    assert cache.used == 64
 
 
 def test_what_is_larger_than_the_bound_is_given_and_not_kept() -> None:
-    memory = ChunkMemory(31)
-    assert memory.obtain([A], loading) == {A: bytes(A)}
-    assert memory.used == 0
+    cache = ChunkCache(31)
+    assert cache.get([A], loading) == {A: bytes(A)}
+    assert cache.used == 0
 
 
 def test_a_chunk_that_is_written_while_it_is_loaded_counts_once() -> None:
-    memory, load = ChunkMemory(64), Held()
-    asking = Asking(memory, [A], load)
+    cache, load = ChunkCache(64), Held()
+    asking = Asking(cache, [A], load)
     assert load.begun.wait(10)
-    memory.keep(A, bytes(A))
+    cache.add(A, bytes(A))
     load.go.set()
     asking.join()
-    assert memory.used == 32
-    memory.obtain([B], loading)
-    assert A in memory
+    assert cache.used == 32
+    cache.get([B], loading)
+    assert A in cache
 
 
 def test_a_smaller_bound_forgets_what_is_over_it() -> None:
-    memory = ChunkMemory(64)
-    memory.obtain([A, B], loading)
-    memory.resize(32)
-    assert A not in memory
-    assert B in memory
-    memory.resize(64)
-    memory.obtain([C], loading)
-    assert memory.used == 64
+    cache = ChunkCache(64)
+    cache.get([A, B], loading)
+    cache.resize(32)
+    assert A not in cache
+    assert B in cache
+    cache.resize(64)
+    cache.get([C], loading)
+    assert cache.used == 64
 
 
 def test_clearing_forgets() -> None:
-    memory = ChunkMemory()
-    memory.obtain([A], loading)
-    memory.clear()
-    assert A not in memory
-    assert memory.used == 0
+    cache = ChunkCache()
+    cache.get([A], loading)
+    cache.clear()
+    assert A not in cache
+    assert cache.used == 0
 
 
 def test_each_waits_for_the_others_load_and_both_get_all() -> None:
-    memory, first, second = ChunkMemory(), Held(), Held()
-    one = Asking(memory, [A, B], first)
+    cache, first, second = ChunkCache(), Held(), Held()
+    one = Asking(cache, [A, B], first)
     assert first.begun.wait(10)
-    other = Asking(memory, [B, C], second)
+    other = Asking(cache, [B, C], second)
     assert second.begun.wait(10)
     second.go.set()
-    wait_for(lambda: C in memory)
+    wait_for(lambda: C in cache)
     first.go.set()
     one.join()
     other.join()
@@ -123,15 +123,15 @@ def test_each_waits_for_the_others_load_and_both_get_all() -> None:
 
 
 def test_an_error_reaches_those_who_wait_for_that_chunk_and_is_not_kept() -> None:
-    def half(chunks: list[ChunkId], settle: Settle) -> None:
-        settle(A, DamageError("bad"))
-        settle(B, b"good")
+    def half(chunks: list[ChunkId], deliver: Deliver) -> None:
+        deliver(A, DamageError("bad"))
+        deliver(B, b"good")
 
-    memory, load = ChunkMemory(), Held(half)
-    one = Asking(memory, [A, B], load)
+    cache, load = ChunkCache(), Held(half)
+    one = Asking(cache, [A, B], load)
     assert load.begun.wait(10)
-    waiting = _count_waiting(memory)
-    bad, good = Asking(memory, [A], refuse), Asking(memory, [B], refuse)
+    waiting = _count_waiting(cache)
+    bad, good = Asking(cache, [A], refuse), Asking(cache, [B], refuse)
     wait_for(lambda: len(waiting) == 2)
     load.go.set()
     for thread in (one, bad, good):
@@ -139,34 +139,34 @@ def test_an_error_reaches_those_who_wait_for_that_chunk_and_is_not_kept() -> Non
     assert isinstance(one.error, DamageError)
     assert isinstance(bad.error, DamageError)
     assert good.found == {B: b"good"}
-    assert memory.obtain([A], loading) == {A: bytes(A)}
+    assert cache.get([A], loading) == {A: bytes(A)}
 
 
 def test_who_waited_for_a_load_that_broke_off_loads_itself() -> None:
-    def break_off(chunks: list[ChunkId], settle: Settle) -> None:
+    def break_off(chunks: list[ChunkId], deliver: Deliver) -> None:
         raise KeyboardInterrupt
 
-    memory, load = ChunkMemory(), Held(break_off)
-    one = Asking(memory, [A], load)
+    cache, load = ChunkCache(), Held(break_off)
+    one = Asking(cache, [A], load)
     assert load.begun.wait(10)
-    waiting = _count_waiting(memory)
-    other = Asking(memory, [A], loading)
+    waiting = _count_waiting(cache)
+    other = Asking(cache, [A], loading)
     wait_for(lambda: waiting)
     load.go.set()
     one.join()
     other.join()
     assert isinstance(one.error, KeyboardInterrupt)
     assert other.found == {A: bytes(A)}
-    assert not memory._flights
+    assert not cache._in_flight
 
 
 def test_an_error_of_a_load_leaves_nothing_behind() -> None:
-    def away(chunks: list[ChunkId], settle: Settle) -> None:
-        settle(A, b"good")
+    def away(chunks: list[ChunkId], deliver: Deliver) -> None:
+        deliver(A, b"good")
         raise StoreUnavailable("away")
 
-    memory = ChunkMemory()
+    cache = ChunkCache()
     with pytest.raises(StoreUnavailable):
-        memory.obtain([A, B], away)
-    assert A in memory
-    assert not memory._flights
+        cache.get([A, B], away)
+    assert A in cache
+    assert not cache._in_flight

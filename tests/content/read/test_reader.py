@@ -71,7 +71,7 @@ def test_the_memory_stays_within_its_bound_and_serves_again(tmp_path: Path) -> N
     before = world.fetched
     assert world.reader.read(manifest, 5 * 400_000, 10) == contents[5][:10]
     assert world.fetched == before
-    assert world.reader._memory.used == 800_000
+    assert world.reader._chunks.used == 800_000
     world.close()
 
 
@@ -87,7 +87,7 @@ def test_a_small_read_of_a_cold_file_fetches_the_chunks_it_touches_and_no_more(w
     for _ in range(100):
         world.reader.clear()
         before, offset = world.fetched, choose.randrange(len(plain) - 1024)
-        reader = world.reader.reader(manifest)
+        reader = world.reader.open(manifest)
         assert reader.read(offset, 1024) == plain[offset : offset + 1024]
         touched = manifest.slice(offset, 1024)
         fetched.append(world.fetched - before)
@@ -136,7 +136,7 @@ def test_a_local_store_is_neither_copied_nor_read_ahead(tmp_path: Path) -> None:
     world = ReadingWorld(tmp_path, is_remote=False, settings=AHEAD)
     contents = blocks(9, [100_000] * 4 + [500])
     manifest = world.store_pack(contents)
-    reader = world.reader.reader(manifest)
+    reader = world.reader.open(manifest)
     for offset in range(0, 200_000, 50_000):
         reader.read(offset, 50_000)
     reader.close()
@@ -193,7 +193,7 @@ def test_the_second_read_in_sequence_begins_to_fetch_ahead(tmp_path: Path) -> No
     world = ReadingWorld(tmp_path, settings=AHEAD)
     contents = blocks(12, [100_000] * 8)
     manifest = world.store_pack(contents)
-    reader = world.reader.reader(manifest)
+    reader = world.reader.open(manifest)
     assert reader.read(0, 1000) == contents[0][:1000]
     assert world.fetched == 100_029
     assert reader.read(1000, 1000) == contents[0][1000:2000]
@@ -212,7 +212,7 @@ def test_the_second_read_in_sequence_begins_to_fetch_ahead(tmp_path: Path) -> No
 def test_reads_here_and_there_fetch_nothing_ahead(tmp_path: Path, jump: int) -> None:
     world = ReadingWorld(tmp_path, settings=AHEAD)
     manifest = world.store_pack(blocks(13, [100_000] * 8))
-    reader = world.reader.reader(manifest)
+    reader = world.reader.open(manifest)
     reader.read(20_000, 1000)
     reader.read(jump, 1000)
     world.reader.close()
@@ -227,8 +227,8 @@ def test_holes_are_passed_over_and_memory_bounds_what_is_fetched_ahead(tmp_path:
     extents = world.store_pack(blocks(14, [100_000] * 12)).extents
     hole = Extent(10_000, None)
     manifest = Manifest((extents[0], hole, *extents[1:]))
-    assert list(world.reader.ahead(manifest, 1)) == [1, 2, 3, 4, 5]
-    reader = world.reader.reader(manifest)
+    assert list(world.reader._read_ahead.window(manifest, 1)) == [1, 2, 3, 4, 5]
+    reader = world.reader.open(manifest)
     reader.read(0, 10)
     reader.read(10, 10)
     wait_for(lambda: world.fetched == 5 * 100_029)
@@ -240,7 +240,7 @@ def test_closing_gives_up_what_has_not_begun(tmp_path: Path) -> None:
     world = ReadingWorld(tmp_path, settings=ReadSettings(prefetch_count=10))
     manifest = world.store_pack(blocks(15, [100_000] * 12))
     slow = SlowStore(world.counting, always)
-    reader = world.open_reader(RemoteStore(slow)).reader(manifest)
+    reader = world.open_reader(RemoteStore(slow)).open(manifest)
     first = threading.Thread(target=lambda: (reader.read(0, 10), reader.read(10, 10)))
     slow.gate.set()
     reader.read(0, 10)
@@ -261,12 +261,12 @@ def test_what_is_on_this_machine_is_not_fetched_ahead(tmp_path: Path) -> None:
     contents = blocks(33, [100_000] * 4)
     extents = world.stage_pack(contents[:2])[0].extents + world.store_pack(contents[2:]).extents
     whole(world, Manifest(extents[2:3]))
-    reader = world.open_reader(world.store).reader(Manifest(extents))
+    reader = world.open_reader(world.store).open(Manifest(extents))
     before = world.fetched
     assert [reader.read(offset, 10) for offset in (0, 10, 20)] == [contents[0][o : o + 10] for o in (0, 10, 20)]
     world.reader.close()
     assert world.fetched == before
-    assert len(world.reader._memory._kept) == 1
+    assert len(world.reader._chunks._kept) == 1
     world.close()
 
 
@@ -275,7 +275,7 @@ def test_an_error_ahead_is_only_told_to_who_gets_there(tmp_path: Path) -> None:
     contents = blocks(16, [100_000] * 4)
     manifest = world.store_pack(contents)
     away = AwayStore(world.counting)
-    reader = world.open_reader(RemoteStore(away)).reader(manifest)
+    reader = world.open_reader(RemoteStore(away)).open(manifest)
     reader.read(0, 10)
     away.away = True
     assert reader.read(10, 99_990) == contents[0][10:]
@@ -339,7 +339,7 @@ def test_a_stored_pack_is_kept_and_read_from(world: ReadingWorld, tmp_path: Path
     ((name, number),) = world.names().items()
     staged = tmp_path / "staged.pack"
     staged.write_bytes(world.counting.read(BlobId(number), 0, world.counting.size(BlobId(number))))
-    assert world.reader.keep(name, staged)  # type: ignore[arg-type]
+    assert world.cache.adopt(name, staged)  # type: ignore[arg-type]
     before = world.fetched
     assert whole(world, manifest) == b"".join(contents)
     assert world.fetched == before

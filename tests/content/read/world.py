@@ -11,15 +11,17 @@ from tgdav.blobs.counting import CountingStore
 from tgdav.blobs.interface import BlobStore, BytesSource, StoreTraits
 from tgdav.blobs.memory import MemoryBlobs, MemoryStore
 from tgdav.blobs.wrapper import StoreWrapper
-from tgdav.clock import SystemClock
+from tgdav.clock import Clock, SystemClock
 from tgdav.content import chunk_table, pack_table
 from tgdav.content.format.chunk import IndexEntry, SealedChunk
 from tgdav.content.format.manifest import Extent, Manifest
 from tgdav.content.format.sealer import ChunkSealer
+from tgdav.content.read.chunk_loader import ChunkLoader
+from tgdav.content.read.damage_log import DamageLog
 from tgdav.content.read.disk_cache import DiskCache
-from tgdav.content.read.reader import Reader, ReadSettings
-from tgdav.content.staging.pack_file import Staging
-from tgdav.content.staging.quota import Space
+from tgdav.content.read.reader import ContentReader, ReadSettings
+from tgdav.content.staging.pack_file import StagingDirectory
+from tgdav.content.staging.quota import StagingQuota
 from tgdav.db.database import Database
 from tgdav.db.transaction import Transaction
 from tgdav.disk import Disk, SystemDisk
@@ -42,8 +44,23 @@ class RemoteStore(StoreWrapper):
         return StoreTraits(traits.backend, traits.max_blob_bytes, traits.max_label_characters, False, 1)
 
 
+class ListedDamage(DamageLog):
+    """Lists what is recorded and cleared, in place of rows."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        super().__init__(database, clock)
+        self.recorded: list[tuple[str, str, str]] = []
+        self.cleared: list[str] = []
+
+    def record(self, blob: str, kind: str, reason: str) -> None:
+        self.recorded.append((blob, kind, reason))
+
+    def clear(self, blob: str) -> None:
+        self.cleared.append(blob)
+
+
 class ReadingWorld:
-    """One namespace's database, staging folder, cache and store; ``damage`` and ``healed`` note the callbacks."""
+    """One namespace's database, staging directory, cache and store, and a log of the damage that reads find."""
 
     def __init__(
         self,
@@ -60,9 +77,9 @@ class ReadingWorld:
         self.identity = make_identity()
         self.database = Database.open(folder / "main.db", KEY, disk=SystemDisk())
         (folder / "staging").mkdir(exist_ok=True)
-        space = Space(folder / "staging", None, SystemClock())
-        self.staging = Staging(
-            folder / "staging", space, disk=SystemDisk(), clock=SystemClock(), entropy=SeededEntropy(6)
+        quota = StagingQuota(folder / "staging", None, SystemClock())
+        self.staging = StagingDirectory(
+            folder / "staging", quota, disk=SystemDisk(), clock=SystemClock(), entropy=SeededEntropy(6)
         )
         self.sealer = ChunkSealer(self.identity, self.entropy, compresses=True)
         self.counting = CountingStore(MemoryStore(blobs or MemoryBlobs()))
@@ -70,26 +87,25 @@ class ReadingWorld:
         self.cache_disk = disk or SystemDisk()
         self.cache_bytes = cache_bytes
         self.settings = settings
-        self.damage: list[tuple[str, str, str]] = []
-        self.healed: list[str] = []
+        self.damage_log = ListedDamage(self.database, SystemClock())
         self.open_reader(self.store)
 
-    def open_reader(self, store: BlobStore, settings: ReadSettings | None = None) -> Reader:
-        """Make the reader anew: nothing in memory, the cache as it lies on disk."""
+    def open_reader(self, store: BlobStore, settings: ReadSettings | None = None) -> ContentReader:
+        """Make a new reader: nothing in memory, the cache as it is on disk."""
         self.cache = DiskCache(self.folder / "cache", self.cache_bytes, disk=self.cache_disk, clock=SystemClock())
         self.cache.start()
         self.cache.wait_for_scan()
-        self.reader = Reader(
-            self.database,
-            self.staging,
-            store,
-            self.cache,
-            self.sealer,
-            settings or self.settings,
-            on_damage=lambda *what: self.damage.append(what),
-            on_healed=self.healed.append,
-        )
+        loader = ChunkLoader(self.database, self.staging, store, self.cache, self.sealer, self.damage_log)
+        self.reader = ContentReader(loader, settings or self.settings)
         return self.reader
+
+    @property
+    def damage(self) -> list[tuple[str, str, str]]:
+        return self.damage_log.recorded
+
+    @property
+    def healed(self) -> list[str]:
+        return self.damage_log.cleared
 
     def close(self) -> None:
         self.reader.close()
@@ -119,7 +135,7 @@ class ReadingWorld:
         return _manifest(chunks)
 
     def stage_pack(self, contents: Sequence[bytes]) -> tuple[Manifest, Path]:
-        """Lay chunks into an open pack of the staging folder; return its file too."""
+        """Put chunks into an open pack of the staging directory; return its file too."""
         chunks = [self.seal(content) for content in contents]
         pack = self.staging.create(1)
         entries = [_entry(chunk, pack.append(chunk.data)) for chunk in chunks]
@@ -129,7 +145,7 @@ class ReadingWorld:
         return _manifest(chunks), pack.path
 
     def store_pack(self, contents: Sequence[bytes]) -> Manifest:
-        """Lay chunks into a pack of the store, side by side."""
+        """Put chunks into a pack of the store, next to each other."""
         chunks = [self.seal(content) for content in contents]
         name = BlobName(self.entropy.bytes(16))
         data, entries = bytearray(), []

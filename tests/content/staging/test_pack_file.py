@@ -7,8 +7,8 @@ import pytest
 
 from tests.content.world import ManualClock
 from tests.crypto.seeded import SeededEntropy
-from tgdav.content.staging.pack_file import PackFile, Staging
-from tgdav.content.staging.quota import Space
+from tgdav.content.staging.pack_file import PackFile, StagingDirectory
+from tgdav.content.staging.quota import StagingQuota
 from tgdav.disk import SystemDisk
 
 MIB = 1024 * 1024
@@ -16,8 +16,8 @@ MIB = 1024 * 1024
 
 @pytest.fixture
 def pack(tmp_path: Path) -> PackFile:
-    space, entropy = Space(tmp_path, 1000 * MIB, ManualClock(), reserve=0), SeededEntropy(1)
-    return Staging(tmp_path, space, disk=SystemDisk(), clock=ManualClock(), entropy=entropy).create(1)
+    quota, entropy = StagingQuota(tmp_path, 1000 * MIB, ManualClock(), reserve=0), SeededEntropy(1)
+    return StagingDirectory(tmp_path, quota, disk=SystemDisk(), clock=ManualClock(), entropy=entropy).create(1)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 
 from tests.content.world import ManualClock
 from tests.support.waiting import wait_for
-from tgdav.content.staging.quota import DEFAULT_BOUND, Space
+from tgdav.content.staging.quota import DEFAULT_LIMIT, StagingQuota
 from tgdav.errors import LocalFailure, NoSpace
 
 MIB = 1024 * 1024
@@ -14,94 +14,94 @@ MIB = 1024 * 1024
 
 def test_without_a_setting_half_of_the_free_disk_is_the_bound(tmp_path: Path) -> None:
     disk = os.statvfs(tmp_path)
-    space = Space(tmp_path, None, ManualClock())
-    assert 0 < space.bound() <= min(DEFAULT_BOUND, disk.f_blocks * disk.f_frsize // 2)
+    quota = StagingQuota(tmp_path, None, ManualClock())
+    assert 0 < quota.limit() <= min(DEFAULT_LIMIT, disk.f_blocks * disk.f_frsize // 2)
 
 
 def test_writers_leave_the_reserve_alone(tmp_path: Path) -> None:
-    space = Space(tmp_path, 1000 * MIB, ManualClock(), reserve=64 * MIB)
-    space.charge(930 * MIB)
-    assert space.fits(6 * MIB)
-    assert not space.fits(7 * MIB)
-    space.charge(60 * MIB)
-    assert space.used == 990 * MIB
+    quota = StagingQuota(tmp_path, 1000 * MIB, ManualClock(), reserve=64 * MIB)
+    quota.charge(930 * MIB)
+    assert quota.fits(6 * MIB)
+    assert not quota.fits(7 * MIB)
+    quota.charge(60 * MIB)
+    assert quota.used == 990 * MIB
 
 
 def test_pressure_begins_at_four_fifths(tmp_path: Path) -> None:
-    space = Space(tmp_path, 100 * MIB, ManualClock(), reserve=0)
-    space.charge(79 * MIB)
-    assert not space.is_pressed
-    space.charge(MIB)
-    assert space.is_pressed
+    quota = StagingQuota(tmp_path, 100 * MIB, ManualClock(), reserve=0)
+    quota.charge(79 * MIB)
+    assert not quota.is_nearly_full
+    quota.charge(MIB)
+    assert quota.is_nearly_full
 
 
 def test_a_disk_without_room_refuses_whatever_the_bound(tmp_path: Path) -> None:
     clock = ManualClock()
-    space = Space(tmp_path, 1 << 60, clock)
-    space.on_shortage = lambda: clock.move(30)
+    quota = StagingQuota(tmp_path, 1 << 60, clock)
+    quota.on_shortage = lambda: clock.move(30)
     with pytest.raises(NoSpace):
-        space.admit(1 << 58)
+        quota.admit(1 << 58)
 
 
 def test_a_waiting_writer_goes_on_when_room_is_made(tmp_path: Path) -> None:
-    space, waited = Space(tmp_path, 10 * MIB, ManualClock(), reserve=0), threading.Event()
-    space.on_shortage = waited.set
-    space.charge(10 * MIB)
-    writer = threading.Thread(target=space.admit, args=(MIB,))
+    quota, waited = StagingQuota(tmp_path, 10 * MIB, ManualClock(), reserve=0), threading.Event()
+    quota.on_shortage = waited.set
+    quota.charge(10 * MIB)
+    writer = threading.Thread(target=quota.admit, args=(MIB,))
     writer.start()
     wait_for(waited.is_set, what="the writer to wait")
     assert writer.is_alive()
-    space.charge(-MIB)
+    quota.charge(-MIB)
     writer.join(10)
     assert not writer.is_alive()
 
 
 def test_a_folder_that_is_gone_is_a_local_failure(tmp_path: Path) -> None:
     with pytest.raises(LocalFailure):
-        Space(tmp_path / "gone", None, ManualClock()).bound()
+        StagingQuota(tmp_path / "gone", None, ManualClock()).limit()
 
 
 def test_a_writer_waits_not_where_nothing_can_make_room(tmp_path: Path) -> None:
     """Nothing waits for the store, so sending frees nothing; the message names the disk's reserve."""
     clock, looks = ManualClock(), 0
-    space = Space(tmp_path, 1 << 60, clock)
+    quota = StagingQuota(tmp_path, 1 << 60, clock)
 
     def look() -> None:
         nonlocal looks
         looks += 1
         clock.move(1)
 
-    space.on_shortage = look
-    with pytest.raises(NoSpace, match="kept in reserve") as refused:
-        space.admit(1 << 58)
+    quota.on_shortage = look
+    with pytest.raises(NoSpace, match="are reserved") as refused:
+        quota.admit(1 << 58)
     assert looks == 2
     assert str(tmp_path) in str(refused.value)
 
 
 def test_a_bound_that_is_reached_is_named(tmp_path: Path) -> None:
     clock = ManualClock()
-    space = Space(tmp_path, 10 * MIB, clock, reserve=0)
-    space.on_shortage = lambda: clock.move(30)
-    space.charge(10 * MIB)
-    with pytest.raises(NoSpace, match="10 MiB wait to be stored, and 10 MiB may wait"):
-        space.admit(MIB)
+    quota = StagingQuota(tmp_path, 10 * MIB, clock, reserve=0)
+    quota.on_shortage = lambda: clock.move(30)
+    quota.charge(10 * MIB)
+    with pytest.raises(NoSpace, match="10 MiB wait to be stored, and the limit is 10 MiB"):
+        quota.admit(MIB)
 
 
 def test_no_writer_waits_when_all_is_to_end(tmp_path: Path) -> None:
-    space, waited = Space(tmp_path, 10 * MIB, ManualClock(), reserve=0), threading.Event()
-    space.on_shortage = waited.set
-    space.charge(10 * MIB)
+    quota, waited = StagingQuota(tmp_path, 10 * MIB, ManualClock(), reserve=0), threading.Event()
+    quota.on_shortage = waited.set
+    quota.charge(10 * MIB)
     refused: list[NoSpace] = []
 
     def write() -> None:
         try:
-            space.admit(MIB)
+            quota.admit(MIB)
         except NoSpace as error:
             refused.append(error)
 
     writer = threading.Thread(target=write)
     writer.start()
     wait_for(waited.is_set, what="the writer to wait")
-    space.refuse()
+    quota.stop_waiting()
     writer.join(10)
     assert refused

@@ -6,7 +6,7 @@ from tests.content.world import KIB, SMALL, World, noise
 from tgdav.content.format.chunk import SMALL_CHUNK
 from tgdav.content.format.manifest import EMPTY, encode
 from tgdav.content.staging.context import ContentSettings
-from tgdav.content.store import ContentState
+from tgdav.content.store import UploadState
 from tgdav.errors import BadHandle, LocalFailure, NoSpace, UsageError
 
 
@@ -27,14 +27,14 @@ def test_no_content_needs_nothing(world: World) -> None:
     staged = world.stage(b"")
     assert staged.manifest == EMPTY
     assert world.commit(staged) == EMPTY
-    assert world.content.state_of([]) == ContentState.STORED
+    assert world.content.state_of([]) == UploadState.STORED
 
 
 def test_ranges_are_cut_out_right(world: World) -> None:
     data = noise(700_000)
     manifest = world.save(data)
     for offset, length in [(0, 1), (65_535, 2), (250_000, 300_000), (699_999, 10), (700_000, 5), (0, 700_000)]:
-        assert world.content.read(manifest, offset, length) == data[offset : offset + length]
+        assert world.content.reader.read(manifest, offset, length) == data[offset : offset + length]
 
 
 def test_small_content_is_a_row_and_large_content_a_pack(world: World) -> None:
@@ -113,13 +113,13 @@ def test_packs_roll_over_within_a_stream(world: World) -> None:
 
 def test_an_aborted_stream_leaves_nothing(world: World) -> None:
     world.save(noise(100_000, seed=5))
-    before = (world.files(), world.content.core.space.used, world.content.pending())
+    before = (world.files(), world.content._context.quota.used, world.content.pending())
     stream = world.content.open_stream()
     stream.write(noise(600_000))
     stream.abort()
     stream.abort()
-    assert (world.files(), world.content.core.space.used, world.content.pending()) == before
-    assert world.content.core.pins._pinned == {}
+    assert (world.files(), world.content._context.quota.used, world.content.pending()) == before
+    assert world.content._context.pins._pinned == {}
     with pytest.raises(BadHandle):
         stream.write(b"x")
     world.upload()
@@ -201,11 +201,11 @@ def test_local_content_stays_here_until_it_is_published(world: World) -> None:
 def test_states_go_from_local_to_stored(world: World) -> None:
     small, large = world.save(b"small"), world.save(noise(100_000))
     ids = small.chunk_ids() + large.chunk_ids()
-    assert world.content.state_of(ids) == ContentState.LOCAL
+    assert world.content.state_of(ids) == UploadState.LOCAL
     world.content.uploader.step(flush=True)
-    assert world.content.state_of(ids) == ContentState.UPLOADING
+    assert world.content.state_of(ids) == UploadState.UPLOADING
     world.upload()
-    assert world.content.state_of(ids) == ContentState.STORED
+    assert world.content.state_of(ids) == UploadState.STORED
 
 
 def test_a_full_disk_refuses_and_loses_nothing(world: World) -> None:
@@ -270,7 +270,7 @@ def test_what_only_a_bad_pack_holds_is_stored_anew(world: World) -> None:
 
 
 def test_pinned_chunks_are_not_removed_and_leaving_ones_not_counted_on(world: World) -> None:
-    pins = world.content.core.pins
+    pins = world.content._context.pins
     manifest = world.save(b"text")
     (chunk,) = manifest.chunk_ids()
     staged = world.stage(b"text")

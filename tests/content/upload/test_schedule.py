@@ -23,7 +23,7 @@ BUSY = Situation(
     interval=5.0,
     limit=1_000_000,
     flush=False,
-    pressed=False,
+    is_space_low=False,
 )
 
 
@@ -40,7 +40,7 @@ def test_quiet_age_a_wish_and_pressure_each_send_all() -> None:
     assert decided(now=103.0) == everything
     assert decided(touched=389.0, now=390.0) == everything
     assert decided(flush=True) == everything
-    assert decided(pressed=True) == everything
+    assert decided(is_space_low=True) == everything
 
 
 def test_rows_for_a_full_pack_go_alone() -> None:

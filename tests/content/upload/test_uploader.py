@@ -123,7 +123,7 @@ def test_a_stored_pack_is_handed_to_whoever_wants_its_file(world: World) -> None
     (info,) = world.blobs.list()
     assert [(name, size) for name, size, _ in kept] == [(info.name, info.size)]
     assert kept[0][2].exists()
-    assert world.content.core.space.used == 0
+    assert world.content._context.quota.used == 0
     world.reopen()
     assert not kept[0][2].exists()
 
@@ -184,7 +184,7 @@ def test_a_writer_goes_first(world: World) -> None:
     assert closed(world) == 2
     uploader.hurry()
     uploader.step()
-    assert not world.content.core.pool.has_full()
+    assert not world.content._context.open_packs.has_full()
     count = closed(world)
     for seed in range(60, 80):
         stream.write(noise(200_000, seed=seed))
@@ -208,14 +208,14 @@ def test_staging_is_bounded_and_a_writer_gives_up_after_a_minute(tmp_path: Path)
     away = AwayStore(MemoryStore())
     away.away = True
     world = World(tmp_path, settings, away)
-    world.content.core.space.on_shortage = lambda: world.clock.move(10)
+    world.content._context.quota.on_shortage = lambda: world.clock.move(10)
     began = world.clock.time
     stream = world.content.open_stream()
     with pytest.raises(NoSpace):
         fill(stream)
     assert 60 <= world.clock.time - began < 80
     stream.abort()
-    used = world.content.core.space.used
+    used = world.content._context.quota.used
     assert 2_000_000 < used <= 3_200_000
     again = world.content.open_stream()
     with pytest.raises(NoSpace):
@@ -234,7 +234,7 @@ def test_a_waiting_writer_goes_on_when_packs_are_stored(tmp_path: Path) -> None:
     world.content.start()
     world.save(noise(12_000_000))
     assert world.content.flush(3600.0)
-    wait_for(lambda: world.content.core.space.used == 0, what="the last files to go")
+    wait_for(lambda: world.content._context.quota.used == 0, what="the last files to go")
     world.check_all()
     world.close()
 

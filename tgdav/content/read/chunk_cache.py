@@ -1,4 +1,4 @@
-"""Plaintext of chunks in memory: the most recently used, bounded by bytes, and loaded by one thread at a time each."""
+"""Plaintext of chunks in memory: least recently used first out, bounded by bytes; each chunk is loaded by one thread."""
 
 import threading
 from collections import OrderedDict
@@ -11,27 +11,28 @@ DEFAULT_LIMIT = 48 * 1024 * 1024
 """Enough for some forty large chunks, or 10 000 files of 4 KiB."""
 
 MOUNTED_LIMIT = 24 * 1024 * 1024
-"""Beside a mount: what is read often, its kernel keeps too. Large blocks and small ones do not fit into each other's holes
-in the heap, so that after large files and many small ones twice as much is taken.
+"""The limit while a mount runs: its kernel caches files too.
+
+The heap fragments when large blocks follow small ones, so the process takes up to twice this much.
 """
 
 Outcome = bytes | TgdavError
-Settle = Callable[[ChunkId, Outcome], None]
-Load = Callable[[list[ChunkId], Settle], None]
-"""Loads chunks and says for each, once, what became of it."""
+Deliver = Callable[[ChunkId, Outcome], None]
+Load = Callable[[list[ChunkId], Deliver], None]
+"""Loads chunks and delivers for each, once, its plaintext or an error."""
 
 
-class _Flight:
-    """A chunk that a thread is loading. ``outcome`` stays None if that thread gave up; then whoever waits tries itself."""
+class _InFlight:
+    """A chunk that a thread is loading. ``outcome`` stays None if that thread failed; the waiting threads then try again."""
 
     __slots__ = ("_latch", "outcome")
 
     def __init__(self) -> None:
         self.outcome: Outcome | None = None
-        self._latch = threading.Lock()  # held until landed: far cheaper to make than an Event
+        self._latch = threading.Lock()  # held until the chunk is there: much cheaper to make than an Event
         self._latch.acquire()
 
-    def land(self, outcome: Outcome | None) -> None:
+    def finish(self, outcome: Outcome | None) -> None:
         self.outcome = outcome
         self._latch.release()
 
@@ -40,15 +41,15 @@ class _Flight:
             return self.outcome
 
 
-class ChunkMemory:
-    """Thread-safe. ``limit``: bytes of plaintext kept; what is being loaded or read comes on top."""
+class ChunkCache:
+    """Thread-safe. ``limit``: bytes of plaintext kept; chunks that are being loaded or read are not counted."""
 
     def __init__(self, limit: int = DEFAULT_LIMIT) -> None:
         self.limit = limit
         self._lock = threading.Lock()
         self._kept: OrderedDict[ChunkId, bytes] = OrderedDict()
         self._used = 0
-        self._flights: dict[ChunkId, _Flight] = {}
+        self._in_flight: dict[ChunkId, _InFlight] = {}
 
     @property
     def used(self) -> int:
@@ -58,17 +59,17 @@ class ChunkMemory:
     def __contains__(self, chunk: ChunkId) -> bool:
         return chunk in self._kept
 
-    def obtain(self, chunks: Sequence[ChunkId], load: Load) -> dict[ChunkId, bytes]:
-        """Return the plaintext of ``chunks`` (each named once); ``load`` gets those that no thread has or is loading.
+    def get(self, chunks: Sequence[ChunkId], load: Load) -> dict[ChunkId, bytes]:
+        """Return the plaintext of ``chunks`` (no duplicates); ``load`` loads those that are not here and not being loaded.
 
-        Raises the error that ``load`` settled for the first chunk that has one, and whatever it raises.
+        Raises the error that was delivered for the first chunk that has one, and what ``load`` raises.
         """
         found: dict[ChunkId, bytes] = {}
         wanted = list(chunks)
         while wanted:
             mine, others = self._claim(wanted, found)
             if mine:
-                # Own chunks land before others are waited for: so no two threads ever wait for each other.
+                # Own chunks first: a thread that waits holds no chunk that another thread waits for.
                 self._load(mine, load, found)
             wanted = []
             for chunk, flight in others:
@@ -76,11 +77,11 @@ class ChunkMemory:
                 if outcome is None:
                     wanted.append(chunk)
                 else:
-                    found[chunk] = _data(outcome)
+                    found[chunk] = _plaintext_of(outcome)
         return found
 
-    def keep(self, chunk: ChunkId, plaintext: bytes) -> None:
-        """Keep a chunk that was just written: it is likely to be read."""
+    def add(self, chunk: ChunkId, plaintext: bytes) -> None:
+        """Keep a chunk that was just written: it will probably be read soon."""
         with self._lock:
             self._keep(chunk, plaintext)
 
@@ -91,16 +92,16 @@ class ChunkMemory:
             self._shrink()
 
     def clear(self) -> None:
-        """Forget all that is kept."""
+        """Drop everything."""
         with self._lock:
             self._kept.clear()
             self._used = 0
 
     def _claim(
         self, wanted: list[ChunkId], found: dict[ChunkId, bytes]
-    ) -> tuple[dict[ChunkId, _Flight], list[tuple[ChunkId, _Flight]]]:
-        """Take what is kept into ``found``; return (flights begun for this thread, flights of others)."""
-        mine: dict[ChunkId, _Flight] = {}
+    ) -> tuple[dict[ChunkId, _InFlight], list[tuple[ChunkId, _InFlight]]]:
+        """Put what is kept into ``found``; return (chunks that this thread must load, chunks that others are loading)."""
+        mine: dict[ChunkId, _InFlight] = {}
         others = []
         with self._lock:
             for chunk in wanted:
@@ -108,34 +109,34 @@ class ChunkMemory:
                 if data is not None:
                     self._kept.move_to_end(chunk)
                     found[chunk] = data
-                elif chunk in self._flights:
-                    others.append((chunk, self._flights[chunk]))
+                elif chunk in self._in_flight:
+                    others.append((chunk, self._in_flight[chunk]))
                 else:
-                    mine[chunk] = self._flights[chunk] = _Flight()
+                    mine[chunk] = self._in_flight[chunk] = _InFlight()
         return mine, others
 
-    def _load(self, mine: dict[ChunkId, _Flight], load: Load, found: dict[ChunkId, bytes]) -> None:
+    def _load(self, mine: dict[ChunkId, _InFlight], load: Load, found: dict[ChunkId, bytes]) -> None:
         outcomes: dict[ChunkId, Outcome] = {}
 
-        def settle(chunk: ChunkId, outcome: Outcome) -> None:
+        def deliver(chunk: ChunkId, outcome: Outcome) -> None:
             outcomes[chunk] = outcome
-            self._land(chunk, mine.pop(chunk), outcome)
+            self._finish(chunk, mine.pop(chunk), outcome)
 
-        asked = list(mine)
+        requested = list(mine)
         try:
-            load(asked, settle)
+            load(requested, deliver)
         finally:
             for chunk, flight in mine.items():
-                self._land(chunk, flight, None)
-        for chunk in asked:
-            found[chunk] = _data(outcomes[chunk])
+                self._finish(chunk, flight, None)
+        for chunk in requested:
+            found[chunk] = _plaintext_of(outcomes[chunk])
 
-    def _land(self, chunk: ChunkId, flight: _Flight, outcome: Outcome | None) -> None:
+    def _finish(self, chunk: ChunkId, flight: _InFlight, outcome: Outcome | None) -> None:
         with self._lock:
-            del self._flights[chunk]
+            del self._in_flight[chunk]
             if isinstance(outcome, bytes):
                 self._keep(chunk, outcome)
-        flight.land(outcome)
+        flight.finish(outcome)
 
     def _keep(self, chunk: ChunkId, data: bytes) -> None:
         if len(data) > self.limit or chunk in self._kept:
@@ -150,7 +151,7 @@ class ChunkMemory:
             self._used -= len(oldest)
 
 
-def _data(outcome: Outcome) -> bytes:
+def _plaintext_of(outcome: Outcome) -> bytes:
     if isinstance(outcome, TgdavError):
         raise outcome
     return outcome

@@ -1,4 +1,4 @@
-"""Lines of ``damage`` for what reads meet, and their end when it reads well again."""
+"""Damage that reads find: a row of ``damage`` for each blob, until all that failed in it has been read well again."""
 
 import logging
 import threading
@@ -17,97 +17,88 @@ from tgdav.ids import ChunkId
 
 _log = logging.getLogger(__name__)
 
-_NOTED = compiled(select(damage.c.blob).where(damage.c.blob == bindparam("blob")))
+_HAS_ROW = compiled(select(damage.c.blob).where(damage.c.blob == bindparam("blob")))
 _CLEAR = compiled(delete(damage).where(damage.c.blob == bindparam("blob")))
-_BAD = compiled(update(packs).where(packs.c.name == bindparam("pack")).values(damaged=bindparam("bad")))
+_SET_DAMAGED = compiled(update(packs).where(packs.c.name == bindparam("pack")).values(damaged=bindparam("bad")))
 
 _PACK = "pack"
 _NAME_DIGITS = 32
 
 
-OnDamage = Callable[[str, str, str], None]
-"""Called with (blob: hex name or role, kind, reason in plain words) each time a check fails. Must not raise."""
-OnHealed = Callable[[str], None]
-"""Called with a blob when all that failed in it has been read well since. Must not raise."""
+class DamageLog:
+    """Thread-safe. Its methods do not raise: a row that cannot be written is logged, and the read fails anyway.
 
-
-class Health:
-    """Damage met since the start, by blob. Thread-safe; calls its callbacks outside its lock."""
-
-    def __init__(self, on_damage: OnDamage, on_healed: OnHealed) -> None:
-        self._on_damage = on_damage
-        self._on_healed = on_healed
-        self._lock = threading.Lock()
-        self._bad: dict[str, set[ChunkId | None]] = {}
-
-    def failed(self, blob: str, kind: str, reason: str, chunk: ChunkId | None) -> None:
-        """A chunk of ``blob`` failed, or (None) the whole blob is missing."""
-        with self._lock:
-            self._bad.setdefault(blob, set()).add(chunk)
-        self._on_damage(blob, kind, reason)
-
-    def read_well(self, blob: str, chunk: ChunkId) -> None:
-        """A chunk was read from ``blob``'s place and passed every check."""
-        if not self._bad:
-            return
-        with self._lock:
-            bad = self._bad.get(blob)
-            if bad is None:
-                return
-            bad -= {chunk, None}
-            if bad:
-                return
-            del self._bad[blob]
-        self._on_healed(blob)
-
-
-class DamageNotes:
-    """The callbacks of a ``Reader``. Thread-safe; a note that cannot be written is logged, for the read fails anyway."""
+    ``blob``: a pack's name in hex, or what else is damaged (``database``). ``kind``: pack, staging, database …
+    """
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
         self._lock = threading.Lock()
-        self._met: set[str] = set()
+        self._failed: dict[str, set[ChunkId | None]] = {}
+        self._recorded: set[str] = set()
         self._older: set[str] = set()
+        """Blobs that had a row already when they first failed here: an earlier run or a check made it."""
 
-    def damaged(self, blob: str, kind: str, reason: str) -> None:
-        """Note damage. A stored pack's chunks are no longer known, so that content is stored anew; a staged one is left
-        to its closing, which moves what is good.
+    def failed(self, blob: str, kind: str, reason: str, chunk: ChunkId | None) -> None:
+        """A chunk of ``blob`` failed a check, or (None) the whole blob is missing."""
+        with self._lock:
+            self._failed.setdefault(blob, set()).add(chunk)
+        self.record(blob, kind, reason)
+
+    def read_well(self, blob: str, chunk: ChunkId) -> None:
+        """A chunk of ``blob`` was read and passed every check."""
+        if not self._failed:
+            return  # the usual case, on the path of every chunk: no lock
+        with self._lock:
+            failed = self._failed.get(blob)
+            if failed is None:
+                return
+            failed -= {chunk, None}
+            if failed:
+                return
+            del self._failed[blob]
+        self.clear(blob)
+
+    def record(self, blob: str, kind: str, reason: str) -> None:
+        """Write a row of ``damage``.
+
+        New content no longer relies on the chunks of a damaged stored pack and stores them anew. A staged pack is left to
+        its finalizer, which moves the good chunks to another pack.
         """
         _log.error("damage: %s: %s", blob, reason)
         now = self._clock.now_ns()
 
-        def note(transaction: Transaction) -> None:
-            self._meet(blob, is_noted=transaction.one(_NOTED, {"blob": blob}) is not None)
-            pack_table.note_damage(transaction, blob, kind, reason, now)
+        def record(transaction: Transaction) -> None:
+            self._remember(blob, has_row=transaction.one(_HAS_ROW, {"blob": blob}) is not None)
+            pack_table.record_damage(transaction, blob, kind, reason, now)
             if kind == _PACK:
-                transaction.execute(_BAD, {"pack": bytes.fromhex(blob), "bad": 1})
+                transaction.execute(_SET_DAMAGED, {"pack": bytes.fromhex(blob), "bad": 1})
 
-        self._write(note)
+        self._write(record)
 
-    def healed(self, blob: str) -> None:
-        """End a note, unless an earlier run or another finder made it: then only a check knows that all of it is whole."""
+    def clear(self, blob: str) -> None:
+        """Delete a row of this run. An older row stays: only a check knows whether the whole blob is good."""
         with self._lock:
-            self._met.discard(blob)
+            self._recorded.discard(blob)
             if blob in self._older:
                 return
 
         def clear(transaction: Transaction) -> None:
             transaction.execute(_CLEAR, {"blob": blob})
             if len(blob) == _NAME_DIGITS:
-                transaction.execute(_BAD, {"pack": bytes.fromhex(blob), "bad": 0})
+                transaction.execute(_SET_DAMAGED, {"pack": bytes.fromhex(blob), "bad": 0})
 
         self._write(clear)
 
-    def _meet(self, blob: str, *, is_noted: bool) -> None:
+    def _remember(self, blob: str, *, has_row: bool) -> None:
         with self._lock:
-            if is_noted and blob not in self._met:
+            if has_row and blob not in self._recorded:
                 self._older.add(blob)
-            self._met.add(blob)
+            self._recorded.add(blob)
 
-    def _write(self, work: Callable[[Transaction], None]) -> None:
+    def _write(self, job: Callable[[Transaction], None]) -> None:
         try:
-            self._database.writer.run(work)
+            self._database.writer.run(job)
         except TgdavError as error:
-            _log.error("damage could not be noted: %s", error.message)
+            _log.error("damage could not be recorded: %s", error.message)

@@ -213,6 +213,8 @@ class DiskCache:
 
     def adopt(self, pack: BlobName, path: Path) -> bool:
         """Keep a whole stored pack by a second link to its file; False if that cannot be. The caller unlinks ``path``."""
+        if not self.max_bytes:
+            return False
         try:
             entry = CachedRange(pack, 0, path.stat().st_size)
             with self._adding(entry) as admitted:

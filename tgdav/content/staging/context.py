@@ -1,4 +1,4 @@
-"""What streams, readers and the uploader of one content store share."""
+"""What the streams and the uploader of one content store share."""
 
 import threading
 from collections import Counter
@@ -13,56 +13,56 @@ from tgdav.content.format.chunk import SMALL_CHUNK
 from tgdav.content.format.chunker import chunk_sizes
 from tgdav.content.format.pack import largest_padded, plan
 from tgdav.content.format.sealer import ChunkSealer, ContentIdentity
-from tgdav.content.staging.open_packs import PackPool
-from tgdav.content.staging.pack_file import Staging
+from tgdav.content.staging.open_packs import OpenPacks
+from tgdav.content.staging.pack_file import StagingDirectory
 from tgdav.crypto.chunk_seal import ScratchBuffer
 from tgdav.crypto.sealing import OVERHEAD
 from tgdav.db.database import Database
 from tgdav.errors import UsageError
 from tgdav.ids import ChunkId
 
-_ROOMS_KEPT = 3
+_BUFFERS_KEPT = 3
 
 
 class ContentSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What the configuration says about content. Sizes in bytes."""
 
     chunk_size: int = 50 * 1024 * 1024
-    """Upper bound of a pack."""
+    """Upper limit of a pack."""
     average_size: int = 1024 * 1024
-    """Aim of the chunker, at least 64 KiB; chunks have a quarter of it to twice it less 64 KiB."""
+    """Aim of the chunker, at least 64 KiB; a chunk has a quarter of it to twice it less 64 KiB."""
     compression_enabled: bool = True
     dedup_enabled: bool = True
-    """False: content is staged and sent anew even where its chunks are known; they are then read from the new place."""
+    """False: content is staged and sent again even if its chunks are known; they are then read from the new pack."""
     max_concurrent_uploads: int = 3
     staging_bytes: int | None = None
-    """Bound of staging; None: 10 GiB, at most half of what the disk has free."""
+    """Limit of staging; None: 10 GiB, at most half of what the disk has free."""
 
 
 class Pins:
-    """Chunk ids in use, counted, and those being removed. Thread-safe.
+    """Chunks that streams rely on, counted, so that nothing deletes them before a commit references them. Thread-safe.
 
-    A look-up pins first and looks after, in a snapshot begun later. A removal calls ``start_removal`` inside its transaction
-    and ``end_removal`` when that is over; meanwhile nobody can begin to count on what leaves. A stream holds what it stores
-    anew, too, before it records it. Transactions come one after another, so either the removal sees the pin, or whoever
-    pins sees the removal, or records the chunk anew after it.
+    A stream pins a chunk first and looks it up afterwards, in a newer snapshot. A deletion calls ``start_removal`` inside its
+    transaction and ``end_removal`` when that is over; in between, the chunks cannot be pinned. A stream also holds what it
+    stores anew, before it records it. Transactions run one after another. So either the deletion sees the pin, or the
+    stream sees the deletion and stores the chunk again.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._pinned: Counter[ChunkId] = Counter()
-        self._leaving: set[ChunkId] = set()
+        self._removing: set[ChunkId] = set()
 
     def pin(self, chunk: ChunkId) -> bool:
-        """Count on a stored ``chunk`` once more; False (and no pin) if it is just being removed."""
+        """Pin a stored chunk once more; False (and no pin) if it is being deleted."""
         with self._lock:
-            if chunk in self._leaving:
+            if chunk in self._removing:
                 return False
             self._pinned[chunk] += 1
             return True
 
     def hold(self, chunk: ChunkId) -> None:
-        """Count on ``chunk``, which the caller is about to record itself."""
+        """Pin a chunk that the caller is about to record itself."""
         with self._lock:
             self._pinned[chunk] += 1
 
@@ -75,22 +75,22 @@ class Pins:
                     del self._pinned[chunk]
 
     def start_removal(self, chunks: Iterable[ChunkId]) -> set[ChunkId]:
-        """Return those of ``chunks`` that nobody counts on; nobody can until ``end_removal``."""
+        """Return those of ``chunks`` that are not pinned; they cannot be until ``end_removal``."""
         with self._lock:
-            free = {chunk for chunk in chunks if chunk not in self._pinned and chunk not in self._leaving}
-            self._leaving |= free
+            free = {chunk for chunk in chunks if chunk not in self._pinned and chunk not in self._removing}
+            self._removing |= free
             return free
 
     def end_removal(self, chunks: Iterable[ChunkId]) -> None:
-        """The removal's transaction is over, whatever became of it."""
+        """The deletion's transaction is over, committed or not."""
         with self._lock:
-            self._leaving.difference_update(chunks)
+            self._removing.difference_update(chunks)
 
 
 class Backlog:
     """How much is staged as rows, and when something was last staged. Thread-safe; sizes in sealed bytes.
 
-    ``count`` and ``bytes`` leave out what stays on this machine.
+    ``count`` and ``bytes`` do not include what stays on this machine.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -114,34 +114,35 @@ class Backlog:
             self.bytes = max(self.bytes - size, 0)
 
 
-class Rooms:
-    """Memory in which chunks of up to ``size`` bytes are sealed and proven, one at a time in each. Thread-safe."""
+class BufferPool:
+    """Scratch buffers in which chunks of up to ``size`` bytes are sealed and verified. Thread-safe."""
 
     def __init__(self, size: int) -> None:
         self._size = size
         self._free: list[ScratchBuffer] = []
 
     @contextmanager
-    def one(self) -> Iterator[ScratchBuffer]:
-        """Lend one for a block; of those given back a few are kept."""
+    def borrow(self) -> Iterator[ScratchBuffer]:
+        """Lend a buffer for the ``with`` block."""
+        # list.pop and list.append are atomic, so no lock is needed.
         try:
-            room = self._free.pop()
+            buffer = self._free.pop()
         except IndexError:
-            room = ScratchBuffer(self._size)
+            buffer = ScratchBuffer(self._size)
         try:
-            yield room
+            yield buffer
         finally:
-            if len(self._free) < _ROOMS_KEPT:
-                self._free.append(room)
+            if len(self._free) < _BUFFERS_KEPT:
+                self._free.append(buffer)
 
 
-class ContentCore:
-    """Parts and settings; thread-safe as each part is."""
+class ContentContext:
+    """Parts and settings; each part is thread-safe."""
 
     def __init__(
         self,
         database: Database,
-        staging: Staging,
+        staging: StagingDirectory,
         identity: ContentIdentity,
         settings: ContentSettings,
         sealer: ChunkSealer,
@@ -149,7 +150,7 @@ class ContentCore:
     ) -> None:
         self.database = database
         self.staging = staging
-        self.space = staging.space
+        self.quota = staging.quota
         self.identity = identity
         self.keys = identity.keys
         self.settings = settings
@@ -157,26 +158,27 @@ class ContentCore:
         self.clock = clock
         self.sizes = chunk_sizes(settings.average_size)
         self.uncut = min(SMALL_CHUNK, self.sizes.minimum)
-        """Content of at most so many bytes is one chunk and a row: it needs no cutting."""
+        """Content of at most this many bytes is one chunk and a row: it is not cut."""
         if plan(self.sizes.maximum + OVERHEAD, 1).size > largest_padded(settings.chunk_size):
             raise UsageError("chunk.chunk_size is too small for chunks of chunk.average_size")
-        self.pool = PackPool(staging, clock, settings.chunk_size)
-        self.rooms = Rooms(self.sizes.maximum)
+        self.open_packs = OpenPacks(staging, clock, settings.chunk_size)
+        self.buffers = BufferPool(self.sizes.maximum)
         self.pins = Pins()
         self.backlog = Backlog(clock)
         self.last_chunk = -1e9
         """Monotonic time at which a writer last added a chunk to a pack."""
         self.on_small: Callable[[ChunkId, bytes], None] = _ignore
         """Called with the plaintext of small content that was committed."""
-        self.on_work: Callable[[], None] = _nothing
-        """Called when something was staged; the uploader sees whether that makes anything due."""
+        self.on_staged: Callable[[], None] = _nothing
+        """Called when something was staged; the uploader checks whether that makes anything due."""
 
     def pin_known(self, chunk: ChunkId) -> bool | None:
-        """Return None if the chunk must be stored; else pin it and return whether only junk names it so far."""
+        """Pin a known chunk and return whether only local content references it; None if it must be stored."""
         if not self.pins.pin(chunk):
             return None
         local = None
         try:
+            # A chunk of a pending lazy commit counts as unknown: storing it twice is cheaper than forcing the commit.
             with self.database.autocommit_reader(committed=True) as connection:
                 local = chunk_table.known(connection, chunk)
         finally:

@@ -1,7 +1,7 @@
-"""Open → closed: the index is written, all is synced, read back from disk and checked; then the trailer, and it is noted.
+"""From an open pack to a closed one: write the index, sync, read all back from disk and check it, then write the trailer.
 
-Only a pack that was proven whole is ever sent. From one that fails the proof, or whose file is poisoned, the chunks that
-are good move to a new pack; the rest is damage.
+Only a pack that passed this check is ever sent. If it fails, or if the file is poisoned, the good chunks move to a new pack,
+and the others are recorded as damage.
 """
 
 import logging
@@ -13,9 +13,9 @@ from tgdav.content import chunk_table, pack_table
 from tgdav.content.format.chunk import IndexEntry
 from tgdav.content.format.pack import CheckedData, PackSeal, PackSizes, check_data, plan, seal_index, seal_trailer
 from tgdav.content.pack_table import PackRow, PackState
-from tgdav.content.staging.context import ContentCore
+from tgdav.content.staging.context import ContentContext
 from tgdav.content.staging.pack_file import PackFile
-from tgdav.content.staging.repack import ChunkMover
+from tgdav.content.staging.repack import Repacker
 from tgdav.crypto.label import BlobKind, Label, encode_label
 from tgdav.db.transaction import Transaction
 from tgdav.entropy import Entropy
@@ -25,24 +25,24 @@ from tgdav.failpoints import failpoint
 _log = logging.getLogger(__name__)
 
 
-class PackCloser:
-    """Closes packs that it owns. Used by one thread at a time."""
+class PackFinalizer:
+    """Closes packs that the caller claimed. Used by one thread at a time."""
 
-    def __init__(self, core: ContentCore, mover: ChunkMover, entropy: Entropy) -> None:
-        self._core = core
-        self._mover = mover
+    def __init__(self, context: ContentContext, repacker: Repacker, entropy: Entropy) -> None:
+        self._context = context
+        self._repacker = repacker
         self._entropy = entropy
 
     def close(self, pack: PackFile) -> int:
-        """Close ``pack`` and return its size; 0 if nothing in it was worth sending.
+        """Close ``pack`` and return its size; 0 if it was deleted instead, or kept as damage.
 
-        Raises NoSpace and LocalFailure: then the pack is back in the pool, as it was.
+        Raises NoSpace and LocalFailure; the pack is then open again, as before.
         """
-        with self._core.database.reading() as connection:
+        with self._context.database.reading() as connection:
             row = pack_table.pack_named(connection, pack.name)
             entries = [] if row is None else chunk_table.entries(connection, row.no)
         if row is None or not entries:
-            self._drop(pack, row)
+            self._delete(pack, row)
             return 0
         try:
             return self._close_or_salvage(pack, row, entries)
@@ -65,9 +65,9 @@ class PackCloser:
         self._append_index(pack, row, entries, sizes)
         checked = self._read_back(pack, row, sizes)
         if checked.entries != entries:
-            raise self._seal(row).damage("has another index than was written")
+            raise self._seal(row).damage("has another index on disk than was written")
         self._append_trailer(pack, row, sizes, checked.hasher)
-        self._note(pack, row, checked.hasher.digest())
+        self._record(pack, row, checked.hasher.digest())
         pack.close()
         return pack.length
 
@@ -80,22 +80,23 @@ class PackCloser:
 
     def _read_back(self, pack: PackFile, row: PackRow, sizes: PackSizes) -> CheckedData:
         failpoint("content.before-read-back")
-        pack.forget_pages()
-        with self._core.rooms.one() as room:
-            return check_data(pack.read_into, sizes, self._seal(row), self._core.sealer, room)
+        # Bytes in the page cache prove nothing about the disk.
+        pack.drop_page_cache()
+        with self._context.buffers.borrow() as buffer:
+            return check_data(pack.read_into, sizes, self._seal(row), self._context.sealer, buffer)
 
     def _append_trailer(self, pack: PackFile, row: PackRow, sizes: PackSizes, hasher: blake3) -> None:
         seal = self._seal(row)
         trailer = seal_trailer(seal, sizes, hasher.digest(), self._entropy)
         offset = pack.append(trailer)
         pack.sync()
-        pack.forget_pages(offset)
+        pack.drop_page_cache(offset)
         if pack.read(offset, len(trailer) + 1) != trailer:
-            raise seal.damage("has another trailer than was written")
+            raise seal.damage("has another trailer on disk than was written")
         hasher.update(trailer)
 
-    def _note(self, pack: PackFile, row: PackRow, digest: bytes) -> None:
-        identity = self._core.identity
+    def _record(self, pack: PackFile, row: PackRow, digest: bytes) -> None:
+        identity = self._context.identity
         label = encode_label(
             Label(
                 kind=BlobKind.PACK,
@@ -110,7 +111,7 @@ class PackCloser:
             self._entropy,
         )
         failpoint("content.before-closed")
-        self._core.database.writer.run(
+        self._context.database.writer.run(
             lambda transaction: pack_table.close_pack(transaction, row.no, pack.length, digest, label),
             durable=True,
             sync=[pack],
@@ -118,36 +119,38 @@ class PackCloser:
         failpoint("content.after-closed")
 
     def _salvage(self, pack: PackFile, row: PackRow, entries: list[IndexEntry]) -> None:
-        """Move what is good to a new pack; forget the old one, or keep it as damage where something is bad."""
-        bad = self._mover.move_from(pack, row, entries)
+        """Move the good chunks to another pack; delete this one, or keep it as damage if some chunks are bad."""
+        bad = self._repacker.salvage(pack, row, entries)
         if not bad:
-            self._drop(pack, row)
+            self._delete(pack, row)
             return
         reason = f"{bad} of {len(entries)} chunks do not open"
-        now = self._core.clock.now_ns()
+        now = self._context.clock.now_ns()
 
-        def note(transaction: Transaction) -> None:
-            pack_table.mark_bad(transaction, row.no)
-            pack_table.note_damage(transaction, row.name.hex(), "staging", reason, now)
+        def record(transaction: Transaction) -> None:
+            pack_table.mark_damaged(transaction, row.no)
+            pack_table.record_damage(transaction, row.name.hex(), "staging", reason, now)
 
-        self._core.database.writer.run(note)
+        self._context.database.writer.run(record)
         pack.close()
 
-    def _drop(self, pack: PackFile, row: PackRow | None) -> None:
-        """Forget a pack in which nothing is named; it was never sent."""
+    def _delete(self, pack: PackFile, row: PackRow | None) -> None:
+        """Delete a pack of which nothing is referenced; it was never sent."""
         if row is not None and row.state == PackState.OPEN:
-            self._core.database.writer.run(lambda transaction: pack_table.drop_pack(transaction, row.no), durable=True)
+            self._context.database.writer.run(
+                lambda transaction: pack_table.delete_pack(transaction, row.no), durable=True
+            )
             failpoint("content.after-drop")
         pack.close()
-        self._core.staging.remove(pack.file)
+        self._context.staging.remove(pack.file)
 
     def _undo(self, pack: PackFile, row: PackRow) -> None:
         pack.end = row.end
         if not pack.is_poisoned:
             with suppress(LocalFailure):
                 pack.cut(row.end)
-        self._core.pool.give_back(pack)
+        self._context.open_packs.release(pack)
 
     def _seal(self, row: PackRow) -> PackSeal:
-        identity = self._core.identity
+        identity = self._context.identity
         return PackSeal(identity.keys, identity.vault_keys.vault, row.name, row.epoch)

@@ -1,49 +1,46 @@
-"""Open packs that nobody writes to just now: streams take one or make one, the uploader takes those it closes."""
+"""Open packs that no stream is writing to: streams acquire and release them, the uploader claims those it closes."""
 
 import threading
 
 from tgdav.clock import Clock
 from tgdav.content.format.pack import largest_padded, plan
-from tgdav.content.staging.pack_file import PackFile, Staging
+from tgdav.content.staging.pack_file import PackFile, StagingDirectory
 
 
-class PackPool:
-    """Hands each open pack to one owner at a time. Thread-safe.
+class OpenPacks:
+    """Gives each open pack to one owner at a time. Thread-safe. ``chunk_size``: the largest closed pack, bytes."""
 
-    ``chunk_size``: bytes that a closed pack does not exceed.
-    """
-
-    def __init__(self, staging: Staging, clock: Clock, chunk_size: int) -> None:
+    def __init__(self, staging: StagingDirectory, clock: Clock, chunk_size: int) -> None:
         self._staging = staging
         self._clock = clock
-        self._limit = largest_padded(chunk_size)
+        self._max_size = largest_padded(chunk_size)
         self._lock = threading.Lock()
         self._idle: dict[str, PackFile] = {}
         self._full: list[PackFile] = []
 
     @property
-    def limit(self) -> int:
-        """Size in bytes of a pack as full as it may be."""
-        return self._limit
+    def max_size(self) -> int:
+        """Size in bytes of a full pack."""
+        return self._max_size
 
     def has_room(self, pack: PackFile, stored: int) -> bool:
-        """Whether a sealed chunk of ``stored`` bytes still fits."""
+        """Whether a sealed chunk of ``stored`` bytes fits into a pack."""
         return self.fits(pack.length + stored, pack.count + 1)
 
     def fits(self, data_end: int, count: int) -> bool:
-        """Whether ``count`` chunks that end at ``data_end`` fit one pack."""
-        return plan(data_end, count).size <= self._limit
+        """Whether ``count`` chunks that end at ``data_end`` fit into one pack."""
+        return plan(data_end, count).size <= self._max_size
 
-    def take(self, stored: int, epoch: int) -> PackFile:
-        """Return an open pack with room for a sealed chunk of ``stored`` bytes: the fullest idle one, else a new one."""
+    def acquire(self, stored: int, epoch: int) -> PackFile:
+        """Return an open pack with room for a sealed chunk of ``stored`` bytes: the fullest idle one, or a new one."""
         with self._lock:
             roomy = [pack for pack in self._idle.values() if pack.epoch == epoch and self.has_room(pack, stored)]
             if roomy:
                 return self._idle.pop(max(roomy, key=lambda pack: pack.length).file)
         return self._staging.create(epoch)
 
-    def give_back(self, pack: PackFile, *, full: bool = False) -> None:
-        """Let go of a pack. One that no commit names is removed; a full or poisoned one is kept for closing."""
+    def release(self, pack: PackFile, *, full: bool = False) -> None:
+        """Give a pack back. It is removed if no commit references it; a full or poisoned one waits to be closed."""
         if not pack.end:
             pack.close()
             self._staging.remove(pack.file)
@@ -56,22 +53,22 @@ class PackPool:
                 self._idle[pack.file] = pack
 
     def idle(self) -> list[PackFile]:
-        """Return the packs that wait for an owner."""
+        """Return the packs without an owner."""
         with self._lock:
             return list(self._idle.values())
 
     def claim(self, pack: PackFile) -> bool:
-        """Take an idle pack for closing; False if a stream was faster."""
+        """Take an idle pack to close it; False if a stream acquired it meanwhile."""
         with self._lock:
             return self._idle.pop(pack.file, None) is not None
 
     def claim_full(self) -> PackFile | None:
-        """Take a pack that only waits to be closed, if there is one."""
+        """Take a pack that waits to be closed, if there is one."""
         with self._lock:
             return self._full.pop() if self._full else None
 
     def has_full(self) -> bool:
-        """Whether a pack only waits to be closed."""
+        """Whether a pack waits to be closed."""
         return bool(self._full)
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Moves sealed chunks as they are into open packs: from rows of the database, or from a pack file that is to be left."""
+"""Moves sealed chunks, as they are, to open packs: from rows of the database, or from a pack that is damaged or lost."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -7,7 +7,7 @@ import msgspec
 from tgdav.content import chunk_table, pack_table
 from tgdav.content.format.chunk import IndexEntry, SealedChunk
 from tgdav.content.pack_table import PackRow
-from tgdav.content.staging.context import ContentCore
+from tgdav.content.staging.context import ContentContext
 from tgdav.content.staging.pack_file import PackFile
 from tgdav.db.transaction import Transaction
 from tgdav.errors import DamageError
@@ -17,16 +17,16 @@ _BATCH_BYTES = 8 * 1024 * 1024
 _BATCH_ROWS = 512
 
 
-class ChunkMover:
+class Repacker:
     """Used by one thread at a time: the uploader's."""
 
-    def __init__(self, core: ContentCore) -> None:
-        self._core = core
+    def __init__(self, context: ContentContext) -> None:
+        self._context = context
 
-    def move_rows(self) -> None:
-        """Move the chunks staged as rows into packs, in batches; packs that become full wait in the pool to be closed.
+    def pack_rows(self) -> None:
+        """Move the chunks staged as rows to packs, in batches; packs that become full then wait to be closed.
 
-        Raises NoSpace and LocalFailure; what was moved so far stays moved.
+        Raises NoSpace and LocalFailure; what was moved before stays moved.
         """
         after = 0
         while batch := self._next_rows(after):
@@ -34,26 +34,26 @@ class ChunkMover:
             chunks = [SealedChunk(row.id, row.length, row.codec, row.epoch, row.data) for row in batch]
             self._move(chunks, None)
             size = sum(len(row.data) for row in batch)
-            self._core.space.charge(-size)
-            self._core.backlog.remove(len(batch), size)
+            self._context.quota.charge(-size)
+            self._context.backlog.remove(len(batch), size)
 
     def _next_rows(self, after: int) -> list[chunk_table.StagedRow]:
-        with self._core.database.reading() as connection:
+        with self._context.database.reading() as connection:
             count = _fitting(chunk_table.staged_sizes(connection, after, _BATCH_ROWS))
             return chunk_table.staged_rows(connection, after, count) if count else []
 
-    def move_sealed(self, chunks: Sequence[SealedChunk], old: int) -> None:
-        """Move chunks of pack ``old``, given sealed anew, to packs that are to be sent; those that left it meanwhile stay.
+    def move_chunks(self, chunks: Sequence[SealedChunk], old: int) -> None:
+        """Stage chunks of pack ``old``, sealed again, in other packs; chunks that left it meanwhile are not moved.
 
-        Raises NoSpace and LocalFailure; what was moved so far stays moved.
+        Raises NoSpace and LocalFailure; what was moved before stays moved.
         """
         self._move(list(chunks), old)
 
-    def move_from(self, pack: PackFile, row: PackRow, entries: Iterable[IndexEntry]) -> int:
-        """Move the chunks of ``pack`` that open to another pack; return how many do not, and stay."""
+    def salvage(self, pack: PackFile, row: PackRow, entries: Iterable[IndexEntry]) -> int:
+        """Move the chunks of ``pack`` that pass every check to another pack; return how many do not."""
         tally = _Tally()
         batch: list[SealedChunk] = []
-        for chunk in self._good(pack, row, entries, tally):
+        for chunk in self._good_chunks(pack, row, entries, tally):
             batch.append(chunk)
             if sum(len(chunk.data) for chunk in batch) >= _BATCH_BYTES:
                 self._move(batch, row.no)
@@ -61,34 +61,34 @@ class ChunkMover:
         self._move(batch, row.no)
         return tally.bad
 
-    def _good(
+    def _good_chunks(
         self, pack: PackFile, row: PackRow, entries: Iterable[IndexEntry], tally: "_Tally"
     ) -> Iterator[SealedChunk]:
         for entry in entries:
             sealed = pack.read(entry.offset, entry.stored)
             try:
-                self._core.sealer.open(entry.id, entry.epoch, entry.codec, entry.length, sealed, row.name.hex())
+                self._context.sealer.open(entry.id, entry.epoch, entry.codec, entry.length, sealed, row.name.hex())
             except DamageError:
                 tally.bad += 1
                 continue
             yield SealedChunk(entry.id, entry.length, entry.codec, entry.epoch, sealed)
 
     def _move(self, chunks: list[SealedChunk], old: int | None) -> None:
-        pool = self._core.pool
+        packs = self._context.open_packs
         while chunks:
-            pack = pool.take(len(chunks[0].data), self._core.keys.current_epoch)
+            pack = packs.acquire(len(chunks[0].data), self._context.keys.current_epoch)
             try:
                 chunks = self._fill(pack, chunks, old)
             finally:
-                pool.give_back(pack, full=bool(chunks))
+                packs.release(pack, full=bool(chunks))
 
     def _fill(self, pack: PackFile, chunks: list[SealedChunk], old: int | None) -> list[SealedChunk]:
-        """Append what fits, record it; return the rest."""
+        """Append and record the chunks that fit; return the others."""
         entries: list[IndexEntry] = []
         end = pack.length
         for chunk in chunks:
             stored = len(chunk.data)
-            if not self._core.pool.fits(end + stored, pack.count + len(entries) + 1):
+            if not self._context.open_packs.fits(end + stored, pack.count + len(entries) + 1):
                 break
             entries.append(IndexEntry(chunk.id, end, stored, chunk.length, chunk.codec, chunk.epoch))
             end += stored
@@ -106,9 +106,9 @@ class ChunkMover:
             chunk_table.move(transaction, entries, old, number)
 
         failpoint("content.before-move")
-        # Named even if the commit fails: nobody can be sure that it did not happen.
+        # Set even if the commit fails, because it may have been committed all the same.
         pack.end = pack.length
-        self._core.database.writer.run(record, sync=[pack])
+        self._context.database.writer.run(record, sync=[pack])
         failpoint("content.after-move")
 
 
@@ -117,7 +117,7 @@ class _Tally(msgspec.Struct):
 
 
 def _fitting(sizes: list[tuple[int, int]]) -> int:
-    """Return how many of the first (number, bytes) make a batch: at least one, if there is one."""
+    """Return how many of the first (number, bytes) make a batch: at least one, if there are any."""
     total = 0
     for count, (_, size) in enumerate(sizes):
         total += size
