@@ -95,7 +95,6 @@ REAL = [
     ("directory", "bare"),
     ("directory", "all at once"),
     ("telegram", "bare"),
-    ("telegram", "governed"),
     ("telegram", "all at once"),
     ("telegram channel", "bare"),
 ]
@@ -105,12 +104,9 @@ WRAPPERS: dict[str, Wrap] = {
     "retrying": retrying,
     "counting": CountingStore,
     "bounded": lambda inner: BoundedStore(inner, "of a test"),
-    "slow": slow,
-    "governed": lambda inner: RateLimitedStore(inner, clock=SystemClock(), stop=threading.Event()),
-    "away and back": AwayStore,
+    "rate-limited": lambda inner: RateLimitedStore(inner, clock=SystemClock(), stop=threading.Event()),
     "not rolled back": RollingBackStore,
     "failing, retried": lambda inner: retrying(FailingStore(inner, Alternating())),
-    "failing at random, retried": lambda inner: retrying(FailingStore(inner, Seeded(7, 0.3))),
     "lost answers, retried": lambda inner: retrying(LostAnswerStore(inner, Alternating())),
     "torn, retried": lambda inner: retrying(TearingStore(inner, Alternating())),
     "all at once": lambda inner: CountingStore(
@@ -118,7 +114,7 @@ WRAPPERS: dict[str, Wrap] = {
             TearingStore(LostAnswerStore(FailingStore(inner, Seeded(1, 0.2)), Seeded(2, 0.2)), Seeded(3, 0.2)),
         )
     ),
-    "never failing": lambda inner: FailingStore(inner, never),
+    "faulty stores at rest": lambda inner: AwayStore(slow(FailingStore(inner, never))),
 }
 
 

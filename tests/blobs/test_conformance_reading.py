@@ -34,29 +34,29 @@ class TestRead:
     def test_an_empty_range_at_the_end(self, store: BlobStore) -> None:
         assert store.read(put(store, 1, b"abc").id, 3, 0) == b""
 
-    @pytest.mark.parametrize(("offset", "length"), [(0, 4), (2, 2), (3, 1), (4, 0), (4, 1), (1 << 40, 1)])
-    def test_past_the_end_is_damage(self, store: BlobStore, offset: int, length: int) -> None:
+    def test_past_the_end_is_damage(self, store: BlobStore) -> None:
         info = put(store, 1, b"abc")
-        with pytest.raises(DamageError) as caught:
-            store.read(info.id, offset, length)
-        assert caught.value.blob == name_of(1).hex()
+        for offset, length in ((0, 4), (2, 2), (3, 1), (4, 0), (4, 1), (1 << 40, 1)):
+            with pytest.raises(DamageError) as caught:
+                store.read(info.id, offset, length)
+            assert caught.value.blob == name_of(1).hex(), (offset, length)
 
     def test_past_the_end_of_an_empty_blob_is_damage(self, store: BlobStore) -> None:
         info = put(store, 1, b"")
         with pytest.raises(DamageError):
             store.read(info.id, 0, 1)
 
-    @pytest.mark.parametrize(("offset", "length"), [(-1, 1), (0, -1), (-1, -1), (3, -3)])
-    def test_negative_numbers_are_refused(self, store: BlobStore, offset: int, length: int) -> None:
+    def test_negative_numbers_are_refused(self, store: BlobStore) -> None:
         info = put(store, 1, b"abc")
-        with pytest.raises(StoreRejected):
-            store.read(info.id, offset, length)
+        for offset, length in ((-1, 1), (0, -1), (-1, -1), (3, -3)):
+            with pytest.raises(StoreRejected):
+                store.read(info.id, offset, length)
 
-    @pytest.mark.parametrize("missing", [MISSING, BlobId(0), BlobId(-1)])
-    def test_of_no_blob(self, store: BlobStore, missing: BlobId) -> None:
+    def test_of_no_blob(self, store: BlobStore) -> None:
         put(store, 1)
-        with pytest.raises(BlobMissing):
-            store.read(missing, 0, 1)
+        for missing in (MISSING, BlobId(0), BlobId(-1)):
+            with pytest.raises(BlobMissing):
+                store.read(missing, 0, 1)
 
     def test_an_empty_range_of_no_blob(self, store: BlobStore) -> None:
         with pytest.raises(BlobMissing):
@@ -87,9 +87,9 @@ class TestRead:
 
 
 class TestSize:
-    @pytest.mark.parametrize("size", [0, 1, 70_000])
-    def test_of_a_blob(self, store: BlobStore, size: int) -> None:
-        assert store.size(put(store, 1, bytes(size)).id) == size
+    def test_of_a_blob(self, store: BlobStore) -> None:
+        for size in (0, 1, 70_000):
+            assert store.size(put(store, size, bytes(size)).id) == size
 
     def test_of_no_blob(self, store: BlobStore) -> None:
         with pytest.raises(BlobMissing):
@@ -170,7 +170,7 @@ class TestList:
         assert ids(store) == given
 
     def test_a_follower_misses_nothing_and_sees_nothing_late(self, store: BlobStore) -> None:
-        """Whoever polls with the last id it saw gets every blob once, in order, while four threads append."""
+        """A reader that polls with the last id it saw gets every blob once, in order, while four threads append."""
         done = threading.Event()
         followed: list[int] = []
 
@@ -209,10 +209,10 @@ class TestFind:
         info = put(other, 1)
         assert one.find(name_of(1)) == info
 
-    @pytest.mark.parametrize("name", [b"", b"x" * 15, b"x" * 17])
-    def test_others_than_16_bytes_are_refused(self, store: BlobStore, name: bytes) -> None:
-        with pytest.raises(StoreRejected):
-            store.find(BlobName(name))
+    def test_others_than_16_bytes_are_refused(self, store: BlobStore) -> None:
+        for name in (b"", b"x" * 15, b"x" * 17):
+            with pytest.raises(StoreRejected):
+                store.find(BlobName(name))
 
 
 class TestDelete:
