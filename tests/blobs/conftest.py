@@ -139,7 +139,7 @@ class Place:
 def maker(base: str, folder: Path, request: pytest.FixtureRequest) -> Callable[[], BlobStore]:
     """What opens a store object on a new and empty place of this kind."""
     if base == "directory":
-        directory_store(folder)._folder.create()
+        directory_store(folder)._directory.create()
         return lambda: directory_store(folder)
     if base == "memory":
         blobs = MemoryBlobs()

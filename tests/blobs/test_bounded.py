@@ -30,7 +30,7 @@ def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ForgetfulD
 @pytest.fixture
 def store(disk: ForgetfulDisk) -> Iterator[BoundedStore]:
     inner = directory_store(disk.path / "store")
-    inner.create_folder()
+    inner.create_directory()
     store = BoundedStore(inner, "of a test")
     yield store
     disk.answer()
@@ -50,7 +50,7 @@ def test_every_call_ends_and_works_again(disk: ForgetfulDisk, store: BoundedStor
     ]
     disk.hang()
     for call in calls:
-        with pytest.raises(StoreUnavailable, match="does not answer"):
+        with pytest.raises(StoreUnavailable, match="does not respond"):
             call()
     assert store.is_stuck
     disk.answer()

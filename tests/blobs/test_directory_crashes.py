@@ -170,7 +170,7 @@ def test_acknowledged_blobs_survive_power_cuts(tmp_path: Path, seed: int) -> Non
             folder = disk.path / "store"
             folder.mkdir(mode=0o700, exist_ok=True)
             store = directory_store(folder)
-            store._folder.create()
+            store._directory.create()
             for number in range(10 * cut, 10 * cut + 6):
                 info = append_either_way(store, disk.path, number)
                 assert info > highest

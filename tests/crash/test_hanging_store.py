@@ -48,7 +48,7 @@ def test_quota_status_writes_and_the_end_need_no_store(disk: ForgetfulDisk, serv
         assert client.request("PROPFIND", "/", {"Depth": "0"}, QUOTA).status == 207
         status = server.home.run("--json", "status").json()
         assert not status["store"]["reachable"]
-        assert "does not answer" in status["last_error"]
+        assert "does not respond" in status["last_error"]
         assert client.request("PUT", "/waiting", body=os.urandom(SIZE)).status == 201
         server.terminate(60)
         assert "waiting for the store to end what is under way" in server.output

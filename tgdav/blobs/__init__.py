@@ -1,6 +1,6 @@
-"""Stores of blobs: the contract that every store keeps, the directory and memory stores, and wrappers around stores.
+"""Stores of blobs: their interface, the directory, memory and Telegram stores, and wrappers around stores.
 
-Knows nothing of what blobs mean: no keys, no kinds, no files. Whatever leaves this machine goes through here.
+This layer knows nothing of a blob's content: no keys, no kinds, no files. All data that leaves this machine passes it.
 """
 
 from tgdav.blobs.interface import BlobInfo, BlobStore, BytesSource, FileSource, Source, StoreTraits

@@ -1,11 +1,11 @@
-"""A store whose calls end, whatever the disk or network folder under it does.
+"""A store whose calls return within a time limit, even if the disk or network directory below it hangs.
 
-A system call on a network folder whose server is gone returns when the server is back, and nothing but that ends it. So each
-call of the store under this one runs in a thread of its own; one that does not return in time is left alone there, and its
-caller gets StoreUnavailable. That is allowed, since every call of the contract may have happened although it failed, and may
-be repeated. The threads are daemons: they keep no process from ending.
+A system call on a network file system whose server disappeared blocks until the server returns; it cannot be
+interrupted. So each call of the inner store runs in a worker thread. If it shows no progress in time, the thread is
+abandoned and the caller gets StoreUnavailable. The contract allows this: a failed call may have taken effect, and may
+be repeated. The threads are daemons, so they do not keep the process from ending.
 
-Contracts are kept: ``progress`` is called on the caller's thread, errors pass through unchanged.
+The rest of the contract holds: ``progress`` is called on the caller's thread, and errors pass through unchanged.
 """
 
 import threading
@@ -25,26 +25,26 @@ from tgdav.threads import Worker
 T = TypeVar("T")
 
 CALL_SECONDS = 20.0
-"""Longest silence of a call that a reader may wait for."""
+"""Time limit without progress for all calls but ``append`` and ``list``."""
 LIST_SECONDS = 60.0
 APPEND_SECONDS = 120.0
-"""Longest silence of an append: a slow disk takes its time to sync what it was given."""
+"""Time limit without progress for an append: fsync on a slow disk takes long."""
 STUCK_SECONDS = 3.0
-"""Longest silence of a call while an earlier one has not returned."""
+"""Time limit for any call while an abandoned one has not returned: the disk probably still hangs."""
 MOST_STUCK = 16
-"""Calls that have not returned; while there are so many, no other is begun."""
+"""While this many abandoned calls have not returned, new ones fail at once."""
 _IDLE_WORKERS = 8
 _BATCH = 256
 _SLICE = 0.25
-"""How often a waiting caller looks whether it is to give up."""
+"""Interval in which a waiting caller checks for its time limit and for ``give_up``."""
 
 
 class _Cancelled(Exception):
-    """The caller is no longer interested: ends an append at its next progress."""
+    """Raised inside an append, at its next progress, because its caller gave up."""
 
 
 class _Call:
-    """One call on its way through a worker. ``reported`` is what its progress is to be told."""
+    """A call that runs in a worker. ``reported`` is a progress value not yet passed to the caller's callback."""
 
     def __init__(self, work: Callable[["_Call"], Any]) -> None:
         self.work = work
@@ -55,17 +55,17 @@ class _Call:
         self.reported: int | None = None
 
     def run(self) -> None:
-        """Do it; called in a worker."""
+        """Run the call; called in a worker."""
         try:
             self.result = self.work(self)
-        except BaseException as error:  # for the caller to raise, whatever it is
+        except BaseException as error:  # raised again in the caller
             self.error = error
         with self.changed:
             self.is_done = True
             self.changed.notify_all()
 
     def report(self, count: int) -> None:
-        """Hand ``count`` to the caller's progress, and go on once that returned."""
+        """Pass ``count`` to the caller's thread and wait until its progress callback returned."""
         with self.changed:
             self.reported = count
             self.changed.notify_all()
@@ -75,7 +75,7 @@ class _Call:
                 raise _Cancelled
 
     def cancel(self) -> None:
-        """End it at its next sign of life, and wait a moment for that."""
+        """Stop the call at its next progress, and wait a moment for that."""
         with self.changed:
             self.is_cancelled = True
             self.changed.notify_all()
@@ -83,9 +83,9 @@ class _Call:
 
 
 class BoundedStore(StoreWrapper):
-    """Passes every call on, and waits for none longer than is said above. ``what`` names the store in messages."""
+    """Passes every call to ``inner`` within the time limits above. ``what`` names the store in error messages."""
 
-    def __init__(self, inner: BlobStore, what: str, clock: Clock = SystemClock()) -> None:  # noqa: B008 (no state)
+    def __init__(self, inner: BlobStore, what: str, clock: Clock = SystemClock()) -> None:  # noqa: B008  (it has no state)
         super().__init__(inner)
         self._clock = clock
         self._what = what
@@ -93,29 +93,29 @@ class BoundedStore(StoreWrapper):
         self._idle: list[SimpleQueue[_Call | None]] = []
         self._stuck = 0
         self._is_closed = False
-        self._gives_up = threading.Event()
-        self._own = threading.local()
+        self._given_up = threading.Event()
+        self._thread_limit = threading.local()
 
     @property
     def is_stuck(self) -> bool:
-        """Whether an earlier call has not returned yet."""
+        """Whether an abandoned call has not returned yet."""
         return self._stuck > 0
 
     @contextmanager
-    def patience(self, seconds: float) -> Iterator[None]:
-        """Within the block, this thread's calls wait no longer than ``seconds``."""
-        before, self._own.seconds = getattr(self._own, "seconds", None), seconds
+    def time_limit(self, seconds: float) -> Iterator[None]:
+        """Within the block, calls of this thread wait no longer than ``seconds``."""
+        before, self._thread_limit.seconds = getattr(self._thread_limit, "seconds", None), seconds
         try:
             yield
         finally:
-            self._own.seconds = before
+            self._thread_limit.seconds = before
 
     def give_up(self) -> None:
-        """End all waiting: those who wait, and all who call from now on, get StoreUnavailable at once."""
-        self._gives_up.set()
+        """Make all waiting and all future calls raise StoreUnavailable at once."""
+        self._given_up.set()
 
-    def ask(self, work: Callable[[], T], seconds: float) -> T:
-        """Return what ``work`` returns, which asks the place of the store something. Raises StoreUnavailable."""
+    def run(self, work: Callable[[], T], seconds: float) -> T:
+        """Run ``work``, which uses the store's disk, within a time limit. Raises StoreUnavailable."""
         return cast(T, self._call(lambda _: work(), seconds))
 
     # ---- the store's calls -------------------------------------------------------------------------------------------
@@ -132,19 +132,19 @@ class BoundedStore(StoreWrapper):
 
     def read(self, blob_id: BlobId, offset: int, length: int) -> bytes:
         """See ``BlobStore.read``."""
-        return self.ask(lambda: self.inner.read(blob_id, offset, length), CALL_SECONDS)
+        return self.run(lambda: self.inner.read(blob_id, offset, length), CALL_SECONDS)
 
     def size(self, blob_id: BlobId) -> int:
         """See ``BlobStore.size``."""
-        return self.ask(lambda: self.inner.size(blob_id), CALL_SECONDS)
+        return self.run(lambda: self.inner.size(blob_id), CALL_SECONDS)
 
     def find(self, name: BlobName) -> BlobInfo | None:
         """See ``BlobStore.find``."""
-        return self.ask(lambda: self.inner.find(name), CALL_SECONDS)
+        return self.run(lambda: self.inner.find(name), CALL_SECONDS)
 
     def delete(self, ids: Sequence[BlobId]) -> None:
         """See ``BlobStore.delete``."""
-        self.ask(lambda: self.inner.delete(ids), CALL_SECONDS)
+        self.run(lambda: self.inner.delete(ids), CALL_SECONDS)
 
     def list(self, after: BlobId = START) -> Iterator[BlobInfo]:
         """See ``BlobStore.list``."""
@@ -157,11 +157,11 @@ class BoundedStore(StoreWrapper):
                 infos = self.inner.list(after) if infos is None else infos
                 found.extend(islice(infos, _BATCH))
             except StoreError as error:
-                return found, error  # after what came before it
+                return found, error  # raised after the blobs that came before it are yielded
             return found, None
 
         while True:
-            found, error = self.ask(batch, LIST_SECONDS)
+            found, error = self.run(batch, LIST_SECONDS)
             yield from found
             if error is not None:
                 raise error
@@ -169,25 +169,25 @@ class BoundedStore(StoreWrapper):
                 return
 
     def close(self) -> None:
-        """See ``BlobStore.close``. Calls that do not return are left alone."""
+        """See ``BlobStore.close``. Does not wait for abandoned calls."""
         with self._lock:
             idle, self._idle, self._is_closed = self._idle, [], True
         for queue in idle:
             queue.put(None)
         self.inner.close()
 
-    # ---- waiting -----------------------------------------------------------------------------------------------------
+    # ---- time limits -------------------------------------------------------------------------------------------------
 
     def _call(self, work: Callable[[_Call], Any], seconds: float, progress: Callable[[int], None] | None = None) -> Any:
-        if self._gives_up.is_set() or self._stuck >= MOST_STUCK:
-            raise self._silent()
+        if self._given_up.is_set() or self._stuck >= MOST_STUCK:
+            raise self._unresponsive()
         seconds = min(
-            seconds, getattr(self._own, "seconds", None) or seconds, STUCK_SECONDS if self._stuck else seconds
+            seconds, getattr(self._thread_limit, "seconds", None) or seconds, STUCK_SECONDS if self._stuck else seconds
         )
         call = _Call(work)
         self._worker().put(call)
         try:
-            self._await(call, seconds, progress)
+            self._wait_for(call, seconds, progress)
         except BaseException:
             if not call.is_abandoned:
                 call.cancel()
@@ -196,21 +196,23 @@ class BoundedStore(StoreWrapper):
             raise call.error
         return call.result
 
-    def _await(self, call: _Call, seconds: float, progress: Callable[[int], None] | None) -> None:
-        """Return when the call is done. Raises StoreUnavailable after ``seconds`` without a sign of life."""
-        heard = self._clock.monotonic()
+    def _wait_for(self, call: _Call, seconds: float, progress: Callable[[int], None] | None) -> None:
+        """Return when the call is done. Raises StoreUnavailable after ``seconds`` without progress."""
+        last_progress = self._clock.monotonic()
         while True:
             with call.changed:
-                moved = call.changed.wait_for(lambda: call.is_done or call.reported is not None, timeout=_SLICE)
+                has_progressed = call.changed.wait_for(
+                    lambda: call.is_done or call.reported is not None, timeout=_SLICE
+                )
                 if call.is_done:
                     return
                 now, reported = self._clock.monotonic(), call.reported
-                heard = now if moved else heard
-                if not moved and (now - heard >= seconds or self._gives_up.is_set()):
+                last_progress = now if has_progressed else last_progress
+                if not has_progressed and (now - last_progress >= seconds or self._given_up.is_set()):
                     call.is_abandoned = True
                     with self._lock:
                         self._stuck += 1
-                    raise self._silent()
+                    raise self._unresponsive()
             if reported is not None:
                 if progress is not None:
                     progress(reported)
@@ -218,11 +220,11 @@ class BoundedStore(StoreWrapper):
                     call.reported = None
                     call.changed.notify_all()
 
-    def _silent(self) -> StoreUnavailable:
-        return StoreUnavailable(f"the store {self._what} does not answer", hint="is its disk or network folder there?")
+    def _unresponsive(self) -> StoreUnavailable:
+        return StoreUnavailable(f"the store {self._what} does not respond", hint="check its disk or network directory")
 
     def _worker(self) -> "SimpleQueue[_Call | None]":
-        """Return the queue of a worker that has nothing to do."""
+        """Return the queue of an idle worker, or of a new one."""
         with self._lock:
             if self._idle:
                 return self._idle.pop()
@@ -238,4 +240,4 @@ class BoundedStore(StoreWrapper):
                 if self._is_closed or len(self._idle) >= _IDLE_WORKERS:
                     return
                 self._idle.append(queue)
-            del call
+            del call  # or its result would stay alive until the next call

@@ -1,4 +1,4 @@
-"""A store that counts what passes through it, for status, metrics and measurements."""
+"""A store that counts calls, failures, blobs and bytes, for status, metrics and benchmarks."""
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -15,19 +15,19 @@ OPERATIONS = ("append", "read", "size", "list", "find", "delete")
 
 
 class OperationCount(msgspec.Struct):
-    """What one operation did since the store was made."""
+    """The totals of one operation since the store object was created."""
 
     calls: int = 0
     failures: int = 0
     """Calls that raised."""
     blobs: int = 0
-    """Blobs appended, read from, listed, found or asked to be deleted."""
+    """Blobs appended, read from, listed, found, or requested to be deleted."""
     bytes: int = 0
-    """Bytes appended (the sources of appends that returned) or read."""
+    """Bytes read, or the source sizes of appends that returned."""
 
 
 class CountingStore(StoreWrapper):
-    """Passes every call on and counts it."""
+    """Passes every call to ``inner`` and counts it."""
 
     def __init__(self, inner: BlobStore) -> None:
         super().__init__(inner)

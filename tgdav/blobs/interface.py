@@ -1,9 +1,9 @@
-"""What tgdav asks of a store, and all that it may rely on: append-only blobs with ids that grow.
+"""The interface of a store: append-only blobs with growing ids.
 
-The docstrings of ``BlobStore`` are the contract; ``tests/blobs/test_conformance.py`` holds every store and every
-wrapper to them, and ``docs/stores.md`` tells them to whoever writes a store. In short: a blob is appended whole and
-never changed, an append is idempotent by the blob's name, ids are the append order, and nothing is renamed, compared
-and swapped, or looked up by more than id or name.
+The docstrings of ``BlobStore`` are the contract. ``tests/blobs/test_conformance*.py`` run it on every store and every
+wrapper; ``docs/stores.md`` describes it for authors of stores. In short: a blob is appended as a whole and never
+changed, an append is idempotent by the blob's name, and ids are the append order. Stores need neither renaming nor
+compare-and-swap, nor a lookup by anything but id and name.
 """
 
 import os
@@ -17,14 +17,14 @@ from tgdav.errors import DamageError, LocalFailure
 from tgdav.ids import BlobId, BlobName
 
 NAME_BYTES = 16
-"""A blob's name is this many random bytes, made before its first byte."""
+"""Length of a blob's name: random bytes, chosen before the blob is written."""
 
 START = BlobId(0)
-"""Below all ids: ``list(after=START)`` gives everything."""
+"""Less than every id: ``list(after=START)`` yields all blobs."""
 
 
 class BlobInfo(msgspec.Struct, frozen=True):
-    """What a store tells about a blob without giving its bytes. ``size`` in bytes, as it is now in the store."""
+    """A blob's metadata. ``size`` is its current length in the store, in bytes."""
 
     id: BlobId
     name: BlobName
@@ -33,22 +33,22 @@ class BlobInfo(msgspec.Struct, frozen=True):
 
 
 class StoreTraits(msgspec.Struct, frozen=True):
-    """What differs between stores, as data. Constant for the life of a store object."""
+    """The properties in which stores differ. Constant during the lifetime of a store object."""
 
     backend: str
-    """Its name in the configuration and in ``status``."""
+    """The store's name in the configuration and in ``status``."""
     max_blob_bytes: int
-    """The largest blob it takes."""
+    """The largest accepted blob."""
     max_label_characters: int
-    """The longest label it takes, 1024 at most."""
+    """The longest accepted label, at most 1024."""
     is_local: bool
-    """True if reads cost no network: prefetching and keeping copies of its blobs gain nothing."""
+    """True if reads need no network, so that prefetching and caching its blobs gain nothing."""
     read_alignment: int
-    """Ranges that begin and end at multiples of this many bytes cost no more than was asked for; 1 = any range."""
+    """Ranges aligned to this many bytes transfer no more than was requested; 1 means any range."""
 
 
 class Source(Protocol):
-    """The bytes of one append. The same bytes each time they are asked for: an append may start over."""
+    """The bytes of one append. Repeated reads return the same bytes, because an append may start over."""
 
     @property
     def size(self) -> int:
@@ -57,11 +57,11 @@ class Source(Protocol):
 
     @property
     def path(self) -> Path | None:
-        """A closed local file with exactly these bytes, never written again, that a store may hard-link; or None."""
+        """A local file with exactly these bytes, never written again, that a store may hard-link; or None."""
         ...
 
     def read(self, offset: int, length: int) -> bytes:
-        """Return ``length`` bytes from ``offset``, fewer only past the end. Its errors pass through the store."""
+        """Return ``length`` bytes from ``offset``, fewer only at the end. The store does not catch its errors."""
         ...
 
 
@@ -80,9 +80,9 @@ class BytesSource:
 
 
 class FileSource:
-    """A closed local file, never written again; its size is taken now.
+    """A local file that is never written again; its size is read now.
 
-    Raises DamageError if the file is gone, LocalFailure if the local disk fails, here and in ``read``.
+    The constructor and ``read`` raise DamageError if the file is missing, LocalFailure if the local disk fails.
     """
 
     def __init__(self, path: Path) -> None:
@@ -107,88 +107,92 @@ class FileSource:
 
 def _local(error: OSError) -> DamageError | LocalFailure:
     if isinstance(error, FileNotFoundError):
-        return DamageError("a local file that waits to be stored is gone", blob="staged file")
-    return LocalFailure(f"a local file that waits to be stored cannot be read: {error.strerror}")
+        return DamageError("a local file that is to be stored is missing", blob="staged file")
+    return LocalFailure(f"a local file that is to be stored cannot be read: {error.strerror}")
 
 
 class BlobStore(Protocol):
-    """An append-only store of blobs. All calls are synchronous and may come from many threads at once.
+    """An append-only store of blobs. All calls are synchronous and thread-safe.
 
-    Errors, in any call:
+    Every call may raise:
 
-    - ``StoreUnavailable``: not now; the same call may succeed later, after ``retry_after`` seconds where the store
-      named a time. What the call asked for may have happened all the same (the answer was lost): every call may
-      therefore be repeated.
-    - ``StoreRejected``: never; repeating changes nothing. Wrong arguments, a blob or label too large, an account that
-      is refused, a closed store.
-    - ``AccessError``: the login that a remote store needs is missing, has ended, or is somebody else's. Nothing is sent
-      any more, in this and all later calls, until the store is opened again with a new login; what waits to be stored
-      must be kept. Nobody retries it. An account that was frozen, banned or deleted is ``StoreRejected``.
-    - ``BlobMissing``: the store answers, and has no such blob.
-    - ``DamageError``: bytes are fewer than they should be, in the store (``read``) or in the source (``append``).
+    - ``StoreUnavailable``: temporary. The same call may succeed later, after ``retry_after`` seconds if the store
+      named a time. The call may have taken effect although it failed (its response was lost), so every call can be
+      repeated.
+    - ``StoreRejected``: permanent. Wrong arguments, a blob or label that is too large, a refused account, a closed
+      store.
+    - ``AccessError``: the login that a remote store needs is missing, has ended, or belongs to another account. This
+      and all later calls send nothing until the store is opened with a new login. Callers keep what is not stored
+      yet and do not retry. An account that was frozen, banned or deleted is ``StoreRejected``.
+    - ``BlobMissing``: the store responds and has no such blob.
+    - ``DamageError``: there are fewer bytes than expected, in the store (``read``) or in the source (``append``).
 
-    A store never judges content: it gives back the bytes that it has. Whoever reads checks what was sealed.
+    A store does not verify content: it returns the bytes that it has. The reader checks the seal.
     """
 
     @property
     def traits(self) -> StoreTraits:
-        """What differs between stores; constant, available without the network and after ``close``."""
+        """Constant properties, available without the network and after ``close``."""
         ...
 
     def append(
         self, name: BlobName, source: Source, label: str, *, progress: Callable[[int], None] | None = None
     ) -> BlobInfo:
-        """Store the source's bytes as a new blob and return what it became.
+        """Store the source's bytes as a new blob and return its metadata.
 
-        - *Whole or not at all*: no reader and no listing ever sees a part of a blob.
+        - *Atomic*: no reader and no listing ever sees a part of a blob.
         - *Durable*: when this returns, the blob survives a power cut of the store.
-        - *Idempotent by name*: if a blob of this name is there, it is returned as it is (its size and label may
-          differ: compare), no second copy is made, and it is durable too. After StoreUnavailable, append again.
-        - *Ordered*: the id is above that of every blob that was ever there when the call began, deleted ones too.
-        - *No overwriting*: two appends of one name at once may both be stored, on stores that cannot tell. The first
-          in append order counts then; the rest are spare copies that ``list`` shows and ``delete`` removes by id.
+        - *Idempotent by name*: if a blob of this name exists, it is made durable and returned unchanged (its size
+          and label may differ, so compare them); no second copy is made. After StoreUnavailable, append again.
+        - *Ordered*: the id is greater than that of every blob that existed when the call began, deleted ones included.
+        - *Never overwriting*: a store that cannot exclude it may store two concurrent appends of one name. Then the
+          first in append order counts; the others are spare copies that ``list`` yields and ``delete`` removes by id.
 
         ``name`` is 16 bytes; ``label`` is base64url text (``A-Z a-z 0-9 - _``) of at most
-        ``traits.max_label_characters``; else StoreRejected, before anything is sent. ``progress`` is told the bytes
-        handed over so far, which grow to ``source.size`` within an attempt and begin again in the next; it is called
-        on the caller's thread. What it or the source raises passes through unchanged and cancels the append: no blob.
-        A source that ends early or whose file has another size raises DamageError: no blob.
+        ``traits.max_label_characters``; otherwise StoreRejected is raised before anything is sent.
+
+        ``progress`` is called on the caller's thread with the number of bytes transferred so far. It grows to
+        ``source.size`` within an attempt and starts again in the next. An exception of ``progress`` or of the source
+        passes through unchanged and cancels the append. A source that ends early, or whose file has another size,
+        raises DamageError. In all these cases no blob is stored.
         """
         ...
 
     def read(self, blob_id: BlobId, offset: int, length: int) -> bytes:
         """Return exactly ``length`` bytes from ``offset``.
 
-        Raises BlobMissing if there is no such blob, DamageError if it ends before ``offset + length``: callers know
-        a blob's size, so a shorter one was cut. An empty range up to and at the end is empty bytes. Negative numbers
-        are StoreRejected.
+        Raises BlobMissing if there is no such blob, DamageError if it ends before ``offset + length`` (callers know
+        a blob's size, so a shorter blob was truncated), StoreRejected for negative numbers. An empty range that ends
+        at or before the end of the blob returns empty bytes.
         """
         ...
 
     def size(self, blob_id: BlobId) -> int:
-        """Return the blob's length in bytes as it is now. Raises BlobMissing."""
+        """Return the blob's current length in bytes. Raises BlobMissing."""
         ...
 
     def list(self, after: BlobId = START) -> Iterator[BlobInfo]:
-        """Go through all blobs with ids above ``after`` in append order, each once.
+        """Yield all blobs with ids greater than ``after`` in append order, each once.
 
-        Every blob whose append had returned when iteration began, and was not deleted, is there; later ones may be.
-        Once a listing has shown an blob_id, no smaller id appears for the first time: who keeps the last id it saw misses
-        nothing. Whatever this store's format did not make is left out, unread. Errors come while iterating.
+        Every blob whose append returned before iteration began, and that was not deleted, is included; later ones may
+        be. After a listing has yielded an id, no smaller id appears for the first time, so a reader that keeps the
+        last id misses nothing. Anything that is not a blob of this format is skipped, unread. Errors are raised
+        during iteration.
         """
         ...
 
     def find(self, name: BlobName) -> BlobInfo | None:
-        """Return the first blob of this name in append order, or None. May cost a listing."""
+        """Return the first blob of this name in append order, or None. May need a full listing."""
         ...
 
     def delete(self, ids: Sequence[BlobId]) -> None:
-        """Remove blobs for good; ids that are not there are fine. Durable when it returns.
+        """Delete blobs; missing ids are ignored. Durable when it returns.
 
-        Not atomic: after StoreUnavailable some may be gone; repeat. Their ids are never used again; their names may be.
+        Not atomic: after StoreUnavailable some may be deleted, so repeat the call. An id is never used again; a name
+        may be.
         """
         ...
 
     def close(self) -> None:
-        """Let go of all resources. Idempotent; every other call afterwards is StoreRejected, ``traits`` excepted."""
+        """Release all resources. Idempotent. Afterwards every other call raises StoreRejected; ``traits`` still works."""
         ...

@@ -1,4 +1,4 @@
-"""A store in this process's memory: the contract in its plainest form, for tests and measurements."""
+"""A store in the memory of this process, for tests and benchmarks: the simplest implementation of the contract."""
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -12,7 +12,7 @@ BLOCK_BYTES = 1 << 20
 
 
 class MemoryBlobs:
-    """The blobs themselves, which several ``MemoryStore`` objects may share and which outlive them."""
+    """The blobs, which several ``MemoryStore`` objects may share and which outlive them."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -20,7 +20,7 @@ class MemoryBlobs:
         self.blobs: dict[BlobId, tuple[BlobInfo, bytes]] = {}
 
     def first(self, name: BlobName) -> BlobInfo | None:
-        """Return the first blob of this name. The caller holds the lock."""
+        """Return the first blob of this name, or None. The caller holds the lock."""
         return next((info for info, _ in self.blobs.values() if info.name == name), None)
 
 
@@ -72,7 +72,7 @@ class MemoryStore:
         return found
 
     def list(self, after: BlobId = START) -> Iterator[BlobInfo]:
-        """Go through all blobs with ids above ``after`` in append order."""
+        """Yield all blobs with ids greater than ``after`` in append order."""
         self._check_open()
         with self._shared.lock:
             infos = [info for info, _ in self._shared.blobs.values() if info.id > after]
@@ -86,14 +86,14 @@ class MemoryStore:
             return self._shared.first(name)
 
     def delete(self, ids: Sequence[BlobId]) -> None:
-        """Remove blobs for good; ids that are not there are fine."""
+        """Delete blobs; missing ids are ignored."""
         self._check_open()
         with self._shared.lock:
             for blob_id in ids:
                 self._shared.blobs.pop(blob_id, None)
 
     def close(self) -> None:
-        """Refuse all further calls; the blobs stay with their ``MemoryBlobs``."""
+        """Refuse all further calls. The blobs remain in their ``MemoryBlobs``."""
         self._is_closed = True
 
     def _check_open(self) -> None:

@@ -1,8 +1,8 @@
-"""A store that waits and asks again while the store under it is unavailable.
+"""A store that repeats calls while the inner store is unavailable, with exponential backoff.
 
-Repeating is safe because every call of the contract may be repeated (``append`` is idempotent by name). Waits grow
-twofold with equal jitter (half fixed, half random: Brooker, "Exponential Backoff And Jitter", AWS, 2015), so that
-machines that failed together do not come back together; a store that names a time is left alone at least that long.
+Every call of the contract may be repeated (``append`` is idempotent by name). Waits double, with equal jitter (half
+fixed, half random: Brooker, "Exponential Backoff And Jitter", AWS, 2015), so that machines that failed at the same
+time do not return at the same time. If the store names a time, the wait is at least that long.
 """
 
 import logging
@@ -25,23 +25,23 @@ Result = TypeVar("Result")
 
 
 class RetryPolicy(msgspec.Struct, frozen=True):
-    """How long to go on. All in seconds."""
+    """Backoff parameters in seconds."""
 
     first_wait: float = 0.25
     longest_wait: float = 30.0
     give_up_after: float = 60.0
-    """A wait that would end later than this after the call began is not begun; infinity never gives up."""
+    """No wait starts that would end later than this after the start of the call; infinity never gives up."""
 
 
 class Reachability(msgspec.Struct, frozen=True):
-    """What ``status`` says of a store."""
+    """What ``status`` shows of a store."""
 
     reachable: bool
-    """Whether the last call was answered, be it by asking for rest; True before the first call."""
+    """Whether the store responded to the last call, possibly by naming a time to wait; True before the first call."""
     waiting_seconds: float
-    """Until the next attempt of whoever waits longest; 0 if nobody waits."""
+    """Until the next attempt of the call that waits longest; 0 if none waits."""
     last_error: str
-    """The last reason for being unavailable, empty if there was none."""
+    """The last error, empty if there was none."""
 
 
 def next_wait(policy: RetryPolicy, failures: int, retry_after: float | None, chance: float) -> float:
@@ -52,10 +52,10 @@ def next_wait(policy: RetryPolicy, failures: int, retry_after: float | None, cha
 
 
 class RetryStore(StoreWrapper):
-    """Repeats calls that raise StoreUnavailable, until they succeed, the policy gives up or ``stop`` is set.
+    """Repeats calls that raise StoreUnavailable until they succeed, the policy gives up, or ``stop`` is set.
 
-    It then raises the last StoreUnavailable. Other errors pass through at once. ``wait(seconds)`` sleeps and returns
-    True if it was woken to stop: ``stop.wait`` of the same event in production.
+    In the last two cases it raises the last StoreUnavailable. Other errors pass through at once. ``wait(seconds)``
+    sleeps and returns True if it was interrupted by ``stop``; the default is ``stop.wait``.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class RetryStore(StoreWrapper):
         self._reachable = True
         self._last_error = ""
         self._waits: dict[int, float] = {}
-        self._impatient = threading.local()
+        self._fail_fast = threading.local()
 
     def append(
         self, name: BlobName, source: Source, label: str, *, progress: Callable[[int], None] | None = None
@@ -103,7 +103,7 @@ class RetryStore(StoreWrapper):
         self._repeat(lambda: self.inner.delete(ids))
 
     def list(self, after: BlobId = START) -> Iterator[BlobInfo]:
-        """See ``BlobStore.list``; after a failure it goes on behind the last blob that it gave."""
+        """See ``BlobStore.list``; after a failure it continues after the last blob that it yielded."""
         infos: Iterator[BlobInfo] | None = None
 
         def step() -> BlobInfo | None:
@@ -112,7 +112,7 @@ class RetryStore(StoreWrapper):
             try:
                 return next(infos, None)
             except StoreUnavailable:
-                infos = None  # an iterator that raised is at its end
+                infos = None  # a generator that raised is exhausted
                 raise
 
         while (info := self._repeat(step)) is not None:
@@ -120,27 +120,27 @@ class RetryStore(StoreWrapper):
             yield info
 
     def reachability(self) -> Reachability:
-        """Return what is known of the store without asking it."""
+        """Return what is known of the store, without a call to it."""
         with self._lock:
             until = max(self._waits.values(), default=0.0)
             waiting = max(0.0, until - self._clock.monotonic()) if self._waits else 0.0
             return Reachability(self._reachable, waiting, self._last_error)
 
-    def heard(self, error: StoreError | None) -> None:
-        """Take in what a call met that went around this wrapper: it was answered, or failed."""
+    def record_outcome(self, error: StoreError | None) -> None:
+        """Record the outcome of a call that bypassed this wrapper: its error, or None for success."""
         if error is None:
-            self._note_success()
+            self._record_success()
         else:
-            self._note_failure(error)
+            self._record_failure(error)
 
     @contextmanager
-    def impatient(self) -> Iterator[None]:
-        """Within the block, this thread's calls raise at once what names a time to wait, instead of waiting."""
-        self._impatient.active = True
+    def fail_fast(self) -> Iterator[None]:
+        """Within the block, calls of this thread do not wait when the store names a time: they raise at once."""
+        self._fail_fast.active = True
         try:
             yield
         finally:
-            self._impatient.active = False
+            self._fail_fast.active = False
 
     def _repeat(self, call: Callable[[], Result]) -> Result:
         began = self._clock.monotonic()
@@ -150,19 +150,19 @@ class RetryStore(StoreWrapper):
                 result = call()
             except StoreUnavailable as error:
                 failures += 1
-                self._note_failure(error)
+                self._record_failure(error)
                 if not self._wait_after(error, failures, began):
                     raise
             else:
-                self._note_success()
+                self._record_success()
                 return result
 
     def _wait_after(self, error: StoreUnavailable, failures: int, began: float) -> bool:
-        """Wait, and return whether to ask again."""
+        """Wait, and return whether to repeat the call."""
         chance = int.from_bytes(self._entropy.bytes(4), "big") / 2**32
         seconds = next_wait(self._policy, failures, error.retry_after, chance)
         until = self._clock.monotonic() + seconds
-        if error.retry_after is not None and getattr(self._impatient, "active", False):
+        if error.retry_after is not None and getattr(self._fail_fast, "active", False):
             return False
         if self._stop.is_set() or until - began > self._policy.give_up_after:
             return False
@@ -175,13 +175,13 @@ class RetryStore(StoreWrapper):
             with self._lock:
                 del self._waits[threading.get_ident()]
 
-    def _note_failure(self, error: StoreError) -> None:
+    def _record_failure(self, error: StoreError) -> None:
         with self._lock:
-            # A store that names a time to wait has answered: what else was asked may go on.
-            has_answered = isinstance(error, StoreUnavailable) and error.retry_after is not None
-            self._reachable = self._reachable and has_answered
+            # A store that names a time has responded, so it is reachable: other kinds of calls may succeed.
+            has_responded = isinstance(error, StoreUnavailable) and error.retry_after is not None
+            self._reachable = self._reachable and has_responded
             self._last_error = str(error)
 
-    def _note_success(self) -> None:
+    def _record_success(self) -> None:
         with self._lock:
             self._reachable = True

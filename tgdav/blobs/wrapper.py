@@ -1,4 +1,4 @@
-"""The plain wrapper: a store that asks another store. Retrying, counting and misbehaving stores change parts of it."""
+"""A store that delegates to another store: the base of the retrying, counting, bounded and rate-limited stores."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -7,14 +7,14 @@ from tgdav.ids import BlobId, BlobName
 
 
 class StoreWrapper:
-    """Passes every call to ``inner`` unchanged; subclasses override what they change."""
+    """Passes every call to ``inner`` unchanged. Subclasses override the calls that they change."""
 
     def __init__(self, inner: BlobStore) -> None:
         self.inner = inner
 
     @property
     def traits(self) -> StoreTraits:
-        """What differs between stores."""
+        """See ``BlobStore.traits``."""
         return self.inner.traits
 
     def append(

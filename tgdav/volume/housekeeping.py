@@ -213,7 +213,7 @@ class Housekeeping:
             try:
                 with ExitStack() as patience:
                     if not wait:
-                        patience.enter_context(self._volume.stores.retrying.impatient())
+                        patience.enter_context(self._volume.stores.retrying.fail_fast())
                     is_done = self._sync_once(wait, progress)
             except StoreUnavailable:
                 if not self._is_resting():

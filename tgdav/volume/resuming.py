@@ -61,7 +61,7 @@ def _look(database: Database, stores: Stores, log: LogIdentity) -> Verdict | Non
             _log.info("the store could not be looked at: %s", error.message)
 
     if stores.bounded is not None:
-        with stores.bounded.patience(LOOK_SECONDS):
+        with stores.bounded.time_limit(LOOK_SECONDS):
             look()
     else:
         thread = Worker("tgdav-first-look", look, restart=False)

@@ -45,7 +45,7 @@ class _DiskSpace:
         """Return them as last known, None if they cannot be told."""
         if not self._bounded.is_stuck:
             try:
-                disk = self._bounded.ask(lambda: os.statvfs(self._places.store), ASK_SECONDS)
+                disk = self._bounded.run(lambda: os.statvfs(self._places.store), ASK_SECONDS)
                 self._free = disk.f_bavail * disk.f_frsize
             except OSError:
                 self._free = None

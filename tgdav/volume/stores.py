@@ -69,12 +69,12 @@ class Stores(msgspec.Struct, frozen=True):
         if self.bounded is None:
             return
         try:
-            with self.bounded.patience(_PROBE_SECONDS):
+            with self.bounded.time_limit(_PROBE_SECONDS):
                 self.counting.find(_NOBODY)
         except StoreError as error:
-            self.retrying.heard(error)
+            self.retrying.record_outcome(error)
         else:
-            self.retrying.heard(None)
+            self.retrying.record_outcome(None)
 
     def hang_up(self) -> None:
         """Cut short what waits for the network; every call fails from now on."""
@@ -99,7 +99,7 @@ def open_store(
     inner = DirectoryStore(path, disk=platform.disk, clock=platform.clock, entropy=platform.entropy)
     bounded = BoundedStore(inner, str(path))
     if create:
-        bounded.ask(inner.create_folder, CALL_SECONDS)
+        bounded.run(inner.create_directory, CALL_SECONDS)
     stores = _wrapped(CountingStore(bounded), platform, threading.Event(), _FOLDER_PATIENCE)
     return msgspec.structs.replace(stores, bounded=bounded)
 

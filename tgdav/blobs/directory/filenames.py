@@ -1,8 +1,8 @@
-"""Names of the files in a directory store: pure, both ways.
+"""File names in a directory store: formatting, parsing and indexing them. Pure functions.
 
-A blob is the file ``{id:016d}-{name, 32 hex digits}-{label}``; its content is the blob's bytes and nothing else. Names
-that begin with a dot, end in ``.lock``, ``.tmp`` or ``.part``, or do not parse, are no blobs: the first kinds follow
-from the pattern, which has no dot.
+A blob is the file ``{id:016d}-{name, 32 hex digits}-{label}``; its content is exactly the blob's bytes. All other
+names are ignored. The pattern has no dot, so hidden files and names that end in ``.lock``, ``.tmp`` or ``.part`` are
+never blobs.
 """
 
 import bisect
@@ -14,7 +14,7 @@ from tgdav.errors import StoreRejected
 from tgdav.ids import BlobId, BlobName
 
 LOCK_NAME = ".lock"
-"""Locked with flock by whoever appends or scans; holds the last id given, as decimal digits."""
+"""Locked with flock for appends, deletes and scans; its content is the last assigned id in decimal digits."""
 
 ID_DIGITS = 16
 LAST_ID = 10**ID_DIGITS - 1
@@ -26,7 +26,7 @@ _TEMPORARY = re.compile(r"\.tmp-[0-9a-f]{32}-[0-9a-f]{16}")
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """One blob's file name and what it says."""
+    """A blob's file name and its parts."""
 
     id: BlobId
     name: BlobName
@@ -40,7 +40,7 @@ def make_entry(blob_id: BlobId, name: BlobName, label: str) -> Entry:
 
 
 def parse_entry(file_name: str) -> Entry | None:
-    """Return what a file name says, or None if it is no blob's."""
+    """Return the parts of a file name, or None if it is not the name of a blob."""
     match = _PATTERN.fullmatch(file_name)
     if match is None or int(match[1]) == 0:
         return None
@@ -48,23 +48,23 @@ def parse_entry(file_name: str) -> Entry | None:
 
 
 def temporary_name(name: BlobName, unique: bytes) -> str:
-    """Return the name of a file being written; ``unique`` is 8 random bytes.
+    """Return the name of the temporary file of an append; ``unique`` is 8 random bytes.
 
-    Its writer holds it locked with flock, so one that is not locked is a dead writer's.
+    The writer keeps the file locked with flock, so an unlocked one was left behind by a process that died.
     """
     return f".tmp-{name.hex()}-{unique.hex()}"
 
 
 def is_temporary(file_name: str) -> bool:
-    """Return whether a file name is one that ``temporary_name`` makes."""
+    """Return whether a file name was made by ``temporary_name``."""
     return _TEMPORARY.fullmatch(file_name) is not None
 
 
-class Listing(msgspec.Struct, frozen=True):
-    """All blobs of a folder at one moment.
+class DirectoryListing(msgspec.Struct, frozen=True):
+    """All blobs of a directory at one moment; ``entries`` are in append order.
 
-    ``entries`` in append order. Where files share an id (only copying by hand does that), the first by file name has
-    it and the others are no blobs. Where files share a name, all are blobs and ``by_name`` has them in append order.
+    If files share an id (only manual copying does that), the first by file name is the blob and the others are
+    ignored. If files share a name, all are blobs, and ``by_name`` holds them in append order.
     """
 
     entries: tuple[Entry, ...] = ()
@@ -72,29 +72,29 @@ class Listing(msgspec.Struct, frozen=True):
     by_name: dict[BlobName, tuple[Entry, ...]] = {}
 
     def after(self, blob_id: BlobId) -> tuple[Entry, ...]:
-        """Return the entries with higher ids."""
+        """Return the entries with greater ids."""
         return self.entries[bisect.bisect_right(self.entries, blob_id, key=lambda entry: entry.id) :]
 
 
-def make_listing(entries: list[Entry]) -> Listing:
-    """Sort and index the entries of a folder."""
+def make_listing(entries: list[Entry]) -> DirectoryListing:
+    """Sort and index the entries of a directory."""
     by_id: dict[BlobId, Entry] = {}
     by_name: dict[BlobName, tuple[Entry, ...]] = {}
     for entry in sorted(entries, key=lambda entry: entry.file_name):
         if entry.id not in by_id:
             by_id[entry.id] = entry
             by_name[entry.name] = (*by_name.get(entry.name, ()), entry)
-    return Listing(tuple(by_id.values()), by_id, by_name)
+    return DirectoryListing(tuple(by_id.values()), by_id, by_name)
 
 
-def next_id(remembered: bytes, listing: Listing) -> BlobId:
-    """Return the id after the highest ever given: the lock file's content, or what is there if that is lost.
+def next_id(lock_file: bytes, listing: DirectoryListing) -> BlobId:
+    """Return the id after the last assigned one: that of the lock file's content or of the listing, if it is higher.
 
-    Raises StoreRejected when the digits are used up, which only a file put there by hand can cause.
+    Raises StoreRejected if no id is left, which only a manually created file can cause.
     """
-    digits = remembered.strip()
+    digits = lock_file.strip()
     last = int(digits) if digits.isdigit() and len(digits) <= ID_DIGITS else 0
     new = max(last, listing.entries[-1].id if listing.entries else 0) + 1
     if new > LAST_ID:
-        raise StoreRejected("the store has no more ids", hint="a file in it has the highest possible number")
+        raise StoreRejected("the store has no ids left", hint="remove the file with the highest possible id from it")
     return BlobId(new)

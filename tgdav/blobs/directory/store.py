@@ -1,11 +1,11 @@
-"""A store in one folder: one file a blob, for the embedded store, a second disk, or a folder that machines share.
+"""A store in one directory, one file per blob: the embedded store, a second disk, or a directory that machines share.
 
-Machines and processes that share the folder are kept in order by flock on its lock file, so it must be on a file
-system where flock works between all of them (local disks, NFS 4, SMB 3; not a folder that a cloud client copies
-about). Names, ids and what is no blob: ``tgdav.blobs.directory.filenames``.
+Processes and machines that share the directory are synchronised by flock on its lock file. So it must be on a file
+system where flock works between all of them (local disks, NFS 4, SMB 3), not in a directory that a cloud client
+synchronises. File names and ids: ``filenames``.
 
-An append writes a temporary file, syncs it, takes an id durably, renames, and syncs the folder; or, where the source
-is a private file of ours on the same file system, hard-links it, so that nothing is copied.
+An append writes a temporary file, syncs it, assigns an id durably, renames the file, and syncs the directory. If the
+source is a private file of this user on the same file system, it is hard-linked instead of copied.
 """
 
 import contextlib
@@ -16,8 +16,8 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from tgdav.blobs.directory.filenames import MAX_LABEL_CHARACTERS, Entry, Listing, make_entry, temporary_name
-from tgdav.blobs.directory.scan import Folder, translated
+from tgdav.blobs.directory.filenames import MAX_LABEL_CHARACTERS, DirectoryListing, Entry, make_entry, temporary_name
+from tgdav.blobs.directory.scan import BlobDirectory, translated
 from tgdav.blobs.interface import START, BlobInfo, Source, StoreTraits
 from tgdav.blobs.validation import check_append, check_name, check_range, check_source_end, check_within, read_source
 from tgdav.clock import Clock
@@ -28,14 +28,14 @@ from tgdav.failpoints import failpoint
 from tgdav.ids import BlobId, BlobName
 
 BLOCK_BYTES = 1 << 20
-_NO_LINK_HERE = {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS}
+_CANNOT_LINK = {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS}
 _Progress = Callable[[int], None] | None
 
 
 class DirectoryStore:
-    """The ``BlobStore`` of one folder. Touches the disk only when asked something, so it may be made while it is away.
+    """The ``BlobStore`` of one directory. The constructor does not access the disk, which may be disconnected.
 
-    A folder that is missing, unreadable, full, or an empty mount point is StoreUnavailable.
+    A directory that is missing, unreadable, on a full disk, or an empty mount point raises StoreUnavailable.
     """
 
     traits = StoreTraits(
@@ -50,21 +50,21 @@ class DirectoryStore:
         self._path = path
         self._disk = disk
         self._entropy = entropy
-        self._folder = Folder(path, disk, clock)
-        self._has_cleaned = False
+        self._directory = BlobDirectory(path, disk, clock)
+        self._has_removed_temporaries = False
         self._is_closed = False
 
     @classmethod
     def create(cls, path: Path, *, disk: Disk, clock: Clock, entropy: Entropy) -> "DirectoryStore":
-        """Make the folder (0700, with its parents) if it is not there and return its store; what is in it stays."""
+        """Create the directory (0700, with its parents) unless it exists, and return its store. Content is kept."""
         store = cls(path, disk=disk, clock=clock, entropy=entropy)
-        store.create_folder()
+        store.create_directory()
         return store
 
-    def create_folder(self) -> None:
-        """Make the folder (0700, with its parents) if it is not there."""
+    def create_directory(self) -> None:
+        """Create the directory (0700, with its parents) unless it exists."""
         with translated(self._path):
-            self._folder.create()
+            self._directory.create()
 
     def append(self, name: BlobName, source: Source, label: str, *, progress: _Progress = None) -> BlobInfo:
         """Store the source's bytes as a new blob; see ``BlobStore.append``."""
@@ -72,7 +72,7 @@ class DirectoryStore:
         check_append(self.traits, name, source, label)
         report = progress or _ignore
         linkable = self._linkable(name, source)
-        if name in self._folder.cached().by_name:  # only to spare a copy: publishing looks again
+        if name in self._directory.cached().by_name:  # saves a copy; _publish checks again under the lock
             info = self._find_durable(name)
             if info is not None:
                 report(source.size)
@@ -84,24 +84,24 @@ class DirectoryStore:
         return self._append_copy(name, source, label, report)
 
     def _find_durable(self, name: BlobName) -> BlobInfo | None:
-        """Find a blob that another append may have put there but not yet synced.
+        """Find a blob and make it durable: another append may have renamed it and not synced the directory yet.
 
-        Under the lock, for an append whose sync fails takes its name away again before it lets go.
+        The lock is needed because an append whose sync fails removes the name again before it unlocks.
         """
-        with translated(self._path), self._folder.locked(fcntl.LOCK_EX):
-            info = self._first(self._folder.listing_locked(), name)
+        with translated(self._path), self._directory.locked(fcntl.LOCK_EX):
+            info = self._first(self._directory.listing_locked(), name)
             if info is not None:
                 self._disk.sync_directory(self._path)
             return info
 
     def _linkable(self, name: BlobName, source: Source) -> Path | None:
-        """Return the source's file if a link to it is as good as a copy: ours, private, on this file system."""
+        """Return the source's file if it can be linked instead of copied: private, of this user, on this file system."""
         if source.path is None:
             return None
         try:
             status = os.lstat(source.path)
         except OSError:
-            return None  # reading the source says what is wrong with it
+            return None  # reading the source will raise the proper error
         if stat.S_ISREG(status.st_mode) and status.st_size != source.size:
             raise DamageError(f"a file to be stored has {status.st_size} bytes, not {source.size}", blob=name.hex())
         with translated(self._path):
@@ -113,7 +113,7 @@ class DirectoryStore:
     def _append_link(
         self, name: BlobName, size: int, path: Path, label: str, report: Callable[[int], None]
     ) -> BlobInfo | None:
-        """Append by hard link; None where the file system makes none."""
+        """Append by hard link; None if the file system does not support that."""
         report(size)
         with translated(self._path):
             descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -124,13 +124,13 @@ class DirectoryStore:
             try:
                 return self._publish(name, size, label, lambda target: self._disk.link(path, target))
             except OSError as error:
-                if error.errno in _NO_LINK_HERE:
+                if error.errno in _CANNOT_LINK:
                     return None
                 raise
 
     def _append_copy(self, name: BlobName, source: Source, label: str, report: Callable[[int], None]) -> BlobInfo:
         with translated(self._path):
-            temporary, descriptor = self._folder.open_temporary(temporary_name(name, self._entropy.bytes(8)))
+            temporary, descriptor = self._directory.open_temporary(temporary_name(name, self._entropy.bytes(8)))
         try:
             self._copy(name, source, descriptor, report)
             with translated(self._path):
@@ -155,19 +155,21 @@ class DirectoryStore:
         check_source_end(name, source)
 
     def _discard(self, temporary: Path) -> None:
-        with contextlib.suppress(OSError):  # gone when it became the blob; else the next start removes it
+        with contextlib.suppress(
+            OSError
+        ):  # after the rename it is gone; a file left behind is removed by a later append
             self._disk.unlink(temporary)
 
-    def _publish(self, name: BlobName, size: int, label: str, place: Callable[[Path], None]) -> BlobInfo:
-        """Give synced bytes their id and final name, durably, unless the blob is there by now."""
-        with self._folder.locked(fcntl.LOCK_EX) as lock:
-            self._clean_once()
-            listing = self._folder.listing_locked()
+    def _publish(self, name: BlobName, size: int, label: str, move: Callable[[Path], None]) -> BlobInfo:
+        """Give synced bytes an id and their final name, durably, unless another append stored the blob meanwhile."""
+        with self._directory.locked(fcntl.LOCK_EX) as lock:
+            self._remove_dead_temporaries_once()
+            listing = self._directory.listing_locked()
             existing = self._first(listing, name)
             if existing is None:
-                entry = make_entry(self._folder.take_id(lock, listing), name, label)
+                entry = make_entry(self._directory.assign_id(lock, listing), name, label)
                 failpoint("directory.id-taken")
-                place(self._path / entry.file_name)
+                move(self._path / entry.file_name)
                 failpoint("directory.published")
                 self._sync_or_undo(entry)
                 failpoint("directory.durable")
@@ -176,18 +178,18 @@ class DirectoryStore:
             return existing
 
     def _sync_or_undo(self, entry: Entry) -> None:
-        """Sync the folder. If that fails, the name may never become durable: take it back, so that a retry is a new
-        append and not an answer that promises too much."""
+        """Sync the directory. If that fails, the name may never become durable: remove it, so that a retry appends
+        again instead of reporting a blob as durable."""
         try:
             self._disk.sync_directory(self._path)
         except OSError:
             self._disk.unlink(self._path / entry.file_name)
             raise
 
-    def _clean_once(self) -> None:
-        if not self._has_cleaned:
-            self._folder.remove_dead_temporaries()
-            self._has_cleaned = True
+    def _remove_dead_temporaries_once(self) -> None:
+        if not self._has_removed_temporaries:
+            self._directory.remove_dead_temporaries()
+            self._has_removed_temporaries = True
 
     def read(self, blob_id: BlobId, offset: int, length: int) -> bytes:
         """Return exactly ``length`` bytes from ``offset``; see ``BlobStore.read``."""
@@ -205,10 +207,10 @@ class DirectoryStore:
         return data
 
     def _open_blob(self, blob_id: BlobId) -> tuple[Entry, int]:
-        """Open by the last listing, then by a new one: a blob may have come, or its file been renamed by hand."""
-        for listing in (self._folder.cached, self._folder.listing):
+        """Open by the last listing, then by a new one: a blob may be new, or its file may have been renamed manually."""
+        for listing in (self._directory.cached, self._directory.listing):
             entry = listing().by_id.get(blob_id)
-            descriptor = self._folder.open(entry) if entry else None
+            descriptor = self._directory.open(entry) if entry else None
             if entry is not None and descriptor is not None:
                 return entry, descriptor
         raise BlobMissing(f"blob {blob_id} is not in the store {self._path}")
@@ -217,17 +219,17 @@ class DirectoryStore:
         """Return the blob's length in bytes as it is now. Raises BlobMissing."""
         self._check_open()
         with translated(self._path):
-            entry = self._folder.listing().by_id.get(blob_id)
-            size = self._folder.size(entry) if entry else None
+            entry = self._directory.listing().by_id.get(blob_id)
+            size = self._directory.size(entry) if entry else None
         if size is None:
             raise BlobMissing(f"blob {blob_id} is not in the store {self._path}")
         return size
 
     def list(self, after: BlobId = START) -> Iterator[BlobInfo]:
-        """Go through all blobs with ids above ``after`` in append order; sizes are those of the moment."""
+        """Yield all blobs with ids greater than ``after`` in append order, with their current sizes."""
         self._check_open()
         with translated(self._path):
-            entries = self._folder.listing().after(after)
+            entries = self._directory.listing().after(after)
         for entry in entries:
             with translated(self._path):
                 info = self._info(entry)
@@ -239,31 +241,31 @@ class DirectoryStore:
         self._check_open()
         check_name(name)
         with translated(self._path):
-            return self._first(self._folder.listing(), name)
+            return self._first(self._directory.listing(), name)
 
-    def _first(self, listing: Listing, name: BlobName) -> BlobInfo | None:
+    def _first(self, listing: DirectoryListing, name: BlobName) -> BlobInfo | None:
         found = (self._info(entry) for entry in listing.by_name.get(name, ()))
         return next((info for info in found if info is not None), None)
 
     def _info(self, entry: Entry) -> BlobInfo | None:
-        size = self._folder.size(entry)
+        size = self._directory.size(entry)
         return None if size is None else BlobInfo(entry.id, entry.name, size, entry.label)
 
     def delete(self, ids: Sequence[BlobId]) -> None:
-        """Remove blobs for good; ids that are not there are fine."""
+        """Delete blobs; missing ids are ignored."""
         self._check_open()
-        with translated(self._path), self._folder.locked(fcntl.LOCK_EX):
-            listing = self._folder.listing_locked()
+        with translated(self._path), self._directory.locked(fcntl.LOCK_EX):
+            listing = self._directory.listing_locked()
             for entry in filter(None, map(listing.by_id.get, ids)):
-                if self._folder.size(entry) is not None:
+                if self._directory.size(entry) is not None:
                     with contextlib.suppress(FileNotFoundError):
                         self._disk.unlink(self._path / entry.file_name)
                     failpoint("directory.deleted")
-            # Synced even if nothing was there: an earlier attempt may have removed it and not got this far.
+            # Synced even if nothing was deleted: an earlier attempt may have unlinked the file and failed to sync.
             self._disk.sync_directory(self._path)
 
     def close(self) -> None:
-        """Refuse all further calls; no file is held open between calls."""
+        """Refuse all further calls. No file is kept open between calls."""
         self._is_closed = True
 
     def _check_open(self) -> None:
