@@ -20,6 +20,9 @@ WRITTEN_BLOCKS = BLOCK // 512
 """Least blocks, of 512 bytes, of a file that is being written: programs take one of no blocks for a hole, and do not read it."""
 
 
+SET_ID = stat.S_ISUID | stat.S_ISGID
+
+
 class Presentation(msgspec.Struct, frozen=True):
     """Who all files seem to belong to; None shows the real owner.
 

@@ -45,12 +45,12 @@ class Listing:
 class OpenNode:
     """What all handles of one inode share.
 
-    ``writes`` keeps them in the order in which the kernel sent them; ``unsettled`` tells whether a flush has work.
+    ``writes`` keeps them in the order in which the kernel sent them; ``needs_flush`` tells whether a flush has work.
     """
 
     def __init__(self, inode: Inode, pool: WorkerPool) -> None:
         self.inode = inode
-        self.unsettled = False
+        self.needs_flush = False
         self._pool = pool
         self._writes: WriteQueue | None = None
         self.handles: set[int] = set()

@@ -15,7 +15,7 @@ import pyfuse3
 from tgdav.errors import NotFound
 from tgdav.fs.api import ObservedFileSystem
 from tgdav.ids import Inode
-from tgdav_fuse.operations import TgdavOperations
+from tgdav_fuse.mount_state import MountState
 
 _log = logging.getLogger(__name__)
 
@@ -26,18 +26,18 @@ _FORGOTTEN = (errno.ENOENT, errno.EBADF, errno.ENODEV, errno.ENOTCONN)
 class Invalidation:
     """Listens to changes of ``fs`` that others make, and passes them on. Called in any thread but the loop's."""
 
-    def __init__(self, fs: ObservedFileSystem, operations: TgdavOperations, mountpoint: str) -> None:
-        self._fs, self._operations, self._mountpoint = fs, operations, mountpoint
+    def __init__(self, fs: ObservedFileSystem, state: MountState, mountpoint: str) -> None:
+        self._fs, self._state, self._mountpoint = fs, state, mountpoint
 
     def __call__(self, inode: Inode | None, parent: Inode | None, name: bytes | None) -> None:
         """Take in a change."""
-        operations = self._operations
-        if operations.workers.is_own:
+        state = self._state
+        if state.workers.is_own:
             return
-        operations.changes += 1
+        state.changes += 1
         if inode is not None:
-            operations.xattrs.changed(inode)
-            if inode in operations.lookup_counts:
+            state.xattrs.changed(inode)
+            if inode in state.lookup_counts:
                 self._refresh(inode)
         if parent is not None and name is not None:
             self._forget_name(parent, name)
@@ -50,12 +50,12 @@ class Invalidation:
             return
         if not node.is_file:
             if node.is_directory and not self._fs.places(inode) and inode != self._fs.root:
-                self._operations.removed_directories.add(inode)
+                self._state.removed_directories.add(inode)
             self._forget_attributes(inode)
-        elif self._operations.handles.is_open(inode) and self._resize(inode, node.size):
+        elif self._state.handles.is_open(inode) and self._resize(inode, node.size):
             return
         else:
-            self._operations.translator.renew(inode)
+            self._state.translator.renew(inode)
         for parent, name in self._fs.places(inode):
             self._forget_name(parent, name)
 
@@ -68,14 +68,14 @@ class Invalidation:
         path = self._path(inode)
         if path is None:
             return True
-        self._operations.resizing.add(inode)
+        self._state.resizing.add(inode)
         try:
             os.truncate(path, size)
         except OSError as error:
             _log.debug("an open file could not be resized: %s", error)
             return False
         finally:
-            self._operations.resizing.discard(inode)
+            self._state.resizing.discard(inode)
         return True
 
     def _path(self, inode: Inode) -> bytes | None:
@@ -89,11 +89,11 @@ class Invalidation:
         return os.path.join(os.fsencode(self._mountpoint), *reversed(names))
 
     def _forget_name(self, parent: Inode, name: bytes) -> None:
-        if parent in self._operations.lookup_counts or parent == self._fs.root:
+        if parent in self._state.lookup_counts or parent == self._fs.root:
             self._quietly(lambda: pyfuse3.invalidate_entry(parent, name))
 
     def _forget_attributes(self, inode: Inode) -> None:
-        if inode in self._operations.lookup_counts or inode == self._fs.root:
+        if inode in self._state.lookup_counts or inode == self._fs.root:
             self._quietly(lambda: pyfuse3.invalidate_inode(inode, attr_only=True))
 
     def _quietly(self, tell: Callable[[], None]) -> None:

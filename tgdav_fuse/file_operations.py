@@ -1,0 +1,153 @@
+"""The kernel's requests about the content of files: open, read, write, truncate, flush, close."""
+
+import os
+import stat
+
+import pyfuse3
+from pyfuse3 import EntryAttributes, RequestContext
+
+from tgdav.errors import BadHandle, Exists
+from tgdav.fs.api import FileHandle
+from tgdav.ids import Inode
+from tgdav.metadata.types import FILE, AttributeChange, Attributes
+from tgdav_fuse.attributes import SET_ID, without_set_id
+from tgdav_fuse.errors import async_handler
+from tgdav_fuse.handles import OpenHandle
+from tgdav_fuse.mount_state import MountState
+from tgdav_fuse.privileges import may_keep_group_id
+
+
+class FileOperations(MountState):
+    """The handlers for open files."""
+
+    @async_handler
+    async def open(self, inode: int, flags: int, ctx: RequestContext) -> pyfuse3.FileInfo:
+        """Open a file."""
+        writable = flags & os.O_ACCMODE != os.O_RDONLY
+        if flags & os.O_TRUNC:
+            number = await self._open_empty(Inode(inode), ctx)
+        else:
+            file = self._fs.open(Inode(inode), writable=writable, moves_times=self._moves_times)
+            number = self.handles.add(Inode(inode), file, writable=writable)
+        return pyfuse3.FileInfo(fh=number)
+
+    @property
+    def _moves_times(self) -> bool:
+        """Whether writes move mtime and ctime here: with a writeback cache the kernel says how they move."""
+        return not self.enable_writeback_cache
+
+    async def _open_empty(self, inode: Inode, ctx: RequestContext) -> int:
+        file = await self._change(
+            lambda: self._fs.open(inode, writable=True, truncate=True, moves_times=self._moves_times)
+        )
+        number = self.handles.add(inode, file, writable=True)
+        self.handles.file(number).node.needs_flush = True
+        node = self._node(inode)
+        if node.mode & SET_ID and ctx.uid != 0:
+            left = without_set_id(node) & (
+                ~0 if may_keep_group_id(ctx, self.translator.group_of(node)) else ~stat.S_ISGID
+            )
+            await self._change(lambda: self._fs.set_attributes(inode, AttributeChange(mode=left, ctime=node.ctime)))
+            pyfuse3.invalidate_inode(inode, attr_only=True)  # the kernel does not ask for the mode after it cut a file
+        return number
+
+    @async_handler
+    async def create(
+        self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: RequestContext
+    ) -> tuple[pyfuse3.FileInfo, EntryAttributes]:
+        """Make a file and open it; one that appeared meanwhile is opened, unless O_EXCL."""
+        mode, umask, owner = self._new_owner(parent_inode, FILE, mode, ctx)
+        writable = flags & os.O_ACCMODE != os.O_RDONLY
+
+        def work() -> tuple[Attributes, FileHandle]:
+            try:
+                made = self._fs.create(Inode(parent_inode), name, FILE, mode, owner, umask=umask)
+                self.xattrs.made(made.inode)
+            except Exists:
+                if flags & os.O_EXCL:
+                    raise
+                made = self._fs.lookup(Inode(parent_inode), name)
+            truncate = bool(flags & os.O_TRUNC and made.size)
+            return made, self._fs.open(made.inode, writable=writable, truncate=truncate, moves_times=self._moves_times)
+
+        node, file = await self._change_tree(work)
+        number = self.handles.add(node.inode, file, writable=writable)
+        return pyfuse3.FileInfo(fh=number), self._count_lookup(node)
+
+    @async_handler
+    async def read(self, fh: int, off: int, size: int) -> bytes:
+        """Return bytes."""
+        handle = self.handles.file(fh)
+        handle.reads = True
+        return await self.workers.call(lambda: handle.file.read(off, size))
+
+    @async_handler
+    async def write(self, fh: int, off: int, buf: bytes) -> int:
+        """Take bytes. Requests of one file are worked off in the order in which they came."""
+        handle = self.handles.file(fh)
+        handle.node.needs_flush = True
+        if not handle.node.is_written_to and handle.file.write_at_once(off, buf):
+            return len(buf)
+        done = await handle.node.writes.write(lambda: handle.file.write(off, buf))
+        handle.node.needs_flush = True  # a flush may have been at work when this came
+        return done
+
+    @async_handler
+    async def flush(self, fh: int) -> None:
+        """Commit what was written: someone closes the file, and hears of failures now."""
+        handle = self.handles.file(fh)
+        if handle.writable and handle.node.needs_flush and not self._flushes_later(handle):
+            await self._flush(handle)
+
+    def _flushes_later(self, handle: OpenHandle) -> bool:
+        """Leave a small file to be committed with others in a moment; False if that cannot be."""
+        if handle.node.is_written_to or not handle.file.settle_soon():
+            return False
+        handle.node.needs_flush = False
+        self.changes += 1
+        return True
+
+    async def _flush(self, handle: OpenHandle) -> None:
+        async with handle.node.writes.alone:
+            handle.node.needs_flush = False
+            try:
+                await self._change(handle.file.flush)
+            except BaseException:
+                handle.node.needs_flush = True
+                raise
+
+    @async_handler
+    async def release(self, fh: int) -> None:
+        """Close a file."""
+        handle = self.handles.remove(fh)
+        waits = handle.reads or handle.node.needs_flush or handle.node.is_written_to
+        if waits or not self.workers.at_once(handle.file.close_at_once):
+            await self.workers.call(handle.file.close)
+
+    @async_handler
+    async def fsync(self, fh: int, datasync: bool) -> None:
+        """Make a file durable."""
+        handle = self.handles.file(fh)
+        async with handle.node.writes.alone:
+            await self.workers.call(handle.file.fsync)
+
+    async def _truncate(self, inode: int, size: int, fh: int | None) -> None:
+        def by_inode() -> None:
+            self._fs.set_attributes(Inode(inode), AttributeChange(size=size))
+
+        def by_handle(file: FileHandle) -> None:
+            try:
+                file.truncate(size)
+                if fh is None:  # asked for by name: nobody's close will make it last
+                    file.flush()
+            except BadHandle:  # another program's handle, closed while this waited for its turn
+                by_inode()
+
+        handle = self.handles.file(fh) if fh is not None else self.handles.writable(inode)
+        if handle is None or not handle.writable:
+            await self._change(by_inode)
+            return
+        file = handle.file
+        async with handle.node.writes.alone:
+            handle.node.needs_flush = True
+            await self._change(lambda: by_handle(file))
