@@ -22,6 +22,7 @@ from tgdav.content.overlay import Overlay
 from tgdav.content.staging.finalize import PackFinalizer
 from tgdav.content.staging.pack_file import PackFile
 from tgdav.content.staging.stream import StagedContent
+from tgdav.crypto.chunk_seal import ChunkBinding
 from tgdav.crypto.passphrase import Argon2Limits
 from tgdav.crypto.sealing import OVERHEAD
 from tgdav.db.redo_log import RedoLog
@@ -212,9 +213,9 @@ def _decrypt_only(self: Any, sealed: Any, _associated: bytes, _what: str) -> byt
 
 @planted("damage")
 def a_chunks_tag_and_id_are_not_checked() -> None:
-    def open_(sealer: ChunkSealer, chunk: Any, epoch: int, number: int, length: int, sealed: Any, what: str) -> bytes:
-        packed = _decrypt_only(sealer._keys.chunk_key(chunk, epoch), sealed, b"", what)
-        return codec.decompress(number, packed, length, what)
+    def open_(sealer: ChunkSealer, binding: ChunkBinding, sealed: Any, what: str) -> bytes:
+        packed = _decrypt_only(sealer._keys.chunk_key(binding.chunk_id, binding.epoch), sealed, b"", what)
+        return codec.decompress(binding.codec, packed, binding.raw_length, what)
 
     _replace(ChunkSealer, "open", open_)
 

@@ -1,5 +1,6 @@
-"""The content store: what files hold, cut into chunks, sealed, staged durably and sent to the blob store in packs.
+"""The content store: files' content is cut into chunks, sealed, staged durably, and sent to the blob store in packs.
 
-Streams come in through ``store.ContentStore.open_stream`` and leave a manifest, which names chunks by their ids. This
-room knows nothing of trees, names or the log: whoever records a manifest puts the chunk rows into the same transaction.
+New content enters through ``store.ContentStore.open_stream`` and becomes a manifest, which names chunks by their ids. This
+package knows nothing of directories, names or the log: the caller that records a manifest puts the chunk rows into the same
+transaction.
 """

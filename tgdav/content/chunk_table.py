@@ -13,6 +13,7 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 
 from tgdav.content.format.chunk import IndexEntry, SealedChunk
 from tgdav.content.pack_table import PackState
+from tgdav.crypto.chunk_seal import ChunkBinding
 from tgdav.db.connection import Connection
 from tgdav.db.deferred import MOST_ROWS, Inserts
 from tgdav.db.schema import chunks, packs
@@ -46,6 +47,11 @@ class ChunkLocation(msgspec.Struct, frozen=True, gc=False):
     blob: int | None
     damaged: int | None
     local: int
+
+    @property
+    def binding(self) -> ChunkBinding:
+        """What the chunk's seal is bound to."""
+        return ChunkBinding(self.id, self.epoch, self.codec, self.length)
 
 
 class StagedRow(msgspec.Struct, frozen=True, gc=False):

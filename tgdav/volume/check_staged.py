@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tgdav.content.store import ContentStore
+from tgdav.crypto.chunk_seal import ChunkBinding
 from tgdav.errors import DamageError, LocalFailure
 
 _SCATTERED = "SELECT c.id, c.epoch, c.codec, c.length, c.data FROM chunks c WHERE c.data IS NOT NULL"
@@ -52,6 +53,6 @@ def _is_staged(content: ContentStore, name: str) -> bool:
 def _opened(content: ContentStore, known: Any, data: bytes, what: str) -> Iterator[tuple[str, str]]:
     chunk, epoch, codec, length = known
     try:
-        content.sealer.open(chunk, epoch, codec, length, data, what)
+        content.sealer.open(ChunkBinding(chunk, epoch, codec, length), data, what)
     except DamageError as error:
         yield what, error.message

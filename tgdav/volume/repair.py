@@ -216,7 +216,7 @@ class Repairer:
             if entry.id in missing:
                 sealed = self._store.read(blob, entry.offset, entry.stored)
                 chunk = SealedChunk(entry.id, entry.length, entry.codec, entry.epoch, sealed)
-                self._volume.content.sealer.open(entry.id, entry.epoch, entry.codec, entry.length, sealed, name.hex())
+                self._volume.content.sealer.open(entry.binding, sealed, name.hex())
                 missing.discard(entry.id)
                 yield chunk
 

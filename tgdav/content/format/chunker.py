@@ -1,8 +1,8 @@
-"""Content-defined cutting: FastCDC 2020, seeded per namespace. Pure.
+"""Content-defined chunking: FastCDC 2020, seeded per namespace. Pure.
 
 Xia et al., "The Design of Fast Content-Defined Chunking for Data Deduplication Based Storage Systems", IEEE TPDS 2020,
-as pyfastcdc implements it, with normalised chunking 3. Where a chunk ends depends on at most its first ``max_size``
-bytes, so content fed piece by piece is cut exactly as if it were cut whole.
+as pyfastcdc implements it, with normalised chunking level 3. The end of a chunk depends only on the bytes of that chunk, at
+most ``max_size``. So content that arrives piece by piece is cut exactly as if it were cut as a whole.
 """
 
 from collections.abc import Iterator
@@ -14,11 +14,11 @@ Data = bytes | bytearray | memoryview
 
 _NORMALIZED_CHUNKING = 3
 _HEADROOM = 64 * 1024
-_SEED_BITS = (1 << 63) - 1  # pyfastcdc refuses a larger seed
+_SEED_BITS = (1 << 63) - 1  # pyfastcdc rejects larger seeds
 
 
 class ChunkSizes(msgspec.Struct, frozen=True):
-    """The bounds of chunks, bytes. Only a content's last chunk is shorter than ``minimum``."""
+    """The sizes of chunks, bytes. Only the last chunk of a content can be shorter than ``minimum``."""
 
     average: int
     minimum: int
@@ -26,9 +26,9 @@ class ChunkSizes(msgspec.Struct, frozen=True):
 
 
 def chunk_sizes(average: int) -> ChunkSizes:
-    """Return the bounds that go with an aim of ``average`` bytes (64 KiB to 4 MiB).
+    """Return the sizes for an average of ``average`` bytes (64 KiB to 4 MiB).
 
-    The largest chunk stays 64 KiB below a power of two, so that, sealed, it still fits the ranges that stores read in.
+    The largest chunk is 64 KiB below a power of two, so that, sealed, it still fits the ranges in which stores read.
     """
     return ChunkSizes(average, average // 4, 2 * average - _HEADROOM)
 
@@ -36,7 +36,7 @@ def chunk_sizes(average: int) -> ChunkSizes:
 class Chunker:
     """Cuts one content. Not thread-safe.
 
-    Chunks come as views of one block that is used again: each is valid until the next is asked for.
+    Chunks are views of one block that is reused: each is valid until the next is requested.
     """
 
     def __init__(self, sizes: ChunkSizes, seed: int) -> None:
@@ -53,21 +53,21 @@ class Chunker:
         self._filled = 0
 
     def feed(self, data: Data) -> Iterator[memoryview]:
-        """Take more content; go through the chunks whose ends are certain now. Exhaust it before the next call."""
-        with memoryview(data).cast("B") as rest:
+        """Add content; yield the chunks whose ends are certain now. Exhaust the iterator before the next call."""
+        with memoryview(data).cast("B") as view:
             taken = 0
-            while taken < len(rest):
-                taken += self._fill(rest[taken : taken + self._block_bytes - self._filled])
+            while taken < len(view):
+                taken += self._fill(view[taken : taken + self._block_bytes - self._filled])
                 if self._filled >= self._block_bytes:
                     yield from self._cut(self._maximum)
 
     def finish(self) -> Iterator[memoryview]:
-        """Go through the chunks of what is left; the chunker starts afresh."""
+        """Yield the remaining chunks and reset the chunker."""
         yield from self._cut(1)
         self._block = bytearray()
 
     def _fill(self, data: memoryview) -> int:
-        """Put data behind what is in the block, which grows until it was full once; return how much."""
+        """Append data to the block and return how much fitted; the block grows until it was full once, then it is reused."""
         if self._filled == len(self._block):
             self._block += data
         else:
@@ -77,7 +77,7 @@ class Chunker:
         return len(data)
 
     def _cut(self, least: int) -> Iterator[memoryview]:
-        """Cut while at least ``least`` bytes lie ahead; the rest moves to the block's beginning."""
+        """Cut while at least ``least`` bytes remain; then move the rest to the start of the block."""
         block, end = memoryview(self._block), self._filled
         cuts = iter(self._cutter.cut_buf(block[:end]))
         start = 0

@@ -1,6 +1,6 @@
-"""Compression of chunks: an LZ4 block where it gains, else the bytes as they are. Pure.
+"""Compression of chunks: an LZ4 block if that saves enough, else the bytes as they are. Pure.
 
-Content that does not compress (most large files) costs two small samples, not a pass over it.
+For content that does not compress (most large files) only two small samples are compressed.
 """
 
 from typing import overload
@@ -15,15 +15,15 @@ Data = bytes | bytearray | memoryview
 
 _SAMPLE = 8 * 1024
 _WORTH_PERCENT = 95
-_LEAST = 64
+_MIN_BYTES = 64
 
 
 def compress(data: Data) -> tuple[int, Data]:
-    """Return (codec, encoded bytes); ``CODEC_RAW`` and ``data`` itself where LZ4 would save less than 5 %."""
-    if len(data) < _LEAST or not _promises(memoryview(data)):
+    """Return (codec, encoded bytes); ``CODEC_RAW`` and ``data`` itself if LZ4 saves less than 5 %."""
+    if len(data) < _MIN_BYTES or not _seems_compressible(memoryview(data)):
         return CODEC_RAW, data
     packed: bytes = lz4.block.compress(data, store_size=False)
-    return (CODEC_LZ4_BLOCK, packed) if _gains(len(packed), len(data)) else (CODEC_RAW, data)
+    return (CODEC_LZ4_BLOCK, packed) if _saves_enough(len(packed), len(data)) else (CODEC_RAW, data)
 
 
 @overload
@@ -31,27 +31,27 @@ def decompress(codec: int, data: bytes, length: int, what: str) -> bytes: ...
 @overload
 def decompress(codec: int, data: Data, length: int, what: str) -> Data: ...
 def decompress(codec: int, data: Data, length: int, what: str) -> Data:
-    """Return the ``length`` bytes of plaintext; raises ``DamageError`` with ``blob=what`` when it is anything else."""
+    """Return the ``length`` bytes of plaintext; raises ``DamageError`` with ``blob=what`` if it is not that long."""
     if codec == CODEC_LZ4_BLOCK and 0 < length <= MAX_CHUNK:
         try:
             data = lz4.block.decompress(data, uncompressed_size=length)
         except lz4.block.LZ4BlockError as error:
             raise DamageError(f"{what}: a chunk does not decompress", blob=what) from error
     elif codec != CODEC_RAW:
-        raise DamageError(f"{what}: a chunk of an unknown codec or impossible length", blob=what)
+        raise DamageError(f"{what}: a chunk has an unknown codec or an impossible length", blob=what)
     if len(data) != length:
-        raise DamageError(f"{what}: a chunk has another length than noted", blob=what)
+        raise DamageError(f"{what}: a chunk has another length than recorded", blob=what)
     return data
 
 
-def _promises(data: memoryview) -> bool:
-    """Judge by a sample a quarter in and one three quarters in; short data is its own sample."""
+def _seems_compressible(data: memoryview) -> bool:
+    """Judge by two samples, after the first and before the last quarter; short data is its own sample."""
     if len(data) <= 4 * _SAMPLE:
         return True
     quarter = len(data) // 4
     samples = (data[start : start + _SAMPLE] for start in (quarter, 3 * quarter - _SAMPLE))
-    return _gains(sum(len(lz4.block.compress(sample, store_size=False)) for sample in samples), 2 * _SAMPLE)
+    return _saves_enough(sum(len(lz4.block.compress(sample, store_size=False)) for sample in samples), 2 * _SAMPLE)
 
 
-def _gains(packed: int, plain: int) -> bool:
+def _saves_enough(packed: int, plain: int) -> bool:
     return packed * 100 <= plain * _WORTH_PERCENT

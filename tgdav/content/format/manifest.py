@@ -1,7 +1,7 @@
 """A file's manifest: the chunks and holes that make up its content, in order. Pure.
 
-Encoded as fixed records of 40 bytes, ``<Q32s``: length, chunk id (all zeros = hole). Only the canonical form decodes,
-so that equal content has equal bytes and thereby an equal tag (``docs/formats/manifest.md``).
+It is encoded as records of 40 bytes, ``<Q32s``: length, chunk id (all zeros = hole). Only the canonical form decodes, so
+that equal content has equal bytes and therefore an equal tag (``docs/formats/manifest.md``).
 """
 
 import struct
@@ -18,7 +18,7 @@ from tgdav.ids import ChunkId
 
 RECORD = struct.Struct("<Q32s")
 MAX_SIZE = 2**63 - 1
-"""Largest content in bytes: what ``off_t`` holds."""
+"""Largest content in bytes: the maximum of ``off_t``."""
 
 _HOLE = bytes(32)
 
@@ -31,14 +31,14 @@ class Extent(msgspec.Struct, frozen=True, gc=False):
 
 
 class Manifest:
-    """The extents of a content. Immutable; made by ``decode`` or ``from_extents``."""
+    """The extents of a content. Immutable. Made by ``decode`` or ``from_extents``."""
 
     def __init__(self, extents: tuple[Extent, ...]) -> None:
         self.extents = extents
 
     @classmethod
     def from_extents(cls, extents: Iterable[Extent]) -> "Manifest":
-        """Return the canonical manifest: empty extents left out, neighbouring holes joined."""
+        """Return the canonical manifest: without empty extents, and with adjacent holes joined."""
         joined: list[Extent] = []
         for extent in extents:
             if extent.chunk is None and joined and joined[-1].chunk is None:
@@ -63,7 +63,7 @@ class Manifest:
 
     @property
     def size(self) -> int:
-        """Bytes of content, holes counted."""
+        """Bytes of content, including holes."""
         return self.ends[-1] if self.extents else 0
 
     def start(self, index: int) -> int:
@@ -71,11 +71,11 @@ class Manifest:
         return self.ends[index - 1] if index else 0
 
     def find(self, offset: int) -> int:
-        """Return the index of the extent that holds byte ``offset``; the number of extents from the end on."""
+        """Return the index of the extent that contains byte ``offset``, or the number of extents after the end."""
         return bisect_right(self.ends, offset)
 
     def slice(self, offset: int, length: int) -> list[tuple[int, int, int]]:
-        """Return what covers the range, clipped at the end: (extent index, offset in that extent, length) each."""
+        """Return the pieces of a range, clipped at the end, as (extent index, offset in that extent, length)."""
         pieces = []
         end = min(offset + length, self.size)
         index = self.find(offset)
@@ -86,7 +86,7 @@ class Manifest:
         return pieces
 
     def chunk_ids(self) -> list[ChunkId]:
-        """Return the ids of the chunks in order, repeated ones repeated."""
+        """Return the ids of the chunks in order, with repetitions."""
         return [extent.chunk for extent in self.extents if extent.chunk is not None]
 
 
@@ -101,7 +101,7 @@ def encode(manifest: Manifest) -> bytes:
 
 
 def decode(data: bytes) -> Manifest:
-    """Return the manifest; raises ``DamageError`` unless ``data`` is what ``encode`` makes of a canonical one."""
+    """Return the manifest; raises ``DamageError`` unless ``data`` is the encoding of a canonical one."""
     if len(data) % RECORD.size:
         raise _damage("has a broken record")
     extents = tuple(Extent(length, None if chunk == _HOLE else chunk) for length, chunk in RECORD.iter_unpack(data))

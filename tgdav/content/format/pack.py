@@ -2,11 +2,11 @@
 
 ::
 
-    sealed chunks, dead bytes anywhere between │ sealed index, its plaintext padded with zeros │ sealed trailer
+    sealed chunks, unreferenced bytes between │ sealed index, its plaintext padded with zeros │ sealed trailer
     0                                          data_end                                        size - TRAILER_BYTES
 
-Every byte and the length are authenticated: the trailer says the size and the hash of all before it. The whole has a
-Padmé size, at least 64 KiB, so that sizes in the store tell next to nothing.
+Every byte and the length are authenticated: the trailer contains the size and the hash of everything before it. The pack has
+a Padmé size, at least 64 KiB, so that sizes in the store reveal almost nothing.
 """
 
 import struct
@@ -38,7 +38,7 @@ _ALL_RECORDS = _INDEX_HEAD.size + OVERHEAD + TRAILER_BYTES
 
 
 class PackSizes(msgspec.Struct, frozen=True):
-    """Where the parts of a pack lie, bytes: chunks in [0, data_end), then the index, then the trailer."""
+    """The layout of a pack, bytes: chunks in [0, data_end), then the index, then the trailer."""
 
     data_end: int
     index_length: int
@@ -46,19 +46,19 @@ class PackSizes(msgspec.Struct, frozen=True):
 
     @property
     def padded_plaintext(self) -> int:
-        """Length of the index's plaintext, padding counted."""
+        """Length of the index's plaintext, including padding."""
         return self.index_length - OVERHEAD
 
 
 class Trailer(msgspec.Struct, frozen=True):
-    """What the trailer says: the sizes, and BLAKE3-256 of every byte before the trailer."""
+    """The content of a trailer: the sizes, and BLAKE3-256 of every byte before the trailer."""
 
     sizes: PackSizes
     digest: bytes
 
 
 class PackSeal(msgspec.Struct, frozen=True):
-    """What a pack's index and trailer are sealed under and bound to."""
+    """The keys that seal a pack's index and trailer, and what the seals are bound to."""
 
     keys: NamespaceKeys
     vault: VaultId
@@ -74,11 +74,11 @@ class PackSeal(msgspec.Struct, frozen=True):
         return open_sealed(self.keys.pack_index_key(self.epoch), sealed, self._binding(kind), self.name.hex())
 
     def damage(self, reason: str) -> DamageError:
-        """Return the error that says what is wrong with this pack."""
+        """Return the error for this pack."""
         return DamageError(f"pack {self.name.hex()} {reason}", blob=self.name.hex())
 
     def of_version(self, version: int, reason: str) -> DamageError | NewerFormat:
-        """Return the error for a part of this pack, opened, that says another version."""
+        """Return the error for an authentic part of this pack that has another version."""
         return NewerFormat(f"pack {self.name.hex()}", version) if version > PACK_VERSION else self.damage(reason)
 
     def _binding(self, kind: Kind) -> bytes:
@@ -86,7 +86,7 @@ class PackSeal(msgspec.Struct, frozen=True):
 
 
 def padme(length: int) -> int:
-    """Return the smallest Padmé size that holds ``length`` bytes, at least 64 KiB; it adds 12 % at most.
+    """Return the smallest Padmé size of at least ``length`` bytes and 64 KiB; it adds 12 % at most.
 
     Nikitin et al., "Reducing Metadata Leakage from Encrypted Files and Communication with PURBs", PoPETs 2019.
     """
@@ -108,13 +108,13 @@ def _low_bits(length: int) -> int:
 
 
 def plan(data_end: int, entries: int) -> PackSizes:
-    """Return the sizes of a pack with ``data_end`` bytes of chunks (dead ones counted) and ``entries`` in its index."""
+    """Return the layout of a pack with ``data_end`` bytes before the index and ``entries`` entries in it."""
     size = padme(data_end + _ALL_RECORDS + entries * _RECORD.size)
     return PackSizes(data_end, size - TRAILER_BYTES - data_end, size)
 
 
 def encode_index(entries: Sequence[IndexEntry], sizes: PackSizes) -> bytes:
-    """Return the index's plaintext: head, records in the order given (by offset), zeros."""
+    """Return the index's plaintext: header, records in the given order (by offset), zeros."""
     records = b"".join(_RECORD.pack(e.id, e.offset, e.stored, e.length, e.codec, e.epoch) for e in entries)
     plaintext = _INDEX_HEAD.pack(PACK_VERSION, len(entries)) + records
     return plaintext.ljust(sizes.padded_plaintext, b"\0")
@@ -132,18 +132,18 @@ def seal_trailer(seal: PackSeal, sizes: PackSizes, digest: bytes, entropy: Entro
 
 
 def read_trailer(seal: PackSeal, tail: Data, size: int) -> Trailer:
-    """Return what a trailer says. ``tail`` is the last bytes of a pack (``TRAILER_BYTES`` or more), ``size`` its length.
+    """Return a trailer's content. ``tail`` is the end of a pack (``TRAILER_BYTES`` or more), ``size`` the pack's length.
 
-    Raises ``DamageError`` unless it is this pack's trailer and the length is right.
+    Raises ``DamageError`` unless it is this pack's trailer and ``size`` is right.
     """
     plaintext = seal.open(Kind.PACK_TRAILER, memoryview(tail)[-TRAILER_BYTES:])
     if len(plaintext) != _TRAILER.size:
         raise seal.damage("has a trailer of another version")
-    version, data_end, index_length, noted_size, digest = _TRAILER.unpack(plaintext)
+    version, data_end, index_length, recorded_size, digest = _TRAILER.unpack(plaintext)
     if version != PACK_VERSION:
         raise seal.of_version(version, "has a trailer of another version")
-    if noted_size != size:
-        raise seal.damage(f"has {size} bytes, not {noted_size}")
+    if recorded_size != size:
+        raise seal.damage(f"has {size} bytes, not {recorded_size}")
     if data_end + index_length + TRAILER_BYTES != size or index_length < OVERHEAD:
         raise seal.damage("has a trailer that contradicts itself")
     return Trailer(PackSizes(data_end, index_length, size), digest)
@@ -155,7 +155,7 @@ def open_index(seal: PackSeal, sealed: Data, sizes: PackSizes) -> list[IndexEntr
 
 
 def parse_index(seal: PackSeal, plaintext: bytes, data_end: int) -> list[IndexEntry]:
-    """Return the entries of an opened index; raises ``DamageError`` unless all of it makes sense."""
+    """Return the entries of an opened index; raises ``DamageError`` unless it is consistent."""
     if len(plaintext) < _INDEX_HEAD.size:
         raise seal.damage("has an index that is cut off")
     version, count = _INDEX_HEAD.unpack_from(plaintext)
@@ -163,7 +163,7 @@ def parse_index(seal: PackSeal, plaintext: bytes, data_end: int) -> list[IndexEn
     if version != PACK_VERSION or end > len(plaintext):
         raise seal.of_version(version, "has an index of another version or cut off")
     if plaintext.count(0, end) != len(plaintext) - end:
-        raise seal.damage("has an index with something behind it")
+        raise seal.damage("has an index with bytes after its end")
     entries = [IndexEntry(*fields) for fields in _RECORD.iter_unpack(plaintext[_INDEX_HEAD.size : end])]
     _check_entries(seal, entries, data_end)
     return entries
@@ -193,32 +193,32 @@ def _lengths_fit(entry: IndexEntry) -> bool:
 
 
 ReadInto = Callable[[int, memoryview], int]
-"""(offset, view) -> how many bytes of the pack were read into the view: fewer than fit only past its end."""
+"""(offset, view) -> how many bytes of the pack were read into the view; fewer than fit only at its end."""
 
 
 class CheckedData(msgspec.Struct, frozen=True):
-    """Chunks and index of a pack, found whole. ``hasher`` has taken in every byte of them, for BLAKE3-256."""
+    """The checked chunks and index of a pack. ``hasher`` was updated with every byte of them (BLAKE3-256)."""
 
     entries: list[IndexEntry]
     hasher: blake3
 
 
 def check_data(
-    read: ReadInto, sizes: PackSizes, seal: PackSeal, sealer: ChunkSealer, room: ScratchBuffer
+    read: ReadInto, sizes: PackSizes, seal: PackSeal, sealer: ChunkSealer, buffer: ScratchBuffer
 ) -> CheckedData:
-    """Go once through the chunks, which are opened and compared with their ids, and the index.
+    """Open every chunk, compare it with its id, and check the index, in one pass.
 
-    Of dead bytes nothing can be said but what they are. Raises ``DamageError`` that names the pack.
+    Unreferenced bytes are covered by the hash only. Raises ``DamageError`` that names the pack.
     """
     index = _exactly(read, seal, sizes.data_end, memoryview(bytearray(sizes.index_length)))
     entries = open_index(seal, index, sizes)
     hasher, done = blake3(), 0
     for entry in entries:
         _hash(read, seal, hasher, done, entry.offset)
-        place = room.sealed if entry.stored <= len(room.sealed) else bytearray(entry.stored)
+        place = buffer.sealed if entry.stored <= len(buffer.sealed) else bytearray(entry.stored)
         sealed = _exactly(read, seal, entry.offset, memoryview(place)[: entry.stored])
         hasher.update(sealed)
-        sealer.prove(entry.id, entry.epoch, entry.codec, entry.length, sealed, seal.name.hex(), room)
+        sealer.verify(entry.binding, sealed, seal.name.hex(), buffer)
         done = entry.offset + entry.stored
     _hash(read, seal, hasher, done, sizes.data_end)
     hasher.update(index)
@@ -231,7 +231,7 @@ def _hash(read: ReadInto, seal: PackSeal, hasher: blake3, start: int, end: int) 
 
 
 def steps(start: int, end: int) -> Iterator[tuple[int, int]]:
-    """Cut a range into (offset, length) of at most 4 MiB."""
+    """Split a range into pieces of at most 4 MiB: (offset, length)."""
     for offset in range(start, end, _STEP):
         yield offset, min(_STEP, end - offset)
 

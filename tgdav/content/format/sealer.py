@@ -1,4 +1,4 @@
-"""From plaintext to a sealed chunk that is proven to open, and back."""
+"""From plaintext to a sealed chunk that was verified, and back."""
 
 import msgspec
 
@@ -16,7 +16,7 @@ _FRESH = "memory"
 
 
 class ContentIdentity(msgspec.Struct, frozen=True, kw_only=True):
-    """Under which keys and in whose name content is sealed and labelled."""
+    """The keys that seal content, and the machine that its labels name."""
 
     vault_keys: VaultKeys
     keys: NamespaceKeys
@@ -34,40 +34,37 @@ class ChunkSealer:
         self._compresses = compresses
 
     def chunk_id(self, plaintext: Data) -> ChunkId:
-        """Return the id of a chunk."""
+        """Return the id of a chunk: the keyed hash of its plaintext."""
         return self._keys.chunk_id(plaintext)
 
-    def seal(self, chunk: ChunkId, plaintext: Data, room: ScratchBuffer | None = None) -> SealedChunk:
-        """Return ``plaintext`` sealed, opened again and found to have the id ``chunk``.
+    def seal(self, chunk: ChunkId, plaintext: Data, buffer: ScratchBuffer | None = None) -> SealedChunk:
+        """Return ``plaintext`` sealed, after opening it again and comparing it with ``chunk``, its id.
 
-        With a ``room`` the result is good until that is used again. Raises ``DamageError`` if it has another id: a bit
-        flipped in memory since the id was taken, and must not become a permanent loss.
+        With a ``buffer`` the result is valid until that is used again. Raises ``DamageError`` if the id is different: a bit
+        flipped in memory since the id was computed, which must not become a permanent loss.
         """
-        number, packed = codec.compress(plaintext) if self._compresses else (CODEC_RAW, plaintext)
+        codec_id, packed = codec.compress(plaintext) if self._compresses else (CODEC_RAW, plaintext)
         epoch, length = self._keys.current_epoch, len(plaintext)
-        binding = ChunkBinding(chunk, epoch, number, length)
-        data = seal_chunk(self._keys, self._vault, binding, packed, self._entropy, room)
-        self.prove(chunk, epoch, number, length, data, _FRESH, room)
-        return SealedChunk(chunk, length, number, epoch, data)
+        binding = ChunkBinding(chunk, epoch, codec_id, length)
+        data = seal_chunk(self._keys, self._vault, binding, packed, self._entropy, buffer)
+        self.verify(binding, data, _FRESH, buffer)
+        return SealedChunk(chunk, length, codec_id, epoch, data)
 
-    def open(self, chunk: ChunkId, epoch: int, number: int, length: int, sealed: Data, what: str) -> bytes:
-        """Return a chunk's plaintext; raises ``DamageError`` with ``blob=what`` unless all of it checks out."""
-        packed = open_chunk(self._keys, self._vault, ChunkBinding(chunk, epoch, number, length), sealed, what)
-        plaintext = codec.decompress(number, packed, length, what)
-        self._compare(chunk, plaintext, what)
+    def open(self, binding: ChunkBinding, sealed: Data, what: str) -> bytes:
+        """Return a chunk's plaintext; raises ``DamageError`` with ``blob=what`` unless it passes every check."""
+        packed = open_chunk(self._keys, self._vault, binding, sealed, what)
+        plaintext = codec.decompress(binding.codec, packed, binding.raw_length, what)
+        self._compare(binding.chunk_id, plaintext, what)
         return plaintext
 
-    def prove(
-        self, chunk: ChunkId, epoch: int, number: int, length: int, sealed: Data, what: str, room: ScratchBuffer | None
-    ) -> None:
-        """Check all that ``open`` checks, in a ``room`` if one is given; raises as it does."""
-        if room is None:
-            self.open(chunk, epoch, number, length, sealed, what)
+    def verify(self, binding: ChunkBinding, sealed: Data, what: str, buffer: ScratchBuffer | None) -> None:
+        """Check all that ``open`` checks, in ``buffer`` if one is given; raises as it does."""
+        if buffer is None:
+            self.open(binding, sealed, what)
             return
-        binding = ChunkBinding(chunk, epoch, number, length)
-        packed = open_chunk_into(room, self._keys, self._vault, binding, sealed, what)
-        self._compare(chunk, codec.decompress(number, packed, length, what), what)
+        packed = open_chunk_into(buffer, self._keys, self._vault, binding, sealed, what)
+        self._compare(binding.chunk_id, codec.decompress(binding.codec, packed, binding.raw_length, what), what)
 
     def _compare(self, chunk: ChunkId, plaintext: Data, what: str) -> None:
         if self._keys.chunk_id(plaintext) != chunk:
-            raise DamageError(f"{what}: a chunk's content is not what its id says", blob=what)
+            raise DamageError(f"{what}: a chunk's content does not match its id", blob=what)

@@ -321,9 +321,7 @@ class ChunkLoader:
         self.damage_log.read_well(_blob_of(location), location.id)
 
     def _open(self, location: ChunkLocation, sealed: Data) -> bytes:
-        return self._sealer.open(
-            location.id, location.epoch, location.codec, location.length, sealed, _blob_of(location)
-        )
+        return self._sealer.open(location.binding, sealed, _blob_of(location))
 
 
 def _put(cache: DiskCache, run: Run, part: Run, view: memoryview) -> None:

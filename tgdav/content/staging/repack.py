@@ -67,7 +67,7 @@ class Repacker:
         for entry in entries:
             sealed = pack.read(entry.offset, entry.stored)
             try:
-                self._context.sealer.open(entry.id, entry.epoch, entry.codec, entry.length, sealed, row.name.hex())
+                self._context.sealer.open(entry.binding, sealed, row.name.hex())
             except DamageError:
                 tally.bad += 1
                 continue
