@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable
 
-from tests.crash.mutants import BUGS
+from tests.crash.mutants import MUTANTS
 from tgdav.cli import main
 
 
@@ -28,5 +28,5 @@ def program(name: str) -> list[str]:
 
 if __name__ == "__main__":
     chosen = sys.argv.pop(1)
-    (ALTERATIONS | BUGS)[chosen]()
+    (ALTERATIONS[chosen] if chosen in ALTERATIONS else MUTANTS[chosen].apply)()
     sys.exit(main())

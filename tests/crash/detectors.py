@@ -1,6 +1,6 @@
-"""The proofs in small: each takes a folder, works without chance, and raises AssertionError when a promise is broken.
+"""Detectors: small crash tests without chance. Each takes a folder and raises AssertionError when a promise is broken.
 
-They are what the planted bugs are held against; the long proofs use the same parts.
+The mutation tests run them on mutated programs; the long crash tests are built of the same parts.
 """
 
 import os
@@ -46,10 +46,14 @@ def _one_power_cut(folder: Path, seed: int) -> None:
         try:
             with Machine(disk.path, seed=seed, life="second").opened() as volume:
                 shown = {path.decode(): read(volume, path.decode()) for path in tree(volume) if path != b"folder"}
-                assert shown == _RIGHT
+                assert shown == _RIGHT, f"seed {seed}: after the power cut: wrong content of {_different(shown)}"
                 clean(volume)
         except TgdavError as error:
-            raise AssertionError(f"seed {seed}: after the power cut: {error}") from error
+            raise AssertionError(f"seed {seed}: after the power cut: {type(error).__name__}: {error}") from error
+
+
+def _different(shown: dict[str, bytes]) -> list[str]:
+    return sorted(name for name in {*shown, *_RIGHT} if shown.get(name) != _RIGHT.get(name))
 
 
 def _fsync(run: Run) -> None:
@@ -91,7 +95,8 @@ def order_of_steps(folder: Path) -> None:
         synced = [number for number, name in enumerate(seen) if name == "content.after-pack-sync"]
         committed = seen.index("writer.before-commit")
         assert synced
-        assert last_append < synced[-1] < committed < seen.index("writer.after-wal-sync"), seen
+        order = (last_append, synced[-1], committed, seen.index("writer.after-wal-sync"))
+        assert list(order) == sorted(order), f"append, sync, commit, sync of the log came at {order} of {seen}"
 
 
 def failed_syncs(folder: Path) -> None:
@@ -101,27 +106,30 @@ def failed_syncs(folder: Path) -> None:
     machine.create()
     volume = machine.open()
     disk.fail("sync", 5, suffix=".pack")
-    _refused(lambda: put(volume, "large", content(1, 150_000)))
+    _refused(lambda: put(volume, "large", content(1, 150_000)), "a pack whose sync failed")
     put(volume, "small", b"small")
     disk.fail("sync", 5, suffix="-wal")
-    _refused(lambda: put(volume, "other", b"other"))
-    _refused(lambda: put(volume, "third", b"third"))
+    _refused(lambda: put(volume, "other", b"other"), "a commit whose sync failed")
+    _refused(lambda: put(volume, "third", b"third"), "a commit after one whose sync failed")
     assert set(tree(volume)) <= {b"small", b"other"}
-    _refused(volume.close)
+    _refused(volume.close, "closing after a sync failed")
 
 
-def _refused(action: Callable[[], None]) -> None:
+def _refused(action: Callable[[], None], what: str) -> None:
     try:
         action()
     except LocalFailure:
         return
-    raise AssertionError("done, although a sync failed")
+    raise AssertionError(f"acknowledged: {what}")
 
 
 def segments_follow_packs(folder: Path) -> None:
     """At no moment does the store's log name what the store does not have."""
     with pytest.MonkeyPatch.context() as patch:
-        not_a_segment_before_its_packs(folder / "machine", patch)
+        try:
+            not_a_segment_before_its_packs(folder / "machine", patch)
+        except DamageError as error:
+            raise AssertionError(f"a machine that joins lacks content: {error}") from error
 
 
 def crashes(folder: Path) -> None:
@@ -142,7 +150,7 @@ def crashes(folder: Path) -> None:
         sweep = Sweep(Scenario("two sessions", empty, steps), folder, 1)
         names = set(sweep.expected[-1])
     except TgdavError as error:
-        raise AssertionError(f"without any crash: {error}") from error
+        raise AssertionError(f"without any crash: {type(error).__name__}: {error}") from error
     assert names == {b"a", b"b", b"c", b"f"}, f"without any crash there are {names}"
     for number in range(1, sweep.total, 9):
         sweep.crash(number, joins=number % 3 == 0)
@@ -226,7 +234,7 @@ def damage(folder: Path) -> None:
                 flip_bits(each, kind, seed=5, count=20)
             harm_blobs(each, seed=5, count=40)
         except TgdavError as error:
-            raise AssertionError(f"the damage made a check or a read fail oddly: {error}") from error
+            raise AssertionError(f"a check or a read of damage failed: {type(error).__name__}: {error}") from error
 
 
 def rollback(folder: Path) -> None:
@@ -268,9 +276,9 @@ def forged_parameters(_folder: Path) -> None:
     raise AssertionError("an impossible Argon2 run was done")
 
 
-PROOFS: dict[str, Callable[[Path], None]] = {
-    proof.__name__: proof
-    for proof in (
+DETECTORS: dict[str, Callable[[Path], None]] = {
+    detector.__name__: detector
+    for detector in (
         power_cut, order_of_steps, failed_syncs, segments_follow_packs, crashes, answers, one_of_two_creates, two_owners,
         a_body_cut_off, damage, rollback, staged_damage, forged_parameters,
     )

@@ -1,9 +1,7 @@
-"""Bugs to plant: each function makes this process wrong in one way, for good. The proofs must notice.
-
-``CAUGHT_BY`` names the proof (``tests.crash.detectors``) that is to fail.
-"""
+"""Mutations: each function makes this process wrong in one way, for good. A detector must notice, and say what is wrong."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,16 +33,24 @@ from tgdav.metadata.change import IdSource
 from tgdav.volume.check import Checker
 from tgdav.volume.lock import StateLock
 
-BUGS: dict[str, Callable[[], None]] = {}
-CAUGHT_BY: dict[str, str] = {}
+
+@dataclass(frozen=True)
+class Mutant:
+    """``apply`` mutates this process. ``detector`` must then fail with an assertion whose message ``expected`` matches."""
+
+    apply: Callable[[], None]
+    detector: str
+    expected: str
 
 
-def planted(proof: str) -> Callable[[Callable[[], None]], Callable[[], None]]:
-    """Register a bug and the proof that is to catch it."""
+MUTANTS: dict[str, Mutant] = {}
+
+
+def mutant(detector: str, expected: str) -> Callable[[Callable[[], None]], Callable[[], None]]:
+    """Register a mutation; see ``Mutant``."""
 
     def register(function: Callable[[], None]) -> Callable[[], None]:
-        name = function.__name__.replace("_", " ")
-        BUGS[name], CAUGHT_BY[name] = function, proof
+        MUTANTS[function.__name__.replace("_", " ")] = Mutant(function, detector, expected)
         return function
 
     return register
@@ -55,28 +61,29 @@ def _nothing(*_: Any, **__: Any) -> None:
 
 
 def _replace(owner: Any, name: str, value: Any) -> None:
+    assert hasattr(owner, name), f"{owner} has no {name} to mutate"
     setattr(owner, name, value)
 
 
 # ---- durability ------------------------------------------------------------------------------------------------------
 
 
-@planted("power_cut")
+@mutant("power_cut", r"after the power cut: DamageError: a staged pack is gone")
 def staging_is_not_synced() -> None:
     _replace(PackFile, "sync", _nothing)
 
 
-@planted("power_cut")
+@mutant("power_cut", r"after the power cut: wrong content of \[.*'row'")
 def a_write_is_answered_before_the_log_is_synced() -> None:
     _replace(Writer, "_pass_barrier", _nothing)
 
 
-@planted("power_cut")
+@mutant("power_cut", r"after the power cut: DamageError: writes that were made durable are gone")
 def folders_are_not_synced() -> None:
     _replace(SystemDisk, "sync_directory", _nothing)
 
 
-@planted("power_cut")
+@mutant("power_cut", r"after the power cut: wrong content of \['row'\]")
 def the_overlay_is_not_synced() -> None:
     original = Overlay.fsync
 
@@ -98,7 +105,7 @@ class _Syncless(SystemDisk):
         return
 
 
-@planted("power_cut")
+@mutant("power_cut", r"after the power cut: StoreUnavailable:")
 def the_store_answers_before_it_synced() -> None:
     original = DirectoryStore.__init__
 
@@ -108,7 +115,7 @@ def the_store_answers_before_it_synced() -> None:
     _replace(DirectoryStore, "__init__", __init__)
 
 
-@planted("order_of_steps")
+@mutant("order_of_steps", r"append, sync, commit, sync of the log came at")
 def a_commit_comes_before_the_sync_of_what_it_names() -> None:
     commit, sync = Writer._commit, PackFile.sync
 
@@ -121,7 +128,7 @@ def a_commit_comes_before_the_sync_of_what_it_names() -> None:
     _replace(Writer, "_commit", commit_first)
 
 
-@planted("failed_syncs")
+@mutant("failed_syncs", r"acknowledged: a pack whose sync failed")
 def a_failed_sync_of_staging_is_passed_over() -> None:
     original = PackFile.sync
 
@@ -134,7 +141,7 @@ def a_failed_sync_of_staging_is_passed_over() -> None:
     _replace(PackFile, "sync", sync)
 
 
-@planted("failed_syncs")
+@mutant("failed_syncs", r"acknowledged: a commit after one whose sync failed")
 def writing_goes_on_after_a_failed_sync_of_the_log() -> None:
     _replace(Writer, "poison", _nothing)
     _replace(Writer, "_refuse", _nothing)
@@ -143,33 +150,47 @@ def writing_goes_on_after_a_failed_sync_of_the_log() -> None:
 # ---- the log, the tree -----------------------------------------------------------------------------------------------
 
 
-@planted("segments_follow_packs")
+@mutant("segments_follow_packs", r"a machine that joins lacks content:")
 def a_segment_leaves_before_its_packs() -> None:
     _replace(pusher_module, "_among", lambda _connection, _statement, chunks: set(chunks))
 
 
-@planted("crashes")
+@mutant("crashes", r"without any crash: DamageError: \d+ operations name content that this machine has lost")
 def chunks_are_not_recorded() -> None:
     _replace(StagedContent, "record", _nothing)
 
 
-@planted("crashes")
+@mutant("crashes", r"without any crash: LocalFailure: rows were refused")
 def ids_are_used_again_after_a_restart() -> None:
     original = IdSource.__init__
     _replace(IdSource, "__init__", lambda source, _prefix: original(source, bytes(8)))
 
 
-@planted("answers")
+@mutant("answers", r"shows neither state")
 def changes_are_answered_before_they_are_written_down() -> None:
-    _replace(RedoLog, "append", lambda _log, _notes: True)
+    original = RedoLog.append
+
+    def append(log: RedoLog, notes: Any) -> bool:
+        disk, log._disk = log._disk, _Writeless()
+        try:
+            return original(log, notes)
+        finally:
+            log._disk = disk
+
+    _replace(RedoLog, "append", append)
 
 
-@planted("answers")
+class _Writeless(SystemDisk):
+    def write(self, descriptor: int, data: Any, offset: int) -> None:
+        return
+
+
+@mutant("answers", r"at redo\.after-append, .*shows neither state")
 def a_closed_file_is_not_written_down() -> None:
     _replace(FileRecords, "keep_content", lambda *_: True)
 
 
-@planted("one_of_two_creates")
+@mutant("one_of_two_creates", r"2 uploads made the same new name")
 def a_precondition_is_judged_before_the_change() -> None:
     original = FileUpload.commit
 
@@ -181,13 +202,13 @@ def a_precondition_is_judged_before_the_change() -> None:
     _replace(FileUpload, "commit", commit)
 
 
-@planted("two_owners")
+@mutant("two_owners", r"two opened the same state")
 def the_state_has_no_lock() -> None:
     _replace(StateLock, "__init__", _nothing)
     _replace(StateLock, "release", _nothing)
 
 
-@planted("a_body_cut_off")
+@mutant("a_body_cut_off", r"an old content was cut")
 def a_body_cut_off_is_stored_short() -> None:
     original = SizedBody._receive
 
@@ -211,7 +232,7 @@ def _decrypt_only(self: Any, sealed: Any, _associated: bytes, _what: str) -> byt
     return decryptor.update(data[13 : len(data) - (OVERHEAD - 13)])
 
 
-@planted("damage")
+@mutant("damage", r"pack: flip .*: wrong bytes of")
 def a_chunks_tag_and_id_are_not_checked() -> None:
     def open_(sealer: ChunkSealer, binding: ChunkBinding, sealed: Any, what: str) -> bytes:
         packed = _decrypt_only(sealer._keys.chunk_key(binding.chunk_id, binding.epoch), sealed, b"", what)
@@ -220,12 +241,12 @@ def a_chunks_tag_and_id_are_not_checked() -> None:
     _replace(ChunkSealer, "open", open_)
 
 
-@planted("damage")
+@mutant("damage", r"flip .* went unnoticed")
 def a_check_takes_every_blob_as_it_is() -> None:
     _replace(Checker, "_read_blob", _nothing)
 
 
-@planted("damage")
+@mutant("damage", r"flip .* went unnoticed")
 def a_swapped_blob_is_accepted() -> None:
     """The hash is that of whatever lies there, and a size is a size."""
     _replace(check_module.Checker, "_digest", lambda _checker, _info: _Anything())
@@ -241,12 +262,12 @@ class _Anything:
         return False
 
 
-@planted("rollback")
+@mutant("rollback", r"of \d+ lost blobs 0 are named")
 def a_store_rolled_back_is_not_noticed() -> None:
     _replace(Checker, "_check_listing", _nothing)
 
 
-@planted("staged_damage")
+@mutant("staged_damage", r"a file is lost, and check says nothing")
 def a_closed_pack_is_not_read_back() -> None:
     def read_back(closer: PackFinalizer, pack: PackFile, row: Any, _sizes: PackSizes) -> CheckedData:
         from tgdav.content import chunk_table
@@ -258,6 +279,6 @@ def a_closed_pack_is_not_read_back() -> None:
     _replace(PackFinalizer, "_read_back", read_back)
 
 
-@planted("forged_parameters")
+@mutant("forged_parameters", r"an impossible Argon2 run was done")
 def argon2_parameters_are_not_bounded() -> None:
     _replace(Argon2Limits, "allow", lambda _limits, _parameters: True)
