@@ -1,16 +1,17 @@
-"""Crashes at failpoints: a child of this process dies in the middle of a step, exactly there, and the rest is looked at.
+"""Crashes at failpoints: a process dies in the middle of a step, exactly there, and what it leaves behind is examined.
 
-The child is a fork that ends with ``os._exit`` at the n-th failpoint it reaches, in whatever thread: no ``finally`` runs,
-nothing is flushed, as with SIGKILL. It tells of each finished step through a pipe. Then the state is opened again and must
-show what stood after the last finished step, or after the one at work; and be sound in every other way.
+The scenario runs once, in a fork that stops itself (SIGSTOP, all of its threads) at each chosen failpoint. What its folder then
+holds is what a process that is killed there leaves behind: the folder is copied, the run goes on, and the copy is opened. It
+must show the state after the last finished step or the one after the step at work, and be sound in every other way.
 """
 
 import faulthandler
 import os
 import shutil
+import signal
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -80,6 +81,9 @@ class Outcome:
 
 
 RARE = 8
+STOPS = 8
+"""Stops of one run. Each is short, a copy of the folder, and they are far apart: what waits for a few milliseconds, as a lazy
+commit does, would else be over before the next."""
 
 
 class Sweep:
@@ -101,10 +105,11 @@ class Sweep:
     def _machine(self, folder: Path, life: str) -> Machine:
         return Machine(folder, self.scenario.home, seed=self.seed, life=life)
 
-    def _copy(self) -> Path:
-        target = self.workspace / "run"
-        shutil.rmtree(target, ignore_errors=True)
-        shutil.copytree(self.base, target)
+    def _copy(self, source: Path, name: str) -> Path:
+        target = self.workspace / name
+        if target.exists():
+            shutil.rmtree(target)
+        shutil.copytree(source, target)
         return target
 
     def is_rare(self, number: int) -> bool:
@@ -113,35 +118,41 @@ class Sweep:
 
     def _rehearse(self) -> tuple[list[Tree], list[str]]:
         """Run without a crash; return what is shown before the steps and after each, and the failpoints in order."""
-        folder = self._copy()
-        run = Run(self._machine(folder, "run"))
+        run = Run(self._machine(self._copy(self.base, "run"), "run"))
         shown = []
         names: list[str] = []
         with installed(names.append):
             for step in self.scenario.steps:
                 step(run)
         run.close()
-        run = Run(self._machine(self._copy(), "run"))
+        run = Run(self._machine(self._copy(self.base, "run"), "run"))
         for step in self.scenario.steps:
             step(run)
             shown.append(tree(run.volume))
         run.close()
         return shown, names
 
-    def crash(self, number: int, *, joins: bool) -> str:
-        """Crash at failpoint ``number`` and look; return its name, or nothing if the run ended before."""
-        folder = self._copy()
-        where = f"scenario {self.scenario.name}, seed {self.seed}, crash {number}"
-        finished = 0
+    def crash(self, numbers: Sequence[int], *, joins: Callable[[int], bool]) -> None:
+        """Crash at the failpoints ``numbers``, as far as runs come by them, and examine what each crash leaves behind.
+
+        ``joins`` returns for a number whether another machine joins afterwards, too.
+        """
+        runs = -(-len(numbers) // STOPS)
+        for first in range(runs):
+            run = self._copy(self.base, "run")
+            stopped = stops(self._machine(run, "run"), self.scenario.steps, set(numbers[first::runs]))
+            left = [(stop, self._copy(run, f"left-{stop.number}")) for stop in stopped]
+            for stop, folder in left:
+                self._examine(stop, folder, joins=joins(stop.number))
+
+    def _examine(self, stop: "Stop", folder: Path, *, joins: bool) -> None:
         try:
-            finished, name = run_and_die(self._machine(folder, "run"), self.scenario.steps, number)
-            where += f" at {name or 'the end'}"
-            self._look(self._machine(folder, "look"), finished, joins=joins)
+            self._look(self._machine(folder, "look"), stop.finished, joins=joins)
         except Exception as error:
-            raise AssertionError(f"{where}, {finished} steps finished: {error!r}") from error
-        if name:
-            self.outcome.crashes[name] += 1
-        return name
+            where = f"scenario {self.scenario.name}, seed {self.seed}, crash {stop.number} at {stop.name}"
+            raise AssertionError(f"{where}, {stop.finished} steps finished: {error!r}") from error
+        self.outcome.crashes[stop.name] += 1
+        shutil.rmtree(folder)
 
     def _look(self, machine: Machine, finished: int, *, joins: bool) -> None:
         volume = self.scenario.reopen(machine, finished)
@@ -180,24 +191,82 @@ class Sweep:
         self.outcome.joins += 1
 
 
-def run_and_die(machine: Machine, steps: Sequence[Step], number: int) -> tuple[int, str]:
-    """Run the steps in a fork that dies at failpoint ``number``; return (steps finished, the failpoint's name)."""
-    wait_for(_is_alone, what="the threads of volumes that were closed to be gone")
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(reader)
-        _be_the_child(machine, steps, number, writer)
-    os.close(writer)
-    with open(reader, "rb") as pipe:
-        told = pipe.read()
-    _, status = os.waitpid(child, 0)
-    code = os.waitstatus_to_exitcode(status)
-    finished, _, rest = told.partition(b"!")
-    if code not in (CRASHED, FINISHED):
-        stuck = (machine.folder / "stuck").read_text()
-        raise AssertionError(f"the run ended with {code}: {rest.decode(errors='replace')}{stuck}")
-    return len(finished), rest.decode() if code == CRASHED else ""
+@dataclass(frozen=True)
+class Stop:
+    """A run that stopped at its ``number``-th failpoint, of the given name, with so many steps ``finished``."""
+
+    number: int
+    finished: int
+    name: str
+
+
+def stops(machine: Machine, steps: Sequence[Step], numbers: Set[int]) -> Iterator[Stop]:
+    """Run the steps in a fork, and yield while it is stopped at each of its failpoints ``numbers``.
+
+    Raises AssertionError when a step fails.
+    """
+    with _Fork(machine, steps, numbers) as fork:
+        yield from fork.stops()
+        fork.end(FINISHED)
+
+
+def run_to_death(machine: Machine, steps: Sequence[Step]) -> int:
+    """Run steps, the last of which ends the process with CRASHED, in a fork; return how many finished."""
+    with _Fork(machine, steps, set()) as fork:
+        assert not list(fork.stops())
+        fork.end(CRASHED)
+        return fork.finished
+
+
+class _Fork:
+    """A fork of this process that runs the steps, and how far it is."""
+
+    def __init__(self, machine: Machine, steps: Sequence[Step], numbers: Set[int]) -> None:
+        wait_for(_is_alone, what="the threads of volumes that were closed to be gone")
+        self.finished = 0
+        self._stuck = machine.folder / "stuck"
+        self._failure = ""
+        self._ended = False
+        reader, writer = os.pipe()
+        self._child = os.fork()
+        if self._child == 0:
+            os.close(reader)
+            _be_the_child(machine, steps, numbers, writer)
+        os.close(writer)
+        self._pipe = open(reader, encoding="utf-8")  # noqa: SIM115 - until the run is over
+
+    def __enter__(self) -> "_Fork":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pipe.close()
+        if not self._ended:
+            os.kill(self._child, signal.SIGKILL)
+            os.waitpid(self._child, 0)
+
+    def stops(self) -> Iterator[Stop]:
+        """Follow the run to its end."""
+        for line in self._pipe:
+            kind, _, rest = line.rstrip("\n").partition(" ")
+            if kind == "finished":
+                self.finished += 1
+            elif kind == "failed":
+                self._failure = rest
+            else:
+                _, status = os.waitpid(self._child, os.WUNTRACED)
+                assert os.WIFSTOPPED(status), (
+                    f"the run ended with {os.waitstatus_to_exitcode(status)} where it should stop"
+                )
+                yield Stop(int(kind), self.finished, rest)
+                os.kill(self._child, signal.SIGCONT)
+
+    def end(self, expected: int) -> None:
+        """Assert that the run ended with the status ``expected``."""
+        _, status = os.waitpid(self._child, 0)
+        self._ended = True
+        code = os.waitstatus_to_exitcode(status)
+        if code != expected:
+            raise AssertionError(f"the run ended with {code}: {self._failure}{self._stuck.read_text()}")
 
 
 def _is_alone() -> bool:
@@ -205,28 +274,33 @@ def _is_alone() -> bool:
     return len(os.listdir("/proc/self/task")) == 1
 
 
-def _be_the_child(machine: Machine, steps: Sequence[Step], number: int, pipe: int) -> None:
+def _be_the_child(machine: Machine, steps: Sequence[Step], numbers: Set[int], pipe: int) -> None:
     stuck = open(machine.folder / "stuck", "w")  # noqa: SIM115 - until the process ends
-    faulthandler.dump_traceback_later(DEADLINE_SECONDS, exit=True, file=stuck)
     lock, seen = threading.Lock(), 0
 
-    def die(name: str) -> None:
+    def watch() -> None:
+        faulthandler.dump_traceback_later(DEADLINE_SECONDS, exit=True, file=stuck)
+
+    def stop(name: str) -> None:
         nonlocal seen
         with lock:
             seen += 1
-            if seen == number:
-                os.write(pipe, b"!" + name.encode())
-                os._exit(CRASHED)
+            if seen in numbers:
+                faulthandler.cancel_dump_traceback_later()  # the time that the process is stopped does not count
+                os.write(pipe, f"{seen} {name}\n".encode())
+                os.kill(os.getpid(), signal.SIGSTOP)
+                watch()
 
     code = FINISHED
+    watch()
     try:
         run = Run(machine)
-        with installed(die):
+        with installed(stop):
             for step in steps:
                 step(run)
-                os.write(pipe, b".")
+                os.write(pipe, b"finished\n")
             run.close()
     except BaseException as error:
-        os.write(pipe, b"!" + repr(error).encode())
+        os.write(pipe, f"failed {' '.join(repr(error).split())}\n".encode())
         code = FAILED
     os._exit(code)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.crash.altered import program
-from tests.crash.crashing import CRASHED, Run, Scenario, Sweep, run_and_die
+from tests.crash.crashing import CRASHED, Run, Scenario, Sweep, run_to_death
 from tests.crash.damaging import KINDS, bench, flip_bits, forget, harm_blobs, name_of, replaced
 from tests.crash.machines import CHEAP, Machine, clean, content, folder_of, make_folder, path_of, put, read, tree
 from tests.crash.scenarios import answered, empty, sync
@@ -39,8 +39,7 @@ def _one_power_cut(folder: Path, seed: int) -> None:
     Machine(folder / "backing", seed=seed)  # the configuration: durable from the start
     with ForgetfulDisk(folder / "backing", folder / "disk", seed) as disk:
         first = Machine(disk.path, seed=seed, life="first")
-        finished, _ = run_and_die(first, _STEPS, 0)
-        assert finished == len(_STEPS) - 1
+        assert run_to_death(first, _STEPS) == len(_STEPS) - 1
         disk.power_cut()
         disk.start()
         try:
@@ -152,16 +151,14 @@ def crashes(folder: Path) -> None:
     except TgdavError as error:
         raise AssertionError(f"without any crash: {type(error).__name__}: {error}") from error
     assert names == {b"a", b"b", b"c", b"f"}, f"without any crash there are {names}"
-    for number in range(1, sweep.total, 9):
-        sweep.crash(number, joins=number % 3 == 0)
+    sweep.crash(range(1, sweep.total, 9), joins=lambda number: number % 3 == 0)
 
 
 def answers(folder: Path) -> None:
     """Crashes right after something was answered before its commit."""
     steps = (*answered("one", 4, 900), *answered("two", 5, 70_000))
     sweep = Sweep(Scenario("answers", empty, steps), folder, 2)
-    for number in range(1, sweep.total, 3):
-        sweep.crash(number, joins=False)
+    sweep.crash(range(1, sweep.total, 3), joins=lambda _: False)
 
 
 def one_of_two_creates(folder: Path) -> None:

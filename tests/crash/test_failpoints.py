@@ -42,8 +42,7 @@ def sweep(scenario: int, part: int, folder: str, seed: int, join_every: int) -> 
     workspace.mkdir()
     each = Sweep(SCENARIOS[scenario], workspace, seed)
     numbers = planned(each, part, join_every)
-    for number in numbers:
-        each.crash(number, joins=number % join_every == seed % join_every)
+    each.crash(numbers, joins=lambda number: number % join_every == seed % join_every)
     return each.outcome, len(numbers)
 
 
