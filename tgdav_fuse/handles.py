@@ -54,6 +54,8 @@ class OpenNode:
         self._pool = pool
         self._writes: WriteQueue | None = None
         self.handles: set[int] = set()
+        self.buffered = 0
+        """How many of them use the kernel's pages: those that were opened without O_DIRECT."""
 
     @property
     def writes(self) -> WriteQueue:
@@ -71,8 +73,8 @@ class OpenNode:
 class OpenHandle:
     """One open file of the kernel."""
 
-    def __init__(self, node: OpenNode, file: FileHandle, *, writable: bool) -> None:
-        self.node, self.file, self.writable = node, file, writable
+    def __init__(self, node: OpenNode, file: FileHandle, *, writable: bool, direct: bool) -> None:
+        self.node, self.file, self.writable, self.direct = node, file, writable, direct
         self.reads = False
 
 
@@ -86,14 +88,15 @@ class Handles:
         self._nodes: dict[Inode, OpenNode] = {}
         self._listings: dict[int, Listing] = {}
 
-    def add(self, inode: Inode, file: FileHandle, *, writable: bool) -> int:
-        """Keep an open file; return its number."""
+    def add(self, inode: Inode, file: FileHandle, *, writable: bool, direct: bool = False) -> int:
+        """Keep an open file, ``direct`` if it was opened with O_DIRECT; return its number."""
         number = next(self._numbers)
         node = self._nodes.get(inode)
         if node is None:
             node = self._nodes[inode] = OpenNode(inode, self._pool)
         node.handles.add(number)
-        self._files[number] = OpenHandle(node, file, writable=writable)
+        node.buffered += not direct
+        self._files[number] = OpenHandle(node, file, writable=writable, direct=direct)
         return number
 
     def file(self, number: int) -> OpenHandle:
@@ -108,6 +111,7 @@ class Handles:
         handle = self.file(number)
         del self._files[number]
         handle.node.handles.discard(number)
+        handle.node.buffered -= not handle.direct
         if not handle.node.handles:
             self._nodes.pop(handle.node.inode, None)
         return handle

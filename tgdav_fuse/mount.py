@@ -136,6 +136,7 @@ class Mount:
             pyfuse3.close(unmount=False)
             self._left.set()
             self._operations.workers.stop()
+            self._operations.page_droppers.stop()
             self._close_files()
             self._ended.set()
             self._on_end()

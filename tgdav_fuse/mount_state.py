@@ -42,6 +42,7 @@ class MountState(pyfuse3.Operations):
         self._fs, self._clock, self._shown = fs, clock, shown
         self.translator = Translator(shown, fs.allocated)
         self.workers = WorkerPool()
+        self.page_droppers = WorkerPool(threads=1)
         self.handles = Handles(self.workers)
         self.xattrs = Xattrs(fs)
         self.lookup_counts: dict[int, int] = {}

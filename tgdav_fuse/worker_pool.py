@@ -53,7 +53,8 @@ def _never_aborted(_raise_cancel: Any) -> trio.lowlevel.Abort:
 class WorkerPool:
     """Runs calls for one mount."""
 
-    def __init__(self) -> None:
+    def __init__(self, threads: int = THREADS) -> None:
+        self._most = threads
         self._own = threading.local()
         self._jobs: SimpleQueue[tuple[Job, trio.lowlevel.TrioToken] | None] = SimpleQueue()
         self._threads: list[Worker] = []
@@ -71,7 +72,7 @@ class WorkerPool:
     def start(self, job: Job) -> None:
         """Have a worker thread do ``job``; call ``ended`` when it has."""
         self._under_way += 1
-        if self._under_way > len(self._threads) and len(self._threads) < THREADS:
+        if self._under_way > len(self._threads) and len(self._threads) < self._most:
             thread = Worker("tgdav-fuse-worker", self._work)
             self._threads.append(thread)
             thread.start()
