@@ -90,7 +90,7 @@ class FileOperations(MountState):
         """Take bytes. Requests of one file are worked off in the order in which they came."""
         handle = self.handles.file(fh)
         handle.node.needs_flush = True
-        if not handle.node.is_written_to and handle.file.write_at_once(off, buf):
+        if not handle.node.is_written_to and handle.file.write_nowait(off, buf):
             done = len(buf)
         else:
             done = await handle.node.writes.write(lambda: handle.file.write(off, buf))
@@ -122,7 +122,7 @@ class FileOperations(MountState):
 
     def _flushes_later(self, handle: OpenHandle) -> bool:
         """Leave a small file to be committed with others in a moment; False if that cannot be."""
-        if handle.node.is_written_to or not handle.file.settle_soon():
+        if handle.node.is_written_to or not handle.file.flush_later():
             return False
         handle.node.needs_flush = False
         self.changes += 1
@@ -142,7 +142,7 @@ class FileOperations(MountState):
         """Close a file."""
         handle = self.handles.remove(fh)
         waits = handle.reads or handle.node.needs_flush or handle.node.is_written_to
-        if waits or not self.workers.at_once(handle.file.close_at_once):
+        if waits or not self.workers.call_nowait(handle.file.close_nowait):
             await self.workers.call(handle.file.close)
 
     @async_handler

@@ -86,7 +86,7 @@ class MountState(pyfuse3.Operations):
     async def _change_tree(self, work: Callable[[], T]) -> T:
         """Make one change of names or attributes: here, if that waits for nobody, else as ``_change`` does."""
         try:
-            return self.workers.at_once(self._fs.at_once, work)
+            return self.workers.call_nowait(self._fs.call_nowait, work)
         except WouldBlock:
             return await self.workers.call(work)
         finally:

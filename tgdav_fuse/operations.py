@@ -193,7 +193,7 @@ class TgdavOperations(FileOperations):
         change = self._wanted(node, attr, fields, ctx)
         if fields.update_size:
             await self._truncate(inode, attr.st_size, fh)
-        if change != _NOTHING and not self._fs.hold_attributes(Inode(inode), change):
+        if change != _NOTHING and not self._fs.defer_attributes(Inode(inode), change):
             await self._change_tree(lambda: self._fs.set_attributes(Inode(inode), change))
         return self._describe(self._node(inode))
 

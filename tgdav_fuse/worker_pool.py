@@ -89,7 +89,7 @@ class WorkerPool:
             job(token)
             del job, token, found
 
-    def at_once(self, work: Callable[[*A], R], *arguments: *A) -> R:
+    def call_nowait(self, work: Callable[[*A], R], *arguments: *A) -> R:
         """Run ``work``, which waits for nothing, in the loop."""
         self._own.active = True
         try:

@@ -26,7 +26,7 @@ from tgdav.crypto.sealing import OVERHEAD
 from tgdav.db.redo_log import RedoLog
 from tgdav.db.writer import Writer
 from tgdav.disk import SystemDisk
-from tgdav.fs.redo import FileRecords
+from tgdav.fs.files.redo import FileRecords
 from tgdav.fs.upload import FileUpload
 from tgdav.http.bodies import SizedBody
 from tgdav.metadata.change import IdSource

@@ -92,8 +92,8 @@ def answered(path: str, seed: int, size: int) -> tuple[Step, Step, Step]:
     def fill(run: Run) -> None:
         handle = run.volume.fs.open(run.volume.fs.resolve(path_of(path)).inode, writable=True)
         handle.write(0, content(seed, size))
-        assert handle.settle_soon(), "a small file is left to the settling thread"
-        assert handle.close_at_once()
+        assert handle.flush_later(), "a small file is left to the settling thread"
+        assert handle.close_nowait()
 
     def adorn(run: Run) -> None:
         inode = run.volume.fs.resolve(path_of(path)).inode
@@ -128,7 +128,7 @@ def sync(run: Run) -> None:
 
 
 def settle(run: Run) -> None:
-    run.volume.fs.settle_all()
+    run.volume.fs.flush_all()
 
 
 def fold(run: Run) -> None:

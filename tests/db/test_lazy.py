@@ -257,25 +257,25 @@ def test_what_is_to_be_done_at_once_is_done_or_refused(
     database: Database, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lazy_batch, "MAX_JOBS", 3)
-    put(database, "a", lazy=True, at_once=True)
-    put(database, "b", lazy=True, at_once=True)
+    put(database, "a", lazy=True, nowait=True)
+    put(database, "b", lazy=True, nowait=True)
     refused = [{"lazy": True}, {"lazy": True, "durable": True}, {}]
     for options in refused:  # the first would make the transaction full
         with pytest.raises(WouldBlock):
-            put(database, "c", at_once=True, **options)
+            put(database, "c", nowait=True, **options)
     assert committed(path, tmp_path / "left") == set()
     assert keys(database) == {"a", "b"}
     batch = Batch(database)
     with pytest.raises(WouldBlock):
-        put(database, "c", lazy=True, at_once=True)
+        put(database, "c", lazy=True, nowait=True)
     batch.finish()
-    put(database, "c", lazy=True, at_once=True)
+    put(database, "c", lazy=True, nowait=True)
     with pytest.raises(ZeroDivisionError):
-        database.writer.run(lambda _: 1 // 0, lazy=True, at_once=True)
+        database.writer.run(lambda _: 1 // 0, lazy=True, nowait=True)
     monkeypatch.setattr(database_module, "ROOM_BYTES", 1 << 62)
     assert keys(database) == {"a", "b", "c"}
     with pytest.raises(WouldBlock):
-        put(database, "d", lazy=True, at_once=True)
+        put(database, "d", lazy=True, nowait=True)
 
 
 def test_closing_keeps_them(path: Path) -> None:

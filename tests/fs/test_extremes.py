@@ -58,7 +58,7 @@ def test_times_held_for_unsettled_writes_are_too(fs: NamespaceFileSystem, given:
     inode = made(fs)
     with closing(fs.open(inode, writable=True)) as handle:
         handle.write(0, b"content")
-        assert fs.hold_attributes(inode, AttributeChange(mtime=given, atime=given))
+        assert fs.defer_attributes(inode, AttributeChange(mtime=given, atime=given))
         assert fs.attributes(inode).mtime == kept
     found = fs.attributes(inode)
     assert (found.mtime, found.atime, found.dirty) == (kept, kept, 0)

@@ -10,7 +10,7 @@ from tests.support.volumes import VolumeSubject
 from tgdav.errors import NoSpace
 from tgdav.failpoints import installed
 from tgdav.fs.api import FileHandle, Owner
-from tgdav.fs.draft import GAP, WINDOW
+from tgdav.fs.files.sequential_buffer import GAP, WINDOW
 from tgdav.fs.filesystem import NamespaceFileSystem
 from tgdav.ids import Inode
 from tgdav.metadata.types import Kind
@@ -147,7 +147,7 @@ def test_what_was_synced_midway_survives_a_crash(subject: VolumeSubject, block: 
 
 def test_a_crash_midway_leaves_what_was_there_before(subject: VolumeSubject) -> None:
     inode = write(subject.fs, b"file", b"old")
-    subject.fs.settle_all()
+    subject.fs.flush_all()
     file = subject.fs.open(inode, writable=True, truncate=True)
     in_order(file, noise(4, 6 * MIB), MIB)
     subject.crash()
@@ -171,7 +171,7 @@ def _full_after(count: int) -> Callable[[str], None]:
 def test_a_full_disk_midway_is_told_and_nothing_is_mixed(subject: VolumeSubject, count: int, goes_on: bool) -> None:
     """Also when there is room again at once, and the writer does not care for what it was told."""
     inode = write(subject.fs, b"file", b"old")
-    subject.fs.settle_all()
+    subject.fs.flush_all()
     file = subject.fs.open(inode, writable=True, truncate=True)
     content, refused = noise(5, 16 * MIB), 0
     with installed(_full_after(count)), pytest.raises(NoSpace):

@@ -137,23 +137,23 @@ def test_what_would_wait_is_refused_before_it_is_done(subject: VolumeSubject) ->
     fs = subject.fs
     make(fs, b"file")
     inode = fs.lookup(fs.root, b"file").inode
-    fs.at_once(lambda: fs.set_attributes(inode, AttributeChange(mode=0o600)))
-    fs.at_once(lambda: make(fs, b"other"))
+    fs.call_nowait(lambda: fs.set_attributes(inode, AttributeChange(mode=0o600)))
+    fs.call_nowait(lambda: make(fs, b"other"))
     with pytest.raises(WouldBlock):
-        fs.at_once(lambda: fs.rename(fs.root, b"other", fs.root, b"another"))
+        fs.call_nowait(lambda: fs.rename(fs.root, b"other", fs.root, b"another"))
     fs.open_files.start()
     handle = fs.open(inode, writable=True)
     handle.write(0, b"content")
     with pytest.raises(WouldBlock):
-        fs.at_once(lambda: fs.set_attributes(inode, AttributeChange(mode=0o644)))
-    assert handle.settle_soon()
-    assert handle.close_at_once()
+        fs.call_nowait(lambda: fs.set_attributes(inode, AttributeChange(mode=0o644)))
+    assert handle.flush_later()
+    assert handle.close_nowait()
     with pytest.raises(WouldBlock):
-        fs.at_once(lambda: fs.unlink(fs.root, b"other"))
+        fs.call_nowait(lambda: fs.unlink(fs.root, b"other"))
     assert names(fs) == [b"file", b"other"]
     assert fs.attributes(inode).mode == 0o600
     wait_for(lambda: fs.open_files.find(inode) is None, what="the file to be settled")
-    fs.at_once(lambda: fs.unlink(fs.root, b"other"))
+    fs.call_nowait(lambda: fs.unlink(fs.root, b"other"))
     assert names(fs) == [b"file"]
 
 

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.fs.test_settlement import OWNER, content_of, with_content
+from tests.fs.test_writeback import OWNER, content_of, with_content
 from tests.support.volumes import VolumeSubject
 from tgdav.db import lazy_batch
-from tgdav.fs import settlement
+from tgdav.fs.files import writeback
 from tgdav.fs.filesystem import NamespaceFileSystem
 from tgdav.ids import Inode
 from tgdav.metadata.types import FILE, AttributeChange
@@ -17,7 +17,7 @@ from tgdav.metadata.types import FILE, AttributeChange
 def subject(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "VolumeSubject":
     """One that commits nothing by itself."""
     monkeypatch.setattr(lazy_batch, "COMMIT_DELAY_SECONDS", 60)
-    monkeypatch.setattr(settlement, "DELAY_SECONDS", 60)
+    monkeypatch.setattr(writeback, "DELAY_SECONDS", 60)
     subject = VolumeSubject(tmp_path)
     subject.fs.create(subject.fs.root, b"first", FILE, 0o644, OWNER)  # with which the log begins
     return subject
@@ -81,7 +81,7 @@ def test_attributes_before_the_last_close_do_not_come_back(subject: VolumeSubjec
 def test_mode_and_owner_of_a_file_that_is_open(subject: VolumeSubject) -> None:
     fs = subject.fs
     inode = make(fs, b"file", b"content")
-    fs.open_files.settle_waiting()
+    fs.open_files.flush_queued()
     handle = fs.open(inode, writable=True, truncate=True)
     handle.write(0, b"x")
     fs.set_attributes(inode, AttributeChange(mode=0o600, gid=8))
@@ -96,7 +96,7 @@ def test_what_was_put_over_a_closed_file_stays(subject: VolumeSubject, closes_ag
     """Also where the file has its first content again, or is written anew."""
     fs = subject.fs
     inode = make(fs, b"file", b"first")
-    fs.open_files.settle_waiting()
+    fs.open_files.flush_queued()
     with_content(fs, inode, b"closed")
     handle = fs.open(inode, writable=True)
     handle.write(0, b"open")
@@ -113,7 +113,7 @@ def test_a_replacing_that_happens_between_a_close_and_its_note(subject: VolumeSu
     """A content that was closed over another than the one that is there now does not come back."""
     fs = subject.fs
     inode = make(fs, b"file", b"first")
-    fs.open_files.settle_waiting()
+    fs.open_files.flush_queued()
     with_content(fs, inode, b"closed")
     file = fs.open_files.find(inode)
     assert file is not None

@@ -39,9 +39,9 @@ class ClosedMeanwhile:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._fs, name)
 
-    def hold_attributes(self, inode: Inode, change: AttributeChange) -> bool:
+    def defer_attributes(self, inode: Inode, change: AttributeChange) -> bool:
         self.handle.close()
-        return self._fs.hold_attributes(inode, change)
+        return self._fs.defer_attributes(inode, change)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from tgdav.db.schema import ROOT_INODE, TRASH_INODE
 from tgdav.db.statements import Statement
 from tgdav.ids import ChunkId, EntryId, Incarnation, Inode, MachineId, NodeId
 from tgdav.metadata import queries
-from tgdav.metadata.names import conflict_name, nfc
+from tgdav.metadata.conflict_names import conflict_name, nfc
 
 COMPOSED = "Bücher".encode()
 DECOMPOSED = unicodedata.normalize("NFD", "Bücher").encode()

@@ -99,7 +99,7 @@ def test_what_fails_keeps_nothing_else_from_being_done(
 
     put(volume, "file", b"x")
     volume.content.flush(60)
-    monkeypatch.setattr(volume.fs, "settle_idle", full)
+    monkeypatch.setattr(volume.fs, "flush_idle", full)
     vault.clock.advance(PUSH_SECONDS)
     volume.housekeeping.tick()
     assert volume.status()["last_error"] == "full"

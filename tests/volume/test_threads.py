@@ -18,7 +18,7 @@ from tgdav.content.upload.schedule import LAST_BACKOFF
 from tgdav.content.upload.uploader import Uploader
 from tgdav.disk import SystemDisk
 from tgdav.fs.api import Owner
-from tgdav.fs.open_file import OpenFile
+from tgdav.fs.files.open_file import OpenFile
 from tgdav.ids import BlobName, ChunkId
 from tgdav.metadata.types import Kind
 from tgdav.threads import failure_counts
@@ -58,7 +58,7 @@ def write_and_close(volume: Volume, name: bytes, data: bytes) -> None:
         volume.fs.create(volume.fs.root, name, Kind.FILE, 0o644, Owner())
     handle = volume.fs.open(_inode(volume, name), writable=True)
     handle.write(0, data)
-    assert handle.close_at_once()  # type: ignore[attr-defined]
+    assert handle.close_nowait()  # type: ignore[attr-defined]
 
 
 def test_housekeeping_does_the_rest(
@@ -105,11 +105,11 @@ def test_settling_leaves_out_the_file_that_cannot_be(
         broken.setattr(OpenFile, "stage", stage)
         for name in (b"first", b"bad", b"last"):
             write_and_close(running, name, b"data")
-        wait_for(lambda: failures("tgdav-settle"))
+        wait_for(lambda: failures("tgdav-writeback"))
         wait_for(lambda: [file.inode for file in running.fs.open_files._dirty(lambda _: True)] == [bad])
-        assert "tgdav-settle: OverflowError" in last_error(running)
+        assert "tgdav-writeback: OverflowError" in last_error(running)
     assert read(running, "bad") == b"data"
-    running.fs.settle_all()
+    running.fs.flush_all()
     assert read(running, "bad") == b"data"
 
 
@@ -119,7 +119,7 @@ def _inode(volume: Volume, name: bytes) -> int:
 
 def test_closing_the_volume_keeps_a_file_that_cannot_be_settled(vault: Vault, monkeypatch: pytest.MonkeyPatch) -> None:
     volume = vault.open()
-    whole = OpenFile.settle
+    whole = OpenFile.flush
     volume.fs.create(volume.fs.root, b"bad", Kind.FILE, 0o644, Owner())
     volume.fs.create(volume.fs.root, b"good", Kind.FILE, 0o644, Owner())
     bad = _inode(volume, b"bad")
@@ -129,7 +129,7 @@ def test_closing_the_volume_keeps_a_file_that_cannot_be_settled(vault: Vault, mo
         handle.flush()
         handle.write(0, b"more")
     with monkeypatch.context() as broken:
-        broken.setattr(OpenFile, "settle", lambda self, **how: overflow() if self.inode == bad else whole(self, **how))
+        broken.setattr(OpenFile, "flush", lambda self, **how: overflow() if self.inode == bad else whole(self, **how))
         with pytest.raises(OverflowError):
             volume.close()
     with vault.opened() as again:

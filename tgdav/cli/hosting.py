@@ -58,7 +58,7 @@ class MountHost:
             raise UsageError(f"{where} is not mounted by this tgdav")
         notices: list[str] = []
         mount.unmount(notices.append)
-        self._volume.fs.settle_all()
+        self._volume.fs.flush_all()
         self._volume.fs.sync()
         pending = self._volume.pending()
         ends = not self._stays

@@ -147,17 +147,17 @@ class Writer:
         durable: bool = False,
         sync: Sequence[Syncable] = (),
         lazy: bool = False,
-        at_once: bool = False,
+        nowait: bool = False,
     ) -> T:
         """Commit all changes of ``work`` or none; return its result. Raises what ``work`` raises.
 
         The files in ``sync`` are synced first; list every file whose bytes the change refers to. With ``durable`` the change
         survives a power cut when this returns. A ``lazy`` change, which refers to no files, may be committed a moment later.
-        With ``at_once``, for lazy jobs only, WouldBlock is raised if another job runs or a commit is due. Raises LocalFailure
+        With ``nowait``, for lazy jobs only, WouldBlock is raised if another job runs or a commit is due. Raises LocalFailure
         (also if a file cannot be synced; after a failed sync of the log every call fails until restarted) and NoSpace.
         """
         job = _Job(work, durable, sync, lazy=lazy and not durable and not sync)
-        return self._enter_at_once(job) if at_once else self._enter(job)
+        return self._enter_nowait(job) if nowait else self._enter(job)
 
     def commit_pending(self) -> None:
         """Commit the lazy batch, so that other connections see it; if that fails, see ``on_loss``.
@@ -228,7 +228,7 @@ class Writer:
             self._lead()
         return job.outcome()
 
-    def _enter_at_once(self, job: _Job[T]) -> T:
+    def _enter_nowait(self, job: _Job[T]) -> T:
         """Run a lazy job if no other job runs, without waiting for others to join it."""
         lazy_batch = self._lazy_batch
         is_easy = job.lazy and (self._has_room() if lazy_batch is None else not lazy_batch.is_nearly_full)

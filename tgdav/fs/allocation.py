@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from tgdav.content.format.manifest import RECORD
 from tgdav.db.database import Database
-from tgdav.fs.open_file import OpenFile
+from tgdav.fs.files.open_file import OpenFile
 from tgdav.ids import ContentTag, Inode
 from tgdav.metadata import queries
 from tgdav.metadata.tree_cache import TreeCache
@@ -27,15 +27,15 @@ class Allocations:
         self._known: dict[ContentTag, int] = {}
 
     def of(self, node: Attributes, find: Callable[[Inode], OpenFile | None]) -> int:
-        """Return the bytes of a node that are no hole, with the unsettled writes of its open file, if ``find`` has it; at least
+        """Return the bytes of a node that are no hole, with the unflushed writes of its open file, if ``find`` has it; at least
         one of any file that is not empty: programs take a file of no blocks for one that need not be read."""
         if not node.is_file:
             return 0
         if node.size <= SMALL:
             return node.size
         file = find(node.inode)
-        if file is not None and (unsettled := file.unsettled_bytes) is not None:
-            floor, added = unsettled
+        if file is not None and (unflushed := file.unflushed_bytes) is not None:
+            floor, added = unflushed
             return max(min(node.size, min(floor, self._settled(node)) + added), 1)
         return max(self._settled(node), 1)
 

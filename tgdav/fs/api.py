@@ -5,7 +5,7 @@ its bytes first, then by Unicode NFC, earliest entry first. Each call that chang
 or not at all, and another thread sees either the old state or the new. With ``durable=True`` the change survives a power
 cut when the call returns, with all that was changed before it. Without it the change survives the end of the process (kill
 -9), and a power cut may take the last changes, the later ones first. Writes to an open file, and times set through it, survive
-the end of the process from ``flush``, ``settle_soon`` or ``close`` on.
+the end of the process from ``flush``, ``flush_later`` or ``close`` on.
 
 Every call may raise: ``ReadOnly`` where another machine became the writer, ``NoSpace``, ``LocalFailure`` (the local disk),
 and ``DamageError`` / ``StoreUnavailable`` where content has to be read.
@@ -150,7 +150,7 @@ class FileHandle(Protocol):
         """Write all of ``data`` at ``offset`` (or at the end), return its length. Committed by fsync or close."""
         ...
 
-    def write_at_once(self, offset: int, data: bytes | bytearray | memoryview) -> bool:
+    def write_nowait(self, offset: int, data: bytes | bytearray | memoryview) -> bool:
         """Write as ``write`` does if nothing has to be waited for, no lock and no disk; False if nothing was done."""
         ...
 
@@ -166,7 +166,7 @@ class FileHandle(Protocol):
         """Commit what was written so far; reports a late failure."""
         ...
 
-    def settle_soon(self) -> bool:
+    def flush_later(self) -> bool:
         """Have what was written so far committed in a moment, without waiting; False if ``flush`` is to do it."""
         ...
 
@@ -174,7 +174,7 @@ class FileHandle(Protocol):
         """Give the handle up, committing its writes. Closing twice does nothing."""
         ...
 
-    def close_at_once(self) -> bool:
+    def close_nowait(self) -> bool:
         """As ``close``, with its writes committed in a moment, without waiting; False if ``close`` is to be called."""
         ...
 
@@ -408,13 +408,13 @@ class ObservedFileSystem(FileSystem, Protocol):
         """
         ...
 
-    def at_once(self, work: Callable[[], T]) -> T:
+    def call_nowait(self, work: Callable[[], T]) -> T:
         """Call ``work``, which makes one change that is not durable; if that would have to wait for anybody, WouldBlock is
         raised before anything is done."""
         ...
 
-    def hold_attributes(self, inode: Inode, change: AttributeChange) -> bool:
-        """Leave ``change`` to the commit of the file's unsettled writes, if that comes soon, without waiting.
+    def defer_attributes(self, inode: Inode, change: AttributeChange) -> bool:
+        """Leave ``change`` to the commit of the file's unflushed writes, if that comes soon, without waiting.
 
         False if it is still to be made by ``set_attributes``. Raises ReadOnly.
         """

@@ -23,7 +23,7 @@ from tgdav.errors import (
 )
 from tgdav.fs import acl
 from tgdav.fs.api import Owner, Precondition, RenameFlag
-from tgdav.fs.fields import XATTR, check_numbers
+from tgdav.fs.node_attributes import XATTR, check_numbers
 from tgdav.ids import EntryId, Inode, NodeId
 from tgdav.metadata import queries
 from tgdav.metadata.change import Change
@@ -35,7 +35,7 @@ _DEAD = """WITH RECURSIVE up(ino) AS (SELECT :ino UNION SELECT e.parent FROM ent
 SELECT 1 FROM up WHERE ino = :root"""
 
 
-def require_folder(change: Change, parent: Inode) -> Attributes:
+def require_directory(change: Change, parent: Inode) -> Attributes:
     """Return a folder that is reachable from the root; its times may be old. Raises NotFound, NotADirectory."""
     known = change.folders.get(parent)
     if known is not None:
@@ -140,7 +140,7 @@ def make_whiteout(change: Change, keys: NamespaceKeys, parent: Inode, name: byte
     """Make the device that stands for a deleted name, where a name was just moved away; else do nothing."""
     if find(change, parent, name) is None:
         kind = Kind.CHARACTER_DEVICE
-        make(change, keys, require_folder(change, parent), name, kind, 0, owner, inherits=False)
+        make(change, keys, require_directory(change, parent), name, kind, 0, owner, inherits=False)
 
 
 def check_target(kind: Kind, target: bytes) -> None:
@@ -160,7 +160,7 @@ def link(change: Change, inode: Inode, folder: Inode, name: bytes) -> Attributes
         raise NotPermitted("a folder has one name only")
     if node.nlink >= LINK_MAX:
         raise TooManyLinks
-    parent = require_folder(change, folder)
+    parent = require_directory(change, folder)
     if find(change, parent.inode, name) is not None:
         raise Exists
     emit(change, Place(EntryId(change.new_id()), node.node, parent.node, name), local=node.local)
@@ -175,7 +175,7 @@ def delete(change: Change, entry: DirectoryEntry, name: bytes) -> None:
 def unlink(change: Change, parent: Inode, name: bytes) -> None:
     """Remove a name of what is no folder. Raises NotFound, IsADirectory."""
     with suppress(NotFound):  # that the folder is live, if it is, needs to be asked only once then
-        require_folder(change, parent)
+        require_directory(change, parent)
     entry = require(change, parent, name)
     if entry.attributes.is_directory:
         raise IsADirectory

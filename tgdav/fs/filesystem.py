@@ -2,7 +2,7 @@
 
 Lock order, outermost first:
 
-0. the settler's turn (``tgdav.fs.settlement``)
+0. the settler's turn (``tgdav.fs.files.writeback``)
 1. ``OpenFile.lock`` (one a node that is open or dirty)
 2. the writer's leadership (``tgdav.db.writer``): inside a change no open file may be locked
 3. ``OpenFiles`` table lock, content's own locks (leaves: nothing is taken while one is held)
@@ -23,15 +23,15 @@ from tgdav.db.schema import ROOT_INODE, TRASH_INODE
 from tgdav.disk import Disk
 from tgdav.entropy import Entropy
 from tgdav.errors import Exists, InvalidArgument, IsADirectory, NotADirectory, NotFound, WouldBlock
-from tgdav.fs import acl, changes, copying, fields
+from tgdav.fs import acl, changes, copying, node_attributes
 from tgdav.fs.allocation import SMALL, Allocations
 from tgdav.fs.api import NOBODY, Capacity, ChangeListener, LockRecord, Owner, Precondition, RenameFlag, XattrFlag
-from tgdav.fs.hurried import Hurried
-from tgdav.fs.listeners import Listeners
-from tgdav.fs.locks import LockKeeper
+from tgdav.fs.files.context import OpenFileContext, require_writable
+from tgdav.fs.files.open_files import Handle, OpenFiles, retry_if_flushed
+from tgdav.fs.hurried import NonBlocking
+from tgdav.fs.listeners import ChangeListeners
+from tgdav.fs.locks import LockTable
 from tgdav.fs.names import JunkPolicy, check_name, check_new_name
-from tgdav.fs.open_files import Handle, OpenFiles, steady
-from tgdav.fs.parts import Parts, require_writable
 from tgdav.fs.storage_state import storage_state
 from tgdav.fs.totals import RecentTotals
 from tgdav.fs.upload import FileUpload
@@ -70,17 +70,15 @@ class NamespaceFileSystem:
     ) -> None:
         self.database, self.journal, self.content, self.keys = database, journal, content, keys
         self._junk, self._space, self._clock = junk, space, clock
-        parts = Parts(
+        context = OpenFileContext(
             journal, database, content, keys, identity, overlay_folder, clock=clock, entropy=entropy, disk=disk
         )
-        self.open_files = OpenFiles(parts)
-        self._locks = LockKeeper(database, clock)
-        self.listeners = Listeners()
+        self.open_files = OpenFiles(context)
+        self._locks = LockTable(database, clock)
+        self.listeners = ChangeListeners()
         self._recent_totals = RecentTotals(self._count, clock)
         self._allocations = Allocations(database, journal.cache)
-        self._hurried = Hurried()
-
-    # ---- life ----------------------------------------------------------------------------------------------------
+        self._nonblocking = NonBlocking()
 
     def start(self) -> None:
         """Take over what was made durable or closed before a crash, and forget junk files that have no name any more."""
@@ -94,14 +92,14 @@ class NamespaceFileSystem:
         self.open_files.stop()
         if self.journal.read_only is None:
             try:
-                self.open_files.settle_or_keep()
+                self.open_files.flush_or_fsync()
             finally:
                 self.sync()
         self.open_files.abandon()
 
-    def settle_idle(self) -> None:
+    def flush_idle(self) -> None:
         """Settle files that were not written for a while, or are dirty for long; housekeeping calls it."""
-        self.open_files.settle_idle(self._clock.monotonic())
+        self.open_files.flush_idle(self._clock.monotonic())
 
     def sweep_local(self) -> None:
         """Forget local files without a name that nobody has open."""
@@ -110,10 +108,10 @@ class NamespaceFileSystem:
         for inode in unnamed:
             self.journal.change(lambda change, inode=inode: change.drop_local(inode))  # type: ignore[misc]
 
-    def settle_all(self) -> None:
+    def flush_all(self) -> None:
         """Settle every dirty file."""
         if self.journal.read_only is None:
-            self.open_files.settle()
+            self.open_files.flush()
 
     def on_change(self, listener: ChangeListener) -> Callable[[], None]:
         """Tell ``listener`` of each change, until the function returned is called."""
@@ -135,17 +133,17 @@ class NamespaceFileSystem:
 
     # ---- looking -------------------------------------------------------------------------------------------------
 
-    @steady
+    @retry_if_flushed
     def lookup(self, parent: Inode, name: bytes, *, normalized: bool = False) -> Attributes:
         """Return what ``name`` in ``parent`` names."""
         check_name(name)
         entry = self._find(parent, name, normalized=normalized)
         if entry is None:
-            self._refuse_no_folder(self._node(parent))
+            self._require_directory(self._node(parent))
             raise NotFound
         return self.open_files.dirty_attributes(entry.attributes)
 
-    @steady
+    @retry_if_flushed
     def resolve(self, path: Sequence[bytes], *, normalized: bool = False) -> Attributes:
         """Return what a path of names from the root leads to."""
         found = self._node(self.root)
@@ -154,7 +152,7 @@ class NamespaceFileSystem:
             assert found is not None, "the root is always there"
             entry = self._find(found.inode, name, normalized=normalized)
             if entry is None:
-                self._refuse_no_folder(found)
+                self._require_directory(found)
                 raise NotFound
             found = entry.attributes
         assert found is not None, "the root is always there"
@@ -170,8 +168,8 @@ class NamespaceFileSystem:
             entry = queries.find_entry(connection, parent, name, normalized=normalized)
         if entry is None or entry.name == name:
             cache.remember(generation, parent, name, entry)
-        if entry is None and cache.wants_folder(parent):
-            self.journal.take_in_folder(parent)
+        if entry is None and cache.wants_directory(parent):
+            self.journal.cache_directory(parent)
         return entry
 
     def _node(self, inode: Inode) -> Attributes | None:
@@ -186,7 +184,7 @@ class NamespaceFileSystem:
             cache.remember_node(generation, found)
         return found
 
-    @steady
+    @retry_if_flushed
     def attributes(self, inode: Inode, *, removed: bool = False) -> Attributes:
         """Return a node's attributes."""
         found = self._node(inode)
@@ -194,12 +192,12 @@ class NamespaceFileSystem:
             raise NotFound
         return self.open_files.dirty_attributes(found)
 
-    @steady
+    @retry_if_flushed
     def list_directory(self, inode: Inode) -> list[DirectoryEntry]:
         """Return all entries in byte order of their names."""
         return self.open_files.dirty_entries(self._list(inode, queries.children))
 
-    @steady
+    @retry_if_flushed
     def list_briefly(self, inode: Inode) -> list[Listed]:
         """Return of all entries what long listings tell, in byte order of their names."""
         found = self._list(inode, queries.listing)
@@ -211,10 +209,10 @@ class NamespaceFileSystem:
         with self.database.reading() as connection:
             found = ask(connection, inode)
             if not found:
-                self._refuse_no_folder(queries.attributes(connection, inode))
+                self._require_directory(queries.attributes(connection, inode))
             return found
 
-    def _refuse_no_folder(self, attributes: Attributes | None) -> None:
+    def _require_directory(self, attributes: Attributes | None) -> None:
         if attributes is None:
             raise NotFound
         if not attributes.is_directory:
@@ -236,7 +234,7 @@ class NamespaceFileSystem:
     def read_link(self, inode: Inode) -> bytes:
         """Return a symlink's target."""
         with self.database.reading() as connection:
-            return fields.read_link(connection, inode)
+            return node_attributes.read_link(connection, inode)
 
     def capacity(self) -> Capacity:
         """Return space and counts."""
@@ -266,7 +264,7 @@ class NamespaceFileSystem:
         changes.check_target(kind, target)
 
         def work(change: Change) -> Attributes:
-            folder = changes.require_folder(change, parent)
+            folder = changes.require_directory(change, parent)
             if changes.find(change, parent, name) is not None:
                 raise Exists
             node = changes.make(
@@ -275,7 +273,7 @@ class NamespaceFileSystem:
             return changes.made_alone(change, node)
 
         made = self._change(work, durable=durable)
-        self.listeners.tell(None, parent, name)
+        self.listeners.notify(None, parent, name)
         return made
 
     def link(self, inode: Inode, parent: Inode, name: bytes, *, durable: bool = False) -> Attributes:
@@ -283,20 +281,20 @@ class NamespaceFileSystem:
         check_new_name(parent, name, self._junk)
 
         linked = self._change(lambda change: changes.link(change, inode, parent, name), durable=durable)
-        self.listeners.tell(inode, parent, name)
+        self.listeners.notify(inode, parent, name)
         return self.open_files.dirty_attributes(linked)
 
     def unlink(self, parent: Inode, name: bytes, *, durable: bool = False) -> None:
         """Remove a name of something that is no folder."""
         check_name(name)
         self._change(lambda change: changes.unlink(change, parent, name), durable=durable, takes=True)
-        self.listeners.tell(None, parent, name)
+        self.listeners.notify(None, parent, name)
 
     def remove_directory(self, parent: Inode, name: bytes, *, durable: bool = False) -> None:
         """Remove an empty folder."""
         check_name(name)
         self._change(lambda change: changes.remove_directory(change, parent, name), durable=durable, takes=True)
-        self.listeners.tell(None, parent, name)
+        self.listeners.notify(None, parent, name)
 
     def remove_tree(
         self, parent: Inode, name: bytes, *, precondition: Precondition | None = None, durable: bool = False
@@ -311,7 +309,7 @@ class NamespaceFileSystem:
             changes.delete(change, entry, name)
             return entry.attributes.inode
 
-        self.listeners.tell(self._change(work, durable=durable, takes=True), parent, name)
+        self.listeners.notify(self._change(work, durable=durable, takes=True), parent, name)
 
     def rename(
         self, parent: Inode, name: bytes, new_parent: Inode, new_name: bytes, *, flags: RenameFlag = RenameFlag.NONE,
@@ -325,7 +323,7 @@ class NamespaceFileSystem:
             raise InvalidArgument("an exchange goes with no other flag")
 
         def work(change: Change) -> bool:
-            folder = changes.require_folder(change, new_parent)
+            folder = changes.require_directory(change, new_parent)
             replaced = changes.rename(
                 change, self.content, parent, name, folder, new_name, flags, replace_tree=replace_tree,
                 precondition=precondition, local=local,
@@ -334,10 +332,10 @@ class NamespaceFileSystem:
                 changes.make_whiteout(change, self.keys, parent, name, whiteout_owner)
             return replaced
 
-        # Who saves a file by renaming a draft over it looks upon this as the end of saving.
+        # Who saves a file by renaming a buffer over it looks upon this as the end of saving.
         replaced = self._change(work, durable=durable, takes=True, lazy=False)
-        self.listeners.tell(None, parent, name)
-        self.listeners.tell(None, new_parent, new_name)
+        self.listeners.notify(None, parent, name)
+        self.listeners.notify(None, new_parent, new_name)
         return replaced
 
     def copy(
@@ -353,10 +351,10 @@ class NamespaceFileSystem:
     ) -> tuple[Attributes, bool]:
         """Copy a node, with its properties and times and all below it, as one change that moves no data."""
         local = check_new_name(parent, name, self._junk)
-        self.open_files.settle_or_keep()
+        self.open_files.flush_or_fsync()
 
         def work(change: Change) -> tuple[Attributes, bool]:
-            folder = changes.require_folder(change, parent)
+            folder = changes.require_directory(change, parent)
             node, replaced = copying.copy(
                 change, self.content, self.keys, inode, folder, name, self._junk, recursive=recursive, replace=replace,
                 precondition=precondition, local=local,
@@ -364,42 +362,43 @@ class NamespaceFileSystem:
             return changes.made(change, node), replaced
 
         copied = self._change(work, durable=durable)
-        self.listeners.tell(None, parent, name)
+        self.listeners.notify(None, parent, name)
         return copied
 
     def _change(self, work: Callable[[Change], T], *, durable: bool, takes: bool = False, lazy: bool = True) -> T:
-        at_once = self._hurried.is_active
+        nowait = self._nonblocking.is_active
         if durable or takes:  # closed files come first; what takes nothing away need not wait for them
-            self.open_files.settle_waiting(at_once=at_once)
-        return self.journal.change(work, durable=durable, lazy=lazy, at_once=at_once)
+            self.open_files.flush_queued(nowait=nowait)
+        return self.journal.change(work, durable=durable, lazy=lazy, nowait=nowait)
 
-    def at_once(self, work: Callable[[], T]) -> T:
+    def call_nowait(self, work: Callable[[], T]) -> T:
         """Call ``work``, in which a change that would have to wait is refused by WouldBlock."""
-        with self._hurried:
+        with self._nonblocking:
             return work()
 
     # ---- attributes ----------------------------------------------------------------------------------------------
 
     def set_attributes(self, inode: Inode, change: AttributeChange, *, durable: bool = False) -> Attributes:
         """Set attributes; ``size`` truncates."""
-        if self._hurried.is_active and (change.size is not None or self.open_files.find(inode) is not None):
+        if self._nonblocking.is_active and (change.size is not None or self.open_files.find(inode) is not None):
             raise WouldBlock("the file is open")
         if change.size is not None:
             self.open_files.truncate(inode, change.size)
-        waits = self.open_files.hold(inode, change, waiting=True) and fields.is_simple(change)
+        waits = self.open_files.defer_attributes(inode, change, waiting=True) and node_attributes.is_simple(change)
         if durable or not waits:
-            self._change(lambda each: fields.set_attributes(each, inode, change), durable=durable)
-        self.listeners.tell(inode)
+            self._change(lambda each: node_attributes.set_attributes(each, inode, change), durable=durable)
+        self.listeners.notify(inode)
         return self.attributes(inode, removed=True)
 
-    def hold_attributes(self, inode: Inode, change: AttributeChange) -> bool:
-        """Leave attributes to the commit of a file's unsettled writes, without waiting; False if they cannot be."""
-        return change.size is None and fields.is_simple(change) and self.open_files.hold(inode, change, waiting=False)
+    def defer_attributes(self, inode: Inode, change: AttributeChange) -> bool:
+        """Leave attributes to the commit of a file's unflushed writes, without waiting; False if they cannot be."""
+        is_simple = change.size is None and node_attributes.is_simple(change)
+        return is_simple and self.open_files.defer_attributes(inode, change, waiting=False)
 
     def get_xattr(self, inode: Inode, name: bytes) -> bytes:
         """Return an extended attribute."""
         with self.database.reading() as connection:
-            value = fields.get_xattr(connection, inode, name)
+            value = node_attributes.get_xattr(connection, inode, name)
         # A mode may wait for the commit of a file's writes.
         return acl.with_mode(value, self.attributes(inode, removed=True).mode) if name == acl.ACCESS else value
 
@@ -408,29 +407,31 @@ class NamespaceFileSystem:
         drop_set_group_id: bool = False, durable: bool = False,
     ) -> None:  # fmt: skip
         """Set one."""
-        fields.check_xattr(name, value)
+        node_attributes.check_xattr(name, value)
         if name == acl.ACCESS:
-            self.open_files.settle(lambda file: file.inode == inode)  # its commit would bring an earlier mode
+            self.open_files.flush(lambda file: file.inode == inode)  # its commit would bring an earlier mode
         self._change(
-            lambda each: fields.set_xattr(each, inode, name, value, flags, drop_set_group_id=drop_set_group_id),
+            lambda each: node_attributes.set_xattr(
+                each, inode, name, value, flags, drop_set_group_id=drop_set_group_id
+            ),
             durable=durable,
         )
-        self.listeners.tell(inode)
+        self.listeners.notify(inode)
 
     def list_xattrs(self, inode: Inode) -> list[bytes]:
         """Return the names."""
         with self.database.reading() as connection:
-            return fields.list_xattrs(connection, inode)
+            return node_attributes.list_xattrs(connection, inode)
 
     def remove_xattr(self, inode: Inode, name: bytes, *, durable: bool = False) -> None:
         """Remove one."""
-        self._change(lambda change: fields.remove_xattr(change, inode, name), durable=durable)
-        self.listeners.tell(inode)
+        self._change(lambda change: node_attributes.remove_xattr(change, inode, name), durable=durable)
+        self.listeners.notify(inode)
 
     def properties(self, inodes: Iterable[Inode]) -> dict[Inode, dict[bytes, bytes]]:
         """Return the WebDAV properties of nodes, in one query."""
         with self.database.reading() as connection:
-            return fields.properties(connection, inodes)
+            return node_attributes.properties(connection, inodes)
 
     def set_properties(
         self,
@@ -442,16 +443,16 @@ class NamespaceFileSystem:
     ) -> None:
         """Set (or, with None, remove) properties and attributes, all of them or none."""
         if attributes is not None:
-            self.open_files.hold(inode, attributes, waiting=True)
-        self._change(lambda change: fields.set_properties(change, inode, values, attributes), durable=durable)
+            self.open_files.defer_attributes(inode, attributes, waiting=True)
+        self._change(lambda change: node_attributes.set_properties(change, inode, values, attributes), durable=durable)
         if attributes is not None:
-            self.listeners.tell(inode)
+            self.listeners.notify(inode)
 
     # ---- content -------------------------------------------------------------------------------------------------
 
     def open(self, inode: Inode, *, writable: bool = False, truncate: bool = False, moves_times: bool = True) -> Handle:
         """Open a file."""
-        if truncate and self._hurried.is_active:
+        if truncate and self._nonblocking.is_active:
             raise WouldBlock("a file is cut")
         file = self.open_files.acquire(inode)
         try:
@@ -473,7 +474,7 @@ class NamespaceFileSystem:
             require_writable(self.journal)
         entry = self._find(parent, name, normalized=normalized)
         if entry is None:
-            self._refuse_no_folder(self._node(parent))
+            self._require_directory(self._node(parent))
         elif entry.attributes.is_directory:
             raise IsADirectory
         elif not entry.attributes.is_file:
@@ -482,10 +483,8 @@ class NamespaceFileSystem:
 
     def sync(self) -> None:
         """Return when everything closed so far survives a power cut."""
-        self.open_files.settle_waiting()
+        self.open_files.flush_queued()
         self.database.writer.sync()
-
-    # ---- WebDAV locks --------------------------------------------------------------------------------------------
 
     def load_locks(self) -> list[LockRecord]:
         """Return the locks kept, expired ones left out."""

@@ -3,7 +3,7 @@
 import threading
 
 
-class Hurried(threading.local):
+class NonBlocking(threading.local):
     """As a context: the calling thread is not to wait within it."""
 
     is_active = False

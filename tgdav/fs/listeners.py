@@ -6,7 +6,7 @@ from tgdav.fs.api import ChangeListener
 from tgdav.ids import Inode
 
 
-class Listeners:
+class ChangeListeners:
     """Tells of each change after it is committed, in the thread that made it, while no lock is held."""
 
     def __init__(self) -> None:
@@ -21,7 +21,7 @@ class Listeners:
 
         return remove
 
-    def tell(self, inode: Inode | None = None, parent: Inode | None = None, name: bytes | None = None) -> None:
+    def notify(self, inode: Inode | None = None, parent: Inode | None = None, name: bytes | None = None) -> None:
         """Say that a node's content or attributes, or what a name names, changed."""
         for listener in self._listeners:
             listener(inode, parent, name)

@@ -8,7 +8,7 @@ from tgdav.ids import Inode
 from tgdav.metadata.types import nearest_time
 
 
-class LockKeeper:
+class LockTable:
     """The ``locks`` table."""
 
     def __init__(self, database: Database, clock: Clock) -> None:

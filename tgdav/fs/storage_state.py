@@ -13,7 +13,7 @@ AND NOT EXISTS (SELECT 1 FROM log WHERE segment IS NULL AND position = max(n.sin
 
 
 def storage_state(database: Database, content: ContentStore, inode: Inode) -> str:
-    """Return ``local``, ``uploading`` or ``stored`` for a node without unsettled writes. Raises NotFound."""
+    """Return ``local``, ``uploading`` or ``stored`` for a node without unflushed writes. Raises NotFound."""
     with database.reading() as connection:
         attributes = queries.attributes(connection, inode)
         if attributes is None:

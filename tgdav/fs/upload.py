@@ -57,7 +57,7 @@ class FileUpload:
         if self._done:
             raise BadHandle
         staged = self._finish()
-        self._system.open_files.settle_waiting()  # a file closed before must not be settled over this
+        self._system.open_files.flush_queued()  # a file closed before must not be settled over this
         try:
             result = self._system.journal.change(
                 lambda change: self._change(change, staged, precondition, mtime, btime, properties),
@@ -69,7 +69,7 @@ class FileUpload:
         open_file = self._system.open_files.find(result[0].inode)
         if open_file is not None:
             open_file.replaced(staged.manifest, staged.tag)
-        self._system.listeners.tell(result[0].inode, self._parent, self._name)
+        self._system.listeners.notify(result[0].inode, self._parent, self._name)
         return result
 
     def _finish(self) -> StagedContent:
@@ -89,7 +89,7 @@ class FileUpload:
         btime: int | None,
         properties: PropertiesOf | None,
     ) -> tuple[Attributes, bool]:
-        parent = changes.require_folder(change, self._parent)
+        parent = changes.require_directory(change, self._parent)
         entry = changes.find(change, self._parent, self._name, normalized=self._normalized)
         if precondition is not None:
             precondition(entry.attributes if entry else None)

@@ -19,10 +19,10 @@ from tgdav.db import Inserts, Transaction, compiled
 from tgdav.db.schema import ROOT_INODE, entries, fields, machines, manifests, nodes
 from tgdav.ids import Inode, NodeId
 from tgdav.metadata import history, settings
-from tgdav.metadata.context import Context, InodeCounter, NewNode
+from tgdav.metadata.context import GroupContext, InodeCounter, NewNode
+from tgdav.metadata.entry_moves import EntryMover
 from tgdav.metadata.history import ContentState, HistoryPolicy
-from tgdav.metadata.node_updates import NODE_UPDATES, NodeUpdate
-from tgdav.metadata.places import Places
+from tgdav.metadata.node_rows import NODE_UPDATES, NodeUpdate
 from tgdav.metadata.types import FILE, Kind
 
 INLINE_BYTES = 320
@@ -67,10 +67,12 @@ _SET_MEMBER = compiled(
 )
 
 
-class Application:
+class OperationApplier:
     """One group being applied inside a transaction."""
 
-    def __init__(self, transaction: Transaction, context: Context, policy: HistoryPolicy, inodes: InodeCounter) -> None:
+    def __init__(
+        self, transaction: Transaction, context: GroupContext, policy: HistoryPolicy, inodes: InodeCounter
+    ) -> None:
         self._transaction = transaction
         self._context = context
         self._policy = policy
@@ -83,7 +85,7 @@ class Application:
         return self._transaction
 
     @property
-    def context(self) -> Context:
+    def context(self) -> GroupContext:
         """Whose group it is, and when."""
         return self._context
 
@@ -94,7 +96,7 @@ class Application:
                 return self._make(op, local)
             case Place():
                 # Kept, the two would name each other, and all that the change holds would wait for the collector.
-                return Places(self).place(op, local)
+                return EntryMover(self).place(op, local)
             case Write():
                 return self._write(op)
             case Attr():
@@ -302,10 +304,10 @@ _KINDS: Collection[int] = frozenset(Kind)
 
 
 def apply_group(
-    transaction: Transaction, context: Context, group: Group, policy: HistoryPolicy, inodes: InodeCounter
+    transaction: Transaction, context: GroupContext, group: Group, policy: HistoryPolicy, inodes: InodeCounter
 ) -> int:
     """Apply all operations of a group; return how many of them changed something."""
-    application = Application(transaction, context, policy, inodes)
+    application = OperationApplier(transaction, context, policy, inodes)
     changed = sum(application.apply(op) for op in group.ops)
     application.flush()
     return changed

@@ -9,10 +9,10 @@ from tgdav.entropy import Entropy
 from tgdav.errors import InvalidArgument, NotFound
 from tgdav.ids import Inode, NodeId, Position, make_id
 from tgdav.metadata import history, queries
-from tgdav.metadata.apply import Application
+from tgdav.metadata.apply import OperationApplier
+from tgdav.metadata.conflict_names import CONFLICT_MARK
 from tgdav.metadata.context import LiveFolders
-from tgdav.metadata.names import CONFLICT_MARK
-from tgdav.metadata.node_updates import NODE_UPDATES, NodeUpdate
+from tgdav.metadata.node_rows import NODE_UPDATES, NodeUpdate
 from tgdav.metadata.tree_cache import TreeChanges
 from tgdav.metadata.tree_view import TreeView
 from tgdav.metadata.types import Attributes, DirectoryEntry, Kind
@@ -48,7 +48,7 @@ class Change:
     ``time`` is the change's wall-clock time in ns, ``position`` its place in this machine's log.
     """
 
-    def __init__(self, application: Application, ids: IdSource, entropy: Entropy, view: TreeView) -> None:
+    def __init__(self, application: OperationApplier, ids: IdSource, entropy: Entropy, view: TreeView) -> None:
         self._application = application
         self._view = view
         self._context = application.context

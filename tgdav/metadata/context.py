@@ -22,7 +22,7 @@ _LARGEST_INODE = compiled(select(func.coalesce(func.max(nodes.c.ino), 0)))
 
 
 @dataclass(slots=True)
-class Context:
+class GroupContext:
     """Whose group is applied, and when: ``stamp`` orders, ``time`` (ns) is shown, ``position`` is the place in our log.
 
     ``empty_tag`` is the tag of a file without content. ``own``: an unknown folder is a mistake, not a gap in the log.
@@ -141,7 +141,7 @@ class NewNode:
     row: dict[str, Any]
 
     @classmethod
-    def of(cls, op: Make, ino: Inode, context: Context, *, local: bool) -> "NewNode":
+    def of(cls, op: Make, ino: Inode, context: GroupContext, *, local: bool) -> "NewNode":
         """Return what ``op`` makes: without a name, and as a file without content."""
         is_file = op.kind == FILE
         target = op.target if op.kind == SYMLINK else b""

@@ -20,9 +20,9 @@ from tgdav.db.schema import ROOT_INODE, TRASH_INODE, entries, log, machines, nod
 from tgdav.entropy import Entropy
 from tgdav.errors import LocalFailure, NoSpace, ReadOnly
 from tgdav.ids import ContentTag, Incarnation, Inode, MachineId, NodeId, Position
-from tgdav.metadata.apply import NEW_NODES, Application, apply_group
+from tgdav.metadata.apply import NEW_NODES, OperationApplier, apply_group
 from tgdav.metadata.change import Change, IdSource
-from tgdav.metadata.context import Context, InodeCounter, KnownFields, LiveFolders, NewNode
+from tgdav.metadata.context import GroupContext, InodeCounter, KnownFields, LiveFolders, NewNode
 from tgdav.metadata.history import HistoryPolicy
 from tgdav.metadata.tree_cache import FOLDER_LIMIT, TreeCache, TreeChanges
 from tgdav.metadata.tree_view import TreeView
@@ -123,19 +123,19 @@ class Journal:
         durable: bool = False,
         sync: Sequence[Syncable] = (),
         lazy: bool = False,
-        at_once: bool = False,
+        nowait: bool = False,
     ) -> T:
         """Make one change: call ``work``, commit and log what it emitted, whole or not at all; return its result.
 
         ``work`` runs in some thread of those that change things now, one at a time, and may be called but once. ``sync``,
-        ``durable``, ``lazy`` and ``at_once`` are those of ``Writer.run``. Raises what ``work`` raises, ReadOnly,
+        ``durable``, ``lazy`` and ``nowait`` are those of ``Writer.run``. Raises what ``work`` raises, ReadOnly,
         LocalFailure, NoSpace.
         """
 
         def job(transaction: Transaction) -> T:
             return self._change(transaction, work)
 
-        return self._writer.run(job, durable=durable, sync=sync, lazy=lazy, at_once=at_once)
+        return self._writer.run(job, durable=durable, sync=sync, lazy=lazy, nowait=nowait)
 
     def apply_groups(
         self,
@@ -157,13 +157,13 @@ class Journal:
             durable=durable,
         )
 
-    def take_in_folder(self, folder: Inode) -> None:
+    def cache_directory(self, folder: Inode) -> None:
         """Let the cache know all names in a folder, unless it is very large."""
 
         def look(transaction: Transaction) -> None:
             rows = transaction.all(_NAMES, {"parent": folder, "most": FOLDER_LIMIT + 1})
             if len(rows) <= FOLDER_LIMIT:
-                transaction.when_done(lambda: self.cache.take_folder(folder, rows))
+                transaction.when_done(lambda: self.cache.add_directory(folder, rows))
 
         # Looking must go on where writing cannot: the cache then knows less.
         with suppress(LocalFailure, NoSpace):
@@ -189,8 +189,8 @@ class Journal:
         self._catch_up(transaction)
         ends = self._ends
         position, stamp, now = Position(ends.position + 1), self._stamps.next(), self._clock.file_time_ns()
-        context = Context(self._machine, position, stamp, now, self._empty_tag, True, self._folders, self._fields)
-        application = Application(transaction, context, self.history, self._inodes)
+        context = GroupContext(self._machine, position, stamp, now, self._empty_tag, True, self._folders, self._fields)
+        application = OperationApplier(transaction, context, self.history, self._inodes)
         change = Change(application, self._ids, self._entropy, self._view)
         try:
             result = work(change)
@@ -207,17 +207,17 @@ class Journal:
     def _note(self, transaction: Transaction, changes: TreeChanges) -> None:
         """Let later changes of this transaction see that something changed, and the cache before anybody is told."""
 
-        def absorb() -> None:
+        def apply_changes() -> None:
             self._view.clear()
-            self.cache.absorb(changes)
+            self.cache.apply_changes(changes)
 
         self._view.add(changes)
-        transaction.when_done(absorb)
+        transaction.when_done(apply_changes)
 
     def _forget(self) -> None:
         """What the cache took in does not stand."""
         self._view.clear()
-        self.cache.absorb(TreeChanges(everything=True))
+        self.cache.apply_changes(TreeChanges(everything=True))
 
     def _apply_groups(
         self,
@@ -254,8 +254,8 @@ class Journal:
         transaction.execute(_SET_APPLIED, {**values, "sequence": group.sequence + len(group.ops) - 1})
         self._stamps.observe(group.stamp)
 
-    def _context(self, machine: MachineId, position: int, stamp: int, time: int) -> Context:
-        return Context(machine, Position(position), stamp, time, self._empty_tag)
+    def _context(self, machine: MachineId, position: int, stamp: int, time: int) -> GroupContext:
+        return GroupContext(machine, Position(position), stamp, time, self._empty_tag)
 
     def _catch_up(self, transaction: Transaction) -> None:
         """Read where the log ends, at first and after transactions that were lost."""
@@ -279,7 +279,7 @@ def _number(row: Row | None) -> int:
 
 def _log(
     transaction: Transaction,
-    context: Context,
+    context: GroupContext,
     incarnation: Incarnation,
     sequence: int,
     ops: tuple[Op, ...],

@@ -13,7 +13,7 @@ from tgdav.db.connection import Row
 from tgdav.db.schema import ROOT_INODE, TRASH_INODE, entries, machines, manifests, nodes
 from tgdav.db.schema import fields as _fields
 from tgdav.ids import ChunkId, EntryId, Inode, NodeId
-from tgdav.metadata.names import CONFLICT_MARK, conflict_name, nfc
+from tgdav.metadata.conflict_names import CONFLICT_MARK, conflict_name, nfc
 from tgdav.metadata.types import Attributes, DirectoryEntry, Kind, Listed, listed
 
 _KINDS: dict[int, Kind] = {int(kind): kind for kind in Kind}

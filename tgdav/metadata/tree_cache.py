@@ -1,12 +1,12 @@
 """What the tree shows now, in memory: names and nodes that were asked for or just written.
 
 A reading connection loses its page cache whenever anything is committed, so a look-up beside writers costs as much as
-many statements of the writer itself. The cache takes in what each committed change did (``absorb``, in commit order) and
+many statements of the writer itself. The cache takes in what each committed change did (``apply_changes``, in commit order) and
 so never shows an older state than the last change that was acknowledged. A look-up that was answered by the database is
 remembered only if nothing was absorbed since it began (``generation``), and if the database showed nothing that is still to
 be absorbed: that would be counted twice.
 
-A folder in which many new names are looked for is taken in whole (``take_folder``), so that what is not there is known too.
+A folder in which many new names are looked for is taken in whole (``add_directory``), so that what is not there is known too.
 That is done in the writer's turn, where it has its place among the changes.
 """
 
@@ -20,7 +20,7 @@ from typing import Any, Final
 import msgspec
 
 from tgdav.ids import EntryId, Inode
-from tgdav.metadata.names import CONFLICT_MARK
+from tgdav.metadata.conflict_names import CONFLICT_MARK
 from tgdav.metadata.types import Attributes, DirectoryEntry
 
 LIMIT = 20_000
@@ -143,15 +143,15 @@ class TreeCache:
                 self._names[parent, name] = (entry.entry, entry.attributes.inode)
             self._keep(entry.attributes, None)
 
-    def wants_folder(self, folder: Inode) -> bool:
+    def wants_directory(self, folder: Inode) -> bool:
         """Whether so many names were looked for in vain that ``folder`` should be taken in whole; said once."""
         if self._misses.get(folder, 0) < FOLDER_MISSES or folder in self._whole:
             return False
         self._misses[folder] = -LIMIT
         return True
 
-    def take_folder(self, folder: Inode, entries: Iterable[tuple[bytes, EntryId, Inode]]) -> None:
-        """Keep all names of a folder. To be called as ``absorb`` is: after the transaction that read them, in order."""
+    def add_directory(self, folder: Inode, entries: Iterable[tuple[bytes, EntryId, Inode]]) -> None:
+        """Keep all names of a folder. To be called as ``apply_changes`` is: after the transaction that read them, in order."""
         with self._lock:
             self._make_room()
             for name, entry, inode in entries:
@@ -194,7 +194,7 @@ class TreeCache:
         self._whole.clear()
         self._misses.clear()
 
-    def absorb(self, changes: TreeChanges) -> None:
+    def apply_changes(self, changes: TreeChanges) -> None:
         """Take in a change that stands, before anybody is told of it."""
         with self._lock:
             self.generation += 1
@@ -202,7 +202,7 @@ class TreeCache:
                 self._forget()
                 return
             for key in changes.names:
-                self._absorb_name(key, changes)
+                self._apply_name(key, changes)
             for inode in changes.nodes:
                 self._nodes.pop(inode, None)
             for inode, values in changes.amended.items():
@@ -212,7 +212,7 @@ class TreeCache:
             self._nodes.update(changes.contents)
             self._whole |= changes.empty
 
-    def _absorb_name(self, key: tuple[Inode, bytes], changes: TreeChanges) -> None:
+    def _apply_name(self, key: tuple[Inode, bytes], changes: TreeChanges) -> None:
         known = self._names.pop(key, None)
         if key[0] in self._whole and (known is UNKNOWN or key not in changes.left):
             self._names[key] = UNKNOWN

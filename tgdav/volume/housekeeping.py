@@ -105,7 +105,7 @@ class Housekeeping:
         if now >= self._next_look or self._new_log.is_set():
             self._new_log.clear()
             self._next_look = now + (POLL_SECONDS if self._attempt(LOOKING, self.look) else POLL_AGAIN_SECONDS)
-        self._attempt("settling files", volume.fs.settle_idle)
+        self._attempt("settling files", volume.fs.flush_idle)
         if now >= self._next_push:
             self._attempt(PUSHING, self._push_if_pending)
         if now >= self._next_checkpoint:

@@ -235,7 +235,7 @@ class Volume:
 
     def sync(self, wait: bool = False, progress: Any = None) -> dict[str, Any]:
         """Push now; with ``wait``, until nothing is pending. Raises StoreUnavailable, WriterReplaced, DamageError."""
-        self.fs.settle_all()
+        self.fs.flush_all()
         return self.housekeeping.sync(wait=wait, progress=progress)
 
     def keep_headers(self) -> None:

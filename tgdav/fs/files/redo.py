@@ -1,6 +1,6 @@
 """What the redo log keeps of files whose writes wait for their commit, and how the next start goes on from there.
 
-A small file is closed before it is committed, and attributes of a file with unsettled writes are answered before. Each such
+A small file is closed before it is committed, and attributes of a file with unflushed writes are answered before. Each such
 answer writes a record first: the whole content of a file that is closed, or the attributes that were asked for. Records of one
 file are numbered by ``version``, and a record takes the place of older ones that say no more than it does. The transaction
 that settles the file releases them.
@@ -17,15 +17,15 @@ import msgspec
 from tgdav.db.redo_log import KeptRecord, RedoLog
 from tgdav.errors import NotFound, TgdavError
 from tgdav.failpoints import failpoint
-from tgdav.fs import fields
+from tgdav.fs import node_attributes
 from tgdav.ids import ContentTag, NodeId
 from tgdav.metadata import queries
 from tgdav.metadata.change import Change
 from tgdav.metadata.types import AttributeChange, Attributes
 
 if TYPE_CHECKING:
-    from tgdav.fs.open_file import OpenFile
-    from tgdav.fs.open_files import OpenFiles
+    from tgdav.fs.files.open_file import OpenFile
+    from tgdav.fs.files.open_files import OpenFiles
 
 _log = logging.getLogger(__name__)
 
@@ -146,15 +146,15 @@ def take_over(files: "OpenFiles") -> "list[OpenFile]":
     What cannot be changed now (another machine became the writer, the disk is full) stays in the log.
     """
     dirty: list[OpenFile] = []
-    for node, found in _by_node(files.parts.database.redo.found).items():
-        with files.parts.database.reading() as connection:
+    for node, found in _by_node(files.context.database.redo.found).items():
+        with files.context.database.reading() as connection:
             attributes = queries.attributes_of(connection, node)
         try:
             dirty += _take_over(files, found, attributes)
         except TgdavError as error:
             _log.warning("a file that was closed before a crash could not be taken over yet: %s", error)
         failpoint("redo.taken-over")
-    files.parts.database.redo.found = ()
+    files.context.database.redo.found = ()
     return dirty
 
 
@@ -168,7 +168,7 @@ def _by_node(kept: Iterable[KeptRecord]) -> dict[NodeId, Found]:
 
 
 def _take_over(files: "OpenFiles", found: Found, node: Attributes | None) -> "list[OpenFile]":
-    parts = files.parts
+    context = files.context
     values, content = found.latest(None if node is None else node.tag)
     if node is not None and content is not None:
         file = files.acquire(node.inode)
@@ -181,11 +181,11 @@ def _take_over(files: "OpenFiles", found: Found, node: Attributes | None) -> "li
 
     def work(change: Change) -> None:
         if node is not None and values:
-            fields.set_attributes(change, node.inode, AttributeChange(**values))
+            node_attributes.set_attributes(change, node.inode, AttributeChange(**values))
         change.transaction.release(found.kept)
 
     try:
-        parts.journal.change(work, lazy=True)
+        context.journal.change(work, lazy=True)
     except NotFound:
-        parts.database.writer.run(lambda transaction: transaction.release(found.kept), lazy=True)
+        context.database.writer.run(lambda transaction: transaction.release(found.kept), lazy=True)
     return []

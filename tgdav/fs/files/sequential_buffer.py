@@ -25,8 +25,8 @@ _STREAM_BYTES = 4 * 1024 * 1024
 """What a stream may hold in memory: a block that is not cut yet."""
 
 
-class DraftMemory:
-    """How much all drafts hold in memory, against a limit. Thread-safe."""
+class BufferBudget:
+    """How much all buffers hold in memory, against a limit. Thread-safe."""
 
     def __init__(self, limit: int = 48 * 1024 * 1024) -> None:
         self._limit, self._held, self._lock = limit, 0, threading.Lock()
@@ -38,7 +38,7 @@ class DraftMemory:
 
     @property
     def is_short(self) -> bool:
-        """Whether drafts should be made content before they grow."""
+        """Whether buffers should be made content before they grow."""
         return self._held > self._limit
 
 
@@ -105,10 +105,10 @@ class _Tail:
             return bytes(whole[start:end])
 
 
-class Draft:
+class SequentialWriteBuffer:
     """Not thread-safe: its open file locks. ``size`` is the file's size, ``changes`` counts writes; both may be looked at."""
 
-    def __init__(self, content: ContentStore, memory: DraftMemory, *, local: bool) -> None:
+    def __init__(self, content: ContentStore, memory: BufferBudget, *, local: bool) -> None:
         self._content, self._memory, self._local = content, memory, local
         self._stream: ContentStream | None = None
         self._sent = 0
@@ -143,7 +143,7 @@ class Draft:
         """Whether all of it is in memory."""
         return not self._sent
 
-    def takes_at_once(self, offset: int, length: int) -> bool:
+    def accepts_nowait(self, offset: int, length: int) -> bool:
         """Whether a write stays in memory and in order."""
         return self._failed is None and self._sent <= offset <= self.size and offset - self._sent + length <= 2 * WINDOW
 
@@ -167,7 +167,7 @@ class Draft:
         return self._tail.read(offset - self._sent, offset - self._sent + length)
 
     def finish(self) -> StagedContent:
-        """Return the content, to be recorded. Raises NoSpace, LocalFailure; the draft is gone then too."""
+        """Return the content, to be recorded. Raises NoSpace, LocalFailure; the buffer is gone then too."""
         if self._failed is not None:
             self._forget()
             raise self._failed

@@ -98,7 +98,7 @@ def test_what_is_seen_before_a_change_is_absorbed_is_not_counted_twice(tmp_path:
     subject = VolumeSubject(tmp_path)
     fs = subject.volume.fs
     inode = fs.create(fs.root, b"a", Kind.FILE, 0o644, OWNER).inode
-    fs.journal.cache.absorb(TreeChanges(everything=True))
+    fs.journal.cache.apply_changes(TreeChanges(everything=True))
     seen: list[int] = []
 
     def look(place: str) -> None:

@@ -20,11 +20,11 @@ from tgdav.errors import (
     StoreError,
     WouldBlock,
 )
-from tgdav.fs.fields import checked
-from tgdav.fs.open_file import OpenFile
-from tgdav.fs.parts import Parts
-from tgdav.fs.redo import take_over
-from tgdav.fs.settlement import TOGETHER, Settler
+from tgdav.fs.files.context import OpenFileContext
+from tgdav.fs.files.open_file import OpenFile
+from tgdav.fs.files.redo import take_over
+from tgdav.fs.files.writeback import TOGETHER, WritebackThread
+from tgdav.fs.node_attributes import checked
 from tgdav.ids import Inode
 from tgdav.metadata import queries
 from tgdav.metadata.types import AttributeChange, Attributes, DirectoryEntry
@@ -38,27 +38,27 @@ DIRTY_SECONDS = 300.0
 """A dirty file is settled after so long without a write, or so long in any case."""
 
 
-def steady(look: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], R]:
+def retry_if_flushed(look: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], R]:
     """Let a file system look again when a file was settled meanwhile.
 
-    What is committed and what lies unsettled over it are looked at one after the other; a commit between the two would make
+    What is committed and what lies unflushed over it are looked at one after the other; a commit between the two would make
     new writes seem undone, and a kernel remembers what it was told for long.
     """
 
     @functools.wraps(look)
     def looking(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        parts = self.open_files.parts
+        context = self.open_files.context
         while True:
-            before = parts.last_settled
+            before = context.last_flush
             found = look(self, *args, **kwargs)
-            if parts.last_settled is before:
+            if context.last_flush is before:
                 return found
 
     return looking
 
 
 class HasOpenFiles(Protocol):
-    """What ``steady`` needs of a file system."""
+    """What ``retry_if_flushed`` needs of a file system."""
 
     open_files: "OpenFiles"
 
@@ -66,38 +66,38 @@ class HasOpenFiles(Protocol):
 class OpenFiles:
     """All open files, by inode."""
 
-    def __init__(self, parts: Parts) -> None:
-        self.parts = parts
+    def __init__(self, context: OpenFileContext) -> None:
+        self.context = context
         self._lock = threading.Lock()
         self._files: dict[Inode, OpenFile] = {}
-        self._settler = Settler(parts.journal, self._forget_if_idle)
+        self._writeback = WritebackThread(context.journal, self._forget_if_idle)
 
     def start(self) -> None:
         """Let closed files wait a moment for their commit from now on."""
-        self._settler.start()
+        self._writeback.start()
 
     def stop(self) -> None:
         """Settle the closed files that wait; none waits from now on."""
-        self._settler.stop()
+        self._writeback.stop()
 
-    def settle_soon(self, file: OpenFile) -> bool:
+    def flush_later(self, file: OpenFile) -> bool:
         """Have a file settled in a moment; False if it is to be settled now. Waits for nothing."""
-        return not file.dirty or (self._settler.takes(file) and file.keep_closed() and self._settler.add(file))
+        return not file.dirty or (self._writeback.takes(file) and file.log_closed() and self._writeback.add(file))
 
-    def settle_waiting(self, *, at_once: bool = False) -> None:
-        """Return when no closed file waits to be settled. The caller holds no open file's lock. ``at_once``: WouldBlock."""
-        if at_once and not self._settler.is_idle:
+    def flush_queued(self, *, nowait: bool = False) -> None:
+        """Return when no closed file waits to be settled. The caller holds no open file's lock. ``nowait``: WouldBlock."""
+        if nowait and not self._writeback.is_idle:
             raise WouldBlock("a closed file is to be settled before")
-        self._settler.settle_waiting()
+        self._writeback.flush_queued()
 
     def find(self, inode: Inode) -> OpenFile | None:
         """Return the open file of a node, if it is open or dirty."""
         return self._files.get(inode)
 
     def dirty_attributes(self, attributes: Attributes) -> Attributes:
-        """Return attributes with a node's unsettled writes, if it has any."""
+        """Return attributes with a node's unflushed writes, if it has any."""
         found = self._files.get(attributes.inode)
-        return attributes if found is None else found.shown(attributes)
+        return attributes if found is None else found.with_unflushed(attributes)
 
     def dirty_entries(self, entries: list[DirectoryEntry]) -> list[DirectoryEntry]:
         """As ``dirty_attributes``, for a whole folder."""
@@ -119,17 +119,17 @@ class OpenFiles:
             return found
 
     def _load(self, inode: Inode) -> OpenFile:
-        attributes, encoded = self.parts.journal.cache.content(inode) or self._read(inode)
+        attributes, encoded = self.context.journal.cache.content(inode) or self._read(inode)
         if attributes.is_directory:
             raise IsADirectory
         if not attributes.is_file:
             raise InvalidArgument("not a regular file")
-        return OpenFile(self.parts, attributes, decode_manifest(encoded) if encoded else EMPTY)
+        return OpenFile(self.context, attributes, decode_manifest(encoded) if encoded else EMPTY)
 
     def _read(self, inode: Inode) -> tuple[Attributes, bytes]:
-        cache = self.parts.journal.cache
+        cache = self.context.journal.cache
         generation = cache.generation
-        with self.parts.database.reading() as connection:
+        with self.context.database.reading() as connection:
             attributes = queries.attributes(connection, inode)
             if attributes is None:
                 raise NotFound
@@ -149,17 +149,17 @@ class OpenFiles:
         file = self.acquire(inode)
         try:
             file.truncate(size)
-            file.settle()
+            file.flush()
         finally:
             self.release(file)
 
-    def hold(self, inode: Inode, change: AttributeChange, *, waiting: bool) -> bool:
-        """Leave attributes to the commit of a file's unsettled writes, which then comes soon; False if they cannot be.
+    def defer_attributes(self, inode: Inode, change: AttributeChange, *, waiting: bool) -> bool:
+        """Leave attributes to the commit of a file's unflushed writes, which then comes soon; False if they cannot be.
 
         Either way that commit, if there is to be one, will not undo them. Raises ReadOnly, InvalidArgument.
         """
         file = self._files.get(inode)
-        return file is not None and file.hold(checked(change), self._settler.add, waiting=waiting)
+        return file is not None and file.defer_attributes(checked(change), self._writeback.add, waiting=waiting)
 
     def adopt(self) -> int:
         """Take over, and settle, what fsync made durable before a crash; return how many files had such writes.
@@ -167,7 +167,7 @@ class OpenFiles:
         What cannot be settled now stays dirty, with its overlay: the store may be away, or content that the writes go into
         be damaged. A file whose overlay is gone cannot be read: its last writes are lost.
         """
-        with self.parts.database.reading() as connection:
+        with self.context.database.reading() as connection:
             rows = connection.all("SELECT ino, file, salt FROM overlays")
         self._remove_orphans({str(row[1]) for row in rows})
         for inode, name, salt in rows:
@@ -175,10 +175,10 @@ class OpenFiles:
             try:
                 file.adopt(name, salt)
             except DamageError as error:
-                self.parts.content.record_damage("overlay", "overlay", error.message)
+                self.context.content.record_damage("overlay", "overlay", error.message)
                 continue  # it stays in the table, so that every read of it fails
             with suppress(DamageError, StoreError):
-                file.settle(durable=True)
+                file.flush(durable=True)
             self.release(file)
         return len(rows)
 
@@ -186,28 +186,28 @@ class OpenFiles:
         """Settle the files that were closed before a crash, and not settled; what cannot be settled now stays dirty."""
         files = take_over(self)
         for start in range(0, len(files), TOGETHER):
-            self._settler.settle(files[start : start + TOGETHER])
+            self._writeback.flush(files[start : start + TOGETHER])
         for file in files:
             self.release(file)
 
     def _remove_orphans(self, known: set[str]) -> None:
-        for path in self.parts.folder.iterdir():
+        for path in self.context.folder.iterdir():
             if path.name not in known:
-                self.parts.disk.unlink(path)
+                self.context.disk.unlink(path)
 
-    def settle(self, wanted: Callable[[OpenFile], bool] = lambda _: True) -> None:
+    def flush(self, wanted: Callable[[OpenFile], bool] = lambda _: True) -> None:
         """Settle the dirty files that ``wanted`` names; one that fails keeps no other from it, its error is raised."""
         failed: Exception | None = None
         for file in self._dirty(wanted):
             try:
-                file.settle()
+                file.flush()
                 self._forget_if_idle(file)
             except Exception as error:  # whatever it is, it is this file's, and is raised when the others are settled
                 failed = failed or error
         if failed is not None:
             raise failed
 
-    def settle_or_keep(self) -> None:
+    def flush_or_fsync(self) -> None:
         """Settle all dirty files; what cannot be settled now is made durable as it is, and adopted at the next start.
 
         One that can be neither keeps no other from it; its error is raised.
@@ -215,15 +215,15 @@ class OpenFiles:
         failed: Exception | None = None
         for file in self._dirty(lambda _: True):
             try:
-                self._settle_or_keep(file)
+                self._flush_or_fsync(file)
             except Exception as error:
                 failed = failed or error
         if failed is not None:
             raise failed
 
-    def _settle_or_keep(self, file: OpenFile) -> None:
+    def _flush_or_fsync(self, file: OpenFile) -> None:
         try:
-            file.settle()
+            file.flush()
         except (DamageError, StoreError):
             file.fsync()
         except FileSystemError:
@@ -236,9 +236,9 @@ class OpenFiles:
         with self._lock:
             return [file for file in self._files.values() if file.dirty and wanted(file)]
 
-    def settle_idle(self, now: float) -> None:
+    def flush_idle(self, now: float) -> None:
         """Settle the files that are due at ``now``, in seconds of the monotonic clock."""
-        self.settle(lambda file: now - file.last_write >= IDLE_SECONDS or now - file.dirty_since >= DIRTY_SECONDS)
+        self.flush(lambda file: now - file.last_write >= IDLE_SECONDS or now - file.dirty_since >= DIRTY_SECONDS)
 
     def _forget_if_idle(self, file: OpenFile) -> None:
         with self._lock:
@@ -288,7 +288,7 @@ class Handle:
         """Let ``read`` keep to the content of now; return its tag, or None while the file is being written."""
         file = self._open()
         if file.dirty:
-            self._files.settle_waiting()  # it may be closed already, and its commit a moment away
+            self._files.flush_queued()  # it may be closed already, and its commit a moment away
         with file.lock:
             if file.dirty or file.damage is not None:
                 return None
@@ -305,9 +305,9 @@ class Handle:
         """Write all of ``data``, return its length."""
         return self._open(writing=True).write(offset, data, append=append, moves_times=self._moves_times)
 
-    def write_at_once(self, offset: int, data: bytes | bytearray | memoryview) -> bool:
+    def write_nowait(self, offset: int, data: bytes | bytearray | memoryview) -> bool:
         """Write ``data`` if nothing has to be waited for; False if nothing was done."""
-        return self._open(writing=True).write_at_once(offset, data, moves_times=self._moves_times)
+        return self._open(writing=True).write_nowait(offset, data, moves_times=self._moves_times)
 
     def truncate(self, size: int) -> None:
         """Cut or extend with a hole."""
@@ -316,16 +316,16 @@ class Handle:
     def fsync(self) -> None:
         """Return when all written so far survives a power cut."""
         file = self._open()
-        self._files.settle_waiting()
+        self._files.flush_queued()
         file.fsync()
 
-    def settle_soon(self) -> bool:
+    def flush_later(self) -> bool:
         """Have what was written so far committed in a moment; False if ``flush`` is to do it."""
-        return self._files.settle_soon(self._open())
+        return self._files.flush_later(self._open())
 
     def flush(self) -> None:
         """Commit what was written so far."""
-        self._open().settle()
+        self._open().flush()
 
     def close(self) -> None:
         """Give the handle up, committing its writes."""
@@ -335,14 +335,14 @@ class Handle:
         self._close_reader()
         try:
             if self._writable:
-                self._file.settle()
+                self._file.flush()
         finally:
             self._files.release(self._file)
 
-    def close_at_once(self) -> bool:
+    def close_nowait(self) -> bool:
         """As ``close``, with its writes committed in a moment; False, and nothing done, if that is not possible."""
         if not self._closed:
-            if self._writable and not self._files.settle_soon(self._file):
+            if self._writable and not self._files.flush_later(self._file):
                 return False
             self._closed = True
             self._close_reader()

@@ -10,7 +10,7 @@ from tgdav.db.database import Database
 from tgdav.disk import Disk
 from tgdav.entropy import Entropy
 from tgdav.errors import ReadOnly
-from tgdav.fs.draft import DraftMemory
+from tgdav.fs.files.sequential_buffer import BufferBudget
 from tgdav.metadata.journal import Journal
 
 
@@ -20,7 +20,7 @@ def require_writable(journal: Journal) -> None:
         raise ReadOnly(journal.read_only)
 
 
-class Parts:
+class OpenFileContext:
     """What open files work with; made once by the file system."""
 
     def __init__(
@@ -38,5 +38,5 @@ class Parts:
     ) -> None:
         self.journal, self.database, self.content, self.keys = journal, database, content, keys
         self.identity, self.folder, self.clock, self.entropy, self.disk = identity, folder, clock, entropy, disk
-        self.draft_memory = DraftMemory()
-        self.last_settled = object()
+        self.buffer_budget = BufferBudget()
+        self.last_flush = object()

@@ -18,11 +18,11 @@ from tgdav.db.deferred import register_kind
 from tgdav.db.schema import ROOT_INODE, TRASH_INODE, entries, nodes
 from tgdav.ids import EntryId, Inode, NodeId
 from tgdav.metadata import history, queries
-from tgdav.metadata.names import nfc
+from tgdav.metadata.conflict_names import nfc
 from tgdav.metadata.types import DIRECTORY
 
 if TYPE_CHECKING:
-    from tgdav.metadata.apply import Application
+    from tgdav.metadata.apply import OperationApplier
 
 LOST_FOUND = NodeId(bytes(15) + b"\x03")
 """The folder for folders whose own making is missing from the log; made when first needed, on each machine alike."""
@@ -75,10 +75,10 @@ class _Target:
     known_as: NodeId
 
 
-class Places:
+class EntryMover:
     """Applies ``Place`` for one group."""
 
-    def __init__(self, application: "Application") -> None:
+    def __init__(self, application: "OperationApplier") -> None:
         self._application = application
         self._transaction = application.transaction
         self._context = application.context

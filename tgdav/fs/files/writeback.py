@@ -1,8 +1,8 @@
-"""Unsettled writes of open files on their way into one commit, and the thread that brings closed files there.
+"""Commits unflushed writes of open files, and runs the thread that commits files after they were closed.
 
-A small file that was closed without a sync is in the redo log (``tgdav.fs.redo``), so its commit may come a moment later and be
-shared with that of others; until then whoever asks is answered from the open file. Whatever takes names or contents away
-settles first.
+The content of a small file that is closed without a sync is in the redo log (``tgdav.fs.files.redo``). Its commit may therefore
+follow a moment later and be shared with other files. Until then requests are answered from the open file. Operations that
+remove or replace names or contents flush the closed files first.
 """
 
 import logging
@@ -19,7 +19,7 @@ from tgdav.metadata.journal import Journal
 from tgdav.threads import Guard, Worker
 
 if TYPE_CHECKING:
-    from tgdav.fs.open_file import OpenFile
+    from tgdav.fs.files.open_file import OpenFile
 
 _log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ WAITING_MOST = 512
 """Closed files that may wait; the next one is settled by who closes it."""
 
 
-class Settlement:
+class PendingCommit:
     """What one file brings into a commit.
 
     ``content`` is the whole of it where it is small, and the file is to have it again if the commit fails.
@@ -44,50 +44,50 @@ class Settlement:
     ) -> None:
         self.file, self.manifest, self.staged, self.content = file, manifest, staged, content
 
-    def give_up(self) -> None:
-        """Drop what is staged; the file has its unsettled content again, if it is to. Calling it again does nothing."""
+    def cancel(self) -> None:
+        """Drop what is staged; the file has its unflushed content again, if it is to. Calling it again does nothing."""
         for part in self.staged:
             part.release()
-        self.file.take_back(self.content)
+        self.file.on_commit_failed(self.content)
         self.content = None
 
 
-def commit(journal: Journal, settlements: Sequence[Settlement], *, durable: bool) -> None:
+def commit(journal: Journal, commits: Sequence[PendingCommit], *, durable: bool) -> None:
     """Log them in one change, and let their files go on from there. The caller holds the locks of the files.
 
-    Raises as ``Journal.change``; then each file that can has its unsettled content again.
+    Raises as ``Journal.change``; then each file that can has its unflushed content again.
     """
-    tags = [settlement.file.tag_of(settlement.manifest) for settlement in settlements]
-    kept = [each for settlement in settlements for each in settlement.file.records.kept]
+    tags = [pending.file.tag_of(pending.manifest) for pending in commits]
+    kept = [each for pending in commits for each in pending.file.records.kept]
 
     def work(change: Change) -> None:
-        for settlement, (encoded, tag) in zip(settlements, tags, strict=True):
-            for part in settlement.staged:
+        for pending, (encoded, tag) in zip(commits, tags, strict=True):
+            for part in pending.staged:
                 part.record(change.transaction)
-            settlement.file.log(change, settlement.manifest.size, encoded, tag)
+            pending.file.log(change, pending.manifest.size, encoded, tag)
         change.transaction.release(kept)
 
-    sync = [file for settlement in settlements for part in settlement.staged for file in part.sync]
+    sync = [file for pending in commits for part in pending.staged for file in part.sync]
     # What fsync made durable stays so: an overlay's file goes only after its successor is durable too.
-    durable = durable or any(settlement.file.has_row for settlement in settlements)
+    durable = durable or any(pending.file.has_overlay_row for pending in commits)
     try:
         journal.change(work, durable=durable, sync=sync)
     except BaseException:
-        for settlement in settlements:
-            settlement.give_up()
+        for pending in commits:
+            pending.cancel()
         raise
-    for settlement in settlements:
-        for part in settlement.staged:
+    for pending in commits:
+        for part in pending.staged:
             part.release()
     failpoint("fs.settled")
-    for settlement, (_, tag) in zip(settlements, tags, strict=True):
-        settlement.file.settled(settlement.manifest, tag)
+    for pending, (_, tag) in zip(commits, tags, strict=True):
+        pending.file.on_committed(pending.manifest, tag)
 
 
-class Settler:
+class WritebackThread:
     """Settles closed files in the background, many at a time. Thread-safe.
 
-    Its turn is outermost of all locks: whoever calls ``settle_waiting`` holds no open file's.
+    Its turn is outermost of all locks: whoever calls ``flush_queued`` holds no open file's.
     """
 
     def __init__(self, journal: Journal, after: Callable[["OpenFile"], None]) -> None:
@@ -98,13 +98,13 @@ class Settler:
         self._waiting: dict[int, OpenFile] = {}
         self._stopping = threading.Event()
         self._thread: Worker | None = None
-        self._guard = Guard("tgdav-settle")
+        self._guard = Guard("tgdav-writeback")
 
     def start(self) -> None:
         """Begin; from now on files may wait."""
         if self._thread is None:
             self._stopping.clear()
-            self._thread = Worker("tgdav-settle", self._run, guard=self._guard)
+            self._thread = Worker("tgdav-writeback", self._run, guard=self._guard)
             self._thread.start()
 
     def stop(self) -> None:
@@ -115,7 +115,7 @@ class Settler:
             with self._wanted:
                 self._wanted.notify()
             thread.join()
-        self.settle_waiting()
+        self.flush_queued()
 
     def takes(self, file: "OpenFile") -> bool:
         """Whether ``add`` would have a file settled soon."""
@@ -138,12 +138,12 @@ class Settler:
         """Whether no closed file waits, nor is being settled."""
         return not self._waiting and not self._turn.locked()
 
-    def settle_waiting(self) -> None:
+    def flush_queued(self) -> None:
         """Return when no closed file waits any more. What cannot be settled now stays dirty."""
         if not self.is_idle:
             with self._turn:
                 while files := self._take():
-                    self.settle(files)
+                    self.flush(files)
 
     def _take(self) -> list["OpenFile"]:
         with self._wanted:
@@ -157,19 +157,19 @@ class Settler:
             with self._wanted:
                 self._wanted.wait_for(lambda: self._waiting or self._stopping.is_set())
             self._stopping.wait(DELAY_SECONDS)
-            self.settle_waiting()
+            self.flush_queued()
 
-    def settle(self, files: Sequence["OpenFile"]) -> None:
+    def flush(self, files: Sequence["OpenFile"]) -> None:
         """Settle files whose locks are free together, the others one by one after them, and all so if that fails."""
         mine = [file for file in files if file.lock.acquire(blocking=False)]
         try:
-            alone = [file for file in files if file not in mine] + self._settle_together(mine)
+            alone = [file for file in files if file not in mine] + self._flush_together(mine)
         finally:
             for file in mine:
                 file.lock.release()
         for file in alone:
             try:
-                file.settle(keep=True)
+                file.flush(keep=True)
             except TgdavError as error:
                 _log.warning("a closed file could not be settled yet: %s", error)
             except Exception as error:  # it stays dirty, and is tried again with the files that are idle
@@ -177,17 +177,17 @@ class Settler:
         for file in files:
             self._after(file)
 
-    def _settle_together(self, files: Sequence["OpenFile"]) -> list["OpenFile"]:
+    def _flush_together(self, files: Sequence["OpenFile"]) -> list["OpenFile"]:
         """Return the files that this was not possible with."""
-        settlements: list[Settlement] = []
+        commits: list[PendingCommit] = []
         try:
             for file in files:
-                settlement = file.stage(keep=True)
-                settlements += [] if settlement is None else [settlement]
-            if settlements:
-                commit(self._journal, settlements, durable=False)
+                pending = file.stage(keep=True)
+                commits += [] if pending is None else [pending]
+            if commits:
+                commit(self._journal, commits, durable=False)
         except Exception:  # one by one, each that can be settled is, and each that cannot says why
-            for settlement in settlements:
-                settlement.give_up()
+            for pending in commits:
+                pending.cancel()
             return list(files)
         return []

@@ -35,8 +35,8 @@ def write(fs: NamespaceFileSystem, name: bytes, content: bytes) -> Inode:
 def with_content(fs: NamespaceFileSystem, inode: Inode, content: bytes) -> None:
     handle = fs.open(inode, writable=True, truncate=True)
     handle.write(0, content)
-    assert handle.settle_soon()
-    assert handle.close_at_once()
+    assert handle.flush_later()
+    assert handle.close_nowait()
 
 
 def content_of(fs: NamespaceFileSystem, name: bytes) -> bytes:
@@ -67,8 +67,8 @@ def shown(fs: NamespaceFileSystem) -> dict[bytes, bytes]:
 
 def test_a_rename_comes_after_the_contents_and_is_kept(subject: VolumeSubject) -> None:
     write(subject.fs, b"file", b"old")
-    write(subject.fs, b"draft", b"new")
-    subject.fs.rename(subject.fs.root, b"draft", subject.fs.root, b"file")
+    write(subject.fs, b"buffer", b"new")
+    subject.fs.rename(subject.fs.root, b"buffer", subject.fs.root, b"file")
     subject.crash()
     assert shown(subject.fs) == {b"file": b"new"}
 
@@ -101,7 +101,7 @@ def test_attributes_set_meanwhile_are_seen_and_committed(subject: VolumeSubject)
 def test_attributes_of_an_open_file_are_seen_and_committed_soon(subject: VolumeSubject) -> None:
     fs = subject.fs
     inode = write(fs, b"file", b"content")
-    fs.open_files.settle_waiting()
+    fs.open_files.flush_queued()
     fs.open(inode, writable=True, truncate=True)
     fs.set_attributes(inode, AttributeChange(mode=0o100600, uid=7, atime=0, mtime=0, ctime=3))
     seen = fs.attributes(inode)
@@ -116,7 +116,7 @@ def test_attributes_of_an_open_file_are_seen_and_committed_soon(subject: VolumeS
 def test_attributes_that_cannot_wait_survive_the_writes_that_do(subject: VolumeSubject, durable: bool) -> None:
     fs = subject.fs
     inode = write(fs, b"file", b"content")
-    fs.open_files.settle_waiting()
+    fs.open_files.flush_queued()
     handle = fs.open(inode, writable=True)
     handle.write(3, b"TENT")
     fs.set_attributes(inode, AttributeChange(mode=0o600, mtime=5), durable=durable)
@@ -137,7 +137,7 @@ def test_attributes_set_before_a_failed_commit_do_not_come_back(subject: VolumeS
     fs = subject.fs
     inode = write(fs, b"file", b"content")
     fs.set_attributes(inode, AttributeChange(mode=0o600))
-    fs.open_files.settle_waiting()
+    fs.open_files.flush_queued()
     handle = fs.open(inode, writable=True, truncate=True)
     handle.write(0, b"rewritten")
     with installed(_full_disk):
@@ -147,7 +147,7 @@ def test_attributes_set_before_a_failed_commit_do_not_come_back(subject: VolumeS
     assert (fs.attributes(inode).mode, content_of(fs, b"file")) == (0o600, b"content")
     fs.set_attributes(inode, AttributeChange(mode=0o640))
     with_content(fs, inode, b"more")
-    fs.open_files.settle_waiting()
+    fs.open_files.flush_queued()
     assert fs.attributes(inode).mode == 0o640
     handle.close()
 
@@ -157,7 +157,7 @@ def test_an_upload_is_not_undone_by_what_was_closed_before(subject: VolumeSubjec
     upload = subject.fs.upload(subject.fs.root, b"file", owner=OWNER)
     upload.write(b"uploaded")
     upload.commit()
-    subject.fs.open_files.settle_waiting()
+    subject.fs.open_files.flush_queued()
     assert subject.fs.open_files.find(inode) is None
     assert content_of(subject.fs, b"file") == b"uploaded"
 
@@ -165,16 +165,16 @@ def test_an_upload_is_not_undone_by_what_was_closed_before(subject: VolumeSubjec
 def test_what_cannot_be_committed_stays(subject: VolumeSubject) -> None:
     fs = subject.fs
     inode = write(fs, b"file", b"content")
-    fs.open_files.settle_waiting()
+    fs.open_files.flush_queued()
     file = fs.open(inode)
     with_content(fs, inode, b"rewritten")
     fs.journal.read_only = "another machine is the writer for a while"
-    fs.open_files.settle_waiting()
+    fs.open_files.flush_queued()
     assert file.read(0, 100) == b"rewritten"
     assert fs.attributes(inode).dirty
     fs.journal.read_only = None
     file.close()
-    fs.settle_all()
+    fs.flush_all()
     subject.crash()
     assert content_of(subject.fs, b"file") == b"rewritten"
 
@@ -184,10 +184,10 @@ def test_a_file_opened_again_meanwhile_is_kept(subject: VolumeSubject) -> None:
     inode = write(fs, b"file", b"content")
     fs.set_attributes(inode, AttributeChange(size=3))
     with_content(fs, inode, b"more content")
-    fs.open_files.settle_waiting()
+    fs.open_files.flush_queued()
     handle = fs.open(inode, writable=True)
     handle.write(0, b"M")
-    fs.open_files.settle_waiting()
+    fs.open_files.flush_queued()
     assert fs.attributes(inode).size == 12
     handle.close()
     assert content_of(fs, b"file") == b"More content"
@@ -199,9 +199,9 @@ def test_what_cannot_be_closed_at_once_stays_open(subject: VolumeSubject) -> Non
     fs.open_files.stop()
     handle = fs.open(fs.create(fs.root, b"file", Kind.FILE, 0o644, OWNER).inode, writable=True)
     handle.write(0, b"content")
-    assert not handle.close_at_once()
+    assert not handle.close_nowait()
     assert handle.read(0, 10) == b"content"
     handle.close()
-    assert handle.close_at_once()
+    assert handle.close_nowait()
     assert fs.open_files.find(handle.inode) is None
     assert content_of(fs, b"file") == b"content"
