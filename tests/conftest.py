@@ -3,11 +3,13 @@
 import logging
 import os
 import random
+import secrets
 import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import psutil
 import pytest
 
@@ -33,6 +35,13 @@ SLOWEST = (
 
 MARK = "TESTS_FOLDER"
 """The variable that names the run's folder to every program that a test starts."""
+
+TORTURE_SEED = "TGDAV_TORTURE_SEED"
+"""The variable with the seed of a long test."""
+
+# Hypothesis, too, draws the same in each run; a test that is to draw anew says so.
+hypothesis.settings.register_profile("repeatable", derandomize=True)
+hypothesis.settings.load_profile("repeatable")
 
 # Some images forbid Python to keep bytecode. Each of the thousands of programs that the tests start would compile all of
 # tgdav anew, which is a third of what starting one costs.
@@ -114,6 +123,13 @@ def _logging_as_before() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _seeded(request: pytest.FixtureRequest) -> None:
-    """Let a test draw the same numbers in each run, so that a failure repeats; torture draws new ones and prints them."""
-    if request.node.get_closest_marker("torture") is None:
-        random.seed(request.node.nodeid)
+    """Seed what a test draws: with its name, so that a failure repeats.
+
+    A long test draws new numbers each time. It prints the seed, which the variable TORTURE_SEED gives it again.
+    """
+    seed = request.node.nodeid
+    if request.node.get_closest_marker("torture"):
+        number = os.environ.get(TORTURE_SEED) or str(secrets.randbelow(1 << 32))
+        print(f"\n{seed}: {TORTURE_SEED}={number}")
+        seed += number
+    random.seed(seed)

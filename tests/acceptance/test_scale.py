@@ -1,6 +1,6 @@
 """Large content and large trees: memory stays bounded, starting stays quick. The figures are printed."""
 
-import os
+import random
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ OWNER = Owner()
 
 def blocks(size: int) -> Iterator[bytes]:
     """Cheap content that does not repeat: a random MiB with its number in front."""
-    block = os.urandom(MIB)
+    block = random.randbytes(MIB)
     for number in range(size // MIB):
         yield number.to_bytes(8, "little") * 512 + block[4096:]
 

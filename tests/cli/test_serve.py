@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import re
 import signal
 import stat
@@ -213,7 +214,7 @@ def test_status_and_metrics_over_http(vault: Machine) -> None:
 def test_metrics_count_what_was_done(vault: Machine) -> None:
     """Requests by method and class of status, bytes both ways, the store's messages, failed uploads, the queue, the cache."""
     with Server(vault) as server, server.client() as client:
-        client.request("PUT", "/file", body=os.urandom(200_000))
+        client.request("PUT", "/file", body=random.randbytes(200_000))
         vault.run("sync", "--wait")
         for method, path in (("GET", "/file"), ("GET", "/missing"), ("FOO", "/"), ("BAR", "/")):
             client.request(method, path)

@@ -4,6 +4,7 @@ import errno
 import fcntl
 import mmap
 import os
+import random
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -45,7 +46,7 @@ def sync(path: Path) -> None:
 
 
 def test_unsynced_bytes_are_lost_for_some_seeds_and_synced_ones_never(mount: Mount) -> None:
-    synced, unsynced = os.urandom(50_000), os.urandom(50_000)
+    synced, unsynced = random.randbytes(50_000), random.randbytes(50_000)
     after = set()
     for seed in SEEDS:
         disk = mount(seed)

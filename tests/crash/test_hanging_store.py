@@ -1,6 +1,6 @@
 """A store that hangs, as a network folder does whose server is gone: what needs no store goes on, and the program ends."""
 
-import os
+import random
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -29,7 +29,7 @@ def disk(tmp_path: Path) -> Iterator[ForgetfulDisk]:
 def server(disk: ForgetfulDisk, tmp_path: Path) -> Iterator[Server]:
     new_vault(tmp_path / "vault")
     volume = open_volume(tmp_path / "vault")
-    put(volume, "stored", os.urandom(SIZE))
+    put(volume, "stored", random.randbytes(SIZE))
     volume.sync(wait=True)
     volume.clear_cache()
     volume.close()
@@ -49,7 +49,7 @@ def test_quota_status_writes_and_the_end_need_no_store(disk: ForgetfulDisk, serv
         status = server.home.run("--json", "status").json()
         assert not status["store"]["reachable"]
         assert "does not respond" in status["last_error"]
-        assert client.request("PUT", "/waiting", body=os.urandom(SIZE)).status == 201
+        assert client.request("PUT", "/waiting", body=random.randbytes(SIZE)).status == 201
         server.terminate(60)
         assert "waiting for the store to end what is under way" in server.output
         with suppress(ConnectionCut):

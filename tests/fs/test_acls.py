@@ -1,6 +1,6 @@
 """POSIX ACLs in the file system: in step with the mode whatever changes first, inherited, copied, and free for who has none."""
 
-import os
+import random
 import struct
 import sys
 from collections.abc import Iterator
@@ -201,7 +201,7 @@ def test_who_has_no_acl_does_not_pay_for_it(fs: NamespaceFileSystem) -> None:
 
 def test_an_acl_is_the_same_after_another_start(subject: VolumeSubject) -> None:
     inode = make(subject.fs, b"file")
-    content = os.urandom(100)
+    content = random.randbytes(100)
     handle = subject.fs.open(inode, writable=True)
     handle.write(0, content)
     handle.close()

@@ -1,9 +1,10 @@
 """Random histories of each file system against the model, with crashes; and proof that the machine finds bugs."""
 
 import os
+import random
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from tests.fs.machine_steps import FileSystemMachine
@@ -28,8 +29,12 @@ SEARCH = settings(
 )
 
 
+def histories(factory: Factory) -> type[FileSystemMachine]:
+    return type("Histories", (FileSystemMachine,), {"factory": factory})
+
+
 def run(factory: Factory, how: settings) -> None:
-    run_state_machine_as_test(type("Histories", (FileSystemMachine,), {"factory": factory}), settings=how)
+    run_state_machine_as_test(histories(factory), settings=how)
 
 
 def test_random_histories(factory: Factory) -> None:
@@ -41,8 +46,11 @@ def test_many_random_histories_of_the_real_file_system() -> None:
     minutes = int(os.environ.get("TGDAV_TORTURE_MINUTES", "10"))
     real = next(factory for factory in FACTORIES if factory.name == "volume")
     count = 30 * minutes
-    run(real, settings(HISTORIES, max_examples=count))
-    print(f"{count} random histories of {HISTORIES.stateful_step_count} steps, crashes among them: all as the model")
+    number = random.randrange(1 << 32)
+    machine = seed(number)(histories(real))
+    run_state_machine_as_test(machine, settings=settings(HISTORIES, max_examples=count, derandomize=False))
+    steps = HISTORIES.stateful_step_count
+    print(f"{count} random histories of {steps} steps, crashes among them, seed {number}: all as the model")
 
 
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.__name__)

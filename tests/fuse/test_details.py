@@ -5,6 +5,7 @@ import errno
 import fcntl
 import mmap
 import os
+import random
 import stat
 import subprocess
 import sys
@@ -52,7 +53,7 @@ def test_a_folder_with_setgid_hands_its_group_on(folder: Path) -> None:
 
 def test_direct_io(folder: Path) -> None:
     buffer = mmap.mmap(-1, 8192)
-    buffer[:] = os.urandom(8192)
+    buffer[:] = random.randbytes(8192)
     file = os.open(folder / "file", os.O_RDWR | os.O_CREAT | os.O_DIRECT)
     assert os.pwrite(file, buffer, 4096) == 8192
     found = mmap.mmap(-1, 8192)
@@ -113,7 +114,7 @@ def _fallocate(file: int) -> None:
 
 
 def test_a_large_file_in_odd_pieces(folder: Path) -> None:
-    piece, count = os.urandom(10_007), 1500
+    piece, count = random.randbytes(10_007), 1500
     with open(folder / "file", "wb", buffering=0) as file:
         for number in range(count):
             file.write(number.to_bytes(4, "big") + piece)
@@ -165,7 +166,7 @@ def test_holes_take_no_space(folder: Path) -> None:
         os.fsync(sparse.fileno())
         assert 0 < file.stat().st_blocks <= 8
         sparse.seek(10**9)
-        sparse.write(os.urandom(1 << 20))
+        sparse.write(random.randbytes(1 << 20))
         sparse.flush()
     assert 2048 <= file.stat().st_blocks <= 2080
     (folder / "small").write_bytes(b"x")

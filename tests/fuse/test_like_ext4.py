@@ -3,6 +3,7 @@
 import ctypes
 import errno
 import os
+import random
 import shutil
 import stat
 import subprocess
@@ -259,7 +260,7 @@ def test_a_sparse_file_takes_what_its_data_take(vault: MountedVault) -> None:
             file.truncate(2**62)
             file.write(bytes(100_000))
         with open(vault.path / "file", "wb", buffering=0) as file:
-            file.write(os.urandom(1 << 20))
+            file.write(random.randbytes(1 << 20))
             os.fsync(file.fileno())
         found = os.statvfs(vault.path)
         assert found.f_blocks * found.f_frsize < 2**50

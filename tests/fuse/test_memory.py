@@ -1,6 +1,7 @@
 """How much memory a mount takes for what passes through it."""
 
 import os
+import random
 from pathlib import Path
 
 from tests.support.mounts import MountedVault
@@ -19,7 +20,7 @@ def most_mib(vault: MountedVault) -> float:
 
 def test_a_large_file_takes_little_memory_on_its_way_in_and_out(vault: MountedVault) -> None:
     before, path = most_mib(vault.start()), vault.path / "large"
-    blocks = [os.urandom(MIB) for _ in range(8)]
+    blocks = [random.randbytes(MIB) for _ in range(8)]
     with path.open("wb", buffering=0) as file:
         for number in range(SIZE):
             file.write(number.to_bytes(4, "big") + blocks[number % 8][4:])

@@ -53,7 +53,7 @@ def test_git(live: MountedVault, tmp_path: Path, size: int) -> None:
         git("checkout", "-q", "-b", f"branch-{step}", cwd=clone)
         for number in range(0, size, 7):
             built = clone / f"folder-{number // 50}" / f"built-{step}-{number}.o"
-            built.write_bytes(os.urandom(2000))
+            built.write_bytes(random.randbytes(2000))
         git("add", ".", cwd=clone)
         git("commit", "-qm", f"built {step}", cwd=clone)
         git("clean", "-qfdx", cwd=clone)
@@ -143,7 +143,7 @@ def test_du_and_df(live: MountedVault) -> None:
     """What ``du`` counts is what was written; ``df`` has less room by what is not in the store yet, at the least."""
     before = os.statvfs(live.path)
     for number in range(4):
-        (live.path / f"file-{number}").write_bytes(os.urandom(5 * MIB))
+        (live.path / f"file-{number}").write_bytes(random.randbytes(5 * MIB))
     os.truncate(live.path / "file-0", 10**12)
     assert 20 * 1024 <= int(run("du", "-sk", live.path).split()[0]) <= 20 * 1024 + 100
     assert int(run("du", "-sb", live.path).split()[0]) >= 10**12

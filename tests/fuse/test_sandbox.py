@@ -2,6 +2,7 @@
 
 import configparser
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -53,7 +54,7 @@ def _counted(log: Path) -> set[str]:
 
 def _work(folder: Path) -> None:
     (folder / "made").mkdir()
-    (folder / "made" / "file").write_bytes(os.urandom(3_000_000))
+    (folder / "made" / "file").write_bytes(random.randbytes(3_000_000))
     with open(folder / "made" / "file", "r+b") as file:
         file.seek(1_000_000)
         file.write(b"changed")
@@ -83,7 +84,7 @@ def test_the_server_needs_no_system_call_that_its_unit_forbids(vault: MountedVau
     log = vault.base / "calls"
     server = vault.home.server(prefix=["strace", "-f", "-c", "-o", str(log)])
     with server, server.client() as client:
-        client.request("PUT", "/file", body=os.urandom(2_000_000))
+        client.request("PUT", "/file", body=random.randbytes(2_000_000))
         assert len(client.request("GET", "/file").body) == 2_000_000
         client.request("PROPFIND", "/", headers={"Depth": "1"})
         server.signal(signal.SIGTERM)

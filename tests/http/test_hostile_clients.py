@@ -1,7 +1,7 @@
 """Hundreds of hostile clients at once against the real program: right logins are answered meanwhile, memory stays bounded."""
 
 import json
-import os
+import random
 import signal
 import ssl
 import statistics
@@ -22,7 +22,7 @@ from tests.support.server import Home, Server
 from tests.support.waiting import wait_for
 
 MIB = 1 << 20
-CONTENT = os.urandom(4096)
+CONTENT = random.randbytes(4096)
 PROPFIND = b'<propfind xmlns="DAV:"><prop><getetag/></prop></propfind>'
 MOST_GROWTH = 160 * MIB
 """Memory that as many connections as may be open can take: 64 KiB of head each, and what TLS needs."""

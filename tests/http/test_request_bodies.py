@@ -1,7 +1,7 @@
 """Request bodies: chunked, cut off, lying about their length, refused. Sections are RFC 9112's."""
 
 import hashlib
-import os
+import random
 import threading
 
 import psutil
@@ -50,7 +50,7 @@ def test_chunk_extensions_and_trailers(dav: Client) -> None:
 
 def test_large_chunks(dav: Client) -> None:
     """A body in one large chunk arrives whole."""
-    data = os.urandom(8 << 20)
+    data = random.randbytes(8 << 20)
     assert dav("PUT", "/f", data, chunked=True).status == 201
     assert hashlib.sha256(dav("GET", "/f").body).digest() == hashlib.sha256(data).digest()
 

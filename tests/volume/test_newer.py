@@ -1,7 +1,7 @@
 """What a newer tgdav made is said to be that, at each place, and nothing is written: never damage, a wrong secret or no vault."""
 
 import base64
-import os
+import random
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -185,7 +185,7 @@ def test_init_makes_no_vault_where_blobs_of_an_unknown_one_lie(vault: Vault) -> 
 
 def test_a_newer_machines_log_stops_joining_pushing_and_checking(vault: Vault) -> None:
     with vault.opened() as volume:
-        put(volume, "file", os.urandom(1000))
+        put(volume, "file", random.randbytes(1000))
         volume.sync(wait=True)
         known = {name_of(path) for path in vault.blobs()}
     vault.join("other")
@@ -193,7 +193,7 @@ def test_a_newer_machines_log_stops_joining_pushing_and_checking(vault: Vault) -
     before = stored(vault)
     refused(lambda: vault.join("third"), 2)
     with vault.opened() as volume:
-        put(volume, "more", os.urandom(1000))
+        put(volume, "more", random.randbytes(1000))
         refused(lambda: volume.sync(wait=True), 2)
         refused(volume.check, 2)
     assert stored(vault) == before

@@ -1,6 +1,7 @@
 """A full disk of the local state: what is there can be read, and what is not wanted be deleted."""
 
 import os
+import random
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -51,7 +52,7 @@ def reserve(home: StatePaths) -> Reserve:
 
 def test_the_volume_opens_reads_and_deletes_by_the_reserve(disk: ForgetfulDisk, base: Path, home: StatePaths) -> None:
     volume = open_volume(base)
-    data = os.urandom(100_000)
+    data = random.randbytes(100_000)
     put(volume, "file", data)
     volume.sync(wait=True)
     volume.reserve.keep()
@@ -62,7 +63,7 @@ def test_the_volume_opens_reads_and_deletes_by_the_reserve(disk: ForgetfulDisk, 
     assert read(volume, "file") == data
     volume.fs.unlink(volume.fs.root, b"file", durable=True)
     with pytest.raises(NoSpace, match="are reserved"):
-        put(volume, "other", os.urandom(4 * MIB))
+        put(volume, "other", random.randbytes(4 * MIB))
     with pytest.raises(NotFound):
         read(volume, "file")
     assert rows(volume, "SELECT count(*) FROM nodes WHERE nlink > 0")

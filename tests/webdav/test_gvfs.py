@@ -1,6 +1,7 @@
 """GNOME's own client (gvfs: Files, the file chooser, gio), on a session bus of the test's own."""
 
 import os
+import random
 import re
 import shutil
 import subprocess
@@ -77,7 +78,7 @@ def listed(gio: Gio, url: str) -> set[str]:
 def test_in_and_out(gio: Gio, drive: str, tmp_path: Path, size: int) -> None:
     """A file copied in comes out equal, with its size listed."""
     source, back = tmp_path / "source", tmp_path / "back"
-    source.write_bytes(os.urandom(size))
+    source.write_bytes(random.randbytes(size))
     gio("copy", source, drive + "file.bin")
     assert gio("list", "-l", drive).stdout.split(b"\t")[:2] == [b"file.bin", b"%d" % size]
     gio("copy", drive + "file.bin", back)

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import random
 import re
 import shutil
 import subprocess
@@ -59,7 +60,7 @@ def sample(tmp_path: Path) -> Path:
     for number, size in enumerate((0, 1, 4096, 1 << 20, (5 << 20) + 17)):
         path = folder / f"level {number % 2}" / f"datei-\u00e4 {number}%.bin"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(os.urandom(size))
+        path.write_bytes(random.randbytes(size))
     return folder
 
 

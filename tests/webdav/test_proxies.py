@@ -1,6 +1,7 @@
 """The proxy files of ``deploy/proxies`` with the real programs: everything that a proxy can break goes through."""
 
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -138,7 +139,7 @@ def _listens(process: subprocess.Popen[bytes], port: int, folder: Path) -> bool:
 def test_through_a_proxy(proxy: Proxy) -> None:
     """COPY, MOVE, LOCK, If, odd names, ranges and bodies of any framing, by the URL that the client knows."""
     url = f"https://{HOST}:{proxy.port}{PREFIX}"
-    body = os.urandom(3 << 20)
+    body = random.randbytes(3 << 20)
     assert proxy.curl("PUT", "/a%20%25%3Fb", body=body)[0] == 201
     assert proxy.curl("PUT", "/a%20%25%3Fb", "-H", "Transfer-Encoding: chunked", body=body)[0] == 204
     assert proxy.curl("MOVE", "/a%20%25%3Fb", "-H", f"Destination: {url}/c%3Bd")[0] == 201
