@@ -1,6 +1,6 @@
-"""The statements on chunks, compiled once, and thin functions over them: where each known chunk is.
+"""The table ``chunks``, where each known chunk is: its statements, compiled once, and functions over them.
 
-All take a ``Connection`` (to look) or a ``Transaction`` (to change). Those on packs are in ``pack_rows``.
+Functions that read take a ``Connection``, those that write a ``Transaction``. The table ``packs`` is in ``pack_table``.
 """
 
 import re
@@ -21,16 +21,16 @@ from tgdav.db.statements import compiled
 from tgdav.db.transaction import Transaction
 from tgdav.ids import BlobId, BlobName, ChunkId
 
-_UNSOUND = or_(packs.c.damaged == 1, packs.c.state == int(PackState.RETIRED))
-_BAD_PACKS = select(packs.c.no).where(_UNSOUND)
+_DAMAGED = or_(packs.c.damaged == 1, packs.c.state == int(PackState.RETIRED))
+_DAMAGED_PACKS = select(packs.c.no).where(_DAMAGED)
 _JOINED = chunks.outerjoin(packs, packs.c.no == chunks.c.pack)
 _STAGED = and_(chunks.c.data.is_not(None), chunks.c.local == 0)
 
 
 class ChunkLocation(msgspec.Struct, frozen=True, gc=False):
-    """A row of ``chunks`` joined with its pack: ``data`` while staged as a row, else a place in a pack.
+    """A row of ``chunks`` joined with its pack: ``data`` while staged as a row, otherwise an offset in a pack.
 
-    ``state``, ``damaged``, ``file`` (in the staging folder) and ``blob`` (id in the store) are the pack's.
+    ``state``, ``damaged``, ``file`` (in the staging directory) and ``blob`` (id in the store) are the pack's.
     """
 
     id: ChunkId
@@ -68,7 +68,7 @@ class StagedRow(msgspec.Struct, frozen=True, gc=False):
 _KNOWN = compiled(
     select(chunks.c.local)
     .select_from(_JOINED)
-    .where(chunks.c.id == bindparam("id"), or_(chunks.c.pack.is_(None), packs.c.no.is_not(None) & ~_UNSOUND))
+    .where(chunks.c.id == bindparam("id"), or_(chunks.c.pack.is_(None), packs.c.no.is_not(None) & ~_DAMAGED))
 )
 _FIND = compiled(
     select(
@@ -98,14 +98,14 @@ def _put_chunk() -> str:
     new = statement.excluded
     fields: dict[str, Any] = {name: new[name] for name in _CHUNK_COLUMNS if name not in ("id", "local")}
     fields["local"] = func.min(chunks.c.local, new.local)
-    # A row is never replaced: it is on its way already.
+    # Staged rows are not replaced, even without deduplication: they will be sent anyway.
     stored_before = and_(bindparam("replace") == 1, chunks.c.pack.is_not(None))
-    replaceable = or_(stored_before, chunks.c.pack.in_(_BAD_PACKS))
+    replaceable = or_(stored_before, chunks.c.pack.in_(_DAMAGED_PACKS))
     return compiled(statement.on_conflict_do_update(index_elements=["id"], set_=fields, where=replaceable))
 
 
 _PUT_CHUNK = _put_chunk()
-# Of parameters it has ``replace`` alone.
+# The tail of the statement; its only parameter is ``replace``.
 _CONFLICT = _PUT_CHUNK[_PUT_CHUNK.index(" ON CONFLICT") :]
 _IS_THIS = compiled(select(chunks.c.no).where(chunks.c.id == bindparam("id"), chunks.c.data == bindparam("data")))
 _PUBLISH = compiled(
@@ -116,13 +116,13 @@ _PUBLISH = compiled(
 )
 _MOVE = compiled(
     update(chunks)
-    .where(chunks.c.id == bindparam("chunk"), chunks.c.pack.is_not_distinct_from(bindparam("old")))
+    .where(chunks.c.id == bindparam("chunk"), chunks.c.pack.is_not_distinct_from(bindparam("old_pack")))
     .values(
-        pack=bindparam("new"),
-        offset=bindparam("place"),
-        stored=bindparam("sealed"),
-        codec=bindparam("coding"),
-        epoch=bindparam("era"),
+        pack=bindparam("new_pack"),
+        offset=bindparam("new_offset"),
+        stored=bindparam("new_stored"),
+        codec=bindparam("new_codec"),
+        epoch=bindparam("new_epoch"),
         data=null(),
     )
 )
@@ -163,34 +163,34 @@ WHERE id = ? AND data IS NOT NULL AND local = 0"""
 
 
 def known(connection: Connection, chunk: ChunkId) -> bool | None:
-    """Return None if new content cannot name the chunk as it is, else whether it is local (named by junk alone)."""
+    """Return None if new content must store the chunk, otherwise whether only local content references it."""
     row = connection.one(_KNOWN, {"id": chunk})
     return None if row is None else bool(row[0])
 
 
 def find(connection: Connection, chunk: ChunkId) -> ChunkLocation | None:
-    """Return where a chunk is."""
+    """Return where a chunk is, None if it is unknown."""
     row = connection.one(_FIND, {"id": chunk})
     return None if row is None else ChunkLocation(*row)
 
 
 class NewRow(msgspec.Struct, gc=False):
-    """A chunk being staged as a row. ``lost``: it turned out that it is there already."""
+    """A chunk that is being staged as a row. ``existed``: the table had it already, and this copy was dropped."""
 
     chunk: SealedChunk
     local: bool
-    lost: bool = False
+    existed: bool = False
     published: Sequence[int] = ()
-    """Sealed bytes of the one that was there, where only junk named it until now."""
+    """Sealed bytes of the existing row, if only local content referenced it until now."""
 
     @property
     def added(self) -> Sequence[int]:
-        """Sealed bytes that are meant for the store only now."""
-        return self.published if self.lost else (len(self.chunk.data),)
+        """Sealed bytes that are from now on meant for the store."""
+        return self.published if self.existed else (len(self.chunk.data),)
 
 
 class _NewRows:
-    """Rows of chunks, put beside each other; of what is there already the older one is kept, unless ``replace``."""
+    """Inserts rows of several jobs at once. An existing row is kept, unless ``replace``."""
 
     rank = 0
     number: int | None = None
@@ -203,11 +203,11 @@ class _NewRows:
         return _columns(row)
 
     def write(self, connection: Connection, rows: Sequence[NewRow]) -> None:
-        """Insert them; tell apart which were lost."""
+        """Insert the rows and find out which existed."""
         for start in range(0, len(rows), MOST_ROWS):
             part = rows[start : start + MOST_ROWS]
             if self._inserts.insert(connection, [_columns(each) for each in part]) < len(part):
-                _tell_apart(connection, part)
+                _mark_existing(connection, part)
 
 
 def _columns(row: NewRow) -> tuple[Any, ...]:
@@ -215,11 +215,11 @@ def _columns(row: NewRow) -> tuple[Any, ...]:
     return (chunk.id, chunk.length, len(chunk.data), chunk.codec, chunk.epoch, None, 0, chunk.data, int(row.local))
 
 
-def _tell_apart(connection: Connection, rows: Sequence[NewRow]) -> None:
-    """Each sealing has bytes of its own, so the bytes tell whose row is there."""
+def _mark_existing(connection: Connection, rows: Sequence[NewRow]) -> None:
+    """Set ``existed``: sealing is randomised, so other bytes in the table are another job's."""
     for row in rows:
-        row.lost = connection.one(_IS_THIS, {"id": row.chunk.id, "data": row.chunk.data}) is None
-        if row.lost and not row.local:
+        row.existed = connection.one(_IS_THIS, {"id": row.chunk.id, "data": row.chunk.data}) is None
+        if row.existed and not row.local:
             row.published = publish(connection, [row.chunk.id])
 
 
@@ -227,9 +227,9 @@ _NEW_ROWS = {replace: _NewRows(replace=replace) for replace in (False, True)}
 
 
 def put_row(transaction: Transaction, chunk: SealedChunk, *, local: bool, replace: bool) -> NewRow:
-    """Stage a chunk as a row, together with its like of other jobs; after the commit the result tells how it went.
+    """Stage a chunk as a row, in one statement with the rows of other jobs.
 
-    It is lost where another was faster, or where ``replace`` is False and it was known.
+    After the commit, ``existed`` of the result tells whether the chunk was known already and not replaced.
     """
     row = NewRow(chunk, local)
     transaction.defer(_NEW_ROWS[replace], row)
@@ -237,7 +237,7 @@ def put_row(transaction: Transaction, chunk: SealedChunk, *, local: bool, replac
 
 
 def put_in_pack(transaction: Transaction, entry: IndexEntry, pack: int, *, replace: bool) -> bool:
-    """Note a chunk that was appended to an open pack; False where ``put_row`` would lose it."""
+    """Record a chunk that was appended to a pack; False if it was known already and not replaced."""
     values = {
         "id": entry.id,
         "length": entry.length,
@@ -254,25 +254,22 @@ def put_in_pack(transaction: Transaction, entry: IndexEntry, pack: int, *, repla
 
 
 def publish(connection: Connection, ids: Iterable[ChunkId]) -> list[int]:
-    """Chunks that only junk named so far are named by content of the log now: they go to the store.
-
-    Return the sealed bytes of each that was not on its way already.
-    """
+    """Make local chunks of these ids meant for the store; return the sealed bytes of each chunk that was local."""
     rows = (connection.one(_PUBLISH, {"chunk": chunk}) for chunk in ids)
     return [row[0] for row in rows if row is not None]
 
 
 def move(transaction: Transaction, entries: Sequence[IndexEntry], old: int | None, new: int) -> None:
-    """Chunks staged as rows (``old`` None) or in pack ``old`` lie in pack ``new`` now; what went elsewhere meanwhile stays."""
+    """Record that chunks moved to pack ``new`` from rows (``old`` None) or pack ``old``; others moved meanwhile and stay."""
     rows = [
         {
             "chunk": entry.id,
-            "old": old,
-            "new": new,
-            "place": entry.offset,
-            "sealed": entry.stored,
-            "coding": entry.codec,
-            "era": entry.epoch,
+            "old_pack": old,
+            "new_pack": new,
+            "new_offset": entry.offset,
+            "new_stored": entry.stored,
+            "new_codec": entry.codec,
+            "new_epoch": entry.epoch,
         }
         for entry in entries
     ]
@@ -280,28 +277,28 @@ def move(transaction: Transaction, entries: Sequence[IndexEntry], old: int | Non
 
 
 def staged_rows(connection: Connection, after: int, count: int) -> list[StagedRow]:
-    """Return up to ``count`` chunks staged as rows and meant for the store, in order of arrival, from number ``after`` on."""
+    """Return up to ``count`` chunks staged as rows for the store, in order, with numbers larger than ``after``."""
     return [StagedRow(*row) for row in connection.all(_STAGED_ROWS, {"after": after, "count": count})]
 
 
 def staged_sizes(connection: Connection, after: int, count: int) -> list[tuple[int, int]]:
-    """Return (number, sealed bytes) of what ``staged_rows`` would return."""
+    """Return (number, sealed bytes) of the rows that ``staged_rows`` returns."""
     return [(row[0], row[1]) for row in connection.all(_STAGED_SIZES, {"after": after, "count": count})]
 
 
 def staged_total(connection: Connection) -> tuple[int, int]:
-    """Return (how many, sealed bytes) of the chunks staged as rows and meant for the store."""
+    """Return (count, sealed bytes) of the chunks staged as rows for the store."""
     row = connection.one(_STAGED_TOTAL)
     return (row[0], row[1]) if row else (0, 0)
 
 
 def entries(connection: Connection, pack: int) -> list[IndexEntry]:
-    """Return what a pack's index is to hold, by offset."""
+    """Return the entries of a pack's index, by offset."""
     return [IndexEntry(*row) for row in connection.all(_ENTRIES, {"pack": pack})]
 
 
 def states(connection: Connection, ids: Iterable[ChunkId]) -> Iterator[PackState | None]:
-    """Go through the states of the packs that hold the chunks; OPEN for rows, None for chunks nowhere known."""
+    """Yield the state of each chunk's pack; OPEN for rows, None for unknown chunks."""
     for chunk in ids:
         row = connection.one(_STATE, {"id": chunk})
         yield None if row is None else PackState(row[0])
@@ -320,10 +317,10 @@ def record_stored_pack(
     entries: Iterable[IndexEntry],
     takes_rows: bool = False,
 ) -> None:
-    """Note a pack and its chunks. ``blob`` None: the store does not have it, so its chunks are not known for sound.
+    """Record a pack that is in the store, and its chunks. ``blob`` None: the pack is missing, and new content stores its chunks.
 
-    A later index wins over an earlier one, unless its pack is lost: what was stored anew is read from there. ``takes_rows``:
-    chunks that are staged as rows need not be sent any more; only while the content store is not open, which counts them.
+    If two indexes have a chunk, the later pack counts, unless it is missing. ``takes_rows``: chunks that are staged as rows
+    are not sent any more; only before the content store is opened, because that counts the rows.
     """
     row = transaction.one(
         _PUT_STORED_PACK, (name, int(PackState.STORED), epoch, size, digest, label, blob, segment, int(blob is None))

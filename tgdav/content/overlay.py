@@ -1,19 +1,19 @@
-"""The overlay of an open file: dirty writes, sealed, in an append-only file of their own.
+"""The overlay of an open file: its dirty writes, sealed, in an append-only file (``docs/formats/overlay.md``).
 
-File format, version 1: records back to back, each ``length (u32, little-endian) ‖ sealed record``. The associated data
-bind the node's id and the record's counter (0, 1, 2 …), so no record can be moved, dropped from the middle or taken
-for another's. A record's plaintext begins with its kind (1 byte):
+File format, version 1: consecutive records, each ``length (u32, little-endian) ‖ sealed record``. The associated data
+bind the node's id and the record's counter (0, 1, 2 …), so that no record can be moved, dropped from the middle, or used
+for another node. A record's plaintext begins with its kind (1 byte):
 
 ========  =========================================================================
 kind      rest, integers little-endian
 ========  =========================================================================
 1 write   offset u64 ‖ the bytes written there
-2 cut     size u64: the file is this long from now on (truncate and extend)
-3 mark    size u64: all before this record was made durable by an fsync
+2 cut     size u64: the new size of the file (truncate and extend)
+3 mark    size u64: an fsync made everything before this record durable
 ========  =========================================================================
 
-After a crash only what a mark covers counts: an overlay shows the state of the last fsync, whole.
-The key is the overlay's own (machine root + random salt), and the counter stays far below 2^32.
+After a crash only the records before the last mark count: the overlay then has exactly the state of the last fsync.
+Each overlay has its own key (machine root + random salt), and the counter stays far below 2^32.
 """
 
 import errno
@@ -38,7 +38,7 @@ _CACHED_RECORDS = 16
 
 
 class Piece:
-    """Bytes ``start``..``end`` of the file stand in record ``counter`` from ``skip`` on."""
+    """Bytes ``start``..``end`` of the file are in record ``counter``, from ``skip`` on."""
 
     __slots__ = ("counter", "end", "skip", "start")
 
@@ -51,9 +51,9 @@ class Piece:
 
 
 class ExtentMap:
-    """Which record holds each dirty byte; sorted, not overlapping. Pure.
+    """Maps each dirty byte to its record; sorted, without overlaps. Pure.
 
-    Pieces are kept as columns of numbers: random writes make hundreds of thousands of them.
+    Pieces are columns of numbers, not objects: random writes make hundreds of thousands of them.
     """
 
     def __init__(self) -> None:
@@ -73,7 +73,7 @@ class ExtentMap:
         self._skips[first:last] = array("I", [each.skip for each in pieces])
 
     def put(self, piece: Piece) -> None:
-        """Let ``piece`` cover what was there."""
+        """Add a piece, over what was there."""
         first = bisect_right(self._starts, piece.start) - 1
         if first < 0 or self._ends[first] <= piece.start:
             first += 1
@@ -87,14 +87,14 @@ class ExtentMap:
         self._replace(first, last, kept)
 
     def cut(self, size: int) -> None:
-        """Forget all from ``size`` on."""
+        """Remove everything from ``size`` on."""
         index = bisect_left(self._starts, size)
         self._replace(index, len(self._starts), [])
         if self._ends and self._ends[-1] > size:
             self._ends[-1] = size
 
     def within(self, start: int, end: int) -> list[Piece]:
-        """Return the pieces that overlap ``start``..``end``, narrowed to it."""
+        """Return the pieces in ``start``..``end``, narrowed to that range."""
         first = max(bisect_right(self._starts, start) - 1, 0)
         last = bisect_left(self._starts, end)
         return [
@@ -104,7 +104,7 @@ class ExtentMap:
         ]
 
     def ranges(self) -> list[tuple[int, int]]:
-        """Return the dirty ranges, neighbours joined."""
+        """Return the dirty ranges; adjacent ones are joined."""
         joined: list[tuple[int, int]] = []
         for start, end in zip(self._starts, self._ends, strict=True):
             if joined and joined[-1][1] == start:
@@ -115,10 +115,10 @@ class ExtentMap:
 
 
 class Overlay:
-    """Dirty writes of one node over a base of ``size`` bytes. Not thread-safe: its open file locks.
+    """Dirty writes of one node over a base of ``size`` bytes. Not thread-safe: its open file has the lock.
 
-    ``floor`` is how much of the base still shows: a truncate lowers it, and what lies between it and ``size`` without
-    a piece is a hole. A failed write or sync poisons the overlay: every later call raises LocalFailure.
+    ``floor``: bytes of the base that are still visible. A truncate lowers it; bytes between it and ``size`` that are in no
+    piece are a hole. A failed write or sync poisons the overlay: every later call raises LocalFailure.
     """
 
     def __init__(
@@ -129,24 +129,24 @@ class Overlay:
         self._path, self._node, self._disk, self._entropy = path, node, disk, entropy
         self._sealer = Sealer(key)
         self._ends = array("q")
-        """Where each record ends in the file; the next one begins there."""
+        """The end of each record in the file, where the next one begins."""
         self._poisoned = False
         self._cache: OrderedDict[int, bytes] = OrderedDict()
-        self._named = not fresh
+        self._is_name_durable = not fresh
         self.map = ExtentMap()
         self.size = self.floor = base_size
         self.changes = 0
         self.durable_changes = 0
 
     def close(self, *, remove: bool) -> None:
-        """Give the file up, and remove it when its writes have become content."""
+        """Close the file; ``remove``: its writes have become content, and it is deleted."""
         os.close(self._descriptor)
         if remove:
             self._disk.unlink(self._path)
 
     @property
     def staged(self) -> int:
-        """Bytes of the file."""
+        """Size of the file in bytes."""
         return self._ends[-1] if self._ends else 0
 
     def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
@@ -160,21 +160,21 @@ class Overlay:
         self.changes += 1
 
     def truncate(self, size: int) -> None:
-        """Cut or extend."""
+        """Cut or extend the node to ``size`` bytes."""
         self._append(_HEAD.pack(CUT, size))
         self._cut(size)
         self.changes += 1
 
     def fsync(self) -> None:
-        """Make all so far durable. Raises LocalFailure."""
+        """Make everything so far durable. Raises LocalFailure."""
         if self.durable_changes == self.changes:
             return
         self._append(_HEAD.pack(MARK, self.size))
         try:
             self._disk.sync(self._descriptor)
-            if not self._named:
+            if not self._is_name_durable:
                 self._disk.sync_directory(self._path.parent)
-                self._named = True
+                self._is_name_durable = True
         except OSError as error:
             self._poisoned = True
             raise LocalFailure("writing dirty data to the local disk failed") from error
@@ -191,7 +191,7 @@ class Overlay:
         return record[piece.skip : piece.skip + piece.end - piece.start]
 
     def replay(self) -> None:
-        """Rebuild the state of the last mark from the file, and cut the file there."""
+        """Restore the state of the last mark from the file, and cut the file there."""
         length_of_file = os.fstat(self._descriptor).st_size
         end = marked = 0
         waiting: list[tuple[int, int, int]] = []
@@ -214,7 +214,7 @@ class Overlay:
         self.durable_changes = self.changes
 
     def _apply(self, counter: int, records: list[tuple[int, int, int]]) -> None:
-        """Take in records from ``counter`` on: kind, place or size, bytes."""
+        """Apply records from ``counter`` on: (kind, offset or size, length)."""
         for number, (kind, value, length) in enumerate(records, counter):
             if kind == WRITE:
                 self.map.put(Piece(value, value + length, number, _HEAD.size))

@@ -1,4 +1,4 @@
-"""The statements on packs, blobs and damage, compiled once, and thin functions over them."""
+"""The tables ``packs``, ``blobs`` and ``damage``: their statements, compiled once, and functions over them."""
 
 from enum import IntEnum
 from typing import Any
@@ -16,7 +16,7 @@ from tgdav.ids import BlobName
 
 
 class PackState(IntEnum):
-    """Life of a pack; the numbers stand in ``packs.state``. Only an open pack is ever written to."""
+    """The life cycle of a pack; the values of ``packs.state``. Only an open pack is written to."""
 
     OPEN = 0
     CLOSED = 1
@@ -29,7 +29,7 @@ _WAITING = packs.c.state < int(PackState.STORED)
 
 
 class PackRow(msgspec.Struct, frozen=True, gc=False):
-    """A row of ``packs``, as far as uploading needs it. Sizes in bytes."""
+    """The columns of ``packs`` that uploading needs. Sizes in bytes."""
 
     no: int
     name: BlobName
@@ -75,14 +75,14 @@ _STORED = compiled(
     .where(packs.c.no == bindparam("pack"))
     .values(state=int(PackState.STORED), blob=bindparam("blob_id"), file=null(), damaged=0)
 )
-_DROP = compiled(delete(packs).where(packs.c.no == bindparam("pack")))
+_DELETE = compiled(delete(packs).where(packs.c.no == bindparam("pack")))
 _BLOB = compiled(
     upsert(blobs)
     .values(id=bindparam("id"), name=bindparam("name"), kind=int(BlobKind.PACK), size=bindparam("size"), gone=0)
     .on_conflict_do_nothing()
 )
 _BLOB_HASH = compiled(update(blobs).where(blobs.c.id == bindparam("blob_id")).values(hash=bindparam("digest")))
-_BAD_PACK = compiled(update(packs).where(packs.c.no == bindparam("pack")).values(damaged=1))
+_MARK_DAMAGED = compiled(update(packs).where(packs.c.no == bindparam("pack")).values(damaged=1))
 _WAITING_BYTES = compiled(
     select(
         func.coalesce(func.sum(case((packs.c.state == int(PackState.OPEN), packs.c.end), else_=packs.c.size)), 0)
@@ -100,7 +100,7 @@ _PUT_DAMAGE = _put_damage()
 
 
 def put_pack(transaction: Transaction, *, name: BlobName, epoch: int, file: str, end: int, created: int) -> int:
-    """Note that an open pack's first ``end`` bytes are named, making its row if it has none; return its number."""
+    """Record that the first ``end`` bytes of an open pack are referenced; return the number of its row, perhaps a new one."""
     values = {"name": name, "epoch": epoch, "file": file, "end": end, "created": created}
     row = transaction.one(_PUT_PACK, values)
     assert row is not None, "RETURNING gives a row"
@@ -113,7 +113,7 @@ def waiting_packs(connection: Connection) -> list[PackRow]:
 
 
 def pack(connection: Connection, number: int) -> PackRow | None:
-    """Return one pack."""
+    """Return the pack of this number."""
     row = connection.one(_PACK, {"pack": number})
     return None if row is None else PackRow(*row)
 
@@ -131,32 +131,32 @@ def waiting_bytes(connection: Connection) -> int:
 
 
 def close_pack(transaction: Transaction, number: int, size: int, digest: bytes, label: str) -> None:
-    """Open → closed: the file is whole and will not change; ``digest`` is BLAKE3-256 of all of it."""
+    """Open → closed: the file is complete and will not change; ``digest`` is BLAKE3-256 of the whole file."""
     transaction.execute(_CLOSE, {"pack": number, "bytes": size, "digest": digest, "caption": label})
 
 
 def mark_sent(transaction: Transaction, number: int) -> None:
-    """Closed → sent: from now on the store may have it."""
+    """Closed → sent: from now on the store may have the pack."""
     transaction.execute(_SENT, {"pack": number})
 
 
 def mark_stored(transaction: Transaction, row: PackRow, blob: int) -> None:
-    """Sent → stored, under ``blob``; its staging file is no longer needed."""
+    """Sent → stored, as ``blob``; the staging file is no longer needed."""
     transaction.execute(_STORED, {"pack": row.no, "blob_id": blob})
     transaction.execute(_BLOB, {"id": blob, "name": row.name, "size": row.size})
     transaction.execute(_BLOB_HASH, {"blob_id": blob, "digest": row.digest})
 
 
 def delete_pack(transaction: Transaction, number: int) -> None:
-    """Forget a pack that holds nothing and was never sent."""
-    transaction.execute(_DROP, {"pack": number})
+    """Delete the row of a pack without chunks that was never sent."""
+    transaction.execute(_DELETE, {"pack": number})
 
 
 def record_damage(transaction: Transaction, blob: str, kind: str, reason: str, now_ns: int) -> None:
-    """Write a line of ``damage``; ``kind`` is pack, staging …"""
+    """Write a row of ``damage``; ``kind``: pack, staging, database …"""
     transaction.execute(_PUT_DAMAGE, {"blob": blob, "kind": kind, "reason": reason, "found": now_ns})
 
 
 def mark_damaged(transaction: Transaction, number: int) -> None:
-    """A pack is missing or bad: its chunks are no longer known, so that content is stored anew."""
-    transaction.execute(_BAD_PACK, {"pack": number})
+    """Record that a pack is missing or damaged: new content then stores its chunks again."""
+    transaction.execute(_MARK_DAMAGED, {"pack": number})

@@ -1,7 +1,7 @@
-"""The disk cache: sealed bytes of stored packs kept on this machine (``docs/formats/cache.md``).
+"""The disk cache: sealed ranges of stored packs on this machine (``docs/formats/cache.md``).
 
-Nothing here is the only copy of anything and nothing is trusted: readers check what they get and drop what fails. So
-nothing is synced, and every failure of the disk only means that a range is not kept.
+It has no only copies, and nothing in it is trusted: readers check every range and drop those that fail. So nothing is
+synced, and after a failure of the disk a range is simply not cached.
 """
 
 import errno
@@ -24,10 +24,10 @@ from tgdav.threads import Worker
 _log = logging.getLogger(__name__)
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_LEEWAY = 64 * 1024 * 1024
-"""Bytes dropped at once when the disk is full."""
+_EVICT_BYTES = 64 * 1024 * 1024
+"""Bytes evicted at once when the disk is full."""
 _TOUCH_NS = 60 * 1_000_000_000
-"""A file's time follows its use at most this often."""
+"""A file's mtime is set to the time of use at most this often."""
 
 Data = bytes | bytearray | memoryview
 
@@ -37,7 +37,7 @@ _MOST_DIGITS = 16
 
 
 class CachedRange(msgspec.Struct, frozen=True):
-    """``length`` sealed bytes from ``offset`` of a pack: one file of the cache."""
+    """``length`` sealed bytes from ``offset`` of a pack: one cache file."""
 
     pack: BlobName
     offset: int
@@ -45,12 +45,12 @@ class CachedRange(msgspec.Struct, frozen=True):
 
     @property
     def end(self) -> int:
-        """Offset in the pack behind the last byte."""
+        """Offset in the pack after the last byte."""
         return self.offset + self.length
 
     @property
-    def folder(self) -> str:
-        """Name of the folder that holds the file."""
+    def directory(self) -> str:
+        """Name of the directory of the file."""
         return self.pack.hex()[:2]
 
     @property
@@ -59,12 +59,12 @@ class CachedRange(msgspec.Struct, frozen=True):
         return f"{self.pack.hex()}-{self.offset:x}-{self.length:x}"
 
     def covers(self, offset: int, length: int) -> bool:
-        """Whether the range is part of this one."""
+        """Whether this range contains the given one."""
         return self.offset <= offset and offset + length <= self.end
 
 
 def parse(file: str) -> CachedRange | None:
-    """Return the range that a file name stands for; None if it is not the name of any."""
+    """Return the range that a file name encodes; None if it encodes none."""
     parts = file.split("-")
     if len(parts) != 3 or len(parts[0]) != _NAME_DIGITS or max(map(len, parts[1:])) > _MOST_DIGITS:
         return None
@@ -76,7 +76,7 @@ def parse(file: str) -> CachedRange | None:
 
 
 class CachedRanges:
-    """Least recently used first. ``used``: bytes of all ranges."""
+    """The cached ranges, least recently used first. Pure; not thread-safe. ``used``: bytes of all ranges."""
 
     def __init__(self) -> None:
         self._order: OrderedDict[CachedRange, int] = OrderedDict()
@@ -90,27 +90,27 @@ class CachedRanges:
         return entry in self._order
 
     def find(self, pack: BlobName, offset: int, length: int) -> CachedRange | None:
-        """Return a range that covers this one."""
+        """Return a cached range that covers this one."""
         return next((entry for entry in self._packs.get(pack, ()) if entry.covers(offset, length)), None)
 
     def within(self, outer: CachedRange) -> list[CachedRange]:
-        """Return the other ranges that ``outer`` covers."""
+        """Return the other cached ranges that ``outer`` covers."""
         inside = self._packs.get(outer.pack, ())
         return [entry for entry in inside if entry != outer and outer.covers(entry.offset, entry.length)]
 
-    def touching(self, pack: BlobName, offset: int, length: int) -> list[CachedRange]:
-        """Return the ranges that share a byte with this one."""
+    def overlapping(self, pack: BlobName, offset: int, length: int) -> list[CachedRange]:
+        """Return the cached ranges that overlap this one."""
         inside = self._packs.get(pack, ())
         return [entry for entry in inside if entry.offset < offset + length and offset < entry.end]
 
     def use(self, entry: CachedRange, now_ns: int) -> int:
-        """Note that a range was used; return when it was before, ns."""
+        """Record a use; return the time of the previous one, ns."""
         before, self._order[entry] = self._order[entry], now_ns
         self._order.move_to_end(entry)
         return before
 
     def add(self, entry: CachedRange, now_ns: int, *, oldest: bool = False) -> None:
-        """Take in a range, if it is new, as the one used last or as the one used longest ago."""
+        """Add a range, if it is new, as the most recently used one or the least recently used one (``oldest``)."""
         if entry in self._order:
             return
         self._order[entry] = now_ns
@@ -119,7 +119,7 @@ class CachedRanges:
         self.used += entry.length
 
     def remove(self, entry: CachedRange) -> bool:
-        """Take a range out; False if it is not there."""
+        """Remove a range; False if there is no such range."""
         if self._order.pop(entry, None) is None:
             return False
         inside = self._packs[entry.pack]
@@ -129,8 +129,8 @@ class CachedRanges:
         self.used -= entry.length
         return True
 
-    def take_oldest(self, limit: int) -> Iterator[CachedRange]:
-        """Take out ranges, the one used longest ago first, until at most ``limit`` bytes are used."""
+    def pop_oldest(self, limit: int) -> Iterator[CachedRange]:
+        """Remove and yield ranges, least recently used first, until at most ``limit`` bytes are used."""
         while self.used > limit and self._order:
             entry = next(iter(self._order))
             self.remove(entry)
@@ -138,7 +138,7 @@ class CachedRanges:
 
 
 class CacheStatistics(msgspec.Struct, frozen=True):
-    """Sizes in bytes; ``chunks``: ranges held; ``hits``, ``misses``: reads since the start."""
+    """Sizes in bytes; ``chunks``: cached ranges; ``hits``, ``misses``: reads since the start."""
 
     bytes: int
     max_bytes: int
@@ -148,11 +148,11 @@ class CacheStatistics(msgspec.Struct, frozen=True):
 
 
 class DiskCache:
-    """Ranges of packs as files below ``folder``, at most ``max_bytes`` (0: keeps nothing). Thread-safe."""
+    """Ranges of packs as files below ``directory``, at most ``max_bytes`` (0: no cache). Thread-safe."""
 
-    def __init__(self, folder: Path, max_bytes: int, *, disk: Disk, clock: Clock) -> None:
+    def __init__(self, directory: Path, max_bytes: int, *, disk: Disk, clock: Clock) -> None:
         self.max_bytes = max_bytes
-        self._folder = folder
+        self._directory = directory
         self._disk = disk
         self._clock = clock
         self._lock = threading.Lock()
@@ -164,55 +164,55 @@ class DiskCache:
         self._scanner: Worker | None = None
 
     def start(self) -> None:
-        """Begin to look for what an earlier run left. Until it is found it is neither read nor counted."""
+        """Start to scan for files of an earlier run. Until a file is found, it is neither used nor counted."""
         self._scanner = Worker("cache-scan", self._scan)
         self._scanner.start()
 
     def close(self) -> None:
-        """Stop looking. The files stay for the next start."""
+        """Stop the scan. The files stay for the next start."""
         self._stopping = True
         self.wait_for_scan()
 
     def wait_for_scan(self) -> None:
-        """Return when what an earlier run left is known."""
+        """Return when the scan is finished."""
         if self._scanner is not None:
             self._scanner.join()
 
     def statistics(self) -> CacheStatistics:
-        """Return what is held and how it was used."""
+        """Return the contents and the use of the cache."""
         with self._lock:
             return CacheStatistics(
                 self._ranges.used, self.max_bytes, len(self._ranges), hits=self._hits, misses=self._misses
             )
 
     def get(self, pack: BlobName, offset: int, length: int, *, counted: bool = True) -> bytes | None:
-        """Return ``length`` sealed bytes from ``offset`` of a pack, unchecked; None if they are not here."""
+        """Return ``length`` sealed bytes from ``offset`` of a pack, unchecked; None if they are not cached."""
         if not self.max_bytes:
             return None
         with self._lock:
             entry = self._ranges.find(pack, offset, length)
         data = None if entry is None else self._read(entry, offset - entry.offset, length)
         if entry is not None and data is None:
-            self._forget([entry])
+            self._remove([entry])
         with self._lock:
             self._hits += counted and data is not None
             self._misses += counted and data is None
         return data
 
     def holds(self, pack: BlobName, offset: int, length: int) -> bool:
-        """Whether ``get`` is likely to give this range; uses nothing, counts nothing."""
+        """Whether ``get`` would probably return this range; does not count as a use."""
         with self._lock:
             return self._ranges.find(pack, offset, length) is not None
 
     def put(self, pack: BlobName, offset: int, data: Data) -> None:
-        """Keep sealed bytes of a pack, if there is room or can be made."""
+        """Cache sealed bytes of a pack, if they fit."""
         entry = CachedRange(pack, offset, len(data))
         with self._adding(entry) as admitted:
             if admitted and self._write(entry, data):
                 self._added(entry)
 
     def adopt(self, pack: BlobName, path: Path) -> bool:
-        """Keep a whole stored pack by a second link to its file; False if that cannot be. The caller unlinks ``path``."""
+        """Cache a whole stored pack by a hard link to its file; False if that fails. The caller unlinks ``path``."""
         if not self.max_bytes:
             return False
         try:
@@ -223,21 +223,21 @@ class DiskCache:
                 self._disk.link(path, self._free_path(entry))
                 self._added(entry)
         except OSError as error:
-            _log.debug("a stored pack could not be kept: %s", error.strerror)
+            _log.debug("a stored pack could not be cached: %s", error.strerror)
             return False
         return True
 
     def drop(self, pack: BlobName, offset: int, length: int) -> None:
-        """Remove what holds any of these bytes: they failed a check."""
+        """Remove the ranges that have any of these bytes, which failed a check."""
         with self._lock:
-            bad = self._ranges.touching(pack, offset, length)
-        self._forget(bad)
+            bad = self._ranges.overlapping(pack, offset, length)
+        self._remove(bad)
 
     def evict(self, count: int) -> int:
-        """Remove at least ``count`` bytes, those used longest ago first, if there are so many; return how many."""
+        """Remove at least ``count`` bytes, least recently used first; return how many were removed."""
         with self._lock:
             before = self._ranges.used
-            victims = list(self._ranges.take_oldest(max(before - count, 0)))
+            victims = list(self._ranges.pop_oldest(max(before - count, 0)))
         self._unlink(victims)
         return sum(victim.length for victim in victims)
 
@@ -245,17 +245,17 @@ class DiskCache:
         """Remove everything."""
         self.wait_for_scan()
         with self._lock:
-            victims = list(self._ranges.take_oldest(0))
+            victims = list(self._ranges.pop_oldest(0))
         self._unlink(victims)
 
     @contextmanager
     def _adding(self, entry: CachedRange) -> Iterator[bool]:
-        """Make room for a range and yield True; False if it is not to be kept or another thread is at it."""
+        """Make room for a range and yield True; False if it is not wanted or another thread is adding it."""
         with self._lock:
             admitted = self._is_wanted(entry)
             if admitted:
                 self._writing.add(entry)
-            victims = self._excess()
+            victims = self._pop_excess()
         self._unlink(victims)
         try:
             yield admitted
@@ -272,28 +272,28 @@ class DiskCache:
     def _being_written(self) -> int:
         return sum(entry.length for entry in self._writing)
 
-    def _excess(self) -> list[CachedRange]:
-        """Take out what is too much together with what is being written."""
-        return list(self._ranges.take_oldest(max(self.max_bytes - self._being_written(), 0)))
+    def _pop_excess(self) -> list[CachedRange]:
+        """Remove the ranges for which there is no room beside those that are being written."""
+        return list(self._ranges.pop_oldest(max(self.max_bytes - self._being_written(), 0)))
 
     def _added(self, entry: CachedRange) -> None:
         with self._lock:
             self._writing.discard(entry)
             self._ranges.add(entry, self._clock.now_ns())
-            needless = self._ranges.within(entry)
-            for inner in needless:
+            covered = self._ranges.within(entry)
+            for inner in covered:
                 self._ranges.remove(inner)
-        self._unlink(needless)
+        self._unlink(covered)
 
     def _write(self, entry: CachedRange, data: Data) -> bool:
-        """Write a range's file; when the disk is full, once more after dropping the oldest. False: it is not there."""
+        """Write a range's file; if the disk is full, evict and try once more. False if it failed."""
         for _ in range(2):
             try:
                 self._write_file(entry, data)
             except OSError as error:
                 self._unlink([entry])
-                if error.errno not in _FULL or not self.evict(max(_LEEWAY, entry.length)):
-                    _log.debug("a range could not be kept: %s", error.strerror)
+                if error.errno not in _FULL or not self.evict(max(_EVICT_BYTES, entry.length)):
+                    _log.debug("a range could not be cached: %s", error.strerror)
                     return False
             else:
                 return True
@@ -311,21 +311,21 @@ class DiskCache:
             descriptor = os.open(self._path(entry), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
             try:
                 data = os.pread(descriptor, length, offset)
-                self._note_use(entry, descriptor)
+                self._record_use(entry, descriptor)
             finally:
                 os.close(descriptor)
         except OSError:
-            return None  # removed meanwhile, or unreadable: the store has it
+            return None  # removed meanwhile, or unreadable: the store has the bytes
         return data if len(data) == length else None
 
-    def _note_use(self, entry: CachedRange, descriptor: int) -> None:
+    def _record_use(self, entry: CachedRange, descriptor: int) -> None:
         now = self._clock.now_ns()
         with self._lock:
             if entry not in self._ranges or 0 <= now - self._ranges.use(entry, now) < _TOUCH_NS:
                 return
         os.utime(descriptor, ns=(now, now))
 
-    def _forget(self, entries: Iterable[CachedRange]) -> None:
+    def _remove(self, entries: Iterable[CachedRange]) -> None:
         with self._lock:
             removed = [entry for entry in entries if self._ranges.remove(entry)]
         self._unlink(removed)
@@ -337,42 +337,42 @@ class DiskCache:
             except FileNotFoundError:
                 continue
             except OSError as error:
-                _log.warning("a file of the cache could not be removed: %s", error.strerror)
+                _log.warning("a cache file could not be removed: %s", error.strerror)
 
     def _free_path(self, entry: CachedRange) -> Path:
-        """Return where a range's file is to be made; its folder is there.
+        """Return the path for a range's new file, after creating its directory.
 
-        A file of that name (not found yet, or left by a crash) is unlinked, never written into: it may have other names.
+        An existing file (not scanned yet, or left by a crash) is unlinked, not overwritten: it may have another hard link.
         """
         path = self._path(entry)
-        for folder in (self._folder, path.parent):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for directory in (self._directory, path.parent):
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
         return path
 
     def _path(self, entry: CachedRange) -> Path:
-        return self._folder / entry.folder / entry.file
+        return self._directory / entry.directory / entry.file
 
     def _scan(self) -> None:
-        """Take in what an earlier run left, as used longer ago than anything since."""
+        """Add the files of an earlier run, as less recently used than everything since."""
         try:
-            found = sorted(self._left_over(), key=lambda one: one[0])
+            found = sorted(self._scan_files(), key=lambda one: one[0])
         except OSError as error:
-            _log.warning("the cache folder cannot be read: %s", error.strerror)
+            _log.warning("the cache directory cannot be read: %s", error.strerror)
             return
         with self._lock:
             for touched, entry in reversed(found):
                 if entry not in self._ranges:
                     self._ranges.add(entry, touched, oldest=True)
-            victims = self._excess()
+            victims = self._pop_excess()
         self._unlink(victims)
 
-    def _left_over(self) -> Iterator[tuple[int, CachedRange]]:
-        """Go through (time of last use, range) of the files that are whole; remove all others."""
-        if not self._folder.is_dir():
+    def _scan_files(self) -> Iterator[tuple[int, CachedRange]]:
+        """Yield (time of last use, range) of the complete files; remove the others."""
+        if not self._directory.is_dir():
             return
-        for folder in sorted(path for path in self._folder.iterdir() if len(path.name) == 2 and path.is_dir()):
-            for path in folder.iterdir():
+        for directory in sorted(path for path in self._directory.iterdir() if len(path.name) == 2 and path.is_dir()):
+            for path in directory.iterdir():
                 if self._stopping:
                     return
                 try:
@@ -382,8 +382,8 @@ class DiskCache:
                         yield status.st_mtime_ns, entry
                     else:
                         self._remove_torn(path, entry)
-                except OSError as error:  # gone meanwhile, or nothing that this program put there
-                    _log.debug("a file of the cache is passed over: %s", error.strerror)
+                except OSError as error:  # removed meanwhile, or not a file of this program
+                    _log.debug("a cache file is skipped: %s", error.strerror)
 
     def _remove_torn(self, path: Path, entry: CachedRange | None) -> None:
         with self._lock:
