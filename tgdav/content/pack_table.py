@@ -157,6 +157,7 @@ def record_damage(transaction: Transaction, blob: str, kind: str, reason: str, n
     transaction.execute(_PUT_DAMAGE, {"blob": blob, "kind": kind, "reason": reason, "found": now_ns})
 
 
-def mark_damaged(transaction: Transaction, number: int) -> None:
-    """Record that a pack is missing or damaged: new content then stores its chunks again."""
-    transaction.execute(_MARK_DAMAGED, {"pack": number})
+def record_pack_damage(transaction: Transaction, row: PackRow, kind: str, reason: str, now_ns: int) -> None:
+    """Record that a pack is missing or damaged: new content then stores its chunks again, and nothing sends it."""
+    transaction.execute(_MARK_DAMAGED, {"pack": row.no})
+    record_damage(transaction, row.name.hex(), kind, reason, now_ns)

@@ -190,4 +190,4 @@ class ContentStore:
         """A writer waits for space: evict cached ranges, and upload without pauses."""
         if self._context.quota.is_disk_low:
             self.reader.cache.evict(_EVICT_BYTES)
-        self.uploader.hurry()
+        self.uploader.make_space()

@@ -182,7 +182,7 @@ def test_a_writer_goes_first(world: World) -> None:
     stream.write(noise(400_000, seed=50))
     uploader.step()
     assert closed(world) == 2
-    uploader.hurry()
+    uploader.make_space()
     uploader.step()
     assert not world.content._context.open_packs.has_full()
     count = closed(world)
@@ -275,7 +275,7 @@ def test_a_full_disk_is_logged_once_a_minute(world: World, caplog: pytest.LogCap
     world.content.start()
     for seconds in (6.0, 2.0, 2.0, 2.0):
         world.clock.move(seconds)
-        uploader.hurry()
+        uploader.make_space()
         wait_for(lambda: not uploader._woken, what="the uploader to look")
     wait_for(lambda: lines() > 0, what="the failure to be said")
     assert lines() == 1

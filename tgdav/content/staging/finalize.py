@@ -17,7 +17,6 @@ from tgdav.content.staging.context import ContentContext
 from tgdav.content.staging.pack_file import PackFile
 from tgdav.content.staging.repack import Repacker
 from tgdav.crypto.label import BlobKind, Label, encode_label
-from tgdav.db.transaction import Transaction
 from tgdav.entropy import Entropy
 from tgdav.errors import DamageError, LocalFailure, NoSpace
 from tgdav.failpoints import failpoint
@@ -61,6 +60,7 @@ class PackFinalizer:
 
     def _close(self, pack: PackFile, row: PackRow, entries: list[IndexEntry]) -> int:
         failpoint("content.before-close")
+        # The index comes after the referenced bytes only: what failed streams left after them is cut off.
         sizes = plan(row.end, len(entries))
         self._append_index(pack, row, entries, sizes)
         checked = self._read_back(pack, row, sizes)
@@ -72,6 +72,7 @@ class PackFinalizer:
         return pack.length
 
     def _append_index(self, pack: PackFile, row: PackRow, entries: list[IndexEntry], sizes: PackSizes) -> None:
+        # ``end`` is larger if a transaction failed and its bytes were kept because it might have been committed; the row says.
         pack.end = row.end
         pack.cut(row.end)
         pack.append(seal_index(self._seal(row), entries, sizes, self._entropy))
@@ -91,6 +92,7 @@ class PackFinalizer:
         offset = pack.append(trailer)
         pack.sync()
         pack.drop_page_cache(offset)
+        # One byte more is requested, so that a longer file is noticed.
         if pack.read(offset, len(trailer) + 1) != trailer:
             raise seal.damage("has another trailer on disk than was written")
         hasher.update(trailer)
@@ -126,12 +128,9 @@ class PackFinalizer:
             return
         reason = f"{bad} of {len(entries)} chunks do not open"
         now = self._context.clock.now_ns()
-
-        def record(transaction: Transaction) -> None:
-            pack_table.mark_damaged(transaction, row.no)
-            pack_table.record_damage(transaction, row.name.hex(), "staging", reason, now)
-
-        self._context.database.writer.run(record)
+        self._context.database.writer.run(
+            lambda transaction: pack_table.record_pack_damage(transaction, row, "staging", reason, now)
+        )
         pack.close()
 
     def _delete(self, pack: PackFile, row: PackRow | None) -> None:

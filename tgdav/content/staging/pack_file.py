@@ -89,6 +89,7 @@ class PackFile:
         """Return when all appended bytes and the file's name survive a power cut. Raises LocalFailure (poisoned)."""
         with self._lock:
             self._require_usable()
+            # Another thread may append while this one syncs: only the bytes that were there before are synced.
             length = self.length
             if length == self._synced and self._is_name_durable:
                 return
@@ -99,6 +100,7 @@ class PackFile:
                     self._staging.disk.sync_directory(self._staging.directory)
                 failpoint("content.after-pack-sync")
             except OSError as error:
+                # After a failed fsync the kernel may have dropped the dirty pages: a second fsync would prove nothing.
                 self.is_poisoned = True
                 raise self._translated(error) from error
             self._synced, self._is_name_durable = length, True
@@ -117,14 +119,14 @@ class PackFile:
             self._synced, self._written_back = min(self._synced, length), min(self._written_back, length)
 
     def read(self, offset: int, length: int) -> bytes:
-        """Return ``length`` bytes from ``offset``, fewer only past the end. Raises LocalFailure."""
+        """Return ``length`` bytes from ``offset``, fewer only at the end. Raises LocalFailure."""
         try:
             return os.pread(self._descriptor, length, offset)
         except OSError as error:
             raise self._translated(error) from error
 
     def read_into(self, offset: int, view: memoryview) -> int:
-        """Fill ``view`` from ``offset`` on; return how many bytes, fewer only past the end. Raises LocalFailure."""
+        """Fill ``view`` from ``offset`` on; return how many bytes were read, fewer only at the end. Raises LocalFailure."""
         done = 0
         try:
             while done < len(view) and (count := os.preadv(self._descriptor, [view[done:]], offset + done)):
@@ -136,6 +138,7 @@ class PackFile:
     def drop_page_cache(self, start: int = 0) -> None:
         """Drop the kernel's copy from ``start`` on, so that the next read comes from the disk."""
         if hasattr(os, "posix_fadvise"):
+            # Only whole pages are dropped; length 0 means: to the end of the file.
             os.posix_fadvise(self._descriptor, start - start % _PAGE, 0, os.POSIX_FADV_DONTNEED)
 
     def close(self) -> None:
@@ -198,7 +201,7 @@ class StagingDirectory:
         self.quota.charge(-length)
 
     def read(self, file: str, offset: int, length: int) -> bytes | None:
-        """Return bytes of a file, fewer only past its end; None if there is no such file. Raises LocalFailure."""
+        """Return bytes of a file, fewer only at its end; None if there is no such file. Raises LocalFailure."""
         try:
             descriptor = os.open(self.directory / file, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except FileNotFoundError:

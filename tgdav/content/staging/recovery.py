@@ -53,12 +53,9 @@ def _record_damage(context: ContentContext, row: PackRow, reason: str) -> None:
     error = DamageError(f"the staged file of an open pack {reason}", blob=row.name.hex())
     _log.error("%s", error.message)
     now = context.clock.now_ns()
-
-    def record(transaction: Transaction) -> None:
-        pack_table.mark_damaged(transaction, row.no)
-        pack_table.record_damage(transaction, error.blob, "staging", error.message, now)
-
-    context.database.writer.run(record)
+    context.database.writer.run(
+        lambda transaction: pack_table.record_pack_damage(transaction, row, "staging", error.message, now)
+    )
 
 
 _UNSENT = "SELECT no, name, label FROM packs WHERE state < 3 AND file IS NOT NULL AND damaged = 0"

@@ -9,7 +9,6 @@ from tgdav.content import pack_table
 from tgdav.content.pack_table import PackRow, PackState
 from tgdav.content.staging.context import ContentContext
 from tgdav.crypto.label import BlobKind, decode_label
-from tgdav.db.transaction import Transaction
 from tgdav.errors import DamageError, LocalFailure, StoreRejected
 from tgdav.failpoints import failpoint
 
@@ -83,12 +82,9 @@ class PackSender:
     def _record_damage(self, row: PackRow, reason: str) -> None:
         _log.error("pack %s cannot be stored: %s", row.name.hex(), reason)
         now = self._context.clock.now_ns()
-
-        def record(transaction: Transaction) -> None:
-            pack_table.mark_damaged(transaction, row.no)
-            pack_table.record_damage(transaction, row.name.hex(), "pack", reason, now)
-
-        self._context.database.writer.run(record)
+        self._context.database.writer.run(
+            lambda transaction: pack_table.record_pack_damage(transaction, row, "pack", reason, now)
+        )
 
 
 def _is_whole(path: Path, row: PackRow) -> bool:

@@ -58,25 +58,32 @@ class Uploader:
         self.sender = PackSender(context, store)
         self.last_error: str | None = None
         """The most recent failure in one line, None after the next success."""
+        # When to close packs; times are monotonic seconds.
         self._interval = FIRST_INTERVAL
         self._since: float | None = None
+        """Time of the oldest addition that is in no closed pack; None: nothing is staged."""
         self._last_closed = context.clock.monotonic()
         self._last_full: float | None = None
-        self._hurry = False
+        """Time at which a full pack was last closed."""
+        self._is_space_needed = False
+        self._is_idle = True
+        """Nothing was staged at the last decision, so whatever is staged next must wake the thread."""
+        # When to send them:
         self._backoff = 0.0
         self._not_before = 0.0
         self._retry_after = 0.0
         """End of the backoff that the store requested; ``flush`` does not shorten it."""
+        self._may_have_closed = True
+        """False: the database has no closed packs, so it need not be queried for them."""
+        self._sending: set[int] = set()
+        self._postponed: dict[int, float] = {}
+        """Packs whose sending failed by a bug, not by the store, and when each is tried again."""
+        # The threads:
         self._pause_until = 0.0
         self._warning, self._warned_at = "", 0.0
         self._flush = False
         self._stop = False
         self._woken = False
-        self._is_idle = True
-        self._has_closed = True
-        self._sending: set[int] = set()
-        self._postponed: dict[int, float] = {}
-        """Packs whose sending failed by a bug, not by the store, and when each is tried again."""
         self._packing_guard, self._sending_guard = Guard("tgdav-upload"), Guard("tgdav-send")
         self._condition = threading.Condition()
         self._step_lock = threading.Lock()
@@ -118,14 +125,15 @@ class Uploader:
             self._woken = True
             self._condition.notify_all()
 
-    def hurry(self) -> None:
-        """A writer waits for space: check now, and do not pause for other writers."""
-        self._hurry = True
+    def make_space(self) -> None:
+        """A writer waits for space: check now, and close full packs without pauses for other writers."""
+        self._is_space_needed = True
         self.wake()
 
     def flush(self, timeout: float) -> bool:
         """Close and send all that is staged; True once nothing is pending, False after ``timeout`` seconds."""
         deadline = self._context.clock.monotonic() + timeout
+        # A user who asks for a flush does not wait for our own backoff, only for the one that the store requested.
         self._not_before, self._backoff = self._retry_after, 0.0
         if self._thread is None:
             return self._flush_here(deadline)
@@ -146,12 +154,13 @@ class Uploader:
     def step(self, *, flush: bool = False) -> float:
         """Pack and close what is due; return the seconds until the next step. Raises NoSpace, LocalFailure."""
         with self._step_lock:
-            hurry, self._hurry = flush or self._hurry or self._context.quota.is_nearly_full, False
-            pause = self._close_full(hurry)
+            urgent = flush or self._is_space_needed or self._context.quota.is_nearly_full
+            self._is_space_needed = False
+            pause = self._close_full(with_pauses=not urgent)
             decision = self._decide(flush)
             if decision.pack_rows:
                 self._repacker.pack_rows()
-                pause = self._close_full(hurry)
+                pause = self._close_full(with_pauses=not urgent)
             if decision.close:
                 self._close_idle()
             return min(decision.wait, pause)
@@ -182,6 +191,7 @@ class Uploader:
         elif self._since is None:
             self._since = now
             if now - self._last_closed > LAST_INTERVAL:
+                # After a long idle time the next file is probably waited for: send it soon.
                 self._interval = FIRST_INTERVAL
         situation = Situation(
             now=now,
@@ -197,10 +207,10 @@ class Uploader:
         )
         return decide(situation)
 
-    def _close_full(self, hurry: bool) -> float:
-        """Close full packs, with pauses for writers unless in a ``hurry``; return the seconds until the next is due."""
+    def _close_full(self, *, with_pauses: bool) -> float:
+        """Close full packs, perhaps with pauses for writers; return the seconds until the next is due."""
         while self._context.open_packs.has_full():
-            pause = 0.0 if hurry else self._pause()
+            pause = self._pause() if with_pauses else 0.0
             if pause > 0:
                 return pause
             pack = self._context.open_packs.claim_full()
@@ -217,7 +227,7 @@ class Uploader:
         return min(self._last_full + CLOSE_SECONDS - now, quiet)
 
     def _close(self, pack: PackFile) -> int:
-        self._has_closed = True
+        self._may_have_closed = True
         return self._finalizer.close(pack)
 
     def _close_idle(self) -> None:
@@ -233,7 +243,7 @@ class Uploader:
         with self._context.database.reading() as connection:
             rows = pack_table.waiting_packs(connection)
         waiting = [row for row in rows if row.state != PackState.OPEN and row.file and not row.damaged]
-        self._has_closed = bool(waiting)
+        self._may_have_closed = bool(waiting)
         now = self._context.clock.monotonic()
         self._postponed = {no: until for no, until in self._postponed.items() if until > now}
         ready = [row for row in waiting if row.no not in self._sending and row.no not in self._postponed]
@@ -242,6 +252,7 @@ class Uploader:
 
     def _send_one(self, row: PackRow) -> None:
         try:
+            # Packs that were submitted before the backoff began wait, too: they are claimed again after it.
             if not self._stop and self._context.clock.monotonic() >= self._not_before:
                 self.sender.send(row)
                 self._succeeded()
@@ -253,7 +264,7 @@ class Uploader:
         finally:
             with self._condition:
                 self._sending.discard(row.no)
-                self._woken = self._has_closed = True
+                self._woken = self._may_have_closed = True
                 self._condition.notify_all()
 
     def _succeeded(self) -> None:
@@ -285,6 +296,7 @@ class Uploader:
                 self._failed(error)
                 return False
             after = self.pending()
+            # No progress (a damaged pack stays pending): trying again would not end.
             if after >= before or (after and self._context.clock.monotonic() >= deadline):
                 return False
         return True
@@ -328,7 +340,7 @@ class Uploader:
     def _submit_closed(self) -> None:
         """Give the closed packs to the sending threads; each wakes this thread when it is done."""
         assert self._pool is not None
-        for row in self._claim_closed() if self._has_closed else ():
+        for row in self._claim_closed() if self._may_have_closed else ():
             self._pool.submit(self._send_one, row)
 
     def _wait(self, delay: float) -> None:
