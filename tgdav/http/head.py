@@ -204,13 +204,14 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 PHRASES = {int(status): status.phrase for status in HTTPStatus} | {207: "Multi-Status", 507: "Insufficient Storage"}
 """Reason phrases by status."""
-_ALWAYS = (
-    "Server: tgdav\r\n"
-    "X-Content-Type-Options: nosniff\r\n"
-    "Cross-Origin-Resource-Policy: same-origin\r\n"
-    "Referrer-Policy: no-referrer\r\n"
+ALWAYS_SENT = (
+    ("X-Content-Type-Options", "nosniff"),
+    ("Cross-Origin-Resource-Policy", "same-origin"),
+    ("Referrer-Policy", "no-referrer"),
 )
-"""What pages of other sites, and guessing browsers, must know of each answer."""
+"""Headers of every response: they keep other sites from embedding it, and browsers from guessing its type."""
+
+_ALWAYS = "Server: tgdav\r\n" + "".join(f"{name}: {value}\r\n" for name, value in ALWAYS_SENT)
 _STATUS_LINES = {code: f"HTTP/1.1 {code} {phrase}\r\n{_ALWAYS}Date: " for code, phrase in PHRASES.items()}
 _BODILESS = (204, 304)
 _POLICY = "Content-Security-Policy"

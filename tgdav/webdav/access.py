@@ -16,7 +16,7 @@ from tgdav.webdav import conditions
 from tgdav.webdav.conditions import state_of
 from tgdav.webdav.context import WebContext
 from tgdav.webdav.errors import Refused
-from tgdav.webdav.locks import Lock, folders_above, path_inodes
+from tgdav.webdav.locks import Lock, folders_above, path_inodes, roots
 from tgdav.webdav.resources import Resource, find
 from tgdav.webdav.urls import split_destination
 
@@ -86,13 +86,13 @@ class Access:
         """Decide on adding the name to its folder, or taking it away."""
         self.require(self._locks_on_folder())
 
-    def check_tree(self, place: Resource) -> list[Lock]:
+    def check_tree(self, resource: Resource) -> list[Lock]:
         """Decide on removing or replacing a name with all below it; return the locks that go with it."""
-        if place.attributes is None or not self._context.locks.live():
+        if resource.attributes is None or not self._context.locks.live():
             return []
-        own = [lock for lock in self._context.locks.live() if lock.inode == place.attributes.inode]
-        inside = self._context.locks.inside(place.attributes.inode)
-        self.require(self._locks_on(place.attributes))
+        own = [lock for lock in self._context.locks.live() if lock.inode == resource.attributes.inode]
+        inside = self._context.locks.inside(resource.attributes.inode)
+        self.require(self._locks_on(resource.attributes))
         by_inode: dict[Inode, list[Lock]] = {}
         for lock in inside:
             by_inode.setdefault(lock.inode, []).append(lock)
@@ -111,7 +111,7 @@ class Access:
         """
         locks = list(locks)
         if locks and not any(self.shows(lock) for lock in locks):
-            raise Refused(423, condition="lock-token-submitted", inner=self._context.locks.roots(locks))
+            raise Refused(423, condition="lock-token-submitted", inner=roots(locks, self._context.public.prefix))
 
     def shows(self, lock: Lock) -> bool:
         """Return whether the request names the lock, and may: a token works for its maker only."""

@@ -27,6 +27,9 @@ CHECKSUMS = b"{http://owncloud.org/ns}checksums"
 _CHECKSUM = re.compile(r"(SHA1|MD5):([0-9A-Fa-f]+)\Z", re.IGNORECASE)
 _HEX_DIGITS = {"sha1": 40, "md5": 32}
 
+CHECKSUM_REQUESTS = frozenset(("want-digest", "want-repr-digest"))
+"""Request headers by which a client asks for checksums (RFC 3230, RFC 9530)."""
+
 MOST_BYTES = 1 << 30
 """Bytes that are read for the checksums of one request."""
 

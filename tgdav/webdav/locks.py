@@ -7,6 +7,7 @@ within a file system's preconditions.
 import threading
 import uuid
 from collections.abc import Iterable, Sequence
+from weakref import WeakKeyDictionary
 
 import msgspec
 
@@ -73,13 +74,23 @@ def folders_above(fs: FileSystem, folder: Inode) -> list[Inode]:
     return inodes[::-1]
 
 
+class LockConflict(Exception):
+    """``locks`` exclude the lock that was to be taken."""
+
+    def __init__(self, locks: list[Lock]) -> None:
+        super().__init__()
+        self.locks = locks
+
+    def refusal(self, prefix: Sequence[bytes]) -> Refused:
+        """Return the response (RFC 4918 §16)."""
+        return Refused(423, condition="no-conflicting-lock", inner=roots(self.locks, prefix))
+
+
 class LockTable:
     """All locks of a file system."""
 
-    def __init__(self, fs: FileSystem, clock: Clock, entropy: Entropy, prefix: tuple[bytes, ...] = ()) -> None:
-        """``prefix`` are the names that stand before each path in URLs."""
+    def __init__(self, fs: FileSystem, clock: Clock, entropy: Entropy) -> None:
         self._fs = fs
-        self._prefix = prefix
         self._clock = clock
         self._entropy = entropy
         self._changing = threading.Lock()
@@ -112,18 +123,10 @@ class LockTable:
             if lock.inode != folder and folder in path_inodes(self._fs, lock.details.names)[:-1]
         ]
 
-    def root(self, lock: Lock) -> str:
-        """Return the ``D:href`` element of the URL that a lock was taken by."""
-        return f"<D:href>{href(lock.details.names, folder=False, below=self._prefix)}</D:href>"
-
-    def roots(self, locks: Iterable[Lock]) -> str:
-        """Return the elements of several."""
-        return "".join(map(self.root, locks))
-
     # ---- changing ------------------------------------------------------------------------------------------------
 
     def add(self, inodes: Sequence[Inode], details: LockDetails, *, inside: Iterable[Lock] = ()) -> Lock:
-        """Take a lock on the last of ``inodes``; durable. Raises Refused 423 when another stands against it.
+        """Take a lock on the last of ``inodes``; durable. Raises LockConflict.
 
         ``inside`` are the locks below a folder that is to be locked with all it holds.
         """
@@ -133,7 +136,7 @@ class LockTable:
                 other for other in (*self.covering(inodes), *inside) if other.details.exclusive or details.exclusive
             ]
             if against:
-                raise Refused(423, condition="no-conflicting-lock", inner=self.roots(against))
+                raise LockConflict(against)
             before, self._locks = self._locks, (*self.live(), lock)
         self._save(lock)
         for expired in {other.token for other in before} - {other.token for other in self._locks}:
@@ -198,16 +201,57 @@ def _to_record(lock: Lock) -> LockRecord:
     return LockRecord(lock.token, lock.inode, lock.expires, msgspec.msgpack.encode(lock.details))
 
 
+# ---- one table for each file system --------------------------------------------------------------------------------
+
+
+class _Shared:
+    def __init__(self, table: LockTable) -> None:
+        self.table = table
+        self.users = 0
+
+
+_shared: "WeakKeyDictionary[FileSystem, _Shared]" = WeakKeyDictionary()
+_sharing = threading.Lock()
+
+
+def share_table(fs: FileSystem, clock: Clock, entropy: Entropy) -> LockTable:
+    """Return the table of a file system, the same for all that serve it in this process; ``release_table`` is its counterpart.
+
+    Two tables over one file system would not see each other's locks.
+    """
+    with _sharing:
+        shared = _shared.get(fs)
+        if shared is None:
+            shared = _shared[fs] = _Shared(LockTable(fs, clock, entropy))
+        shared.users += 1
+        return shared.table
+
+
+def release_table(fs: FileSystem) -> None:
+    """End one use of ``share_table``; with the last one the table is forgotten, and is loaded anew when next shared."""
+    with _sharing:
+        shared = _shared.get(fs)
+        if shared is not None:
+            shared.users -= 1
+            if not shared.users:
+                del _shared[fs]
+
+
 # ---- the property ------------------------------------------------------------------------------------------------
 
 
-def lockdiscovery(table: LockTable, locks: Iterable[Lock]) -> str:
+def roots(locks: Iterable[Lock], prefix: Sequence[bytes]) -> str:
+    """Return the ``D:href`` elements of the URLs that locks were taken by, below the names of a prefix."""
+    return "".join(f"<D:href>{href(lock.details.names, folder=False, below=prefix)}</D:href>" for lock in locks)
+
+
+def lockdiscovery(table: LockTable, locks: Iterable[Lock], prefix: Sequence[bytes]) -> str:
     """Return the property that lists locks (RFC 4918 §15.8), inherited ones too."""
-    active = "".join(_active(table, held) for held in locks)
+    active = "".join(_active(table, held, prefix) for held in locks)
     return f"<D:lockdiscovery>{active}</D:lockdiscovery>" if active else "<D:lockdiscovery/>"
 
 
-def _active(table: LockTable, held: Lock) -> str:
+def _active(table: LockTable, held: Lock, prefix: Sequence[bytes]) -> str:
     details = held.details
     return (
         f"<D:activelock><D:locktype><D:write/></D:locktype>"
@@ -216,6 +260,6 @@ def _active(table: LockTable, held: Lock) -> str:
         f"{details.owner.decode()}"
         f"<D:timeout>Second-{table.seconds_left(held)}</D:timeout>"
         f"<D:locktoken><D:href>{held.token}</D:href></D:locktoken>"
-        f"<D:lockroot>{table.root(held)}</D:lockroot>"
+        f"<D:lockroot>{roots([held], prefix)}</D:lockroot>"
         f"</D:activelock>"
     )

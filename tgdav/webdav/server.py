@@ -10,10 +10,9 @@ from tgdav.threads import Worker
 from tgdav.webdav.auth import Authenticator, Credentials
 from tgdav.webdav.context import Probes, WebContext, WebOptions
 from tgdav.webdav.dispatch import Dispatcher
-from tgdav.webdav.locks import LockTable
+from tgdav.webdav.locks import release_table, share_table
 from tgdav.webdav.origin import check_loopback
 from tgdav.webdav.rate_limits import limited_peer, networks
-from tgdav.webdav.urls import PublicUrl
 
 
 class WebServer:
@@ -34,7 +33,7 @@ class WebServer:
     ) -> None:
         if credentials is None:
             check_loopback(options.host)
-        locks = LockTable(fs, clock, entropy, PublicUrl.parse(options.public_url).prefix)
+        locks = share_table(fs, clock, entropy)
         self.context = WebContext(fs, locks, options, probes or Probes(), clock, entropy)
         authenticator = Authenticator(credentials, clock, entropy) if credentials is not None else None
         self._dispatcher = Dispatcher(self.context, authenticator, options.port)
@@ -62,5 +61,6 @@ class WebServer:
         """Accept no more, finish the requests under way (10 s at most), end all connections."""
         self.context.stopping.set()
         with ExitStack() as ending:  # each ends, whatever another one meets
+            ending.callback(release_table, self.context.fs)
             ending.callback(self._thread.join)
             self._http.stop()

@@ -41,6 +41,14 @@ def split_path(target: str) -> tuple[bytes, ...]:
     return names
 
 
+def names_of(path: str) -> tuple[bytes, ...]:
+    """Return the names of a path that was decoded already, as WSGI servers do. Raises Refused 400."""
+    names = tuple(part.encode("utf-8", "surrogateescape") for part in path.split("/") if part)
+    for name in names:
+        _check_name(name)
+    return names
+
+
 def _check_name(name: bytes) -> None:
     if name in (b".", b"..") or _NUL in name or _SLASH in name:
         raise Refused(400, "impossible name in the path")

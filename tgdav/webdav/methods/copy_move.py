@@ -12,17 +12,14 @@ from tgdav.webdav.urls import is_reserved, split_destination
 
 
 class Transfer:
-    """What both have in common: two places, and the rules about them."""
+    """What both have in common: source and target, and the rules about them."""
 
-    def __init__(self, context: WebContext, request: Request) -> None:
+    def __init__(self, context: WebContext, request: Request, names: tuple[bytes, ...]) -> None:
+        """``names`` are those of the target."""
         self._context = context
         self._request = request
-        header = request.headers.get("destination")
-        if header is None:
-            raise Refused(400, "Destination is missing")
         self._overwrite = _read_overwrite(request)
         self.mtime = read_mtime(request.headers)
-        names = split_destination(header, request.headers.get("host", ""), context.public)
         if is_reserved(names) or not names:
             raise Refused(403)
         self.source = locate(context.fs, request.names) if request.names else _root(context)
@@ -70,6 +67,14 @@ class Transfer:
         return Response(204 if replaced else 201, headers)
 
 
+def read_destination(context: WebContext, request: Request) -> tuple[bytes, ...]:
+    """Return the names that the Destination header means. Raises Refused 400 or 502."""
+    header = request.headers.get("destination")
+    if header is None:
+        raise Refused(400, "Destination is missing")
+    return split_destination(header, request.headers.get("host", ""), context.public)
+
+
 def _read_overwrite(request: Request) -> bool:
     value = request.headers.get("overwrite", "T").strip().upper()
     if value not in ("T", "F"):
@@ -86,7 +91,12 @@ def copy(context: WebContext, request: Request) -> Response:
     depth = request.headers.get("depth", "infinity").strip().lower()
     if depth not in ("0", "infinity"):
         raise Refused(400, "the Depth of a COPY is 0 or infinity")
-    transfer = Transfer(context, request)
+    return copy_to(context, request, read_destination(context, request), recursive=depth == "infinity")
+
+
+def copy_to(context: WebContext, request: Request, names: tuple[bytes, ...], *, recursive: bool) -> Response:
+    """Copy what the request's path shows to another path; durable."""
+    transfer = Transfer(context, request, names)
     source, target = transfer.source, transfer.target
     assert source.attributes is not None
     transfer.from_access.check_conditions(source.attributes)
@@ -94,7 +104,7 @@ def copy(context: WebContext, request: Request) -> Response:
         source.attributes.inode,
         target.parent,
         target.name,
-        recursive=depth == "infinity",
+        recursive=recursive,
         replace=True,
         precondition=transfer.allow,
         durable=True,
@@ -108,7 +118,14 @@ def move(context: WebContext, request: Request) -> Response:
         raise Refused(400, "the Depth of a MOVE is infinity")
     if is_reserved(request.names) or not request.names:
         raise Refused(403)
-    transfer = Transfer(context, request)
+    return move_to(context, request, read_destination(context, request))
+
+
+def move_to(context: WebContext, request: Request, names: tuple[bytes, ...]) -> Response:
+    """Move what the request's path shows to another path; durable. The root and reserved names are 403."""
+    if is_reserved(request.names) or not request.names:
+        raise Refused(403)
+    transfer = Transfer(context, request, names)
     source, target = transfer.source, transfer.target
     assert source.attributes is not None
     transfer.from_access.check(source.attributes)

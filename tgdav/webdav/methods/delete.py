@@ -10,18 +10,22 @@ from tgdav.webdav.urls import is_reserved
 
 def delete(context: WebContext, request: Request) -> Response:
     """Remove a name and all below it, as one change; its locks go with it."""
-    if is_reserved(request.names) or not request.names:
-        raise Refused(403)
-    place = locate(context.fs, request.names)
-    if place.attributes is None:
-        raise Refused(404)
-    depth = request.headers.get("depth", "infinity").strip().lower()
-    if place.attributes.is_directory and depth != "infinity":
-        raise Refused(400, "a folder is deleted with all it holds: Depth is infinity")
-    access = Access(context, request, request.names)
-    access.check(place.attributes)
-    access.check_membership()
-    locks = access.check_tree(place)
-    context.fs.remove_tree(place.parent, place.name, precondition=access.check, durable=True)
-    context.locks.remove(locks)
+    remove(context, request, request.names, depth=request.headers.get("depth", "infinity").strip().lower())
     return Response(204)
+
+
+def remove(context: WebContext, request: Request, names: tuple[bytes, ...], *, depth: str = "infinity") -> None:
+    """Remove what a path shows; durable. Raises Refused 400, 403, 404, 409, 412 or 423."""
+    if is_reserved(names) or not names:
+        raise Refused(403)
+    resource = locate(context.fs, names)
+    if resource.attributes is None:
+        raise Refused(404)
+    if resource.attributes.is_directory and depth != "infinity":
+        raise Refused(400, "a folder is deleted with all it holds: Depth is infinity")
+    access = Access(context, request, names)
+    access.check(resource.attributes)
+    access.check_membership()
+    locks = access.check_tree(resource)
+    context.fs.remove_tree(resource.parent, resource.name, precondition=access.check, durable=True)
+    context.locks.remove(locks)

@@ -10,7 +10,7 @@ from tgdav.metadata.types import Attributes, Kind
 from tgdav.webdav.access import Access
 from tgdav.webdav.context import WebContext
 from tgdav.webdav.errors import XML, Refused
-from tgdav.webdav.locks import LONGEST, USUAL, Lock, LockDetails, LockTable, lockdiscovery, path_inodes
+from tgdav.webdav.locks import LONGEST, USUAL, Lock, LockConflict, LockDetails, lockdiscovery, path_inodes
 from tgdav.webdav.resources import Resource, locate
 from tgdav.webdav.urls import is_reserved
 from tgdav.webdav.xml import DAV, DECLARATION, children, read_xml, serialize
@@ -28,27 +28,35 @@ def lock(context: WebContext, request: Request) -> Response:
     if is_reserved(request.names):
         raise Refused(403)
     access = Access(context, request, request.names)
-    place = locate(context.fs, request.names)
+    resource = locate(context.fs, request.names)
     if root is None:
-        return _refresh(context, request, access, place)
-    access.check_conditions(place.attributes)
+        return _refresh(context, request, access, resource)
+    access.check_conditions(resource.attributes)
     exclusive, owner = _read_lockinfo(root)
+    attributes, created = map_name(context, access, resource)
     details = LockDetails(request.names, exclusive, infinite, request.user, owner, _seconds(request, USUAL))
-    attributes, created = _mapped(context, access, place)
-    inodes = [*path_inodes(context.fs, request.names[:-1]), attributes.inode] if request.names else [attributes.inode]
-    inside = context.locks.inside(attributes.inode) if infinite and attributes.is_directory else []
-    taken = context.locks.add(inodes, details, inside=inside)
-    return _shown(context.locks, [taken], 201 if created else 200, (("Lock-Token", f"<{taken.token}>"),))
+    taken = take_lock(context, attributes, details)
+    return _shown(context, [taken], 201 if created else 200, (("Lock-Token", f"<{taken.token}>"),))
 
 
-def _mapped(context: WebContext, access: Access, place: Resource) -> tuple[Attributes, bool]:
-    """Return what is to be locked, making it where there is nothing, and whether it was made."""
-    if place.attributes is not None:
-        return place.attributes, False
-    # Nothing stands on a name that does not exist, so only its folder's locks can refuse: checked before making it.
+def take_lock(context: WebContext, attributes: Attributes, details: LockDetails) -> Lock:
+    """Lock what a path shows; durable. Raises Refused 423 when another lock excludes it."""
+    folders = path_inodes(context.fs, details.names[:-1]) if details.names else []
+    inside = context.locks.inside(attributes.inode) if details.infinite and attributes.is_directory else []
+    try:
+        return context.locks.add([*folders, attributes.inode], details, inside=inside)
+    except LockConflict as conflict:
+        raise conflict.refusal(context.public.prefix) from None
+
+
+def map_name(context: WebContext, access: Access, resource: Resource) -> tuple[Attributes, bool]:
+    """Return what is to be locked, creating an empty file where there is nothing, and whether it was created."""
+    if resource.attributes is not None:
+        return resource.attributes, False
+    # A name that does not exist has no lock, so only its folder's locks can refuse: checked before it is created.
     access.check_membership()
     owner = context.options.owner
-    return context.fs.create(place.parent, place.name, Kind.FILE, 0o666, owner, umask=UMASK, durable=True), True
+    return context.fs.create(resource.parent, resource.name, Kind.FILE, 0o666, owner, umask=UMASK, durable=True), True
 
 
 def _read_lockinfo(root: etree._Element) -> tuple[bool, bytes]:
@@ -88,20 +96,27 @@ def _seconds(request: Request, usual: int) -> int:
     return usual
 
 
-def _refresh(context: WebContext, request: Request, access: Access, place: Resource) -> Response:
+def _refresh(context: WebContext, request: Request, access: Access, resource: Resource) -> Response:
+    if "if" in request.headers:
+        access.check_conditions(resource.attributes)
+    named = submitted_locks(context, request, access, resource)
+    renewed = [context.locks.refresh(held, _seconds(request, held.details.seconds)) for held in named]
+    return _shown(context, renewed, 200)
+
+
+def submitted_locks(context: WebContext, request: Request, access: Access, resource: Resource) -> list[Lock]:
+    """Return the locks that a LOCK without body refreshes. Raises Refused 400 without If, 412 where it names none."""
     if "if" not in request.headers:
         raise Refused(400, "a LOCK without body needs If")
-    access.check_conditions(place.attributes)
-    named = [held for held in _covering(context, request, place) if access.shows(held)]
+    named = [held for held in _covering(context, request, resource) if access.shows(held)]
     if not named:
         raise Refused(412, condition="lock-token-matches-request-uri")
-    renewed = [context.locks.refresh(held, _seconds(request, held.details.seconds)) for held in named]
-    return _shown(context.locks, renewed, 200)
+    return named
 
 
-def _covering(context: WebContext, request: Request, place: Resource) -> list[Lock]:
+def _covering(context: WebContext, request: Request, resource: Resource) -> list[Lock]:
     inodes = path_inodes(context.fs, request.names)
-    return context.locks.covering(inodes, exists=place.attributes is not None)
+    return context.locks.covering(inodes, exists=resource.attributes is not None)
 
 
 def unlock(context: WebContext, request: Request) -> Response:
@@ -109,8 +124,8 @@ def unlock(context: WebContext, request: Request) -> Response:
     token = request.headers.get("lock-token", "").strip().strip("<>")
     if not token:
         raise Refused(400, "Lock-Token is missing")
-    place = locate(context.fs, request.names)
-    held = next((held for held in _covering(context, request, place) if held.token == token), None)
+    resource = locate(context.fs, request.names)
+    held = next((held for held in _covering(context, request, resource) if held.token == token), None)
     if held is None:
         raise Refused(409, condition="lock-token-matches-request-uri")
     if held.details.principal != request.user:
@@ -122,6 +137,7 @@ def unlock(context: WebContext, request: Request) -> Response:
 # ---- showing -----------------------------------------------------------------------------------------------------
 
 
-def _shown(table: LockTable, locks: list[Lock], status: int, headers: tuple[tuple[str, str], ...] = ()) -> Response:
-    body = f'{DECLARATION}<D:prop xmlns:D="DAV:">{lockdiscovery(table, locks)}</D:prop>'.encode()
+def _shown(context: WebContext, locks: list[Lock], status: int, headers: tuple[tuple[str, str], ...] = ()) -> Response:
+    shown = lockdiscovery(context.locks, locks, context.public.prefix)
+    body = f'{DECLARATION}<D:prop xmlns:D="DAV:">{shown}</D:prop>'.encode()
     return Response(status, [*headers, XML], body)

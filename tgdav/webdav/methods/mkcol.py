@@ -15,17 +15,20 @@ def mkcol(context: WebContext, request: Request) -> Response:
     """Make a folder: 405 where something is, 409 without parent, 415 with a body."""
     if request.has_body:
         raise Refused(415, "a MKCOL with a body means nothing here")
-    if is_reserved(request.names):
+    create_collection(context, request, request.names)
+    return Response(201)
+
+
+def create_collection(context: WebContext, request: Request, names: tuple[bytes, ...]) -> None:
+    """Create a folder by its path; durable. Raises Refused 403, 405, 409, 412 or 423."""
+    if is_reserved(names):
         raise Refused(403)
-    place = locate(context.fs, request.names)
-    if place.attributes is not None:
+    resource = locate(context.fs, names)
+    if resource.attributes is not None:
         raise Refused(405)
-    access = Access(context, request, request.names)
-    access.check(None)
+    Access(context, request, names).check(None)
+    owner = context.options.owner
     try:
-        context.fs.create(
-            place.parent, place.name, Kind.DIRECTORY, 0o777, context.options.owner, umask=UMASK, durable=True
-        )
+        context.fs.create(resource.parent, resource.name, Kind.DIRECTORY, 0o777, owner, umask=UMASK, durable=True)
     except Exists as error:
         raise Refused(405) from error
-    return Response(201)

@@ -63,7 +63,7 @@ def propfind(context: WebContext, request: Request) -> Response:
     depth = request.headers.get("depth", "infinity").strip().lower()
     if depth not in ("0", "1", "infinity"):
         raise Refused(400, "the Depth of a PROPFIND is 0, 1 or infinity")
-    wish = _read_wish(request)
+    wish = read_wish(request)
     attributes = find(context.fs, request.names)
     if not (attributes.is_directory or attributes.is_file):
         raise Refused(404)
@@ -76,7 +76,8 @@ def propfind(context: WebContext, request: Request) -> Response:
     return listing(207, [XML], chain((_OPEN,), chain.from_iterable(rows), (_CLOSE,)))
 
 
-def _read_wish(request: Request) -> Wish:
+def read_wish(request: Request) -> Wish:
+    """Return what the body asks for; without a body, what every client needs. Raises Refused 400 or 413."""
     root = read_xml(request, "propfind") if request.has_body else None
     if root is None:
         return Wish(BRIEF, strict=False)
@@ -180,7 +181,7 @@ class Listing:
         return [element_with(STATE, self._context.fs.storage_state(node.inode)) for node in nodes]
 
     def _lockdiscovery(self) -> Renderer:
-        table = self._context.locks
+        table, prefix = self._context.locks, self._context.public.prefix
         if not table.live():
             return constant("<D:lockdiscovery/>")
         inodes = path_inodes(self._context.fs, self._names)
@@ -188,7 +189,7 @@ class Listing:
 
         def render(nodes: Sequence[Listed]) -> Iterable[str]:
             lineages = (inodes if node.inode == top else [*inodes, node.inode] for node in nodes)
-            return [lockdiscovery(table, table.covering(lineage)) for lineage in lineages]
+            return [lockdiscovery(table, table.covering(lineage), prefix) for lineage in lineages]
 
         return render
 

@@ -30,27 +30,29 @@ MOST_VALUES = 1 << 20
 class Patch:
     """What a PROPPATCH asks for, gathered in document order, the last word on each name."""
 
-    def __init__(self, root: etree._Element) -> None:
+    def __init__(self, root: etree._Element | None = None) -> None:
         self._elements: dict[str, etree._Element | None] = {}
         self.times: dict[str, int] = {}
         self.names: dict[str, None] = {}
         self.refused: dict[str, int] = {}
-        for instruction in children(root):
+        self._applied = False
+        for instruction in children(root) if root is not None else ():
             if instruction.tag not in (DAV + "set", DAV + "remove"):
                 continue
             for prop in children(instruction):
                 if prop.tag != DAV + "prop":
                     continue
                 for element in children(prop):
-                    self._take(element, removing=instruction.tag == DAV + "remove")
+                    self.add(element, removing=instruction.tag == DAV + "remove")
 
-    def _take(self, element: etree._Element, *, removing: bool) -> None:
+    def add(self, element: etree._Element, *, removing: bool) -> None:
+        """Set the property that an element names to it, or remove it."""
         name = str(element.tag)
         self.names[name] = None
         if name in PROTECTED:
             self.refused[name] = 403
         elif name in _TIMES:
-            self._take_time(name, element, removing=removing)
+            self._add_time(name, element, removing=removing)
         else:
             self._elements[name] = None if removing else element
 
@@ -67,7 +69,7 @@ class Patch:
             values[name.encode()] = value
         return values
 
-    def _take_time(self, name: str, element: etree._Element, *, removing: bool) -> None:
+    def _add_time(self, name: str, element: etree._Element, *, removing: bool) -> None:
         if removing:
             return
         moment = read_time(text_of(element))
@@ -75,6 +77,16 @@ class Patch:
             self.refused[name] = 400
         elif moment != NO_DATE:
             self.times[_TIMES[name]] = moment
+
+    def apply(self, context: WebContext, attributes: Attributes) -> None:
+        """Set and remove all of it, or nothing; durable. Calling it again does nothing."""
+        if self._applied:
+            return
+        change = AttributeChange(**self.times) if self.times else None
+        values = self.values
+        if values or change is not None:
+            context.fs.set_properties(attributes.inode, values, attributes=change, durable=True)
+        self._applied = True
 
     @property
     def only_win32(self) -> bool:
@@ -87,7 +99,16 @@ def proppatch(context: WebContext, request: Request) -> Response:
     if is_reserved(request.names):
         raise Refused(403)
     attributes = find(context.fs, request.names)
-    access = Access(context, request, request.names)
+    patch = read_patch(request, Access(context, request, request.names), attributes)
+    path = href(request.names, folder=attributes.is_directory, below=context.public.prefix)
+    if patch.refused:
+        return _answer(path, {name: patch.refused.get(name, 424) for name in patch.names})
+    patch.apply(context, attributes)
+    return _answer(path, dict.fromkeys(patch.names, 200))
+
+
+def read_patch(request: Request, access: Access, attributes: Attributes) -> Patch:
+    """Return what the body asks for, if it is allowed. Raises Refused 400, 412, 413 or 423."""
     refusal = _refusal(access, attributes)
     root = read_xml(request, "propertyupdate")
     if root is None:
@@ -97,14 +118,7 @@ def proppatch(context: WebContext, request: Request) -> Response:
         raise Refused(413, "too many properties")
     if refusal is not None and not patch.only_win32:
         raise refusal
-    path = href(request.names, folder=attributes.is_directory, below=context.public.prefix)
-    if patch.refused:
-        return _answer(path, {name: patch.refused.get(name, 424) for name in patch.names})
-    change = AttributeChange(**patch.times) if patch.times else None
-    values = patch.values
-    if values or change is not None:
-        context.fs.set_properties(attributes.inode, values, attributes=change, durable=True)
-    return _answer(path, dict.fromkeys(patch.names, 200))
+    return patch
 
 
 def _refusal(access: Access, attributes: Attributes) -> Refused | None:

@@ -1,8 +1,9 @@
 """PUT: a body becomes a file's content, whole or not at all; no temporary file, nothing visible before the end."""
 
-from tgdav.fs.api import Upload
+from types import TracebackType
+from typing import Self
+
 from tgdav.http import Body, Request, Response
-from tgdav.metadata.types import Attributes
 from tgdav.webdav.access import Access
 from tgdav.webdav.checksums import CHECKSUMS, Verifier, read_checksum
 from tgdav.webdav.context import BLOCK, WebContext
@@ -18,57 +19,80 @@ _CONDITIONS = frozenset(("if", "if-match", "if-none-match", "if-unmodified-since
 
 def put(context: WebContext, request: Request) -> Response:
     """Answer PUT: 201 for a new name, 204 for new content of an old one."""
-    headers = request.headers
-    if "content-range" in headers:
-        raise Refused(400, "a part of a file cannot be put")
-    if not request.names:
-        raise Refused(405)
-    if is_reserved(request.names):
-        raise Refused(403)
-    mtime = read_mtime(headers)
-    checksum = read_checksum(headers)
-    verifier = Verifier(checksum) if checksum is not None else None
-    access = Access(context, request, request.names)
-    parent, name = find_folder(context.fs, request.names), request.names[-1]
-    if _worth_asking(request):
-        place = locate(context.fs, request.names)
-        name = place.name
-        if place.attributes is not None and place.attributes.is_directory:
+    with Put(context, request, request.names, early=_is_worth_early_checks(request)) as upload:
+        _copy(request.body, upload)
+        return upload.commit()
+
+
+class Put:
+    """A file's new content on its way in; nothing is visible before ``commit``, and without it nothing ever was.
+
+    Raises Refused 400, 403, 405, 409, 412 or 423: before the body is read where ``early``, at the commit in any case.
+    """
+
+    def __init__(self, context: WebContext, request: Request, names: tuple[bytes, ...], *, early: bool) -> None:
+        headers = request.headers
+        if "content-range" in headers:
+            raise Refused(400, "a part of a file cannot be put")
+        if not names:
             raise Refused(405)
-        access.check(place.attributes)
-    with context.fs.upload(parent, name, owner=context.options.owner, normalized=True) as upload:
-        _copy(request.body, upload, verifier)
-        attributes, created = upload.commit(
-            precondition=access.check_in(parent),
-            mtime=mtime,
+        if is_reserved(names):
+            raise Refused(403)
+        self._mtime = read_mtime(headers)
+        checksum = read_checksum(headers)
+        self._verifier = Verifier(checksum) if checksum is not None else None
+        self._access = Access(context, request, names)
+        self._parent, name = find_folder(context.fs, names), names[-1]
+        if early or b"%" in name:  # the name in a URL may mean another one that is stored
+            resource = locate(context.fs, names)
+            name = resource.name
+            if resource.attributes is not None and resource.attributes.is_directory:
+                raise Refused(405)
+            self._access.check(resource.attributes)
+        self._upload = context.fs.upload(self._parent, name, owner=context.options.owner, normalized=True)
+        self.write = self._upload.write if self._verifier is None else self._write_verified
+        self.abort = self._upload.abort
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._upload.abort()
+
+    def _write_verified(self, block: memoryview) -> None:
+        assert self._verifier is not None
+        self._verifier.update(block)
+        self._upload.write(block)
+
+    def commit(self) -> Response:
+        """Make what was written the file's content, durably, if that is still allowed; return the response."""
+        verifier = self._verifier
+        if verifier is not None:
+            verifier.check()
+        attributes, created = self._upload.commit(
+            precondition=self._access.check_in(self._parent),
+            mtime=self._mtime,
             properties=None if verifier is None else lambda tag: {CHECKSUMS: verifier.property_of(tag)},
         )
-    return _answer(attributes, created=created, accepted=mtime is not None)
+        headers = validators(attributes)
+        if self._mtime is not None:
+            headers.append(("X-OC-Mtime", "accepted"))
+        return Response(201 if created else 204, headers)
 
 
-def _worth_asking(request: Request) -> bool:
-    """Return whether to look before the body: where it is large, has conditions, or its name may stand for another."""
+def _is_worth_early_checks(request: Request) -> bool:
+    """Return whether to check before the body, too: for a small one without conditions that costs more than it saves."""
     length = request.body.length
-    return length is None or length > _SMALL or b"%" in request.names[-1] or not _CONDITIONS.isdisjoint(request.headers)
+    return length is None or length > _SMALL or not _CONDITIONS.isdisjoint(request.headers)
 
 
-def _copy(body: Body, upload: Upload, verifier: Verifier | None) -> None:
+def _copy(body: Body, upload: Put) -> None:
     """Move the body in blocks. Its early end raises ``Disconnected``, which leaves the upload uncommitted."""
     size = BLOCK if body.length is None else min(BLOCK, body.length)
     view = memoryview(bytearray(size))
     while size and (count := body.read_into(view)):
-        block = view[:count]
-        if verifier is not None:
-            verifier.update(block)
-        upload.write(block)
+        upload.write(view[:count])
         if count < size:
             break
-    if verifier is not None:
-        verifier.check()
-
-
-def _answer(attributes: Attributes, *, created: bool, accepted: bool) -> Response:
-    headers = validators(attributes)
-    if accepted:
-        headers.append(("X-OC-Mtime", "accepted"))
-    return Response(201 if created else 204, headers)
