@@ -1,5 +1,7 @@
 """Tests over sockets use the WebDAV server: what strangers send to HTTP must not reach any file."""
 
+import pytest
+
 from tests.webdav.conftest import (
     certificate,
     dav,
@@ -21,3 +23,8 @@ __all__ = [
     "shared_open_server",
     "shared_server",
 ]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "shared_server" in metafunc.fixturenames:
+        metafunc.parametrize("shared_server", ["model", "volume"], indirect=True, scope="session")

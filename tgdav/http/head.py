@@ -215,7 +215,10 @@ _ALWAYS = "Server: tgdav\r\n" + "".join(f"{name}: {value}\r\n" for name, value i
 _STATUS_LINES = {code: f"HTTP/1.1 {code} {phrase}\r\n{_ALWAYS}Date: " for code, phrase in PHRASES.items()}
 _BODILESS = (204, 304)
 _POLICY = "Content-Security-Policy"
-_STRICTEST = f"{_POLICY}: default-src 'none'; frame-ancestors 'none'\r\n"
+STRICTEST_POLICY = (_POLICY, "default-src 'none'; frame-ancestors 'none'")
+"""Sent with every body that brings no policy of its own."""
+
+_STRICTEST = "{}: {}\r\n".format(*STRICTEST_POLICY)
 
 
 def status_line(status: int) -> str:

@@ -101,6 +101,15 @@ def parse_date(value: str) -> int | None:
         return None
 
 
+def check_coding(headers: dict[str, str]) -> None:
+    """Refuse a body that is to be decoded first: what is sent is what is kept (RFC 9110 §8.4). Raises Refused 415."""
+    codings = {coding.strip().lower() for coding in headers.get("content-encoding", "").split(",")}
+    if not codings <= {"", "identity"}:
+        raise Refused(
+            415, "a body is taken as it is, without Content-Encoding", headers=(("Accept-Encoding", "identity"),)
+        )
+
+
 # ---- If ----------------------------------------------------------------------------------------------------------
 
 

@@ -5,6 +5,7 @@ import logging
 from tgdav.errors import TgdavError
 from tgdav.http import Disconnected, HttpError, Request, Response, text_response
 from tgdav.webdav.auth import Authenticator, WrongLogin
+from tgdav.webdav.conditions import check_coding
 from tgdav.webdav.context import Handler, WebContext
 from tgdav.webdav.errors import Refused, translate
 from tgdav.webdav.methods.copy_move import copy, move
@@ -94,7 +95,7 @@ class Dispatcher:
         if request.target == "*" and request.method != "OPTIONS":
             raise Refused(400)
         if request.method == "PUT" or request.has_body:
-            _check_coding(request.headers)
+            check_coding(request.headers)
         handler = HANDLERS.get(request.method)
         if handler is None:
             raise Refused(405)
@@ -119,12 +120,3 @@ class Dispatcher:
         if answer.status >= 500 and answer.status != 507 and self._lines.take((answer.status, error.kind)):
             log.warning("%s answered %d: %s", request.method, answer.status, error.kind)
         return answer
-
-
-def _check_coding(headers: dict[str, str]) -> None:
-    """Refuse a body that is to be decoded first: what is sent is what is kept (RFC 9110 §8.4). Raises Refused 415."""
-    codings = {coding.strip().lower() for coding in headers.get("content-encoding", "").split(",")}
-    if not codings <= {"", "identity"}:
-        raise Refused(
-            415, "a body is taken as it is, without Content-Encoding", headers=(("Accept-Encoding", "identity"),)
-        )

@@ -12,7 +12,7 @@ from tgdav.errors import TgdavError
 from tgdav.http import Response
 from tgdav.metadata.types import Attributes
 from tgdav.webdav.access import Access
-from tgdav.webdav.conditions import parse_if, submitted_tokens
+from tgdav.webdav.conditions import check_coding, parse_if, submitted_tokens
 from tgdav.webdav.context import XML_LIMIT, WebContext
 from tgdav.webdav.errors import Refused
 from tgdav.webdav.media_types import media_type
@@ -21,13 +21,15 @@ from tgdav.webdav.methods.lock import submitted_locks
 from tgdav.webdav.methods.propfind import Wish, read_wish
 from tgdav.webdav.methods.proppatch import Patch, read_patch
 from tgdav.webdav.methods.put import Put
-from tgdav.webdav.open_content import OpenContent
+from tgdav.webdav.open_content import OpenContent, protection
 from tgdav.webdav.resources import Resource, locate
-from tgdav.webdav.urls import is_reserved
-from tgdav.webdav.wsgi import MemoryBody, request_of, start_line
+from tgdav.webdav.urls import PublicUrl, href, is_reserved, split_destination
+from tgdav.webdav.wsgi import MemoryBody, protected, request_of, start_line
 
 Environ = dict[str, Any]
 _KEY = "tgdav.exchange"
+_NEVER_EXISTS = b"-"
+"""A name that is reserved in the root, so that nothing can be there."""
 
 DECIDED_HERE = (
     "HTTP_IF",
@@ -53,6 +55,7 @@ class Exchange:
         self.content: OpenContent | None = None
         self.resource: Resource | None = None
         self.put: Put | None = None
+        self.destination: tuple[bytes, ...] | None = None
         self.closing = ExitStack()
 
     def access(self) -> Access:
@@ -68,6 +71,8 @@ class Exchange:
         environ["wsgidav.conditions.if"] = {}
         environ["wsgidav.ifLockTokenList"] = sorted(tokens)
         method = self.request.method
+        if method == "PUT" or self.request.has_body:
+            check_coding(self.request.headers)
         if method in ("GET", "HEAD"):
             self._prepare_get(environ)
         elif method == "PUT":
@@ -77,6 +82,10 @@ class Exchange:
             {"PROPFIND": self._prepare_propfind, "PROPPATCH": self._prepare_proppatch, "LOCK": self._prepare_lock}[
                 method
             ](environ)
+        elif method in ("COPY", "MOVE"):
+            self._prepare_copy_move(environ)
+        elif method == "DELETE" and is_reserved(self.request.names):
+            raise Refused(403)
         for name in DECIDED_HERE:
             environ.pop(name, None)
 
@@ -102,8 +111,9 @@ class Exchange:
                 return
             if "if" in self.request.headers:
                 self.access().check_conditions(attributes)
-            check_cached(self.request, attributes, validators(attributes))
-            content = OpenContent(self.context, attributes, media_type(self.request.names[-1]))
+            kind = media_type(self.request.names[-1])
+            check_cached(self.request, attributes, [*validators(attributes), *protection(kind)])
+            content = OpenContent(self.context, attributes, kind)
             self.closing.callback(content.close)
             if content.pin():
                 self.content = content
@@ -113,8 +123,10 @@ class Exchange:
 
     def _set_range(self, environ: Environ, attributes: Attributes) -> None:
         """Leave WsgiDAV a range that it reads as we do, or none."""
-        start, end, status = read_range(self.request, attributes, [])
         environ.pop("HTTP_RANGE", None)
+        if self.request.method == "HEAD":
+            return
+        start, end, status = read_range(self.request, attributes, [])
         if status == 206:
             environ["HTTP_RANGE"] = f"bytes={start}-{end - 1}"
 
@@ -135,6 +147,20 @@ class Exchange:
         resource = self._locate()
         if resource is not None and resource.attributes is not None:
             self.patch = read_patch(self.request, self.access(), resource.attributes)
+            if not self.patch.refused:
+                self.patch.check_size()
+
+    def _prepare_copy_move(self, environ: Environ) -> None:
+        """Read the Destination; WsgiDAV, which decodes it before it splits it, gets one that it has nothing to say of."""
+        prefix = self.context.public.prefix
+        header = self.request.headers.get("destination")
+        if header is None:
+            raise Refused(400, "Destination is missing")
+        names = split_destination(header, self.request.headers.get("host", ""), PublicUrl())
+        if names[: len(prefix)] != prefix:
+            raise Refused(502, "the destination is outside of the share")
+        self.destination = names[len(prefix) :]
+        environ["HTTP_DESTINATION"] = href((*prefix, _NEVER_EXISTS), folder=False)
 
     def _prepare_lock(self, environ: Environ) -> None:
         if is_reserved(self.request.names):
@@ -150,10 +176,10 @@ class Exchange:
     def finish(self, status: str, headers: list[tuple[str, str]]) -> tuple[str, list[tuple[str, str]]]:
         """Return status and headers as our handler answered, where it did: WsgiDAV says 204 after each COPY and MOVE."""
         if self.response is None or not status.startswith("2"):
-            return status, headers
+            return status, protected(headers)
         names = {name.lower() for name, _ in self.response.headers}
         kept = [(name, value) for name, value in headers if name.lower() not in names]
-        return start_line(self.response.status), [*kept, *self.response.headers]
+        return start_line(self.response.status), protected([*kept, *self.response.headers])
 
 
 def begin_exchange(context: WebContext, environ: Environ) -> Exchange:

@@ -23,6 +23,7 @@ from tgdav.webdav.context import Probes, WebContext, WebOptions
 from tgdav.webdav.errors import Refused, translate
 from tgdav.webdav.exchange import Environ, begin_exchange, pinned_resource
 from tgdav.webdav.locks import release_table, share_table
+from tgdav.webdav.methods.options import options
 from tgdav.webdav.provider_resources import File, Folder, node_of
 from tgdav.webdav.provider_storage import LockManager, LockStorage, PropertyManager
 from tgdav.webdav.resources import locate
@@ -102,6 +103,9 @@ class Provider(DAVProvider):  # type: ignore[misc]
             exchange = begin_exchange(self.context, environ)
             with exchange.closing:
                 exchange.prepare(environ)
+                if method == "OPTIONS":
+                    yield from send(options(self.context, exchange.request), method, start_response)
+                    return
 
                 def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
                     return start_response(*exchange.finish(status, headers), exc_info)

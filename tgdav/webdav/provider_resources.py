@@ -12,7 +12,6 @@ from wsgidav.dav_provider import DAVCollection, DAVNonCollection
 
 from tgdav.errors import TgdavError
 from tgdav.http import HttpError
-from tgdav.http.head import ALWAYS_SENT
 from tgdav.metadata.types import AttributeChange, Attributes, listed
 from tgdav.webdav.access import Access
 from tgdav.webdav.checksums import CHECKSUM_REQUESTS
@@ -22,7 +21,7 @@ from tgdav.webdav.dates import SECOND
 from tgdav.webdav.errors import Refused, translate
 from tgdav.webdav.exchange import Environ, Exchange, exchange_of
 from tgdav.webdav.media_types import media_type
-from tgdav.webdav.methods.copy_move import copy_to, move_to, read_destination
+from tgdav.webdav.methods.copy_move import copy_to, move_to
 from tgdav.webdav.methods.delete import remove
 from tgdav.webdav.methods.lock import map_name
 from tgdav.webdav.methods.mkcol import create_collection
@@ -192,10 +191,8 @@ class _Node:
         return True
 
     def _destination(self, dest_path: str) -> tuple[bytes, ...]:
-        exchange = self.exchange
-        if "destination" in exchange.request.headers:
-            return read_destination(exchange.context, exchange.request)
-        return names_of(dest_path)
+        destination = self.exchange.destination
+        return names_of(dest_path) if destination is None else destination
 
 
 class Folder(_Node, DAVCollection):  # type: ignore[misc]
@@ -317,7 +314,7 @@ class File(_Node, DAVNonCollection):  # type: ignore[misc]
     def finalize_headers(self, environ: Environ, response_headers: list[tuple[str, str]]) -> None:  # noqa: ARG002
         """Add what keeps browsers from acting on the drive, and checksums where they are asked for."""
         exchange = self.exchange
-        response_headers += [*ALWAYS_SENT, *protection(media_type(self.resource.name))]
+        response_headers += protection(media_type(self.resource.name))
         if not CHECKSUM_REQUESTS.isdisjoint(exchange.request.headers):
             response_headers += exchange.context.checksums.headers(self.attributes)
 

