@@ -84,7 +84,7 @@ class Exchange:
             ](environ)
         elif method in ("COPY", "MOVE"):
             self._prepare_copy_move(environ)
-        elif method == "DELETE" and is_reserved(self.request.names):
+        elif method in ("DELETE", "MKCOL") and is_reserved(self.request.names):
             raise Refused(403)
         for name in DECIDED_HERE:
             environ.pop(name, None)
