@@ -79,7 +79,7 @@ def assert_exact(fs: NamespaceFileSystem) -> None:
 def test_the_cache_shows_what_the_database_shows(
     seed: int, misses: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tree_cache, "FOLDER_MISSES", misses)
+    monkeypatch.setattr(tree_cache, "DIRECTORY_MISSES", misses)
     monkeypatch.setattr(tree_cache, "LIMIT", 40 if seed == 0 else 20_000)
     subject = VolumeSubject(tmp_path)
     choose = random.Random(seed)

@@ -37,7 +37,7 @@ SELECT 1 FROM up WHERE ino = :root"""
 
 def require_directory(change: Change, parent: Inode) -> Attributes:
     """Return a folder that is reachable from the root; its times may be old. Raises NotFound, NotADirectory."""
-    known = change.folders.get(parent)
+    known = change.directories.get(parent)
     if known is not None:
         return known
     attributes = change.attributes(parent)
@@ -47,7 +47,7 @@ def require_directory(change: Change, parent: Inode) -> Attributes:
         raise NotADirectory
     if not _is_live(change, parent):
         raise NotFound("the folder was removed")
-    change.folders.add(attributes)
+    change.directories.add(attributes)
     return attributes
 
 
@@ -81,7 +81,7 @@ def made_alone(change: Change, node: NodeId) -> Attributes:
     change.changes.contents[found.inode] = (found, b"" if found.is_file else None)
     if found.is_directory:
         change.changes.empty.add(found.inode)
-        change.folders.add(found)
+        change.directories.add(found)
     return found
 
 

@@ -26,7 +26,7 @@ _LOGGED = ("mode", "uid", "gid", "mtime", "ctime", "btime")
 def checked(wanted: AttributeChange) -> AttributeChange:
     """Return the change as it can be kept: times as near as possible. Raises InvalidArgument for an impossible owner."""
     check_numbers(wanted.uid, wanted.gid)
-    return wanted.keepable()
+    return wanted.clamped()
 
 
 def check_numbers(*numbers: int | None) -> None:

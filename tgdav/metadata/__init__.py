@@ -1,1 +1,1 @@
-"""The tree: journal (the only way to change it), applying operations, and questions about it."""
+"""The tree: the journal, which is the only way to change it, the application of operations, and queries."""

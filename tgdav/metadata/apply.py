@@ -1,44 +1,39 @@
-"""Turning operations into rows: the one place, for calls of this machine and for logs from the store alike.
+"""Applies operations to the database: the only place that does so, for this machine's calls and other machines' logs alike.
 
-An operation never fails for what the tree looks like. What cannot be applied (a node that is not known, a move that would
-put a folder below itself, an older place of an entry) changes nothing, and what was applied already changes nothing
-either, so that every machine that applies the same operations ends with the same tree.
-
-A new node's row is written last, when all operations of its group have had their say: a new file with its content is one
-row, written once. Ask about the tree only after ``flush``.
+Applying never fails because of the tree's state. An operation that cannot be applied (its node is unknown, it would move a
+directory below itself, it is older than the entry's present place) changes nothing, and neither does one that was applied
+before. So all machines that apply the same operations end up with the same tree.
 """
 
 from collections.abc import Collection
-from typing import Any, assert_never
+from typing import assert_never
 
 from sqlalchemy import bindparam, delete, func, insert, literal_column, select, update
 from sqlalchemy.dialects import sqlite
 
 from tgdav.crdt.ops import Attr, Field, Group, Make, Member, Namespace, Op, Place, Write
-from tgdav.db import Inserts, Transaction, compiled
+from tgdav.db import Transaction, compiled
 from tgdav.db.schema import ROOT_INODE, entries, fields, machines, manifests, nodes
-from tgdav.ids import Inode, NodeId
+from tgdav.ids import Inode
 from tgdav.metadata import history, settings
-from tgdav.metadata.context import GroupContext, InodeCounter, NewNode
+from tgdav.metadata.context import GroupContext
 from tgdav.metadata.entry_moves import EntryMover
 from tgdav.metadata.history import ContentState, HistoryPolicy
-from tgdav.metadata.node_rows import NODE_UPDATES, NodeUpdate
+from tgdav.metadata.node_rows import NODE_UPDATES, InodeCounter, NodeRows, NodeUpdate
 from tgdav.metadata.types import FILE, Kind
 
 INLINE_BYTES = 320
-"""Manifests up to this length (8 extents) stand in their node's row."""
+"""Manifests up to this length (8 extents) are stored in the node's row."""
 
 _LOGGED_ATTRIBUTES = ("mode", "uid", "gid", "mtime", "ctime", "btime")
 _n = nodes.c
 
-_IS_KNOWN = compiled(select(_n.ino, _n.kind, _n.local).where(_n.id == bindparam("id")))
 _CONTENT_STATE = compiled(
     select(_n.ino, _n.kind, _n.size, _n.tag, _n.since, _n.writer, _n.written, _n.manifest, _n.local).where(
         _n.id == bindparam("id")
     )
 )
-NEW_NODES = Inserts(nodes, number=1)
-_SHOWN_OF_CONTENT = ("size", "mtime", "ctime", "tag")
+_CACHED_OF_CONTENT = ("size", "mtime", "ctime", "tag")
 _PUBLISH = compiled(update(nodes).where(_n.ino == bindparam("inode")).values(local=0))
 _INSERT_MANIFEST = compiled(insert(manifests), ("data",))
 _upsert_field = sqlite.insert(fields)
@@ -48,11 +43,11 @@ _SET_FIELD = compiled(
     )
 )
 _DROP_FIELD = compiled(delete(fields).where(fields.c.ino == bindparam("ino"), fields.c.field == bindparam("field")))
-_PLACEHOLDER_ENTRY = compiled(delete(entries).where(entries.c.id == bindparam("id")).returning(entries.c.parent))
-_FEWER_FOLDERS = compiled(
+_DROP_PLACEHOLDER_ENTRY = compiled(delete(entries).where(entries.c.id == bindparam("id")).returning(entries.c.parent))
+_DECREMENT_LINKS = compiled(
     update(nodes).where(_n.ino == bindparam("inode")).values(nlink=_n.nlink - literal_column("1"))
 )
-_MAKE_AGAIN = compiled(
+_SET_MADE = compiled(
     update(nodes).where(_n.ino == bindparam("inode")), ("mode", "uid", "gid", "mtime", "ctime", "btime")
 )
 _upsert_member = sqlite.insert(machines)
@@ -68,152 +63,89 @@ _SET_MEMBER = compiled(
 
 
 class OperationApplier:
-    """One group being applied inside a transaction."""
+    """Applies the operations of one group."""
 
-    def __init__(
-        self, transaction: Transaction, context: GroupContext, policy: HistoryPolicy, inodes: InodeCounter
-    ) -> None:
-        self._transaction = transaction
-        self._context = context
-        self._policy = policy
-        self._inodes = inodes
-        self._new: dict[NodeId, NewNode] = {}
-
-    @property
-    def transaction(self) -> Transaction:
-        """The transaction that it writes to; new nodes may not be in it yet."""
-        return self._transaction
-
-    @property
-    def context(self) -> GroupContext:
-        """Whose group it is, and when."""
-        return self._context
+    def __init__(self, rows: NodeRows) -> None:
+        self._rows = rows
+        self._transaction = rows.transaction
+        self._context = rows.context
 
     def apply(self, op: Op, *, local: bool = False) -> bool:
-        """Apply one operation; ``local`` marks what it makes as this machine's own. Return whether it changed a thing."""
+        """Apply one operation; return whether it changed something. With ``local``, new nodes and entries are never logged."""
         match op:
             case Make():
                 return self._make(op, local)
             case Place():
-                # Kept, the two would name each other, and all that the change holds would wait for the collector.
-                return EntryMover(self).place(op, local)
+                return EntryMover(self._rows).place(op, local)
             case Write():
                 return self._write(op)
             case Attr():
-                return self._set(op)
+                return self._set_attributes(op)
             case Field():
                 return self._set_field(op)
             case Member():
-                return self._admit(op)
+                return self._add_member(op)
             case Namespace():
-                return self._found(op)
+                return self._set_namespace(op)
             case _:
                 assert_never(op)
 
-    def update(self, ino: Inode, values: dict[str, Any], links: int = 0) -> None:
-        """Give a node's attributes new values, and move its link count."""
-        self._context.changes.amend(ino, values, links)
-        self._transaction.defer(NODE_UPDATES, NodeUpdate(ino, {"since": self._context.position, **values}, links))
-
-    def flush(self) -> None:
-        """Write the rows of new nodes."""
-        for node in self._new.values():
-            self._transaction.defer(NEW_NODES, node.values)
-        self._new.clear()
-
-    # ---- what the operations share -----------------------------------------------------------------------------
-
-    def new_node(self, node: NodeId) -> NewNode | None:
-        """Return the node whose row is not written yet, if this is one."""
-        return self._new.get(node)
-
-    def find(self, node: NodeId) -> tuple[Inode, int, bool] | None:
-        """Return (inode, kind, local) of a known node."""
-        new = self._new.get(node)
-        if new is not None:
-            return new.ino, new.row["kind"], bool(new.row["local"])
-        found = self._context.found_nodes.get(node)
-        if found is not None:
-            return found
-        row = self._transaction.one(_IS_KNOWN, {"id": node})
-        return (row[0], row[1], bool(row[2])) if row else None
-
-    def add_node(self, op: Make, *, local: bool) -> NewNode:
-        """Add a node that is not known, whose row is written at the next flush."""
-        new = NewNode.of(op, self._inodes.next(), self._context, local=local)
-        self._new[op.node] = new
-        self._context.touched.add(new.ino)
-        self._context.fields.add_new(new.ino)
-        return new
-
-    def keep_pinned(self, ino: Inode) -> None:
-        """Before a node's row changes: keep it as it is, if a snapshot pins that and this group did not yet."""
-        pinned = self._policy.last_pinned
-        if pinned and ino not in self._context.touched:
-            history.close_node(self._transaction, ino, self._context.position, pinned)
-            self._context.touched.add(ino)
-
-    @property
-    def pinned(self) -> int:
-        """The newest position that a snapshot pins, or 0."""
-        return self._policy.last_pinned
-
-    # ---- the operations but Place --------------------------------------------------------------------------------
-
     def _make(self, op: Make, local: bool) -> bool:
-        known = None if op.node in self._context.fresh else self.find(op.node)
+        known = None if op.node in self._context.fresh else self._rows.find(op.node)
         if known is None:
             if op.kind not in _KINDS:
                 return False
-            self.add_node(op, local=local)
+            self._rows.add(op, local=local)
             return True
         ino, _, known_local = known
         if known_local and not local:
-            self.flush()
+            self._rows.flush()
             self._transaction.execute(_PUBLISH, {"inode": ino})
             self._context.found_nodes.clear()
             self._context.found_empty.clear()
             self._context.changes.nodes.add(ino)
             self._context.touched.add(ino)
             return True
-        return self._settle_placeholder(op, ino)
+        return self._make_placeholder_real(op, ino)
 
-    def _settle_placeholder(self, op: Make, ino: Inode) -> bool:
-        """A folder that was only known by what lies in it is made at last: it leaves ``lost+found``."""
-        row = self._transaction.one(_PLACEHOLDER_ENTRY, {"id": op.node})
+    def _make_placeholder_real(self, op: Make, ino: Inode) -> bool:
+        """Set the attributes of a placeholder, a directory known only from its entries, and remove it from ``lost+found``."""
+        row = self._transaction.one(_DROP_PLACEHOLDER_ENTRY, {"id": op.node})
         if row is None:
             return False
         self._context.changes.everything = True
-        self._transaction.execute(_FEWER_FOLDERS, {"inode": row[0]})
+        self._transaction.execute(_DECREMENT_LINKS, {"inode": row[0]})
         times = {"mtime": op.time, "ctime": op.time, "btime": op.time}
-        self._transaction.execute(_MAKE_AGAIN, {"inode": ino, "mode": op.mode, "uid": op.uid, "gid": op.gid, **times})
+        self._transaction.execute(_SET_MADE, {"inode": ino, "mode": op.mode, "uid": op.uid, "gid": op.gid, **times})
         return True
 
     def _write(self, op: Write) -> bool:
         context = self._context
-        new = self._new.get(op.node)
+        new = self._rows.new.get(op.node)
         if new is not None:
             if new.row["kind"] != FILE:
                 return False
             replaced, ino = new.row["manifest"], new.ino
             new.row.update(self._content(op))
         else:
-            known = self._forget_content(op)
+            known = self._replace_content(op)
             if known is None:
                 return False
             ino, replaced = known
             values = self._content(op)
             self._transaction.defer(NODE_UPDATES, NodeUpdate(ino, values))
-            context.changes.amend(ino, {name: values[name] for name in _SHOWN_OF_CONTENT})
+            context.changes.amend(ino, {name: values[name] for name in _CACHED_OF_CONTENT})
             context.changes.written[ino] = op.manifest if values["manifest"] is None else None
         context.touched.add(ino)
         history.drop_manifest(self._transaction, ino, replaced)
         return True
 
-    def _forget_content(self, op: Write) -> tuple[Inode, int | None] | None:
-        """Leave the content that a file has to the past, if history wants it; return the inode, and the number of a manifest
-        that nobody may need any more. None for what is no file."""
-        if op.node in self._context.found_empty and not self.pinned:
+    def _replace_content(self, op: Write) -> tuple[Inode, int | None] | None:
+        """Keep a file's present content as a version if the policy wants it; return the inode, and the number of a manifest
+        that may be unused now. Return None if the node is not a file."""
+        rows = self._rows
+        if op.node in self._context.found_empty and not rows.policy.last_pinned:
+            # The change has just seen that the file is empty: there is nothing to keep, and no query is needed.
             self._context.found_empty.discard(op.node)
             return self._context.found_nodes[op.node][0], None
         row = self._transaction.one(_CONTENT_STATE, {"id": op.node})
@@ -241,58 +173,58 @@ class OperationApplier:
         }
 
     def _keep_version(self, op: Write, old: ContentState) -> bool:
-        """Move the old content to the past, if history wants it; return whether it did."""
-        context = self._context
-        if not self._policy.keeps(old, context.machine, context.time, same=old.tag == op.tag):
+        """Move the old content to the past if the policy keeps it; return whether it does."""
+        context, policy = self._context, self._rows.policy
+        if not policy.keeps(old, context.machine, context.time, same=old.tag == op.tag):
             return False
         history.close_node(self._transaction, old.ino, context.position)
-        history.drop_versions(self._transaction, old.ino, self._policy)
+        history.drop_versions(self._transaction, old.ino, policy)
         return True
 
-    def _set(self, op: Attr) -> bool:
+    def _set_attributes(self, op: Attr) -> bool:
         values = {name: op.values[name] for name in _LOGGED_ATTRIBUTES if name in op.values}
         if not values:
             return False
         values.setdefault("ctime", self._context.time)
-        new = self._new.get(op.node)
+        new = self._rows.new.get(op.node)
         if new is not None:
             new.row.update(values)
             return True
-        known = self.find(op.node)
+        known = self._rows.find(op.node)
         if known is None:
             return False
-        self.keep_pinned(known[0])
-        self.update(known[0], values)
+        self._rows.keep_pinned(known[0])
+        self._rows.update(known[0], values)
         return True
 
     def _set_field(self, op: Field) -> bool:
-        known = self.find(op.node)
+        known = self._rows.find(op.node)
         if known is None:
             return False
-        ino, context = known[0], self._context
+        ino, context, pinned = known[0], self._context, self._rows.policy.last_pinned
         context.fields.forget(ino, op.field)
-        if self.pinned and (ino, op.field) not in context.touched_fields:
-            history.close_field(self._transaction, ino, op.field, context.position, self.pinned)
+        if pinned and (ino, op.field) not in context.touched_fields:
+            history.close_field(self._transaction, ino, op.field, context.position, pinned)
             context.touched_fields.add((ino, op.field))
         if op.value is None:
             self._transaction.execute(_DROP_FIELD, {"ino": ino, "field": op.field})
         else:
             row = {"ino": ino, "field": op.field, "value": op.value, "since": context.position}
             self._transaction.execute(_SET_FIELD, row)
-        if op.node not in self._new:
-            self.keep_pinned(ino)
-            self.update(ino, {"ctime": context.time})
+        if op.node not in self._rows.new:
+            self._rows.keep_pinned(ino)
+            self._rows.update(ino, {"ctime": context.time})
         return True
 
-    def _found(self, op: Namespace) -> bool:
-        """Note what the namespace is; its root folder is as old as it."""
+    def _set_namespace(self, op: Namespace) -> bool:
+        """Record the namespace's name; its root directory gets the namespace's creation time."""
         self._context.changes.everything = True
         settings.put(self._transaction, settings.NAMESPACE, (op.name, op.mode, op.time))
         times = dict.fromkeys(("mtime", "ctime", "btime"), op.time)
-        self.update(Inode(ROOT_INODE), times)
+        self._rows.update(Inode(ROOT_INODE), times)
         return True
 
-    def _admit(self, op: Member) -> bool:
+    def _add_member(self, op: Member) -> bool:
         row = {"machine": op.machine, "name": op.name, "public_key": op.public_key, "epoch": op.epoch}
         incarnation = op.incarnation.to_bytes(8, "big")
         zero = {"last_sequence": 0, "last_stamp": 0, "last_segment": 0}
@@ -307,7 +239,8 @@ def apply_group(
     transaction: Transaction, context: GroupContext, group: Group, policy: HistoryPolicy, inodes: InodeCounter
 ) -> int:
     """Apply all operations of a group; return how many of them changed something."""
-    application = OperationApplier(transaction, context, policy, inodes)
-    changed = sum(application.apply(op) for op in group.ops)
-    application.flush()
+    rows = NodeRows(transaction, context, policy, inodes)
+    applier = OperationApplier(rows)
+    changed = sum(applier.apply(op) for op in group.ops)
+    rows.flush()
     return changed

@@ -1,4 +1,4 @@
-"""One change to the tree, while it is being made."""
+"""``Change``: what a caller of ``Journal.change`` uses to read and change the tree."""
 
 from sqlalchemy import bindparam, delete, select, update
 
@@ -11,25 +11,24 @@ from tgdav.ids import Inode, NodeId, Position, make_id
 from tgdav.metadata import history, queries
 from tgdav.metadata.apply import OperationApplier
 from tgdav.metadata.conflict_names import CONFLICT_MARK
-from tgdav.metadata.context import LiveFolders
-from tgdav.metadata.node_rows import NODE_UPDATES, NodeUpdate
-from tgdav.metadata.tree_cache import TreeChanges
-from tgdav.metadata.tree_view import TreeView
+from tgdav.metadata.context import LiveDirectories
+from tgdav.metadata.node_rows import NODE_UPDATES, NodeRows, NodeUpdate
+from tgdav.metadata.tree_cache import TreeChanges, TreeView
 from tgdav.metadata.types import Attributes, DirectoryEntry, Kind
 
 _n = nodes.c
-_KEEP_LOCAL_NODE = compiled(update(nodes).where(_n.ino == bindparam("inode")).values(local=1))
-_KEEP_LOCAL_ENTRIES = compiled(update(entries).where(entries.c.ino == bindparam("inode")).values(local=1))
+_SET_LOCAL_NODE = compiled(update(nodes).where(_n.ino == bindparam("inode")).values(local=1))
+_SET_LOCAL_ENTRIES = compiled(update(entries).where(entries.c.ino == bindparam("inode")).values(local=1))
 _LOCAL_MANIFEST = compiled(select(_n.manifest).where(_n.ino == bindparam("ino"), _n.local == 1, _n.nlink == 0))
 _DROP_NODE = compiled(delete(nodes).where(_n.ino == bindparam("ino")))
 _DROP_FIELDS = compiled(delete(fields).where(fields.c.ino == bindparam("ino")))
 
 
 class IdSource:
-    """Makes ids that are never used twice: from a random number of 8 bytes and a count.
+    """Makes unique ids from a random prefix of 8 bytes and a counter.
 
-    Each opening of the journal draws a number of its own, so that neither an id whose change was lost is made again, nor one
-    that was made after the backup from which this state was restored.
+    Each opening of the journal draws a new prefix. So neither an id whose change was lost, nor one that was made after the
+    backup from which this state was restored, is ever made again.
     """
 
     def __init__(self, prefix: bytes) -> None:
@@ -37,21 +36,19 @@ class IdSource:
         self._count = 0
 
     def next(self) -> bytes:
-        """Return 16 bytes; they sort by the order they were made in."""
+        """Return 16 bytes; ids sort in the order in which they were made."""
         self._count += 1
         return make_id(self._prefix, self._count)
 
 
 class Change:
-    """What ``Journal.change`` hands to its work. Every operation given to it becomes part of one group.
+    """One change while it is being made. All operations emitted to it become one group."""
 
-    ``time`` is the change's wall-clock time in ns, ``position`` its place in this machine's log.
-    """
-
-    def __init__(self, application: OperationApplier, ids: IdSource, entropy: Entropy, view: TreeView) -> None:
-        self._application = application
+    def __init__(self, rows: NodeRows, ids: IdSource, entropy: Entropy, view: TreeView) -> None:
+        self._rows = rows
+        self._applier = OperationApplier(rows)
         self._view = view
-        self._context = application.context
+        self._context = rows.context
         self._ids = ids
         self._entropy = entropy
         self._ops: list[Op] = []
@@ -59,8 +56,8 @@ class Change:
     @property
     def transaction(self) -> Transaction:
         """The transaction, with all operations so far in it."""
-        self._application.flush()
-        return self._application.transaction
+        self._rows.flush()
+        return self._rows.transaction
 
     @property
     def connection(self) -> Connection:
@@ -73,44 +70,57 @@ class Change:
         return self._context.time
 
     @property
+    def stamp(self) -> int:
+        """Hybrid logical clock stamp of the group."""
+        return self._context.stamp
+
+    @property
+    def position(self) -> Position:
+        """Position of the group in this machine's log."""
+        return self._context.position
+
+    @property
     def changes(self) -> TreeChanges:
-        """What a cache of the tree must take in; whoever changes nodes by other means than operations adds it here."""
+        """What the tree cache must apply. Callers that change nodes without operations must record it here."""
         return self._context.changes
 
     @property
-    def folders(self) -> LiveFolders:
-        """Folders that are known to be reachable."""
-        return self._context.folders
+    def directories(self) -> LiveDirectories:
+        """Directories known to be reachable from the root."""
+        return self._context.directories
+
+    # ---- reading -------------------------------------------------------------------------------------------------
+    # The methods query the database only if neither this change nor the tree cache knows the answer.
 
     def attributes_of(self, node: NodeId) -> Attributes | None:
-        """Return the attributes of a node as it will be, without a look at the database where it was just made."""
-        new = self._application.new_node(node)
+        """Return the attributes that a node will have when the change is committed."""
+        new = self._rows.new.get(node)
         return queries.attributes_of(self.connection, node) if new is None else new.attributes
 
     def attributes(self, ino: Inode) -> Attributes | None:
-        """As ``queries.attributes``, without a look at the database where the cache of the tree can tell."""
+        """As ``queries.attributes``."""
         found = None if self.changes.touches(ino) else self._view.node(ino)
         if found is None:
             found = queries.attributes(self.connection, ino)
         if found is not None:
-            self._found(found)
+            self._remember(found)
         return found
 
     def field(self, ino: Inode, name: bytes) -> bytes | None:
-        """As ``queries.field``, without a look at the database where an earlier change looked already."""
+        """As ``queries.field``."""
         return self._context.fields.get(ino, name, lambda: queries.field(self.connection, ino, name))
 
-    def _found(self, node: Attributes) -> None:
+    def _remember(self, node: Attributes) -> None:
         context = self._context
         context.found_nodes[node.node] = (node.inode, node.kind, node.local)
         if node.is_file and not node.size:
             context.found_empty.add(node.node)
 
     def find(self, parent: Inode, name: bytes, *, normalized: bool = False) -> DirectoryEntry | None:
-        """As ``queries.find_entry``, without a look at the database where the cache of the tree can tell."""
+        """As ``queries.find_entry``."""
         found = self._find(parent, name, normalized=normalized)
         if found is not None and CONFLICT_MARK not in found.name:
-            self._found(found.attributes)
+            self._remember(found.attributes)
             self._context.found_entries[found.entry] = (parent, found.name, found.attributes.inode)
         return found
 
@@ -124,18 +134,10 @@ class Change:
                 return None
         return queries.find_entry(self.connection, parent, name, normalized=normalized)
 
-    @property
-    def stamp(self) -> int:
-        """Hybrid logical clock stamp of the group."""
-        return self._context.stamp
-
-    @property
-    def position(self) -> Position:
-        """Position of the group in this machine's log."""
-        return self._context.position
+    # ---- changing ------------------------------------------------------------------------------------------------
 
     def new_id(self) -> bytes:
-        """Return an id for a node or an entry that is to be logged: never used before, and never again."""
+        """Return a unique id for a node or an entry that will be logged."""
         made = self._ids.next()
         self._context.fresh.add(made)
         return made
@@ -147,34 +149,34 @@ class Change:
         return made
 
     def emit(self, op: Op) -> None:
-        """Apply an operation and log it; a ``Make`` of what is there already is logged only if it changes something.
+        """Apply an operation and log it; a ``Make`` of a node that exists is logged only if it changes something.
 
-        Raises NotFound (its node or folder is not known) or InvalidArgument (an entry would stand in no folder, or a
-        folder below itself).
+        Raises NotFound if the node or the parent is unknown, InvalidArgument if the parent is not a directory or the move
+        would put a directory below itself.
         """
-        if self._application.apply(op):
+        if self._applier.apply(op):
             self._ops.append(op)
         else:
             self._refuse(op)
 
     def emit_local(self, op: Op) -> None:
-        """Apply an operation on a local node, and log nothing. A local entry placed into the trash is deleted."""
-        if not self._application.apply(op, local=True):
+        """Apply an operation on a local node without logging it. A local entry that is placed into the trash is deleted."""
+        if not self._applier.apply(op, local=True):
             self._refuse(op)
 
     def _refuse(self, op: Op) -> None:
-        if isinstance(op, Place) and None not in map(self._application.find, (op.node, op.parent)):
-            raise InvalidArgument("an entry belongs into a folder, and a folder not below itself")
+        if isinstance(op, Place) and None not in map(self._rows.find, (op.node, op.parent)):
+            raise InvalidArgument("the parent of an entry must be a directory that is not below the entry")
         if not isinstance(op, Make):
             raise NotFound
 
     def publish(self, ino: Inode, *, placed: bool = True) -> None:
-        """Log a local node as it is, its entries too unless ``placed`` is False: it is local no more.
+        """Log a local node as it is, and its entries too unless ``placed`` is False; then it is no longer local.
 
-        The caller makes its chunks ready to be packed. A node that is not local stays as it is.
+        The caller allows its chunks to be packed. A node that is not local is left as it is.
         """
         connection = self.connection
-        node = self._attributes(ino)
+        node = self._require(ino)
         if not node.local:
             return
         content = queries.manifest(connection, ino)
@@ -192,11 +194,11 @@ class Change:
             self.emit(Field(node.node, field, value))
 
     def withdraw(self, ino: Inode) -> None:
-        """Make a logged node local with its entries and content: in the log it is deleted, here it stays.
+        """Make a logged node local, with its entries and content: the log deletes it, this machine keeps it.
 
-        The caller keeps its chunks from being packed. A node that is local already stays as it is.
+        The caller keeps its chunks from being packed. A node that is local already is left as it is.
         """
-        node = self._attributes(ino)
+        node = self._require(ino)
         if node.local:
             return
         for entry, parent, name, _ in queries.entries_of(self.connection, ino):
@@ -205,11 +207,11 @@ class Change:
         self.changes.nodes.add(ino)
         self._context.found_nodes.clear()
         self._context.found_empty.clear()
-        self.transaction.execute(_KEEP_LOCAL_NODE, {"inode": ino})
-        self.transaction.execute(_KEEP_LOCAL_ENTRIES, {"inode": ino})
+        self.transaction.execute(_SET_LOCAL_NODE, {"inode": ino})
+        self.transaction.execute(_SET_LOCAL_ENTRIES, {"inode": ino})
 
     def drop_local(self, ino: Inode) -> None:
-        """Delete a local node that no entry names any more; any other node stays."""
+        """Delete a local node that has no entry any more; any other node is left as it is."""
         row = self.transaction.one(_LOCAL_MANIFEST, {"ino": ino})
         if row is not None:
             self.changes.nodes.add(ino)
@@ -218,18 +220,18 @@ class Change:
             history.drop_manifest(self.transaction, ino, row[0])
 
     def set_local(self, ino: Inode, *, atime: int | None = None, dirty: int | None = None) -> None:
-        """Set what is never logged of a node: its last read (ns), its overlay counter."""
+        """Set the columns of a node that are never logged: its last read (ns), its overlay counter."""
         given = {"atime": atime, "dirty": dirty}
         values = {name: value for name, value in given.items() if value is not None}
         self.changes.amend(ino, values)
-        self._application.transaction.defer(NODE_UPDATES, NodeUpdate(ino, values))
+        self._rows.transaction.defer(NODE_UPDATES, NodeUpdate(ino, values))
 
     def finish(self) -> tuple[Op, ...]:
-        """Write what is still to be written and return the operations to log."""
-        self._application.flush()
+        """Write the rows of new nodes and return the operations to log."""
+        self._rows.flush()
         return tuple(self._ops)
 
-    def _attributes(self, ino: Inode) -> Attributes:
+    def _require(self, ino: Inode) -> Attributes:
         found = queries.attributes(self.connection, ino)
         if found is None:
             raise NotFound

@@ -1,4 +1,4 @@
-"""Names in a folder: bytes, and how Unicode and conflicts change what they show as. Pure."""
+"""Names that differ only in Unicode form, and names of entries that conflict. Pure."""
 
 import unicodedata
 from collections.abc import Collection
@@ -10,7 +10,7 @@ CONFLICT_MARK = b" (conflict "
 
 
 def nfc(name: bytes) -> bytes | None:
-    """Return ``name`` in Unicode NFC where that differs, else None; also None for what is not UTF-8."""
+    """Return ``name`` in Unicode NFC; None if that is equal, or if the name is not UTF-8."""
     if name.isascii():
         return None
     try:
@@ -21,7 +21,7 @@ def nfc(name: bytes) -> bytes | None:
 
 
 def conflict_name(name: bytes, machine: str, stamp: int, taken: Collection[bytes]) -> bytes:
-    """Return ``name (conflict MACHINE DATE)`` for the later of two entries of one name; counted on if that is taken."""
+    """Return ``name (conflict MACHINE DATE)`` for the later of two entries of one name, with a number if that is ``taken``."""
     day = datetime.fromtimestamp(stamp_time_ns(stamp) // 1_000_000_000, UTC).date().isoformat()
     shown, number = name + f" (conflict {machine} {day})".encode(), 2
     while shown in taken:

@@ -1,12 +1,12 @@
-"""The place of entries: create, link, rename, delete and undelete are one operation.
+"""Applies ``Place``: create, link, rename, delete and undelete are this one operation.
 
-The move rule is that of Kleppmann et al., "A highly-available move operation for replicated trees" (2021): a move that would
-put a folder below itself is skipped, and of two places of one entry the one with the larger stamp counts.
+The move rule follows Kleppmann et al., "A highly-available move operation for replicated trees" (2021): a move that would put a
+directory below itself is skipped, and of two places of one entry the one with the larger stamp wins.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 from sqlalchemy import bindparam, delete, select, update
@@ -19,13 +19,11 @@ from tgdav.db.schema import ROOT_INODE, TRASH_INODE, entries, nodes
 from tgdav.ids import EntryId, Inode, NodeId
 from tgdav.metadata import history, queries
 from tgdav.metadata.conflict_names import nfc
+from tgdav.metadata.node_rows import NodeRows
 from tgdav.metadata.types import DIRECTORY
 
-if TYPE_CHECKING:
-    from tgdav.metadata.apply import OperationApplier
-
 LOST_FOUND = NodeId(bytes(15) + b"\x03")
-"""The folder for folders whose own making is missing from the log; made when first needed, on each machine alike."""
+"""The directory for placeholders; created when first needed, with the same id on every machine."""
 
 _n, _e = nodes.c, entries.c
 _OLD = compiled(
@@ -47,7 +45,7 @@ UPDATE nodes SET nlink = nlink + :sign * links.count FROM links WHERE nodes.ino 
 
 
 class _Moves:
-    """Entries that have another place now. They come after the rows of new entries."""
+    """Deferred updates of entries. Rank 1: written after the rows of new entries."""
 
     rank = 1
 
@@ -59,7 +57,7 @@ class _Moves:
         return row.values()
 
     def write(self, connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
-        """Update them in the order in which they moved."""
+        """Update the entries in the order of their moves."""
         connection.executemany(_MOVE, rows)
 
 
@@ -68,7 +66,7 @@ _MOVES = _Moves()
 
 @dataclass(slots=True)
 class _Target:
-    """The node that an entry is to name."""
+    """The node that an entry will name."""
 
     ino: Inode
     is_directory: bool
@@ -76,17 +74,17 @@ class _Target:
 
 
 class EntryMover:
-    """Applies ``Place`` for one group."""
+    """Applies ``Place`` operations of one group."""
 
-    def __init__(self, application: "OperationApplier") -> None:
-        self._application = application
-        self._transaction = application.transaction
-        self._context = application.context
+    def __init__(self, rows: NodeRows) -> None:
+        self._rows = rows
+        self._transaction = rows.transaction
+        self._context = rows.context
 
     def place(self, op: Place, local: bool) -> bool:
-        """Put an entry at (parent, name). Return False where the rule skips it or the node is not known."""
-        found = self._application.find(op.node)
-        parent = self._folder(op.parent) if found is not None else None
+        """Put an entry at (parent, name). Return False if the move rule skips it or the node is unknown."""
+        found = self._rows.find(op.node)
+        parent = self._directory(op.parent) if found is not None else None
         if found is None or parent is None:
             return False
         target = _Target(found[0], found[1] == DIRECTORY, op.node)
@@ -94,91 +92,100 @@ class EntryMover:
         old = None if op.entry in fresh else self._old(op.entry)
         if old is not None and old[4] > self._context.stamp:
             return False
-        is_known_folder = target.is_directory and op.node not in fresh
+        is_known_directory = target.is_directory and op.node not in fresh
         fresh.difference_update((op.entry, op.node))
-        if is_known_folder:
-            return self._place_known_folder(op, target, parent, old, local)
+        if is_known_directory:
+            return self._place_known_directory(op, target, parent, old, local)
         self._move(op, target, parent, self._own_place(op, target, old), local)
         return True
 
     def _old(self, entry: EntryId) -> Row | None:
-        """Return the place of an entry that is known; one that this change found needs no second look."""
+        """Return the present row of a known entry, without a query if the change has just found it."""
         found = self._context.found_entries.pop(entry, None)
         if found is None:
             return self._transaction.one(_OLD, {"id": entry})
         parent, name, ino = found
+        # The stamp 0 is right: an entry that this change found is older than the change.
         return parent, name, ino, 0, 0, None, 0
 
     def _own_place(self, op: Place, target: _Target, old: Row | None) -> Row | None:
-        """Return the entry's row if it named this node before; if it named another, that one loses it."""
+        """Return the entry's row if it already names this node; if it names another node, remove it from that node."""
         if old is None or old[2] == target.ino:
             return old
         self._remove(op.entry, old[2], old[0])
         return None
 
-    def _place_known_folder(self, op: Place, target: _Target, parent: Inode, old: Row | None, local: bool) -> bool:
-        """Move a folder. It has one place only: the latest; and takes along the names of all files below it."""
-        self._context.folders.clear()
-        self._context.live.clear()
-        self._application.flush()
+    def _place_known_directory(self, op: Place, target: _Target, parent: Inode, old: Row | None, local: bool) -> bool:
+        """Move a directory. It has one entry only, the latest. The link counts of all files below it may change."""
+        self._context.directories.clear()
+        self._context.new_directories.clear()
+        self._rows.flush()
         others = self._transaction.all(_OTHERS, {"ino": target.ino, "entry": op.entry})
         if queries.is_ancestor(self._transaction, target.ino, parent):
             return False
         if any(stamp > self._context.stamp for _, _, stamp in others):
             return False
         old = self._own_place(op, target, old)
-        for entry, folder, _ in others:
-            self._remove(entry, target.ino, folder)
+        for entry, directory, _ in others:
+            self._remove(entry, target.ino, directory)
         was_in_trash = self._in_trash(target.ino)
         self._move(op, target, parent, old, local)
         self._relink_below(target.ino, was_in_trash)
         return True
 
-    def _remove(self, entry: EntryId, ino: Inode, folder: Inode) -> None:
-        """Take an entry away from the node that it named, as it now names another, or another names the node."""
-        self._application.flush()
+    def _remove(self, entry: EntryId, ino: Inode, directory: Inode) -> None:
+        """Remove an entry from the node that it names: it names another node now, or the node has a newer entry."""
+        self._rows.flush()
         found = queries.attributes(self._transaction, ino)
         if found is None:
             return
         target = _Target(ino, found.is_directory, found.node)
         was_in_trash = found.is_directory and self._in_trash(ino)
-        if self._application.pinned:
-            history.close_entry(self._transaction, entry, self._context.position, self._application.pinned)
+        self._keep_pinned_entry(entry)
         self._transaction.execute(_DROP, {"id": entry})
         self._context.found_entries.pop(entry, None)
         self._context.changes.everything = True
-        self._count(target, folder, None)
+        self._count(target, directory, None)
         if found.is_directory:
             self._relink_below(ino, was_in_trash)
 
-    def _relink_below(self, folder: Inode, was_in_trash: bool) -> None:
-        """Where a folder went to the trash, or came back: the names of all files below it count no more, or again."""
-        sign = was_in_trash - self._in_trash(folder)
+    def _keep_pinned_entry(self, entry: EntryId) -> None:
+        pinned = self._rows.policy.last_pinned
+        if pinned:
+            history.close_entry(self._transaction, entry, self._context.position, pinned)
+
+    def _relink_below(self, directory: Inode, was_in_trash: bool) -> None:
+        """If a directory moved into or out of the trash, update the link counts of all files below it."""
+        sign = was_in_trash - self._in_trash(directory)
         if sign:
             self._context.changes.everything = True
-            self._transaction.execute(_RELINK_BELOW, {"top": folder, "sign": sign})
+            self._transaction.execute(_RELINK_BELOW, {"top": directory, "sign": sign})
 
-    def _in_trash(self, folder: Inode) -> bool:
-        if folder in (ROOT_INODE, TRASH_INODE):
-            return folder == TRASH_INODE
-        return not self._is_live(folder) and queries.is_ancestor(self._transaction, Inode(TRASH_INODE), folder)
+    def _in_trash(self, directory: Inode) -> bool:
+        if directory in (ROOT_INODE, TRASH_INODE):
+            return directory == TRASH_INODE
+        return not self._is_live(directory) and queries.is_ancestor(self._transaction, Inode(TRASH_INODE), directory)
 
-    def _is_live(self, folder: Inode) -> bool:
-        """Whether a folder is known to be reachable from the root."""
+    def _is_live(self, directory: Inode) -> bool:
+        """Return whether a directory is known to be reachable from the root."""
         context = self._context
-        return folder == ROOT_INODE or folder in context.live or context.folders.get(folder) is not None
+        return (
+            directory == ROOT_INODE
+            or directory in context.new_directories
+            or context.directories.get(directory) is not None
+        )
 
     def _move(self, op: Place, target: _Target, parent: Inode, old: Row | None, local: bool) -> None:
         before = old[0] if old is not None else None
         changes = self._context.changes
         changes.names.add((parent, op.name))
         if old is not None:
-            changes.leave(op.entry, (old[0], old[1]))
+            changes.remove_entry(op.entry, (old[0], old[1]))
         if local and parent == TRASH_INODE:
             self._drop(op.entry, target, before)
             return
-        if old is not None and self._application.pinned:
-            history.close_entry(self._transaction, op.entry, self._context.position, self._application.pinned)
+        if old is not None:
+            self._keep_pinned_entry(op.entry)
         row = {
             "parent": parent,
             "name": op.name,
@@ -189,9 +196,9 @@ class EntryMover:
             "origin": self._origin(old) if parent == TRASH_INODE else None,
             "local": int(local),
         }
-        if self._context.own and parent != TRASH_INODE:
-            # Whoever places here has seen that the name is free.
-            changes.place(op.entry, (parent, op.name), target.ino)
+        if self._context.is_own and parent != TRASH_INODE:
+            # This machine's changes check that the name is free first. Another machine's entry may meet one of the same name.
+            changes.set_entry(op.entry, (parent, op.name), target.ino)
         if old is None:
             self._transaction.defer(_NEW_ENTRIES, tuple(map({"id": op.entry, **row}.get, _NEW_ENTRIES.columns)))
         else:
@@ -199,13 +206,13 @@ class EntryMover:
         self._count(target, before, parent)
 
     def _drop(self, entry: EntryId, target: _Target, before: Inode | None) -> None:
-        """Delete an entry that was never logged: it does not go to the trash."""
+        """Delete an entry that was never logged, instead of moving it to the trash."""
         if before is not None:
             self._transaction.execute(_DROP, {"id": entry})
             self._count(target, before, Inode(TRASH_INODE))
 
     def _count(self, target: _Target, before: Inode | None, after: Inode | None) -> None:
-        """Move link counts and times: of the folders left and entered, and of the node itself."""
+        """Update link counts and times of both parent directories and of the node itself."""
         left = before if before != TRASH_INODE else None
         entered = after if after != TRASH_INODE else None
         if left == entered:
@@ -214,64 +221,63 @@ class EntryMover:
             self._touch(left, -1 if target.is_directory else 0)
             self._touch(entered, 1 if target.is_directory else 0)
         if target.is_directory and before is None and entered is not None and self._is_live(entered):
-            self._context.live.add(target.ino)
+            self._context.new_directories.add(target.ino)
         links = 0 if target.is_directory else self._links(left, entered)
-        new = self._application.new_node(target.known_as)
+        new = self._rows.new.get(target.known_as)
         if new is not None:
             new.row["nlink"] += links
             return
-        self._application.keep_pinned(target.ino)
-        self._application.update(target.ino, {"ctime": self._context.time}, links)
+        self._rows.keep_pinned(target.ino)
+        self._rows.update(target.ino, {"ctime": self._context.time}, links)
 
     def _links(self, left: Inode | None, entered: Inode | None) -> int:
-        """Return how many names a file gains: one below a folder in the trash is none."""
+        """Return the change of a file's link count. An entry in a directory in the trash does not count."""
         if left == entered:
             return 0
         gained = entered is not None and not self._in_trash(entered)
         lost = left is not None and not self._in_trash(left)
         return gained - lost
 
-    def _touch(self, folder: Inode | None, links: int) -> None:
-        if folder is None:
+    def _touch(self, directory: Inode | None, links: int) -> None:
+        if directory is None:
             return
-        self._application.keep_pinned(folder)
-        self._application.update(folder, {"mtime": self._context.time, "ctime": self._context.time}, links)
+        self._rows.keep_pinned(directory)
+        self._rows.update(directory, {"mtime": self._context.time, "ctime": self._context.time}, links)
 
-    def _folder(self, node: NodeId) -> Inode | None:
-        """Return the folder's inode; one that is not known is put into ``lost+found``. None for what is no folder."""
+    def _directory(self, node: NodeId) -> Inode | None:
+        """Return the directory's inode; create a placeholder for an unknown node. Return None if the node is no directory."""
         if node == ROOT:
             return Inode(ROOT_INODE)
         if node == TRASH:
             return Inode(TRASH_INODE)
-        live = self._context.folders.inode_of(node)
+        live = self._context.directories.inode_of(node)
         if live is not None:
             return live
-        found = self._application.find(node)
+        found = self._rows.find(node)
         if found is None:
-            return None if self._context.own else self._placeholder(node)
+            return None if self._context.is_own else self._make_placeholder(node)
         if found[1] != DIRECTORY:
             return None
-        if self._application.new_node(node) is not None:
-            # Its link count is about to move, which is done in its row.
-            self._application.flush()
+        if node in self._rows.new:
+            self._rows.flush()  # its link count is about to change by an update, which needs the row
         return found[0]
 
-    def _placeholder(self, node: NodeId) -> Inode:
-        """Make a folder that stands for an unknown one; its entry has the node's own id until the node is made."""
+    def _make_placeholder(self, node: NodeId) -> Inode:
+        """Create a directory whose ``Make`` is missing from the log. The entry has the node's id until the ``Make`` arrives."""
         parent, name = (ROOT, b"lost+found") if node == LOST_FOUND else (LOST_FOUND, node.hex().encode())
         make = Make(node, DIRECTORY, 0o700, 0, 0, 0, self._context.time)
-        ino = self._application.add_node(make, local=False).ino
-        self._application.flush()
+        ino = self._rows.add(make, local=False).ino
+        self._rows.flush()
         self.place(Place(EntryId(node), node, parent, name), local=False)
         return ino
 
     def _origin(self, old: Row | None) -> bytes:
-        """Say where a deleted entry was, and when it went; one that is in the trash already keeps what it says."""
+        """Return the encoded parent and deletion time of a deleted entry; an entry that is in the trash keeps its origin."""
         if old is not None and old[5] is not None:
             return bytes(old[5])
         parent = self._node_id_of(old[0]) if old is not None else None
         return msgspec.msgpack.encode((parent or b"", self._context.time))
 
-    def _node_id_of(self, folder: Inode) -> NodeId | None:
-        live = self._context.folders.get(folder)
-        return queries.node_id_of(self._transaction, folder) if live is None else live.node
+    def _node_id_of(self, directory: Inode) -> NodeId | None:
+        live = self._context.directories.get(directory)
+        return queries.node_id_of(self._transaction, directory) if live is None else live.node

@@ -1,7 +1,7 @@
-"""Which earlier states of rows are kept, and keeping them.
+"""Which earlier states of rows are kept, and the statements that keep them.
 
-A state that a snapshot pins is always kept. Beyond that only contents of files are, as versions, and of those the newest
-few. What is decided here is pure; what is done about it follows below.
+A state that a snapshot pins is always kept. Otherwise only contents of files are kept, as versions, the newest few of each
+file. ``HistoryPolicy`` decides and is pure; the functions below it change the ``*_past`` tables.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from tgdav.db.schema import entries, entries_past, fields, fields_past, manifest
 from tgdav.ids import Inode, MachineId, Position
 
 BURST_NS = 5_000_000_000
-"""Saves of one machine that follow each other by less than this are one version."""
+"""Saves of one machine less than this apart are one version."""
 
 
 NOTHING_PINNED = Position(0)
@@ -21,13 +21,13 @@ NOTHING_PINNED = Position(0)
 
 @dataclass
 class HistoryPolicy:
-    """``max_versions`` earlier contents of a file are kept (0: none); ``last_pinned`` is the newest snapshot's position."""
+    """``max_versions``: earlier contents of a file that are kept (0: none). ``last_pinned``: position of the newest snapshot."""
 
     max_versions: int = 10
     last_pinned: Position = NOTHING_PINNED
 
     def keeps(self, old: "ContentState", machine: MachineId, time: int, *, same: bool) -> bool:
-        """Whether ``old`` stays as a version when ``machine`` writes at ``time`` (ns); ``same``: the very same content."""
+        """Return whether ``old`` is kept as a version if ``machine`` writes at ``time`` (ns). ``same``: the content is equal."""
         if old.since <= self.last_pinned:
             return True
         if old.local or same or self.max_versions == 0 or old.size == 0:
@@ -37,7 +37,7 @@ class HistoryPolicy:
 
 @dataclass(slots=True)
 class ContentState:
-    """What a file's row says of its content. ``written`` is in ns, ``manifest`` the number of a long manifest."""
+    """The columns of a file's row that describe its content. ``written`` is in ns, ``manifest`` the number of a long manifest."""
 
     ino: Inode
     kind: int
@@ -51,7 +51,7 @@ class ContentState:
 
 
 def _copy(source: Table, target: Table, *keys: str) -> str:
-    """Return a statement that copies the rows with ``keys`` which held at ``:pinned`` to the past, until ``:position``."""
+    """Return a statement that copies rows with ``keys`` that existed at ``:pinned`` to the past, until ``:position``."""
     names = [name for name in target.c.keys() if name != "until"]  # noqa: SIM118
     rows = select(*(source.c[name] for name in names), literal_column(":position"))
     rows = rows.where(*(source.c[key] == bindparam(key) for key in keys), source.c.since <= bindparam("pinned"))
@@ -82,27 +82,27 @@ _DROP_MANIFEST = compiled(
 )
 
 _ALWAYS = 1 << 62
-"""As ``pinned``: whatever the row's ``since``."""
+"""As ``pinned``: later than any row's ``since``."""
 
 
 def close_node(transaction: Transaction, ino: Inode, position: Position, pinned: int = _ALWAYS) -> bool:
-    """Keep a node's present state as one of the past, if it held at ``pinned``; return whether it did."""
+    """Copy a node's row to the past if it existed at ``pinned``; return whether it did."""
     params = {"ino": ino, "position": position, "pinned": pinned}
     return int(transaction.execute(_CLOSE_NODE, params).rowcount) > 0
 
 
 def close_entry(transaction: Transaction, entry: bytes, position: Position, pinned: int) -> None:
-    """Keep an entry's present place as one of the past, if it held at ``pinned``."""
+    """Copy an entry's row to the past if it existed at ``pinned``."""
     transaction.execute(_CLOSE_ENTRY, {"id": entry, "position": position, "pinned": pinned})
 
 
 def close_field(transaction: Transaction, ino: Inode, field: bytes, position: Position, pinned: int) -> None:
-    """Keep a field's present value as one of the past, if it held at ``pinned``."""
+    """Copy a field's row to the past if it existed at ``pinned``."""
     transaction.execute(_CLOSE_FIELD, {"ino": ino, "field": field, "position": position, "pinned": pinned})
 
 
 def drop_versions(transaction: Transaction, ino: Inode, policy: HistoryPolicy) -> None:
-    """Delete a file's versions beyond the policy's number, oldest first, but none that a snapshot may pin."""
+    """Delete a file's oldest versions beyond the policy's number, except those that a snapshot may pin."""
     params = {"ino": ino, "pinned": policy.last_pinned, "keep": policy.max_versions}
     for until, manifest in transaction.all(_BEYOND, params):
         transaction.execute(_DROP_PAST, {"ino": ino, "before": until})
@@ -110,6 +110,6 @@ def drop_versions(transaction: Transaction, ino: Inode, policy: HistoryPolicy) -
 
 
 def drop_manifest(transaction: Transaction, ino: Inode, number: int | None) -> None:
-    """Delete a long manifest that neither the node's present row nor one of its past names any more."""
+    """Delete a long manifest that neither the node's row nor any of its past rows refers to."""
     if number is not None:
         transaction.execute(_DROP_MANIFEST, {"ino": ino, "no": number})

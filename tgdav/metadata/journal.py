@@ -1,7 +1,7 @@
 """The journal: the only way to change a namespace's tree.
 
-A change is one group of operations. Applying it and logging it are one transaction, so that the log is the tree and
-the tree is the log, whatever happens in between.
+A change is one group of operations. One transaction applies the group and logs it, so the tree and the log always agree,
+whatever interrupts the program.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -20,12 +20,12 @@ from tgdav.db.schema import ROOT_INODE, TRASH_INODE, entries, log, machines, nod
 from tgdav.entropy import Entropy
 from tgdav.errors import LocalFailure, NoSpace, ReadOnly
 from tgdav.ids import ContentTag, Incarnation, Inode, MachineId, NodeId, Position
-from tgdav.metadata.apply import NEW_NODES, OperationApplier, apply_group
+from tgdav.metadata.apply import apply_group
 from tgdav.metadata.change import Change, IdSource
-from tgdav.metadata.context import GroupContext, InodeCounter, KnownFields, LiveFolders, NewNode
+from tgdav.metadata.context import FieldCache, GroupContext, LiveDirectories
 from tgdav.metadata.history import HistoryPolicy
-from tgdav.metadata.tree_cache import FOLDER_LIMIT, TreeCache, TreeChanges
-from tgdav.metadata.tree_view import TreeView
+from tgdav.metadata.node_rows import NEW_NODES, InodeCounter, NewNode, NodeRows
+from tgdav.metadata.tree_cache import DIRECTORY_LIMIT, TreeCache, TreeChanges, TreeView
 from tgdav.metadata.types import Kind
 
 T = TypeVar("T")
@@ -35,7 +35,7 @@ _EMPTY_MANIFEST = b""
 _l, _s, _m = log.c, segments.c, machines.c
 LAST_POSITION = """SELECT max((SELECT coalesce(max(position), 0) FROM log),
  (SELECT coalesce(max(position), 0) FROM segments))"""
-"""Groups leave the log when their segment is stored; the segment's row then tells how far positions went."""
+"""Groups are deleted from the log once their segment is stored; the segment's row then has the last position."""
 _LAST_LOGGED = compiled(select(_l.stamp).order_by(_l.position.desc()).limit(1))
 _LAST_OWN = compiled(
     select(_l.sequence + _l.count - 1, _l.stamp)
@@ -74,7 +74,7 @@ class ContentTagger(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Ends:
-    """Where the log ends: the last position, and the last sequence number of our own."""
+    """The end of the log: the last position, and this machine's last sequence number."""
 
     position: int = 0
     sequence: int = 0
@@ -83,8 +83,8 @@ class _Ends:
 class Journal:
     """A namespace's journal on this machine. Thread-safe.
 
-    ``read_only`` is None, or the reason why nothing is to be changed now. ``history`` says what stays of the past; its
-    fields may be changed at any time between changes. ``cache`` shows the tree as of the last change.
+    ``read_only`` is None, or the reason why changes are refused. ``history`` decides which earlier states are kept; its fields
+    may be changed at any time between changes. ``cache`` contains the tree as of the last change.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class Journal:
         entropy: Entropy,
         history: HistoryPolicy,
     ) -> None:
-        """Take up the log where it ends, and make the root folder in a new database. Raises LocalFailure, NoSpace."""
+        """Continue the log, or create the root directory in a new database. Raises LocalFailure, NoSpace."""
         self.history = history
         self.read_only: str | None = None
         self._writer = database.writer
@@ -111,9 +111,9 @@ class Journal:
         self._generation = -1
         self.cache = TreeCache(lambda: database.writer.is_concluding)
         self._view = TreeView(self.cache)
-        self._folders = LiveFolders()
-        self._fields = KnownFields()
-        self._writer.on_loss(self._forget)
+        self._directories = LiveDirectories()
+        self._fields = FieldCache()
+        self._writer.on_loss(self._clear_cache)
         self._ids, self._inodes = self._writer.run(self._open)
 
     def change(
@@ -125,11 +125,10 @@ class Journal:
         lazy: bool = False,
         nowait: bool = False,
     ) -> T:
-        """Make one change: call ``work``, commit and log what it emitted, whole or not at all; return its result.
+        """Make one change: call ``work``, commit and log all that it emitted or nothing; return its result.
 
-        ``work`` runs in some thread of those that change things now, one at a time, and may be called but once. ``sync``,
-        ``durable``, ``lazy`` and ``nowait`` are those of ``Writer.run``. Raises what ``work`` raises, ReadOnly,
-        LocalFailure, NoSpace.
+        ``work`` may run in another thread that is making changes, and is called at most once. ``sync``, ``durable``, ``lazy``
+        and ``nowait`` are those of ``Writer.run``. Raises what ``work`` raises, ReadOnly, LocalFailure, NoSpace.
         """
 
         def job(transaction: Transaction) -> T:
@@ -147,29 +146,30 @@ class Journal:
         record: Callable[[Transaction], None] | None = None,
         durable: bool = False,
     ) -> None:
-        """Apply another's groups and log them as carried by ``segment``, in one transaction.
+        """Apply another machine's groups and log them as part of ``segment``, in one transaction.
 
-        Groups are applied in the order given, again if they come again: ``record`` notes in the same transaction which
-        segments were applied, for the caller to look at before. Raises what ``record`` raises, LocalFailure, NoSpace.
+        Groups are applied in the given order, also those that were applied before. ``record`` runs in the same transaction: the
+        caller records there which segments are applied, and checks that before the next call. Raises what ``record`` raises,
+        LocalFailure, NoSpace.
         """
         self._writer.run(
             lambda transaction: self._apply_groups(transaction, machine, incarnation, groups, segment, record),
             durable=durable,
         )
 
-    def cache_directory(self, folder: Inode) -> None:
-        """Let the cache know all names in a folder, unless it is very large."""
+    def cache_directory(self, directory: Inode) -> None:
+        """Cache all names of a directory, unless it is very large."""
 
-        def look(transaction: Transaction) -> None:
-            rows = transaction.all(_NAMES, {"parent": folder, "most": FOLDER_LIMIT + 1})
-            if len(rows) <= FOLDER_LIMIT:
-                transaction.when_done(lambda: self.cache.add_directory(folder, rows))
+        def read(transaction: Transaction) -> None:
+            rows = transaction.all(_NAMES, {"parent": directory, "most": DIRECTORY_LIMIT + 1})
+            if len(rows) <= DIRECTORY_LIMIT:
+                transaction.when_done(lambda: self.cache.add_directory(directory, rows))
 
-        # Looking must go on where writing cannot: the cache then knows less.
+        # Lookups must succeed even if writing is impossible; the cache then knows less.
         with suppress(LocalFailure, NoSpace):
-            self._writer.run(look, lazy=True)
+            self._writer.run(read, lazy=True)
 
-    # ---- in the writer's turn ------------------------------------------------------------------------------------
+    # ---- inside the writer ---------------------------------------------------------------------------------------
 
     def _open(self, transaction: Transaction) -> tuple[IdSource, InodeCounter]:
         if transaction.one(_HAS_ROOT) is None:
@@ -177,7 +177,7 @@ class Journal:
         return IdSource(self._entropy.bytes(8)), InodeCounter(transaction)
 
     def _make_root(self, transaction: Transaction) -> None:
-        """Make the root and the trash, which are in no log: with the same times everywhere, 0."""
+        """Create the root and the trash. They are in no log, so their times are the same on every machine: 0."""
         context = self._context(self._machine, 0, 0, 0)
         for ino, node, mode in ((ROOT_INODE, ROOT, 0o755), (TRASH_INODE, TRASH, 0o700)):
             make = Make(NodeId(node), Kind.DIRECTORY, mode, 0, 0, 0, 0)
@@ -186,26 +186,29 @@ class Journal:
     def _change(self, transaction: Transaction, work: Callable[[Change], T]) -> T:
         if self.read_only is not None:
             raise ReadOnly(self.read_only)
-        self._catch_up(transaction)
+        self._read_ends(transaction)
         ends = self._ends
         position, stamp, now = Position(ends.position + 1), self._stamps.next(), self._clock.file_time_ns()
-        context = GroupContext(self._machine, position, stamp, now, self._empty_tag, True, self._folders, self._fields)
-        application = OperationApplier(transaction, context, self.history, self._inodes)
-        change = Change(application, self._ids, self._entropy, self._view)
+        context = GroupContext(
+            self._machine, position, stamp, now, self._empty_tag, True, self._directories, self._fields
+        )
+        change = Change(
+            NodeRows(transaction, context, self.history, self._inodes), self._ids, self._entropy, self._view
+        )
         try:
             result = work(change)
             ops = change.finish()
         except BaseException:
-            self._fields.clear()  # some of what was looked up may have been the change's own
+            self._fields.clear()  # it may contain values that the failed change wrote itself
             raise
         if ops:
             _log(transaction, context, self._incarnation, ends.sequence + 1, ops, None)
             self._ends = _Ends(ends.position + 1, ends.sequence + len(ops))
-        self._note(transaction, context.changes)
+        self._publish(transaction, context.changes)
         return result
 
-    def _note(self, transaction: Transaction, changes: TreeChanges) -> None:
-        """Let later changes of this transaction see that something changed, and the cache before anybody is told."""
+    def _publish(self, transaction: Transaction, changes: TreeChanges) -> None:
+        """Show a change to later changes of its transaction, and to the cache before its caller gets the result."""
 
         def apply_changes() -> None:
             self._view.clear()
@@ -214,8 +217,8 @@ class Journal:
         self._view.add(changes)
         transaction.when_done(apply_changes)
 
-    def _forget(self) -> None:
-        """What the cache took in does not stand."""
+    def _clear_cache(self) -> None:
+        """Forget changes that the cache applied and that could not be committed."""
         self._view.clear()
         self.cache.apply_changes(TreeChanges(everything=True))
 
@@ -228,8 +231,8 @@ class Journal:
         segment: int | None,
         record: Callable[[Transaction], None] | None,
     ) -> None:
-        self._catch_up(transaction)
-        self._folders.clear()
+        self._read_ends(transaction)
+        self._directories.clear()
         self._fields.clear()
         position, last = self._ends.position, None
         for group in groups:
@@ -238,16 +241,16 @@ class Journal:
             apply_group(transaction, context, group, self.history, self._inodes)
             _log(transaction, context, incarnation, group.sequence, group.ops, segment)
         if last is not None:
-            self._note_applied(transaction, machine, incarnation, last)
+            self._record_applied(transaction, machine, incarnation, last)
         if record is not None:
             record(transaction)
-        self._note(transaction, TreeChanges(everything=True))
+        self._publish(transaction, TreeChanges(everything=True))
         sequence = self._ends.sequence
         if last is not None and (machine, incarnation) == (self._machine, self._incarnation):
             sequence = last.sequence + len(last.ops) - 1
         self._ends = _Ends(position, sequence)
 
-    def _note_applied(
+    def _record_applied(
         self, transaction: Transaction, machine: MachineId, incarnation: Incarnation, group: Group
     ) -> None:
         values = {"author": machine, "run": incarnation.to_bytes(8, "big"), "stamp": group.stamp}
@@ -257,11 +260,11 @@ class Journal:
     def _context(self, machine: MachineId, position: int, stamp: int, time: int) -> GroupContext:
         return GroupContext(machine, Position(position), stamp, time, self._empty_tag)
 
-    def _catch_up(self, transaction: Transaction) -> None:
-        """Read where the log ends, at first and after transactions that were lost."""
+    def _read_ends(self, transaction: Transaction) -> None:
+        """Read the end of the log at the first change, and again after a transaction was rolled back."""
         if transaction.generation == self._generation:
             return
-        self._folders.clear()
+        self._directories.clear()
         self._fields.clear()
         self._view.clear()
         own = {"machine": self._machine, "incarnation": self._incarnation.to_bytes(8, "big")}

@@ -1,21 +1,115 @@
-"""Changes of rows of ``nodes`` that nobody waits for: gathered, so that those of one node become one."""
+"""Rows of ``nodes`` while one group is applied: finding nodes, adding new ones, updating known ones.
 
-from collections.abc import Iterable, Mapping, Sequence
+New rows and updates are deferred. A new node's row is written last, by ``flush``, so that a new file with its content is one
+insert. Queries see new nodes only after ``flush``. Updates of one node are merged into one statement.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any, NamedTuple
 
-from sqlalchemy import bindparam, update
+from sqlalchemy import bindparam, func, select, update
 
-from tgdav.db import Connection, compiled
+from tgdav.crdt.ops import Make
+from tgdav.db import Connection, Inserts, Transaction, compiled
 from tgdav.db.deferred import register_kind
 from tgdav.db.schema import nodes
-from tgdav.ids import Inode
+from tgdav.ids import Inode, NodeId
+from tgdav.metadata import history
+from tgdav.metadata.context import GroupContext
+from tgdav.metadata.history import HistoryPolicy
+from tgdav.metadata.types import DIRECTORY, FILE, SYMLINK, Attributes, Kind
+
+_KINDS = {int(kind): kind for kind in Kind}
+_in_column_order: Callable[[dict[str, Any]], tuple[Any, ...]] = itemgetter(*nodes.c.keys())
 
 _n = nodes.c
+_LARGEST_INODE = compiled(select(func.coalesce(func.max(_n.ino), 0)))
+_IDENTITY = compiled(select(_n.ino, _n.kind, _n.local).where(_n.id == bindparam("id")))
+NEW_NODES = Inserts(nodes, number=1)
+
+
+class InodeCounter:
+    """Allocates inode numbers. Numbers of a change that fails are not reused by this process."""
+
+    def __init__(self, transaction: Transaction) -> None:
+        row = transaction.one(_LARGEST_INODE)
+        self._last = int(row[0]) if row else 0
+
+    def next(self) -> Inode:
+        """Return a number that no node has."""
+        self._last += 1
+        return Inode(self._last)
+
+
+@dataclass(slots=True)
+class NewNode:
+    """A node whose row is not written yet. ``row`` maps the columns of ``nodes`` to values."""
+
+    ino: Inode
+    row: dict[str, Any]
+
+    @classmethod
+    def of(cls, op: Make, ino: Inode, context: GroupContext, *, local: bool) -> "NewNode":
+        """Return the node that ``op`` creates: without a name and, if it is a file, without content."""
+        is_file = op.kind == FILE
+        target = op.target if op.kind == SYMLINK else b""
+        times = dict.fromkeys(("mtime", "ctime", "btime", "atime"), op.time)
+        row = {
+            "ino": ino,
+            "id": op.node,
+            "since": context.position,
+            "kind": op.kind,
+            "mode": op.mode,
+            "uid": op.uid,
+            "gid": op.gid,
+            "rdev": op.rdev,
+            "size": len(target),
+            **times,
+            "tag": context.empty_tag if is_file else None,
+            "content": target or None,
+            "manifest": None,
+            "writer": context.machine if is_file else None,
+            "written": context.time,
+            "nlink": 2 if op.kind == DIRECTORY else 0,
+            "dirty": 0,
+            "local": int(local),
+        }
+        return cls(ino, row)
+
+    @property
+    def values(self) -> tuple[Any, ...]:
+        """The row's values in the order of the table's columns."""
+        return _in_column_order(self.row)
+
+    @property
+    def attributes(self) -> Attributes:
+        """The attributes that the node has once its row is written."""
+        row = self.row
+        return Attributes(
+            inode=self.ino,
+            node=row["id"],
+            kind=_KINDS[row["kind"]],
+            mode=row["mode"],
+            uid=row["uid"],
+            gid=row["gid"],
+            rdev=row["rdev"],
+            nlink=row["nlink"],
+            size=row["size"],
+            atime=row["atime"],
+            mtime=row["mtime"],
+            ctime=row["ctime"],
+            btime=row["btime"],
+            tag=row["tag"],
+            dirty=row["dirty"],
+            local=bool(row["local"]),
+        )
 
 
 class NodeUpdate(NamedTuple):
-    """New values of a node's columns, and by how much its link count moves."""
+    """New values of a node's columns, and the change of its link count."""
 
     inode: Inode
     values: Mapping[str, Any]
@@ -23,7 +117,7 @@ class NodeUpdate(NamedTuple):
 
 
 class _NodeUpdates:
-    """A later value counts; link counts add up. They come after the rows of new nodes."""
+    """Deferred updates. Later values override earlier ones; link counts add up. Rank 1: written after the rows of new nodes."""
 
     rank = 1
 
@@ -35,16 +129,16 @@ class _NodeUpdates:
         return row.values.values()
 
     def write(self, connection: Connection, rows: Sequence[NodeUpdate]) -> None:
-        """Update each node once, those that have the same columns with one statement."""
+        """Update each node once; nodes with the same set of columns share one statement."""
         merged: dict[Inode, dict[str, Any]] = {}
         for inode, values, links in rows:
             known = merged.setdefault(inode, {"inode": inode, "links": 0})
             known.update(values)
             known["links"] += links
-        alike: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+        by_columns: dict[tuple[str, ...], list[dict[str, Any]]] = {}
         for row in merged.values():
-            alike.setdefault(tuple(sorted(row)), []).append(row)
-        for columns, same in alike.items():
+            by_columns.setdefault(tuple(sorted(row)), []).append(row)
+        for columns, same in by_columns.items():
             connection.executemany(_update(columns), same)
 
 
@@ -57,3 +151,54 @@ def _update(columns: tuple[str, ...]) -> str:
 
 
 NODE_UPDATES = _NodeUpdates()
+
+
+class NodeRows:
+    """The nodes of one group inside a transaction. ``new`` holds the nodes whose rows are not written yet."""
+
+    def __init__(
+        self, transaction: Transaction, context: GroupContext, policy: HistoryPolicy, inodes: InodeCounter
+    ) -> None:
+        # Plain attributes: every operation of every change reads them, and a property costs a call.
+        self.transaction = transaction
+        self.context = context
+        self.policy = policy
+        self.new: dict[NodeId, NewNode] = {}
+        self._inodes = inodes
+
+    def find(self, node: NodeId) -> tuple[Inode, int, bool] | None:
+        """Return (inode, kind, local) of a known node."""
+        new = self.new.get(node)
+        if new is not None:
+            return new.ino, new.row["kind"], bool(new.row["local"])
+        found = self.context.found_nodes.get(node)
+        if found is not None:
+            return found
+        row = self.transaction.one(_IDENTITY, {"id": node})
+        return (row[0], row[1], bool(row[2])) if row else None
+
+    def add(self, op: Make, *, local: bool) -> NewNode:
+        """Add the node that ``op`` creates; its row is written at the next flush."""
+        new = NewNode.of(op, self._inodes.next(), self.context, local=local)
+        self.new[op.node] = new
+        self.context.touched.add(new.ino)
+        self.context.fields.add_new(new.ino)
+        return new
+
+    def update(self, ino: Inode, values: dict[str, Any], links: int = 0) -> None:
+        """Set columns of a node's row and change its link count by ``links``."""
+        self.context.changes.amend(ino, values, links)
+        self.transaction.defer(NODE_UPDATES, NodeUpdate(ino, {"since": self.context.position, **values}, links))
+
+    def keep_pinned(self, ino: Inode) -> None:
+        """Copy a node's row to the past if a snapshot pins it. Call this before the row changes."""
+        pinned = self.policy.last_pinned
+        if pinned and ino not in self.context.touched:
+            history.close_node(self.transaction, ino, self.context.position, pinned)
+            self.context.touched.add(ino)
+
+    def flush(self) -> None:
+        """Write the rows of new nodes."""
+        for node in self.new.values():
+            self.transaction.defer(NEW_NODES, node.values)
+        self.new.clear()

@@ -1,6 +1,6 @@
-"""Questions about the tree as it is now: pure functions over a connection or a transaction.
+"""Queries of the present tree: functions of a connection or a transaction.
 
-None of them raises for what is not there; all raise LocalFailure or DamageError when the database cannot be read.
+None of them raises if something does not exist; all raise LocalFailure or DamageError if the database cannot be read.
 """
 
 import json
@@ -85,13 +85,14 @@ _ABOVE = (
 _EXTENT_BYTES = 40
 _CHUNK_AT = 8
 _HOLE = bytes(_EXTENT_BYTES - _CHUNK_AT)
-"""A manifest is records of 40 bytes: length (8, little-endian), chunk id (32); see ``tgdav.content.format.manifest``."""
+"""A manifest consists of records of 40 bytes: length (8, little-endian), chunk id (32; zeros are a hole). The format is that of
+``tgdav.content.format.manifest``, which this package must not import."""
 
 
 def _attributes(row: Row) -> Attributes:
     ino, node, kind, mode, uid, gid, rdev, nlink, size, atime, mtime, ctime, btime, tag, dirty, local = row[:16]
     kind, local = _KINDS[kind], local == 1
-    # Unpacking a tuple here would make folders of many thousand entries a third slower to list.
+    # Attributes(*row) would make large directories a third slower to list.
     return Attributes(ino, node, kind, mode, uid, gid, rdev, nlink, size, atime, mtime, ctime, btime, tag, dirty, local)
 
 
@@ -100,33 +101,34 @@ def _entry(row: Row) -> DirectoryEntry:
 
 
 def attributes(c: Connection, ino: Inode) -> Attributes | None:
-    """Return a node's attributes, also of one that has no name any more; None when there is no such node."""
+    """Return a node's attributes, even if it has no entry; None if there is no such node."""
     row = c.one(_BY_INODE, {"ino": ino})
     return _attributes(row) if row else None
 
 
 def attributes_of(c: Connection, node_id: NodeId) -> Attributes | None:
-    """As ``attributes``, by the node's identity in the log."""
+    """As ``attributes``, by the node's id in the log."""
     row = c.one(_BY_ID, {"id": node_id})
     return _attributes(row) if row else None
 
 
 def inode_of(c: Connection, node_id: NodeId) -> Inode | None:
-    """Return this machine's number for a node."""
+    """Return this machine's inode number of a node."""
     row = c.one(_INODE_OF, {"id": node_id})
     return row[0] if row else None
 
 
 def node_id_of(c: Connection, ino: Inode) -> NodeId | None:
-    """Return a node's identity in the log."""
+    """Return a node's id in the log."""
     row = c.one(_NODE_ID_OF, {"ino": ino})
     return row[0] if row else None
 
 
 def find_entry(c: Connection, parent: Inode, name: bytes, *, normalized: bool = False) -> DirectoryEntry | None:
-    """Return what ``name`` in the folder ``parent`` names; with ``normalized``, by NFC where no bytes match.
+    """Return the entry ``name`` in the directory ``parent``; with ``normalized``, also one with the same NFC form.
 
-    The entry's ``name`` is the one it has, not the one asked for. Of several matches the earliest entry counts.
+    A name with equal bytes is preferred. The result has the entry's own name, not the requested one. Of several matches the
+    earliest entry is returned.
     """
     row = c.one(_BY_NAME, {"parent": parent, "name": name})
     if row is not None:
@@ -145,19 +147,19 @@ def _age(row: Row) -> tuple[int, bytes]:
 
 
 def children(c: Connection, parent: Inode) -> list[DirectoryEntry]:
-    """Return the entries of a folder, sorted by name, each name once.
+    """Return the entries of a directory, sorted by name, each name once.
 
-    Of entries with one name the earliest keeps it, the others show as ``name (conflict MACHINE DATE)``.
+    Of several entries with one name the earliest keeps it; the others show as ``name (conflict MACHINE DATE)``.
     """
     rows = c.all(_CHILDREN, {"parent": parent})
     found = [_entry(row) for row in rows]
     if len({row[16] for row in rows}) == len(found):
         return found
-    return sorted(_told_apart(c, rows), key=lambda entry: entry.name)
+    return sorted(_with_conflict_names(c, rows), key=lambda entry: entry.name)
 
 
 def listing(c: Connection, parent: Inode) -> list[Listed]:
-    """As ``children``, but only what long listings tell, in half the time."""
+    """As ``children``, but only what long listings show, in half the time."""
     found = [
         Listed(name, ino, _KINDS[kind], size, mtime, btime, tag, dirty)
         for name, ino, kind, size, mtime, btime, tag, dirty in c.all(_LISTED, {"parent": parent})
@@ -167,7 +169,7 @@ def listing(c: Connection, parent: Inode) -> list[Listed]:
     return [listed(entry.name, entry.attributes) for entry in children(c, parent)]
 
 
-def _told_apart(c: Connection, rows: list[Row]) -> Iterator[DirectoryEntry]:
+def _with_conflict_names(c: Connection, rows: list[Row]) -> Iterator[DirectoryEntry]:
     names = {row[16] for row in rows}
     taken: set[bytes] = set()
     for row in sorted(rows, key=_age):
@@ -179,34 +181,34 @@ def _told_apart(c: Connection, rows: list[Row]) -> Iterator[DirectoryEntry]:
 
 
 def _author(c: Connection, entry: EntryId) -> str:
-    """Return the name of the machine that made an entry, which its id begins with, or that beginning in hex."""
+    """Return the name of the machine with whose incarnation an entry's id begins; if there is none, that beginning in hex."""
     row = c.one(_MACHINE_OF, {"incarnation": entry[:8]})
     return str(row[0]) if row else entry[:4].hex()
 
 
 def is_empty(c: Connection, ino: Inode) -> bool:
-    """Whether a folder has no entries."""
+    """Return whether a directory has no entries."""
     return c.one(_ANY_CHILD, {"parent": ino}) is None
 
 
 def parent_of(c: Connection, ino: Inode) -> Inode | None:
-    """Return the folder of a node's earliest entry (TRASH_INODE for a deleted one), None for one without entries."""
+    """Return the parent of a node's earliest entry (TRASH_INODE if it was deleted), None if it has no entry."""
     row = c.one(_PLACES, {"ino": ino})
     return row[0] if row else None
 
 
 def entries_of(c: Connection, ino: Inode) -> list[tuple[EntryId, Inode, bytes, bool]]:
-    """Return (entry, folder, name, local) of each entry that names a node, in the trash too."""
+    """Return (entry, directory, name, local) of each entry of a node, also in the trash."""
     return [(row[0], row[1], row[2], bool(row[3])) for row in c.all(_ENTRIES_OF, {"ino": ino})]
 
 
 def is_ancestor(c: Connection, ancestor: Inode, ino: Inode) -> bool:
-    """Whether ``ancestor`` is the folder ``ino`` itself or above it."""
+    """Return whether ``ancestor`` is the directory ``ino`` or above it."""
     return ancestor == ino or c.one(_ABOVE, {"ancestor": ancestor, "ino": ino}) is not None
 
 
 def walk(c: Connection, ino: Inode) -> Iterator[tuple[tuple[bytes, ...], DirectoryEntry]]:
-    """Yield (path below ``ino``, entry) of all below a folder, a folder before what is in it, sorted by name."""
+    """Yield (path below ``ino``, entry) for everything below a directory, sorted by name, each directory before its entries."""
     waiting: list[tuple[tuple[bytes, ...], DirectoryEntry]] = []
     waiting.extend(((entry.name,), entry) for entry in reversed(children(c, ino)))
     while waiting:
@@ -218,7 +220,7 @@ def walk(c: Connection, ino: Inode) -> Iterator[tuple[tuple[bytes, ...], Directo
 
 
 def paths_of(c: Connection, ino: Inode) -> list[bytes]:
-    """Return all paths of a node, each beginning with ``/``; none for one in the trash or without entries."""
+    """Return all paths of a node, each beginning with ``/``; none if it is in the trash or has no entry."""
     if ino == ROOT_INODE:
         return [b"/"]
     if ino == TRASH_INODE:
@@ -231,12 +233,12 @@ def paths_of(c: Connection, ino: Inode) -> list[bytes]:
 
 
 def places_of(c: Connection, ino: Inode) -> list[tuple[Inode, bytes]]:
-    """Return each (parent, name) of a node, the trash among the parents."""
+    """Return each (parent, name) of a node; the parent may be the trash."""
     return [(Inode(parent), name) for parent, name in c.all(_PLACES, {"ino": ino})]
 
 
 def manifest(c: Connection, ino: Inode) -> bytes:
-    """Return a file's encoded manifest; empty for an empty file, other kinds and unknown nodes."""
+    """Return a file's encoded manifest; empty if the file is empty, is of another kind, or does not exist."""
     row = c.one(_CONTENT, {"ino": ino})
     return row[0] or b"" if row else b""
 
@@ -253,7 +255,7 @@ def field(c: Connection, ino: Inode, name: bytes) -> bytes | None:
 
 
 def fields(c: Connection, inodes: Iterable[Inode], prefix: bytes) -> dict[Inode, dict[bytes, bytes]]:
-    """Return the fields of many nodes whose names begin with ``prefix``, in one statement; nodes without any are left out."""
+    """Return the fields of several nodes whose names begin with ``prefix``, in one statement; nodes without any are omitted."""
     end = prefix[:-1] + bytes([prefix[-1] + 1]) if prefix else b"\xff" * 8
     wanted = {"inodes": json.dumps(list(inodes)), "first": prefix, "end": end}
     found: dict[Inode, dict[bytes, bytes]] = {}
@@ -263,20 +265,20 @@ def fields(c: Connection, inodes: Iterable[Inode], prefix: bytes) -> dict[Inode,
 
 
 def names_bytes(c: Connection, ino: Inode, prefix: bytes) -> int:
-    """Return the bytes of all field names of a node that begin with ``prefix``, without it, and one more for each."""
+    """Return the total bytes of a node's field names that begin with ``prefix``, without the prefix and plus one for each."""
     end = prefix[:-1] + bytes([prefix[-1] + 1])
     row = c.one(_NAMES_BYTES, {"ino": ino, "first": prefix, "end": end, "more": 1 - len(prefix)})
     return row[0] if row else 0
 
 
 def totals(c: Connection) -> tuple[int, int]:
-    """Return (files, bytes) outside the trash, a file of several names once. Reads every node: about 1 s for a million."""
+    """Return (files, bytes) outside the trash; a file with several names counts once. Reads every node: 1 s for a million."""
     row = c.one(_TOTALS)
     return (row[0], row[1]) if row else (0, 0)
 
 
 def hole_bytes(c: Connection, least: int) -> int:
-    """Return how many bytes of the files larger than ``least`` are holes. Reads every node, as ``totals``."""
+    """Return how many bytes of the files larger than ``least`` are holes. Reads every node, like ``totals``."""
     wanted = {"kind": int(Kind.FILE), "least": least, "hole": _HOLE}
     return sum(
         int.from_bytes(content[at : at + _CHUNK_AT], "little")
@@ -287,7 +289,7 @@ def hole_bytes(c: Connection, least: int) -> int:
 
 
 def nodes_naming_chunks(c: Connection, chunks: Set[ChunkId] | Collection[ChunkId]) -> list[Inode]:
-    """Return the files whose present content names one of ``chunks``. Reads every manifest."""
+    """Return the files whose present content contains one of ``chunks``. Reads every manifest."""
     wanted = frozenset(chunks)
     return [ino for ino, content in c.execute(_CONTENTS) if content and not wanted.isdisjoint(_chunks_of(content))]
 
@@ -297,10 +299,10 @@ def _chunks_of(content: bytes) -> Iterator[bytes]:
 
 
 def paths_naming_chunks(c: Connection, chunks: Set[ChunkId] | Collection[ChunkId]) -> list[bytes]:
-    """Return the paths of the files whose content names one of ``chunks``, sorted, for reports of damage."""
+    """Return the sorted paths of the files whose content contains one of ``chunks``, for reports of damage."""
     return sorted(path for ino in nodes_naming_chunks(c, chunks) for path in paths_of(c, ino))
 
 
 def unnamed_local(c: Connection) -> list[Inode]:
-    """Return the local nodes that no entry names: left by files that were still open when the process ended."""
+    """Return the local nodes without an entry: files that were removed while open, and still open when the process ended."""
     return [row[0] for row in c.all(_UNNAMED_LOCAL)]

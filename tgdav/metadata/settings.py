@@ -1,4 +1,4 @@
-"""What this machine remembers beside the tree: named msgpack values."""
+"""Named msgpack values in the local database, beside the tree."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from tgdav.db import Connection, Transaction, compiled, schema
 from tgdav.errors import DamageError
 
 NAMESPACE = "namespace"
-"""(name, mode, time made in ns) of the namespace, as its log's first operation says."""
+"""(name, mode, creation time in ns) of the namespace, from the first operation of its log."""
 
 _c = schema.settings.c
 _GET = compiled(select(_c.value).where(_c.key == bindparam("name")))
@@ -20,7 +20,7 @@ _DELETE = compiled(delete(schema.settings).where(_c.key == bindparam("name")))
 
 
 def get(connection: Connection, key: str, default: Any = None) -> Any:
-    """Return the value of ``key``, in a transaction or on a reading connection. Raises DamageError if it is no msgpack."""
+    """Return the value of ``key``. Raises DamageError if it is not valid msgpack."""
     row = connection.one(_GET, {"name": key})
     if row is None:
         return default
@@ -37,10 +37,10 @@ def everything(connection: Connection, prefix: str) -> dict[str, bytes]:
 
 
 def put(transaction: Transaction, key: str, value: Any) -> None:
-    """Set ``key`` to a value that msgpack can hold."""
+    """Set ``key`` to a value that msgpack can encode."""
     transaction.execute(_SET, {"key": key, "value": msgspec.msgpack.encode(value)})
 
 
 def remove(transaction: Transaction, key: str) -> None:
-    """Forget ``key``; nothing happens if it is not there."""
+    """Delete ``key``, if it exists."""
     transaction.execute(_DELETE, {"name": key})

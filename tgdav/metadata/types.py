@@ -1,4 +1,4 @@
-"""What the tree shows of itself: kinds, attributes, entries."""
+"""Types of the tree: kinds, attributes, directory entries, changes of attributes."""
 
 import stat
 from enum import IntEnum
@@ -10,11 +10,11 @@ from tgdav.ids import ContentTag, EntryId, Inode, NodeId
 NAME_MAX = 255
 """Longest name in bytes."""
 EARLIEST, LATEST = -(2**63), 2**63 - 1
-"""The first and the last time that can be kept, ns since 1970: in the years 1677 and 2262."""
+"""The first and last time that 64 bits can hold, in ns since 1970: in the years 1677 and 2262."""
 
 
 class Kind(IntEnum):
-    """What a node is; the numbers stand in the log."""
+    """The kind of a node; the numbers are part of the log format."""
 
     FILE = 1
     DIRECTORY = 2
@@ -37,12 +37,12 @@ FORMATS = {
 """The type bits of ``st_mode`` for each kind."""
 _BITS = (0, *(FORMATS[kind] for kind in sorted(Kind)))
 
-# To look a member of an enumeration up by its name takes a quarter of a microsecond, and each request wants some.
+# Reading a member of an enumeration takes a quarter of a microsecond, and every request reads several.
 FILE, DIRECTORY, SYMLINK = Kind.FILE, Kind.DIRECTORY, Kind.SYMLINK
 
 
 class Attributes(msgspec.Struct, frozen=True, gc=False):
-    """A node as it is now. Times in ns since 1970 UTC, size in bytes, mode without type bits."""
+    """A node's attributes. Times in ns since 1970, size in bytes, mode without type bits, ``dirty`` counts unflushed writes."""
 
     inode: Inode
     node: NodeId
@@ -63,7 +63,7 @@ class Attributes(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def is_directory(self) -> bool:
-        """Whether the node is a folder."""
+        """Whether the node is a directory."""
         return self.kind == DIRECTORY
 
     @property
@@ -78,7 +78,7 @@ class Attributes(msgspec.Struct, frozen=True, gc=False):
 
 
 class DirectoryEntry(msgspec.Struct, frozen=True, gc=False):
-    """A name in a folder and what it names."""
+    """A name in a directory, and the attributes of the node that it names."""
 
     name: bytes
     entry: EntryId
@@ -86,7 +86,7 @@ class DirectoryEntry(msgspec.Struct, frozen=True, gc=False):
 
 
 class Listed(msgspec.Struct, frozen=True, gc=False):
-    """What long listings tell of an entry: of everything else, reading costs more than showing what is here."""
+    """The part of an entry that long listings show; reading all attributes would take twice as long."""
 
     name: bytes
     inode: Inode
@@ -99,18 +99,18 @@ class Listed(msgspec.Struct, frozen=True, gc=False):
 
 
 def listed(name: bytes, attributes: Attributes) -> Listed:
-    """Return what a listing tells of a node under that name."""
+    """Return the listing entry of a node with that name."""
     a = attributes
     return Listed(name, a.inode, a.kind, a.size, a.mtime, a.btime, a.tag, a.dirty)
 
 
 def nearest_time(time: int) -> int:
-    """Return the time that can be kept and is nearest to ``time``, both in ns since 1970."""
+    """Return the time nearest to ``time`` that can be stored, both in ns since 1970."""
     return min(max(time, EARLIEST), LATEST)
 
 
 class AttributeChange(msgspec.Struct, frozen=True, gc=False):
-    """Attributes to set; None leaves one as it is. ``atime`` stays on this machine."""
+    """Attributes to set; None leaves one unchanged. ``atime`` is never logged."""
 
     mode: int | None = None
     uid: int | None = None
@@ -121,8 +121,8 @@ class AttributeChange(msgspec.Struct, frozen=True, gc=False):
     btime: int | None = None
     size: int | None = None
 
-    def keepable(self) -> "AttributeChange":
-        """Return the change with each time brought to the nearest that can be kept."""
+    def clamped(self) -> "AttributeChange":
+        """Return the change with each time replaced by the nearest that can be stored."""
         for time in (self.atime, self.mtime, self.ctime, self.btime):
             if time is not None and not EARLIEST <= time <= LATEST:
                 return self._with_nearest_times()
