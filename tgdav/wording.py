@@ -44,6 +44,16 @@ def iso_time(time_ns: int) -> str:
     )
 
 
+def utc_time_after(time_ns: int, seconds: float) -> str:
+    """Return the time ``seconds`` after one in ns since 1970, as ISO 8601 in UTC, in whole seconds."""
+    return datetime.fromtimestamp(time_ns / 1e9 + seconds, UTC).isoformat(timespec="seconds")
+
+
+def describe_damage(blob: str, kind: str, reason: str) -> str:
+    """Return damage as one line. The reason of a gap names its place itself."""
+    return reason if kind == "gap" else f"{kind} {blob}: {reason}"
+
+
 def printable(text: str) -> str:
     """Return ``text`` with control characters escaped: names in it may come from others, and a terminal would obey them."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)

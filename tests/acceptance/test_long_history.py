@@ -19,8 +19,8 @@ from tgdav.crypto.label import BlobKind, Label, encode_label
 from tgdav.crypto.passphrase import Passphrase
 from tgdav.entropy import SystemEntropy
 from tgdav.ids import BlobName, Incarnation, MachineId, NamespaceId
-from tgdav.volume.local_keys import unlock_local
-from tgdav.volume.local_state import load_vault
+from tgdav.vault.state_dir import load_vault
+from tgdav.vault.unlock import unlock_local
 
 LATENCY = 0.06
 AT_ONCE = 5000

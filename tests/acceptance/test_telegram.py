@@ -21,8 +21,8 @@ from tests.support.server import Home, Server, wait_for
 from tests.support.telegram import API_HASH
 from tests.support.telegram_home import assert_nothing_twice, blobs, files_below, telegram_config
 from tgdav.crypto.passphrase import Passphrase
-from tgdav.volume.local_keys import unlock_local
-from tgdav.volume.telegram_login import PENDING, load_login
+from tgdav.vault.telegram_login import PENDING, load_login
+from tgdav.vault.unlock import unlock_local
 
 MIB = 1 << 20
 LATENCY = 0.06

@@ -13,6 +13,7 @@ from tests.support.volumes import new_vault, open_volume
 from tgdav.blobs.directory import DirectoryStore
 from tgdav.disk import SystemDisk
 from tgdav.errors import StoreRejected
+from tgdav.volume import report
 
 
 def visible(folder: Path) -> list[str]:
@@ -88,7 +89,7 @@ class TestPlantedLockFile:
         try:
             (tmp_path / "store" / ".lock").unlink()
             os.mkfifo(tmp_path / "store" / ".lock")
-            status = volume.status()
+            status = report.status(volume)
             assert not status["store"]["reachable"]
             assert ".lock is not a regular file" in status["last_error"]
             with pytest.raises(StoreRejected):

@@ -19,7 +19,7 @@ from tests.support.telegram_home import log_in, telegram_config
 from tgdav.cli import session
 from tgdav.cli.invocation import Invocation
 from tgdav.crypto.slots import Secret
-from tgdav.volume.telegram_login import PENDING, SEALED
+from tgdav.vault.telegram_login import PENDING, SEALED
 from tgdav.volume.volume import Volume
 
 OTHER = "9996627777"

@@ -30,7 +30,7 @@ def send(volume: Volume, *names: str) -> None:
     for name in names:
         put(volume, name, name.encode())
         volume.content.flush(60)
-        volume.pusher.push()
+        volume.replicator.pusher.push()
 
 
 @pytest.mark.parametrize("command", [("recover",), ("init", "--join")])

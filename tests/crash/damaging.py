@@ -25,7 +25,7 @@ def furnish(machine: Machine) -> None:
         put(volume, "folder/small", content(1, 3000), {b"a": b"property"})
         put(volume, "folder/large", content(2, 300_000))
         volume.sync(wait=True)
-        assert volume.housekeeping.checkpoint()
+        assert volume.replicator.checkpoint()
         put(volume, "second", content(3, 120_000))
         put(volume, "text", b"compressible " * 20_000)
         volume.sync(wait=True)
@@ -86,7 +86,7 @@ def files(volume: Volume) -> list[tuple[bytes, Inode, int]]:
 
 def forget(volume: Volume) -> None:
     """Let the volume read everything anew."""
-    volume.clear_cache()
+    volume.content.reader.clear()
 
 
 @contextmanager

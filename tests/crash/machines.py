@@ -18,7 +18,9 @@ from tgdav.fs.api import Owner
 from tgdav.ids import Inode
 from tgdav.metadata.types import Attributes, Kind
 from tgdav.platform import Platform
-from tgdav.volume.vault import CreatedVault, JoinedVault, create_vault, join_vault
+from tgdav.vault.create import CreatedVault
+from tgdav.vault.join import JoinedVault
+from tgdav.volume.initialize import create_vault, join_vault
 from tgdav.volume.volume import Volume
 
 PASSPHRASE = "correct horse battery"

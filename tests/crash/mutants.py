@@ -10,9 +10,10 @@ from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import CTR
 
+import tgdav.check.checker as check_module
 import tgdav.replication.pusher as pusher_module
-import tgdav.volume.check as check_module
 from tgdav.blobs.directory import DirectoryStore
+from tgdav.check.checker import Checker
 from tgdav.content.format import codec
 from tgdav.content.format.pack import CheckedData, PackSizes
 from tgdav.content.format.sealer import ChunkSealer
@@ -30,8 +31,7 @@ from tgdav.fs.files.redo import FileRecords
 from tgdav.fs.upload import FileUpload
 from tgdav.http.bodies import SizedBody
 from tgdav.metadata.change import IdSource
-from tgdav.volume.check import Checker
-from tgdav.volume.lock import StateLock
+from tgdav.vault.lock import StateLock
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from tgdav.crypto.passphrase import Passphrase
 from tgdav.errors import AccessError, LocalFailure
 from tgdav.fs.api import Owner
 from tgdav.metadata.types import AttributeChange, Kind
-from tgdav.volume.local_state import vault_exists
+from tgdav.vault.state_dir import vault_exists
 from tgdav.volume.volume import Volume
 
 NEW_PASSPHRASE = "staple battery horse"
@@ -137,7 +137,7 @@ def fold(run: Run) -> None:
 
 
 def checkpoint(run: Run) -> None:
-    assert run.volume.housekeeping.checkpoint()
+    assert run.volume.replicator.checkpoint()
 
 
 def _open(run: Run) -> None:
@@ -205,7 +205,7 @@ def restored(machine: Machine) -> None:
         volume.sync(wait=True)
         put(volume, "a/later", content(73, 150_000))
         volume.sync(wait=True)
-        assert volume.housekeeping.checkpoint()
+        assert volume.replicator.checkpoint()
         volume.fs.remove_tree(*folder_of(volume, "a/small"), durable=True)
         volume.sync(wait=True)
     shutil.rmtree(machine.home)
@@ -259,7 +259,7 @@ def checkpointed(machine: Machine) -> None:
     furnished(first)
     with first.opened() as volume:
         volume.sync(wait=True)
-        assert volume.housekeeping.checkpoint()
+        assert volume.replicator.checkpoint()
         put(volume, "after-checkpoint", content(77, 50_000))
         volume.sync(wait=True)
 

@@ -31,7 +31,7 @@ def server(disk: ForgetfulDisk, tmp_path: Path) -> Iterator[Server]:
     volume = open_volume(tmp_path / "vault")
     put(volume, "stored", random.randbytes(SIZE))
     volume.sync(wait=True)
-    volume.clear_cache()
+    volume.content.reader.clear()
     volume.close()
     copy_folder(tmp_path / "vault" / "store", disk.path / "store")
     home = Home(tmp_path / "vault", config=CONFIG.format(store=disk.path / "store"), passphrase=PASSPHRASE)

@@ -32,7 +32,7 @@ def furnish(volume: Volume, *, checkpoints: bool) -> None:
     volume.fs.create(volume.fs.root, b"link", Kind.SYMLINK, 0o777, Owner(), target=b"kept/file", durable=True)
     volume.sync(wait=True)
     if checkpoints:
-        assert volume.housekeeping.checkpoint()
+        assert volume.replicator.checkpoint()
     put(volume, "kept/replaced", content(2, 80_000))
     put(volume, "kept/replaced", content(3, 90_000))
     put(volume, "gone", content(4, 10_000))

@@ -116,7 +116,7 @@ def test_the_store_shows_packs_segments_checkpoints_and_headers_alone(quick_path
         put(volume, "one", content(1, 200_000))
         put(volume, "two", b"x")
         volume.sync(wait=True)
-        assert volume.housekeeping.checkpoint()
+        assert volume.replicator.checkpoint()
         kinds = []
         for info in volume.stores.store.list():
             label = decode_label(info.label, volume.vault_keys, info.name)

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-import tgdav.volume.opening as opening_module
+import tgdav.volume.open as opening_module
 from tests.crash.fleet import Fleet
 from tests.crash.machines import (
     CHEAP,
@@ -43,7 +43,8 @@ from tgdav.blobs.interface import BlobStore
 from tgdav.clock import SystemClock
 from tgdav.errors import StoreUnavailable
 from tgdav.platform import Platform
-from tgdav.volume.stores import Stores
+from tgdav.vault.stores import Stores
+from tgdav.volume import report
 from tgdav.volume.volume import Volume
 
 Wrap = Callable[[BlobStore], FaultyStore]
@@ -97,7 +98,7 @@ def drain(volume: Volume, attempts: int = 400) -> int:
             continue
         if not any(volume.pending().values()):
             return attempt
-    raise AssertionError(f"the queue does not drain: {volume.pending()}, {volume.status()['last_error']}")
+    raise AssertionError(f"the queue does not drain: {volume.pending()}, {report.status(volume)['last_error']}")
 
 
 def sound(machine: Machine, volume: Volume) -> None:
@@ -236,7 +237,7 @@ def not_a_segment_before_its_packs(folder: Path, monkeypatch: pytest.MonkeyPatch
             put(volume, f"small-{number}", content(number, 50))
             for _ in range(2):
                 try:
-                    volume.housekeeping.push()
+                    volume.replicator.push()
                     volume.sync(wait=False)
                 except StoreUnavailable:
                     pass

@@ -16,7 +16,7 @@ from tests.support.server import CommandFailed, Completed, Home, Server
 from tests.support.strace_kill import DURABLE_CALLS, strace_prefix
 from tgdav.crypto.passphrase import Passphrase
 from tgdav.errors import AccessError
-from tgdav.volume.local_state import vault_exists
+from tgdav.vault.state_dir import vault_exists
 
 pytestmark = pytest.mark.skipif(not strace_kill.usable(), reason="strace cannot trace here")
 

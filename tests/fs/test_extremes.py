@@ -14,6 +14,7 @@ from tgdav.fs.filesystem import NamespaceFileSystem
 from tgdav.ids import Inode
 from tgdav.metadata.change import Change
 from tgdav.metadata.types import AttributeChange, Kind
+from tgdav.volume import report
 
 OWNER = Owner(0, 0)
 EARLIEST, LATEST = -(2**63), 2**63 - 1
@@ -131,6 +132,6 @@ def test_status_names_what_stopped_the_writer(tmp_path: Path) -> None:
     new_vault(tmp_path)
     volume = open_volume(tmp_path)
     volume.database.writer.poison("a disk failed")
-    assert "a disk failed" in str(volume.status()["last_error"])
+    assert "a disk failed" in str(report.status(volume)["last_error"])
     with pytest.raises(LocalFailure):
         volume.close()

@@ -23,13 +23,13 @@ from tgdav.disk import SystemDisk
 from tgdav.ids import BlobId, BlobName, Incarnation, MachineId
 from tgdav.metadata.history import HistoryPolicy
 from tgdav.metadata.journal import Journal
-from tgdav.replication import envelope
-from tgdav.replication.fetching import LogReader
+from tgdav.replication.blob_listing import BlobListing
+from tgdav.replication.format import envelope
+from tgdav.replication.format.segment import Segment
+from tgdav.replication.format.segment import encode as encode_segment
 from tgdav.replication.intake import Intake
+from tgdav.replication.log_reader import LogReader
 from tgdav.replication.rebuild import Rebuilder, Rebuilt, find_secret
-from tgdav.replication.segment import Segment
-from tgdav.replication.segment import encode as encode_segment
-from tgdav.replication.survey import Survey
 from tgdav.volume.volume import Volume
 
 _NAMES = "SELECT name FROM entries WHERE local = 0 AND parent = 1"
@@ -90,7 +90,7 @@ class Recorder:
         for name in names:
             before = self._names()
             make_folder(volume, name)
-            volume.pusher.push()
+            volume.replicator.pusher.push()
             (new,) = self._names() - before
             self.folders[new] = name.encode()
 
@@ -98,7 +98,7 @@ class Recorder:
         """Make folders that leave in one segment, without a look that would find another writer."""
         for name in names:
             make_folder(volume, name)
-        volume.pusher.push()
+        volume.replicator.pusher.push()
 
     def _names(self) -> set[bytes]:
         return {bytes.fromhex(path.name.split("-")[1]) for path in self.vault.blobs()}
@@ -107,7 +107,7 @@ class Recorder:
         """Return what lies in the store now."""
         store = volume.stores.store
         blobs = {info.name: Blob(info, store.read(info.id, 0, info.size)) for info in store.list()}
-        survey = Survey(store.list(), volume.vault_keys)
+        survey = BlobListing(store.list(), volume.vault_keys)
         secret = find_secret(store, survey, volume.vault_keys, volume.log.namespace)
         intake = Intake(LogReader(store, volume.vault_keys, NamespaceKeys(volume.log.namespace, secret)), Base())
         found = survey.of(volume.log.namespace, BlobKind.SEGMENT)
@@ -185,7 +185,7 @@ def forged(volume: Volume, identity: MachineIdentity, segment: Segment) -> Blob:
 def join(folder: Path, history: History, segments: Iterable[Sent | Blob]) -> Fresh:
     """Rebuild the state of a fresh machine from a store that has these segments in this order."""
     store = store_of(segments)
-    survey = Survey(store.list(), history.vault_keys)
+    survey = BlobListing(store.list(), history.vault_keys)
     (namespace,) = survey.namespaces()
     keys = NamespaceKeys(namespace, find_secret(store, survey, history.vault_keys, namespace))
     database = Database.open(folder / f"{next(_scratch)}.db", bytes(32), disk=SystemDisk())

@@ -17,9 +17,10 @@ from tgdav.crypto.keys import NamespaceKeys, VaultKeys, wrap_namespace
 from tgdav.crypto.sealing import Kind
 from tgdav.disk import SystemDisk
 from tgdav.ids import BlobName, ChunkId, ContentTag, EntryId, Incarnation, MachineId, NodeId
-from tgdav.replication import checkpoint_format, envelope, segment
-from tgdav.replication.checkpoint_format import Batch, PartName, Root
-from tgdav.replication.segment import ClockEntry, PackEntry, PackIndex, Segment
+from tgdav.replication.format import checkpoint as checkpoint_format
+from tgdav.replication.format import envelope, segment
+from tgdav.replication.format.checkpoint import Batch, PartName, Root
+from tgdav.replication.format.segment import ClockEntry, PackEntry, PackIndex, Segment
 
 VAULT_KEYS = VaultKeys(MASTER, VAULT)
 KEYS = NamespaceKeys(NAMESPACE, SECRET)

@@ -91,7 +91,7 @@ DO: dict[str, Callable[..., object]] = {
     "burst": _burst,
     "time": _time,
     "sync": lambda volume: volume.sync(wait=True),
-    "checkpoint": lambda volume: volume.sync(wait=True) and volume.housekeeping.checkpoint(),
+    "checkpoint": lambda volume: volume.sync(wait=True) and volume.replicator.checkpoint(),
 }
 
 

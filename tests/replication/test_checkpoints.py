@@ -12,7 +12,7 @@ from tests.support.platform import CrashAt, FailingDisk, SimulatedCrash
 from tests.support.vaults import Vault, assert_same, content, folder_of, make_folder, put, read, rows, state
 from tgdav.errors import NoSpace, StoreUnavailable
 from tgdav.failpoints import installed
-from tgdav.replication import checkpoint_format
+from tgdav.replication.format import checkpoint as checkpoint_format
 from tgdav.volume.volume import Volume
 
 
@@ -24,7 +24,7 @@ def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
 def checkpoint(volume: Volume) -> tuple[int, int | None, int]:
     """Sync and write one; return (number, base, bytes) of the newest."""
     volume.sync(wait=True)
-    assert volume.housekeeping.checkpoint()
+    assert volume.replicator.checkpoint()
     return rows(volume, "SELECT number, base, bytes FROM checkpoints WHERE state = 1 ORDER BY number DESC")[0]
 
 
@@ -153,12 +153,12 @@ def test_no_checkpoint_builds_on_a_damaged_one(vault: Vault, volume: Volume) -> 
 
 def test_nothing_is_written_while_operations_wait(volume: Volume) -> None:
     put(volume, "waiting", b"x")
-    assert not volume.housekeeping.checkpoint()
+    assert not volume.replicator.checkpoint()
     assert rows(volume, "SELECT count(*) FROM checkpoints") == [(0,)]
 
 
 def test_many_parts(vault: Vault, volume: Volume) -> None:
-    volume.checkpoints.part_bytes = 2000
+    volume.replicator.checkpoints.part_bytes = 2000
     furnish(volume)
     checkpoint(volume)
     assert rows(volume, "SELECT parts FROM checkpoints")[0][0] > 3
@@ -176,7 +176,7 @@ def test_junk_overlays_and_last_reads_stay_here(vault: Vault, volume: Volume) ->
     handle = volume.fs.open(volume.fs.resolve([b"a", b"file"]).inode, writable=True)
     handle.write(0, b"dirty")
     handle.fsync()
-    assert volume.housekeeping.checkpoint()
+    assert volume.replicator.checkpoint()
     vault.join("second")
     with vault.opened("second") as second:
         assert rows(second, "SELECT count(*) FROM nodes WHERE local = 1 OR dirty != 0") == [(0,)]
@@ -191,12 +191,12 @@ def test_a_crash_while_sealing_or_sending(vault: Vault, number: int) -> None:
         furnish(volume)
         volume.sync(wait=True)
         before = state(volume.database)
-        volume.checkpoints.part_bytes = 2000
+        volume.replicator.checkpoints.part_bytes = 2000
         crash = CrashAt(number, "checkpoint.")
         with installed(crash), pytest.raises(SimulatedCrash):
-            volume.housekeeping.checkpoint()
+            volume.replicator.checkpoint()
     with vault.opened() as volume:
-        volume.housekeeping.checkpoint_if_due()
+        volume.replicator.checkpoint_if_due()
         assert rows(volume, "SELECT state FROM checkpoints") == [(1,)]
         assert rows(volume, "SELECT count(*) FROM checkpoint_parts WHERE file IS NOT NULL") == [(0,)]
         assert state(volume.database) == before
@@ -207,14 +207,14 @@ def test_a_full_disk_leaves_nothing(volume: Volume) -> None:
     furnish(volume)
     volume.sync(wait=True)
     disk = FailingDisk()
-    volume.checkpoints._disk = disk
-    volume.checkpoints.part_bytes = 2000
+    volume.replicator.checkpoints._disk = disk
+    volume.replicator.checkpoints.part_bytes = 2000
     before = sorted((volume.places.state / "outbox").iterdir())
     disk.fail("write", 28, number=3)
     with pytest.raises(NoSpace):
-        volume.housekeeping.checkpoint()
+        volume.replicator.checkpoint()
     assert sorted((volume.places.state / "outbox").iterdir()) == before
-    assert volume.housekeeping.checkpoint()
+    assert volume.replicator.checkpoint()
 
 
 def test_a_sealed_part_that_rots_here_gives_the_checkpoint_up(volume: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,10 +227,10 @@ def test_a_sealed_part_that_rots_here_gives_the_checkpoint_up(volume: Volume, mo
     with monkeypatch.context() as patched:
         patched.setattr(volume.stores.store, "append", away)
         with pytest.raises(StoreUnavailable):
-            volume.housekeeping.checkpoint()
+            volume.replicator.checkpoint()
     (file,) = rows(volume, "SELECT file FROM checkpoint_parts WHERE part = 0")
     (volume.places.state / "outbox" / file[0]).write_bytes(b"rotten")
-    volume.checkpoints.send_sealed()
+    volume.replicator.checkpoints.send_sealed()
     assert rows(volume, "SELECT state FROM checkpoints") == [(2,)]
     assert checkpoint(volume)[1] is None
     assert volume.check(read_data=100.0)["ok"]

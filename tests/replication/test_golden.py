@@ -21,7 +21,8 @@ from tgdav.crypto.sealing import Kind
 from tgdav.entropy import SystemEntropy
 from tgdav.errors import DamageError, NewerFormat
 from tgdav.ids import BlobName
-from tgdav.replication import checkpoint_format, envelope, segment
+from tgdav.replication.format import checkpoint as checkpoint_format
+from tgdav.replication.format import envelope, segment
 
 
 def blob(name: str) -> bytes:

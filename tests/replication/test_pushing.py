@@ -15,7 +15,7 @@ from tgdav.volume.volume import Volume
 
 def push(volume: Volume) -> None:
     assert volume.content.flush(60)
-    volume.housekeeping.push()
+    volume.replicator.push()
 
 
 def outbox(volume: Volume) -> dict[str, bytes]:
@@ -38,7 +38,7 @@ def seal_only(volume: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
         patched.setattr(volume.stores.store, "append", away)
         with pytest.raises(StoreUnavailable):
-            volume.pusher.push()
+            volume.replicator.pusher.push()
 
 
 @pytest.mark.parametrize("point", ["outbox.", "pusher."])
@@ -49,7 +49,7 @@ def test_a_crash_at_each_step_leaves_one_version(vault: Vault, point: str, numbe
     volume.content.flush(60)
     crash = CrashAt(number, point)
     with installed(crash), suppress(SimulatedCrash):
-        volume.pusher.push()
+        volume.replicator.pusher.push()
     assert bool(crash.crashed_at) == (number <= crash.total)
     sealed = outbox(volume)
     with suppress(LocalFailure):  # a crash in the writer's turn ends its work
@@ -73,7 +73,7 @@ def test_operations_wait_for_their_content(volume: Volume, monkeypatch: pytest.M
     put(volume, "second", content(2, 90_000))
     put(volume, "third", b"")
     monkeypatch.setattr(volume.content, "flush", lambda _timeout: True)
-    volume.housekeeping.push()
+    volume.replicator.push()
     waiting = rows(volume, "SELECT count(*) FROM log WHERE segment IS NULL")[0][0]
     assert waiting == 2, "what names content that is not stored waits, and so does what comes after"
     monkeypatch.undo()
@@ -105,7 +105,7 @@ def test_a_lost_answer_makes_no_second_version(vault: Vault, volume: Volume, mon
     with monkeypatch.context() as patched:
         patched.setattr(inner, "append", deaf)
         with pytest.raises(StoreUnavailable):
-            volume.pusher.push()
+            volume.replicator.pusher.push()
     before = len(vault.blobs())
     volume.sync(wait=True)
     assert len(vault.blobs()) == before
@@ -121,10 +121,10 @@ def test_a_failing_disk_leaves_no_litter(volume: Volume, call: str, error: int, 
     volume.content.flush(60)
     before = outbox(volume)
     disk = FailingDisk()
-    volume.pusher._disk = disk
+    volume.replicator.pusher._disk = disk
     disk.fail(call, error)
     with pytest.raises(raised):
-        volume.pusher.push()
+        volume.replicator.pusher.push()
     assert outbox(volume) == before
     push(volume)
     assert volume.pending()["operations"] == 0

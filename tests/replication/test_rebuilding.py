@@ -24,9 +24,10 @@ from tgdav.crypto.label import BlobKind
 from tgdav.errors import DamageError
 from tgdav.fs.api import Owner
 from tgdav.metadata.types import AttributeChange, Kind
-from tgdav.replication.fetching import LogReader
+from tgdav.replication.blob_listing import BlobListing, LabelledBlob
 from tgdav.replication.intake import Intake
-from tgdav.replication.survey import Found, Survey
+from tgdav.replication.log_reader import LogReader
+from tgdav.volume import report
 from tgdav.volume.volume import Volume
 
 
@@ -68,7 +69,7 @@ def test_all_kinds_of_things_come_back(vault: Vault, volume: Volume, checkpointe
     fs.remove_tree(*folder_of(volume, "pipe"))
     volume.sync(wait=True)
     if checkpointed:
-        assert volume.housekeeping.checkpoint()
+        assert volume.replicator.checkpoint()
     assert not vault.join("second").damage
     with vault.opened("second") as second:
         assert_same(volume, second)
@@ -102,7 +103,7 @@ def test_a_damaged_segment_in_the_middle(vault: Vault, volume: Volume) -> None:
         (lost,) = second.fs.list_directory(second.fs.resolve([b"lost+found"]).inode)
         assert [entry.name for entry in second.fs.list_directory(lost.attributes.inode)] == [b"later"]
         assert read(second, "folder-3/file") == content(3, 40_000)
-        assert {each["kind"] for each in second.status()["damage"]} == {"segment", "gap"}
+        assert {each["kind"] for each in report.status(second)["damage"]} == {"segment", "gap"}
 
 
 def test_several_missing_segments_are_named(vault: Vault, volume: Volume) -> None:
@@ -128,7 +129,7 @@ def test_a_gap_is_told_until_a_rebuild_finds_none(vault: Vault, volume: Volume) 
             found = second.check(read_data=100.0)
             assert not found["ok"]
             assert [(each["kind"], each["reason"]) for each in found["damage"]] == [("gap", line)]
-            assert second.status()["last_error"] == line
+            assert report.status(second)["last_error"] == line
     assert vault.join("third").damage == []
     with vault.opened("third") as third:
         assert third.check()["ok"]
@@ -144,7 +145,7 @@ def test_a_lost_end_is_told_by_who_wrote_after_it(vault: Vault, volume: Volume) 
     machine = f"machine {volume.log.machine_name} ({uuid.UUID(bytes=volume.log.machine_id)})"
     assert line.startswith(f"operations {first} to {end} of the log of {machine} are missing")
     with vault.opened("third") as third:
-        assert [each["kind"] for each in third.status()["damage"]] == ["gap"]
+        assert [each["kind"] for each in report.status(third)["damage"]] == ["gap"]
 
 
 def test_the_beginning_of_the_log_is_lost(vault: Vault, volume: Volume) -> None:
@@ -158,7 +159,7 @@ def test_the_beginning_of_the_log_is_lost(vault: Vault, volume: Volume) -> None:
 
 def test_a_checkpoint_makes_up_for_lost_segments(vault: Vault, volume: Volume) -> None:
     names = several(volume)
-    assert volume.housekeeping.checkpoint()
+    assert volume.replicator.checkpoint()
     put(volume, "after", b"after")
     volume.sync(wait=True)
     for name in names:
@@ -175,7 +176,7 @@ def test_a_lost_pack_is_damage_until_it_is_back(vault: Vault) -> None:
         put(volume, path, content(9 + checkpointed, 90_000))
         volume.sync(wait=True)
         if checkpointed:
-            assert volume.housekeeping.checkpoint()
+            assert volume.replicator.checkpoint()
         (pack,) = rows(volume, "SELECT name FROM packs WHERE state = 3 ORDER BY no DESC LIMIT 1")
         blob = vault.blob(pack[0])
         blob.rename(vault.folder / blob.name)
@@ -184,13 +185,15 @@ def test_a_lost_pack_is_damage_until_it_is_back(vault: Vault) -> None:
         with vault.opened(home) as second:
             with pytest.raises(DamageError, match="the store has lost a pack"):
                 read(second, path)
-            assert [each["kind"] for each in second.status()["damage"]] == ["pack"], "reading it is no other damage"
+            assert [each["kind"] for each in report.status(second)["damage"]] == ["pack"], (
+                "reading it is no other damage"
+            )
             found = second.check()
             assert [(each["blob"], each["paths"]) for each in found["damage"]] == [(pack[0].hex(), [f"/{path}"])]
-            assert second.status()["damage"]
+            assert report.status(second)["damage"]
             (vault.folder / blob.name).rename(blob)
             assert second.check()["ok"]
-            assert not second.status()["damage"]
+            assert not report.status(second)["damage"]
             assert read(second, path) == content(9 + checkpointed, 90_000)
         volume.close()
         volume = vault.open(home)
@@ -250,9 +253,9 @@ def test_an_interrupted_join_is_begun_anew(vault: Vault, volume: Volume, monkeyp
         raise KeyboardInterrupt
 
     for where in (
-        "tgdav.volume.rebuilding.begin_log",
-        "tgdav.volume.making.save_local",
-        "tgdav.volume.joining.save_header",
+        "tgdav.replication.rebuild.begin_log",
+        "tgdav.vault.create.save_local",
+        "tgdav.vault.join.save_header",
     ):
         with monkeypatch.context() as patched:
             patched.setattr(where, die)
@@ -265,9 +268,9 @@ def test_an_interrupted_join_is_begun_anew(vault: Vault, volume: Volume, monkeyp
 
 def test_the_order_of_chains(vault: Vault, volume: Volume) -> None:
     several(volume, 3)
-    survey = Survey(volume.stores.store.list(), volume.vault_keys)
+    survey = BlobListing(volume.stores.store.list(), volume.vault_keys)
     found = survey.of(volume.log.namespace, BlobKind.SEGMENT)
-    moved: list[Found] = [found[0], *found[2:], found[1]]
+    moved: list[LabelledBlob] = [found[0], *found[2:], found[1]]
     for shown, missing in ((moved, 0), (moved[1:], 1)):
         intake = Intake(LogReader(volume.stores.store, volume.vault_keys, volume.log.keys), Base())
         intake.take(shown)

@@ -19,9 +19,12 @@ from tgdav.crypto.machine import MachineIdentity
 from tgdav.entropy import SystemEntropy
 from tgdav.errors import DamageError, WriterReplaced
 from tgdav.ids import Incarnation, NodeId
+from tgdav.replication.format.segment import Segment
 from tgdav.replication.pusher import Pusher
-from tgdav.replication.segment import Segment
-from tgdav.volume.volume import JOINING, Volume
+from tgdav.replication.replicator import JOINING
+from tgdav.replication.writer_check import WriterStatus
+from tgdav.volume import report
+from tgdav.volume.volume import Volume
 
 
 def names(volume: Volume) -> list[bytes]:
@@ -39,7 +42,7 @@ def send(volume: Volume, *paths: str) -> None:
     for path in paths:
         put(volume, path, path.encode() * 50)
         volume.content.flush(60)
-        volume.pusher.push()
+        volume.replicator.pusher.push()
 
 
 def move_behind(vault: Vault, blob: Path) -> None:
@@ -137,10 +140,10 @@ def test_what_was_made_after_the_replacement_is_said_by_all(vault: Vault, volume
     assert (joined.damage, joined.held) == ([], "")
     assert (left.machine, left.name, left.changes) == (volume.log.machine_id, told["name"], told["changes"])
     assert left.last == vault.clock.now_ns()
-    (report,) = [each for each in joined.machines if each.id == volume.log.machine_id.hex()]
-    assert report.last_operation < left.last, "only what was applied"
+    (machine,) = [each for each in joined.machines if each.id == volume.log.machine_id.hex()]
+    assert machine.last_operation < left.last, "only what was applied"
     with vault.opened("third") as third:
-        for found in (third.status()["left_out"], third.check()["left_out"]):
+        for found in (report.status(third)["left_out"], third.check()["left_out"]):
             assert [{key: each[key] for key in told} for each in found] == [told]
             assert found[0]["last"].startswith("2027-01-15T08:01:00")
         assert third.check()["ok"], "it is no damage"
@@ -157,7 +160,7 @@ def test_work_of_a_former_machine_of_the_same_id_is_left_out_by_its_own_key(vaul
             vault.join("life-2")
             with vault.opened("life-2") as latter:
                 send(latter, "two")
-                assert latter.housekeeping.checkpoint()
+                assert latter.replicator.checkpoint()
             send(former, "late")
     joined = vault.join("third")
     assert (joined.damage, [each.changes for each in joined.left_out]) == ([], [3])
@@ -172,9 +175,9 @@ def test_the_writer_itself_says_what_it_left_out(vault: Vault, volume: Volume) -
         send(second, "two")
         send(volume, "late")
         second.sync(wait=True)
-        assert [each["changes"] for each in second.status()["left_out"]] == [3]
+        assert [each["changes"] for each in report.status(second)["left_out"]] == [3]
         assert [each["changes"] for each in second.check()["left_out"]] == [3]
-        assert second.housekeeping.checkpoint()
+        assert second.replicator.checkpoint()
         assert names(second) == [b"one", b"two"]
     assert volume.pending()["operations"] == 0
     with pytest.raises(WriterReplaced):
@@ -186,19 +189,19 @@ def test_the_writer_itself_says_what_it_left_out(vault: Vault, volume: Volume) -
 
 def test_a_checkpoint_with_work_that_does_not_count_is_not_used(vault: Vault, volume: Volume) -> None:
     send(volume, "one")
-    assert volume.housekeeping.checkpoint()
+    assert volume.replicator.checkpoint()
     interrupted_join(vault, "second")
     interrupted_join(vault, "third")
     with vault.opened("second") as second, vault.opened("third") as third:
         homes = {each.log.machine_id: each for each in (second, third)}
         winner, loser = homes[min(homes)], homes[max(homes)]
         for each, name in ((loser, "lost"), (winner, "kept")):
-            each.pusher.push()
-            each.finish_joining()
+            each.replicator.pusher.push()
+            each.replicator.finish_joining()
             send(each, name)
         with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(type(loser.watch), "look", lambda *_, **__: NOTHING)
-            assert loser.housekeeping.checkpoint()
+            patched.setattr(type(loser.replicator.writer_check), "poll", lambda *_, **__: NOTHING)
+            assert loser.replicator.checkpoint()
     joined = vault.join("fourth")
     assert joined.damage == []
     assert [each.machine for each in joined.left_out] == [max(homes)]
@@ -206,11 +209,7 @@ def test_a_checkpoint_with_work_that_does_not_count_is_not_used(vault: Vault, vo
         assert names(fourth) == [b"kept", b"one"]
 
 
-class _Nothing:
-    reason, late, is_restored, held = None, (), False, ()
-
-
-NOTHING = _Nothing()
+NOTHING = WriterStatus(None)
 
 
 def test_two_that_joined_at_once_agree_who_writes(vault: Vault, volume: Volume) -> None:
@@ -221,11 +220,11 @@ def test_two_that_joined_at_once_agree_who_writes(vault: Vault, volume: Volume) 
         homes = {each.log.machine_id: each for each in (second, third)}
         winner, loser = homes[min(homes)], homes[max(homes)]
         for each in (loser, winner):  # the loser's lie first in the store
-            each.pusher.push()
-            each.finish_joining()
+            each.replicator.pusher.push()
+            each.replicator.finish_joining()
             put(each, "mine", each.log.machine_id)
             each.content.flush(60)
-            each.pusher.push()
+            each.replicator.pusher.push()
         winner.sync(wait=True)
         with pytest.raises(WriterReplaced):
             loser.sync(wait=True)
@@ -278,7 +277,7 @@ def test_a_hole_that_a_check_has_reported_stays_damage_and_lets_joining_go_on(va
         second.sync(wait=True)
         assert second.read_only_reason is None
         assert names(second) == [b"one", b"three"]
-        assert second.housekeeping.checkpoint()
+        assert second.replicator.checkpoint()
         found = second.check(read_data=100.0)
         assert [each["kind"] for each in found["damage"]] == ["gap"]
     third = vault.join("third")
@@ -328,7 +327,7 @@ def test_a_hole_that_is_filled_while_joining_is_held_up_leaves_nothing_missing(
     """A shared folder that is copied slowly does this."""
     send(volume, "zero")
     if checkpointed:
-        assert volume.housekeeping.checkpoint()
+        assert volume.replicator.checkpoint()
     send(volume, "one", "two")
     put(volume, "one", b"written again")
     volume.sync(wait=True)
@@ -340,7 +339,7 @@ def test_a_hole_that_is_filled_while_joining_is_held_up_leaves_nothing_missing(
             assert not second.check()["ok"]
             password = second.webdav_password()[0]
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("tgdav.volume.rebuilding.begin_log", _die)
+        patched.setattr("tgdav.replication.rebuild.begin_log", _die)
         with pytest.raises(KeyboardInterrupt):
             vault.open("second")
     with vault.opened("second") as second:
@@ -395,7 +394,7 @@ def test_a_predecessors_work_between_two_looks_of_a_join_counts(vault: Vault, vo
     send(volume, "one")
     interrupted_join(vault, "second")
     with vault.opened("second") as second:
-        real = second.pusher._send_sealed
+        real = second.replicator.pusher._send_sealed
 
         def slowly(pushed: object) -> None:
             if not names(volume).count(b"between"):
@@ -403,7 +402,7 @@ def test_a_predecessors_work_between_two_looks_of_a_join_counts(vault: Vault, vo
             real(pushed)  # type: ignore[arg-type]
 
         with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(second.pusher, "_send_sealed", slowly)
+            patched.setattr(second.replicator.pusher, "_send_sealed", slowly)
             second.sync(wait=True)
         assert names(second) == [b"between", b"one"]
         put(second, "mine", b"mine")
@@ -449,7 +448,7 @@ def test_a_pack_that_its_author_put_back_elsewhere_is_no_damage_to_others(vault:
         assert volume.check(repair=True)["repaired"] == [pack.hex()]
         second.sync(wait=True)
         assert second.check(read_data=100.0)["damage"] == []
-        second.clear_cache()
+        second.content.reader.clear()
         assert read(second, "file") == content(1, 90_000)
 
 

@@ -12,8 +12,9 @@ from tests.support.vaults import Vault, content, make_folder, put, read, rows
 from tests.support.volumes import copy_folder
 from tests.support.waiting import wait_for
 from tgdav.errors import DamageError, ReadOnly, StoreError, WriterReplaced
-from tgdav.replication import resuming
-from tgdav.replication.watch import RESTORED
+from tgdav.replication import restored_state
+from tgdav.replication.writer_check import RESTORED
+from tgdav.volume import report
 from tgdav.volume.volume import Volume
 
 Tree = dict[bytes, tuple[object, ...]]
@@ -74,7 +75,7 @@ def assert_goes_on(vault: Vault, expected: Tree, epoch: int = 2) -> None:
         volume.sync(wait=True)
         assert volume.pending() == {"bytes": 0, "operations": 0}
         assert volume.check(read_data=100.0)["damage"] == []
-        assert [each["epoch"] for each in volume.status()["machines"]] == [epoch]
+        assert [each["epoch"] for each in report.status(volume)["machines"]] == [epoch]
         after = tree(volume)
     joined = vault.join("elsewhere")
     assert (joined.damage, joined.epoch) == ([], epoch + 1)
@@ -193,8 +194,8 @@ def test_a_store_that_comes_back_while_serving_is_noticed_and_the_next_start_goe
         volume = vault.open()
     put(volume, "meanwhile", b"x")
     with pytest.raises(WriterReplaced, match=r"restored from a backup.* started again"):
-        volume.housekeeping.push()
-    assert "backup" in volume.status()["read_only"]
+        volume.replicator.push()
+    assert "backup" in report.status(volume)["read_only"]
     with pytest.raises(ReadOnly, match="backup"):
         put(volume, "more", b"y")
     volume.close()
@@ -226,7 +227,7 @@ def test_unsent_work_at_odds_with_the_chain_is_kept_and_said(vault: Vault, how: 
         pending = volume.pending()["operations"]
     for _ in range(2):
         with vault.opened() as volume:
-            reason = volume.status()["read_only"]
+            reason = report.status(volume)["read_only"]
             assert "restored from a backup" in reason
             assert "same files" in reason
             assert "init --join" in reason
@@ -372,7 +373,7 @@ def test_the_store_going_away_in_between_leaves_the_rest_to_the_next_start(
         raise StoreError("gone")
 
     with monkeypatch.context() as patched:
-        patched.setattr(resuming, "take_segment", fail)
+        patched.setattr(restored_state, "import_segment", fail)
         with vault.opened() as volume:
             assert "backup" in (volume.read_only_reason or "")
             with pytest.raises(ReadOnly):

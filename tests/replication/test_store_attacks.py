@@ -23,7 +23,7 @@ from tgdav.crypto.machine import MachineIdentity
 from tgdav.entropy import SystemEntropy
 from tgdav.ids import EntryId, Incarnation, NodeId
 from tgdav.replication import intake
-from tgdav.replication.segment import Segment
+from tgdav.replication.format.segment import Segment
 from tgdav.volume.volume import Volume
 
 SEED = 20_261_201
@@ -166,7 +166,7 @@ def test_an_older_checkpoint_leads_to_the_same_state(vault: Vault, volume: Volum
         for name in ("file", "other"):
             put(volume, f"{name}-{number}", content(number, 300))
             volume.sync(wait=True)
-        assert volume.housekeeping.checkpoint()
+        assert volume.replicator.checkpoint()
         checkpoints.append({row[0].hex() for row in rows(volume, "SELECT name FROM checkpoint_parts")})
     put(volume, "after", b"after")
     volume.sync(wait=True)
@@ -234,8 +234,8 @@ def raced(tmp_path_factory: pytest.TempPathFactory) -> History:
         recorder.vault.join("third")
     with recorder.vault.opened("second") as second, recorder.vault.opened("third") as third:
         for volume, name in ((second, "2-2"), (third, "3-2")):
-            volume.pusher.push()
-            volume.finish_joining()
+            volume.replicator.pusher.push()
+            volume.replicator.finish_joining()
             recorder.write(volume, name)
         return recorder.history(third)
 
@@ -318,7 +318,7 @@ def test_an_older_log_without_stated_memberships_is_read(tmp_path: Path) -> None
     """What segments gained since is optional: hash and number in clocks, the author's membership."""
     recorder = Recorder(tmp_path / "other")
     with recorder.vault.opened() as first, pytest.MonkeyPatch.context() as patched:
-        patched.setattr(type(first.pusher), "_membership", lambda *_: None)
+        patched.setattr(type(first.replicator.pusher), "_membership", lambda *_: None)
         recorder.write(first, "1-2")
         history = recorder.history(first)
     assert all(each.link.author is not None for each in history.segments[:1])
@@ -352,7 +352,7 @@ def _next_epoch(volume: Volume) -> None:
     secret = log.secret.with_new_epoch(volume.platform.entropy)
     box = wrap_namespace(log.vault_keys, secret, volume.platform.entropy)
     keys = NamespaceKeys(log.namespace, secret)
-    volume.pusher._log = msgspec.structs.replace(log, secret=secret, keys=keys, box=box)
+    volume.replicator.pusher._log = msgspec.structs.replace(log, secret=secret, keys=keys, box=box)
 
 
 # ---- the page that says all this ---------------------------------------------------------------------------------------

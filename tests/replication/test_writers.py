@@ -8,8 +8,10 @@ from tests.support.vaults import Vault, content, key_of, put, read, rows
 from tests.support.volumes import copy_folder
 from tgdav.crypto.label import BlobKind
 from tgdav.errors import DamageError, ReadOnly, WriterReplaced
-from tgdav.replication.survey import Survey
-from tgdav.volume.volume import JOINING, Volume
+from tgdav.replication.blob_listing import BlobListing
+from tgdav.replication.replicator import JOINING
+from tgdav.volume import report
+from tgdav.volume.volume import Volume
 
 
 def names(volume: Volume) -> list[bytes]:
@@ -18,7 +20,7 @@ def names(volume: Volume) -> list[bytes]:
 
 def segments(volume: Volume) -> list[bytes]:
     """The names of the segments in the store."""
-    survey = Survey(volume.stores.store.list(), volume.vault_keys)
+    survey = BlobListing(volume.stores.store.list(), volume.vault_keys)
     return [found.info.name for found in survey.of(volume.log.namespace, BlobKind.SEGMENT)]
 
 
@@ -36,12 +38,12 @@ def test_the_first_notices_serves_read_only_and_keeps_its_work(vault: Vault, vol
         put(volume, "more", b"x")
     assert read(volume, "unsent") == content(1, 50_000)
     assert volume.pending()["operations"] == pending > 0
-    assert "is the writer now" in volume.status()["read_only"]
+    assert "is the writer now" in report.status(volume)["read_only"]
     volume.close()
     with vault.opened() as again:
         assert "is the writer now" in (again.read_only_reason or "")
         assert again.pending()["operations"] == pending
-        again.housekeeping.tick()
+        again.background.tick()
     with vault.opened("second") as second:
         assert names(second) == [b"before"]
         put(second, "mine", b"mine")
@@ -55,7 +57,7 @@ def test_what_the_first_sends_after_that_counts_for_nobody(vault: Vault, volume:
     vault.join("second")
     put(volume, "too late", b"late")
     volume.content.flush(60)
-    volume.pusher.push()  # the look that would have refused it came a moment too early
+    volume.replicator.pusher.push()  # the look that would have refused it came a moment too early
     assert volume.pending()["operations"] == 0
     with pytest.raises(WriterReplaced):
         volume.sync()
@@ -92,7 +94,7 @@ def test_what_the_first_sent_before_counts_although_the_second_had_looked(
         assert second.read_only_reason == JOINING
         with pytest.raises(ReadOnly):
             put(second, "too early", b"x")
-        second.housekeeping.tick()
+        second.background.tick()
         assert second.read_only_reason is None
         assert read(second, "in between") == content(2, 60_000)
         put(second, "mine", b"mine")
@@ -135,7 +137,7 @@ def test_a_configured_machine_id_may_come_back(vault: Vault, volume: Volume) -> 
         with vault.opened(f"life-{number}") as again:
             put(again, f"file-{number}", b"x")
             again.sync(wait=True)
-            assert number == 1 or again.housekeeping.checkpoint()
+            assert number == 1 or again.replicator.checkpoint()
     vault.join("last")
     with vault.opened("last") as last:
         assert names(last) == [b"before", b"file-0", b"file-1", b"file-2"]
@@ -188,4 +190,4 @@ def test_joining_a_state_that_has_much_behind_it(vault: Vault, volume: Volume) -
         vault.join(home)
     with vault.opened("third") as third:
         assert third.check(read_data=100.0)["ok"]
-        assert [each["epoch"] for each in third.status()["machines"]] == [1, 2, 3]
+        assert [each["epoch"] for each in report.status(third)["machines"]] == [1, 2, 3]

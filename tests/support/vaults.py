@@ -16,7 +16,8 @@ from tgdav.fs.api import Owner
 from tgdav.ids import Inode
 from tgdav.metadata.types import Kind
 from tgdav.platform import Platform
-from tgdav.volume.vault import JoinedVault, join_vault
+from tgdav.vault.join import JoinedVault
+from tgdav.volume.initialize import join_vault
 from tgdav.volume.volume import Volume
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from tgdav.config import Config, StatePaths
 from tgdav.crypto.passphrase import Passphrase
 from tgdav.platform import Platform
-from tgdav.volume.vault import create_vault
+from tgdav.volume.initialize import create_vault
 from tgdav.volume.volume import Volume
 
 PASSPHRASE = "a passphrase for tests"

@@ -15,7 +15,8 @@ from tests.telegram.volume_storm import new_machine
 from tgdav.disk import SystemDisk
 from tgdav.entropy import SystemEntropy
 from tgdav.platform import Platform
-from tgdav.volume.account_life import AGAIN_SECONDS, ASK_SECONDS
+from tgdav.volume import report
+from tgdav.volume.account_expiry import AGAIN_SECONDS, ASK_SECONDS
 from tgdav.volume.volume import Volume
 
 ASKED = "account.getAccountTTL"
@@ -41,7 +42,7 @@ def volume(machine: Machine) -> Iterator[Volume]:
 
 
 def told(volume: Volume) -> Any:
-    return volume.status()["account"]
+    return report.status(volume)["account"]
 
 
 def times_asked(server: Server) -> int:
@@ -51,8 +52,8 @@ def times_asked(server: Server) -> int:
 def test_it_is_asked_for_once_a_day(server: Server, machine: Machine, clock: ManualClock) -> None:
     with machine.opened() as volume:
         assert told(volume) is None
-        volume.housekeeping.tick()
-        volume.housekeeping.tick()
+        volume.background.tick()
+        volume.background.tick()
         assert told(volume) == {
             "deleted_after_days": 183,
             "days_left": 183,
@@ -61,10 +62,10 @@ def test_it_is_asked_for_once_a_day(server: Server, machine: Machine, clock: Man
         }
     clock.advance(ASK_SECONDS - 10)
     with machine.opened() as volume:
-        volume.housekeeping.tick()
+        volume.background.tick()
         assert times_asked(server) == 1
         clock.advance(10)
-        volume.housekeeping.tick()
+        volume.background.tick()
         assert times_asked(server) == 2
 
 
@@ -73,13 +74,13 @@ def test_a_short_one_is_warned_of(
 ) -> None:
     server.set_rules(account_days=31)
     with caplog.at_level(logging.WARNING):
-        volume.housekeeping.tick()
+        volume.background.tick()
     assert "deletes the account after 31 days without use: choose a longer time" in caplog.text
     assert "choose a longer time" in told(volume)["warning"]
 
 
 def test_the_days_go_by_while_telegram_is_away(server: Server, volume: Volume, clock: ManualClock) -> None:
-    life = volume.account_life
+    life = volume.account_expiry
     assert life is not None
     life.keep_up()
     server.stop_listening()
@@ -95,10 +96,10 @@ def test_the_days_go_by_while_telegram_is_away(server: Server, volume: Volume, c
 
 def test_what_telegram_does_not_say_is_no_error(server: Server, volume: Volume, clock: ManualClock) -> None:
     server.arm("error", ASKED, code=400, text="SOMETHING_NEW")
-    volume.housekeeping.tick()
+    volume.background.tick()
     assert (times_asked(server), told(volume)) == (1, None)
-    found = volume.status()
+    found = report.status(volume)
     assert (found["last_error"], found["store"]["reachable"]) == (None, True)
     clock.advance(AGAIN_SECONDS)
-    volume.housekeeping.tick()
+    volume.background.tick()
     assert told(volume)["days_left"] == 183

@@ -17,7 +17,7 @@ from tests.telegram.volume_storm import new_machine
 from tgdav.blobs.telegram import TelegramStore
 from tgdav.blobs.telegram.mtproto import state
 from tgdav.cli.state import _status_lines
-from tgdav.volume import housekeeping
+from tgdav.volume import background, report
 
 DAY = 86_400.0
 HOUR = 3600.0
@@ -113,7 +113,7 @@ def test_status_and_log_say_so_until_it_is_right(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(housekeeping, "TICK_SECONDS", 0.05)
+    monkeypatch.setattr(background, "TICK_SECONDS", 0.05)
     caplog.set_level(logging.WARNING)
     machine = new_machine(tmp_path, "home", account)
     machine.create()
@@ -122,7 +122,7 @@ def test_status_and_log_say_so_until_it_is_right(
         clock.ahead = ahead
         with machine.opened() as volume:
             volume.start()
-            found = wait_for(lambda: (said := volume.status())["clock_problem"] and said)
+            found = wait_for(lambda: (said := report.status(volume))["clock_problem"] and said)
             assert words in found["clock_problem"]
             assert words in found["last_error"]
             shown = {**found, "store": {**found["store"], "place": "Telegram"}}
@@ -132,7 +132,7 @@ def test_status_and_log_say_so_until_it_is_right(
             clock.ahead = 0.0
             put_file(volume, "file", b"data")
             volume.sync(wait=True)
-            assert volume.status()["clock_problem"] is None
-            assert volume.status()["last_error"] is None
+            assert report.status(volume)["clock_problem"] is None
+            assert report.status(volume)["last_error"] is None
             wait_for(lambda: "right again" in caplog.text)
         assert len([record for record in caplog.records if "clock" in record.getMessage()]) == 2

@@ -20,6 +20,7 @@ from tgdav.blobs.telegram import settings as settings_module
 from tgdav.blobs.telegram.transfers import ATTEMPTS
 from tgdav.config import Config
 from tgdav.errors import StoreError, StoreUnavailable
+from tgdav.volume import report
 from tgdav.volume import volume as volume_module
 from tgdav.volume.volume import Volume
 
@@ -43,7 +44,7 @@ def volume(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> I
     with machine.opened() as opened:
         put_file(opened, "file", bytes(range(256)) * 4096)
         opened.sync(wait=True)
-        opened.clear_cache()
+        opened.content.reader.clear()
         yield opened
 
 
@@ -65,14 +66,14 @@ class Reading(threading.Thread):
 def test_status_says_so_while_the_first_read_still_waits(server: Server, volume: Volume) -> None:
     fall_silent(server)
     reading = Reading(volume)
-    found = wait_for(lambda: not (said := volume.status())["store"]["reachable"] and said)
+    found = wait_for(lambda: not (said := report.status(volume))["store"]["reachable"] and said)
     assert "did not answer" in str(found["last_error"])
     assert reading.is_alive(), "the read tries once more, by a new line"
     server.accept_silently(False)
     reading.join(30)
     assert reading.failed == []
-    assert volume.status()["store"]["reachable"]
-    assert volume.status()["last_error"] is None
+    assert report.status(volume)["store"]["reachable"]
+    assert report.status(volume)["last_error"] is None
 
 
 def test_whoever_stops_waits_for_no_line(server: Server, volume: Volume, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from tests.telegram.volume_storm import account_of, new_login, new_machine
 from tgdav.blobs.telegram.updates import UpdateWatcher
 from tgdav.crypto.passphrase import Passphrase
 from tgdav.errors import AccessError
+from tgdav.volume import report
 from tgdav.volume.volume import Volume
 
 both = pytest.mark.parametrize("account", ["me", "channel"], indirect=True)
@@ -50,7 +51,7 @@ def _watch(volume: Volume) -> UpdateWatcher:
 def test_being_replaced_as_the_writer(tmp_path: Path, account: TelegramAccount, volume: Volume) -> None:
     new_machine(tmp_path, "other", account).join()
     wait_for(lambda: "machine other is the writer" in (volume.read_only_reason or ""))
-    assert "machine other is the writer" in volume.status()["last_error"]
+    assert "machine other is the writer" in report.status(volume)["last_error"]
 
 
 @both
@@ -92,7 +93,7 @@ def test_syncing_without_waiting_ends_at_a_rest(
     assert [each.message for each in caplog.records if each.levelno >= logging.WARNING and "rest" in each.message][
         1:
     ] == []
-    assert volume.status()["store"]["reachable"]
+    assert report.status(volume)["store"]["reachable"]
 
 
 def test_syncing_waits_for_a_rest_of_the_log_too(server: Server, volume: Volume) -> None:
@@ -104,7 +105,7 @@ def test_syncing_waits_for_a_rest_of_the_log_too(server: Server, volume: Volume)
         done = pool.submit(volume.sync, wait=True, progress=lambda stage, _done, _total: stages.append(stage))
         wait_for(lambda: any("sending waits" in stage for stage in stages) or done.done())
         assert not done.done()
-        volume.housekeeping._stop.set()
+        volume.background._stop.set()
         assert done.result(30)["waiting_seconds"] > 0
 
 
@@ -112,8 +113,8 @@ def test_syncing_waits_for_a_rest_of_the_log_too(server: Server, volume: Volume)
 def test_the_end_of_the_login(server: Server, tmp_path: Path, account: TelegramAccount, volume: Volume) -> None:
     server.end_logins(account.phone, "401 SESSION_REVOKED")
     server.drop_connections()
-    wait_for(lambda: "tgdav auth" in (volume.status()["last_error"] or ""))
+    wait_for(lambda: "tgdav auth" in (report.status(volume)["last_error"] or ""))
     volume.log_in(new_login(account))
-    assert volume.status()["last_error"] is None
+    assert report.status(volume)["last_error"] is None
     new_machine(tmp_path, "other", account).join()
     wait_for(lambda: "machine other is the writer" in (volume.read_only_reason or ""), what="news by the new login")

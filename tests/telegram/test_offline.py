@@ -23,6 +23,7 @@ from tgdav.disk import SystemDisk
 from tgdav.entropy import SystemEntropy
 from tgdav.errors import NoSpace
 from tgdav.platform import Platform
+from tgdav.volume import report
 from tgdav.volume.volume import Volume
 from tgdav.webdav import WebOptions, WebServer
 
@@ -106,7 +107,7 @@ def test_to_the_bound_and_back(server: Server, drive: Drive, tmp_path: Path, acc
     with drive.served() as (volume, client):
         assert client("PUT", "/stored", data(1000)).status == 201
         volume.sync(wait=True)
-        assert not volume.status()["staging"]["full"]
+        assert not report.status(volume)["staging"]["full"]
         server.stop_listening()
         kept = drive.fill(client)
         assert (FOR_WRITERS - 4 * MIB) // MIB <= len(kept) < BOUND // MIB
@@ -115,8 +116,8 @@ def test_to_the_bound_and_back(server: Server, drive: Drive, tmp_path: Path, acc
         with pytest.raises(NoSpace) as refused:
             drive.patiently(lambda: write_open_file(volume))
         assert refused.value.errno == errno.ENOSPC
-        wait_for(lambda: not volume.status()["store"]["reachable"], what="status to say that Telegram is away")
-        found = volume.status()
+        wait_for(lambda: not report.status(volume)["store"]["reachable"], what="status to say that Telegram is away")
+        found = report.status(volume)
         assert found["staging"]["full"]
         shown = _status_lines({**found, "store": {**found["store"], "place": "Telegram"}}, verbose=False)
         assert any("writing is refused until some of it is in the store" in text for _, text in shown)
@@ -134,8 +135,8 @@ def test_to_the_bound_and_back(server: Server, drive: Drive, tmp_path: Path, acc
         server.listen_again()
         drive.clock.shift += 600
         wait_for(lambda: not any(volume.pending().values()) or _hurry(drive), 60, what="the queue to drain by itself")
-        wait_for(lambda: volume.status()["store"]["reachable"], what="status to say that Telegram is back")
-        assert not volume.status()["staging"]["full"]
+        wait_for(lambda: report.status(volume)["store"]["reachable"], what="status to say that Telegram is back")
+        assert not report.status(volume)["staging"]["full"]
         assert client("PUT", "/after", data(2000)).status == 201
         volume.sync(wait=True)
         assert all_there(client, kept)
@@ -170,10 +171,10 @@ def test_it_starts_without_telegram(server: Server, drive: Drive) -> None:
     with drive.served() as (volume, client):
         assert all_there(client, [1000])
         assert client("PUT", "/1", data(1)).status == 201
-        wait_for(lambda: not volume.status()["store"]["reachable"], what="status to say that Telegram is away")
-        assert volume.status()["last_error"]
+        wait_for(lambda: not report.status(volume)["store"]["reachable"], what="status to say that Telegram is away")
+        assert report.status(volume)["last_error"]
     with drive.served() as (volume, client):
         assert all_there(client, [1, 1000])
         server.listen_again()
         volume.sync(wait=True)
-        assert volume.status()["last_error"] is None
+        assert report.status(volume)["last_error"] is None

@@ -12,8 +12,8 @@ from tests.support.volumes import PASSPHRASE, configuration, places
 from tgdav.crypto.passphrase import Argon2Parameters, Passphrase
 from tgdav.fs.api import Owner
 from tgdav.platform import Platform
-from tgdav.volume.telegram_login import TelegramLogin, save_pending
-from tgdav.volume.vault import create_vault
+from tgdav.vault.telegram_login import TelegramLogin, save_pending
+from tgdav.volume.initialize import create_vault
 from tgdav.volume.volume import Volume
 
 MIB = 1024 * 1024
@@ -105,7 +105,7 @@ def seek_about(server: Server, opened: Callable[[], Volume], size: int) -> None:
     store_file(volume, b"video", size)
     volume.sync(wait=True)
     volume = opened()
-    volume.clear_cache()
+    volume.content.reader.clear()
     inode = volume.fs.lookup(volume.fs.root, b"video").inode
     server.set_line(latency=LATENCY)
     handle = volume.fs.open(inode)

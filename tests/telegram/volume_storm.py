@@ -20,13 +20,14 @@ from tests.telegram.storm import Going, Weather, Worker, counted, work_through
 from tgdav.blobs.telegram import TelegramSettings
 from tgdav.blobs.telegram import settings as settings_module
 from tgdav.blobs.telegram.account_store import AccountStore
+from tgdav.check.expected_blobs import ExpectedBlobs
 from tgdav.config import Config
 from tgdav.crypto.passphrase import Passphrase
 from tgdav.errors import AccessError, StoreRejected, TgdavError
 from tgdav.platform import Platform
-from tgdav.volume.known import Inventory
-from tgdav.volume.login_keeper import ClosedState
-from tgdav.volume.telegram_login import TelegramLogin
+from tgdav.vault.login_service import ClosedState
+from tgdav.vault.telegram_login import TelegramLogin
+from tgdav.volume import report
 from tgdav.volume.volume import Volume
 
 PACKS = "chunk: {average_size: 65536, chunk_size: 12582912}\n"
@@ -93,7 +94,7 @@ class Files:
     def _read(self, path: str) -> None:
         """Right bytes or an error, and sooner or later right bytes; mostly they have to come from Telegram."""
         if self._chance.random() < 0.7:
-            self._volume.clear_cache()
+            self._volume.content.reader.clear()
         deadline = time.monotonic() + LONGEST_READ
         while True:
             try:
@@ -122,7 +123,7 @@ class User:
         while going():
             self._try("sync", lambda: self._volume.sync(wait=False), going)
             if self._chance.random() < 0.2:
-                self._try("checkpoint", self._volume.housekeeping.checkpoint, going)
+                self._try("checkpoint", self._volume.replicator.checkpoint, going)
 
     def _try(self, what: str, task: Callable[[], object], going: Going) -> None:
         try:
@@ -187,7 +188,7 @@ def volume_storm(folder: Path, seed: int, *, channel: bool, seconds: float, work
             crew = [Worker(work) for work in (user.sync, user.keep_logged_in, *(one.work for one in files))]
 
             def waits() -> str:
-                return f"{volume.status()}\n{calls_under_way(account_of(volume)._session)}"
+                return f"{report.status(volume)}\n{calls_under_way(account_of(volume)._session)}"
 
             work_through(weather, crew, time.monotonic() + seconds, waits)
             met += counted(server, weather)
@@ -225,7 +226,7 @@ def compare(volume: Volume, files: list[Files], met: Counter[str]) -> dict[bytes
     assert found["ok"], found["damage"]
     listed = [info.name for info in volume.stores.store.list()]
     assert len(listed) == len(set(listed)), "a blob is there twice"
-    known = {blob.name for blob in Inventory.of(volume.database).expected}
+    known = {blob.name for blob in ExpectedBlobs.of(volume.database).expected}
     assert known <= set(listed)
     met["blobs"], met["orphans"] = len(listed), len(set(listed) - known)
     shown = {path: each.content for path, each in tree(volume).items()}

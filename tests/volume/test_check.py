@@ -9,6 +9,7 @@ from tests.support.volumes import configuration, places
 from tgdav.crypto.passphrase import Passphrase
 from tgdav.errors import DamageError, StoreError, StoreUnavailable
 from tgdav.ids import BlobName
+from tgdav.volume import report
 from tgdav.volume.volume import Volume
 
 
@@ -30,7 +31,7 @@ def spoil(path: Path) -> bytes:
 def furnish(volume: Volume) -> None:
     put(volume, "first", content(1, 90_000))
     volume.sync(wait=True)
-    assert volume.housekeeping.checkpoint()
+    assert volume.replicator.checkpoint()
     put(volume, "second", content(2, 90_000))
     volume.sync(wait=True)
 
@@ -61,13 +62,13 @@ def test_every_damage_is_found_named_and_forgotten(vault: Vault, volume: Volume,
         assert (damage["blob"], damage["kind"]) == (name_of(blob), kind)
         assert damage["paths"] == (["/second"] if kind == "pack" else [])
         assert not found["ok"]
-    assert [each["blob"] for each in volume.status()["damage"]] == [name_of(blob)]
-    assert volume.status()["last_error"]
+    assert [each["blob"] for each in report.status(volume)["damage"]] == [name_of(blob)]
+    assert report.status(volume)["last_error"]
     blob.unlink(missing_ok=True)
     blob.write_bytes(whole)
     blob.chmod(0o600)
     assert volume.check()["ok"], "what is whole again is forgotten, without being asked to read all"
-    assert volume.status()["damage"] == []
+    assert report.status(volume)["damage"] == []
     assert rows(volume, "SELECT count(*) FROM packs WHERE damaged = 1") == [(0,)]
 
 
@@ -80,7 +81,7 @@ def test_what_is_still_here_is_repaired(vault: Vault, volume: Volume, kind: str,
     found = volume.check(read_data=100.0, repair=True)
     assert (found["ok"], found["repaired"], found["damage"]) == (True, [name_of(blob)], [])
     assert volume.check(read_data=100.0)["ok"]
-    volume.clear_cache()
+    volume.content.reader.clear()
     assert read(volume, "second") == content(2, 90_000)
     assert not vault.join("second").damage
 
@@ -111,7 +112,7 @@ def test_a_repair_that_is_cut_off_is_finished_by_the_next(
 
 def test_what_cannot_be_repaired_stays_damage(vault: Vault, volume: Volume) -> None:
     furnish(volume)
-    volume.clear_cache()
+    volume.content.reader.clear()
     blob = kinds(vault, volume)["pack"][-1]
     blob.unlink()
     found = volume.check(repair=True)
@@ -146,7 +147,7 @@ class TestChunkByChunk:
             for path in ("first", "second"):
                 put(volume, path, content(2, 90_000))
                 volume.sync(wait=True)
-            volume.clear_cache()
+            volume.content.reader.clear()
             blob = kinds(twice, volume)["pack"][-1]
             blob.unlink()
             self.assert_repaired(twice, volume, blob)
@@ -154,7 +155,7 @@ class TestChunkByChunk:
     def test_whose_label_was_changed(self, vault: Vault, volume: Volume) -> None:
         furnish(volume)
         blob = kinds(vault, volume)["pack"][-1]
-        volume.clear_cache()
+        volume.content.reader.clear()
         blob.rename(blob.with_name(blob.name[:-8] + "edited00"))
         self.assert_repaired(vault, volume, blob)
 
@@ -169,7 +170,7 @@ class TestChunkByChunk:
         assert (found["ok"], found["repaired"]) == (False, [])
         (damage,) = found["damage"]
         assert (damage["blob"], damage["paths"]) == (name_of(blob), ["/lost"])
-        volume.clear_cache()
+        volume.content.reader.clear()
         assert read(volume, "kept") == content(3, 40_000)
         with pytest.raises(DamageError):
             read(volume, "lost")
@@ -191,17 +192,17 @@ class TestChunkByChunk:
             raise StoreUnavailable("away")
 
         with monkeypatch.context() as patched:
-            patched.setattr(volume.housekeeping, "checkpoint", away)
+            patched.setattr(volume.replicator, "checkpoint", away)
             with pytest.raises(StoreUnavailable):
                 volume.check(repair=True)
-        volume.clear_cache()
+        volume.content.reader.clear()
         self.assert_repaired(vault, volume, blob)
 
     def assert_repaired(self, vault: Vault, volume: Volume, blob: Path) -> None:
         found = volume.check(read_data=100.0, repair=True)
         assert (found["ok"], found["repaired"], found["damage"]) == (True, [name_of(blob)], [])
         assert volume.check(read_data=100.0)["ok"]
-        volume.clear_cache()
+        volume.content.reader.clear()
         assert read(volume, "second") == content(2, 90_000)
         assert not vault.join("other").damage
         with vault.opened("other") as other:
@@ -211,7 +212,7 @@ class TestChunkByChunk:
 
 def keep_in_pieces(volume: Volume, blob: Path, pieces: slice = slice(None)) -> None:
     """Have the cache hold a pack's chunks one by one, and nothing else."""
-    volume.clear_cache()
+    volume.content.reader.clear()
     name, data = BlobName(bytes.fromhex(name_of(blob))), blob.read_bytes()
     chunks = "SELECT offset, stored FROM chunks WHERE pack = (SELECT no FROM packs WHERE name = ?) ORDER BY offset"
     for offset, stored in rows(volume, chunks, (name,))[pieces]:
@@ -227,7 +228,7 @@ def test_a_pack_that_lies_elsewhere_is_damage_and_found_by_repair(vault: Vault, 
     (damage,) = volume.check()["damage"]
     assert "elsewhere" in damage["reason"]
     assert volume.check(repair=True)["ok"]
-    volume.clear_cache()
+    volume.content.reader.clear()
     assert read(volume, "second") == content(2, 90_000)
 
 
@@ -236,17 +237,17 @@ def test_reads_that_meet_damage_show_in_status(vault: Vault, volume: Volume) -> 
     blob = kinds(vault, volume)["pack"][-1]
     whole = blob.read_bytes()
     replace(blob, b"\0" * len(whole))
-    volume.clear_cache()
+    volume.content.reader.clear()
     with pytest.raises((DamageError, StoreError)):
         read(volume, "second")
-    status = volume.status()
+    status = report.status(volume)
     assert [each["blob"] for each in status["damage"]] == [name_of(blob)]
     (told,) = status["damage"]
     assert status["last_error"] == f"pack {name_of(blob)}: {told['reason']}"
     assert not volume.check()["ok"], "a check that reads nothing else still reads what is suspected"
     replace(blob, whole)
     assert volume.check()["ok"]
-    assert volume.status()["last_error"] is None
+    assert report.status(volume)["last_error"] is None
 
 
 def test_a_share_of_the_data_differs_from_time_to_time(vault: Vault, volume: Volume) -> None:

@@ -12,7 +12,7 @@ from tgdav.crypto.recovery_key import parse_recovery_key
 from tgdav.crypto.slots import Secret
 from tgdav.errors import AccessError, StoreUnavailable
 from tgdav.failpoints import installed
-from tgdav.volume.vault import join_vault
+from tgdav.volume.initialize import join_vault
 from tgdav.volume.volume import Volume
 
 NEW = "a new passphrase"
@@ -120,7 +120,7 @@ def test_cut_off_between_the_copies(vault: Vault, number: int) -> None:
     stored = number > 1
     secret = Passphrase(NEW if stored else PASSPHRASE)
     again = Volume.open(places(vault.folder), configuration(vault.folder), secret, platform=vault.platform)
-    again.housekeeping.tick()
+    again.background.tick()
     assert len(headers(vault, again)) == 2
     assert again.check(read_data=100.0)["ok"]
     again.close()
@@ -147,7 +147,7 @@ def test_the_other_machine_takes_the_new_one_over(vault: Vault, volume: Volume) 
     volume.close()
     assert opens(vault, Passphrase(NEW)), "the store's header opens what the local one does not"
     with vault.opened() as volume:
-        volume.housekeeping.tick()
+        volume.background.tick()
         gone = rows(volume, "SELECT count(*) FROM blobs WHERE kind = 0 AND gone = 0")
         assert gone == [(2,)]
     assert not opens(vault, Passphrase(PASSPHRASE))

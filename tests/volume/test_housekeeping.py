@@ -5,8 +5,8 @@ import pytest
 from tests.support.vaults import Vault, content, put, rows
 from tests.support.waiting import wait_for
 from tgdav.errors import DamageError, NoSpace, StoreUnavailable
-from tgdav.volume.housekeeping import POLL_SECONDS, PUSH_SECONDS
-from tgdav.volume.volume import Volume
+from tgdav.volume import report
+from tgdav.volume.volume import POLL_SECONDS, PUSH_SECONDS, Volume
 
 
 def away(*_: object, **__: object) -> object:
@@ -16,27 +16,27 @@ def away(*_: object, **__: object) -> object:
 def test_segments_leave_once_a_minute(vault: Vault, volume: Volume) -> None:
     put(volume, "file", b"x")
     volume.content.flush(60)
-    volume.housekeeping.tick()
+    volume.background.tick()
     assert volume.pending()["operations"] > 0
     vault.clock.advance(PUSH_SECONDS)
-    volume.housekeeping.tick()
+    volume.background.tick()
     assert volume.pending()["operations"] == 0
     put(volume, "another", b"y")
     volume.content.flush(60)
     vault.clock.advance(PUSH_SECONDS - 1)
-    volume.housekeeping.tick()
+    volume.background.tick()
     assert volume.pending()["operations"] > 0
     vault.clock.advance(1)
-    volume.housekeeping.tick()
+    volume.background.tick()
     assert volume.pending()["operations"] == 0
 
 
 def test_nothing_is_written_when_nothing_changed(vault: Vault, volume: Volume) -> None:
-    volume.housekeeping.checkpoint()
+    volume.replicator.checkpoint()
     before = [path.name for path in vault.blobs()]
     for _ in range(10):
         vault.clock.advance(3000)
-        volume.housekeeping.tick()
+        volume.background.tick()
     volume.check(read_data=100.0)
     volume.sync(wait=True)
     assert [path.name for path in vault.blobs()] == before
@@ -46,20 +46,20 @@ def test_a_checkpoint_when_the_log_is_a_day_old_and_then_not_again(vault: Vault,
     put(volume, "file", content(1, 1000))
     volume.sync(wait=True)
     vault.clock.advance(40)
-    volume.housekeeping.tick()
+    volume.background.tick()
     count = "SELECT count(*) FROM checkpoints WHERE state = 1"
     # The template's own first segment is older than this test's clock by years.
     assert rows(volume, count) == [(1,)]
     vault.clock.advance(25 * 3600)
-    volume.housekeeping.tick()
+    volume.background.tick()
     assert rows(volume, count) == [(1,)], "nothing changed since"
     put(volume, "more", content(2, 1000))
     volume.sync(wait=True)
     vault.clock.advance(3600)
-    volume.housekeeping.tick()
+    volume.background.tick()
     assert rows(volume, count) == [(1,)]
     vault.clock.advance(24 * 3600)
-    volume.housekeeping.tick()
+    volume.background.tick()
     assert rows(volume, count) == [(2,)]
 
 
@@ -71,23 +71,23 @@ def test_a_store_that_is_away_is_told_until_it_is_back(
     with monkeypatch.context() as patched:
         patched.setattr(volume.stores.store, "list", away)
         vault.clock.advance(PUSH_SECONDS)
-        volume.housekeeping.tick()
-        assert volume.status()["last_error"] == "away"
+        volume.background.tick()
+        assert report.status(volume)["last_error"] == "away"
         assert volume.pending()["operations"] > 0
     vault.clock.advance(PUSH_SECONDS)
-    volume.housekeeping.tick()
-    assert volume.status()["last_error"] is None
+    volume.background.tick()
+    assert report.status(volume)["last_error"] is None
     assert volume.pending()["operations"] == 0
 
 
 def test_being_replaced_is_noticed_without_anything_to_push(vault: Vault, volume: Volume) -> None:
-    volume.housekeeping.checkpoint()
+    volume.replicator.checkpoint()
     vault.join("other")
     vault.clock.advance(POLL_SECONDS - 1)
-    volume.housekeeping.tick()
+    volume.background.tick()
     assert volume.read_only_reason is None
     vault.clock.advance(1)
-    volume.housekeeping.tick()
+    volume.background.tick()
     assert "is the writer now" in (volume.read_only_reason or "")
 
 
@@ -99,10 +99,10 @@ def test_what_fails_keeps_nothing_else_from_being_done(
 
     put(volume, "file", b"x")
     volume.content.flush(60)
-    monkeypatch.setattr(volume.fs, "flush_idle", full)
+    monkeypatch.setattr(volume.background._tasks["settling files"], "run", full)
     vault.clock.advance(PUSH_SECONDS)
-    volume.housekeeping.tick()
-    assert volume.status()["last_error"] == "full"
+    volume.background.tick()
+    assert report.status(volume)["last_error"] == "full"
     assert volume.pending()["operations"] == 0
 
 
@@ -113,7 +113,7 @@ def test_idle_files_are_settled(vault: Vault, volume: Volume) -> None:
     handle.fsync()
     assert rows(volume, "SELECT count(*) FROM overlays") == [(1,)]
     vault.clock.advance(31)
-    volume.housekeeping.tick()
+    volume.background.tick()
     assert rows(volume, "SELECT count(*) FROM overlays") == [(0,)]
     handle.close()
 
@@ -121,7 +121,7 @@ def test_idle_files_are_settled(vault: Vault, volume: Volume) -> None:
 def test_waiting_for_operations_that_come_meanwhile_is_no_damage(
     volume: Volume, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    push, late = volume.housekeeping.push, iter(range(3))
+    push, late = volume.replicator.push, iter(range(3))
 
     def push_and_write() -> bool:
         pushed = push()
@@ -130,7 +130,7 @@ def test_waiting_for_operations_that_come_meanwhile_is_no_damage(
             break
         return pushed
 
-    monkeypatch.setattr(volume.housekeeping, "push", push_and_write)
+    monkeypatch.setattr(volume.replicator, "push", push_and_write)
     put(volume, "first", b"x")
     assert volume.sync(wait=True)["pending"] == {"bytes": 0, "operations": 0}
 
@@ -149,4 +149,4 @@ def test_the_thread_goes_on_by_itself(vault: Vault, volume: Volume) -> None:
     vault.clock.advance(PUSH_SECONDS)
     volume.start()
     wait_for(lambda: volume.pending()["operations"] == 0)
-    volume.housekeeping.stop()
+    volume.background.stop()

@@ -28,10 +28,11 @@ from tgdav.crypto.sealing import Kind
 from tgdav.disk import SystemDisk
 from tgdav.errors import NewerFormat
 from tgdav.ids import BlobName
-from tgdav.replication import checkpoint_format, envelope
-from tgdav.volume import local_state
-from tgdav.volume.local_state import LocalVault, load_vault, save_vault
-from tgdav.volume.vault import create_vault
+from tgdav.replication.format import checkpoint as checkpoint_format
+from tgdav.replication.format import envelope
+from tgdav.vault import state_dir
+from tgdav.vault.state_dir import LocalVault, load_vault, save_vault
+from tgdav.volume.initialize import create_vault
 
 KEYS = VaultKeys(MASTER, VAULT)
 
@@ -134,10 +135,10 @@ def test_a_pack(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("is_bound", [False, True])
 def test_the_local_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_bound: bool) -> None:
     local = LocalVault(seal_machine(crypto_golden.IDENTITY, KEYS, SeededEntropy(1)), "name", ())
-    binding = local_state._binding
+    binding = state_dir._binding
     with monkeypatch.context() as later:
         if is_bound:
-            later.setattr(local_state, "_binding", lambda keys, version=2: binding(keys, version))
+            later.setattr(state_dir, "_binding", lambda keys, version=2: binding(keys, version))
         save_vault(tmp_path, local, KEYS, SeededEntropy(1), SystemDisk())
     file = tmp_path / "vault"
     if not is_bound:

@@ -18,14 +18,14 @@ from tgdav.disk import SystemDisk
 from tgdav.entropy import SystemEntropy
 from tgdav.errors import AccessError, DamageError, LocalFailure, NoSpace, UsageError, VaultInUse
 from tgdav.platform import Platform
-from tgdav.volume import local_state
-from tgdav.volume.folders import make_folder, write_file
-from tgdav.volume.local_state import LocalNamespace, LocalVault
-from tgdav.volume.lock import LoginLock, StateLock
-from tgdav.volume.space import UNLIMITED, space_of
-from tgdav.volume.stores import open_store
-from tgdav.volume.unlock import unlock_store
-from tgdav.volume.vault import create_vault, join_vault, key_file_passphrase
+from tgdav.vault import state_dir
+from tgdav.vault.lock import LoginLock, StateLock
+from tgdav.vault.state_dir import LocalNamespace, LocalVault, make_folder, write_file
+from tgdav.vault.stores import open_store
+from tgdav.vault.unlock import key_file_passphrase, unlock_store
+from tgdav.volume import report
+from tgdav.volume.capacity import UNLIMITED, disk_capacity
+from tgdav.volume.initialize import create_vault, join_vault
 from tgdav.volume.volume import Volume
 
 
@@ -137,24 +137,24 @@ def test_key_file(tmp_path: Path) -> None:
 
 def test_local_state(vault: Vault, volume: Volume) -> None:
     state = places(vault.folder).state
-    assert local_state.vault_exists(state)
-    assert local_state.load_header(state) == volume.header
-    saved = local_state.load_vault(state, volume.vault_keys)
+    assert state_dir.vault_exists(state)
+    assert state_dir.load_header(state) == volume.header
+    saved = state_dir.load_vault(state, volume.vault_keys)
     assert saved.machine_name == volume.log.machine_name
     assert saved.namespace(None).name == saved.namespace("default").name == "default"
     with pytest.raises(UsageError):
         saved.namespace("another")
     other = LocalVault(b"sealed", "name", (LocalNamespace(saved.namespaces[0].id, "n", b"box"),))
-    local_state.save_vault(state, other, volume.vault_keys, SystemEntropy(), SystemDisk())
-    assert local_state.load_vault(state, volume.vault_keys) == other
+    state_dir.save_vault(state, other, volume.vault_keys, SystemEntropy(), SystemDisk())
+    assert state_dir.load_vault(state, volume.vault_keys) == other
 
 
 def test_no_local_state(tmp_path: Path, volume: Volume) -> None:
-    assert not local_state.vault_exists(tmp_path / "none")
+    assert not state_dir.vault_exists(tmp_path / "none")
     with pytest.raises(UsageError):
-        local_state.load_header(tmp_path / "none")
+        state_dir.load_header(tmp_path / "none")
     with pytest.raises(UsageError):
-        local_state.load_vault(tmp_path / "none", volume.vault_keys)
+        state_dir.load_vault(tmp_path / "none", volume.vault_keys)
 
 
 @pytest.mark.parametrize("file", ["vault", "header"])
@@ -164,7 +164,7 @@ def test_damaged_local_state(vault: Vault, volume: Volume, file: str) -> None:
     for place in range(0, len(whole), max(len(whole) // 50, 1)):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
         with pytest.raises(DamageError):
-            local_state.load_header(path.parent) if file == "header" else local_state.load_vault(
+            state_dir.load_header(path.parent) if file == "header" else state_dir.load_vault(
                 path.parent, volume.vault_keys
             )
     path.write_bytes(whole)
@@ -176,12 +176,12 @@ def test_damaged_local_state(vault: Vault, volume: Volume, file: str) -> None:
 def test_space(vault: Vault) -> None:
     where = places(vault.folder).for_config(configuration(vault.folder))
     bounded = open_store(configuration(vault.folder), places(vault.folder), vault.platform).bounded
-    total, free = space_of(where, lambda: 1000, bounded)()
+    total, free = disk_capacity(where, lambda: 1000, bounded)()
     assert total == free + 1000
     assert 0 < free < UNLIMITED
-    assert space_of(where, lambda: 1000, None)() == (UNLIMITED, UNLIMITED - 1000)
+    assert disk_capacity(where, lambda: 1000, None)() == (UNLIMITED, UNLIMITED - 1000)
     nowhere = places(vault.folder / "nowhere")
-    assert space_of(nowhere, lambda: 1000, bounded)() == (UNLIMITED, 0)
+    assert disk_capacity(nowhere, lambda: 1000, bounded)() == (UNLIMITED, 0)
 
 
 @pytest.mark.skipif(not usable(), reason="FUSE cannot be used here")
@@ -192,7 +192,7 @@ def test_the_space_of_a_store_that_hangs_is_the_last_known(vault: Vault, tmp_pat
         where.store.mkdir()
         bounded = open_store(config, where, vault.platform).bounded
         assert bounded is not None
-        space = space_of(where, lambda: 1000, bounded)
+        space = disk_capacity(where, lambda: 1000, bounded)
         before = space()
         disk.hang()
         assert space() == before
@@ -254,7 +254,7 @@ def test_what_fails_to_open_leaves_nothing_locked(vault: Vault, monkeypatch: pyt
         raise LocalFailure("on purpose")
 
     with monkeypatch.context() as patched:
-        patched.setattr("tgdav.volume.volume.remove_leftovers", fail)
+        patched.setattr("tgdav.replication.outbox.remove_leftovers", fail)
         with pytest.raises(LocalFailure):
             vault.open()
     database = next((vault.folder / "home" / "state").glob("*.db"))
@@ -308,7 +308,7 @@ def test_an_interrupted_init_is_finished_by_the_next_start(tmp_path: Path, monke
 
     config, platform = configuration(tmp_path), Platform(ManualClock(), SystemEntropy(), SystemDisk())
     with monkeypatch.context() as patched:
-        patched.setattr("tgdav.volume.making.save_local", die)
+        patched.setattr("tgdav.vault.create.save_local", die)
         with pytest.raises(KeyboardInterrupt):
             create_vault(places(tmp_path), config, PASSPHRASE, platform=platform)
     with monkeypatch.context() as patched:
@@ -328,7 +328,7 @@ def test_an_interrupted_init_is_finished_by_the_next_start(tmp_path: Path, monke
 
 def test_status(vault: Vault, volume: Volume) -> None:
     put(volume, "file", content(1, 50_000))
-    found = volume.status()
+    found = report.status(volume)
     resting = {"waiting_seconds": 0.0, "waiting_for": None, "waiting_until": None}
     assert found["store"] == {"backend": "directory", "reachable": True, **resting}
     assert (found["files"], found["bytes"], found["read_only"], found["last_error"]) == (1, 50_000, None, None)
@@ -337,7 +337,7 @@ def test_status(vault: Vault, volume: Volume) -> None:
     assert [(each["id"], each["epoch"]) for each in found["machines"]] == [(found["machine"], 1)]
     assert found["damage"] == []
     volume.sync(wait=True)
-    assert volume.status()["pending"] == {"bytes": 0, "operations": 0}
+    assert report.status(volume)["pending"] == {"bytes": 0, "operations": 0}
 
 
 def test_a_webdav_password_is_made_once(vault: Vault) -> None:

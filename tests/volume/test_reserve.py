@@ -14,7 +14,7 @@ from tgdav.config import StatePaths
 from tgdav.disk import SystemDisk
 from tgdav.entropy import SystemEntropy
 from tgdav.errors import NoSpace, NotFound
-from tgdav.volume.folders import NEEDED_BYTES, RESERVE_BYTES, Reserve
+from tgdav.vault.disk_reserve import NEEDED_BYTES, RESERVE_BYTES, Reserve
 
 pytestmark = pytest.mark.skipif(not usable(), reason="FUSE cannot be used here")
 

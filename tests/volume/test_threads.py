@@ -22,10 +22,11 @@ from tgdav.fs.files.open_file import OpenFile
 from tgdav.ids import BlobName, ChunkId
 from tgdav.metadata.types import Kind
 from tgdav.threads import failure_counts
-from tgdav.volume import control, housekeeping
+from tgdav.volume import background, control, report
 from tgdav.volume.control import ControlServer
 from tgdav.volume.control_client import ControlClient
-from tgdav.volume.volume import Volume
+from tgdav.volume.sync import KEEP_HEADERS, PUSH
+from tgdav.volume.volume import HEADER_RETRY_SECONDS, Volume
 
 
 def overflow(*_: object, **__: object) -> Any:
@@ -41,13 +42,13 @@ def failures() -> Callable[[str], int]:
 
 @pytest.fixture
 def running(volume: Volume, monkeypatch: pytest.MonkeyPatch) -> Volume:
-    monkeypatch.setattr(housekeeping, "TICK_SECONDS", 0.01)
+    monkeypatch.setattr(background, "TICK_SECONDS", 0.01)
     volume.start()
     return volume
 
 
 def last_error(volume: Volume) -> str:
-    said = volume.status()["last_error"] or ""
+    said = report.status(volume)["last_error"] or ""
     assert "secret" not in said
     return str(said)
 
@@ -61,32 +62,32 @@ def write_and_close(volume: Volume, name: bytes, data: bytes) -> None:
     assert handle.close_nowait()  # type: ignore[attr-defined]
 
 
-def test_housekeeping_does_the_rest(
+def test_background_work_does_the_rest(
     vault: Vault, running: Volume, failures: Callable[[str], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(running, "file", b"x")
     running.content.flush(60)
     with monkeypatch.context() as broken:
         broken.setattr(running.headers, "keep", overflow)
-        running.housekeeping.try_again()
+        running.background.run_soon(KEEP_HEADERS, PUSH)
         wait_for(lambda: "keeping the headers: thread tgdav-housekeeping: OverflowError" in last_error(running))
         assert failures("tgdav-housekeeping")
         wait_for(lambda: running.pending()["operations"] == 0, what="the push, which comes after the headers")
-    assert running.status()["thread_failures"]["tgdav-housekeeping"] >= 1
-    vault.clock.advance(housekeeping.HEADER_AGAIN_SECONDS)
-    wait_for(lambda: running.status()["last_error"] is None, what="the headers are kept again")
+    assert report.status(running)["thread_failures"]["tgdav-housekeeping"] >= 1
+    vault.clock.advance(HEADER_RETRY_SECONDS)
+    wait_for(lambda: report.status(running)["last_error"] is None, what="the headers are kept again")
 
 
-def test_housekeeping_survives_a_failure_between_its_tasks(
+def test_background_work_survives_a_failure_between_its_tasks(
     vault: Vault, running: Volume, failures: Callable[[str], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as broken:
-        broken.setattr(running.housekeeping, "save_counts", overflow)
+        broken.setattr(running.background, "tick", overflow)
         wait_for(lambda: failures("tgdav-housekeeping") >= 2)
         assert "tgdav-housekeeping: OverflowError" in last_error(running)
     put(running, "file", b"x")
     running.content.flush(60)
-    running.housekeeping.try_again()
+    running.background.run_soon(KEEP_HEADERS, PUSH)
     wait_for(lambda: running.pending()["operations"] == 0)
 
 
@@ -174,7 +175,7 @@ def test_the_uploader_goes_on(running: Volume, failures: Callable[[str], int], m
         wait_for(lambda: "tgdav-upload: OverflowError" in last_error(running))
         assert failures("tgdav-upload")
     assert running.content.flush(60)
-    assert running.status()["last_error"] is None
+    assert report.status(running)["last_error"] is None
 
 
 def test_prefetching_goes_on(failures: Callable[[str], int]) -> None:

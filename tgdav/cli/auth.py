@@ -24,8 +24,8 @@ from tgdav.cli.secrets import (
 from tgdav.cli.session import PATIENCE
 from tgdav.crypto.slots import Secret
 from tgdav.errors import AccessError, UsageError, VaultInUse
+from tgdav.vault.state_dir import vault_exists
 from tgdav.volume.control_client import ControlClient
-from tgdav.volume.local_state import vault_exists
 from tgdav.wording import printable
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ class _Keeper:
             self._secret = None
 
     def log_in(self, login: "Login") -> None:
-        from tgdav.volume.telegram_login import TelegramLogin
+        from tgdav.vault.telegram_login import TelegramLogin
 
         found = TelegramLogin(login.session, login.user_id)
         self._do("telegram-login", msgspec.structs.asdict(found), lambda: self._closed().log_in(found))
@@ -164,7 +164,7 @@ class _Keeper:
         return passphrase_or_recovery_key(self._invocation)
 
     def _closed(self) -> Any:
-        from tgdav.volume.login_keeper import ClosedState
+        from tgdav.vault.login_service import ClosedState
 
         invocation = self._invocation
         self._secret = self._secret or self._ask()

@@ -11,8 +11,7 @@ from tgdav.cli.invocation import Invocation, global_options
 from tgdav.cli.recover import left_out_lines
 from tgdav.cli.session import session
 from tgdav.errors import DamageError
-from tgdav.volume.findings import described
-from tgdav.wording import counted, readable_size
+from tgdav.wording import counted, describe_damage, readable_size
 
 
 class _Optional(click.Option):
@@ -73,7 +72,7 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
     for repaired in found["repaired"]:
         yield f"repaired: {repaired}"
     for damage in found["damage"]:
-        yield f"damage: {described(damage['blob'], damage['kind'], damage['reason'])}"
+        yield f"damage: {describe_damage(damage['blob'], damage['kind'], damage['reason'])}"
         yield from (f"    touches {path}" for path in damage["paths"])
     yield from left_out_lines(found["left_out"])
     yield "no damage" if found["ok"] else f"{len(found['damage'])} damaged"

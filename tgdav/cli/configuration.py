@@ -16,7 +16,7 @@ from tgdav.config import Config, notices
 from tgdav.config import migrate as migrated
 from tgdav.config.validation_errors import HIDDEN
 from tgdav.errors import ConfigError, UsageError
-from tgdav.volume.local_state import vault_exists
+from tgdav.vault.state_dir import vault_exists
 
 
 @click.group(cls=Group)

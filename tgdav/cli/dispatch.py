@@ -7,21 +7,21 @@ from tgdav.cli.secrets import from_wire
 from tgdav.config import Config, find_namespace
 from tgdav.crypto.header import unlock
 from tgdav.errors import UsageError
+from tgdav.vault.telegram_login import TelegramLogin
+from tgdav.volume import report
 from tgdav.volume.control import Command, Progress
-from tgdav.volume.report import counters
-from tgdav.volume.telegram_login import TelegramLogin
 from tgdav.volume.volume import Volume
 
 
 def commands(volume: Volume, config: Config, namespace: str | None) -> dict[str, Command]:
     """Return the commands of ``volume``; each refuses a request for another namespace than the one that is open."""
     table: dict[str, Command] = {
-        "status": lambda _arguments, _progress: volume.status(),
-        "queues": lambda _arguments, _progress: {"packs": counters(volume)["queue"]},
+        "status": lambda _arguments, _progress: report.status(volume),
+        "queues": lambda _arguments, _progress: {"packs": report.counters(volume)["queue"]},
         "sync": lambda arguments, progress: volume.sync(bool(arguments.get("wait")), progress),
         "check": lambda arguments, progress: volume.check(_percent(arguments), bool(arguments.get("repair")), progress),
-        "cache": lambda _arguments, _progress: volume.cache_statistics(),
-        "cache-clear": lambda _arguments, _progress: volume.clear_cache(),
+        "cache": lambda _arguments, _progress: report.cache(volume),
+        "cache-clear": lambda _arguments, _progress: _clear_cache(volume),
         "passwd": lambda arguments, _progress: _change_passphrase(volume, arguments),
         "recovery-key": lambda arguments, _progress: _new_recovery_key(volume, arguments),
         "webdav-password": lambda _arguments, _progress: {"password": volume.webdav_password()[0]},
@@ -49,6 +49,12 @@ def _percent(arguments: Mapping[str, Any]) -> float | None:
     if isinstance(percent, bool) or not isinstance(percent, int | float) or not 0 < percent <= 100:
         raise UsageError("a share of the data is a number of percent above 0, at most 100")
     return float(percent)
+
+
+def _clear_cache(volume: Volume) -> dict[str, Any]:
+    """Remove from the cache what can be fetched again; return the ``cache`` object."""
+    volume.content.reader.clear()
+    return report.cache(volume)
 
 
 def _change_passphrase(volume: Volume, arguments: Mapping[str, Any]) -> dict[str, Any]:

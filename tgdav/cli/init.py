@@ -16,12 +16,11 @@ from tgdav.cli.recover import print_joined, recovery_key_option
 from tgdav.cli.secrets import chosen_passphrase, is_terminal, passphrase_or_recovery_key
 from tgdav.config import Config, notices, select_namespace
 from tgdav.errors import NotLoggedIn, StoreUnavailable, UsageError
-from tgdav.replication.survey import header_blobs
-from tgdav.volume.folders import make_folder, write_file
-from tgdav.volume.local_state import vault_exists
-from tgdav.volume.stores import open_store
-from tgdav.volume.telegram_login import PENDING
-from tgdav.volume.vault import create_vault, join_vault
+from tgdav.replication.blob_listing import header_blobs
+from tgdav.vault.state_dir import make_folder, vault_exists, write_file
+from tgdav.vault.stores import open_store
+from tgdav.vault.telegram_login import PENDING
+from tgdav.volume.initialize import create_vault, join_vault
 
 
 @command("init", example="tgdav init --backend directory --path /media/disk/store")

@@ -13,11 +13,11 @@ from tgdav.cli.invocation import Invocation, global_options
 from tgdav.cli.output import Output
 from tgdav.cli.secrets import passphrase_or_recovery_key
 from tgdav.errors import UsageError
-from tgdav.volume.local_state import vault_exists
+from tgdav.vault.state_dir import vault_exists
 from tgdav.wording import counted, iso_time, machine_names
 
 if TYPE_CHECKING:
-    from tgdav.volume.vault import JoinedVault, MachineReport
+    from tgdav.vault.join import JoinedVault, MachineReport
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
@@ -50,7 +50,7 @@ def recover(invocation: Invocation) -> int:
     """
     from tgdav.cli.init import refuse_store
     from tgdav.config import select_namespace
-    from tgdav.volume.vault import recover_vault
+    from tgdav.volume.initialize import recover_vault
 
     config = select_namespace(invocation.config, invocation.namespace)
     if vault_exists(invocation.paths.state):
@@ -65,7 +65,7 @@ def recover(invocation: Invocation) -> int:
 def print_joined(output: Output, joined: "JoinedVault", word: str) -> int:
     """Print what joining found and return the exit code: 4 when something is missing."""
     # This module also gives other commands an option, and they should not wait for the database.
-    from tgdav.volume.report import left_out_objects
+    from tgdav.check.findings import left_out_objects
 
     left_out = left_out_objects(joined.left_out)
     found = {

@@ -207,7 +207,7 @@ def read_line() -> str:
 def make_key_file(invocation: Invocation) -> Passphrase:
     """Write a random passphrase into the key file (0600), durably, and return it."""
     # Making vaults brings the database along; every command reads secrets, one makes this file.
-    from tgdav.volume.vault import key_file_passphrase
+    from tgdav.vault.unlock import key_file_passphrase
 
     return Passphrase(key_file_passphrase(invocation.initial_paths.key_file, invocation.platform, make=True) or "")
 

@@ -26,10 +26,10 @@ from tgdav.cli.service import notify
 from tgdav.cli.session import no_vault, open_volume, refuse_running
 from tgdav.config import notices, require_supported, select_namespace
 from tgdav.crypto.passphrase import Passphrase
+from tgdav.vault.state_dir import vault_exists
 from tgdav.volume.control import ControlServer
-from tgdav.volume.local_state import vault_exists
-from tgdav.volume.report import counters
-from tgdav.volume.vault import create_vault
+from tgdav.volume.initialize import create_vault
+from tgdav.volume.report import counters, status
 from tgdav.volume.volume import Volume
 from tgdav.webdav import Credentials, Probes, WebOptions, WebServer
 from tgdav.webdav.origin import check_loopback
@@ -92,7 +92,8 @@ def _serve(
         closing.callback(volume.close)
         credentials = None if no_auth else _credentials(invocation, volume, options)
         probes = Probes(
-            metrics=lambda: metrics(volume.status(), counters(volume), web.traffic.counts()), status=volume.status
+            metrics=lambda: metrics(status(volume), counters(volume), web.traffic.counts()),
+            status=lambda: status(volume),
         )
         web = WebServer(volume.fs, options, credentials, platform.clock, platform.entropy, probes)
         mounts = MountHost(volume, stays=True)

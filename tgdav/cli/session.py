@@ -10,9 +10,9 @@ from tgdav.cli.secrets import passphrase
 from tgdav.config import Config, StatePaths, require_supported
 from tgdav.crypto.slots import Secret
 from tgdav.errors import LoginInUse, TgdavError, UsageError, VaultInUse
+from tgdav.vault.state_dir import vault_exists
 from tgdav.volume.control import Progress
 from tgdav.volume.control_client import ControlClient
-from tgdav.volume.local_state import vault_exists
 
 if TYPE_CHECKING:
     # The volume brings database and content along, which commands beside a running server have no use for.

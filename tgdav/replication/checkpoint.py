@@ -1,6 +1,6 @@
 """Writing checkpoints: from one read of the database into sealed parts, and from there to the store.
 
-The format is that of ``tgdav.replication.checkpoint_format``. A checkpoint counts once its root part, sent last, is in
+The format is that of ``tgdav.replication.format.checkpoint``. A checkpoint counts once its root part, sent last, is in
 the store; until then its parts are files of the outbox, resent byte for byte.
 """
 
@@ -22,11 +22,15 @@ from tgdav.failpoints import failpoint
 from tgdav.ids import BlobName
 from tgdav.metadata import settings
 from tgdav.metadata.journal import LAST_POSITION
-from tgdav.replication import checkpoint_format, envelope, outbox, rows
-from tgdav.replication.checkpoint_format import Outline, PartName, Root, TableOutline
-from tgdav.replication.identity import LogIdentity
+from tgdav.replication import outbox, sql
+from tgdav.replication.blob_listing import LabelledBlob
+from tgdav.replication.format import checkpoint as checkpoint_format
+from tgdav.replication.format import checkpoint_tables, envelope
+from tgdav.replication.format.checkpoint import Batch, Outline, Part, PartName, Root, TableOutline
+from tgdav.replication.format.checkpoint_tables import TABLES
+from tgdav.replication.log_identity import LogIdentity
+from tgdav.replication.log_reader import LogReader
 from tgdav.replication.outbox import SealedFile, discard_unnamed, send
-from tgdav.replication.tables import TABLES
 
 _log = logging.getLogger(__name__)
 
@@ -73,9 +77,9 @@ class CheckpointWriter:
 
     def _seal(self, sealed: Sealed, counters: dict[str, bytes], now_ns: int) -> bool:
         with self._database.reading() as connection:
-            pending = connection.one(rows.PENDING_OPERATIONS)
+            pending = connection.one(sql.PENDING_OPERATIONS)
             last = connection.one(LAST_POSITION)
-            ends = connection.one(rows.ENDS, (rows.incarnation_key(self._log.incarnation),))
+            ends = connection.one(sql.ENDS, (sql.incarnation_key(self._log.incarnation),))
             if pending is None or pending[0] or last is None or ends is None:
                 return False
             position, (segment, number) = last[0], ends
@@ -102,7 +106,7 @@ class CheckpointWriter:
         if encoded is None:
             return None
         outline = checkpoint_format.decode_outline(encoded)
-        sound = connection.one(rows.SOUND_CHECKPOINT, (outline.number,))
+        sound = connection.one(sql.SOUND_CHECKPOINT, (outline.number,))
         return outline if sound is not None and sound[0] else None
 
     def _seal_changes(self, connection: Connection, base: Outline, sealed: Sealed) -> list[bytes] | None:
@@ -144,8 +148,8 @@ class CheckpointWriter:
             parts.append((number, index, name, file.hash, file.size, file.file, label, None))
 
         def work(transaction: Transaction) -> None:
-            transaction.execute(rows.INSERT_CHECKPOINT, (*whole, rows.SEALED, root.created))
-            transaction.executemany(rows.INSERT_PART, parts)
+            transaction.execute(sql.INSERT_CHECKPOINT, (*whole, sql.SEALED, root.created))
+            transaction.executemany(sql.INSERT_PART, parts)
             if outline is not None:
                 settings.put(transaction, OUTLINE, checkpoint_format.encode_outline(outline))
 
@@ -173,7 +177,7 @@ class CheckpointWriter:
         A checkpoint whose file was damaged here is given up: the next one does not need it.
         """
         with self._database.reading() as connection:
-            waiting = connection.all(rows.WAITING_PARTS)
+            waiting = connection.all(sql.WAITING_PARTS)
         given_up: set[int] = set()
         for number, part, name, hash_, file, label, size in waiting:
             if number in given_up:
@@ -185,26 +189,26 @@ class CheckpointWriter:
                 self._give_up(number)
                 given_up.add(number)
                 continue
-            self._note_stored(number, part, rows.blob_row(info.id, name, BlobKind.CHECKPOINT, size, hash_))
+            self._note_stored(number, part, sql.blob_row(info.id, name, BlobKind.CHECKPOINT, size, hash_))
             outbox.remove(self._folder / file, self._disk)
         return len(waiting)
 
     def _note_stored(self, number: int, part: int, blob: tuple[Any, ...]) -> None:
         def work(transaction: Transaction) -> None:
-            transaction.execute(rows.PART_STORED, (blob[0], number, part))
-            transaction.execute(rows.INSERT_BLOB, blob)
-            transaction.execute(rows.CHECKPOINT_STORED, (number, number))
+            transaction.execute(sql.PART_STORED, (blob[0], number, part))
+            transaction.execute(sql.INSERT_BLOB, blob)
+            transaction.execute(sql.CHECKPOINT_STORED, (number, number))
 
         self._database.writer.run(work, durable=True)
         failpoint("checkpoint.part-stored")
 
     def _give_up(self, number: int) -> None:
         with self._database.reading() as connection:
-            files = [row[0] for row in connection.all(rows.PART_FILES, (number,))]
+            files = [row[0] for row in connection.all(sql.PART_FILES, (number,))]
 
         def work(transaction: Transaction) -> None:
-            transaction.execute(rows.DROP_PART_FILES, (number,))
-            transaction.execute(rows.GIVE_UP_CHECKPOINT, (number,))
+            transaction.execute(sql.DROP_PART_FILES, (number,))
+            transaction.execute(sql.GIVE_UP_CHECKPOINT, (number,))
 
         self._database.writer.run(work, durable=True)
         for file in files:
@@ -230,3 +234,92 @@ def _changes(connection: Connection, base: Outline) -> Iterator[bytes]:
             if size * 2 > base.size:
                 raise _TooMuch
             yield encoded
+
+
+Parts = list[LabelledBlob]
+
+
+class CheckpointLoader:
+    """Loads one of the whole ``checkpoints`` that a survey found; told of each part."""
+
+    def __init__(self, database: Database, reader: LogReader, checkpoints: list[Parts]) -> None:
+        self._database, self._reader = database, reader
+        self._checkpoints = checkpoints
+
+    def load(self, parts: Parts) -> Root:
+        """Fill the database's tables with the state of a checkpoint. Part by part: after an error it is to be loaded anew.
+
+        Raises DamageError, BlobMissing, StoreUnavailable, LocalFailure, NoSpace.
+        """
+        last, root = self._root(parts)
+        base_parts, base_last, base_root = (parts, last, root) if root.base is None else self._base(root.base)
+        replaced = {}
+        if base_parts is not parts:
+            for part in self._parts(parts, last):
+                replaced.update({(batch.table, batch.number): batch.rows for batch in part.batches})
+        self._database.writer.run(checkpoint_tables.clear)
+        outline = Outline(base_parts[-1].label.number, _name_of(base_parts[-1]))
+        for part in self._parts(base_parts, base_last):
+            for batch in part.batches:
+                outline.add(batch, checkpoint_format.encode_batch(batch))
+            self._insert(checkpoint_format.merged(part.batches, replaced))
+        self._insert(Batch(table, number, there) for (table, number), there in replaced.items())
+        self._finish(root, [(base_parts, base_root), (parts, root)], outline)
+        return root
+
+    def _root(self, parts: Parts) -> tuple[Part, Root]:
+        last = self._reader.part(parts[-1])
+        root = last.root
+        if root is None or root.parts != [_name_of(found) for found in parts[:-1]]:
+            name = parts[-1].info.name.hex()
+            raise DamageError(f"checkpoint part {name} does not name its parts", blob=name)
+        return last, root
+
+    def _base(self, wanted: PartName) -> tuple[Parts, Part, Root]:
+        for parts in self._checkpoints:
+            if _name_of(parts[-1]) == wanted:
+                last, root = self._root(parts)
+                if root.base is None:
+                    return parts, last, root
+        name = wanted.name.hex()
+        raise DamageError(f"checkpoint {name}, on which another builds, is missing", blob=name)
+
+    def _parts(self, parts: Parts, last: Part) -> Iterator[Part]:
+        yield from (self._reader.part(found) for found in parts[:-1])
+        yield last
+
+    def _insert(self, batches: Iterator[Batch]) -> None:
+        def work(transaction: Transaction) -> None:
+            for batch in batches:
+                transaction.executemany(checkpoint_tables.TABLES[batch.table].insert, batch.rows)
+
+        self._database.writer.run(work)
+        self._database.checkpoint()
+
+    def _finish(self, root: Root, used: list[tuple[Parts, Root]], outline: Outline) -> None:
+        last_number = max(parts[-1].label.number for parts in self._checkpoints)
+
+        def work(transaction: Transaction) -> None:
+            checkpoint_tables.complete(transaction)
+            for key, value in root.settings.items():
+                transaction.execute("INSERT OR REPLACE INTO settings (key, value) VALUES (?, ?)", (key, value))
+            settings.put(transaction, OUTLINE, checkpoint_format.encode_outline(outline))
+            settings.put(transaction, LAST_NUMBER, last_number)
+            for parts, its_root in used:
+                _record(transaction, parts, its_root, outline.number if its_root.base else None)
+
+        self._database.writer.run(work)
+
+
+def _name_of(found: LabelledBlob) -> PartName:
+    return PartName(found.info.name, found.label.body_hash)
+
+
+def _record(transaction: Transaction, parts: Parts, root: Root, base: int | None) -> None:
+    number, size = parts[-1].label.number, sum(found.label.size for found in parts)
+    row = (number, base, root.position, root.segment, len(parts), size, sql.STORED, root.created)
+    transaction.execute(sql.INSERT_CHECKPOINT, row)
+    for found in parts:
+        info, label = found.info, found.label
+        named = (number, label.part, info.name, label.body_hash, label.size, None, info.label, info.id)
+        transaction.execute(sql.INSERT_PART, named)

@@ -18,10 +18,10 @@ from tgdav.db.transaction import Transaction
 from tgdav.errors import BlobMissing, DamageError
 from tgdav.ids import Incarnation, MachineId
 from tgdav.metadata import settings
-from tgdav.replication import rows
-from tgdav.replication.fetching import LogReader, OpenedSegment
-from tgdav.replication.segment import check_signature
-from tgdav.replication.survey import Found
+from tgdav.replication import sql
+from tgdav.replication.blob_listing import LabelledBlob
+from tgdav.replication.format.segment import check_signature
+from tgdav.replication.log_reader import LogReader, OpenedSegment
 
 LEFT_OUT = "log.left-out"
 """What the store showed of replaced machines that does not count: {incarnation: (member, {number: (changes, time)})}."""
@@ -45,7 +45,7 @@ class Damage(msgspec.Struct, frozen=True):
 class Trouble(msgspec.Struct, frozen=True):
     """A segment that does not open, or that nobody known signed (``opens``)."""
 
-    found: Found
+    found: LabelledBlob
     reason: str
     opens: bool = True
 
@@ -67,12 +67,12 @@ class LeftOut(msgspec.Struct, frozen=True):
 def base_of(connection: Connection) -> Base:
     """Return what is applied in this state, and the memberships that it knows."""
     heads = {
-        rows.incarnation_of(key): Head(MachineId(machine), number, hash_, last, stamp_time_ns(stamp))
-        for key, number, machine, hash_, last, stamp in connection.all(rows.HEADS)
+        sql.incarnation_of(key): Head(MachineId(machine), number, hash_, last, stamp_time_ns(stamp))
+        for key, number, machine, hash_, last, stamp in connection.all(sql.HEADS)
     }
     known = [
-        Member(MachineId(machine), name, public_key, rows.incarnation_of(key), epoch, None)
-        for machine, name, public_key, key, epoch in connection.all(rows.MEMBERS)
+        Member(MachineId(machine), name, public_key, sql.incarnation_of(key), epoch, None)
+        for machine, name, public_key, key, epoch in connection.all(sql.MEMBERS)
     ]
     known += [member for member, _ in _noted(connection).values()]
     return Base(heads, {member.incarnation: member for member in known})
@@ -84,14 +84,14 @@ class Intake:
     def __init__(self, reader: LogReader, base: Base) -> None:
         self._reader, self.base = reader, base
         self._claims = dict(base.claims)
-        self._found: dict[bytes, Found] = {}
+        self._found: dict[bytes, LabelledBlob] = {}
         self._kept: dict[bytes, OpenedSegment] = {}
         self._kept_bytes = 0
         self.links: list[Link] = []
         self.troubles: list[Trouble] = []
 
     def take(
-        self, segments: Iterable[Found], progress: Callable[[int], None] | None = None, *, behind: bool = False
+        self, segments: Iterable[LabelledBlob], progress: Callable[[int], None] | None = None, *, behind: bool = False
     ) -> None:
         """Open segments; without ``behind`` only those with numbers above what the base has applied of their chain.
 
@@ -124,11 +124,11 @@ class Intake:
         kept = self._kept.get(link.hash)
         return kept if kept is not None else self._reader.segment(self._found[link.hash])
 
-    def found(self, link: Link) -> Found:
+    def found(self, link: Link) -> LabelledBlob:
         """Return where the segment of a link lies in the store."""
         return self._found[link.hash]
 
-    def _open(self, found: Found) -> OpenedSegment | None:
+    def _open(self, found: LabelledBlob) -> OpenedSegment | None:
         try:
             return self._reader.segment(found)
         except (DamageError, BlobMissing) as error:
@@ -160,7 +160,7 @@ class Intake:
             self._kept_bytes += len(opened.content)
             self._kept[link.hash] = opened
 
-    def _find_membership(self, earlier: Sequence[Found]) -> None:
+    def _find_membership(self, earlier: Sequence[LabelledBlob]) -> None:
         """Learn a chain's membership from its segments that are applied already."""
         for found in earlier:
             try:
@@ -180,9 +180,9 @@ class Intake:
                 self.troubles.append(Trouble(opened.found, reason))
 
 
-def _chains(segments: Iterable[Found]) -> list[list[Found]]:
+def _chains(segments: Iterable[LabelledBlob]) -> list[list[LabelledBlob]]:
     """Return the segments of each incarnation by their numbers. Pure."""
-    chains: dict[Incarnation, list[Found]] = {}
+    chains: dict[Incarnation, list[LabelledBlob]] = {}
     for found in segments:
         chains.setdefault(found.label.incarnation, []).append(found)
     return [sorted(chain, key=lambda each: (each.label.number, each.label.body_hash)) for chain in chains.values()]
@@ -209,10 +209,10 @@ def gap_damage(gap: Gap, claims: Mapping[Incarnation, Member]) -> Damage:
 def holes(connection: Connection) -> list[Gap]:
     """Return the segments that are missing among those that this state has applied, as far as a later one is applied."""
     found, before = [], (b"", 0)
-    for key, number, machine in connection.all(rows.APPLIED):
+    for key, number, machine in connection.all(sql.APPLIED):
         expected = before[1] + 1 if key == before[0] else 1
         if number > expected:
-            found.append(Gap(MachineId(machine), rows.incarnation_of(key), expected, number - 1))
+            found.append(Gap(MachineId(machine), sql.incarnation_of(key), expected, number - 1))
         before = (key, number)
     return found
 

@@ -25,11 +25,12 @@ from tgdav.entropy import Entropy
 from tgdav.errors import TgdavError
 from tgdav.failpoints import failpoint
 from tgdav.ids import BlobId, BlobName, ChunkId, MachineId
-from tgdav.replication import envelope, rows
-from tgdav.replication.identity import LogIdentity
+from tgdav.replication import sql
+from tgdav.replication.format import envelope
+from tgdav.replication.format.segment import ClockEntry, PackEntry, PackIndex, Segment
+from tgdav.replication.format.segment import encode as encode_segment
+from tgdav.replication.log_identity import LogIdentity
 from tgdav.replication.outbox import SealedFile, discard_unnamed, send
-from tgdav.replication.segment import ClockEntry, PackEntry, PackIndex, Segment
-from tgdav.replication.segment import encode as encode_segment
 
 GROUPS_A_SEGMENT = 20_000
 SEGMENT_BYTES = 16 * 1024 * 1024
@@ -114,13 +115,13 @@ class Pusher:
     def pending_operations(self) -> int:
         """Return how many operations are not in the store yet."""
         with self._database.reading() as connection:
-            row = connection.one(rows.PENDING_OPERATIONS)
+            row = connection.one(sql.PENDING_OPERATIONS)
         return int(row[0]) if row else 0
 
     def oldest_unsent(self) -> int | None:
         """Return the log position of the oldest group that is in no segment yet."""
         with self._database.reading() as connection:
-            row = connection.one(rows.OLDEST_UNSENT)
+            row = connection.one(sql.OLDEST_UNSENT)
         return row[0] if row else None
 
     def push(self) -> Pushed:
@@ -159,34 +160,34 @@ class Pusher:
     def _ready(self, connection: Connection) -> list[Unsent]:
         ready: list[Unsent] = []
         size = 0
-        for row in connection.all(rows.UNSENT, (GROUPS_A_SEGMENT,)):
+        for row in connection.all(sql.UNSENT, (GROUPS_A_SEGMENT,)):
             position, sequence, _, stamp, time, ops = row
             ready.append(Unsent(position, Group(sequence, stamp, time, decode_ops(ops)), len(ops)))
             size += len(ops)
             if size >= SEGMENT_BYTES:
                 break
         wanted = set().union(*(each.chunks for each in ready))
-        stored = _among(connection, rows.STORED_CHUNKS, wanted)
-        lost = wanted - stored - _among(connection, rows.COMING_CHUNKS, wanted - stored)
+        stored = _among(connection, sql.STORED_CHUNKS, wanted)
+        lost = wanted - stored - _among(connection, sql.COMING_CHUNKS, wanted - stored)
         return choose_ready(ready, stored, lost)
 
     def _compose(self, connection: Connection, ready: list[Unsent]) -> tuple[Segment, list[int]]:
         log = self._log
-        last = connection.one(rows.LAST_SEGMENT, (rows.incarnation_key(log.incarnation),))
+        last = connection.one(sql.LAST_SEGMENT, (sql.incarnation_key(log.incarnation),))
         number, previous = (last[0] + 1, last[1]) if last else (1, FIRST)
-        packs = connection.all(rows.NEW_PACKS)
+        packs = connection.all(sql.NEW_PACKS)
         indexes = tuple(
             PackIndex(
-                name, size, hash_, epoch, tuple(PackEntry(*row) for row in connection.all(rows.PACK_CHUNKS, (no,)))
+                name, size, hash_, epoch, tuple(PackEntry(*row) for row in connection.all(sql.PACK_CHUNKS, (no,)))
             )
             for no, name, size, hash_, epoch in packs
         )
         groups = tuple(each.group for each in ready)
-        others = connection.all(rows.OTHERS_APPLIED, (rows.incarnation_key(log.incarnation),))
+        others = connection.all(sql.OTHERS_APPLIED, (sql.incarnation_key(log.incarnation),))
         clock = (
             ClockEntry(log.machine_id, log.incarnation, _last_sequence(groups)),
             *(
-                ClockEntry(MachineId(machine), rows.incarnation_of(key), last, at, hash_)
+                ClockEntry(MachineId(machine), sql.incarnation_of(key), last, at, hash_)
                 for machine, key, last, at, hash_ in others
             ),
         )
@@ -197,8 +198,8 @@ class Pusher:
     def _membership(self, connection: Connection) -> Member | None:
         """Return this machine's membership, as its member operation says it."""
         log = self._log
-        row = connection.one(rows.OWN_MEMBER, (log.machine_id,))
-        if row is None or rows.incarnation_of(row[0]) != log.incarnation:
+        row = connection.one(sql.OWN_MEMBER, (log.machine_id,))
+        if row is None or sql.incarnation_of(row[0]) != log.incarnation:
             return None
         keys = log.machine.signing_public, log.machine.exchange_public
         return Member(log.machine_id, log.machine_name, keys[0], log.incarnation, row[1], None, keys[1])
@@ -225,7 +226,7 @@ class Pusher:
     ) -> None:
         groups = segment.groups
         row = (
-            rows.incarnation_key(segment.incarnation),
+            sql.incarnation_key(segment.incarnation),
             segment.number,
             segment.machine,
             name,
@@ -241,9 +242,9 @@ class Pusher:
         )
 
         def work(transaction: Transaction) -> None:
-            transaction.execute(rows.INSERT_SEGMENT, row)
-            transaction.executemany(rows.MARK_LOG, [(segment.number, each.position) for each in ready])
-            transaction.executemany(rows.MARK_PACKS, [(segment.number, no) for no in packs])
+            transaction.execute(sql.INSERT_SEGMENT, row)
+            transaction.executemany(sql.MARK_LOG, [(segment.number, each.position) for each in ready])
+            transaction.executemany(sql.MARK_PACKS, [(segment.number, no) for no in packs])
 
         self._database.writer.run(work, durable=True, sync=[file])
         failpoint("pusher.sealed")
@@ -252,7 +253,7 @@ class Pusher:
 
     def _send_sealed(self, pushed: Pushed) -> None:
         with self._database.reading() as connection:
-            waiting = connection.all(rows.SEALED_SEGMENTS)
+            waiting = connection.all(sql.SEALED_SEGMENTS)
         for incarnation, number, name, hash_, file, label, size in waiting:
             info = send(self._store, self._folder, file, BlobName(name), hash_, label)
             self._note_stored(incarnation, number, name, hash_, info.id, size)
@@ -267,7 +268,7 @@ class Pusher:
         with self._lock:
             for name in names:
                 with self._database.reading() as connection:
-                    row = connection.one(rows.SEGMENT_BY_NAME, (_blob_name(name),))
+                    row = connection.one(sql.SEGMENT_BY_NAME, (_blob_name(name),))
                 if row is None or not self._is_whole(row[4], row[3]):
                     continue
                 incarnation, number, blob_name, hash_, file, label, size, old = row
@@ -288,8 +289,8 @@ class Pusher:
         """What is damaged goes first: a store gives back what it has under a name instead of taking it anew."""
 
         def work(transaction: Transaction) -> None:
-            transaction.execute(rows.SEGMENT_LOST, (incarnation, number))
-            transaction.execute(rows.BLOB_GONE, (blob,))
+            transaction.execute(sql.SEGMENT_LOST, (incarnation, number))
+            transaction.execute(sql.BLOB_GONE, (blob,))
 
         self._database.writer.run(work, durable=True)
         self._store.delete([BlobId(blob)])
@@ -297,7 +298,7 @@ class Pusher:
     def spoilt(self) -> list[str]:
         """Return the blob names, in hex, of sealed segments that wait to be sent and whose files are damaged."""
         with self._database.reading() as connection:
-            waiting = connection.all(rows.SEALED_SEGMENTS)
+            waiting = connection.all(sql.SEALED_SEGMENTS)
         return [name.hex() for _, _, name, hash_, file, *_ in waiting if not self._is_whole(file, hash_)]
 
     def seal_anew(self, names: Sequence[str]) -> list[str]:
@@ -306,9 +307,9 @@ class Pusher:
         with self._lock:
             for name in names:
                 with self._database.reading() as connection:
-                    row = connection.one(rows.SEGMENT_BY_NAME, (_blob_name(name),))
+                    row = connection.one(sql.SEGMENT_BY_NAME, (_blob_name(name),))
                     number = row[1] if row is not None and row[7] is None else 0
-                    logged = connection.one(rows.LOGGED_IN, (number,))
+                    logged = connection.one(sql.LOGGED_IN, (number,))
                 if row is None or logged is None or not logged[0] or self._store.find(BlobName(row[2])) is not None:
                     continue
                 self._undo(row[0], number)
@@ -317,17 +318,17 @@ class Pusher:
 
     def _undo(self, incarnation: bytes, number: int) -> None:
         def work(transaction: Transaction) -> None:
-            transaction.execute(rows.DROP_SEGMENT, (incarnation, number))
-            transaction.execute(rows.UNMARK_LOG, (number,))
-            transaction.execute(rows.UNMARK_PACKS, (number,))
+            transaction.execute(sql.DROP_SEGMENT, (incarnation, number))
+            transaction.execute(sql.UNMARK_LOG, (number,))
+            transaction.execute(sql.UNMARK_PACKS, (number,))
 
         self._database.writer.run(work, durable=True)
 
     def _note_stored(self, incarnation: bytes, number: int, name: bytes, hash_: bytes, blob: BlobId, size: int) -> None:
         def work(transaction: Transaction) -> None:
-            transaction.execute(rows.SEGMENT_STORED, (blob, incarnation, number))
-            transaction.execute(rows.INSERT_BLOB, rows.blob_row(blob, name, BlobKind.SEGMENT, size, hash_))
-            transaction.execute(rows.FORGET_LOG, (number,))
+            transaction.execute(sql.SEGMENT_STORED, (blob, incarnation, number))
+            transaction.execute(sql.INSERT_BLOB, sql.blob_row(blob, name, BlobKind.SEGMENT, size, hash_))
+            transaction.execute(sql.FORGET_LOG, (number,))
 
         self._database.writer.run(work, durable=True)
         failpoint("pusher.stored")

@@ -10,21 +10,38 @@ from collections.abc import Callable
 import msgspec
 
 from tgdav.blobs.interface import BlobStore
+from tgdav.config import Config
 from tgdav.crdt.membership import Head, Link, Verdict, newest
 from tgdav.crdt.ops import Member
 from tgdav.crypto.keys import NamespaceKeys, NamespaceSecret, VaultKeys
 from tgdav.crypto.label import BlobKind
+from tgdav.crypto.machine import MachineIdentity
 from tgdav.db.database import Database
 from tgdav.db.transaction import Transaction
 from tgdav.errors import BlobMissing, DamageError
 from tgdav.ids import BlobId, BlobName, Incarnation, MachineId, NamespaceId
+from tgdav.metadata import settings
 from tgdav.metadata.journal import Journal
-from tgdav.replication import envelope, rows, tables
-from tgdav.replication.fetching import LogReader, fetch
-from tgdav.replication.intake import Damage, Intake, Trouble, author_name, base_of, gap_damage, holes
-from tgdav.replication.loading import CheckpointLoader
-from tgdav.replication.survey import Found, Survey
-from tgdav.replication.taking import take_segment
+from tgdav.platform import Platform
+from tgdav.replication import sql
+from tgdav.replication.blob_listing import BlobListing, LabelledBlob
+from tgdav.replication.checkpoint import LAST_NUMBER, OUTLINE, CheckpointLoader
+from tgdav.replication.format import checkpoint_tables, envelope
+from tgdav.replication.import_segment import import_segment
+from tgdav.replication.intake import (
+    LEFT_OUT,
+    Damage,
+    Intake,
+    Trouble,
+    author_name,
+    base_of,
+    gap_damage,
+    holes,
+    note_left_out,
+)
+from tgdav.replication.log_identity import begin_log, open_journal
+from tgdav.replication.log_reader import LogReader, fetch
+from tgdav.replication.writer_check import GAPS_REPORTED, SEEN
 
 Progress = Callable[[str, int, int], None]
 """Told (what, done, total)."""
@@ -44,14 +61,16 @@ class Rebuilt(msgspec.Struct):
     damage: list[Damage] = []
 
 
-def find_secret(store: BlobStore, survey: Survey, vault_keys: VaultKeys, namespace: NamespaceId) -> NamespaceSecret:
+def find_secret(
+    store: BlobStore, survey: BlobListing, vault_keys: VaultKeys, namespace: NamespaceId
+) -> NamespaceSecret:
     """Return the namespace's secret from the key box with the newest epoch. Raises DamageError if none opens.
 
     Epochs grow along a chain, so of each incarnation's segments, and of its checkpoints, the last one that opens is asked.
     """
     secrets = []
     for kind in (BlobKind.SEGMENT, BlobKind.CHECKPOINT):
-        chains: dict[Incarnation, list[Found]] = {}
+        chains: dict[Incarnation, list[LabelledBlob]] = {}
         for found in survey.of(namespace, kind):
             chains.setdefault(found.label.incarnation, []).append(found)
         for chain in chains.values():
@@ -64,7 +83,7 @@ def find_secret(store: BlobStore, survey: Survey, vault_keys: VaultKeys, namespa
 
 
 def _last_secret(
-    store: BlobStore, newest_first: list[Found], vault_keys: VaultKeys, namespace: NamespaceId
+    store: BlobStore, newest_first: list[LabelledBlob], vault_keys: VaultKeys, namespace: NamespaceId
 ) -> NamespaceSecret | None:
     for found in newest_first:
         try:
@@ -80,7 +99,7 @@ class Rebuilder:
     def __init__(
         self,
         store: BlobStore,
-        survey: Survey,
+        survey: BlobListing,
         vault_keys: VaultKeys,
         keys: NamespaceKeys,
         database: Database,
@@ -93,7 +112,7 @@ class Rebuilder:
         self._reader = LogReader(store, vault_keys, keys)
         self._result = Rebuilt()
         self._segments = survey.of(keys.namespace, BlobKind.SEGMENT)
-        self._packs = {each.info.name: each for each in survey.of(keys.namespace, BlobKind.PACK)}
+        self._packs = {each.info.name: each.info for each in survey.of(keys.namespace, BlobKind.PACK)}
 
     def run(self) -> tuple[Rebuilt, Journal]:
         """Rebuild; return what was found, and the journal to go on with.
@@ -130,7 +149,7 @@ class Rebuilder:
                 intake, verdict = self._open_segments()
                 if verdict.base_counts and not self._fills_a_hole():
                     return intake, verdict
-            self._database.writer.run(tables.clear)
+            self._database.writer.run(checkpoint_tables.clear)
         return self._open_segments()
 
     def _fills_a_hole(self) -> bool:
@@ -155,7 +174,7 @@ class Rebuilder:
         except (DamageError, BlobMissing) as error:
             self._damaged(intake.found(link).info.name.hex(), "segment", str(error))
             return
-        take_segment(journal, opened, self._packs)
+        import_segment(journal, opened, self._packs)
         self._result.heads[link.incarnation] = Head(link.machine, link.number, link.hash, link.last, link.time)
 
     def _report(self, intake: Intake, verdict: Verdict) -> None:
@@ -190,32 +209,110 @@ class Rebuilder:
     def _find_packs(self) -> None:
         """Look for every pack that the log names: where it lies now, or that it is lost."""
         with self._database.reading() as connection:
-            known = connection.all(rows.STORED_PACKS)
+            known = connection.all(sql.STORED_PACKS)
         moved: list[tuple[BlobId | None, int, int]] = []
         for number, name, size, _, blob, damaged in known:
             found = self._packs.get(BlobName(name))
             if found is None:
                 self._damaged(name.hex(), "pack", "the store does not have it")
                 moved.append((None, 1, number))
-            elif found.info.size != size:
-                self._damaged(name.hex(), "pack", f"it has {found.info.size} bytes, not {size}")
-                moved.append((found.info.id, 1, number))
-            elif (blob, damaged) != (found.info.id, 0):
-                moved.append((found.info.id, 0, number))
-        self._database.writer.run(lambda transaction: transaction.executemany(rows.PLACE_PACK, moved))
+            elif found.size != size:
+                self._damaged(name.hex(), "pack", f"it has {found.size} bytes, not {size}")
+                moved.append((found.id, 1, number))
+            elif (blob, damaged) != (found.id, 0):
+                moved.append((found.id, 0, number))
+        self._database.writer.run(lambda transaction: transaction.executemany(sql.PLACE_PACK, moved))
 
     def _note_blobs(self) -> None:
         """Remember every blob that the store shows, so that one that goes missing is noticed, and what is missing."""
         known = [
-            rows.blob_row(each.info.id, each.info.name, each.label.kind, each.label.size, each.label.body_hash)
+            sql.blob_row(each.info.id, each.info.name, each.label.kind, each.label.size, each.label.body_hash)
             for each in self._survey.found
         ]
-        known += [rows.blob_row(each.id, each.name, rows.HEADER, each.size, None) for each in self._survey.headers]
+        known += [sql.blob_row(each.id, each.name, sql.HEADER, each.size, None) for each in self._survey.headers]
 
         def work(transaction: Transaction) -> None:
-            transaction.executemany(rows.INSERT_BLOB, known)
+            transaction.executemany(sql.INSERT_BLOB, known)
 
         self._database.writer.run(work)
 
     def _damaged(self, blob: str, kind: str, reason: str) -> None:
         self._result.damage.append(Damage(blob, kind, reason))
+
+
+UNFINISHED = "joining.rebuild-unfinished"
+"""Set while a state is rebuilt in the place of an older one."""
+_ALSO_CLEARED = ("log", "checkpoints", "checkpoint_parts", "blobs", "damage")
+_FORGOTTEN = (settings.NAMESPACE, OUTLINE, LAST_NUMBER, LEFT_OUT, GAPS_REPORTED)
+
+
+def rebuild(
+    database: Database,
+    store: BlobStore,
+    survey: BlobListing,
+    vault_keys: VaultKeys,
+    keys: NamespaceKeys,
+    identity: MachineIdentity,
+    config: Config,
+    platform: Platform,
+    progress: Progress,
+) -> tuple[Rebuilt, int]:
+    """Rebuild into an empty database, and log that this machine is the writer; return what was found, and the epoch.
+
+    Raises StoreUnavailable, LocalFailure, NoSpace.
+    """
+    incarnation = Incarnation(0)
+
+    def begin() -> Journal:
+        nonlocal incarnation
+        journal, incarnation = open_journal(database, config, identity, keys, platform)
+        return journal
+
+    rebuilt, journal = Rebuilder(store, survey, vault_keys, keys, database, begin, progress).run()
+    now = platform.clock.now_ns()
+    database.writer.run(lambda transaction: _note(transaction, survey, rebuilt, now))
+    # Where the log's beginning is lost, somebody was its writer all the same.
+    epoch = rebuilt.writer.epoch + 1 if rebuilt.writer is not None else 2
+    begin_log(database, config, identity, journal, incarnation, epoch=epoch, predecessor=rebuilt.writer)
+    return rebuilt, epoch
+
+
+def is_unfinished(database: Database) -> bool:
+    """Whether a rebuild in the place of an older state was interrupted."""
+    with database.reading() as connection:
+        return bool(settings.get(connection, UNFINISHED, False))
+
+
+def rebuild_again(
+    database: Database,
+    store: BlobStore,
+    vault_keys: VaultKeys,
+    keys: NamespaceKeys,
+    identity: MachineIdentity,
+    config: Config,
+    platform: Platform,
+) -> None:
+    """Rebuild a state in which nothing was changed since it joined. An interrupted attempt is begun anew by the next start.
+
+    Raises StoreUnavailable, LocalFailure, NoSpace.
+    """
+    survey = BlobListing(store.list(), vault_keys)
+    database.writer.run(_clear, durable=True)
+    rebuild(database, store, survey, vault_keys, keys, identity, config, platform, lambda *_: None)
+    database.writer.run(lambda transaction: settings.remove(transaction, UNFINISHED), durable=True)
+
+
+def _clear(transaction: Transaction) -> None:
+    settings.put(transaction, UNFINISHED, True)
+    checkpoint_tables.clear(transaction)
+    for name in _ALSO_CLEARED:
+        transaction.execute(f"DELETE FROM {name}")  # noqa: S608 - a constant
+    for key in _FORGOTTEN:
+        settings.remove(transaction, key)
+
+
+def _note(transaction: Transaction, survey: BlobListing, rebuilt: Rebuilt, now_ns: int) -> None:
+    settings.put(transaction, SEEN, survey.last)
+    note_left_out(transaction, rebuilt.left_out, rebuilt.claims)
+    found = [(each.blob, each.kind, each.reason, now_ns) for each in rebuilt.damage]
+    transaction.executemany("INSERT OR REPLACE INTO damage (blob, kind, reason, found) VALUES (?, ?, ?, ?)", found)

@@ -6,11 +6,14 @@ gone first, then dirty files settle, background work ends, the log is folded bac
 
 import logging
 import threading
+from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
+from tgdav.blobs.interface import BlobInfo
+from tgdav.check.checker import Checker
 from tgdav.config import Config, StatePaths
-from tgdav.crypto.header import Header, with_passphrase, with_recovery_key
+from tgdav.crypto.header import Header, recognise, with_passphrase, with_recovery_key
 from tgdav.crypto.passphrase import Passphrase
 from tgdav.crypto.recovery_key import format_recovery_key, new_recovery_key
 from tgdav.crypto.slots import Secret
@@ -20,28 +23,24 @@ from tgdav.fs.names import JunkPolicy
 from tgdav.metadata import settings
 from tgdav.metadata.journal import Journal
 from tgdav.platform import Platform
-from tgdav.replication.checkpoint import CheckpointWriter
-from tgdav.replication.outbox import remove_leftovers
-from tgdav.replication.pusher import Pusher
-from tgdav.replication.watch import LogWatch
+from tgdav.replication.log_identity import history_policy
+from tgdav.replication.replicator import Replicator
 from tgdav.threads import Worker
-from tgdav.volume import report
-from tgdav.volume.account_life import AccountLife
-from tgdav.volume.budget import Budget
-from tgdav.volume.check import Checker
-from tgdav.volume.content import open_content
-from tgdav.volume.folders import Reserve, make_folder
-from tgdav.volume.headers import HeaderKeeper
-from tgdav.volume.housekeeping import Housekeeping
-from tgdav.volume.local_keys import argon2_parameters
-from tgdav.volume.log_start import history_policy
-from tgdav.volume.opening import Parts, open_parts
-from tgdav.volume.space import space_of
-from tgdav.volume.stores import Stores
-from tgdav.volume.telegram_login import TelegramLogin
+from tgdav.vault.disk_reserve import Reserve
+from tgdav.vault.headers import HeaderKeeper
+from tgdav.vault.state_dir import make_folder
+from tgdav.vault.stores import Stores
+from tgdav.vault.telegram_login import TelegramLogin
+from tgdav.vault.unlock import argon2_parameters
+from tgdav.vault.upload_stats import UploadStats
+from tgdav.volume.account_expiry import AccountExpiry
+from tgdav.volume.background import NOTHING_TO_DO, PeriodicTask, PeriodicTasks
+from tgdav.volume.capacity import disk_capacity
+from tgdav.volume.open import OpenedState, open_content, open_parts
+from tgdav.volume.sync import JOIN, KEEP_HEADERS, POLL, PUSH, Progress, Synchronizer
 
 if TYPE_CHECKING:
-    from tgdav.volume.login_keeper import LoginKeeper
+    from tgdav.vault.login_service import LoginService
 
 _log = logging.getLogger(__name__)
 
@@ -50,22 +49,26 @@ GRACE_SECONDS = 5.0
 """How long closing waits for what is being sent; it is sent again by the next start."""
 SAY_SECONDS = 1.5
 """How long it takes before what is waited for is said."""
-JOINING = "joining this vault is not finished: the store has not been told yet"
-"""Why a machine that joined changes nothing until its first segment is stored."""
+PUSH_SECONDS = 60.0
+JOIN_SECONDS = 5.0
+HEADER_SECONDS, HEADER_RETRY_SECONDS = 3600.0, 60.0
+POLL_SECONDS, POLL_RETRY_SECONDS = 900.0, 60.0
+CHECKPOINT_SECONDS = 30.0
+_COUNTS = "keeping count of what was sent"
 
 
 class Volume:
     """One namespace of a vault, open. Made by ``Volume.open``; every command and front end works through it."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: OpenedState) -> None:
         places, config, platform = self.places, self.config, self.platform = parts.places, parts.config, parts.platform
         stores, opened, database, log = parts.stores, parts.opened, parts.database, parts.log
         self.namespace_name = parts.namespace
         self._lock, self._login = parts.lock, parts.login
         self.vault_keys, self.master, self._stores = opened.vault_keys, opened.master, stores
         self.database, self.log = database, log
-        self.budget = Budget(database, opened.vault_keys, platform.clock)
-        stores.sending.on_sent = self.budget.note
+        self.upload_stats = UploadStats(database, opened.vault_keys, platform.clock)
+        stores.sending.on_sent = self.upload_stats.note
         self.journal = Journal(
             database,
             log.keys,
@@ -79,9 +82,10 @@ class Volume:
             places.state, database, stores.store, opened.header, opened.saved_header, opened.master, platform
         )
         account = stores.account
-        self.account_life = None if account is None else AccountLife(database, platform.clock, account.idle_days)
+        self.account_expiry = None if account is None else AccountExpiry(database, platform.clock, account.idle_days)
         self.content = open_content(places, config, platform, database, stores.store, self.log)
-        self._replication()
+        outbox = places.state / "outbox"
+        self.replicator = Replicator(database, stores.store, log, self.journal, outbox, platform)
         self.fs = NamespaceFileSystem(
             database,
             self.journal,
@@ -90,13 +94,18 @@ class Volume:
             log.machine,
             places.state / "overlay",
             junk=JunkPolicy(config.webdav.junk_files),
-            space=space_of(places, self.used_bytes, stores.bounded),
+            space=disk_capacity(places, self.used_bytes, stores.bounded),
             clock=platform.clock,
             entropy=platform.entropy,
             disk=platform.disk,
         )
         self.reserve = Reserve(places, platform.disk, platform.entropy)
-        self.housekeeping = Housekeeping(self)
+        self.background = PeriodicTasks(platform.clock, self._tasks())
+        self.replicator.on_joined = self.fs.start
+        self._synchronizer = Synchronizer(
+            self.replicator, self.content, self.headers, stores, self.upload_stats, self.background, platform.clock
+        )
+        self._clock_problem: str | None = None
         self._closed = threading.Event()
         self._hang_up: Worker | None = None
         self._is_closed = False
@@ -118,34 +127,75 @@ class Volume:
         with ExitStack() as undo:
             parts = open_parts(undo, places, config, secret, platform=platform, namespace=namespace)
             volume = cls(parts)
-            volume._take_up()
+            volume._resume()
             undo.pop_all()
         if parts.is_resumed:
-            with suppress(TgdavError):  # else background work tells the store
-                volume.housekeeping.push()
+            with suppress(TgdavError):  # else background work pushes
+                volume.replicator.push()
         return volume
 
-    def _take_up(self) -> None:
-        """Go on where the last process stopped."""
-        outbox = self.places.state / "outbox"
-        make_folder(outbox, self.platform.disk)
+    def _resume(self) -> None:
+        """Resume where the last process stopped."""
+        make_folder(self.places.state / "outbox", self.platform.disk)
         make_folder(self.places.state / "overlay", self.platform.disk)
-        remove_leftovers(self.database, outbox, self.platform.disk)
-        self.journal.read_only = self.watch.replaced() or (None if self.watch.has_joined() else JOINING)
+        self.replicator.start()
         self.content.start()
         try:
-            if self.journal.read_only is None:
+            if self.read_only_reason is None:
                 self.fs.start()
         except BaseException:
             self.content.stop()
             raise
 
-    def _replication(self) -> None:
-        outbox = self.places.state / "outbox"
-        parts = (self.database, self._stores.store, self.log, outbox)
-        self.pusher = Pusher(*parts, entropy=self.platform.entropy, disk=self.platform.disk)
-        self.checkpoints = CheckpointWriter(*parts, entropy=self.platform.entropy, disk=self.platform.disk)
-        self.watch = LogWatch(self.database, self._stores.store, self.log)
+    # ---- background work -----------------------------------------------------------------------------------------
+
+    def _tasks(self) -> Iterator[PeriodicTask]:
+        """Return the background work in the order in which it is done."""
+        replicator, expiry = self.replicator, self.account_expiry
+        yield PeriodicTask("keeping some of the disk in reserve", self.reserve.keep)
+        yield PeriodicTask("folding the database's log", self.database.checkpoint)
+        yield PeriodicTask(_COUNTS, self.upload_stats.save)
+        yield PeriodicTask("looking at the clock", self._check_clock)
+        yield PeriodicTask(KEEP_HEADERS, self.keep_headers, interval=HEADER_SECONDS, retry=HEADER_RETRY_SECONDS)
+        if expiry is not None:
+            yield PeriodicTask("keeping how long the account lives", expiry.keep_up)
+        yield PeriodicTask(JOIN, replicator.push, interval=JOIN_SECONDS, when=self._is_joining)
+        writing = self._is_writing
+        poll = {"interval": POLL_SECONDS, "retry": POLL_RETRY_SECONDS, "first": POLL_SECONDS}
+        yield PeriodicTask(POLL, replicator.poll, when=writing, **poll)
+        yield PeriodicTask("settling files", self.fs.flush_idle, when=writing)
+        pushing = {"interval": PUSH_SECONDS, "first": PUSH_SECONDS}
+        yield PeriodicTask(PUSH, self._push_if_pending, when=writing, **pushing)
+        checkpoints = {"interval": CHECKPOINT_SECONDS, "first": CHECKPOINT_SECONDS}
+        yield PeriodicTask("writing a checkpoint", replicator.checkpoint_if_due, when=writing, **checkpoints)
+
+    def _is_joining(self) -> bool:
+        return self.replicator.is_joining
+
+    def _is_writing(self) -> bool:
+        return self.read_only_reason is None
+
+    def _push_if_pending(self) -> object:
+        if not self.replicator.pusher.pending_operations():
+            return NOTHING_TO_DO
+        return self.replicator.push()
+
+    def _check_clock(self) -> None:
+        """Log when the machine's clock becomes wrong, as Telegram shows it, and when it is right again."""
+        account = self._stores.account
+        problem = None if account is None else account.clock_problem
+        if problem is not None and self._clock_problem is None:
+            _log.warning("%s", problem)
+        elif problem is None and self._clock_problem is not None:
+            _log.warning("this machine's clock is right again")
+        self._clock_problem = problem
+
+    def _on_notice(self, blob: BlobInfo) -> None:
+        """Another login stored a blob: poll for headers or segments at the next tick. Any thread may call it."""
+        if recognise(blob.label):
+            self.background.run_soon(KEEP_HEADERS)
+        elif self.replicator.on_notice(blob):
+            self.background.run_soon(POLL)
 
     # ---- life ----------------------------------------------------------------------------------------------------
 
@@ -153,8 +203,8 @@ class Volume:
         """Begin background work."""
         if self._stores.account is not None:
             self._stores.account.announces = True
-            self._stores.account.watch(self.housekeeping.hear)
-        self.housekeeping.start()
+            self._stores.account.watch(self._on_notice)
+        self.background.start()
 
     def close(self) -> None:
         """Finish: settle dirty files, end background work, make all durable, give the vault up. Once is enough."""
@@ -169,11 +219,11 @@ class Volume:
             rest.callback(self._lock.release)
             rest.callback(self._stores.store.close)
             rest.callback(self.database.close)
-            rest.callback(self.housekeeping.save_counts)
+            rest.callback(self.background.run, _COUNTS)
             rest.callback(self.content.stop)
             rest.callback(self._stores.stopping.set)
             rest.callback(self.fs.stop)
-            self.housekeeping.stop()
+            self.background.stop()
 
     def hang_up_soon(self) -> None:
         """Let what waits for the store go on for a moment, then cut it short: nothing that stops may wait for a dead line, nor
@@ -207,17 +257,7 @@ class Volume:
     @property
     def read_only_reason(self) -> str | None:
         """Why nothing can be changed here, or None."""
-        return self.journal.read_only
-
-    @property
-    def is_joining(self) -> bool:
-        """Whether this machine is the writer, and the store does not know yet."""
-        return self.journal.read_only == JOINING
-
-    def finish_joining(self) -> None:
-        """The store knows that this machine is the writer: changes are welcome."""
-        self.journal.read_only = None
-        self.fs.start()
+        return self.replicator.read_only_reason
 
     def used_bytes(self) -> int:
         """Bytes of content of all files, holes left out."""
@@ -225,35 +265,26 @@ class Volume:
 
     # ---- commands ------------------------------------------------------------------------------------------------
 
-    def status(self) -> dict[str, Any]:
-        """Return the ``status`` object."""
-        return report.status(self)
-
     def pending(self) -> dict[str, int]:
         """Return what is not in the store yet."""
-        return {"bytes": self.content.pending(), "operations": self.pusher.pending_operations()}
+        return self._synchronizer.pending()
 
-    def sync(self, wait: bool = False, progress: Any = None) -> dict[str, Any]:
+    def sync(self, wait: bool = False, progress: Progress | None = None) -> dict[str, Any]:
         """Push now; with ``wait``, until nothing is pending. Raises StoreUnavailable, WriterReplaced, DamageError."""
         self.fs.flush_all()
-        return self.housekeeping.sync(wait=wait, progress=progress)
+        return self._synchronizer.run(wait=wait, progress=progress)
 
     def keep_headers(self) -> None:
         """See to two copies of the header in the store, and note them. Raises StoreUnavailable."""
         self.headers.keep()
 
-    def check(self, read_data: float | None = None, repair: bool = False, progress: Any = None) -> dict[str, Any]:
+    def check(
+        self, read_data: float | None = None, repair: bool = False, progress: Progress | None = None
+    ) -> dict[str, Any]:
         """Return the ``check`` object. ``read_data``: percent of the blobs to read, None for none."""
-        return Checker(self, progress).run(read_data=read_data, repair=repair)
-
-    def cache_statistics(self) -> dict[str, Any]:
-        """Return the ``cache`` object."""
-        return report.cache(self)
-
-    def clear_cache(self) -> dict[str, Any]:
-        """Drop what can be fetched again; return the ``cache`` object."""
-        self.content.reader.clear()
-        return report.cache(self)
+        store = self._stores.store
+        checker = Checker(self.database, store, self.headers, self.content, self.replicator, self.platform)
+        return checker.run(read_data=read_data, repair=repair, progress=progress)
 
     def change_passphrase(self, new: str) -> None:
         """Open the vault with ``new`` from now on.
@@ -274,7 +305,7 @@ class Volume:
     def log_in(self, login: TelegramLogin) -> None:
         """Use a new login at Telegram from now on. Raises AccessError for another account's, UsageError (no Telegram)."""
         self._telegram_login().log_in(login)
-        self.housekeeping.try_again()
+        self.background.run_soon(KEEP_HEADERS, JOIN, POLL, PUSH)
         self.content.flush(0)  # no longer puts off what failed
         self.content.uploader.wake()
 
@@ -282,7 +313,7 @@ class Volume:
         """End the login at Telegram; return whether there was one. Raises StoreUnavailable, UsageError (no Telegram)."""
         return self._telegram_login().log_out()
 
-    def _telegram_login(self) -> "LoginKeeper":
+    def _telegram_login(self) -> "LoginService":
         if self._login is None:
             raise UsageError("the store of this vault is not Telegram, so there is nothing to log in to")
         return self._login

@@ -1,0 +1,249 @@
+"""``check``: is the database whole, and does the store have every blob that it should, byte for byte?
+
+Three looks: at this machine's own state, at the store's listing against what this machine knows, and, with ``read_data``,
+at every byte of every blob. Blobs in which damage was met before are read in any case: what is whole again is forgotten,
+and nothing else is.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from blake3 import blake3
+
+from tgdav.blobs.interface import BlobInfo, BlobStore
+from tgdav.check.expected_blobs import ExpectedBlobs, KnownBlob, role_of
+from tgdav.check.findings import Findings, left_out_report
+from tgdav.check.local import LocalCheck
+from tgdav.check.repair import Repairer
+from tgdav.content.store import ContentStore
+from tgdav.crypto.header import HEADER_BYTES, decode, recognise
+from tgdav.crypto.label import decode_label
+from tgdav.db.database import Database
+from tgdav.db.transaction import Transaction
+from tgdav.errors import BlobMissing, DamageError
+from tgdav.ids import BlobId, ChunkId
+from tgdav.metadata import queries, settings
+from tgdav.platform import Platform
+from tgdav.replication import sql
+from tgdav.replication.blob_listing import BlobListing
+from tgdav.replication.replicator import Replicator
+from tgdav.replication.writer_check import GAPS_REPORTED, REPORTED, SEEN
+from tgdav.vault.headers import HeaderKeeper
+
+Progress = Callable[[str, int, int], None]
+_STEP = 4 * 1024 * 1024
+_ALL = 100.0
+
+
+class Checker:
+    """One check of an open namespace."""
+
+    def __init__(
+        self,
+        database: Database,
+        store: BlobStore,
+        headers: HeaderKeeper,
+        content: ContentStore,
+        replicator: Replicator,
+        platform: Platform,
+    ) -> None:
+        self._database, self._store, self._headers, self._content = database, store, headers, content
+        self._replicator, self._platform = replicator, platform
+        self._vault_keys = replicator.log.vault_keys
+        self._findings = Findings()
+        self._repaired: list[str] = []
+        self._looked_at: set[str] = set()
+        self._bytes = 0
+
+    def run(self, *, read_data: float | None, repair: bool, progress: Progress | None = None) -> dict[str, Any]:
+        """Check; return the ``check`` object. Raises StoreUnavailable: then nothing is known of the store.
+
+        ``read_data``: the percentage of blobs to read whole, others each time; None: only those that were damaged.
+        """
+        report = progress or _silent
+        pusher = self._replicator.pusher
+        local = LocalCheck(self._database, self._content, pusher, self._findings, read_data=read_data is not None)
+        files = local.run()
+        listed = self._check_store(read_data, report)
+        if repair and self._findings:
+            repairer = Repairer(
+                self._database, self._store, self._headers, self._content, self._replicator, self._platform
+            )
+            self._repaired = repairer.run(self._findings)
+            self._findings.drop(self._repaired)
+            self._check_store(None, report)
+        for missing in self._replicator.missing():
+            self._findings.add(missing.blob, missing.kind, missing.reason)
+        self._name_paths()
+        self._remember(listed)
+        return {
+            "ok": not self._findings,
+            "files": files,
+            "blobs": len(listed),
+            "bytes_read": self._bytes,
+            "damage": [msgspec.structs.asdict(each) for each in self._findings],
+            "repaired": self._repaired,
+            "left_out": left_out_report(self._database),
+        }
+
+    def _check_store(self, read_data: float | None, progress: Progress) -> list[BlobInfo]:
+        # What is known is taken before the listing: what is stored meanwhile is no surprise.
+        inventory = ExpectedBlobs.of(self._database)
+        self._looked_at |= inventory.suspected
+        listed = list(self._store.list())
+        names = {blob.name for blob in [*inventory.expected, *inventory.lost_packs]}
+        BlobListing(listed, self._vault_keys).refuse_later(names.__contains__)
+        suspects = self._check_listing(listed, inventory)
+        if suspects:
+            now = ExpectedBlobs.of(self._database)
+            for blob, reason in suspects:
+                if now.expects(blob):
+                    self._findings.add(blob.name.hex(), blob.role, reason)
+        self._read_blobs(listed, inventory, read_data, progress)
+        return listed
+
+    # ---- the listing ---------------------------------------------------------------------------------------------
+
+    def _check_listing(self, listed: list[BlobInfo], inventory: ExpectedBlobs) -> list[tuple[KnownBlob, str]]:
+        replaced = self._headers.is_superseded(listed)
+        by_id = {info.id: info for info in listed}
+        by_name = {info.name: info for info in listed}
+        suspects = []
+        for blob in inventory.expected:
+            info = by_id.get(BlobId(blob.id))
+            if info is None or info.name != blob.name:
+                if blob.kind == sql.HEADER and replaced:
+                    continue
+                elsewhere = blob.name in by_name
+                reason = "it lies elsewhere in the store" if elsewhere else "the store does not have it any more"
+                suspects.append((blob, reason))
+            elif info.size != blob.size:
+                suspects.append((blob, f"it has {info.size} bytes, not {blob.size}"))
+            elif not self._label_fits(info, blob):
+                suspects.append((blob, "its label is not the one it was stored with"))
+        for blob in inventory.lost_packs:
+            info = by_name.get(blob.name)
+            if info is None:
+                suspects.append((blob, "the store does not have it"))
+            elif info.size != blob.size or not self._label_fits(info, blob):
+                suspects.append((blob, "what the store has under its name is not it"))
+            else:
+                self._place(blob, info)
+        return suspects
+
+    def _place(self, blob: KnownBlob, info: BlobInfo) -> None:
+        """A pack that was lost when this state was rebuilt is there again."""
+
+        def work(transaction: Transaction) -> None:
+            transaction.execute("UPDATE packs SET blob = ?, damaged = 0 WHERE name = ?", (info.id, blob.name))
+            transaction.execute(sql.INSERT_BLOB, sql.blob_row(info.id, blob.name, blob.kind, blob.size, blob.hash))
+
+        self._database.writer.run(work)
+
+    def _label_fits(self, info: BlobInfo, blob: KnownBlob) -> bool:
+        if blob.kind == sql.HEADER:
+            return recognise(info.label)
+        label = decode_label(info.label, self._vault_keys, info.name)
+        if label is None or label.size != blob.size or label.kind != blob.kind:
+            return False
+        return blob.hash is None or label.body_hash == blob.hash
+
+    # ---- every byte ----------------------------------------------------------------------------------------------
+
+    def _read_blobs(
+        self, listed: list[BlobInfo], inventory: ExpectedBlobs, percent: float | None, progress: Progress
+    ) -> None:
+        chosen = [info for info in listed if info.name.hex() in inventory.suspected]
+        if percent is not None:
+            every = max(round(_ALL / percent), 1)
+            first = int.from_bytes(self._platform.entropy.bytes(4), "big") % every
+            # Where there are few, one is read at least.
+            share = listed[first::every] or listed[:1]
+            chosen = list({info.id: info for info in [*share, *chosen]}.values())
+        hashes = inventory.hashes()
+        total, done = sum(info.size for info in chosen), 0
+        for info in chosen:
+            self._read_blob(info, hashes.get((info.id, info.name)))
+            done += info.size
+            progress("reading bytes", done, total)
+
+    def _read_blob(self, info: BlobInfo, noted: bytes | None) -> None:
+        label = decode_label(info.label, self._vault_keys, info.name)
+        header = recognise(info.label)
+        if label is None and not header:
+            return  # not of this vault
+        role = role_of(sql.HEADER if label is None else label.kind)
+        try:
+            if label is None:
+                decode(self._store.read(info.id, 0, HEADER_BYTES))
+                self._bytes += HEADER_BYTES
+                return
+            digest = self._digest(info)
+        except (DamageError, BlobMissing) as error:
+            if not self._was_deleted(info):
+                self._findings.add(info.name.hex(), role, str(error.message))
+            return
+        if digest != label.body_hash or (noted is not None and digest != noted):
+            self._findings.add(info.name.hex(), role, "its bytes are not those that were stored")
+
+    def _was_deleted(self, info: BlobInfo) -> bool:
+        """Whether a blob went on purpose between the listing and now."""
+        with self._database.reading() as connection:
+            row = connection.one("SELECT gone FROM blobs WHERE id = ? AND name = ?", (info.id, info.name))
+        return bool(row and row[0])
+
+    def _digest(self, info: BlobInfo) -> bytes:
+        hasher = blake3()
+        for offset in range(0, info.size, _STEP):
+            data = self._store.read(info.id, offset, min(_STEP, info.size - offset))
+            hasher.update(data)
+            self._bytes += len(data)
+        return hasher.digest()
+
+    # ---- afterwards ----------------------------------------------------------------------------------------------
+
+    def _name_paths(self) -> None:
+        with self._database.reading() as connection:
+            for name in self._findings.names("pack", "staging"):
+                if len(name) != _NAME_DIGITS:
+                    continue
+                chunks = {ChunkId(row[0]) for row in connection.all(_PACK_CHUNKS, (bytes.fromhex(name),))}
+                self._findings.add(name, "pack", "", queries.paths_naming_chunks(connection, chunks))
+
+    def _remember(self, listed: list[BlobInfo]) -> None:
+        now = self._platform.clock.now_ns()
+        newest = max(ExpectedBlobs.of(self._database).expected, key=lambda blob: blob.id, default=None)
+        is_lost = newest is not None and (newest.id, newest.name) not in {(info.id, info.name) for info in listed}
+        # Only a loss that this check has told of no longer holds up pushing.
+        reported = newest.id if newest is not None and is_lost else 0
+        last = max((info.id for info in listed), default=0)
+        bad = set(self._findings.names("pack"))
+        whole = [(bytes.fromhex(name),) for name in self._looked_at - bad if len(name) == _NAME_DIGITS]
+        found = [(each.blob, each.kind, each.reason, now) for each in self._findings]
+
+        def work(transaction: Transaction) -> None:
+            # What a read met meanwhile stays noted.
+            transaction.executemany("DELETE FROM damage WHERE blob = ?", [(each,) for each in self._looked_at])
+            transaction.executemany(
+                "INSERT OR REPLACE INTO damage (blob, kind, reason, found) VALUES (?, ?, ?, ?)", found
+            )
+            settings.put(transaction, REPORTED, reported)
+            settings.put(transaction, GAPS_REPORTED, self._findings.names("gap", "segment"))
+            # In a store that was set back, ids begin again where it stands now.
+            settings.put(transaction, SEEN, min(settings.get(transaction, SEEN, 0), last))
+            transaction.executemany(_IS_WHOLE, whole)
+            transaction.executemany(
+                "UPDATE packs SET damaged = 1 WHERE name = ?", [(bytes.fromhex(name),) for name in bad]
+            )
+
+        self._database.writer.run(work)
+
+
+def _silent(_what: str, _done: int, _total: int) -> None:
+    return
+
+
+_NAME_DIGITS = 32
+_IS_WHOLE = "UPDATE packs SET damaged = 0 WHERE name = ? AND state = 3 AND blob IS NOT NULL"
+_PACK_CHUNKS = "SELECT c.id FROM chunks c JOIN packs p ON p.no = c.pack WHERE p.name = ?"

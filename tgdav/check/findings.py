@@ -1,0 +1,76 @@
+"""What a check found, and how findings are shown."""
+
+import uuid
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import msgspec
+
+from tgdav.db.database import Database
+from tgdav.replication.intake import LeftOut, left_out
+from tgdav.wording import utc_time_after
+
+
+class Finding(msgspec.Struct):
+    """Damage: a blob's name in hex (or a local file's role), what it is, what is wrong, which paths it hits."""
+
+    blob: str
+    kind: str
+    reason: str
+    paths: list[str] = []
+
+
+class Findings:
+    """Findings by blob; the first of a blob stays."""
+
+    def __init__(self) -> None:
+        self._by_blob: dict[str, Finding] = {}
+
+    def __iter__(self) -> Iterator[Finding]:
+        return iter(list(self._by_blob.values()))
+
+    def __bool__(self) -> bool:
+        return bool(self._by_blob)
+
+    def add(self, blob: str, kind: str, reason: str, paths: Iterable[bytes] = ()) -> None:
+        """Add a finding, or paths to the one that is there."""
+        finding = self._by_blob.setdefault(blob, Finding(blob, kind, reason, []))
+        finding.paths.extend(shown(path) for path in paths)
+
+    def names(self, *kinds: str) -> list[str]:
+        """Return the blobs of some kinds."""
+        return [each.blob for each in self._by_blob.values() if each.kind in kinds]
+
+    def drop(self, blobs: Iterable[str]) -> None:
+        """Forget findings that turned out well."""
+        for blob in blobs:
+            self._by_blob.pop(blob, None)
+
+
+def shown(path: bytes) -> str:
+    """Return a path as people and JSON can read it."""
+    return path.decode("utf-8", "backslashreplace")
+
+
+def left_out_report(database: Database) -> list[dict[str, Any]]:
+    """Return ``left_out``: what replaced machines made that does not count, as ``left_out_objects`` gives it."""
+    with database.reading() as connection:
+        return left_out_objects(left_out(connection))
+
+
+def left_out_objects(found: Iterable[LeftOut]) -> list[dict[str, Any]]:
+    """Return one object a machine: its id and name, how many operations, and the time of the last one (ISO 8601)."""
+    return [
+        {
+            "id": uuid_text(each.machine),
+            "name": each.name,
+            "changes": each.changes,
+            "last": utc_time_after(each.last, 0.0),
+        }
+        for each in found
+    ]
+
+
+def uuid_text(machine: bytes) -> str:
+    """Return a machine's id as the configuration writes it."""
+    return str(uuid.UUID(bytes=machine))

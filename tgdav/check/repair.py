@@ -1,0 +1,235 @@
+"""``check --repair``: appending again what this machine still holds whole."""
+
+import logging
+from collections.abc import Iterator
+
+from blake3 import blake3
+
+from tgdav.blobs.interface import BlobInfo, BlobStore, BytesSource
+from tgdav.check.findings import Findings
+from tgdav.content.format.chunk import SealedChunk
+from tgdav.content.format.pack import TRAILER_BYTES, PackSeal, open_index, read_trailer
+from tgdav.content.store import ContentStore
+from tgdav.crypto.label import BlobKind, Label, decode_label, encode_label
+from tgdav.db.database import Database
+from tgdav.db.transaction import Transaction
+from tgdav.errors import BlobMissing, DamageError, StoreRejected, WriterReplaced
+from tgdav.ids import BlobId, BlobName, ChunkId
+from tgdav.platform import Platform
+from tgdav.replication import sql
+from tgdav.replication.replicator import Replicator
+from tgdav.vault.headers import HeaderKeeper
+
+_log = logging.getLogger(__name__)
+
+FLUSH_SECONDS = 3600.0
+_TOGETHER = 8 * 1024 * 1024
+"""Bytes of sealed chunks that are rescued at once."""
+_PACK = "SELECT no, size, hash, label, blob FROM packs WHERE name = ? AND state = 3"
+_NUMBER = "SELECT no FROM packs WHERE name = ? AND state >= 3"
+_FORGET_PLACE = "UPDATE packs SET blob = NULL, damaged = 1 WHERE no = ?"
+
+
+_CHUNKS = "SELECT id FROM chunks WHERE pack = ? ORDER BY offset"
+_OTHERS = "SELECT name, epoch, size, blob FROM packs WHERE state = 3 AND blob IS NOT NULL AND no != ? ORDER BY no DESC"
+_IS_EMPTY = "SELECT 1 FROM packs WHERE no = ? AND NOT EXISTS (SELECT 1 FROM chunks WHERE pack = packs.no)"
+_RETIRE = "UPDATE packs SET state = 4, blob = NULL WHERE no = ?"
+_NAME_GONE = "UPDATE blobs SET gone = 1 WHERE name = ?"
+
+
+class Repairer:
+    """Repairs headers, segments that are in the outbox, and packs: whole where the cache holds them so, else chunk by chunk.
+
+    Chunks that this machine still has, that the damaged pack gives, or another pack holds as well, are stored anew in other
+    packs; a pack that holds nothing any more is given up.
+
+    A store gives back what it has under a name instead of taking it anew, so what is damaged is deleted first, and noted
+    as gone before that. A crash in between leaves less in the store, and all of it here: the next repair goes on.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        store: BlobStore,
+        headers: HeaderKeeper,
+        content: ContentStore,
+        replicator: Replicator,
+        platform: Platform,
+    ) -> None:
+        self._database, self._store, self._headers, self._content = database, store, headers, content
+        self._replicator, self._log, self._entropy = replicator, replicator.log, platform.entropy
+
+    def run(self, findings: Findings) -> list[str]:
+        """Repair what can be; return the names of the blobs that are whole now. Raises StoreUnavailable, LocalFailure."""
+        headers = findings.names("header")
+        if headers:
+            self._headers.put_back(headers)
+        pusher = self._replicator.pusher
+        segments = pusher.send_again(findings.names("segment"))
+        anew = pusher.seal_anew(findings.names("outbox"))
+        packs = [name for name in findings.names("pack") if self._restore_pack(bytes.fromhex(name))]
+        rescued = self._rescue([name for name in findings.names("pack") if name not in packs])
+        return [*headers, *segments, *anew, *packs, *rescued]
+
+    def _restore_pack(self, name: bytes) -> bool:
+        with self._database.reading() as connection:
+            row = connection.one(_PACK, (name,))
+        if row is None:
+            return False
+        number, size, digest, label, blob = row
+        return self._relocate(number, BlobName(name), size, digest) or self._append(
+            number, BlobName(name), size, digest, label, blob
+        )
+
+    def _relocate(self, number: int, name: BlobName, size: int, digest: bytes) -> bool:
+        """Find a pack that lies, whole, elsewhere in the store."""
+        info = self._store.find(name)
+        if info is None or info.size != size or not self._is_right(info, digest):
+            return False
+        label = decode_label(info.label, self._log.vault_keys, info.name)
+        if label is None or (label.kind, label.body_hash) != (BlobKind.PACK, digest):
+            return False  # somebody edited its caption
+        self._note(number, info, digest)
+        return True
+
+    def _is_right(self, info: BlobInfo, digest: bytes) -> bool:
+        try:
+            return bytes(blake3(self._store.read(info.id, 0, info.size)).digest()) == digest
+        except DamageError:
+            return False
+
+    def _append(self, number: int, name: BlobName, size: int, digest: bytes, label: str, blob: int | None) -> bool:
+        data = self._content.reader.cache.get(name, 0, size, counted=False)
+        if data is None or blake3(data).digest() != digest:
+            return False
+        there = self._store.find(name)
+        doomed = [BlobId(each) for each in {blob, there.id if there else None} if each is not None]
+        self._forget(number, doomed)
+        self._store.delete(doomed)
+        info = self._store.append(name, BytesSource(data), label or self._label(name, size, digest))
+        self._note(number, info, digest)
+        return True
+
+    def _forget(self, number: int, doomed: list[BlobId]) -> None:
+        def work(transaction: Transaction) -> None:
+            transaction.execute(_FORGET_PLACE, (number,))
+            transaction.executemany(sql.BLOB_GONE, [(each,) for each in doomed])
+
+        self._database.writer.run(work, durable=True)
+
+    def _note(self, number: int, info: BlobInfo, digest: bytes) -> None:
+        def work(transaction: Transaction) -> None:
+            transaction.execute("UPDATE blobs SET gone = 1 WHERE name = ? AND id != ?", (info.name, info.id))
+            transaction.execute(sql.PLACE_PACK, (info.id, 0, number))
+            transaction.execute(sql.INSERT_BLOB, sql.blob_row(info.id, info.name, BlobKind.PACK, info.size, digest))
+
+        self._database.writer.run(work, durable=True)
+
+    def _label(self, name: BlobName, size: int, digest: bytes) -> str:
+        label = Label(
+            kind=BlobKind.PACK,
+            namespace=self._log.namespace,
+            machine=self._log.machine_id,
+            incarnation=self._log.incarnation,
+            body_hash=digest,
+            size=size,
+        )
+        return encode_label(label, self._log.vault_keys, name, self._entropy)
+
+    # ---- chunk by chunk ------------------------------------------------------------------------------------------
+
+    def _rescue(self, names: list[str]) -> list[str]:
+        """Store anew what can be had of packs (names in hex); return those in which nothing is missed any more.
+
+        Others learn where it lies now from the log, or from a checkpoint: so the old packs go after that. A machine that
+        writes neither rescues nothing.
+        """
+        numbers = {name: number for name in names if (number := self._number(name)) is not None}
+        if not numbers or self._replicator.read_only_reason is not None:
+            return []
+        for number in numbers.values():
+            self._rescue_chunks(number)
+        empty = {name: number for name, number in numbers.items() if self._is_empty(number)}
+        if not self._content.flush(FLUSH_SECONDS):
+            return []
+        self._database.writer.run(
+            lambda t: t.executemany(_RETIRE, [(number,) for number in empty.values()]), durable=True
+        )
+        if not self._is_told():
+            return []
+        for name in empty:
+            self._give_up(BlobName(bytes.fromhex(name)))
+        return [*empty]
+
+    def _is_told(self) -> bool:
+        """Tell others where chunks lie now, and return whether that was possible; if not, the next repair does it."""
+        try:
+            self._replicator.push()
+            return self._replicator.checkpoint()
+        except (DamageError, WriterReplaced) as error:
+            _log.warning("what was rescued cannot be told yet: %s", error.message)
+            return False
+
+    def _number(self, name: str) -> int | None:
+        with self._database.reading() as connection:
+            row = connection.one(_NUMBER, (bytes.fromhex(name),))
+        return None if row is None else int(row[0])
+
+    def _is_empty(self, number: int) -> bool:
+        with self._database.reading() as connection:
+            return connection.one(_IS_EMPTY, (number,)) is not None
+
+    def _rescue_chunks(self, number: int) -> None:
+        content = self._content
+        with self._database.reading() as connection:
+            wanted = [ChunkId(row[0]) for row in connection.all(_CHUNKS, (number,))]
+        missing: set[ChunkId] = set()
+        saved: list[SealedChunk] = []
+        for chunk in wanted:
+            try:
+                plaintext = content.reader.chunk(chunk)
+            except (DamageError, StoreRejected):
+                missing.add(chunk)
+            else:
+                saved.append(content.sealer.seal(chunk, plaintext))
+            if sum(len(each.data) for each in saved) >= _TOGETHER:
+                content.uploader.rescue(saved, number)
+                saved = []
+        saved += self._from_other_packs(missing, number)
+        content.uploader.rescue(saved, number)
+
+    def _from_other_packs(self, missing: set[ChunkId], number: int) -> list[SealedChunk]:
+        """Look for chunks in the indexes of the other packs: one that was stored twice is known in one place alone."""
+        found: list[SealedChunk] = []
+        with self._database.reading() as connection:
+            others = connection.all(_OTHERS, (number,)) if missing else []
+        for name, epoch, size, blob in others:
+            if not missing:
+                break
+            try:
+                found += self._from_pack(missing, BlobName(name), epoch, size, BlobId(blob))
+            except (DamageError, BlobMissing):
+                continue  # it has findings of its own
+        return found
+
+    def _from_pack(
+        self, missing: set[ChunkId], name: BlobName, epoch: int, size: int, blob: BlobId
+    ) -> Iterator[SealedChunk]:
+        identity = self._content.identity
+        seal = PackSeal(identity.keys, identity.vault_keys.vault, name, epoch)
+        trailer = read_trailer(seal, self._store.read(blob, size - TRAILER_BYTES, TRAILER_BYTES), size)
+        sizes = trailer.sizes
+        for entry in open_index(seal, self._store.read(blob, sizes.data_end, sizes.index_length), sizes):
+            if entry.id in missing:
+                sealed = self._store.read(blob, entry.offset, entry.stored)
+                chunk = SealedChunk(entry.id, entry.length, entry.codec, entry.epoch, sealed)
+                self._content.sealer.open(entry.binding, sealed, name.hex())
+                missing.discard(entry.id)
+                yield chunk
+
+    def _give_up(self, name: BlobName) -> None:
+        """A pack holds nothing any more, and the store's log says so: nobody expects it from now on, and it goes."""
+        there = self._store.find(name)
+        self._database.writer.run(lambda transaction: transaction.execute(_NAME_GONE, (name,)), durable=True)
+        if there is not None:
+            self._store.delete([there.id])

@@ -1,0 +1,1 @@
+"""The formats of the log: segments, checkpoint parts and their envelope. Pure."""

@@ -1,0 +1,86 @@
+"""A file that keeps some MiB of the state's disk free for the day when it is full."""
+
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from tgdav.config import StatePaths
+from tgdav.disk import Disk
+from tgdav.entropy import Entropy
+from tgdav.errors import NoSpace
+from tgdav.vault.state_dir import translated, write_file
+
+_log = logging.getLogger(__name__)
+
+RESERVE_BYTES = 8 * 1024**2
+"""Size of the file that is given up when the disk is full."""
+NEEDED_BYTES = 4 * 1024**2
+"""What must be free for the database to open, and for some hundred deletions."""
+PLENTY_BYTES = 256 * 1024**2
+"""Free bytes from which on a reserve is set aside."""
+
+
+class Reserve:
+    """A file that keeps some MiB of the state's disk free for the day when it is full.
+
+    Then the cache gives way first, and this file next: what is here can be read, and what is not wanted be deleted.
+    """
+
+    def __init__(self, places: StatePaths, disk: Disk, entropy: Entropy) -> None:
+        self._places, self._disk, self._entropy = places, disk, entropy
+        self._file = places.state / "reserve"
+
+    def make_room(self) -> None:
+        """See that the database can be opened. Raises NoSpace, LocalFailure."""
+        if self._free() >= NEEDED_BYTES or self._shrink_cache() or self._give_up():
+            return
+        lacking = NEEDED_BYTES - self._free()
+        raise NoSpace(
+            f"the disk that holds {self._places.state} is full", hint=f"free {-(-lacking // 1024**2)} MiB on it"
+        )
+
+    def keep(self) -> None:
+        """Give it up where the disk is full, set it aside again where there is plenty. Raises LocalFailure."""
+        free = self._free()
+        if free < NEEDED_BYTES and self._file.exists():
+            _log.warning("the disk that holds %s is full: free some of it", self._places.state)
+            self._shrink_cache() or self._give_up()
+        elif free >= PLENTY_BYTES and not self._file.exists():
+            self._set_aside()
+
+    def _set_aside(self) -> None:
+        # Random bytes: a file system that compresses would keep nothing free for zeros.
+        try:
+            write_file(self._file, self._entropy.bytes(RESERVE_BYTES), self._disk)
+        except NoSpace:
+            self._give_up()
+
+    def _give_up(self) -> bool:
+        """Remove the file; return whether there is room then."""
+        with translated(self._file):
+            self._file.unlink(missing_ok=True)
+            self._file.with_name(f".{self._file.name}.tmp").unlink(missing_ok=True)
+        return self._free() >= NEEDED_BYTES
+
+    def _shrink_cache(self) -> bool:
+        """Remove what the cache used longest ago; return whether there is room then."""
+        with translated(self._places.cache):
+            for path in self._cached():
+                path.unlink(missing_ok=True)
+                if self._free() >= NEEDED_BYTES:
+                    return True
+        return False
+
+    def _cached(self) -> Iterator[Path]:
+        """Go through the cache's files, those used longest ago first, if they are on the state's disk."""
+        cache = self._places.cache
+        if not cache.is_dir() or cache.stat().st_dev != self._places.state.stat().st_dev:
+            return
+        files = [path for folder in cache.iterdir() if len(folder.name) == 2 for path in folder.iterdir()]
+        yield from sorted(files, key=lambda path: path.lstat().st_mtime_ns)
+
+    def _free(self) -> int:
+        with translated(self._places.state):
+            found = os.statvfs(self._places.state)
+        return found.f_bavail * found.f_frsize

@@ -1,0 +1,210 @@
+"""Keeping two whole copies of the vault header in the store, and replacing them when a secret changes."""
+
+import logging
+import threading
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from tgdav.blobs.interface import BlobInfo, BlobStore, BytesSource
+from tgdav.crypto.header import (
+    HEADER_BYTES,
+    Header,
+    decode,
+    encode,
+    is_genuine,
+    later_header_label,
+    make_header_label,
+    recognise,
+    superseded,
+)
+from tgdav.db.database import Database
+from tgdav.db.transaction import Transaction
+from tgdav.entropy import Entropy
+from tgdav.errors import BlobMissing, DamageError, NewerFormat
+from tgdav.failpoints import failpoint
+from tgdav.ids import BlobId, BlobName
+from tgdav.metadata import settings
+from tgdav.platform import Platform
+from tgdav.replication import sql
+from tgdav.replication.blob_listing import header_blobs
+from tgdav.replication.writer_check import SEEN
+from tgdav.vault.state_dir import save_header
+
+_log = logging.getLogger(__name__)
+
+COPIES = 2
+
+
+class Placed(msgspec.Struct, frozen=True):
+    """The newest header, its copies in the store, and the blobs of headers that it supersedes."""
+
+    header: Header
+    copies: list[BlobInfo]
+    outdated: list[BlobId]
+
+
+def place_headers(store: BlobStore, header: Header, master: bytes, entropy: Entropy) -> Placed:
+    """See to it that the store has two whole copies of the newest header: ``header``, or a later one found there.
+
+    Nothing is deleted: the caller first keeps the header locally, then deletes what is outdated, so that an interruption
+    anywhere is finished by the next call. Raises StoreUnavailable; NewerFormat where a copy is missing and a later program's
+    header is there, which may have taken its place.
+    """
+    listed = list(store.list())
+    found = _headers(store, listed)
+    header = _newest(found, header, master)
+    wanted = encode(header)
+    copies = [info for info, each in found if encode(each) == wanted]
+    outdated = [info.id for info, each in found if encode(each) != wanted and superseded(each, header)]
+    if len(copies) < COPIES:
+        _refuse_later(store, listed)
+    while len(copies) < COPIES:
+        failpoint("headers.before-append")
+        copies.append(store.append(BlobName(entropy.bytes(16)), BytesSource(wanted), make_header_label(entropy)))
+        failpoint("headers.after-append")
+    return Placed(header, copies, outdated)
+
+
+def newest_header(store: BlobStore, listed: Iterable[BlobInfo], header: Header, master: bytes) -> Header:
+    """Return ``header``, or the genuine one in the store that supersedes it."""
+    return _newest(_headers(store, listed), header, master)
+
+
+def _headers(store: BlobStore, listed: Iterable[BlobInfo]) -> list[tuple[BlobInfo, Header]]:
+    return [(info, each) for info in header_blobs(listed) if (each := _read(store, info)) is not None]
+
+
+def _newest(found: list[tuple[BlobInfo, Header]], header: Header, master: bytes) -> Header:
+    for _, each in found:
+        if superseded(header, each) and is_genuine(each, master):
+            header = each
+    return header
+
+
+def _read(store: BlobStore, info: BlobInfo) -> Header | None:
+    """Return the header in a blob; a damaged one counts as missing here, and ``check`` reports it."""
+    try:
+        return decode(store.read(info.id, 0, HEADER_BYTES))
+    except (DamageError, BlobMissing, NewerFormat):
+        return None
+
+
+def _refuse_later(store: BlobStore, listed: Iterable[BlobInfo]) -> None:
+    for info in listed:
+        if (version := later_header_label(info.label)) is not None:
+            raise NewerFormat("the vault header in the store", version)
+        if recognise(info.label):
+            with suppress(DamageError, BlobMissing):
+                decode(store.read(info.id, 0, HEADER_BYTES))
+
+
+class HeaderKeeper:
+    """This machine's copy of the header, and the store's. Thread-safe: one change at a time."""
+
+    def __init__(
+        self,
+        state: Path,
+        database: Database,
+        store: BlobStore,
+        header: Header,
+        saved: Header,
+        master: bytes,
+        platform: Platform,
+    ) -> None:
+        """``header`` is what opened the vault, ``saved`` what the local state has."""
+        self._state, self._database, self._store = state, database, store
+        self._saved, self._master, self._platform = saved, master, platform
+        self._lock = threading.Lock()
+        self.header = header
+
+    def keep(self) -> None:
+        """See to two copies of the newest header in the store and to the local one, then delete what these supersede.
+
+        Raises StoreUnavailable, NoSpace, LocalFailure; the next call goes on where this one ended.
+        """
+        with self._lock:
+            if self._is_kept():
+                return
+            before = self._saved
+            self._keep(self.header)
+            if self._saved != before:
+                _log.warning(
+                    "the passphrase or the recovery key was changed elsewhere; the new one holds here too from now on"
+                )
+
+    def _is_kept(self) -> bool:
+        """Whether nothing is to do, by the headers that are known and by what is new in the store.
+
+        Listing all of a large store takes minutes, so that is done only where something is missing, new or left over.
+        """
+        with self._database.reading() as connection:
+            known = connection.all("SELECT id, name, size, gone FROM blobs WHERE kind = ?", (sql.HEADER,))
+            seen = BlobId(settings.get(connection, SEEN, 0))
+        ids = {row[0] for row in known}
+        if self.header != self._saved or any(info.id not in ids for info in header_blobs(self._store.list(seen))):
+            return False
+        wanted = encode(self._saved)
+        found = [(gone, _read(self._store, BlobInfo(id_, name, size, ""))) for id_, name, size, gone in known]
+        present = [None if each is None else encode(each) for gone, each in found if not gone]
+        left_over = any(each is not None for gone, each in found if gone)
+        return not left_over and len(present) >= COPIES and all(each == wanted for each in present)
+
+    def replace(self, header: Header) -> None:
+        """Let ``header``, which supersedes the present one, take its place.
+
+        Raises as ``keep``. If a copy was stored by then, the next ``keep`` of any machine finishes the change.
+        """
+        with self._lock:
+            self._keep(header)
+
+    def put_back(self, names: Iterable[str]) -> None:
+        """Put new copies where blobs of these names (hex) were lost or damaged, and expect those no longer."""
+        wanted = {bytes.fromhex(name) for name in names}
+        with self._lock:
+            with self._database.reading() as connection:
+                known = connection.all("SELECT id, name FROM blobs WHERE kind = ?", (sql.HEADER,))
+            lost = [BlobId(blob) for blob, name in known if name in wanted]
+            self._keep(self.header)
+            self._note([], lost)
+            self._store.delete(lost)
+
+    def is_superseded(self, listed: Iterable[BlobInfo]) -> bool:
+        """Whether another machine changed a secret, so that the headers known here may have been deleted."""
+        return newest_header(self._store, listed, self._saved, self._master) != self._saved
+
+    def _keep(self, header: Header) -> None:
+        placed = place_headers(self._store, header, self._master, self._platform.entropy)
+        older = self._others(placed.copies) if placed.header != self._saved else placed.outdated
+        self._note(placed.copies, [])
+        if placed.header != self._saved:
+            save_header(self._state, placed.header, self._platform.disk)
+            self._saved = placed.header
+        self.header = placed.header
+        self._note([], older)
+        if placed.outdated:
+            self._store.delete(placed.outdated)
+
+    def _others(self, copies: list[BlobInfo]) -> list[BlobId]:
+        """Return the headers known from before that are no copies of the new one: they are gone, or go now."""
+        kept = {info.id for info in copies}
+        with self._database.reading() as connection:
+            known = connection.all("SELECT id FROM blobs WHERE kind = ? AND gone = 0", (sql.HEADER,))
+        return [BlobId(row[0]) for row in known if row[0] not in kept]
+
+    def _note(self, copies: list[BlobInfo], deleted: list[BlobId]) -> None:
+        """Remember which copies lie in the store, and which were deleted on purpose."""
+        with self._database.reading() as connection:
+            query = "SELECT id FROM blobs WHERE kind = ? AND gone = 0"
+            known = {row[0] for row in connection.all(query, (sql.HEADER,))}
+        new = [sql.blob_row(each.id, each.name, sql.HEADER, each.size, None) for each in copies if each.id not in known]
+        if not new and not deleted:
+            return
+
+        def work(transaction: Transaction) -> None:
+            transaction.executemany(sql.INSERT_BLOB, new)
+            transaction.executemany(sql.BLOB_GONE, [(each,) for each in deleted])
+
+        self._database.writer.run(work, durable=True)

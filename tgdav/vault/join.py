@@ -1,0 +1,144 @@
+"""Joining a vault, which is also recovering it: the local state is rebuilt from the store, and this machine writes on.
+
+An interrupted attempt leaves nothing that counts: the next one begins anew. Once the state is complete the vault is
+joined here, and the store is told by the next start if not now.
+"""
+
+from contextlib import closing
+
+import msgspec
+
+from tgdav.blobs.interface import BlobStore
+from tgdav.config import Config, StatePaths
+from tgdav.crypto.keys import NamespaceKeys, NamespaceSecret, VaultKeys, wrap_namespace
+from tgdav.crypto.machine import MachineIdentity
+from tgdav.crypto.slots import Secret
+from tgdav.errors import DamageError
+from tgdav.platform import Platform
+from tgdav.replication.blob_listing import BlobListing
+from tgdav.replication.intake import LeftOut
+from tgdav.replication.log_identity import machine_name, namespace_name
+from tgdav.replication.rebuild import Progress, Rebuilt, find_secret, rebuild
+from tgdav.vault import create
+from tgdav.vault.lock import StateLock
+from tgdav.vault.state_dir import LocalNamespace, prepare_state, save_header
+from tgdav.vault.stores import open_store
+from tgdav.vault.telegram_login import TelegramLogin
+from tgdav.vault.unlock import unlock_store
+from tgdav.wording import describe_damage, machine_names
+
+
+class MachineReport(msgspec.Struct, frozen=True):
+    """The last thing that the store shows of a machine. ``last_operation`` in ns since 1970, 0 if there is none."""
+
+    id: str
+    name: str
+    last_operation: int
+    last_sequence: int
+
+
+class JoinedVault(msgspec.Struct):
+    """What joining or rebuilding found. ``damage`` holds a line for everything that is missing or does not open.
+
+    ``replaced`` is what to call the writer before: its name, with its short id where a machine's name repeats.
+    ``name`` is this machine's. ``left_out``: what was made after its machine had been replaced. ``held``: why this machine
+    is not the writer yet.
+    """
+
+    epoch: int
+    replaced: str
+    machines: list[MachineReport]
+    damage: list[str]
+    name: str = ""
+    left_out: list[LeftOut] = []
+    held: str = ""
+
+
+def join_state(
+    places: StatePaths, config: Config, secret: Secret, *, platform: Platform, progress: Progress | None = None
+) -> JoinedVault:
+    """Rebuild the local state from the store, under a membership that the store does not have yet.
+
+    ``places`` are those of ``config``. Raises AccessError (wrong secret, no login at Telegram), UsageError (a vault is here,
+    or none in the store), StoreUnavailable, DamageError (no header or no log opens).
+    """
+    create.refuse_existing(places)
+    prepare_state(places, platform.disk)
+    lock = StateLock(places.lock_file)
+    try:
+        create.refuse_existing(places)
+        return _join_local(places, config, secret, platform, progress or _silent)
+    finally:
+        lock.release()
+
+
+def _silent(_what: str, _done: int, _total: int) -> None:
+    return
+
+
+def _join_local(
+    places: StatePaths, config: Config, secret: Secret, platform: Platform, progress: Progress
+) -> JoinedVault:
+    login = create.login_before_vault(places, config, secret)
+    with closing(open_store(config, places, platform, login=login).store) as store:
+        return _join_from(store, places, config, secret, login, platform, progress)
+
+
+def _join_from(
+    store: BlobStore,
+    places: StatePaths,
+    config: Config,
+    secret: Secret,
+    login: TelegramLogin | None,
+    platform: Platform,
+    progress: Progress,
+) -> JoinedVault:
+    blobs = list(store.list())
+    master, header = unlock_store(store, blobs, secret)
+    vault_keys = VaultKeys(master, header.vault)
+    survey = BlobListing(blobs, vault_keys)
+    survey.refuse_later()
+    found = survey.namespaces()
+    if not found:
+        raise DamageError("the store holds a vault's header, but nothing of its log", blob="log")
+    namespace_secret = find_secret(store, survey, vault_keys, found[0])
+    result, identity, local = _rebuild(places, config, store, survey, vault_keys, namespace_secret, platform, progress)
+    save_header(places.state, header, platform.disk)
+    create.save_local(places, vault_keys, identity, config, local, login, platform)
+    return result
+
+
+def _rebuild(
+    places: StatePaths,
+    config: Config,
+    store: BlobStore,
+    survey: BlobListing,
+    vault_keys: VaultKeys,
+    secret: NamespaceSecret,
+    platform: Platform,
+    progress: Progress,
+) -> tuple[JoinedVault, MachineIdentity, LocalNamespace]:
+    identity = create.new_identity(config, platform)
+    keys = NamespaceKeys(secret.namespace, secret)
+    box = wrap_namespace(vault_keys, secret, platform.entropy)
+    local = LocalNamespace(secret.namespace, namespace_name(config), box)
+    database = create.fresh_database(places, local, identity, platform)
+    try:
+        rebuilt, epoch = rebuild(database, store, survey, vault_keys, keys, identity, config, platform, progress)
+    finally:
+        database.close()
+    return _report(rebuilt, epoch, machine_name(config)), identity, local
+
+
+def _report(rebuilt: Rebuilt, epoch: int, name: str) -> JoinedVault:
+    machines = []
+    for machine, member in rebuilt.members.items():
+        heads = [head for head in rebuilt.heads.values() if head.machine == machine]
+        last = max(heads, key=lambda head: head.time, default=None)
+        machines.append(
+            MachineReport(machine.hex(), member.name, last.time if last else 0, last.sequence if last else 0)
+        )
+    names = machine_names([*((each.id, each.name) for each in machines), ("", name)])
+    replaced = names[rebuilt.writer.machine.hex()] if rebuilt.writer else ""
+    damage = [describe_damage(each.blob, each.kind, each.reason) for each in rebuilt.damage]
+    return JoinedVault(epoch, replaced, machines, damage, name)

@@ -1,0 +1,152 @@
+"""Logging in and out: the login is kept sealed first, then used, then the one before it is ended."""
+
+import logging
+import threading
+from pathlib import Path
+
+from tgdav.blobs.telegram import TelegramSettings
+from tgdav.blobs.telegram.account_store import AccountStore
+from tgdav.blobs.telegram.login import end_login, log_out
+from tgdav.blobs.telegram.settings import telegram_settings
+from tgdav.config import Config, StatePaths
+from tgdav.crypto.keys import VaultKeys
+from tgdav.crypto.slots import Secret
+from tgdav.errors import AccessError, DamageError, TgdavError
+from tgdav.platform import Platform
+from tgdav.vault.lock import LoginLock, StateLock
+from tgdav.vault.state_dir import load_vault, prepare_state
+from tgdav.vault.telegram_login import TelegramLogin, drop_pending, load_login, load_pending, save_login, save_pending
+from tgdav.vault.unlock import argon2_parameters, unlock_local
+
+_log = logging.getLogger(__name__)
+
+
+class LoginService:
+    """The login of a vault; ``account`` is the store that uses it, where the vault is open. Thread-safe."""
+
+    def __init__(
+        self,
+        state: Path,
+        vault_keys: VaultKeys,
+        settings: TelegramSettings,
+        platform: Platform,
+        account: AccountStore | None = None,
+    ) -> None:
+        self._state, self._vault_keys, self._settings = state, vault_keys, settings
+        self._platform, self._account = platform, account
+        self._lock = threading.Lock()
+
+    def start(self) -> None:
+        """Let the store use what is kept. Raises VaultInUse (a copied state)."""
+        assert self._account is not None
+        self._account.use(self._kept())
+        drop_pending(self._state, self._platform)
+
+    def log_in(self, login: TelegramLogin) -> None:
+        """Use a new login of the vault's account.
+
+        Raises AccessError for one of another account, which changes nothing; NoSpace, LocalFailure.
+        """
+        with self._lock:
+            before = self._kept()
+            if self._owner(before) not in (0, login.user_id):
+                raise AccessError(
+                    "this vault lies in another Telegram account", hint="log in with the one that it was made in"
+                )
+            save_login(self._state, login, self._vault_keys, self._platform)
+            if self._account is not None:
+                self._account.use(login)
+            end_login(self._settings, "" if before is None else before.session)
+
+    def log_out(self) -> bool:
+        """End the login; the vault still knows its account. Return whether there was one. Raises StoreUnavailable."""
+        with self._lock:
+            before = self._kept()
+            if before is None or not before.session:
+                return False
+            if self._account is not None:
+                self._account.use(None)
+            try:
+                _end(self._settings, before)
+            except TgdavError:
+                if self._account is not None:
+                    self._account.use(before)
+                raise
+            save_login(self._state, TelegramLogin("", before.user_id), self._vault_keys, self._platform)
+            return True
+
+    def _owner(self, kept: TelegramLogin | None) -> int:
+        """Return the account that the vault lies in, 0 if that is not known."""
+        return load_vault(self._state, self._vault_keys).account or (0 if kept is None else kept.user_id)
+
+    def _kept(self) -> TelegramLogin | None:
+        """Return what is kept; a damaged login counts as none, so that a new one can take its place."""
+        try:
+            return load_login(self._state, self._vault_keys)
+        except DamageError as error:
+            _log.error("%s; run 'tgdav auth'", error.message)
+            return None
+
+
+def _end(settings: TelegramSettings, login: TelegramLogin) -> None:
+    lock = LoginLock(login.session)
+    try:
+        log_out(settings, login.session)
+    except AccessError:
+        return  # it had ended already
+    finally:
+        lock.release()
+
+
+class ClosedState:
+    """A state that no other process has open: of a vault, or of one to come. Logging in and out there.
+
+    Raises VaultInUse, AccessError (the secret does not open the vault), DamageError.
+    """
+
+    def __init__(
+        self, places: StatePaths, config: Config, secret: Secret, platform: Platform, *, has_vault: bool
+    ) -> None:
+        self._places, self._config, self._secret, self._platform = places, config, secret, platform
+        self._settings = telegram_settings(config)
+        self._keeper: LoginService | None = None
+        if has_vault:
+            keys = unlock_local(places.state, secret)
+            self._keeper = LoginService(places.state, keys, self._settings, platform)
+        else:
+            prepare_state(places, platform.disk)
+
+    def log_in(self, login: TelegramLogin) -> None:
+        """Keep the login. Raises as ``LoginService.log_in``, VaultInUse."""
+        lock = StateLock(self._places.lock_file)
+        try:
+            if self._keeper is not None:
+                self._keeper.log_in(login)
+                return
+            before = self._pending()
+            save_pending(self._places.state, login, self._secret, argon2_parameters(self._config), self._platform)
+            end_login(self._settings, "" if before is None else before.session)
+        finally:
+            lock.release()
+
+    def log_out(self) -> bool:
+        """End the login; return whether there was one. Raises StoreUnavailable, VaultInUse, AccessError."""
+        lock = StateLock(self._places.lock_file)
+        try:
+            if self._keeper is not None:
+                return self._keeper.log_out()
+            before = load_pending(self._places.state, self._secret)
+            if before is None:
+                return False
+            _end(self._settings, before)
+            drop_pending(self._places.state, self._platform)
+            return True
+        finally:
+            lock.release()
+
+    def _pending(self) -> TelegramLogin | None:
+        """Return the login that the new one replaces, if this secret opens it."""
+        try:
+            return load_pending(self._places.state, self._secret)
+        except TgdavError:
+            return None

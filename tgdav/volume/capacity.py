@@ -1,0 +1,54 @@
+"""How much room ``df`` and WebDAV clients see."""
+
+import os
+from collections.abc import Callable
+
+from tgdav.blobs.bounded import BoundedStore
+from tgdav.config import StatePaths
+from tgdav.errors import StoreUnavailable
+
+UNLIMITED = 1 << 50
+"""What a store without a limit of its own shows as its size: 1 PiB."""
+ASK_SECONDS = 1.0
+"""How long whoever asks waits for the disk of the store; then the last answer must do."""
+
+Space = Callable[[], tuple[int, int]]
+
+
+def disk_capacity(places: StatePaths, used: Callable[[], int], bounded: BoundedStore | None) -> Space:
+    """Return a function that gives (total, free) bytes: of the disk of a store in a folder, which ``bounded`` asks; without
+    that, as good as unlimited.
+    """
+
+    def unlimited() -> tuple[int, int]:
+        return UNLIMITED, max(UNLIMITED - used(), 0)
+
+    if bounded is None:
+        return unlimited
+    disk = _DiskSpace(places, bounded)
+
+    def embedded() -> tuple[int, int]:
+        free = disk.free()
+        return (UNLIMITED, 0) if free is None else (used() + free, free)
+
+    return embedded
+
+
+class _DiskSpace:
+    """The free bytes of the store's disk. A network folder whose server is gone does not answer, and keeps nobody waiting."""
+
+    def __init__(self, places: StatePaths, bounded: BoundedStore) -> None:
+        self._places, self._bounded = places, bounded
+        self._free: int | None = None
+
+    def free(self) -> int | None:
+        """Return them as last known, None if they cannot be told."""
+        if not self._bounded.is_stuck:
+            try:
+                disk = self._bounded.run(lambda: os.statvfs(self._places.store), ASK_SECONDS)
+                self._free = disk.f_bavail * disk.f_frsize
+            except OSError:
+                self._free = None
+            except StoreUnavailable:
+                pass
+        return self._free

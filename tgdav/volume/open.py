@@ -1,0 +1,173 @@
+"""From a state folder to what an open volume is made of: lock, store, keys, database, and in whose name it writes."""
+
+import logging
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tgdav.config import Config, StatePaths, find_namespace, require_supported
+from tgdav.crypto.keys import NamespaceKeys, unwrap_namespace
+from tgdav.crypto.slots import Secret
+from tgdav.db.database import Database
+from tgdav.errors import DamageError, TgdavError
+from tgdav.platform import Platform
+from tgdav.replication.log_identity import LogIdentity, incarnation_of
+from tgdav.replication.restored_state import resume_if_restored
+from tgdav.replication.writer_check import WriterCheck, WriterStatus
+from tgdav.threads import Worker
+from tgdav.vault.disk_reserve import Reserve
+from tgdav.vault.lock import StateLock
+from tgdav.vault.state_dir import LocalNamespace, load_header
+from tgdav.vault.stores import Stores, open_store
+from tgdav.vault.unlock import Unlocked
+
+if TYPE_CHECKING:
+    from tgdav.vault.login_service import LoginService
+
+
+from tgdav.blobs.interface import BlobStore
+from tgdav.content.format.sealer import ContentIdentity
+from tgdav.content.read.disk_cache import DiskCache
+from tgdav.content.read.reader import ReadSettings
+from tgdav.content.staging.context import ContentSettings
+from tgdav.content.store import ContentStore
+
+_log = logging.getLogger(__name__)
+
+POLL_SECONDS = 3.0
+"""How long opening waits for the first poll of a store behind a network."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedState:
+    """What opening found. ``namespace`` is its name here; ``is_resumed``: the state had been restored from a backup, and goes
+    on under a fresh incarnation that the store does not know yet.
+    """
+
+    places: StatePaths
+    config: Config
+    platform: Platform
+    lock: StateLock
+    stores: Stores
+    opened: Unlocked
+    namespace: str
+    database: Database
+    log: LogIdentity
+    is_resumed: bool
+    login: "LoginService | None"
+
+
+def open_parts(
+    undo: ExitStack, places: StatePaths, config: Config, secret: Secret, *, platform: Platform, namespace: str | None
+) -> OpenedState:
+    """Open them in order; ``undo`` takes in how to close them again.
+
+    Raises UsageError (no vault, a mode that is not built), AccessError, VaultInUse, DamageError, LocalFailure.
+    """
+    require_supported(config, namespace)
+    places = places.for_config(config)
+    load_header(places.state)
+    lock = StateLock(places.lock_file)
+    undo.callback(lock.release)
+    Reserve(places, platform.disk, platform.entropy).make_room()
+    stores = open_store(config, places, platform)
+    undo.callback(stores.store.close)
+    opened = Unlocked(places, secret, stores)
+    wanted = opened.local.namespace(find_namespace(config, namespace).name if namespace else None)
+    database = _open_database(places, wanted, opened, platform)
+    undo.callback(database.close)
+    login = _use_login(places, stores, opened, platform)
+    before = _log_identity(opened, wanted, database)
+    log = resume_if_restored(
+        database, stores.store, before, config, platform, lambda: _first_poll(database, stores, before)
+    )
+    return OpenedState(
+        places, config, platform, lock, stores, opened, wanted.name, database, log, log is not before, login
+    )
+
+
+def _use_login(places: StatePaths, stores: Stores, opened: Unlocked, platform: Platform) -> "LoginService | None":
+    """Let a store that is Telegram's use the login that is kept here."""
+    if stores.account is None:
+        return None
+    # Only where there is Telegram: Telethon takes long to import.
+    from tgdav.vault.login_service import LoginService
+
+    keeper = LoginService(places.state, opened.vault_keys, stores.account.settings, platform, stores.account)
+    keeper.start()
+    return keeper
+
+
+def _open_database(places: StatePaths, namespace: LocalNamespace, opened: Unlocked, platform: Platform) -> Database:
+    path = places.state / namespace.database
+    if not path.exists():
+        raise DamageError(
+            "the local database is gone", blob="database", hint="move the state folder away and run 'tgdav recover'"
+        )
+    return Database.open(path, opened.identity.database_key, disk=platform.disk, entropy=platform.entropy)
+
+
+def open_content(
+    places: StatePaths, config: Config, platform: Platform, database: Database, store: BlobStore, log: LogIdentity
+) -> ContentStore:
+    """Open the content store of a namespace. Raises LocalFailure, NoSpace, UsageError."""
+    chunk, cache = config.chunk, config.cache
+    return ContentStore.open(
+        database,
+        store,
+        places.state / "staging",
+        ContentIdentity(vault_keys=log.vault_keys, keys=log.keys, machine=log.machine_id, incarnation=log.incarnation),
+        ContentSettings(
+            chunk_size=chunk.chunk_size,
+            average_size=chunk.average_size,
+            compression_enabled=chunk.compression_enabled,
+            dedup_enabled=chunk.dedup_enabled,
+            max_concurrent_uploads=config.telegram.max_concurrent_uploads,
+            staging_bytes=_staging_bytes(config),
+        ),
+        clock=platform.clock,
+        entropy=platform.entropy,
+        disk=platform.disk,
+        cache=DiskCache(places.cache, cache.max_bytes, disk=platform.disk, clock=platform.clock),
+        read_settings=ReadSettings(prefetch_enabled=cache.prefetch_enabled, prefetch_count=cache.prefetch_count),
+    )
+
+
+def _staging_bytes(config: Config) -> int | None:
+    wanted = config.staging.max_size_gb
+    return None if wanted is None else int(wanted * 1024**3)
+
+
+def _log_identity(opened: Unlocked, namespace: LocalNamespace, database: Database) -> LogIdentity:
+    """Return in whose name the log of a namespace is written here. Raises DamageError."""
+    secret = unwrap_namespace(opened.vault_keys, namespace.id, namespace.box)
+    keys = NamespaceKeys(namespace.id, secret)
+    return LogIdentity(
+        opened.vault_keys,
+        keys,
+        secret,
+        namespace.box,
+        opened.identity,
+        opened.local.machine_name,
+        incarnation_of(database),
+    )
+
+
+def _first_poll(database: Database, stores: Stores, log: LogIdentity) -> WriterStatus | None:
+    """Check the log in the store once; None if that fails or takes too long: background work repeats it and reports."""
+    check, polled = WriterCheck(database, stores.counting, log), list[WriterStatus]()
+
+    def poll() -> None:
+        try:
+            polled.append(check.poll(at_start=True))
+        except TgdavError as error:
+            _log.info("the store could not be checked: %s", error.message)
+
+    if stores.bounded is not None:
+        with stores.bounded.time_limit(POLL_SECONDS):
+            poll()
+    else:
+        thread = Worker("tgdav-first-poll", poll, restart=False)
+        thread.start()
+        thread.join(POLL_SECONDS)
+    return polled[0] if polled else None
