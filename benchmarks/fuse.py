@@ -25,7 +25,7 @@ _NAMES_AND_ATTRIBUTES = "2"
 _FOLDERS = 100
 _TAR_SIZES = (200, 12_000)
 
-Take = Callable[[str, int, Callable[[], object]], None]
+Take = Callable[[str, float, Callable[[], object]], None]
 """Times some work: what it is called, how many files it is about, and the work."""
 
 
@@ -99,20 +99,22 @@ def _in_turn(contestants: Sequence[Mounted], number: int) -> Iterator[Mounted]:
 def _large_file(bench: _Bench, mounted: Mounted, number: int, source: Path) -> None:
     size = bench.scale.large / MIB
     path = mounted.path / f"large{number}"
-    bench.take(f"write {size:g} MiB", mounted, size, "MiB", lambda: _copy(source, path))
+    bench.take(f"write {size:g} MiB", mounted, size, "MiB", lambda: copy_file(source, path))
     mounted.settle()
-    _forget_pages(path)
-    bench.take(f"read {size:g} MiB", mounted, size, "MiB", lambda: _read(path, bench.scale.large))
+    forget_pages(path)
+    bench.take(f"read {size:g} MiB", mounted, size, "MiB", lambda: read_file(path, bench.scale.large))
     path.unlink()
 
 
-def _copy(source: Path, target: Path) -> None:
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file in blocks of 1 MiB."""
     with source.open("rb", buffering=0) as reading, target.open("wb", buffering=0) as writing:
         while block := reading.read(MIB):
             writing.write(block)
 
 
-def _read(path: Path, size: int) -> None:
+def read_file(path: Path, size: int) -> None:
+    """Read a file of ``size`` bytes in blocks of 1 MiB. Raises Failed if it has another size."""
     block, found = bytearray(MIB), 0
     with path.open("rb", buffering=0) as reading:
         while done := reading.readinto(block):
@@ -121,7 +123,8 @@ def _read(path: Path, size: int) -> None:
         raise Failed(f"{path} has {found} bytes")
 
 
-def _forget_pages(path: Path) -> None:
+def forget_pages(path: Path) -> None:
+    """Make the kernel drop the pages that it keeps of a file."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -133,7 +136,7 @@ def _forget_pages(path: Path) -> None:
 def _small_files(bench: _Bench, mounted: Mounted, number: int, _: Path) -> None:
     scale = bench.scale
 
-    def take(workload: str, amount: int, work: Callable[[], object]) -> None:
+    def take(workload: str, amount: float, work: Callable[[], object]) -> None:
         bench.take(workload, mounted, amount, "files", work)
 
     small_file_workloads(mounted, f"small{number}", scale.files, scale.small, take)
@@ -191,7 +194,7 @@ def make_archive(path: Path, files: int) -> Path:
 
 
 def _unpack(bench: _Bench, mounted: Mounted, number: int, archive: Path) -> None:
-    def take(workload: str, amount: int, work: Callable[[], object]) -> None:
+    def take(workload: str, amount: float, work: Callable[[], object]) -> None:
         bench.take(workload, mounted, amount, "files", work)
 
     unpack(mounted, f"unpacked{number}", archive, bench.scale.files, take)

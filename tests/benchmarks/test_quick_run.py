@@ -10,6 +10,7 @@ import pytest
 from benchmarks.__main__ import WORKLOADS
 from benchmarks.contestants import CHEROOT, RCLONE, TGDAV, WSGIDAV
 from benchmarks.pipeline import SUM, WHOLE
+from tests.support.mounts import unusable
 
 ROOT = Path(__file__).parents[2]
 
@@ -31,3 +32,21 @@ def test_a_quick_run_measures_everything_and_judges_nothing(tmp_path: Path) -> N
     assert len(found["counts"]) == 6
     assert {each["met"] for each in found["comparisons"] + found["counts"]} == {None}
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_checkout_is_compared_with_another(tmp_path: Path) -> None:
+    """Here with itself: what the program of the other checkout is called is known from its virtual environment."""
+    scripts = tmp_path / "other" / ".venv" / "bin"
+    scripts.mkdir(parents=True)
+    for name, module in {"tgdav": "tgdav", "tgdav-fuse": "tgdav_fuse"}.items():
+        (scripts / name).write_text(f'#!/bin/sh\nexec {sys.executable} -m {module} "$@"\n', encoding="utf-8")
+        (scripts / name).chmod(0o755)
+    command = [sys.executable, "-m", "benchmarks.before_after", str(tmp_path / "other"), "--rounds", "1"]
+    command += ["--files", "10", "--large", "1", "--folder", str(tmp_path)]
+    if unusable():
+        command += ["--only", "serve", "--only", "start"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for workload in ("PUT 4 KiB, 8 clients", "PROPFIND of 10 files", "GET a large file", "tgdav --version"):
+        assert workload in done.stdout
+    assert unusable() or "untar 10 files" in done.stdout
