@@ -114,7 +114,8 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def shows_the_same(self) -> None:
-        assert snapshot(self.subject.fs, OFFSETS) == snapshot(self.oracle, OFFSETS)
+        found, expected = snapshot(self.subject.fs, OFFSETS), snapshot(self.oracle, OFFSETS)
+        assert found == expected, f"the trees differ: {found}\nthe model's: {expected}"
 
 
 def at(file_system: FileSystem, path: Path) -> Inode:

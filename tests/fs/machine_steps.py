@@ -258,7 +258,8 @@ class StopSteps(Machine):
     def _adopt_survivors(self) -> None:
         """Check what the crash left of each file in work, and let the model go on from that."""
         fs = self.subject.fs
-        assert sorted(path for path, _ in walk(fs)) == sorted(path for path, _ in walk(self.oracle))
+        found, expected = sorted(path for path, _ in walk(fs)), sorted(path for path, _ in walk(self.oracle))
+        assert found == expected, f"the names differ: {found}, not {expected}"
         for path, attributes in walk(self.oracle):
             if attributes.inode in self.survivors:
                 left = content_of(fs, fs.resolve(path), OFFSETS)

@@ -1,5 +1,6 @@
-"""The model with one bug each, to show that the suites find bugs."""
+"""Mutants of the model, to show that random histories against it find bugs."""
 
+from dataclasses import dataclass
 from typing import Any
 
 from tests.fs.subjects import Factory, ModelSubject
@@ -75,18 +76,28 @@ class LosesNamesInCrash(ModelFileSystem):
             self._tree.drop(root, sorted(root.entries)[-1])
 
 
-BUGS: tuple[type[ModelFileSystem], ...] = (
-    IgnoresNoReplace,
-    IgnoresPreconditions,
-    CopiesWithoutProperties,
-    LosesLinksInRename,
-    FindsOnlyExactNames,
-    KeepsCutBytes,
-    LosesClosedWrites,
-    MixesWritesInCrash,
-    LosesNamesInCrash,
+@dataclass(frozen=True)
+class Mutant:
+    """``expected``: what the message of the assertion must match. With ``seed`` a history that shows it comes early."""
+
+    model: type[ModelFileSystem]
+    expected: str
+    seed: int
+
+    @property
+    def factory(self) -> Factory:
+        """Makes a subject of the mutated model."""
+        return Factory(self.model.__name__, lambda _folder: ModelSubject(self.model()))
+
+
+MUTANTS = (
+    Mutant(IgnoresNoReplace, "not refused: Exists", 1),
+    Mutant(IgnoresPreconditions, "not refused: Exists", 1),
+    Mutant(CopiesWithoutProperties, "the trees differ", 2),
+    Mutant(LosesLinksInRename, "the trees differ", 1),
+    Mutant(FindsOnlyExactNames, "refused, and should not be", 4),
+    Mutant(KeepsCutBytes, "the trees differ", 4),
+    Mutant(LosesClosedWrites, "a content that never was: 0 bytes", 0),
+    Mutant(MixesWritesInCrash, r"a content that never was: \d+ bytes", 8),
+    Mutant(LosesNamesInCrash, "the names differ", 0),
 )
-
-
-def factory_of(bug: type[ModelFileSystem]) -> Factory:
-    return Factory(bug.__name__, lambda _folder: ModelSubject(bug()))
