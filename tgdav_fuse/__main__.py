@@ -1,4 +1,4 @@
-"""The program ``tgdav-fuse``: a mount in the foreground, until it is unmounted or told to stop."""
+"""The program ``tgdav-fuse``: a mount in the foreground, until it is unmounted or receives SIGTERM or SIGINT."""
 
 import os
 import sys
@@ -22,14 +22,14 @@ from tgdav_fuse.options import parse_options
 )
 @click.argument("paths", nargs=-1, metavar="[SOURCE] PATH")
 @options_option
-@click.option("-f", "foreground", is_flag=True, expose_value=False, help="Stay in the foreground; it always does.")
-@click.option("--ready", type=int, hidden=True, help="Descriptor to tell that it is mounted.")
+@click.option("-f", "foreground", is_flag=True, expose_value=False, help="Stay in the foreground (always the case).")
+@click.option("--ready", type=int, hidden=True, help="Descriptor to report on that it is mounted.")
 @global_options
 @click.pass_obj
 def tgdav_fuse(invocation: Invocation, *, paths: Sequence[str], words: Sequence[str], ready: int | None) -> int:
-    """Mount the drive at PATH, an existing folder, until it is unmounted, or SIGTERM or SIGINT comes."""
+    """Mount the drive at PATH, an existing directory, until it is unmounted or receives SIGTERM or SIGINT."""
     if not 1 <= len(paths) <= 2:
-        raise UsageError("give the folder to mount at", hint="see 'tgdav-fuse --help'")
+        raise UsageError("give the directory to mount at", hint="see 'tgdav-fuse --help'")
     options = parse_options(words)
     invocation = placed(invocation, options)
 

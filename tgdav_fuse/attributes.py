@@ -1,4 +1,4 @@
-"""Attributes, from our form to the kernel's and back. Pure."""
+"""Attributes, translated into the kernel's form and back. Pure."""
 
 import stat
 from collections.abc import Callable
@@ -10,24 +10,24 @@ from tgdav.fs.api import Capacity
 from tgdav.metadata.types import NAME_MAX, AttributeChange, Attributes
 
 TIMEOUT = 3600.0
-"""Seconds that the kernel keeps names and attributes: this process owns the vault, and tells it of every change."""
+"""Seconds for which the kernel may cache names and attributes. Every change of another program invalidates them."""
 
 BLOCK = 4096
 
 WRITTEN_TIMEOUT = 1.0
-"""Seconds that the kernel keeps the attributes of a file that is being written: how much of it lies here grows."""
+"""The same for the attributes of a file that is being written, because its blocks grow."""
 WRITTEN_BLOCKS = BLOCK // 512
-"""Least blocks, of 512 bytes, of a file that is being written: programs take one of no blocks for a hole, and do not read it."""
+"""Fewest blocks, of 512 bytes, of a file that is being written: programs skip a file of no blocks as one hole."""
 
 
 SET_ID = stat.S_ISUID | stat.S_ISGID
 
 
 class Presentation(msgspec.Struct, frozen=True):
-    """Who all files seem to belong to; None shows the real owner.
+    """The owner that all files appear to have; None leaves the real one.
 
-    ``root_as`` is the user and group who mounted, if that was not root: what belongs to root (the root folder of a new vault,
-    and all that came over WebDAV) is shown as theirs, or they could not change it.
+    ``root_as`` is the user and group that mounted. Root's files (the root directory of a new vault, and all that was created
+    over WebDAV) appear as theirs; otherwise they could not change them.
     """
 
     uid: int | None = None
@@ -36,32 +36,32 @@ class Presentation(msgspec.Struct, frozen=True):
 
 
 class Translator:
-    """Fills the kernel's entries; remembers each inode's generation.
+    """Makes the kernel's entries, with each inode's generation.
 
-    A new generation makes the kernel drop the inode it had, with all that it kept of it.
+    A new generation makes the kernel drop the inode with everything that it has cached of it.
     """
 
-    def __init__(self, shown: Presentation, allocated: Callable[[Attributes], int]) -> None:
-        self._shown, self._allocated = shown, allocated
+    def __init__(self, presentation: Presentation, allocated: Callable[[Attributes], int]) -> None:
+        self._presentation, self._allocated = presentation, allocated
         self._generations: dict[int, int] = {}
 
     def renew(self, inode: int) -> None:
-        """Give ``inode`` a new generation from the next look-up on."""
+        """Give ``inode`` a new generation, which the next lookup returns."""
         self._generations[inode] = self._generations.get(inode, 0) + 1
 
     def group_of(self, node: Attributes) -> int:
-        """Return the group that a node is shown with."""
-        return (node.gid or self._shown.root_as[1]) if self._shown.gid is None else self._shown.gid
+        """Return the group that a node appears to have."""
+        return (node.gid or self._presentation.root_as[1]) if self._presentation.gid is None else self._presentation.gid
 
     def entry(self, node: Attributes, *, is_written: bool = False) -> pyfuse3.EntryAttributes:
-        """Return a node's attributes for the kernel, which may have a file's last writes yet if it ``is_written``."""
+        """Return a node's attributes for the kernel. ``is_written``: the kernel may hold writes that are not counted yet."""
         entry = pyfuse3.EntryAttributes()
         entry.st_ino = node.inode
         entry.generation = self._generations.get(node.inode, 0)
         entry.entry_timeout = entry.attr_timeout = TIMEOUT
         entry.st_mode, entry.st_nlink, entry.st_rdev = node.st_mode, node.nlink, node.rdev
-        shown = self._shown
-        entry.st_uid = (node.uid or shown.root_as[0]) if shown.uid is None else shown.uid
+        presentation = self._presentation
+        entry.st_uid = (node.uid or presentation.root_as[0]) if presentation.uid is None else presentation.uid
         entry.st_gid = self.group_of(node)
         blocks = (self._allocated(node) + 511) // 512
         if is_written:
@@ -70,15 +70,15 @@ class Translator:
         entry.st_atime_ns, entry.st_mtime_ns, entry.st_ctime_ns = node.atime, node.mtime, node.ctime
         return entry
 
-    def gone(self, inode: int) -> pyfuse3.EntryAttributes:
-        """Return the answer about a node that nobody can see any more."""
+    def gone_entry(self, inode: int) -> pyfuse3.EntryAttributes:
+        """Return the reply about a node that no longer exists. The kernel must not cache it."""
         entry = pyfuse3.EntryAttributes()
         entry.st_ino, entry.st_mode, entry.st_nlink = inode, stat.S_IFREG, 0
         entry.entry_timeout = entry.attr_timeout = 0
         return entry
 
-    def nothing(self) -> pyfuse3.EntryAttributes:
-        """Return the answer for a name that is not there, which the kernel may remember too."""
+    def negative_entry(self) -> pyfuse3.EntryAttributes:
+        """Return the reply for a name that does not exist, which the kernel caches like an entry."""
         entry = pyfuse3.EntryAttributes()
         entry.st_ino = 0
         entry.entry_timeout = TIMEOUT
@@ -86,15 +86,15 @@ class Translator:
 
 
 def without_set_id(node: Attributes) -> int:
-    """Return the mode that is left when someone writes to the file or its owner changes."""
+    """Return the mode of a file after a write or a change of owner, as Linux clears it (file_remove_privs)."""
     mode = node.mode & ~stat.S_ISUID
     if mode & stat.S_IXGRP:
         mode &= ~stat.S_ISGID
     return mode
 
 
-def asked(attr: pyfuse3.EntryAttributes, fields: pyfuse3.SetattrFields) -> AttributeChange:
-    """Return what a setattr asks for, its size left out."""
+def requested(attr: pyfuse3.EntryAttributes, fields: pyfuse3.SetattrFields) -> AttributeChange:
+    """Return the changes that a setattr requests, without the size."""
     return AttributeChange(
         mode=stat.S_IMODE(attr.st_mode) if fields.update_mode else None,
         uid=attr.st_uid if fields.update_uid else None,
@@ -105,20 +105,20 @@ def asked(attr: pyfuse3.EntryAttributes, fields: pyfuse3.SetattrFields) -> Attri
     )
 
 
-def asked_by_a_program(fields: pyfuse3.SetattrFields) -> bool:
-    """Whether a program asked for sure: the kernel writes mtime and ctime of regular files back by itself, and no more."""
+def is_from_program(fields: pyfuse3.SetattrFields) -> bool:
+    """Return whether a program certainly made the request. Of its own accord the kernel sends only mtime and ctime."""
     owner = fields.update_uid or fields.update_gid
     return bool(owner or fields.update_mode or fields.update_size or fields.update_atime)
 
 
-def space(capacity: Capacity) -> pyfuse3.StatvfsData:
-    """Return what statvfs tells of space and counts."""
-    found = pyfuse3.StatvfsData()
-    found.f_bsize = found.f_frsize = BLOCK
+def statvfs(capacity: Capacity) -> pyfuse3.StatvfsData:
+    """Return the reply to statfs."""
+    data = pyfuse3.StatvfsData()
+    data.f_bsize = data.f_frsize = BLOCK
     free = capacity.free // BLOCK
-    found.f_blocks = max(capacity.total // BLOCK, free)
-    found.f_bfree = found.f_bavail = free
-    found.f_files = capacity.files + free
-    found.f_ffree = found.f_favail = free
-    found.f_namemax = NAME_MAX
-    return found
+    data.f_blocks = max(capacity.total // BLOCK, free)
+    data.f_bfree = data.f_bavail = free
+    data.f_files = capacity.files + free
+    data.f_ffree = data.f_favail = free
+    data.f_namemax = NAME_MAX
+    return data

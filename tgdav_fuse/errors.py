@@ -1,4 +1,4 @@
-"""The one translation of our errors into errno, for every request of the kernel."""
+"""The translation of errors into errno, for all request handlers."""
 
 import errno
 import functools
@@ -25,16 +25,16 @@ A = TypeVarTuple("A")
 R = TypeVar("R")
 
 
-class Counting(Protocol):
-    """What has request handlers. ``under_way`` counts those requests that may be waiting for something."""
+class CountsRequests(Protocol):
+    """An object with request handlers. ``in_progress`` is the number of requests that may be waiting."""
 
-    under_way: int
+    in_progress: int
 
 
-C = TypeVar("C", bound=Counting)
+C = TypeVar("C", bound=CountsRequests)
 S = TypeVar("S")
 
-_TABLE: dict[type[TgdavError], int] = {
+_ERRNO: dict[type[TgdavError], int] = {
     TgdavError: errno.EIO,
     DamageError: errno.EIO,
     BlobMissing: errno.EIO,
@@ -45,22 +45,22 @@ _TABLE: dict[type[TgdavError], int] = {
 }
 
 
-def number_of(error: Exception) -> int:
-    """Return the errno that says ``error`` to a program; EIO for what has none of its own."""
+def errno_of(error: Exception) -> int:
+    """Return the errno for ``error``: its own, that of its nearest base class in the table, or EIO."""
     if isinstance(error, FileSystemError):
         return error.errno
-    return next((_TABLE[kind] for kind in type(error).__mro__ if kind in _TABLE), errno.EIO)
+    return next((_ERRNO[kind] for kind in type(error).__mro__ if kind in _ERRNO), errno.EIO)
 
 
 def async_handler(handler: Callable[[C, *A], Coroutine[Any, Any, R]]) -> Callable[[C, *A], Coroutine[Any, Any, R]]:
-    """Let a request handler, which may wait, raise our errors; the kernel gets their errno.
+    """Translate what a request handler raises into errno, and count the request as in progress meanwhile.
 
-    An error that is none of ours is a fault of the program: it is logged, the request fails with EIO, the mount goes on.
+    An error that is not a TgdavError is a bug: it is logged and the request fails with EIO, but the mount goes on.
     """
 
     @functools.wraps(handler)
     async def handle(self: C, /, *args: *A) -> R:
-        self.under_way += 1
+        self.in_progress += 1
         try:
             return await handler(self, *args)
         except FUSEError:
@@ -68,13 +68,13 @@ def async_handler(handler: Callable[[C, *A], Coroutine[Any, Any, R]]) -> Callabl
         except Exception as error:
             raise _translated(handler.__name__, error) from error
         finally:
-            self.under_way -= 1
+            self.in_progress -= 1
 
     return handle
 
 
 def sync_handler(handler: Callable[[S, *A], R]) -> Callable[[S, *A], Coroutine[Any, Any, R]]:
-    """As ``async_handler``, of a handler that waits for nothing."""
+    """The same for a handler that never waits."""
 
     @functools.wraps(handler)
     async def handle(self: S, /, *args: *A) -> R:
@@ -89,10 +89,10 @@ def sync_handler(handler: Callable[[S, *A], R]) -> Callable[[S, *A], Coroutine[A
 
 
 def _translated(name: str, error: Exception) -> FUSEError:
-    if not isinstance(error, TgdavError):  # the boundary: an unforeseen error must not end the mount
+    if not isinstance(error, TgdavError):  # a bug in one handler must not end the mount
         _log.error("%s failed", name, exc_info=error)
         return FUSEError(errno.EIO)
-    number = number_of(error)
+    number = errno_of(error)
     if number == errno.EIO:
         _log.warning("%s failed: %s", name, error)
     return FUSEError(number)

@@ -15,7 +15,6 @@ from tgdav_fuse.attributes import SET_ID, without_set_id
 from tgdav_fuse.errors import async_handler
 from tgdav_fuse.handles import OpenHandle
 from tgdav_fuse.mount_state import MountState
-from tgdav_fuse.privileges import may_keep_group_id
 
 _O_DIRECT = getattr(os, "O_DIRECT", 0)
 """0 on macOS, which has none."""
@@ -23,6 +22,11 @@ _O_DIRECT = getattr(os, "O_DIRECT", 0)
 
 class FileOperations(MountState):
     """The handlers for open files."""
+
+    @property
+    def _moves_times(self) -> bool:
+        """Whether writes set mtime and ctime here. With a writeback cache the kernel does, and sends them by setattr."""
+        return not self.enable_writeback_cache
 
     @async_handler
     async def open(self, inode: int, flags: int, ctx: RequestContext) -> pyfuse3.FileInfo:
@@ -35,11 +39,6 @@ class FileOperations(MountState):
             number = self.handles.add(Inode(inode), file, writable=writable, direct=bool(flags & _O_DIRECT))
         return pyfuse3.FileInfo(fh=number)
 
-    @property
-    def _moves_times(self) -> bool:
-        """Whether writes move mtime and ctime here: with a writeback cache the kernel says how they move."""
-        return not self.enable_writeback_cache
-
     async def _open_empty(self, inode: Inode, flags: int, ctx: RequestContext) -> int:
         file = await self._change(
             lambda: self._fs.open(inode, writable=True, truncate=True, moves_times=self._moves_times)
@@ -48,25 +47,23 @@ class FileOperations(MountState):
         self.handles.file(number).node.needs_flush = True
         node = self._node(inode)
         if node.mode & SET_ID and ctx.uid != 0:
-            left = without_set_id(node) & (
-                ~0 if may_keep_group_id(ctx, self.translator.group_of(node)) else ~stat.S_ISGID
-            )
+            left = without_set_id(node) & (~0 if self._may_keep_group_id(node, ctx) else ~stat.S_ISGID)
             await self._change(lambda: self._fs.set_attributes(inode, AttributeChange(mode=left, ctime=node.ctime)))
-            pyfuse3.invalidate_inode(inode, attr_only=True)  # the kernel does not ask for the mode after it cut a file
+            pyfuse3.invalidate_inode(inode, attr_only=True)  # the kernel does not fetch the mode again after O_TRUNC
         return number
 
     @async_handler
     async def create(
         self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: RequestContext
     ) -> tuple[pyfuse3.FileInfo, EntryAttributes]:
-        """Make a file and open it; one that appeared meanwhile is opened, unless O_EXCL."""
+        """Create a file and open it. Without O_EXCL, open one that was created meanwhile."""
         mode, umask, owner = self._new_owner(parent_inode, FILE, mode, ctx)
         writable = flags & os.O_ACCMODE != os.O_RDONLY
 
         def work() -> tuple[Attributes, FileHandle]:
             try:
                 made = self._fs.create(Inode(parent_inode), name, FILE, mode, owner, umask=umask)
-                self.xattrs.made(made.inode)
+                self.xattrs.created(made.inode)
             except Exists:
                 if flags & os.O_EXCL:
                     raise
@@ -80,21 +77,21 @@ class FileOperations(MountState):
 
     @async_handler
     async def read(self, fh: int, off: int, size: int) -> bytes:
-        """Return bytes."""
+        """Return up to ``size`` bytes from ``off``."""
         handle = self.handles.file(fh)
-        handle.reads = True
+        handle.was_read = True
         return await self.workers.call(lambda: handle.file.read(off, size))
 
     @async_handler
     async def write(self, fh: int, off: int, buf: bytes) -> int:
-        """Take bytes. Requests of one file are worked off in the order in which they came."""
+        """Write ``buf`` at ``off``; return its length. Writes of one file run in the order in which they came."""
         handle = self.handles.file(fh)
         handle.node.needs_flush = True
         if not handle.node.is_written_to and handle.file.write_nowait(off, buf):
             done = len(buf)
         else:
             done = await handle.node.writes.write(lambda: handle.file.write(off, buf))
-            handle.node.needs_flush = True  # a flush may have been at work when this came
+            handle.node.needs_flush = True  # a flush may have run since this write came
         if handle.direct and handle.node.buffered:
             await self._drop_pages(handle.node.inode)
         return done
@@ -110,18 +107,18 @@ class FileOperations(MountState):
             with suppress(OSError):  # the kernel has forgotten the inode
                 pyfuse3.invalidate_inode(inode)
 
-        # This waits for reads and writes of these pages. The workers answer those, so none of them may wait here.
+        # This waits for reads and writes of these pages. The workers serve those, so none of them may wait here.
         await self.page_droppers.call(drop)
 
     @async_handler
     async def flush(self, fh: int) -> None:
-        """Commit what was written: someone closes the file, and hears of failures now."""
+        """Commit what was written, when a descriptor is closed: the last chance to report an error."""
         handle = self.handles.file(fh)
-        if handle.writable and handle.node.needs_flush and not self._flushes_later(handle):
+        if handle.writable and handle.node.needs_flush and not self._flush_later(handle):
             await self._flush(handle)
 
-    def _flushes_later(self, handle: OpenHandle) -> bool:
-        """Leave a small file to be committed with others in a moment; False if that cannot be."""
+    def _flush_later(self, handle: OpenHandle) -> bool:
+        """Leave a small file to be committed soon, together with others. Return False if it cannot be."""
         if handle.node.is_written_to or not handle.file.flush_later():
             return False
         handle.node.needs_flush = False
@@ -129,7 +126,7 @@ class FileOperations(MountState):
         return True
 
     async def _flush(self, handle: OpenHandle) -> None:
-        async with handle.node.writes.alone:
+        async with handle.node.writes.exclusive:
             handle.node.needs_flush = False
             try:
                 await self._change(handle.file.flush)
@@ -139,17 +136,17 @@ class FileOperations(MountState):
 
     @async_handler
     async def release(self, fh: int) -> None:
-        """Close a file."""
+        """Close a file: its last descriptor is gone."""
         handle = self.handles.remove(fh)
-        waits = handle.reads or handle.node.needs_flush or handle.node.is_written_to
-        if waits or not self.workers.call_nowait(handle.file.close_nowait):
+        may_wait = handle.was_read or handle.node.needs_flush or handle.node.is_written_to
+        if may_wait or not self.workers.call_nowait(handle.file.close_nowait):
             await self.workers.call(handle.file.close)
 
     @async_handler
     async def fsync(self, fh: int, datasync: bool) -> None:
         """Make a file durable."""
         handle = self.handles.file(fh)
-        async with handle.node.writes.alone:
+        async with handle.node.writes.exclusive:
             await self.workers.call(handle.file.fsync)
 
     async def _truncate(self, inode: int, size: int, fh: int | None) -> None:
@@ -159,9 +156,9 @@ class FileOperations(MountState):
         def by_handle(file: FileHandle) -> None:
             try:
                 file.truncate(size)
-                if fh is None:  # asked for by name: nobody's close will make it last
+                if fh is None:  # truncate(2): no close will follow that would commit it
                     file.flush()
-            except BadHandle:  # another program's handle, closed while this waited for its turn
+            except BadHandle:  # another program's handle, which was closed while this waited
                 by_inode()
 
         handle = self.handles.file(fh) if fh is not None else self.handles.writable(inode)
@@ -169,6 +166,6 @@ class FileOperations(MountState):
             await self._change(by_inode)
             return
         file = handle.file
-        async with handle.node.writes.alone:
+        async with handle.node.writes.exclusive:
             handle.node.needs_flush = True
             await self._change(lambda: by_handle(file))

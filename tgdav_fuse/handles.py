@@ -1,4 +1,4 @@
-"""Open files and folders of one mount, by the numbers that the kernel knows them by. Used in the loop's thread only."""
+"""The open files and directories of one mount, by file handle number. Used in the loop's thread only."""
 
 from collections.abc import Iterator
 from itertools import count
@@ -11,42 +11,44 @@ from tgdav_fuse.worker_pool import WorkerPool, WriteQueue
 
 
 class Listing:
-    """One open folder."""
+    """One open directory. Its cookies stay valid while entries are added and removed.
+
+    The entries are loaded when reading begins (at cookie 0, so rewinddir(3) loads them anew); a cookie is a position among
+    them. Once something has changed, each entry is looked up again before it is returned: removed ones are skipped, and the
+    kernel gets current attributes.
+    """
 
     def __init__(self, fs: FileSystem, inode: Inode) -> None:
         self._fs, self.inode = fs, inode
         self._entries: list[DirectoryEntry] | None = None
-        self._taken = -1
+        self._changes = -1
 
-    def begin(self, changes: int) -> None:
-        """Take the entries, as of now; ``changes`` counts what was changed so far. Raises NotFound, NotADirectory."""
-        self._taken = changes
+    def load(self, changes: int) -> None:
+        """Load the entries. ``changes`` is the number of changes so far. Raises NotFound, NotADirectory."""
+        self._changes = changes
         self._entries = self._fs.list_directory(self.inode)
 
     @property
-    def begun(self) -> bool:
-        """Whether the entries were taken."""
+    def is_loaded(self) -> bool:
+        """Whether the entries have been loaded."""
         return self._entries is not None
 
-    def after(self, cookie: int, changes: int) -> Iterator[tuple[int, bytes, Attributes]]:
-        """Yield (cookie, name, attributes) of what comes after ``cookie``; "." and ".." are cookies 1 and 2."""
+    def entries_after(self, cookie: int, changes: int) -> Iterator[tuple[int, bytes, Attributes]]:
+        """Yield (cookie, name, attributes) of the entries after ``cookie``. "." and ".." have the cookies 1 and 2."""
         entries = self._entries or []
-        for place in range(max(cookie - 2, 0), len(entries)):
-            entry = entries[place]
-            if changes == self._taken:
-                yield place + 3, entry.name, entry.attributes
+        for position in range(max(cookie - 2, 0), len(entries)):
+            entry = entries[position]
+            if changes == self._changes:
+                yield position + 3, entry.name, entry.attributes
                 continue
             try:
-                yield place + 3, entry.name, self._fs.lookup(self.inode, entry.name)
+                yield position + 3, entry.name, self._fs.lookup(self.inode, entry.name)
             except NotFound:
                 continue
 
 
 class OpenNode:
-    """What all handles of one inode share.
-
-    ``writes`` keeps them in the order in which the kernel sent them; ``needs_flush`` tells whether a flush has work.
-    """
+    """What all handles of one inode share. ``needs_flush`` is set if something was written since the last flush."""
 
     def __init__(self, inode: Inode, pool: WorkerPool) -> None:
         self.inode = inode
@@ -55,31 +57,31 @@ class OpenNode:
         self._writes: WriteQueue | None = None
         self.handles: set[int] = set()
         self.buffered = 0
-        """How many of them use the kernel's pages: those that were opened without O_DIRECT."""
+        """The number of handles that use the kernel's page cache: those opened without O_DIRECT."""
 
     @property
     def writes(self) -> WriteQueue:
-        """The queue; most small files are written without ever needing one."""
+        """The queue of its writes. Most small files are written without one."""
         if self._writes is None:
             self._writes = WriteQueue(self._pool)
         return self._writes
 
     @property
     def is_written_to(self) -> bool:
-        """Whether a write that comes now has to wait for another."""
+        """Whether a write that comes now has to wait."""
         return self._writes is not None and self._writes.is_busy
 
 
 class OpenHandle:
-    """One open file of the kernel."""
+    """One open file."""
 
     def __init__(self, node: OpenNode, file: FileHandle, *, writable: bool, direct: bool) -> None:
         self.node, self.file, self.writable, self.direct = node, file, writable, direct
-        self.reads = False
+        self.was_read = False
 
 
 class Handles:
-    """The tables. Numbers are never used twice."""
+    """The tables of open files and directories. Numbers are never reused."""
 
     def __init__(self, pool: WorkerPool) -> None:
         self._pool = pool
@@ -89,7 +91,7 @@ class Handles:
         self._listings: dict[int, Listing] = {}
 
     def add(self, inode: Inode, file: FileHandle, *, writable: bool, direct: bool = False) -> int:
-        """Keep an open file, ``direct`` if it was opened with O_DIRECT; return its number."""
+        """Add an open file, ``direct`` if it was opened with O_DIRECT. Return its number."""
         number = next(self._numbers)
         node = self._nodes.get(inode)
         if node is None:
@@ -107,7 +109,7 @@ class Handles:
         return found
 
     def remove(self, number: int) -> OpenHandle:
-        """Forget an open file and return it. Raises BadHandle."""
+        """Remove an open file and return it. Raises BadHandle."""
         handle = self.file(number)
         del self._files[number]
         handle.node.handles.discard(number)
@@ -121,7 +123,7 @@ class Handles:
         return inode in self._nodes
 
     def writable(self, inode: int) -> OpenHandle | None:
-        """Return any handle that may change the file."""
+        """Return any handle that may write to the file, None if there is none."""
         node = self._nodes.get(Inode(inode))
         if node is None:
             return None
@@ -132,20 +134,20 @@ class Handles:
         return None
 
     def add_listing(self, listing: Listing) -> int:
-        """Keep an open folder; return its number."""
+        """Add an open directory. Return its number."""
         number = next(self._numbers)
         self._listings[number] = listing
         return number
 
     def listing(self, number: int) -> Listing:
-        """Return an open folder. Raises BadHandle."""
+        """Return an open directory. Raises BadHandle."""
         found = self._listings.get(number)
         if found is None:
             raise BadHandle
         return found
 
     def remove_listing(self, number: int) -> None:
-        """Forget an open folder."""
+        """Remove an open directory."""
         self._listings.pop(number, None)
 
     def all_files(self) -> list[OpenHandle]:

@@ -1,8 +1,8 @@
-"""Telling the kernel what someone else changed, so that it can keep names, attributes and pages for long.
+"""Notifying the kernel of changes that were made otherwise than through the mount: it caches for an hour.
 
-The kernel believes no one about the size of a file that it keeps pages of and may write back. So a file that it knows but
-has not open gets a new generation: at the next look-up the kernel starts afresh with it. One that it has open is cut or
-extended through the mount itself, by a request that comes back here and changes nothing.
+With a writeback cache the kernel trusts only itself about the size of a file. So a file that it knows but does not have open
+gets a new generation: the next lookup makes a new inode. A file that it has open is truncated or extended through the
+mount itself, by a request that comes back to this process and changes nothing.
 """
 
 import errno
@@ -19,20 +19,20 @@ from tgdav_fuse.mount_state import MountState
 
 _log = logging.getLogger(__name__)
 
-_FORGOTTEN = (errno.ENOENT, errno.EBADF, errno.ENODEV, errno.ENOTCONN)
-"""What the kernel answers about things that it does not keep, or when the mount is gone."""
+_NOT_CACHED = (errno.ENOENT, errno.EBADF, errno.ENODEV, errno.ENOTCONN)
+"""The kernel's errors for what it has not cached, or when the mount is gone."""
 
 
 class Invalidation:
-    """Listens to changes of ``fs`` that others make, and passes them on. Called in any thread but the loop's."""
+    """A listener of ``fs``, which may be called in any thread but the loop's."""
 
     def __init__(self, fs: ObservedFileSystem, state: MountState, mountpoint: str) -> None:
         self._fs, self._state, self._mountpoint = fs, state, mountpoint
 
     def __call__(self, inode: Inode | None, parent: Inode | None, name: bytes | None) -> None:
-        """Take in a change."""
+        """Invalidate what the kernel has cached about a changed inode or name."""
         state = self._state
-        if state.workers.is_own:
+        if state.workers.is_worker:  # made through the mount: the kernel knows, and a notification could deadlock
             return
         state.changes += 1
         if inode is not None:
@@ -40,8 +40,8 @@ class Invalidation:
             if inode in state.lookup_counts:
                 self._refresh(inode)
         if parent is not None and name is not None:
-            self._forget_name(parent, name)
-            self._forget_attributes(parent)
+            self._invalidate_name(parent, name)
+            self._invalidate_attributes(parent)
 
     def _refresh(self, inode: Inode) -> None:
         try:
@@ -51,20 +51,20 @@ class Invalidation:
         if not node.is_file:
             if node.is_directory and not self._fs.places(inode) and inode != self._fs.root:
                 self._state.removed_directories.add(inode)
-            self._forget_attributes(inode)
+            self._invalidate_attributes(inode)
         elif self._state.handles.is_open(inode) and self._resize(inode, node.size):
             return
         else:
             self._state.translator.renew(inode)
         for parent, name in self._fs.places(inode):
-            self._forget_name(parent, name)
+            self._invalidate_name(parent, name)
 
     def _resize(self, inode: Inode, size: int) -> bool:
-        """Let the kernel take over pages and size of an open file; return whether it did."""
+        """Make the kernel drop an open file's pages and accept its size. Return whether it did."""
         try:
             pyfuse3.invalidate_inode(inode)
         except OSError as error:
-            _log.debug("the kernel keeps no pages: %s", error)
+            _log.debug("the kernel has no pages of the file: %s", error)
         path = self._path(inode)
         if path is None:
             return True
@@ -88,17 +88,17 @@ class Invalidation:
             names.append(name)
         return os.path.join(os.fsencode(self._mountpoint), *reversed(names))
 
-    def _forget_name(self, parent: Inode, name: bytes) -> None:
+    def _invalidate_name(self, parent: Inode, name: bytes) -> None:
         if parent in self._state.lookup_counts or parent == self._fs.root:
-            self._quietly(lambda: pyfuse3.invalidate_entry(parent, name))
+            self._notify(lambda: pyfuse3.invalidate_entry(parent, name))
 
-    def _forget_attributes(self, inode: Inode) -> None:
+    def _invalidate_attributes(self, inode: Inode) -> None:
         if inode in self._state.lookup_counts or inode == self._fs.root:
-            self._quietly(lambda: pyfuse3.invalidate_inode(inode, attr_only=True))
+            self._notify(lambda: pyfuse3.invalidate_inode(inode, attr_only=True))
 
-    def _quietly(self, tell: Callable[[], None]) -> None:
+    def _notify(self, call: Callable[[], None]) -> None:
         try:
-            tell()
+            call()
         except OSError as error:
-            if error.errno not in _FORGOTTEN:
-                _log.warning("the kernel could not be told of a change: %s", os.strerror(error.errno or 0))
+            if error.errno not in _NOT_CACHED:
+                _log.warning("the kernel could not be notified of a change: %s", os.strerror(error.errno or 0))

@@ -1,4 +1,4 @@
-"""A mount inside this process, from mounting to its end. The FUSE library allows one mount a process at a time."""
+"""A mount in this process, from mounting to unmounting. The FUSE library allows one mount per process at a time."""
 
 import errno
 import logging
@@ -24,65 +24,65 @@ from tgdav_fuse.options import MountOptions
 
 _log = logging.getLogger(__name__)
 
-_UNANSWERED = os.strerror(errno.ENOENT)
+_NO_SUCH_REQUEST = os.strerror(errno.ENOENT)
 
 
-def _is_worth_saying(record: logging.LogRecord) -> bool:
-    """Leave out answers that came too late: the kernel gave up the request, at an unmount or after a signal."""
-    return not ("fuse_reply" in str(record.msg) and _UNANSWERED in record.getMessage())
+def _is_worth_logging(record: logging.LogRecord) -> bool:
+    """Return False for replies that came too late: the kernel has dropped the request, at unmount or after a signal."""
+    return not ("fuse_reply" in str(record.msg) and _NO_SUCH_REQUEST in record.getMessage())
 
 
-logging.getLogger("pyfuse3").addFilter(_is_worth_saying)
+logging.getLogger("pyfuse3").addFilter(_is_worth_logging)
 
 READ_AHEAD_KIB = 2048
 BUSY_PAUSE = 0.2
-"""Seconds between attempts to unmount what is busy."""
-MOMENTS = 2
-"""So many attempts may fail before it is said."""
+"""Seconds between attempts to unmount a busy file system."""
+RETRIES = 2
+"""How many attempts may fail before it counts as busy."""
 HELD_SECONDS = 2.0
-"""How long a file system that is unmounted here may still be mounted elsewhere before its session is ended."""
+"""How long the session may outlive the unmount, because the file system is mounted elsewhere, before it is ended."""
 UNSEEN_SECONDS = 8.0
-"""How much longer, if it is not seen where that is."""
+"""How much longer, if no other mount can be found."""
 WRITE_BACK_SECONDS = 20.0
-"""How long such a place may take to hand over what programs wrote there."""
+"""How long the writeback of those other mounts may take."""
 
-_LIBRARY_WORDS = (
+_LIBRARY_OPTIONS = (
     "allow_other allow_root auto_unmount default_permissions ro suid nosuid dev nodev exec noexec sync async"
     " atime noatime dirsync"
 )
-_OF_THE_LIBRARY = frozenset(_LIBRARY_WORDS.split())
-_OF_THE_SESSION = frozenset({"allow_other", "allow_root", "default_permissions"})
+_FOR_LIBRARY = frozenset(_LIBRARY_OPTIONS.split())
+_FOR_SESSION = frozenset({"allow_other", "allow_root", "default_permissions"})
 
 
-def _read_further(where: Path) -> None:
-    """Let the kernel ask for more at once when a file is read in order; only root may."""
+def _raise_read_ahead(where: Path) -> None:
+    """Set how far the kernel reads ahead in a file that is read sequentially. Does nothing for users other than root."""
     device = os.stat(where).st_dev
     bdi = Path(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb")
     with suppress(OSError):
         bdi.write_text(str(READ_AHEAD_KIB))
 
 
-def _write_back(found: Iterable[mount_table.Holder]) -> None:
-    for holder in found:
+def _write_back(holders: Iterable[mount_table.Holder]) -> None:
+    for holder in holders:
         try:
             mount_table.write_back(holder)
         except OSError as error:
-            _log.warning("what was written in another mount namespace may be incomplete: %s", error.strerror)
+            _log.warning("some writes made in another mount namespace may be lost: %s", error.strerror)
 
 
 class Mount:
-    """``fs`` mounted at ``where``; made by ``start``."""
+    """``fs`` mounted at ``where``. Use ``start`` to make one."""
 
     def __init__(self, fs: ObservedFileSystem, where: Path, options: MountOptions, clock: Clock) -> None:
         self.where = where
         self._fs, self._options = fs, options
-        mine = (0, 0) if os.geteuid() == 0 else (os.geteuid(), os.getegid())
-        shown = Presentation(uid=options.uid, gid=options.gid, root_as=mine)
+        root_as = (0, 0) if os.geteuid() == 0 else (os.geteuid(), os.getegid())
+        presentation = Presentation(uid=options.uid, gid=options.gid, root_as=root_as)
         self._operations = TgdavOperations(
-            fs, clock, shown, read_only=options.read_only, checks_permissions=options.checks_permissions
+            fs, clock, presentation, read_only=options.read_only, checks_permissions=options.checks_permissions
         )
         self._device = 0
-        self._left = threading.Event()
+        self._detached = threading.Event()
         self._ended = threading.Event()
         self._thread = Worker("tgdav-fuse", self._run, restart=False)
         self._on_end: Callable[[], None] = lambda: None
@@ -96,10 +96,7 @@ class Mount:
         clock: Clock,
         on_end: Callable[[], None] = lambda: None,
     ) -> "Mount":
-        """Mount and answer the kernel from now on; return once it can be used. ``on_end`` is called at its end.
-
-        Raises TgdavError.
-        """
+        """Mount, and return once the mount can be used. ``on_end`` is called after it has ended. Raises TgdavError."""
         mount = cls(fs, where, options, clock)
         mount._on_end = on_end
         try:
@@ -108,33 +105,33 @@ class Mount:
             raise TgdavError(f"{where} cannot be mounted", hint=mount_table.diagnose(where, options.kernel)) from error
         mount._thread.start()
         mount._device = os.stat(where).st_dev
-        _read_further(where)
+        _raise_read_ahead(where)
         return mount
 
     def _attach(self) -> None:
-        """Mount: by ourselves where we may, for the library knows neither all flags nor how to leave the umask to us."""
-        words = self._options.words()
-        named = {word for word in words if "=" in word}
-        if sys.platform == "linux" and os.geteuid() == 0 and "auto_unmount" not in words:
-            with suppress(OSError):  # the library finds the same, and says it
-                descriptor = mount_table.mount(self.where, words)
-                pyfuse3.init(self._operations, f"/dev/fd/{descriptor}", words & _OF_THE_SESSION | named)
+        """Mount by mount(2) if allowed: the library does not know all flags, and lets the kernel apply the umask."""
+        options = self._options.for_kernel()
+        named = {option for option in options if "=" in option}
+        if sys.platform == "linux" and os.geteuid() == 0 and "auto_unmount" not in options:
+            with suppress(OSError):  # the library fails in the same way, and reports it
+                descriptor = mount_table.mount(self.where, options)
+                pyfuse3.init(self._operations, f"/dev/fd/{descriptor}", options & _FOR_SESSION | named)
                 return
-        if "nosymfollow" in words:
-            raise UsageError("the mount option 'nosymfollow' is for root, without auto_unmount")
-        pyfuse3.init(self._operations, os.fspath(self.where), words & _OF_THE_LIBRARY | named)
+        if "nosymfollow" in options:
+            raise UsageError("the mount option 'nosymfollow' needs root, and excludes auto_unmount")
+        pyfuse3.init(self._operations, os.fspath(self.where), options & _FOR_LIBRARY | named)
 
     def _run(self) -> None:
-        forget = self._fs.on_change(Invalidation(self._fs, self._operations, os.fspath(self.where)))
+        unsubscribe = self._fs.on_change(Invalidation(self._fs, self._operations, os.fspath(self.where)))
         try:
             poll_session.serve(self._operations.is_idle)
         except BaseException:
-            _log.exception("the mount ended by a failure")
+            _log.exception("the mount has failed")
             mount_table.unmount(self.where, lazily=True)
         finally:
-            forget()
+            unsubscribe()
             pyfuse3.close(unmount=False)
-            self._left.set()
+            self._detached.set()
             self._operations.workers.stop()
             self._operations.page_droppers.stop()
             self._close_files()
@@ -142,7 +139,7 @@ class Mount:
             self._on_end()
 
     def _close_files(self) -> None:
-        """Close what the kernel left open (it was told to go, or the connection was cut)."""
+        """Close the files that the kernel left open, because the session was ended by force."""
         for handle in self._operations.handles.all_files():
             try:
                 handle.file.close()
@@ -154,58 +151,58 @@ class Mount:
         """Whether it is unmounted."""
         return self._ended.is_set()
 
-    def unmount(self, say: Callable[[str], None] = lambda _: None) -> None:
-        """Unmount; return when all that was written is committed. Raises VaultInUse when it is busy.
+    def unmount(self, warn: Callable[[str], None] = lambda _: None) -> None:
+        """Unmount, and return when all writes are committed. Raises VaultInUse if it is busy.
 
-        Where the file system is still mounted elsewhere, ``say`` is told, and it ends there too.
+        Other mounts of the same file system are ended too; ``warn`` is called with a message for each.
         """
         if not self.ended:
-            self._unmount_patiently()
-            if not self._left.wait(HELD_SECONDS):
-                found = mount_table.holders(self._device)
-                if found or not self._left.wait(UNSEEN_SECONDS):
-                    self._leave(found, say)
+            self._unmount_with_retries()
+            if not self._detached.wait(HELD_SECONDS):
+                holders = mount_table.holders(self._device)
+                if holders or not self._detached.wait(UNSEEN_SECONDS):
+                    self._end_elsewhere(holders, warn)
         self._thread.join()
 
-    def _unmount_patiently(self) -> None:
-        """Unmount; what is busy for a moment, as while somebody asks for its free space, is tried again. Raises VaultInUse."""
-        for _ in range(MOMENTS):
+    def _unmount_with_retries(self) -> None:
+        """Unmount, with retries: a program's statfs keeps it busy for a moment. Raises VaultInUse."""
+        for _ in range(RETRIES):
             try:
                 return mount_table.unmount(self.where)
             except VaultInUse:
                 self._ended.wait(BUSY_PAUSE)
         return mount_table.unmount(self.where)
 
-    def _leave(self, found: Sequence[mount_table.Holder], say: Callable[[str], None]) -> None:
-        """Bring to disk what was written through other mounts of this file system, in containers for example, and end them."""
-        for holder in found:
-            say(
-                f"{self.where} is mounted at {holder.where} too, for process {holder.process} ({holder.name});"
-                " it ends there as well"
+    def _end_elsewhere(self, holders: Sequence[mount_table.Holder], warn: Callable[[str], None]) -> None:
+        """Write back what other mounts of this file system hold, in containers for example, and end them."""
+        for holder in holders:
+            warn(
+                f"{self.where} is also mounted at {holder.where}, for process {holder.process} ({holder.name});"
+                " that mount ends too"
             )
-        if not found:
-            say(f"{self.where} is held by processes that cannot be seen from here; it ends there as well")
-        writing = Worker("tgdav-fuse-write-back", lambda: _write_back(found), restart=False)
+        if not holders:
+            warn(f"{self.where} is also mounted for processes that cannot be seen from here; those mounts end too")
+        writing = Worker("tgdav-fuse-write-back", lambda: _write_back(holders), restart=False)
         writing.start()
         writing.join(WRITE_BACK_SECONDS)
         self.cut()
 
     def cut(self) -> None:
-        """End the session with the kernel at once, whoever uses the mount; it is stale then."""
+        """End the session with the kernel at once, even if the mount is in use. It is stale afterwards."""
         token = pyfuse3.trio_token
-        if token is not None and not self._left.is_set():
+        if token is not None and not self._detached.is_set():
             with suppress(trio.RunFinishedError):
                 token.run_sync_soon(pyfuse3.terminate)
 
-    def unmount_when_free(self, say: Callable[[str], None]) -> None:
-        """Unmount as soon as nobody has a file open any more; ``say`` is told once when it is busy."""
-        told = False
+    def unmount_when_free(self, warn: Callable[[str], None]) -> None:
+        """Unmount as soon as no file is open. ``warn`` is called once if the mount is busy."""
+        warned = False
         while not self.ended:
             try:
-                self.unmount(say)
+                self.unmount(warn)
             except VaultInUse:
-                if not told:
-                    say(f"{self.where} is busy; it is served until the last file is closed")
-                told = True
+                if not warned:
+                    warn(f"{self.where} is busy; it is served until the last file is closed")
+                warned = True
                 self._ended.wait(BUSY_PAUSE)
         self._thread.join()

@@ -1,7 +1,8 @@
-"""What one mount knows of its kernel: the inodes that it has looked up, the files that it has open, and how a change is made."""
+"""The base of the request handlers: what the kernel knows of one mount, how changes run, and what a caller may do."""
 
 import stat
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 import msgspec
@@ -20,27 +21,36 @@ from tgdav_fuse.xattrs import Xattrs
 
 T = TypeVar("T")
 
+_CAP_FSETID, _CAP_SYS_ADMIN = 4, 21
+"""Bit numbers of capabilities(7)."""
+
 
 class MountState(pyfuse3.Operations):
-    """The base of the request handlers. Used in the loop's thread, but for ``changes`` and ``removed_directories``."""
+    """What the handlers share.
 
-    supports_dot_lookup = True  # a handle of name_to_handle_at(2) is good for as long as its file is there
+    ``lookup_counts`` has the kernel's count of lookups for each inode that it knows. ``removed_directories`` are those that
+    the kernel knows but that have no name any more. ``resizing`` are inodes whose size ``Invalidation`` is passing to the
+    kernel. ``changes`` counts changes of the tree, so that a listing knows whether it is out of date. Handlers run in the
+    loop's thread; ``Invalidation`` uses these fields from other threads, one operation at a time.
+    """
+
+    supports_dot_lookup = True  # lets NFS and name_to_handle_at(2) find an inode without its path
 
     def __init__(
         self,
         fs: ObservedFileSystem,
         clock: Clock,
-        shown: Presentation,
+        presentation: Presentation,
         *,
         read_only: bool = False,
         checks_permissions: bool = False,
     ) -> None:
-        """``checks_permissions``: the kernel checks owner, mode and ACLs. With ACLs it would do so unasked."""
+        """``checks_permissions``: the kernel checks owner, mode and ACLs. If ACLs are enabled it always does."""
         super().__init__()
         self.enable_writeback_cache = not read_only
         self.enable_acl = checks_permissions
-        self._fs, self._clock, self._shown = fs, clock, shown
-        self.translator = Translator(shown, fs.allocated)
+        self._fs, self._clock, self._presentation = fs, clock, presentation
+        self.translator = Translator(presentation, fs.allocated)
         self.workers = WorkerPool()
         self.page_droppers = WorkerPool(threads=1)
         self.handles = Handles(self.workers)
@@ -49,45 +59,73 @@ class MountState(pyfuse3.Operations):
         self.removed_directories: set[int] = set()
         self.resizing: set[int] = set()
         self.changes = 0
-        self.under_way = 0
+        self.in_progress = 0
 
     def is_idle(self) -> bool:
-        """Return whether no request is under way that may wait for something."""
-        return not self.under_way
+        """Return whether no request is in progress that may have to wait."""
+        return not self.in_progress
 
     def _count_lookup(self, node: Attributes) -> EntryAttributes:
-        """Count that the kernel got to know an inode, and describe it."""
+        """Return the reply to a lookup, and count it: the kernel will forget as many as it was given."""
         self.lookup_counts[node.inode] = self.lookup_counts.get(node.inode, 0) + 1
-        return self._describe(node)
+        return self._entry(node)
 
-    def _describe(self, node: Attributes) -> EntryAttributes:
-        """Describe a node. Of a file that is being written the kernel keeps bytes that nobody has counted yet."""
+    def _entry(self, node: Attributes) -> EntryAttributes:
+        """Return a node's attributes in the kernel's form."""
         return self.translator.entry(node, is_written=node.is_file and self.handles.writable(node.inode) is not None)
 
     def _node(self, inode: int) -> Attributes:
-        """Return a node that the kernel holds; it may have no name any more. Raises NotFound."""
+        """Return a node that the kernel knows; it may have no name any more. Raises NotFound."""
         node = self._fs.attributes(Inode(inode), removed=inode in self.lookup_counts)
         return msgspec.structs.replace(node, nlink=0) if inode in self.removed_directories else node
 
     def _new_owner(self, parent: int, kind: Kind, mode: int, ctx: RequestContext) -> tuple[int, int, Owner]:
-        """Return mode, umask and owner of a new node; directories with setgid pass their group on, and the bit to directories."""
+        """Return mode, umask and owner of a new node. Below a directory with setgid it inherits the group."""
         mode, umask = stat.S_IMODE(mode), 0 if kind == SYMLINK else ctx.umask
-        parent_node = self._fs.attributes(Inode(parent))
-        if not parent_node.mode & stat.S_ISGID:
+        directory = self._fs.attributes(Inode(parent))
+        if not directory.mode & stat.S_ISGID:
             return mode, umask, Owner(ctx.uid, ctx.gid)
-        return (mode | stat.S_ISGID if kind == DIRECTORY else mode), umask, Owner(ctx.uid, parent_node.gid)
+        return (mode | stat.S_ISGID if kind == DIRECTORY else mode), umask, Owner(ctx.uid, directory.gid)
 
     async def _change(self, work: Callable[[], T]) -> T:
+        """Make a change that may have to wait, in a worker thread."""
         try:
             return await self.workers.call(work)
         finally:
             self.changes += 1
 
     async def _change_tree(self, work: Callable[[], T]) -> T:
-        """Make one change of names or attributes: here, if that waits for nobody, else as ``_change`` does."""
+        """Make a change of names or attributes in the loop's thread; if it would block, in a worker thread."""
         try:
             return self.workers.call_nowait(self._fs.call_nowait, work)
         except WouldBlock:
             return await self.workers.call(work)
         finally:
             self.changes += 1
+
+    def _may_keep_group_id(self, node: Attributes, ctx: RequestContext) -> bool:
+        """Return whether ``node`` keeps setgid when the caller changes it: as a member of its group, or with CAP_FSETID."""
+        group = self.translator.group_of(node)
+        if ctx.gid == group:
+            return True
+        status = _status(ctx.pid)
+        return str(group) in status.get("Groups", "").split() or _has(status, _CAP_FSETID, default=ctx.uid == 0)
+
+
+def is_administrator(ctx: RequestContext) -> bool:
+    """Return whether the caller has CAP_SYS_ADMIN. Where that cannot be read, root has it."""
+    return _has(_status(ctx.pid), _CAP_SYS_ADMIN, default=ctx.uid == 0)
+
+
+def _status(process: int) -> dict[str, str]:
+    """Return /proc/PID/status, the only place where Linux shows a caller's groups and capabilities."""
+    try:
+        lines = Path(f"/proc/{process}/status").read_text(errors="replace").splitlines()
+    except OSError:
+        return {}
+    return {name: value for name, _, value in (line.partition(":") for line in lines)}
+
+
+def _has(status: dict[str, str], capability: int, *, default: bool) -> bool:
+    effective = status.get("CapEff", "").strip()
+    return bool(int(effective, 16) >> capability & 1) if effective else default

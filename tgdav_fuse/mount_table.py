@@ -1,4 +1,4 @@
-"""What is mounted where (Linux: /proc/PID/mountinfo), mounting by mount(2), and unmounting. Needs neither pyfuse3 nor trio."""
+"""Mounting by mount(2), unmounting, and what is mounted where (Linux: /proc/PID/mountinfo). Needs neither pyfuse3 nor trio."""
 
 import ctypes
 import errno
@@ -38,22 +38,22 @@ _FLAGS = {
     "strictatime": 1 << 24,
     "lazytime": 1 << 25,
 }
-"""The flags MS_… of mount(2)."""
-_LEAVES_UMASK = 1 << 16
-"""MS_POSIXACL. FUSE then takes no umask off new modes, as a default ACL replaces the umask (fuse_fill_super_common)."""
-_FUSE_WORDS = frozenset({"allow_other", "default_permissions"})
+"""The MS_… flags of mount(2)."""
+_POSIXACL = 1 << 16
+"""MS_POSIXACL. The kernel then does not apply the umask, which a default ACL replaces (fuse_fill_super_common)."""
+_FUSE_OPTIONS = frozenset({"allow_other", "default_permissions"})
 
 
 class Holder(msgspec.Struct, frozen=True):
-    """Where else a file system is mounted: a process that sees it there, its name, and the mount point."""
+    """Another mount of a file system: a process that sees it, the name of that process, and the mount point."""
 
     process: int
     name: str
     where: str
 
 
-def mount(where: Path, words: Set[str]) -> int:
-    """Mount a FUSE file system with the options ``words``; return the descriptor to serve it by. Raises OSError."""
+def mount(where: Path, options: Set[str]) -> int:
+    """Mount a FUSE file system. Return the descriptor from which its requests are read. Raises OSError."""
     descriptor = os.open(_DEVICE, os.O_RDWR | os.O_CLOEXEC)
     try:
         mode = os.stat(where).st_mode
@@ -63,12 +63,12 @@ def mount(where: Path, words: Set[str]) -> int:
             f"user_id={os.geteuid()}",
             f"group_id={os.getegid()}",
         ]
-        others = words | ({"allow_other"} if "allow_root" in words else set())
-        data += sorted(others & _FUSE_WORDS)
-        refused = {"nosuid", "nodev"} - {f"no{word}" for word in words}
-        flags = _LEAVES_UMASK
-        for word in words | refused:
-            flags |= _FLAGS.get(word, 0)
+        others = options | ({"allow_other"} if "allow_root" in options else set())  # FUSE itself has no allow_root
+        data += sorted(others & _FUSE_OPTIONS)
+        refused = {"nosuid", "nodev"} - {f"no{option}" for option in options}
+        flags = _POSIXACL
+        for option in options | refused:
+            flags |= _FLAGS.get(option, 0)
         library = ctypes.CDLL(None, use_errno=True)
         names = (FILE_SYSTEM.encode(), os.fsencode(where), _TYPES[0].encode())
         if library.mount(*names, ctypes.c_ulong(flags), ",".join(data).encode()):
@@ -80,7 +80,7 @@ def mount(where: Path, words: Set[str]) -> int:
 
 
 def is_mounted(path: Path) -> bool:
-    """Return whether a mount of ours, alive or stale, lies on top at ``path``."""
+    """Return whether the topmost mount at ``path`` is one of tgdav, served or stale."""
     wanted, top = os.fspath(path), ""
     for where, kind in _mounts():
         if where == wanted:
@@ -89,35 +89,35 @@ def is_mounted(path: Path) -> bool:
 
 
 def _mounts() -> list[tuple[str, str]]:
-    """Return (mount point, type) in the order of mounting."""
+    """Return (mount point, type) of all mounts, in the order of mounting."""
     if sys.platform != "linux":
         listed = subprocess.run(["mount"], capture_output=True, text=True, check=False).stdout  # noqa: S607
         found = re.findall(rf"^{FILE_SYSTEM}\S* on (.+) \((\w+)", listed, re.MULTILINE)
         return [(where, _TYPES[0]) for where, kind in found if kind in _TYPES]
-    return [(where, kind) for _, where, kind in _listed(_MOUNT_INFO)]
+    return [(where, kind) for _, where, kind in _read_table(_MOUNT_INFO)]
 
 
-def _listed(table: Path) -> Iterator[tuple[str, str, str]]:
-    """Yield (device, mount point, type) of each line; proc(5) gives the format."""
+def _read_table(table: Path) -> Iterator[tuple[str, str, str]]:
+    """Yield (device, mount point, type) of each line. The format is in proc(5)."""
     for line in table.read_text(errors="surrogateescape").splitlines():
         before, _, after = line.partition(" - ")
-        words = before.split(" ")
-        yield words[2], _ESCAPE.sub(lambda code: chr(int(code[1], 8)), words[4]), after.split(" ")[0]
+        fields = before.split(" ")
+        yield fields[2], _ESCAPE.sub(lambda code: chr(int(code[1], 8)), fields[4]), after.split(" ")[0]
 
 
 def holders(device: int) -> list[Holder]:
-    """Return where the file system with the number ``device`` is mounted, in all mount namespaces that can be looked at."""
+    """Return all mounts of the file system with the number ``device``, in all mount namespaces that can be read."""
     wanted = f"{os.major(device)}:{os.minor(device)}"
     seen: set[str] = set()
     found = []
     for process in sorted(
         (each for each in _PROCESSES.iterdir() if each.name.isdigit()), key=lambda each: int(each.name)
     ):
-        with suppress(OSError):  # it ended meanwhile, or is another user's
+        with suppress(OSError):  # the process has ended, or is another user's
             namespace = os.fspath((process / "ns/mnt").readlink())
             if namespace in seen:
                 continue
-            places = [where for number, where, _ in _listed(process / "mountinfo") if number == wanted]
+            places = [where for number, where, _ in _read_table(process / "mountinfo") if number == wanted]
             seen.add(namespace)
             name = (process / "comm").read_text(errors="replace").strip()
             found += [Holder(int(process.name), name, where) for where in places]
@@ -125,7 +125,7 @@ def holders(device: int) -> list[Holder]:
 
 
 def write_back(holder: Holder) -> None:
-    """Have the kernel hand over all that programs wrote to a file system. Raises OSError."""
+    """Make the kernel write back all dirty pages of a file system. Raises OSError."""
     descriptor = os.open(f"{_PROCESSES}/{holder.process}/root{holder.where}", os.O_RDONLY | os.O_DIRECTORY)
     try:
         library = ctypes.CDLL(None, use_errno=True)
@@ -136,48 +136,47 @@ def write_back(holder: Holder) -> None:
 
 
 def is_stale(path: Path) -> bool:
-    """Return whether the process behind the mount at ``path`` is gone."""
+    """Return whether the process that served the mount at ``path`` is gone."""
     try:
-        os.statvfs(path)  # os.stat may be answered from what the kernel kept
+        os.statvfs(path)  # the kernel may answer os.stat from its cache
     except OSError as error:
         return error.errno in (errno.ENOTCONN, errno.ECONNABORTED, errno.EIO)
     return False
 
 
 def resolved(path: str) -> Path:
-    """Return ``path`` as the mount table names it. The last part may be a stale mount, so nothing is asked of it."""
+    """Return ``path`` as the mount table has it. The last component is not accessed: it may be a stale mount."""
     found = Path(os.path.abspath(path))
     return Path(os.path.realpath(found.parent)) / found.name if found.name else found
 
 
 def prepare(path: str) -> Path:
-    """Return where to mount: an existing folder, a stale mount of ours cleared away. Raises UsageError."""
+    """Return the directory to mount at, after unmounting a stale mount of tgdav there. Raises UsageError."""
     where = resolved(path)
     if is_mounted(where):
         if not is_stale(where):
-            raise UsageError(f"{path} is mounted already", hint=f"unmount it first: tgdav unmount {path}")
+            raise UsageError(f"{path} is already mounted", hint=f"unmount it first: tgdav unmount {path}")
         unmount(where, lazily=True)
     where = Path(os.path.realpath(where))
     if is_mounted(where):
-        raise UsageError(f"{path} is mounted already", hint=f"unmount it first: tgdav unmount {path}")
+        raise UsageError(f"{path} is already mounted", hint=f"unmount it first: tgdav unmount {path}")
     if not where.is_dir():
-        raise UsageError(f"{path} is not a folder", hint="make it first, or name another")
+        raise UsageError(f"{path} is not a directory", hint="create it first, or give another")
     return where
 
 
 def require_mounted(path: str) -> Path:
-    """Return where the mount at ``path`` lies. Raises UsageError when there is none of ours."""
+    """Return the mount point at ``path``. Raises UsageError if it is not one of tgdav."""
     for where in (resolved(path), Path(os.path.realpath(path))):
         if is_mounted(where):
             return where
-    raise UsageError(f"{path} is not mounted", hint="give the folder that was mounted")
+    raise UsageError(f"{path} is not mounted", hint="give the directory at which the drive is mounted")
 
 
 def unmount(path: Path, *, lazily: bool = False) -> None:
-    """Take the mount at ``path`` away; ``lazily`` even while it is in use.
+    """Unmount ``path``, with ``lazily`` even while it is in use.
 
-    Blocks while the kernel writes back, which the mount's process must answer meanwhile. Raises VaultInUse (busy),
-    UsageError (not allowed).
+    Blocks during the writeback, which the mount's process must serve. Raises VaultInUse (busy), UsageError (not allowed).
     """
     if sys.platform == "linux" and os.geteuid() == 0:
         number = _system_call(path, lazily=lazily)
@@ -185,11 +184,11 @@ def unmount(path: Path, *, lazily: bool = False) -> None:
         number = _helper(path, lazily=lazily)
     if number == errno.EBUSY:
         raise VaultInUse(
-            f"{path} is busy: some program has a file or folder open in it",
+            f"{path} is busy: a program has a file or directory in it open",
             hint=f"close it ('fuser -vm {path}' names it) and try again",
         )
     if number == errno.EPERM:
-        raise UsageError(f"{path} cannot be unmounted by this user", hint="ask the user who mounted it")
+        raise UsageError(f"{path} cannot be unmounted by this user", hint="the user who mounted it can, and root")
     if number not in (0, errno.EINVAL, errno.ENOENT):
         raise TgdavError(f"{path} cannot be unmounted: {os.strerror(number)}")
 
@@ -212,23 +211,23 @@ def _helper(path: Path, *, lazily: bool) -> int:
     return errno.EPERM if is_mounted(path) else 0
 
 
-def diagnose(where: Path, words: Set[str]) -> str:
-    """Return what to do so that ``where`` can be mounted with the options ``words``: it was refused."""
+def diagnose(where: Path, options: Set[str]) -> str:
+    """Return a hint why mounting at ``where`` was refused, as far as can be seen, and what to do."""
     if sys.platform != "linux":
         return "is macFUSE installed and allowed?"
     if not Path(_DEVICE).exists():
-        return f"{_DEVICE} is missing: load the kernel's module (modprobe fuse), or give the container the device"
+        return f"{_DEVICE} is missing: load the kernel module (modprobe fuse), or pass the device to the container"
     if os.geteuid() == 0:
         return "is this process allowed to mount (CAP_SYS_ADMIN)?"
     if not os.access(_DEVICE, os.R_OK | os.W_OK):
-        return f"this user may not use {_DEVICE}: join the group that owns it (often 'fuse')"
+        return f"this user has no access to {_DEVICE}: join the group that owns it (often 'fuse')"
     if shutil.which("fusermount3") is None:
         return "fusermount3 is missing: install the package fuse3"
     if not os.access(where, os.W_OK):
-        return f"users mount at folders that they may write to; {where} is none"
-    if {"allow_other", "allow_root"} & words and not _others_allowed():
+        return f"this user has no write access to {where}: users other than root need it to mount there"
+    if {"allow_other", "allow_root"} & options and not _others_allowed():
         return f"allow_other and allow_root need the line 'user_allow_other' in {_CONFIGURATION}"
-    return "the line above says what fusermount3 refused"
+    return "see the message of fusermount3 above"
 
 
 def _others_allowed() -> bool:

@@ -1,11 +1,11 @@
-"""How pyfuse3's session waits for the kernel's next request: in the thread itself while nothing else is to be done.
+"""pyfuse3's session loop, with the wait for the kernel's next request replaced by poll(2).
 
-A turn of trio's loop costs more than most requests: pyfuse3 takes two of them for each. Most are answered without waiting
-for anybody, and the next comes within microseconds; so while no request is under way, this thread waits at the kernel's
-descriptor by poll(2) for a moment before it turns to the loop. While requests follow each other without a gap the loop has no
-turn; nobody waits for one, since a request that waits for a worker is under way until its answer.
+One turn of trio's loop costs more than most requests, and pyfuse3 takes two for each. Most requests are answered without
+waiting, and the next one comes within microseconds. So while no request is in progress, the thread polls the kernel's
+descriptor for a moment before it gives control to trio. Trio gets no turn while requests follow each other without a gap;
+no task needs one then, since a request that waits for a worker is in progress until its reply.
 
-pyfuse3 takes what it needs of trio from its own name ``trio``, which may be replaced (``pyfuse3.asyncio`` does that too).
+pyfuse3 looks trio up by its module attribute ``pyfuse3.trio``, which can be replaced; ``pyfuse3.asyncio`` does the same.
 """
 
 import select
@@ -16,21 +16,24 @@ from typing import Any
 import pyfuse3
 import trio
 
-LOOKS = 100
-"""So often a thread looks for the next request, about a microsecond each, before it sleeps: to be woken on another core than
-that of the program which asks costs it more, and the program a third of its rate."""
+SPINS = 100
+"""How often the thread polls, about a microsecond each, before it sleeps. A sleeping thread may be woken on another core
+than the program's, which costs the program a third of its rate."""
 
 LINGER_MS = 5
-"""How long it sleeps so before it turns to the loop."""
+"""How long the thread then sleeps in poll(2) before it gives control to trio."""
 
 
 class BargingLock:
-    """A lock that whoever gives it up may take again at once; one of those who wait is told each time that it is free."""
+    """A lock that its last owner may take again before a waiter gets it. One waiter is woken each time it is released.
+
+    pyfuse3 holds it while it reads a request. A fair lock would switch tasks after each request.
+    """
 
     def __init__(self) -> None:
         self._held = False
         self._waiting: deque[trio.lowlevel.Task] = deque()
-        self._told: trio.lowlevel.Task | None = None
+        self._woken: trio.lowlevel.Task | None = None
 
     async def __aenter__(self) -> None:
         while self._held:
@@ -39,24 +42,24 @@ class BargingLock:
 
     async def __aexit__(self, *_: object) -> None:
         self._held = False
-        if self._told is None and self._waiting:
-            self._told = self._waiting.popleft()
-            trio.lowlevel.reschedule(self._told)
+        if self._woken is None and self._waiting:
+            self._woken = self._waiting.popleft()
+            trio.lowlevel.reschedule(self._woken)
 
     async def _wait(self) -> None:
         task = trio.lowlevel.current_task()
 
-        def give_up(_raise_cancel: Any) -> trio.lowlevel.Abort:
+        def abort(_raise_cancel: Any) -> trio.lowlevel.Abort:
             self._waiting.remove(task)
             return trio.lowlevel.Abort.SUCCEEDED
 
         self._waiting.append(task)
-        await trio.lowlevel.wait_task_rescheduled(give_up)
-        self._told = None
+        await trio.lowlevel.wait_task_rescheduled(abort)
+        self._woken = None
 
 
 class _LowLevel:
-    """What pyfuse3 uses of ``trio.lowlevel``."""
+    """The part of ``trio.lowlevel`` that pyfuse3 uses."""
 
     current_task = staticmethod(trio.lowlevel.current_task)
     current_trio_token = staticmethod(trio.lowlevel.current_trio_token)
@@ -73,13 +76,13 @@ class _LowLevel:
             if descriptor != self._descriptor:
                 self._poll, self._descriptor = select.poll(), descriptor
                 self._poll.register(descriptor, select.POLLIN)
-            if any(self._poll.poll(0) for _ in range(LOOKS)) or self._poll.poll(LINGER_MS):
+            if any(self._poll.poll(0) for _ in range(SPINS)) or self._poll.poll(LINGER_MS):
                 return
         await trio.lowlevel.wait_readable(descriptor)
 
 
 class _Trio:
-    """What pyfuse3 uses of ``trio``."""
+    """The part of ``trio`` that pyfuse3 uses."""
 
     ClosedResourceError = trio.ClosedResourceError
     Lock = BargingLock
@@ -90,7 +93,7 @@ class _Trio:
 
 
 def serve(is_idle: Callable[[], bool]) -> None:
-    """Answer the kernel until the mount ends. ``is_idle`` tells whether no request is under way."""
+    """Serve the kernel's requests until the mount ends. ``is_idle`` returns whether no request is in progress."""
     pyfuse3.trio = _Trio(is_idle)  # type: ignore[attr-defined]
     try:
         trio.run(pyfuse3.main)

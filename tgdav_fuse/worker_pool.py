@@ -1,10 +1,10 @@
-"""The bridge from trio's loop to the file system's blocking calls.
+"""Worker threads for the blocking calls of the file system, and one file's writes in order.
 
-What may wait for a disk, a lock or the store runs in a worker thread; the loop only looks things up. Changes made through
-here are the mount's own: the kernel knows of them, and telling it again while it waits for the answer would deadlock.
+Whatever may wait for a disk, a lock or the store runs in a worker thread; trio's loop only reads memory and the database.
+Changes made by these threads are the mount's own: the kernel knows them already. Notifying it of one while it waits for
+the reply would deadlock.
 
-The threads are kept by ourselves: a request is worth little more than a hundred microseconds, of which
-``trio.to_thread`` would take half.
+``trio.to_thread`` would take half of a request's time, which is little more than a hundred microseconds.
 """
 
 import threading
@@ -24,23 +24,23 @@ A = TypeVarTuple("A")
 R = TypeVar("R")
 
 THREADS = 24
-"""Most requests that work at once."""
+"""Most requests that are worked on at the same time."""
 
 Job = Callable[[trio.lowlevel.TrioToken], None]
-"""What a worker thread does; it is given the way back to the loop."""
+"""What a worker thread runs. The token is its way back to the loop."""
 
 
 def job_of(work: Callable[[], Any]) -> Job:
-    """Return the job that runs ``work`` and lets the current task go on, which is to wait by ``answered``."""
-    return partial(_answer, work, trio.lowlevel.current_task())
+    """Return a job that runs ``work`` and resumes the current task, which must wait in ``job_result``."""
+    return partial(_run, work, trio.lowlevel.current_task())
 
 
-async def answered() -> Any:
-    """Return the result of the current task's job; it is not given up once it began."""
+async def job_result() -> Any:
+    """Return the result of the current task's job. Cannot be cancelled: the job has begun."""
     return await trio.lowlevel.wait_task_rescheduled(_never_aborted)
 
 
-def _answer(work: Callable[[], Any], task: trio.lowlevel.Task, token: trio.lowlevel.TrioToken) -> None:
+def _run(work: Callable[[], Any], task: trio.lowlevel.Task, token: trio.lowlevel.TrioToken) -> None:
     result = outcome.capture(work)
     with suppress(trio.RunFinishedError):
         token.run_sync_soon(trio.lowlevel.reschedule, task, result)
@@ -51,103 +51,110 @@ def _never_aborted(_raise_cancel: Any) -> trio.lowlevel.Abort:
 
 
 class WorkerPool:
-    """Runs calls for one mount."""
+    """The worker threads of one mount; they start as needed. All but ``is_worker`` is used in the loop's thread."""
 
     def __init__(self, threads: int = THREADS) -> None:
-        self._most = threads
-        self._own = threading.local()
+        self._max_threads = threads
+        self._current = threading.local()
         self._jobs: SimpleQueue[tuple[Job, trio.lowlevel.TrioToken] | None] = SimpleQueue()
         self._threads: list[Worker] = []
-        self._under_way = 0
+        self._running = 0
 
     async def call(self, work: Callable[[], R]) -> R:
-        """Run ``work`` in a worker thread; return its result."""
+        """Run ``work`` in a worker thread and return its result."""
         self.start(job_of(work))
         try:
-            result: R = await answered()
+            result: R = await job_result()
             return result
         finally:
-            self.ended()
+            self.finished()
 
     def start(self, job: Job) -> None:
-        """Have a worker thread do ``job``; call ``ended`` when it has."""
-        self._under_way += 1
-        if self._under_way > len(self._threads) and len(self._threads) < self._most:
+        """Hand ``job`` to a worker thread. The caller must call ``finished`` after it."""
+        self._running += 1
+        if self._running > len(self._threads) and len(self._threads) < self._max_threads:
             thread = Worker("tgdav-fuse-worker", self._work)
             self._threads.append(thread)
             thread.start()
         self._jobs.put((job, trio.lowlevel.current_trio_token()))
 
-    def ended(self) -> None:
-        """Take in that one job has ended."""
-        self._under_way -= 1
+    def finished(self) -> None:
+        """Record that one job has ended."""
+        self._running -= 1
 
     def _work(self) -> None:
-        self._own.active = True
+        self._current.is_worker = True
         while (found := self._jobs.get()) is not None:
             job, token = found
             job(token)
-            del job, token, found
+            del job, token, found  # or an idle thread would keep a request's data alive
 
     def call_nowait(self, work: Callable[[*A], R], *arguments: *A) -> R:
-        """Run ``work``, which waits for nothing, in the loop."""
-        self._own.active = True
+        """Run ``work``, which must not wait, in the loop's thread, as if a worker did."""
+        self._current.is_worker = True
         try:
             return work(*arguments)
         finally:
-            self._own.active = False
+            self._current.is_worker = False
 
     def stop(self) -> None:
-        """End the threads, when their calls have returned."""
+        """End the threads. Blocks until their jobs have returned."""
         for _ in self._threads:
             self._jobs.put(None)
         for thread in self._threads:
             thread.join()
 
     @property
-    def is_own(self) -> bool:
-        """Whether the calling thread works for the kernel right now."""
-        return getattr(self._own, "active", False)
+    def is_worker(self) -> bool:
+        """Whether the calling thread is working on a request of the kernel."""
+        return getattr(self._current, "is_worker", False)
 
 
 class WriteQueue:
-    """Used in the loop's thread. ``alone`` is for what must not happen beside a write: ``async with queue.alone``."""
+    """Runs one file's writes in the order in which the kernel sent them. Used in the loop's thread.
+
+    As long as writes keep coming, one worker thread runs them one after another. If the loop started each of them, the
+    worker would be idle between two writes until the loop got there.
+
+    ``exclusive`` is for what must not run at the same time as a write: ``async with queue.exclusive``.
+    """
 
     def __init__(self, pool: WorkerPool) -> None:
-        self.alone = trio.Semaphore(1, max_value=1)
+        self.exclusive = trio.Semaphore(1, max_value=1)
         self._pool = pool
         self._jobs: deque[Job] = deque()
-        self._flows = False
+        self._draining = False
 
     @property
     def is_busy(self) -> bool:
-        """Whether whoever comes now has to wait."""
-        return not self.alone.value
+        """Whether a write that comes now has to wait."""
+        return not self.exclusive.value
 
     async def write(self, work: Callable[[], int]) -> int:
-        """Run ``work`` in a worker thread, after all that came before it; return its result."""
+        """Run ``work`` in a worker thread, after all writes that came before it. Return its result."""
         if not self.is_busy:
-            self.alone.acquire_nowait()  # without a turn of the loop, in which the next write would find it taken, and wait
-        elif not self._flows or self.alone.statistics().tasks_waiting:
-            await self.alone.acquire()  # whoever waits to be alone is not to be passed by writes for ever
+            # acquire() would yield to the loop, and the next write would find the semaphore taken and wait.
+            self.exclusive.acquire_nowait()
+        elif not self._draining or self.exclusive.statistics().tasks_waiting:
+            await self.exclusive.acquire()  # a stream of writes must not starve a task that waits for exclusive access
         self._jobs.append(job_of(work))
-        if not self._flows:
-            self._flows = True
-            self._pool.start(self._work_off)
-        result: int = await answered()
+        if not self._draining:
+            self._draining = True
+            self._pool.start(self._drain)
+        result: int = await job_result()
         return result
 
-    def _work_off(self, token: trio.lowlevel.TrioToken) -> None:
-        """In the worker thread: do what is there, and what comes meanwhile."""
+    def _drain(self, token: trio.lowlevel.TrioToken) -> None:
+        """Run all queued writes, and those that are added meanwhile. Called in a worker thread."""
         while self._jobs:
             self._jobs.popleft()(token)
         with suppress(trio.RunFinishedError):
-            token.run_sync_soon(self._worked_off)
+            token.run_sync_soon(self._drained)
 
-    def _worked_off(self) -> None:
-        self._pool.ended()
-        if self._jobs:
-            self._pool.start(self._work_off)
+    def _drained(self) -> None:
+        self._pool.finished()
+        if self._jobs:  # added after the worker found the queue empty
+            self._pool.start(self._drain)
         else:
-            self._flows = False
-            self.alone.release()
+            self._draining = False
+            self.exclusive.release()

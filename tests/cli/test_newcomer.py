@@ -95,7 +95,7 @@ TABLE = [
         2,
         r"^tgdav: nothing is set up for Telegram here; run 'tgdav init --api-id N --api-hash H' first; .*my\.telegram\.org",
     ),
-    Row("mount /nope", 2, r"^tgdav: /nope is not a folder; make it first"),
+    Row("mount /nope", 2, r"^tgdav: /nope is not a directory; create it first"),
     # with a vault
     Row("auth", 2, r"^tgdav: the store is a folder, which needs no login; ", home=VAULT),
     Row("cache clear", 0, r"^holds       0 B of ", home=VAULT),
@@ -207,7 +207,7 @@ UNASKED = [
     ("empty", ("recover",), 5, "is not there"),
     ("vault", ("recover",), 2, "already"),
     ("vault", ("serve", "--no-auth", "--host", "0.0.0.0", "--port", "0"), 2, "loopback"),
-    ("vault", ("serve", "--mount", "/nowhere"), 2, "not a folder"),
+    ("vault", ("serve", "--mount", "/nowhere"), 2, "not a directory"),
     ("vault", ("mount", "/"), 2, "holds the files of tgdav itself"),
     ("vault", ("passwd", "--new-passphrase-file", "/missing"), 2, "/missing"),
     *(

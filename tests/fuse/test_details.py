@@ -139,10 +139,10 @@ def test_space_is_told(mounted: MountedVault) -> None:
 def test_options() -> None:
     options = parse_options(["ro,uid=7", "noatime,defaults,x-mount.mkdir"])
     assert (options.read_only, options.uid, options.gid) == (True, 7, None)
-    assert options.words() == {"ro", "noatime", "fsname=tgdav", "subtype=tgdav"}
+    assert options.for_kernel() == {"ro", "noatime", "fsname=tgdav", "subtype=tgdav"}
     for word in ("diratime", "nodiratime", "relatime", "norelatime", "strictatime", "lazytime", "nosymfollow"):
-        assert word in parse_options([word]).words()
-    assert "default_permissions" in parse_options(["allow_other"]).words()
+        assert word in parse_options([word]).for_kernel()
+    assert "default_permissions" in parse_options(["allow_other"]).for_kernel()
     assert not parse_options(["ro,rw"]).read_only
     for wrong in ("uid", "uid=-1", "gid=x", "fsname=other", "home="):
         with pytest.raises(UsageError):

@@ -49,7 +49,7 @@ def test_mounting_twice_is_a_usage_error(vault: MountedVault, command: str) -> N
     home = vault.home if command == "mount" else vault.home.beside("home", program=FUSE)
     again = home.run(*words, str(vault.path), check=False)
     assert again.code == 2
-    assert "mounted already" in again.stderr
+    assert "already mounted" in again.stderr
     vault.home.run("unmount", str(vault.path))
 
 
@@ -57,8 +57,8 @@ def test_what_cannot_be_mounted_or_unmounted_is_said(vault: MountedVault) -> Non
     file = vault.base / "file"
     file.touch()
     for words, reason in (
-        (("mount", str(vault.base / "nowhere")), "not a folder"),
-        (("mount", str(file)), "not a folder"),
+        (("mount", str(vault.base / "nowhere")), "not a directory"),
+        (("mount", str(file)), "not a directory"),
         (("mount", str(vault.path), "-o", "allow_otter"), "allow_otter"),
         (("mount", str(vault.path), "-o", "uid=me"), "number"),
         (("mount", str(vault.base)), "files of tgdav itself"),
@@ -178,7 +178,7 @@ def test_unmount_ends_a_mount_that_is_bound_elsewhere(vault: MountedVault) -> No
     try:
         (bound / "file").write_text("written elsewhere")
         done = vault.home.run("unmount", str(vault.path), timeout=60)
-        assert f"mounted at {bound} too" in done.stderr
+        assert f"also mounted at {bound}" in done.stderr
     finally:
         subprocess.run(["umount", str(bound)], check=True)
     vault.home.run("mount", str(vault.path))

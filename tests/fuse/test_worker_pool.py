@@ -84,7 +84,7 @@ def test_what_comes_in_one_turn_of_the_loop_is_worked_off_together() -> None:
                 nursery.start_soon(queue.write, lambda number=number: number)
             await held.has_begun()
             await trio.testing.wait_all_tasks_blocked()
-            assert queue.alone.statistics().tasks_waiting == 0
+            assert queue.exclusive.statistics().tasks_waiting == 0
             held.go.set()
 
     run(scene)
@@ -112,13 +112,13 @@ def test_an_error_is_its_writers_alone() -> None:
     run(scene)
 
 
-def test_who_waits_to_be_alone_is_not_passed() -> None:
+def test_who_waits_to_be_alone_is_not_starved() -> None:
     order: list[str] = []
     held = Held()
 
     async def scene(queue: WriteQueue) -> None:
         async def alone() -> None:
-            async with queue.alone:
+            async with queue.exclusive:
                 order.append("alone")
                 await trio.testing.wait_all_tasks_blocked()
                 order.append("still alone")
