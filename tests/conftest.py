@@ -6,6 +6,7 @@ import random
 import secrets
 import signal
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,25 +14,8 @@ import hypothesis
 import psutil
 import pytest
 
+from tests.support.long_first import arranged, read_durations, write_durations
 from tgdav_fuse import mount_table
-
-SLOWEST = (
-    "crash/test_failpoints.py",
-    "fuse/test_exerciser.py",
-    "acceptance/",
-    "telegram/test_storm.py",
-    "crash/test_kill.py",
-    "crash/test_power_cut.py",
-    "crash/test_damage.py",
-    "crash/test_mutants.py",
-    "crash/test_strace.py",
-    "fs/test_state_machine.py",
-    "fuse/test_kill.py",
-    "fuse/test_power_cut.py",
-    "test_documents.py",
-    "benchmarks/",
-)
-"""The modules whose single tests take longest. They run first: a long test that starts last leaves one core idle."""
 
 MARK = "TESTS_FOLDER"
 """The variable that names the run's folder to every program that a test starts."""
@@ -55,15 +39,24 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--store-durations", action="store_true", help="write the seconds of long tests to tests/durations.txt"
+    )
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the slowest modules first."""
-    tests = Path(__file__).parent
+    """Run the long tests first."""
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    items[:] = arranged({item.nodeid: item for item in items}, read_durations(), workers)
 
-    def rank(item: pytest.Item) -> int:
-        path = item.path.relative_to(tests).as_posix() if item.path.is_relative_to(tests) else ""
-        return next((number for number, slow in enumerate(SLOWEST) if path.startswith(slow)), len(SLOWEST))
 
-    items.sort(key=rank)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if config.getoption("--store-durations"):
+        seconds: Counter[str] = Counter()
+        for report in terminalreporter.getreports("passed") + terminalreporter.getreports(""):
+            seconds[report.nodeid] += report.duration
+        write_durations(seconds)
 
 
 @pytest.hookimpl(wrapper=True)
