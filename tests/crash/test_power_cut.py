@@ -1,6 +1,7 @@
 """The power goes while clients write: on a disk that forgets what was not synced, nothing that was answered is lost."""
 
 import random
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,8 +24,13 @@ def disk(tmp_path: Path) -> Iterator[ForgetfulDisk]:
         yield mounted
 
 
-def cut_rounds(disk: ForgetfulDisk, store: Path, *, rounds: int, seed: int, home: Home | None = None) -> Fleet:
-    """Cut the power ``rounds`` times under clients; assert after each that all that was answered is there, whole."""
+def cut_rounds(
+    disk: ForgetfulDisk, store: Path, *, rounds: int, seed: int, home: Home | None = None, has_control: bool = True
+) -> Fleet:
+    """Cut the power ``rounds`` times under clients; assert after each that all that was answered is there, whole.
+
+    ``has_control``: whether commands can be run while the server runs.
+    """
     home = home or Home(disk.path)
     home.run("init", "--backend", "directory", "--path", str(store))
     choose, fleet = random.Random(seed), Fleet(seed, CLIENTS)
@@ -44,8 +50,10 @@ def cut_rounds(disk: ForgetfulDisk, store: Path, *, rounds: int, seed: int, home
                 home.run("check", "--read-data")
             server.start()
             fleet.verify(server)
-            home.run("check", "--read-data")
+            if has_control:
+                home.run("check", "--read-data")
         server.terminate()
+    home.run("check", "--read-data")
     fleet.counts["cuts"] = rounds
     return fleet
 
@@ -73,3 +81,13 @@ def test_thirty_power_cuts(disk: ForgetfulDisk, tmp_path: Path, where: str) -> N
     store = disk.path / "store" if where == "disk" else tmp_path / "store"
     fleet = cut_rounds(disk, store, rounds=30, seed=random.randrange(1 << 32))
     _report(fleet, disk, where)
+
+
+def test_the_drive_in_a_stock_wsgidav_application(disk: ForgetfulDisk, tmp_path: Path) -> None:
+    """What WsgiDAV's own handlers answer over our provider is as durable as what our server answers."""
+    program = (sys.executable, "-m", "tests.support.embedded")
+    home = Home(disk.path, program=program)
+    fleet = cut_rounds(disk, tmp_path / "store", rounds=2, seed=1, home=home, has_control=False)
+    _report(fleet, disk, "elsewhere, embedded")
+    assert fleet.counts["pages_lost"] > 0
+    assert fleet.counts["PUT"] > 20
