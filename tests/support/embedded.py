@@ -24,7 +24,12 @@ def application(fs: FileSystem, password: str) -> WsgiDAVApp:
     """Return the application with one user, ``tgdav``."""
     users = {"*": {"tgdav": {"password": password}}}
     return WsgiDAVApp(
-        {"provider_mapping": {"/": Provider(fs)}, "simple_dc": {"user_mapping": users}, "block_size": 1 << 20, "verbose": 0}
+        {
+            "provider_mapping": {"/": Provider(fs)},
+            "simple_dc": {"user_mapping": users},
+            "block_size": 1 << 20,
+            "verbose": 0,
+        }
     )
 
 

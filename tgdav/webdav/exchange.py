@@ -24,7 +24,7 @@ from tgdav.webdav.methods.put import Put
 from tgdav.webdav.open_content import OpenContent, protection
 from tgdav.webdav.resources import Resource, locate
 from tgdav.webdav.urls import PublicUrl, href, is_reserved, split_destination
-from tgdav.webdav.wsgi import MemoryBody, protected, request_of, start_line
+from tgdav.webdav.wsgi import BoundedInput, MemoryBody, protected, request_of, start_line
 
 Environ = dict[str, Any]
 _KEY = "tgdav.exchange"
@@ -76,6 +76,8 @@ class Exchange:
         if method in ("GET", "HEAD"):
             self._prepare_get(environ)
         elif method == "PUT":
+            if self.request.body.length is not None:
+                environ["wsgi.input"] = BoundedInput(environ["wsgi.input"], self.request.body.length)
             self.put = self.closing.enter_context(Put(self.context, self.request, self.request.names, early=True))
         elif method in ("PROPFIND", "PROPPATCH", "LOCK"):
             self._read_body(environ)

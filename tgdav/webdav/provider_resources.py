@@ -354,7 +354,7 @@ class BodyWriter:
 
     def close(self) -> None:
         """Commit, durably. Raises Refused 400 for a body that was cut off: WSGI servers end it like a complete one."""
-        announced = self._exchange.request.body.length
+        announced = self._exchange.request.body.length if self._exchange.put is self._put else None
         if announced is not None and announced != self._received:
             raise Refused(400, "the body is incomplete")
         self._exchange.response = self._put.commit()

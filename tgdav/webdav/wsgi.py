@@ -47,6 +47,19 @@ class WsgiBody:
         return b"".join(parts)
 
 
+class BoundedInput:
+    """``wsgi.input`` that ends where the body does: WSGI servers need not end it there, and reading on would block."""
+
+    def __init__(self, source: Any, length: int) -> None:
+        self._source, self._left = source, length
+
+    def read(self, count: int) -> bytes:
+        """Return up to ``count`` bytes; none at the body's end."""
+        data: bytes = self._source.read(min(count, self._left)) if self._left else b""
+        self._left -= len(data)
+        return data
+
+
 class MemoryBody:
     """A body that has been read."""
 
