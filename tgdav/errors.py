@@ -19,7 +19,7 @@
     └── FileSystemError              a POSIX error with its errno; the classes below
 
 Each front end translates this tree exactly once: HTTP status in ``tgdav.webdav.errors``, errno in
-``tgdav_fuse.operations``, exit code in ``tgdav.cli.exit_codes``. Messages never contain secrets or plaintext, and
+``tgdav_fuse.operations``, exit code in ``tgdav.cli.errors``. Messages never contain secrets or plaintext, and
 file names only if the caller passed them in the same call.
 """
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import click
 
 from tgdav.cli.app import run_program
-from tgdav.cli.exit_codes import ExitCode
+from tgdav.cli.commands.mount import hold, let_go, options_option, placed
+from tgdav.cli.errors import ExitCode
 from tgdav.cli.help import Command
 from tgdav.cli.invocation import Invocation, global_options
-from tgdav.cli.mount import hold, let_go, options_option, placed
 from tgdav.errors import UsageError
 from tgdav.threads import exit_within
 from tgdav_fuse.options import parse_options

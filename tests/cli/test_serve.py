@@ -13,7 +13,7 @@ from argon2 import PasswordHasher
 
 from tests.cli.conftest import Machine, config_for
 from tests.support.server import Home, RawClient, Server
-from tgdav.cli.listening import short_passwords
+from tgdav.cli.serving.address import short_passwords
 from tgdav.webdav import WebOptions
 
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.config.test_load import TELEGRAMFS_1, TELEGRAMFS_2
-from tgdav.cli.configuration import values_of
+from tgdav.cli.commands.configuration import values_of
 from tgdav.config import Config, LoadedConfig, load, migrate, notices, parse
 from tgdav.errors import ConfigError
 

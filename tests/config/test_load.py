@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from tgdav.cli.configuration import values_of
+from tgdav.cli.commands.configuration import values_of
 from tgdav.config import Config, load, migrate
 from tgdav.errors import ConfigError
 

@@ -16,7 +16,7 @@ from tests.support.waiting import wait_for
 from tests.telegram.volume_storm import new_machine
 from tgdav.blobs.telegram import TelegramStore
 from tgdav.blobs.telegram.mtproto import state
-from tgdav.cli.state import _status_lines
+from tgdav.cli.commands.status import _status_lines
 from tgdav.volume import background, report
 
 DAY = 86_400.0

@@ -17,7 +17,7 @@ from tests.support.telegram_home import assert_nothing_twice
 from tests.support.waiting import wait_for
 from tests.telegram.volume_storm import new_machine
 from tests.webdav.client import Client, ShiftedClock
-from tgdav.cli.state import _status_lines
+from tgdav.cli.commands.status import _status_lines
 from tgdav.content.staging.quota import WAIT_SECONDS
 from tgdav.disk import SystemDisk
 from tgdav.entropy import SystemEntropy

@@ -16,7 +16,7 @@ from tests.crypto.test_header import body_of, sealed_again
 from tests.replication import golden
 from tests.support.vaults import Vault, name_of, put
 from tests.support.volumes import PASSPHRASE, configuration, places
-from tgdav.cli.exit_codes import ExitCode, exit_code
+from tgdav.cli.errors import ExitCode, exit_code
 from tgdav.content.format import pack
 from tgdav.crypto import label as label_module
 from tgdav.crypto import slots as slots_module

@@ -17,7 +17,7 @@ from tests.support.model_fs import ModelFileSystem
 from tests.support.platform import SeededEntropy
 from tests.webdav.client import Client, Reply, ShiftedClock
 from tests.webdav.conftest import LOGIN, PASSWORD, Served
-from tgdav.cli.logs import FORMAT
+from tgdav.cli.process import FORMAT
 from tgdav.clock import SystemClock
 from tgdav.webdav.auth import Credentials, Nonces, digest_fields
 from tgdav.webdav.errors import Refused

@@ -8,49 +8,55 @@ from collections.abc import Mapping, Sequence
 import click
 
 from tgdav import __version__
-from tgdav.cli import logs
-from tgdav.cli.exit_codes import ExitCode, exit_code
+from tgdav.cli import process
+from tgdav.cli.errors import ExitCode, as_json, exit_code, one_line
 from tgdav.cli.help import Commands, show_help
 from tgdav.cli.invocation import GlobalOption, Invocation, global_options
-from tgdav.cli.memory import forbid_dumps, set_up_memory
-from tgdav.cli.reports import as_json, one_line
 from tgdav.errors import TgdavError, UsageError
 from tgdav.platform import Platform
 from tgdav.threads import exit_within
 
 _COMMANDS = {
     "To start": {
-        "init": ("init", "init", "Make a vault in the store, or join the one that is there."),
-        "auth": ("auth", "auth", "Log in to the Telegram account that holds the vault, or is to hold it."),
-        "serve": ("serve", "serve", "Serve the drive over WebDAV until SIGTERM or SIGINT."),
-        "mount": ("mount", "mount", "Mount the drive at PATH, an existing folder, and return when it can be used."),
-        "unmount": (
+        "init": ("commands.init", "init", "Make a vault in the store, or join the one that is there."),
+        "auth": ("commands.auth", "auth", "Log in to the Telegram account that holds the vault, or is to hold it."),
+        "serve": ("commands.serve", "serve", "Serve the drive over WebDAV until SIGTERM or SIGINT."),
+        "mount": (
+            "commands.mount",
             "mount",
+            "Mount the drive at PATH, an existing folder, and return when it can be used.",
+        ),
+        "unmount": (
+            "commands.mount",
             "unmount",
             "Unmount PATH; return when all that was written is safe on this machine's disk.",
         ),
     },
     "Every day": {
-        "status": ("state", "status", "Show the store, what waits to be stored, the cache and the last error."),
-        "sync": ("state", "sync", "Push to the store, and pull from it, now."),
-        "check": ("check", "check", "Check the database, the log and the store."),
-        "cache": ("state", "cache", "Show what the cache holds, or empty it."),
+        "status": (
+            "commands.status",
+            "status",
+            "Show the store, what waits to be stored, the cache and the last error.",
+        ),
+        "sync": ("commands.status", "sync", "Push to the store, and pull from it, now."),
+        "check": ("commands.check", "check", "Check the database, the log and the store."),
+        "cache": ("commands.status", "cache", "Show what the cache holds, or empty it."),
     },
     "Keys and recovery": {
-        "passwd": ("access", "passwd", "Set a new passphrase, with the old one or the recovery key."),
+        "passwd": ("commands.keys", "passwd", "Set a new passphrase, with the old one or the recovery key."),
         "recovery-key": (
-            "access",
+            "commands.keys",
             "recovery_key",
             "Make a new recovery key and print it once; the old one stops working.",
         ),
         "recover": (
-            "recover",
+            "commands.recover",
             "recover",
             "Rebuild the local state from the store, with the passphrase or the recovery key.",
         ),
     },
     "Configuration and help": {
-        "config": ("configuration", "config", "Check, show or migrate the configuration."),
+        "config": ("commands.configuration", "config", "Check, show or migrate the configuration."),
         "completion": ("help", "completion", "Print the script that lets a shell complete commands and options."),
         "help": ("help", "help_command", "Show the help of a command, or the list of commands."),
         "version": ("help", "version", "Print the version."),
@@ -85,9 +91,9 @@ def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
 def run_program(program: click.Command, name: str, arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     """Run ``program`` and return its exit code; errors become one line, after ``tgdav:``."""
     os.umask(0o077)
-    forbid_dumps()
-    set_up_memory()
-    logs.set_up()
+    process.disable_core_dumps()
+    process.tune_allocator()
+    process.set_up_logging()
     invocation = Invocation(environment, Platform.system())
     try:
         return _run(program, name, list(arguments), invocation)

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from tgdav import __version__
-from tgdav.cli.exit_codes import ExitCode
+from tgdav.cli.errors import ExitCode
 from tgdav.cli.invocation import GlobalOption, Invocation, global_options
 from tgdav.errors import UsageError
 from tgdav.wording import closest

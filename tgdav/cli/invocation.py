@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from tgdav.cli import logs
+from tgdav.cli import process
 from tgdav.cli.output import Output
 from tgdav.platform import Platform
 
@@ -167,7 +167,7 @@ def _keep(name: str) -> Callable[[click.Context, click.Parameter, Any], Any]:
         if value:
             invocation = context.ensure_object(Invocation)
             setattr(invocation, name, value)
-            logs.set_level(invocation.verbose)
+            process.set_log_level(invocation.verbose)
         return value
 
     return keep
@@ -189,3 +189,20 @@ _GLOBAL_OPTIONS = (
     _option("-v", "--verbose", name="verbose", count=True, help="Say more; with errors, where they come from."),
     _option("--passphrase-file", name="passphrase_file", type=_FILE, metavar="FILE", help="File with the passphrase."),
 )
+
+
+def recovery_key_option(decorated: Decorated) -> Decorated:
+    """Add ``--recovery-key-file``, kept in the invocation."""
+
+    def keep(context: click.Context, _parameter: click.Parameter, value: Path | None) -> None:
+        context.ensure_object(Invocation).recovery_key_file = value
+
+    option = click.option(
+        "--recovery-key-file",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        callback=keep,
+        expose_value=False,
+        help="File with the recovery key, in place of the passphrase.",
+    )
+    return option(decorated)

@@ -4,10 +4,9 @@ from pathlib import Path
 
 import click
 
-from tgdav.cli.exit_codes import ExitCode
+from tgdav.cli.errors import ExitCode
 from tgdav.cli.help import command
-from tgdav.cli.invocation import Invocation, global_options
-from tgdav.cli.recover import recovery_key_option
+from tgdav.cli.invocation import Invocation, global_options, recovery_key_option
 from tgdav.cli.secrets import confirm, drop_key_file, is_terminal, new_passphrase, passphrase_or_recovery_key, to_wire
 from tgdav.cli.session import require_vault, session
 

@@ -9,10 +9,10 @@ import click
 import msgspec
 import yaml
 
-from tgdav.cli.exit_codes import ExitCode
+from tgdav.cli.commands.joined import print_joined
+from tgdav.cli.errors import ExitCode
 from tgdav.cli.help import Number, command
-from tgdav.cli.invocation import Invocation, filled, global_options
-from tgdav.cli.recover import print_joined, recovery_key_option
+from tgdav.cli.invocation import Invocation, filled, global_options, recovery_key_option
 from tgdav.cli.secrets import chosen_passphrase, is_terminal, passphrase_or_recovery_key
 from tgdav.config import Config, notices, select_namespace
 from tgdav.errors import NotLoggedIn, StoreUnavailable, UsageError

@@ -1,17 +1,21 @@
 """The mount that a process with an open volume holds, and the commands that come for it over the control socket."""
 
 import os
+import tempfile
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tgdav import __version__
-from tgdav.cli.mount import NO_FUSE, own_files
+from tgdav.cli.dispatch import commands
+from tgdav.cli.errors import for_control
+from tgdav.cli.invocation import Invocation
+from tgdav.cli.serving.mount_point import NO_FUSE, own_files
 from tgdav.clock import Clock
 from tgdav.content.read.chunk_cache import MOUNTED_LIMIT
 from tgdav.errors import UsageError
-from tgdav.volume.control import Command, Progress
+from tgdav.volume.control import Command, ControlServer, Progress
 from tgdav.volume.volume import Volume
 from tgdav.wording import iso_time
 from tgdav_fuse import mount_table
@@ -124,3 +128,16 @@ def _mount_class() -> "type[Mount]":
     except ImportError as error:
         raise NO_FUSE from error
     return Mount
+
+
+def control_server(invocation: Invocation, volume: Volume, running: Running) -> ControlServer:
+    """Return the server of the control socket, for the commands of ``volume``, of its mount and of this process."""
+    runtime = invocation.environment.get("XDG_RUNTIME_DIR")
+    folders = [Path(runtime)] if runtime else []
+    return ControlServer(
+        invocation.paths.control_file,
+        [*folders, Path(tempfile.gettempdir()), Path("/tmp")],  # noqa: S108 - a fresh folder of 0700 is made there
+        commands(volume, invocation.config, invocation.namespace) | running.commands(),
+        for_control,
+        invocation.platform.clock,
+    )

@@ -1,33 +1,25 @@
 """``tgdav serve``: the WebDAV server in the foreground, from the first run to the last flush."""
 
-import signal
 import socket
-import tempfile
 import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from contextlib import ExitStack
 
 import click
 
-from tgdav.cli import logs
-from tgdav.cli.dispatch import commands
-from tgdav.cli.exit_codes import ExitCode
+from tgdav.cli import process
+from tgdav.cli.errors import ExitCode
 from tgdav.cli.help import Number, command
-from tgdav.cli.hosting import MountHost, Running
 from tgdav.cli.invocation import Invocation, global_options
-from tgdav.cli.listening import address, exposure, options_for, refusal, reserve, short_passwords
-from tgdav.cli.memory import settle_memory
-from tgdav.cli.metrics import metrics
-from tgdav.cli.mount import hides, own_files, require_fuse
-from tgdav.cli.reports import for_control
+from tgdav.cli.process import await_signal, freeze_objects, notify, stopping_by_signals
 from tgdav.cli.secrets import find_passphrase, judged, make_key_file, passphrase, webdav_hashes, webdav_users
-from tgdav.cli.service import notify
+from tgdav.cli.serving.address import address, exposure, options_for, refusal, reserve, short_passwords
+from tgdav.cli.serving.host import MountHost, Running, control_server
+from tgdav.cli.serving.metrics import metrics
+from tgdav.cli.serving.mount_point import hides, own_files, require_fuse
 from tgdav.cli.session import no_vault, open_volume, refuse_running
 from tgdav.config import notices, require_supported, select_namespace
 from tgdav.crypto.passphrase import Passphrase
 from tgdav.vault.state_dir import vault_exists
-from tgdav.volume.control import ControlServer
 from tgdav.volume.initialize import create_vault
 from tgdav.volume.report import counters, status
 from tgdav.volume.volume import Volume
@@ -35,8 +27,6 @@ from tgdav.webdav import Credentials, Probes, WebOptions, WebServer
 from tgdav.webdav.origin import check_loopback
 from tgdav_fuse.mount_table import prepare
 from tgdav_fuse.options import MountOptions
-
-_LOOK_SECONDS = 1.0
 
 
 @command("serve", example="tgdav serve --port 9000 --mount ~/drive")
@@ -63,7 +53,7 @@ def serve(invocation: Invocation, *, host: str, port: int, mount: str | None, no
         if where is not None:
             require_fuse()
             own_files(invocation.paths, where)
-        logs.set_up_server()
+        process.set_up_server_logging()
         with reserve(options) as reserved:
             hidden = None if where is None else hides(where)
             for line in (*notices(invocation.config), exposure(options), hidden):
@@ -112,7 +102,7 @@ def _serve(
         closing.callback(_unmount, mounts)  # what is mounted reads from the store until nobody uses it any more
         running.address = address(options, port)
         invocation.output.result({"listening": running.address}, [f"listening on {running.address}"])
-        settle_memory()
+        freeze_objects()
         notify(invocation.environment, "READY=1", f"STATUS=listening at port {port}")
         await_signal(stop)
         notify(invocation.environment, "STOPPING=1")
@@ -127,19 +117,6 @@ def _listen(web: WebServer, options: WebOptions) -> int:
         return web.start()
     except OSError as error:
         raise refusal(options, error) from error
-
-
-def control_server(invocation: Invocation, volume: Volume, running: Running) -> ControlServer:
-    """Return the server of the control socket, for the commands of ``volume``, of its mount and of this process."""
-    runtime = invocation.environment.get("XDG_RUNTIME_DIR")
-    folders = [Path(runtime)] if runtime else []
-    return ControlServer(
-        invocation.paths.control_file,
-        [*folders, Path(tempfile.gettempdir()), Path("/tmp")],  # noqa: S108 - a fresh folder of 0700 is made there
-        commands(volume, invocation.config, invocation.namespace) | running.commands(),
-        for_control,
-        invocation.platform.clock,
-    )
 
 
 def _require_vault_or_place(invocation: Invocation) -> None:
@@ -184,29 +161,3 @@ def _own_password(invocation: Invocation, volume: Volume) -> str:
         invocation.output.notice(f"WebDAV asks for user tgdav and password {password}")
         invocation.output.notice("'tgdav config show --secrets' shows it again; TGDAV_WEBDAV_PASSWORD sets another")
     return password
-
-
-def await_signal(stop: threading.Event) -> None:
-    """Return when ``stop`` is set; called in the main thread.
-
-    Python handles signals in that thread alone, but the kernel may give one to another (so it does while a debugger holds
-    the main thread), which does not wake this one: so it looks.
-    """
-    while not stop.wait(_LOOK_SECONDS):
-        pass
-
-
-@contextmanager
-def stopping_by_signals(stop: threading.Event) -> Iterator[None]:
-    """Turn SIGTERM and SIGINT into ``stop``; a second signal of a kind interrupts at once (KeyboardInterrupt)."""
-
-    def on_signal(number: int, _frame: object) -> None:
-        stop.set()
-        signal.signal(number, signal.default_int_handler)
-
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -23,9 +23,9 @@ print(ctypes.CDLL(None).prctl(PR_GET_DUMPABLE), resource.getrlimit(resource.RLIM
 def test_what_lasts_is_left_out_of_the_collectors_rounds() -> None:
     code = """
 import gc
-from tgdav.cli.memory import settle_memory
+from tgdav.cli.process import freeze_objects
 lasting = [[] for _ in range(1000)]
-settle_memory()
+freeze_objects()
 print(gc.get_freeze_count() > 1000, any(one is lasting for one in gc.get_objects()))
 knot = []
 knot.append(knot)
@@ -39,8 +39,8 @@ def test_what_one_thread_gave_back_another_can_use() -> None:
     code = """
 import threading
 from pathlib import Path
-from tgdav.cli.memory import set_up_memory
-set_up_memory()
+from tgdav.cli.process import tune_allocator
+tune_allocator()
 MIB = 1024 * 1024
 lasting = []
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from tgdav.cli.exit_codes import ExitCode
+from tgdav.cli.errors import ExitCode
 from tgdav.cli.help import command
 from tgdav.cli.invocation import Invocation, global_options
 from tgdav.cli.secrets import (

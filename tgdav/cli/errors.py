@@ -1,26 +1,68 @@
-"""An error in the words and keys that users and scripts get."""
+"""Errors as users and scripts see them: one line, a JSON object, an exit code. The one table of exit codes."""
 
 import logging
 import os
+from enum import IntEnum
 from typing import Any
 
-from tgdav.cli.exit_codes import exit_code
-from tgdav.errors import ConfigError, TgdavError
+from tgdav.errors import (
+    AccessError,
+    BlobMissing,
+    ConfigError,
+    DamageError,
+    StoreError,
+    TgdavError,
+    UsageError,
+    VaultInUse,
+    WriterReplaced,
+)
 from tgdav.wording import printable
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 UNEXPECTED_HINT = "run the command again with -v, and report it"
 
 
+class ExitCode(IntEnum):
+    """The exit codes, which scripts rely on."""
+
+    DONE = 0
+    FAILURE = 1
+    USAGE = 2
+    ACCESS = 3
+    DAMAGE = 4
+    STORE = 5
+    IN_USE = 6
+    NOT_ALLOWED = 7
+    INTERRUPTED = 130
+
+
+TABLE: dict[type[Exception], ExitCode] = {
+    Exception: ExitCode.FAILURE,
+    TgdavError: ExitCode.FAILURE,
+    UsageError: ExitCode.USAGE,
+    AccessError: ExitCode.ACCESS,
+    DamageError: ExitCode.DAMAGE,
+    BlobMissing: ExitCode.DAMAGE,
+    StoreError: ExitCode.STORE,
+    VaultInUse: ExitCode.IN_USE,
+    WriterReplaced: ExitCode.NOT_ALLOWED,
+}
+
+
+def exit_code(error: Exception) -> ExitCode:
+    """Return the exit code of the most specific class of ``error`` in the table."""
+    return next(TABLE[kind] for kind in type(error).__mro__ if kind in TABLE)
+
+
 def one_line(error: Exception) -> str:
-    """Return what happened, why and what to do, in one line without control characters."""
+    """Return the message and the hint in one line without control characters."""
     message, hint = message_of(error), hint_of(error)
     return f"{message}; {hint}" if hint else message
 
 
 def message_of(error: Exception) -> str:
-    """Return what happened and why."""
+    """Return what happened and why, without control characters."""
     if isinstance(error, ConfigError):
         lines = error.message.split("\n")
         more = f" (and {len(lines) - 1} more: run 'tgdav config check')" if len(lines) > 1 else ""
@@ -34,7 +76,7 @@ def message_of(error: Exception) -> str:
 
 
 def hint_of(error: Exception) -> str:
-    """Return what to do, empty when the message says it."""
+    """Return what to do; empty when the message says it."""
     if isinstance(error, ConfigError):
         return ""
     if isinstance(error, TgdavError):
@@ -43,7 +85,7 @@ def hint_of(error: Exception) -> str:
 
 
 def kind_of(error: Exception) -> str:
-    """Return the word by which scripts know the error."""
+    """Return the ``kind`` that identifies the error for scripts."""
     return error.kind if isinstance(error, TgdavError) else "failure"
 
 
@@ -53,9 +95,9 @@ def as_json(error: Exception) -> dict[str, Any]:
 
 
 def for_control(error: Exception) -> dict[str, Any]:
-    """Return the object that travels over the control socket; says in the log what nobody expected."""
+    """Return the response for the control socket; log an unexpected error."""
     if not isinstance(error, TgdavError | OSError):
-        log.error("a command failed: %s", type(error).__name__, exc_info=log.isEnabledFor(logging.INFO))
+        _log.error("a command failed: %s", type(error).__name__, exc_info=_log.isEnabledFor(logging.INFO))
     return {
         "kind": kind_of(error),
         "message": message_of(error),

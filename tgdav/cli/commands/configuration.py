@@ -7,7 +7,7 @@ import click
 import yaml
 from pydantic import BaseModel, SecretStr
 
-from tgdav.cli.exit_codes import ExitCode
+from tgdav.cli.errors import ExitCode
 from tgdav.cli.help import Group, show_help
 from tgdav.cli.invocation import Invocation, global_options
 from tgdav.cli.secrets import webdav_users

@@ -5,10 +5,10 @@ from typing import Any
 
 import click
 
-from tgdav.cli.exit_codes import ExitCode
+from tgdav.cli.commands.joined import left_out_lines
+from tgdav.cli.errors import ExitCode
 from tgdav.cli.help import command
 from tgdav.cli.invocation import Invocation, global_options
-from tgdav.cli.recover import left_out_lines
 from tgdav.cli.session import session
 from tgdav.errors import DamageError
 from tgdav.wording import counted, describe_damage, readable_size

@@ -5,8 +5,7 @@ import os
 import pytest
 
 from tgdav import errors
-from tgdav.cli.exit_codes import exit_code
-from tgdav.cli.reports import as_json, for_control, one_line
+from tgdav.cli.errors import as_json, exit_code, for_control, one_line
 from tgdav.errors import ConfigError, TgdavError
 from tgdav.wording import printable
 

@@ -1,65 +1,15 @@
-"""``tgdav recover``: the local state from the store alone; and how joining is told."""
+"""What ``init --join`` and ``recover`` print."""
 
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
-import click
-
-from tgdav.cli.exit_codes import ExitCode
-from tgdav.cli.help import command
-from tgdav.cli.invocation import Invocation, global_options
+from tgdav.cli.errors import ExitCode
 from tgdav.cli.output import Output
-from tgdav.cli.secrets import passphrase_or_recovery_key
-from tgdav.errors import UsageError
-from tgdav.vault.state_dir import vault_exists
 from tgdav.wording import counted, iso_time, machine_names
 
 if TYPE_CHECKING:
     from tgdav.vault.join import JoinedVault, MachineReport
-
-Decorated = TypeVar("Decorated", bound=Callable[..., Any])
-
-
-def recovery_key_option(decorated: Decorated) -> Decorated:
-    """Add ``--recovery-key-file``, kept in the invocation."""
-
-    def keep(context: click.Context, _parameter: click.Parameter, value: Path | None) -> None:
-        context.ensure_object(Invocation).recovery_key_file = value
-
-    option = click.option(
-        "--recovery-key-file",
-        type=click.Path(path_type=Path),
-        metavar="FILE",
-        callback=keep,
-        expose_value=False,
-        help="File with the recovery key, in place of the passphrase.",
-    )
-    return option(decorated)
-
-
-@command("recover", example="tgdav recover --recovery-key-file key.txt")
-@recovery_key_option
-@global_options
-@click.pass_obj
-def recover(invocation: Invocation) -> int:
-    """Rebuild the local state from the store, with the passphrase or the recovery key.
-
-    Prints each machine's last operation. What is missing in the store is named, and the exit code is 4 then.
-    """
-    from tgdav.cli.init import refuse_store
-    from tgdav.config import select_namespace
-    from tgdav.volume.initialize import recover_vault
-
-    config = select_namespace(invocation.config, invocation.namespace)
-    if vault_exists(invocation.paths.state):
-        raise UsageError("there is a vault here already", hint="to rebuild it, move its folder away first")
-    refuse_store(invocation, joins=True)
-    secret = passphrase_or_recovery_key(invocation)
-    with invocation.output.progress("rebuilding") as progress:
-        joined = recover_vault(invocation.paths, config, secret, platform=invocation.platform, progress=progress)
-    return print_joined(invocation.output, joined, "Recovered")
 
 
 def print_joined(output: Output, joined: "JoinedVault", word: str) -> int:

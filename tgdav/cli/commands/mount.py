@@ -8,22 +8,21 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import click
 
-from tgdav.cli import logs
-from tgdav.cli.exit_codes import ExitCode
+from tgdav.cli import process
+from tgdav.cli.errors import ExitCode
 from tgdav.cli.help import command
 from tgdav.cli.invocation import Invocation, global_options
-from tgdav.cli.memory import settle_memory
+from tgdav.cli.process import await_signal, freeze_objects, notify, stopping_by_signals
 from tgdav.cli.secrets import COMMAND, ask, find_passphrase, passphrase
-from tgdav.cli.service import notify
+from tgdav.cli.serving.mount_point import hides, own_files, require_fuse
 from tgdav.cli.session import open_volume, refuse_running, require_vault
-from tgdav.config import StatePaths, require_supported
-from tgdav.errors import TgdavError, UsageError
+from tgdav.config import require_supported
+from tgdav.errors import TgdavError
 from tgdav.volume.control_client import ControlClient
 from tgdav.wording import counted, readable_size
 from tgdav_fuse import mount_table
@@ -33,10 +32,6 @@ PROGRAM = (sys.executable, "-P", "-m", "tgdav_fuse")
 """``-P``: no module is taken from the current folder, which may be anyone's."""
 _PLACES = {"home": "TGDAV_HOME", "config": "TGDAV_CONFIG", "passphrase_file": "TGDAV_PASSPHRASE_FILE"}
 _END_SECONDS = 60.0
-
-NO_FUSE = UsageError(
-    "mounting needs the extra 'fuse'", hint="pipx install 'tgdav[fuse]', with libfuse3-dev and a C compiler"
-)
 
 options_option = click.option(
     "-o", "words", multiple=True, metavar="OPTIONS", help="Mount options, separated by commas (see docs/fuse.md)."
@@ -80,30 +75,6 @@ def placed(invocation: Invocation, options: MountOptions) -> Invocation:
         namespace=options.places.get("namespace", invocation.namespace),
         passphrase_file=None if "passphrase_file" in options.places else invocation.passphrase_file,
     )
-
-
-def own_files(paths: StatePaths, where: Path) -> None:
-    """Raise UsageError where a mount would hide the files that it needs itself."""
-    for own in (paths.state, paths.cache, paths.store):
-        if Path(os.path.realpath(own)).is_relative_to(where):
-            raise UsageError(f"{where} holds the files of tgdav itself", hint="mount somewhere else")
-
-
-def require_fuse() -> None:
-    """Raise UsageError where the extra for mounting is not installed."""
-    if find_spec("pyfuse3") is None or find_spec("trio") is None:
-        raise NO_FUSE
-
-
-def hides(where: Path) -> str | None:
-    """Return what to know of a folder that is to be mounted over, None for an empty one."""
-    try:
-        number = len(os.listdir(where))
-    except OSError:
-        return None
-    if not number:
-        return None
-    return f"{where} is not empty: while the drive is mounted there, {counted(number, 'entry', 'entries')} in it cannot be seen"
 
 
 def _spawn(invocation: Invocation, where: Path, words: Sequence[str]) -> int:
@@ -159,8 +130,7 @@ def _global_words(invocation: Invocation) -> list[str]:
 def hold(invocation: Invocation, path: str, options: MountOptions, on_ready: Callable[[Path], None]) -> None:
     """Mount, answer until unmounted or told to stop, and close, so that all that was written is on disk."""
     # Only who holds a mount needs a server and a volume; asking another process for one needs neither.
-    from tgdav.cli.hosting import MountHost, Running
-    from tgdav.cli.serve import await_signal, control_server, stopping_by_signals
+    from tgdav.cli.serving.host import MountHost, Running, control_server
 
     stop = threading.Event()
     with stopping_by_signals(stop), ExitStack() as closing:
@@ -172,7 +142,7 @@ def hold(invocation: Invocation, path: str, options: MountOptions, on_ready: Cal
         require_fuse()
         if (line := hides(where)) is not None:
             invocation.output.warn(line)
-        logs.set_up_server()
+        process.set_up_server_logging()
         volume = open_volume(invocation, passphrase(invocation))
         closing.callback(volume.close)
         host = MountHost(volume, stays=False, on_end=stop.set)
@@ -184,7 +154,7 @@ def hold(invocation: Invocation, path: str, options: MountOptions, on_ready: Cal
         closing.callback(host.finish, lambda line: click.echo(f"tgdav: {line}", err=True))
         volume.start()
         on_ready(where)
-        settle_memory()
+        freeze_objects()
         notify(invocation.environment, "READY=1", f"STATUS=mounted at {where}")
         await_signal(stop)
         notify(invocation.environment, "STOPPING=1")

@@ -1,0 +1,37 @@
+"""Checks of a mount point, before anything is opened."""
+
+import os
+from importlib.util import find_spec
+from pathlib import Path
+
+from tgdav.config import StatePaths
+from tgdav.errors import UsageError
+from tgdav.wording import counted
+
+NO_FUSE = UsageError(
+    "mounting needs the extra 'fuse'", hint="pipx install 'tgdav[fuse]', with libfuse3-dev and a C compiler"
+)
+
+
+def own_files(paths: StatePaths, where: Path) -> None:
+    """Raise UsageError where a mount would hide the files that it needs itself."""
+    for own in (paths.state, paths.cache, paths.store):
+        if Path(os.path.realpath(own)).is_relative_to(where):
+            raise UsageError(f"{where} holds the files of tgdav itself", hint="mount somewhere else")
+
+
+def require_fuse() -> None:
+    """Raise UsageError where the extra for mounting is not installed."""
+    if find_spec("pyfuse3") is None or find_spec("trio") is None:
+        raise NO_FUSE
+
+
+def hides(where: Path) -> str | None:
+    """Return what to know of a folder that is to be mounted over, None for an empty one."""
+    try:
+        number = len(os.listdir(where))
+    except OSError:
+        return None
+    if not number:
+        return None
+    return f"{where} is not empty: while the drive is mounted there, {counted(number, 'entry', 'entries')} in it cannot be seen"
