@@ -7,6 +7,7 @@
     │   ├── ConfigError              correct the configuration: file, key, found, allowed
     │   └── NewerFormat              update tgdav
     ├── AccessError                  give the right passphrase, key or login (exit code 3)
+    │   └── NotLoggedIn              run 'tgdav auth'
     ├── DamageError                  data failed authentication: check, repair, restore (exit code 4)
     ├── StoreError
     │   ├── StoreUnavailable         wait and retry (exit code 5)

@@ -16,6 +16,7 @@ CASES: list[tuple[Exception, int]] = [
     (ConfigError([PROBLEM]), 2),
     (errors.NewerFormat("x", 2), 2),
     (errors.AccessError("x"), 3),
+    (errors.NotLoggedIn(), 3),
     (errors.DamageError("x"), 4),
     (errors.BlobMissing("x"), 4),
     (errors.StoreError("x"), 5),

@@ -226,16 +226,16 @@ def test_metrics_count_what_was_done(vault: Machine) -> None:
             'tgdav_http_requests_total{method="PUT",status="2xx"}': 1,
             'tgdav_http_requests_total{method="other",status="4xx"}': 2,
         }
-        for way in ("received", "sent"):
+        for way in ("request", "response"):
             assert 200_000 < found[f"tgdav_http_{way}_bytes_total"] < 210_000
-        assert found["tgdav_store_messages_sent_total"] == found['tgdav_store_calls_total{operation="append"}'] >= 2
-        assert found["tgdav_store_sent_bytes_total"] > 200_000
-        assert found['tgdav_store_failures_total{operation="append"}'] == 0
-        assert found["tgdav_queue_packs"] == 0
+        assert found["tgdav_store_uploaded_blobs_total"] == found['tgdav_store_requests_total{operation="append"}'] >= 2
+        assert found["tgdav_store_uploaded_bytes_total"] > 200_000
+        assert found['tgdav_store_request_failures_total{operation="append"}'] == 0
+        assert found["tgdav_pending_packs"] == 0
         assert {
             "tgdav_cache_hits_total",
             "tgdav_cache_misses_total",
-            "tgdav_store_received_bytes_total",
+            "tgdav_store_downloaded_bytes_total",
         } <= found.keys()
 
 

@@ -185,7 +185,10 @@ def test_an_account_that_would_soon_be_deleted_is_warned_of(server: Server, home
             found = wait_for(lambda: status(home)["account"], what="the first answer about the account")
             assert (found["deleted_after_days"], found["days_left"]) == (31, 31)
             with serving.client() as client:
-                assert "tgdav_account_days_left 31\n" in client.request("GET", "/-/metrics").body.decode()
+                assert (
+                    f"tgdav_account_deletion_seconds {31 * 86400}\n"
+                    in client.request("GET", "/-/metrics").body.decode()
+                )
             assert "after 31 days without use: choose a longer time" in serving.terminate()
     finally:
         server.set_rules(account_days=183)
@@ -210,8 +213,8 @@ def test_what_was_sent_is_told_by_kind(home: Machine) -> None:
         assert re.search(r"^sent today  \d+\.\d KiB in 5 messages$", home.run("status").stdout, re.M)
         with serving.client() as client:
             metrics = client.request("GET", "/-/metrics").body.decode()
-        assert 'tgdav_sent_today_messages{kind="packs"} 1\n' in metrics
-        assert f'tgdav_sent_today_bytes{{kind="headers"}} {today["headers"]["bytes"]}\n' in metrics
+        assert 'tgdav_uploaded_today_blobs{kind="packs"} 1\n' in metrics
+        assert f'tgdav_uploaded_today_bytes{{kind="headers"}} {today["headers"]["bytes"]}\n' in metrics
         serving.terminate()
     assert status(home)["sent_today"] == today
 

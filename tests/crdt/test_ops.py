@@ -86,11 +86,12 @@ def test_random_bytes_are_operations_or_damage(data: bytes) -> None:
 
 
 @given(st.integers(0, 2000), st.integers(0, 7))
-def test_a_flipped_bit_gives_other_operations_or_damage_never_another_error(at: int, bit: int) -> None:
+def test_a_flipped_bit_raises_damage_or_nothing(at: int, bit: int) -> None:
+    """Most flips give other valid operations, so what is checked is that no other exception is raised."""
     data = bytearray(GOLDEN.read_bytes())
     data[at % len(data)] ^= 1 << bit
     with suppress(DamageError):
-        assert decode_ops(bytes(data)) is not None
+        decode_ops(bytes(data))
 
 
 @pytest.mark.parametrize(

@@ -104,9 +104,9 @@ def test_forged_parameters_are_refused_before_any_work(
     vault: Vault, runs: list[Argon2Parameters], parameters: Argon2Parameters
 ):
     forged = decode(encode(replace_slot(vault.header, 0, parameters=parameters)))
-    with pytest.raises(DamageError, match="impossible"):
+    with pytest.raises(DamageError, match="outside the allowed range"):
         unlock(forged, PASSPHRASE)
-    with pytest.raises(DamageError, match="impossible"):
+    with pytest.raises(DamageError, match="outside the allowed range"):
         try_headers([forged], PASSPHRASE)
     assert not runs
     assert unlock(vault.header, PASSPHRASE) == try_headers([forged, vault.header], PASSPHRASE)[0]
@@ -202,7 +202,7 @@ def test_planted_headers_that_are_cheap_do_not_either(vault: Vault, runs: list[A
 @pytest.mark.usefixtures("bounded")
 def test_the_work_is_bounded_whatever_a_store_shows(vault: Vault, runs: list[Argon2Parameters]):
     headers = [planted(vault, seed, 2**62, CHEAP) for seed in range(20)]
-    with pytest.raises(AccessError, match=r"opens none .* tried, and 8 more are in the store"):
+    with pytest.raises(AccessError, match=r"opens none .* tried; 8 more in the store were not"):
         try_headers(headers, PASSPHRASE)
     assert sum(each.work for each in runs) == 12 * CHEAP.work
 
@@ -220,7 +220,7 @@ def test_one_run_may_cost_more_than_all_the_work(vault: Vault, monkeypatch: pyte
 def test_headers_that_do_not_belong_together_are_said_to_be(vault: Vault):
     headers = [*headers_of_generations(vault, 3), planted(vault, 1, 1, CHEAP), planted(vault, 2, 1, CHEAP)]
     assert families(headers) == 3
-    with pytest.raises(AccessError, match="3 vault headers in the store do not belong together"):
+    with pytest.raises(AccessError, match="3 unrelated vault headers are in the store"):
         try_headers(headers, WRONG)
     with pytest.raises(AccessError, match=r"^wrong passphrase$"):
         try_headers(headers[:3], WRONG)

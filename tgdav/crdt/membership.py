@@ -1,9 +1,10 @@
-"""Who writes a namespace, and which segments of the log count. Pure: signed facts in, a verdict out.
+"""Decides which machine writes a namespace, and which segments of the log are valid. Pure.
 
-Each incarnation's segments are a chain. The writer is the incarnation with the newest epoch. All of its chain counts, and
-of every other chain what a counted segment's vector clock covers; nothing else. So a store that reorders, repeats or holds
-back segments cannot move the border between two writers: a signature protects it, and no rule looks at a place in the store.
-What counts and is not there is a gap. What is there and does not count was made after its author was replaced.
+The segments of each incarnation are a hash chain. The writer is the incarnation with the newest epoch. Its whole chain
+counts; of every other chain, the part that the vector clock of a counted segment covers. Nothing else counts. All inputs are
+signed and positions in the store are not among them, so a store that reorders, repeats or withholds segments cannot change
+which operations of two writers count. A segment that counts but is missing is a gap. A segment that does not count was
+made after its author had been replaced.
 """
 
 from collections import deque
@@ -15,14 +16,14 @@ from tgdav.crdt.ops import Member
 from tgdav.ids import Incarnation, MachineId
 
 FIRST = bytes(32)
-"""Stands for the previous segment's hash in the first one of an incarnation."""
+"""The hash of the previous segment in the first segment of an incarnation."""
 
 
 class ClockEntry(msgspec.Struct, array_like=True, frozen=True):
-    """One line of a vector clock: the last operation that the author had applied of (machine, incarnation).
+    """An entry of a vector clock: the last operation of (machine, incarnation) that the author had applied.
 
-    ``number`` and ``hash`` name the segment that ends with it; 0 and empty in the author's own line, and in segments that
-    were made without them.
+    ``number`` and ``hash`` are those of the segment that ends with it; 0 and empty in the author's own entry, and in
+    segments of programs that did not record them.
     """
 
     machine: MachineId
@@ -33,10 +34,10 @@ class ClockEntry(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Link(msgspec.Struct, frozen=True):
-    """What a segment says about its chain. ``hash`` is its blob's; ``first`` and ``last`` are numbers of operations.
+    """A segment as a link of its chain. ``hash`` is that of its blob; ``first`` and ``last`` are operation numbers.
 
-    ``changes`` counts the operations that change the tree; ``time`` is that of the last group in ns. ``author`` is the
-    membership that the author states in it, None where it states none.
+    ``changes`` is the number of operations that change the tree, ``time`` that of the last group in ns. ``author`` is the
+    author's membership where the segment contains it.
     """
 
     machine: MachineId
@@ -53,7 +54,7 @@ class Link(msgspec.Struct, frozen=True):
 
 
 class Head(msgspec.Struct, frozen=True):
-    """How far a chain was applied. ``time`` of its last operation in ns."""
+    """The last applied segment of a chain. ``time`` is that of its last operation in ns."""
 
     machine: MachineId
     number: int = 0
@@ -63,17 +64,17 @@ class Head(msgspec.Struct, frozen=True):
 
 
 class Base(msgspec.Struct, frozen=True):
-    """A state to judge from: what is applied in it, and the memberships that it knows."""
+    """The local state: the applied part of each chain, and the known memberships."""
 
     heads: Mapping[Incarnation, Head] = {}
     claims: Mapping[Incarnation, Member] = {}
 
 
 class Gap(msgspec.Struct, frozen=True):
-    """What counts and is not there.
+    """Segments that count but are missing.
 
-    ``numbers``: segments from ``first`` to ``last``; empty where segment ``first`` does not follow the one before it.
-    ``operations``: how far the chain's operations go that are missing at its end, else None.
+    They are those from ``first`` to ``last``; when ``last`` < ``first``, segment ``first`` does not continue the one before
+    it. ``operations``: the range of operations missing at the end of the chain, else None.
     """
 
     machine: MachineId
@@ -84,17 +85,19 @@ class Gap(msgspec.Struct, frozen=True):
 
     @property
     def id(self) -> str:
-        """The incarnation in hex, and behind a dash the number of the segment that should have come; with an ``x`` where
-        another one came.
+        """The incarnation in hex, then a dash and the number of the missing segment, then ``x`` if another segment has that
+        number. Without dash and number: the end of the chain is missing.
         """
         end = "" if self.operations else f"-{self.first}{'x' if self.last < self.first else ''}"
         return f"{self.incarnation:016x}{end}"
 
 
 class Verdict(msgspec.Struct):
-    """``order``: the segments to apply, in the order in which their authors saw them. ``left_out``: made after their author
-    was replaced. ``behind``: they count, but a later one of their chain is applied in the base. ``doubles``: another one of
-    the same number counts. ``bounds``: the last operation that counts of each chain but the writer's.
+    """The result of ``judge``.
+
+    ``order``: the segments to apply, in causal order. ``left_out``: segments made after their author was replaced.
+    ``behind``: segments that count, while a later one of their chain is already applied. ``doubles``: segments with the
+    same number as one that counts. ``bounds``: the last operation that counts, of each chain except the writer's.
     """
 
     writer: Member | None = None
@@ -106,11 +109,11 @@ class Verdict(msgspec.Struct):
     doubles: list[Link] = []
     gaps: list[Gap] = []
     base_counts: bool = True
-    """Whether all that the base holds counts."""
+    """Whether all operations in the base count."""
 
 
 def newest(claims: Iterable[Member]) -> Member | None:
-    """Return the writer: the newest epoch, of equal ones the smallest machine id and incarnation."""
+    """Return the writer: the newest epoch; of equal ones, the smallest machine id and incarnation."""
     return min(claims, key=_rank, default=None)
 
 
@@ -119,7 +122,7 @@ def _rank(claim: Member) -> tuple[int, bytes, int]:
 
 
 def judge(links: Iterable[Link], base: Base | None = None) -> Verdict:
-    """Return what counts of ``links``, whose signatures were checked. Their order does not matter."""
+    """Decide which of ``links`` count. Their signatures must have been verified; their order does not matter."""
     return _Judgement(list(links), base or Base()).verdict()
 
 
@@ -133,9 +136,9 @@ class _Judgement:
         self._chains = self._sorted(links)
         self._bounds: dict[Incarnation, int] = {}
         self._counted: dict[Incarnation, int] = {}
-        """How many links of each chain count."""
+        """The number of links of each chain that count."""
         self._seen: dict[Incarnation, list[ClockEntry]] = {}
-        """The lines of counted clocks, by the chain that they are about."""
+        """The entries of counted clocks, by the chain that they refer to."""
 
     def verdict(self) -> Verdict:
         has_writer = self._writer is not None and self._writer.incarnation in self._base.heads
@@ -162,7 +165,7 @@ class _Judgement:
     # ---- chains --------------------------------------------------------------------------------------------------
 
     def _sorted(self, links: list[Link]) -> dict[Incarnation, list[Link]]:
-        """Return each chain by number, one link a number: of several, the one that a signed segment names."""
+        """Return each chain sorted by number. Of links with the same number, one that a signed segment refers to is used."""
         named = {link.previous for link in links} | {entry.hash for link in links for entry in link.clock}
         named |= {head.hash for head in self._base.heads.values()}
         chains: dict[Incarnation, dict[int, Link]] = {}
@@ -186,7 +189,7 @@ class _Judgement:
     # ---- what counts ---------------------------------------------------------------------------------------------
 
     def _count(self) -> None:
-        """Count the writer's chain, what its clocks cover, what those clocks cover, and so on."""
+        """Compute the closure: the writer's chain, what its clocks cover, what the clocks of that cover, and so on."""
         waiting = list(self._chains)
         while waiting:
             incarnation = waiting.pop()
@@ -212,22 +215,22 @@ class _Judgement:
         return self._chains.get(incarnation, [])[: self._counted.get(incarnation, 0)]
 
     def _ordered(self) -> Iterator[Link]:
-        """Go through what counts: before each link all that its author had seen, older memberships first."""
+        """Yield the links that count in causal order: a link after all that its author had applied, older memberships first."""
         waiting = {incarnation: deque(self._counting(incarnation)) for incarnation in self._chains}
         while queues := [queue for queue in waiting.values() if queue]:
-            # Signed clocks that wait for each other are no honest ones; they must not stop the rest.
+            # Clocks that depend on each other are signed by a dishonest member. Break the cycle instead of stopping there.
             queue = next((queue for queue in queues if _is_ready(queue[0], waiting)), queues[0])
             yield queue.popleft()
 
     # ---- what is missing -----------------------------------------------------------------------------------------
 
     def _gaps(self) -> Iterator[Gap]:
-        told: set[str] = set()
+        reported: set[str] = set()
         chains = {*self._bounds, *self._chains}
         for incarnation in sorted(chains, key=self._age):
             for gap in (*self._holes(incarnation), *self._torn(incarnation), *self._lost_end(incarnation)):
-                if gap.id not in told:
-                    told.add(gap.id)
+                if gap.id not in reported:
+                    reported.add(gap.id)
                     yield gap
 
     def _holes(self, incarnation: Incarnation) -> Iterator[Gap]:
@@ -239,7 +242,7 @@ class _Judgement:
             number, hash_ = link.number, link.hash
 
     def _torn(self, incarnation: Incarnation) -> Iterator[Gap]:
-        """Go through the places where a clock names another segment than the chain has."""
+        """Yield the positions where a clock refers to another segment than the chain has."""
         head = self._base.heads.get(incarnation)
         there = {link.number: link.hash for link in self._counting(incarnation)}
         if head is not None:
@@ -249,7 +252,7 @@ class _Judgement:
                 yield Gap(entry.machine, incarnation, entry.number, entry.number - 1)
 
     def _lost_end(self, incarnation: Incarnation) -> Iterator[Gap]:
-        """A chain whose last segments are gone shows no hole; but who wrote after it tells how much of it there was."""
+        """Yield the missing end of a chain. It leaves no hole in the numbers, but later clocks of others refer to it."""
         head = self._base.heads.get(incarnation)
         last = max([link.last for link in self._counting(incarnation)], default=head.sequence if head else 0)
         entry = max(self._seen.get(incarnation, []), key=lambda each: each.sequence, default=None)
@@ -258,7 +261,7 @@ class _Judgement:
 
 
 def _claims(links: Iterable[Link]) -> dict[Incarnation, Member]:
-    """Return the membership that each chain states first."""
+    """Return the first membership in each chain."""
     found: dict[Incarnation, Member] = {}
     for link in sorted(links, key=lambda each: (each.number, each.hash)):
         if link.author is not None and link.author.incarnation == link.incarnation:
@@ -271,7 +274,7 @@ def _others(link: Link) -> list[ClockEntry]:
 
 
 def _is_ready(link: Link, waiting: Mapping[Incarnation, deque[Link]]) -> bool:
-    """Whether nothing waits that the author of ``link`` had applied before it."""
+    """Return whether everything that the author of ``link`` had applied before is already yielded."""
     for entry in _others(link):
         queue = waiting.get(entry.incarnation)
         if queue and queue[0].last <= entry.sequence:

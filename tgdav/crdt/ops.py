@@ -1,10 +1,10 @@
 """The operations of the log and their encoding.
 
-One operation is a msgpack array ``[number, field, field …]``. Numbers are for ever; fields are only ever added at the
-end, with defaults. A group is the operations of one file-system call: one stamp, consecutive sequence numbers, applied,
-skipped and undone as a whole.
+An operation is a msgpack array ``[number, field, field …]``. Numbers are never reused; fields are only added at the end,
+with defaults. A group consists of the operations of one file-system call: it has one stamp and consecutive sequence
+numbers, and is applied, skipped and undone as a whole.
 
-Reserved numbers for what is not built yet: 6 snapshot, 7 unsnapshot, 8 purge, 9 retire (pack), 10 set trash policy,
+Numbers reserved for features that do not exist yet: 6 snapshot, 7 unsnapshot, 8 purge, 9 retire (pack), 10 set trash policy,
 11 set version policy, 12 pin version, 13 revoke, 14 admit, 15 acknowledge.
 """
 
@@ -16,15 +16,15 @@ from tgdav.errors import DamageError
 from tgdav.ids import ContentTag, EntryId, Incarnation, MachineId, NodeId
 
 ROOT = NodeId(bytes(15) + b"\x01")
-"""The root folder's id in every namespace."""
+"""The id of the root directory in every namespace."""
 TRASH = NodeId(bytes(15) + b"\x02")
 """The parent of deleted entries."""
 
 
 Number = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
-"""What the database keeps; a larger one, which nobody but a forger sends, is refused with the whole segment."""
+"""An integer that the database can store. Only a forger sends a larger one; the whole segment is refused then."""
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
-"""A number that others count on from: sequence, stamp, size."""
+"""A number that later ones are derived from: sequence, stamp, size."""
 Number32 = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
 """A user, group or device number."""
 MODE_MAX = 0o7777
@@ -33,7 +33,7 @@ Mode = Annotated[int, msgspec.Meta(ge=0, le=MODE_MAX)]
 
 
 class Make(msgspec.Struct, array_like=True, frozen=True, tag=1):
-    """A node comes to be. ``kind`` is a ``tgdav.metadata.types.Kind``, ``target`` a symlink's target."""
+    """Create a node. ``kind`` is a ``tgdav.metadata.types.Kind``, ``target`` a symlink's target."""
 
     node: NodeId
     kind: Number
@@ -46,7 +46,7 @@ class Make(msgspec.Struct, array_like=True, frozen=True, tag=1):
 
 
 class Place(msgspec.Struct, array_like=True, frozen=True, tag=2):
-    """An entry is at (parent, name) from now on: create, link, rename, delete (parent TRASH) and undelete."""
+    """Set an entry's position to (parent, name): create, link, rename, delete (parent TRASH) and undelete."""
 
     entry: EntryId
     node: NodeId
@@ -55,7 +55,7 @@ class Place(msgspec.Struct, array_like=True, frozen=True, tag=2):
 
 
 class Write(msgspec.Struct, array_like=True, frozen=True, tag=3):
-    """A node's content is ``manifest`` (``tgdav.content.format.manifest``) from now on.
+    """Set a node's content to ``manifest`` (``tgdav.content.format.manifest``).
 
     ``replaces`` is the tag of the content that the author saw, for finding concurrent writes. ``mtime`` is in ns.
     """
@@ -69,7 +69,7 @@ class Write(msgspec.Struct, array_like=True, frozen=True, tag=3):
 
 
 class Attr(msgspec.Struct, array_like=True, frozen=True, tag=4):
-    """Attributes of a node; last writer wins per field.
+    """Set attributes of a node; the last writer wins for each.
 
     ``values`` maps ``mode``, ``uid``, ``gid``, ``mtime``, ``ctime``, ``btime`` to integers.
     """
@@ -79,7 +79,7 @@ class Attr(msgspec.Struct, array_like=True, frozen=True, tag=4):
 
 
 class Field(msgspec.Struct, array_like=True, frozen=True, tag=5):
-    """An extended attribute (``b"x:…"``) or property (``b"p:…"``) of a node; ``value`` None removes it."""
+    """Set an extended attribute (``b"x:…"``) or property (``b"p:…"``) of a node; None removes it."""
 
     node: NodeId
     field: bytes
@@ -87,7 +87,7 @@ class Field(msgspec.Struct, array_like=True, frozen=True, tag=5):
 
 
 class Member(msgspec.Struct, array_like=True, frozen=True, tag=16):
-    """``machine`` is the writer from ``epoch`` on, with this key and incarnation, replacing ``replaces`` (None: the first)."""
+    """Make ``machine`` the writer from ``epoch`` on, with this key and incarnation. ``replaces``: the previous writer."""
 
     machine: MachineId
     name: str
@@ -99,7 +99,7 @@ class Member(msgspec.Struct, array_like=True, frozen=True, tag=16):
 
 
 class Namespace(msgspec.Struct, array_like=True, frozen=True, tag=17):
-    """The namespace comes to be; the first operation of its log. ``mode`` as in the configuration: ``standalone`` …"""
+    """Create the namespace: the first operation of its log. ``mode`` is that of the configuration, such as ``standalone``."""
 
     name: str
     mode: str
@@ -110,9 +110,9 @@ Op = Make | Place | Write | Attr | Field | Member | Namespace
 
 
 class Group(msgspec.Struct, array_like=True, frozen=True):
-    """The operations of one call. ``sequence`` numbers the first operation, the rest follow.
+    """The operations of one call. ``sequence`` is the number of the first one; the others follow consecutively.
 
-    ``stamp`` orders (see ``tgdav.crdt.clocks``); ``time`` is the author's wall clock in ns, shown as mtime and ctime.
+    ``stamp`` orders groups (``tgdav.crdt.clocks``); ``time`` is the author's wall clock in ns, shown as mtime and ctime.
     """
 
     sequence: Count
@@ -128,7 +128,7 @@ _ops_decoder = msgspec.msgpack.Decoder(tuple[Op, ...])
 
 
 def is_possible(op: Op) -> bool:
-    """Return whether attributes in ``op`` can be shown; the types of all other fields see to that."""
+    """Return whether the attributes in ``op`` are in range. All other fields are validated by their types."""
     if not isinstance(op, Attr):
         return True
     values = op.values
@@ -142,7 +142,7 @@ def encode_ops(ops: tuple[Op, ...] | list[Op]) -> bytes:
 
 
 def decode_ops(data: bytes) -> tuple[Op, ...]:
-    """Decode what ``encode_ops`` made. Raises DamageError on anything else."""
+    """Decode the output of ``encode_ops``. Raises DamageError for anything else."""
     try:
         return _ops_decoder.decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:

@@ -1,6 +1,6 @@
-"""Keys and sealing: everything that turns secrets into keys and plaintext into bytes that may leave the machine.
+"""Keys and sealing: derives keys from secrets, and encrypts everything that leaves the machine.
 
-Passphrase and recovery key unwrap the master key (``header``); from it come the vault's keys, and under those the
-namespaces' and this machine's (``keys``, ``machine``); ``sealing`` and ``chunk_seal`` close bytes under them, ``label``
-makes captions. Nothing here reads a file, a clock, the network or a random source: entropy comes in as an argument.
+The passphrase or the recovery key unwraps the master key (``header``, ``slots``). The vault's keys are derived from it; they
+wrap the secrets of namespaces (``keys``) and of this machine (``machine``). ``sealing`` and ``chunk_seal`` encrypt and
+authenticate data, ``label`` the metadata of blobs. Nothing here does I/O or reads a clock; randomness is passed in.
 """

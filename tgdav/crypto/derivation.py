@@ -1,4 +1,4 @@
-"""Key derivation: HKDF-SHA256 (RFC 5869) with one info string a purpose, all of them in this table."""
+"""Key derivation: HKDF-SHA256 (RFC 5869) with an info string for each purpose, all of them in this table."""
 
 from enum import Enum
 
@@ -9,7 +9,7 @@ KEY_BYTES = 32
 
 
 class Purpose(Enum):
-    """What a derived key is for. The value is the HKDF info; it is part of the format."""
+    """What a derived key is used for. The value is the info string of HKDF and part of the format."""
 
     RECOVERY_SLOT = b"tgdav v1 recovery slot"
 
@@ -37,5 +37,5 @@ class Purpose(Enum):
 
 
 def derive(secret: bytes, purpose: Purpose, salt: bytes, length: int = KEY_BYTES) -> bytes:
-    """Return ``length`` bytes for one purpose. ``salt`` is the id of what the secret belongs to, or a slot's salt."""
+    """Return a key of ``length`` bytes for ``purpose``. ``salt`` is the id of the secret's owner, or the salt of a slot."""
     return HKDF(algorithm=SHA256(), length=length, salt=salt, info=purpose.value).derive(secret)

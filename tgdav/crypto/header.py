@@ -1,8 +1,8 @@
-"""The vault header: the blob with which an account and a passphrase are enough to open a vault.
+"""The vault header: the blob from which a passphrase or recovery key recovers the vault's master key.
 
-It looks random and is recognised without a key, by its label. Its first 32 bytes mask all others, a keyless checksum
-covers every byte, and a MAC under a key of the master key keeps slots of different headers from being put together.
-The layout is in ``docs/formats/header.md``; the slots are made and opened in ``tgdav.crypto.slots``.
+It is indistinguishable from random bytes, and is recognised by its label, without a key. Its first 32 bytes are the seed of a
+mask over all others; a checksum without a key covers every byte; a MAC under a key derived from the master key prevents
+that slots of different headers are combined. The layout is in ``docs/formats/header.md``; slots are in ``tgdav.crypto.slots``.
 """
 
 import hmac
@@ -35,7 +35,7 @@ from tgdav.ids import VaultId
 HEADER_BYTES = 65536
 HEADER_VERSION = 1
 MAX_ARGON2_WORK = 12 * Argon2Parameters().work
-"""Once runs have cost this much, no other slot is tried: a dozen runs as a vault is made with, some seconds."""
+"""KiB filled by all Argon2 runs together after which no further slot is tried: a dozen default runs, some seconds."""
 
 _SEED_BYTES = 32
 _HASH_BYTES = 32
@@ -46,13 +46,13 @@ _MASK_CONTEXT = "tgdav v1 header mask"
 _CHECKSUM_CONTEXT = "tgdav v1 header checksum"
 _LABEL_CONTEXT = "tgdav v1 header label"
 _LABEL_SEED_BYTES = 16
-_PLANTED = "if it is right, somebody who may write to the store put headers there: remove what is not yours"
+_FOREIGN_HINT = "if it is right, someone else with access to the store added headers: remove those that are not yours"
 _LIMITS = Argon2Limits()
 _COST = Argon2Parameters()
 
 
 class Header(msgspec.Struct, frozen=True):
-    """A decoded header: one slot a kind, in the order of their kinds. ``mac`` is checked once the master key is known."""
+    """A decoded header: at most one slot of each kind, sorted by kind. ``mac`` is verified once the master key is known."""
 
     vault: VaultId
     slots: tuple[Slot, ...]
@@ -73,7 +73,7 @@ def make_header(
     parameters: Argon2Parameters = _COST,
     limits: Argon2Limits = _LIMITS,
 ) -> Header:
-    """Return the first header of a vault, both slots at generation 1. Takes one Argon2 run."""
+    """Return the first header of a vault, with both slots at generation 1. Costs one Argon2 run."""
     secrets: tuple[Secret, ...] = (passphrase, recovery)
     slots = [make_slot(vault, master, secret, 1, parameters, limits, entropy) for secret in secrets]
     return _finish(vault, master, slots, entropy)
@@ -87,7 +87,7 @@ def with_passphrase(
     parameters: Argon2Parameters = _COST,
     limits: Argon2Limits = _LIMITS,
 ) -> Header:
-    """Return the header with a new passphrase slot of the next generation. Takes one Argon2 run."""
+    """Return the header with a new passphrase slot of the next generation. Costs one Argon2 run."""
     return _with_secret(header, master, passphrase, parameters, limits, entropy)
 
 
@@ -97,10 +97,10 @@ def with_recovery_key(header: Header, master: bytes, recovery: RecoveryKey, entr
 
 
 def unlock(header: Header, secret: Secret, limits: Argon2Limits = _LIMITS) -> bytes:
-    """Return the master key. Takes at most one Argon2 run.
+    """Return the master key. Costs at most one Argon2 run.
 
     Raises ``AccessError`` when the secret does not open the header, ``DamageError`` when its Argon2 parameters are
-    outside ``limits`` (checked before any work) or when it was put together by somebody without the master key.
+    outside ``limits`` (checked first) or its MAC is wrong: it was made by someone without the master key.
     """
     slot = header.slot(kind_for(secret))
     master = None if slot is None else open_slot(slot, header.vault, secret, limits)
@@ -114,11 +114,11 @@ def unlock(header: Header, secret: Secret, limits: Argon2Limits = _LIMITS) -> by
 def try_headers(headers: Iterable[Header], secret: Secret, limits: Argon2Limits = _LIMITS) -> tuple[bytes, Header]:
     """Return the master key and the newest header that ``secret`` opens.
 
-    Anybody may have put a header into the store, so each distinct slot is tried once: first those of which there are copies,
-    as there are of a vault's own, then the cheap before the dear, the newest generation first. No run is begun once runs have
-    cost ``MAX_ARGON2_WORK``; slots that ask for an impossible run are passed over. Raises ``AccessError`` when none opens,
-    ``NewerFormat`` when one is sealed as later programs do, ``DamageError`` when none could be tried or the only ones that
-    open are forged.
+    Anyone with access to the store may have added headers, to waste time or to make a right passphrase look wrong. So each
+    distinct slot is tried once, in this order: slots that occur in several headers (a vault keeps two copies of its own),
+    cheap ones, new generations. Slots whose parameters exceed ``limits`` are skipped, and no run is started once all runs have
+    cost ``MAX_ARGON2_WORK``. Raises ``AccessError`` when no slot opens, ``NewerFormat`` when one has the format of a later
+    program, ``DamageError`` when none could be tried or only forged headers open.
     """
     headers = list(headers)
     problem: DamageError | NewerFormat | None = None
@@ -146,10 +146,10 @@ def try_headers(headers: Iterable[Header], secret: Secret, limits: Argon2Limits 
 
 
 def families(headers: Iterable[Header]) -> int:
-    """Return how many groups of headers there are that do not belong together.
+    """Return the number of groups of headers without a common slot.
 
-    A vault's headers belong together: who changes one secret keeps the slot of the other one. Pure; needs no key, so a
-    forger may copy a slot into what is none of them.
+    Headers of one vault are in one group: a change of one secret keeps the slot of the other. This needs no key, so a
+    forger can copy a slot and be counted in the group.
     """
     groups: list[set[tuple[VaultId, Slot]]] = []
     for header in headers:
@@ -160,11 +160,10 @@ def families(headers: Iterable[Header]) -> int:
 
 
 def superseded(old: Header, new: Header) -> bool:
-    """Tell whether ``new`` makes ``old`` useless: no slot of ``old`` is needed any more and one is out of date.
+    """Return whether ``new`` replaces ``old``: it has each slot of ``old``, equal or newer, and at least one newer.
 
-    Each slot of ``old`` must be in ``new``, the very same or of a newer generation, and at least one newer. Headers
-    that were changed on two machines at once, each in its own way, do not supersede each other. ``new`` must be one that
-    was made or unlocked here, for anybody can write a header with high generations.
+    Headers that two machines changed concurrently do not replace each other. ``new`` must have been made or unlocked here:
+    anyone can write a header with high generations.
     """
     if old.vault != new.vault or set(old.slots) <= set(new.slots):
         return False
@@ -172,17 +171,17 @@ def superseded(old: Header, new: Header) -> bool:
 
 
 def encode(header: Header) -> bytes:
-    """Return the header's ``HEADER_BYTES`` bytes; equal headers give equal bytes."""
+    """Return the header's ``HEADER_BYTES`` bytes. Equal headers have equal bytes."""
     signed = _signed_part(header.vault, header.slots, header.seed)
     clear = signed + header.mac
     return header.seed + _mask(header.seed, clear[_SEED_BYTES:] + _checksum(clear))
 
 
 def decode(blob: Data) -> Header:
-    """Return the header in a blob; needs no key.
+    """Return the header in a blob. Needs no key.
 
-    Raises ``DamageError`` when any bit differs from what ``encode`` gave, ``NewerFormat`` when a later program made it. The
-    Argon2 parameters are not judged here but before their use.
+    Raises ``DamageError`` when any bit differs from what ``encode`` returned, ``NewerFormat`` when a later program made it. The
+    Argon2 parameters are not checked here but before their use.
     """
     if len(blob) != HEADER_BYTES:
         raise _malformed("its length is wrong")
@@ -196,23 +195,23 @@ def decode(blob: Data) -> Header:
 
 
 def make_header_label(entropy: Entropy) -> str:
-    """Return a label for a header blob: of the same form as a sealed label, recognised without a key."""
+    """Return a label for a header blob. It has the form of a sealed label, and is recognised without a key."""
     return _header_label(entropy.bytes(_LABEL_SEED_BYTES))
 
 
 def recognise(label: str) -> bool:
-    """Tell whether ``label`` is a header's."""
+    """Return whether ``label`` is that of a header."""
     return _label_version(label) == SEALING_VERSION
 
 
 def later_header_label(label: str) -> int | None:
-    """Return the version that a header's label says if a later program made it, else None."""
+    """Return the version in a header's label if it is that of a later program, else None."""
     version = _label_version(label)
     return version if version is not None and is_later(version) else None
 
 
 def _label_version(label: str) -> int | None:
-    """Return the first byte of a header's label, None for any other label. Later versions change that byte alone."""
+    """Return the first byte of a header's label, None for other labels. Later versions change only that byte."""
     content = label_bytes(label)
     if content is None or content[1:] != _label_rest(content[1 : 1 + _LABEL_SEED_BYTES]):
         return None
@@ -249,7 +248,7 @@ def _finish(vault: VaultId, master: bytes, slots: Iterable[Slot], entropy: Entro
 
 
 def is_genuine(header: Header, master: bytes) -> bool:
-    """Return whether whoever made ``header`` had the master key."""
+    """Return whether ``header`` was made with the master key: its MAC is right."""
     return len(master) == KEY_BYTES and hmac.compare_digest(header.mac, _mac(header, master))
 
 
@@ -269,7 +268,7 @@ def _decode_body(body: bytes) -> tuple[VaultId, tuple[Slot, ...]]:
     if magic == _MAGIC and version > HEADER_VERSION:
         raise NewerFormat("the vault header", version)
     if magic != _MAGIC or version != HEADER_VERSION:
-        raise _malformed("it is none")
+        raise _malformed("it has another format")
     starts = range(_HEAD.size, _HEAD.size + count * SLOT_BYTES, SLOT_BYTES)
     slots = tuple(decode_slot(body[start : start + SLOT_BYTES]) for start in starts)
     kinds = [slot.kind for slot in slots]
@@ -279,7 +278,7 @@ def _decode_body(body: bytes) -> tuple[VaultId, tuple[Slot, ...]]:
 
 
 def _mask(seed: bytes, content: bytes) -> bytes:
-    """Add or remove the mask: XOR with BLAKE3's output of the seed. It hides nothing from who knows the format."""
+    """Apply or remove the mask: XOR with BLAKE3(seed). It makes the header look random; it does not keep anything secret."""
     stream = blake3(seed, derive_key_context=_MASK_CONTEXT).digest(len(content))
     return (int.from_bytes(content, "big") ^ int.from_bytes(stream, "big")).to_bytes(len(content), "big")
 
@@ -289,7 +288,7 @@ def _checksum(clear: bytes) -> bytes:
 
 
 def _by_slot(headers: Iterable[Header], kind: SlotKind) -> list[tuple[Slot, list[Header]]]:
-    """Group headers by their slot of ``kind``, in the order in which slots are tried; within a group the newest first."""
+    """Group headers by their slot of ``kind``, in the order in which slots are tried. In a group, the newest header is first."""
     groups: dict[tuple[VaultId, Slot], list[Header]] = {}
     for header in headers:
         slot = header.slot(kind)
@@ -314,12 +313,12 @@ def _refusal(secret: Secret, apart: int = 1, passed_over: int = 0) -> AccessErro
     name = "passphrase" if isinstance(secret, Passphrase) else "recovery key"
     if passed_over:
         return AccessError(
-            f"this {name} opens none of the vault headers that were tried, and {passed_over} more are in the store",
-            hint=_PLANTED,
+            f"this {name} opens none of the vault headers that were tried; {passed_over} more in the store were not",
+            hint=_FOREIGN_HINT,
         )
     if apart > 1:
         return AccessError(
-            f"{apart} vault headers in the store do not belong together, and this {name} opens none", hint=_PLANTED
+            f"{apart} unrelated vault headers are in the store, and this {name} opens none", hint=_FOREIGN_HINT
         )
     return AccessError(f"wrong {name}")
 

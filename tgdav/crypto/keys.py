@@ -1,13 +1,13 @@
-"""The vault's and the namespaces' keys, and the key box in which a namespace's secret travels.
+"""The keys of the vault and of its namespaces, and the key box that contains a namespace's secret.
 
 ::
 
     master key ── HKDF ──► label · namespace wrap · machine wrap · header MAC        (VaultKeys)
     namespace secret
       ├─ lasting key ── HKDF ──► chunk ids · chunker seed · content tags · directory ids    (all epochs)
-      └─ epoch key   ── HKDF ──► chunk root ── BLAKE3 ──► a key a chunk · pack index · log  (one an epoch)
+      └─ epoch key   ── HKDF ──► chunk root ── BLAKE3 ──► chunk keys · pack index · log    (one epoch)
 
-Keys of vaults and namespaces never show in ``repr``. The layout of the key box is in ``docs/formats/keys.md``.
+``repr`` shows none of the keys. The layout of the key box is in ``docs/formats/keys.md``.
 """
 
 import struct
@@ -23,7 +23,7 @@ from tgdav.ids import ChunkId, ContentTag, EntryId, NamespaceId, NodeId, VaultId
 
 KEY_BOX_VERSION = 1
 KEY_BOX_STEP = 512
-"""The plaintext of a key box is padded with zeros to a multiple of this, so its length hardly tells the epochs."""
+"""The plaintext of a key box is padded with zeros to a multiple of this, which hides the number of epochs."""
 MAX_EPOCHS = 1000
 
 _ID_BYTES = 16
@@ -32,7 +32,7 @@ _BOX_EPOCH = struct.Struct(">I32s")
 
 
 class VaultKeys:
-    """What the master key gives: readers of it read everything in the vault."""
+    """The keys derived from the master key. Whoever has them can read the whole vault."""
 
     __slots__ = ("header_mac_key", "label_sealer", "machine_wrap", "namespace_wrap", "vault")
 
@@ -47,7 +47,7 @@ class VaultKeys:
 
 
 class NamespaceSecret:
-    """The random keys of one namespace: one that lasts, and one an epoch (numbered from 1)."""
+    """The random keys of one namespace: one for all epochs, and one for each epoch (numbered from 1)."""
 
     __slots__ = ("epochs", "lasting_key", "namespace")
 
@@ -68,11 +68,11 @@ class NamespaceSecret:
 
     @property
     def current_epoch(self) -> int:
-        """The epoch that new seals are made in."""
+        """The epoch of new seals."""
         return max(self.epochs)
 
     def with_new_epoch(self, entropy: Entropy) -> "NamespaceSecret":
-        """Return the secret with one more epoch, which becomes the current one."""
+        """Return the secret with another epoch, which becomes the current one."""
         epochs = {**self.epochs, self.current_epoch + 1: entropy.bytes(KEY_BYTES)}
         return NamespaceSecret(self.namespace, self.lasting_key, epochs)
 
@@ -85,23 +85,23 @@ class NamespaceSecret:
 
 
 def new_namespace_secret(namespace: NamespaceId, entropy: Entropy) -> NamespaceSecret:
-    """Return fresh keys for ``namespace``, at epoch 1."""
+    """Return new random keys for ``namespace``, at epoch 1."""
     return NamespaceSecret(namespace, entropy.bytes(KEY_BYTES), {1: entropy.bytes(KEY_BYTES)})
 
 
 def wrap_namespace(vault_keys: VaultKeys, secret: NamespaceSecret, entropy: Entropy) -> bytes:
-    """Return a key box: the secret, sealed so that whoever has the vault's keys can open it, and nobody else."""
+    """Return a key box: the secret, sealed under the vault's keys."""
     return vault_keys.namespace_wrap.seal(secret.encode(), _box_binding(vault_keys, secret.namespace), entropy)
 
 
 def unwrap_namespace(vault_keys: VaultKeys, namespace: NamespaceId, box: Data) -> NamespaceSecret:
-    """Return the secret in a key box; raises ``DamageError`` when it is not this namespace's box as it was made."""
+    """Return the secret in a key box. Raises ``DamageError`` when it was changed, or is that of another namespace."""
     plaintext = vault_keys.namespace_wrap.open(box, _box_binding(vault_keys, namespace), "key box")
     return _decode_secret(plaintext)
 
 
 def later_key_box(vault_keys: VaultKeys, namespace: NamespaceId, box: Data) -> int | None:
-    """Return the version of a key box that only later programs open, else None; see ``Sealer.later_version``."""
+    """Return the version of a key box made by a later program, else None; see ``Sealer.later_version``."""
     return vault_keys.namespace_wrap.later_version(box, lambda version: _box_binding(vault_keys, namespace, version))
 
 
@@ -123,7 +123,7 @@ def _decode_secret(plaintext: bytes) -> NamespaceSecret:
 
 
 class NamespaceKeys:
-    """The keys in use for one namespace. Thread-safe; ``chunk_id`` and ``chunk_key`` cost microseconds."""
+    """The derived keys of one namespace. Thread-safe; ``chunk_id`` and ``chunk_key`` cost microseconds."""
 
     __slots__ = (
         "_chunk_id_key",
@@ -154,27 +154,30 @@ class NamespaceKeys:
         self._log_keys = _epoch_keys(secret, Purpose.EPOCH_LOG)
 
     def chunk_id(self, plaintext: Data) -> ChunkId:
-        """Return the chunk's id: the same in every epoch, and meaningless without the namespace's secret."""
+        """Return the chunk's id: equal in every epoch. Without the namespace's secret it reveals nothing about the content."""
         return ChunkId(blake3(plaintext, key=self._chunk_id_key).digest())
 
     def chunk_key(self, chunk_id: ChunkId, epoch: int) -> bytes:
-        """Return the 32-byte key that seals this chunk alone; ``DamageError`` for an unknown epoch."""
+        """Return the 32-byte key of this chunk. Raises ``DamageError`` for an unknown epoch."""
         return blake3(chunk_id, key=_of_epoch(self._chunk_roots, epoch)).digest()
 
     def pack_index_key(self, epoch: int) -> bytes:
-        """Return the 32-byte key of pack indexes and trailers; ``DamageError`` for an unknown epoch."""
+        """Return the 32-byte key of pack indexes and trailers. Raises ``DamageError`` for an unknown epoch."""
         return _of_epoch(self._pack_index_keys, epoch)
 
     def log_key(self, epoch: int) -> bytes:
-        """Return the 32-byte key of segments and checkpoint parts; ``DamageError`` for an unknown epoch."""
+        """Return the 32-byte key of segments and checkpoint parts. Raises ``DamageError`` for an unknown epoch."""
         return _of_epoch(self._log_keys, epoch)
 
     def content_tag(self, manifest: Data) -> ContentTag:
-        """Return the tag of an encoded manifest: equal content, equal tag."""
+        """Return the tag of an encoded manifest: equal content has an equal tag."""
         return ContentTag(blake3(manifest, key=self._content_tag_key).digest(16))
 
     def directory_id(self, parent: NodeId, name: bytes) -> NodeId:
-        """Return the node id of the first directory called ``name`` in ``parent``, on whatever machine it is made."""
+        """Return the node id of the first directory called ``name`` in ``parent``.
+
+        It is the same on every machine, so that directories created concurrently merge.
+        """
         return NodeId(_named(self._directory_node_key, parent, name))
 
     def directory_entry_id(self, parent: NodeId, name: bytes) -> EntryId:
@@ -190,7 +193,7 @@ def _of_epoch(keys: dict[int, bytes], epoch: int) -> bytes:
     try:
         return keys[epoch]
     except KeyError:
-        raise DamageError(f"the namespace key number {epoch} is not known", blob=f"epoch {epoch}") from None
+        raise DamageError(f"the namespace key number {epoch} is unknown", blob=f"epoch {epoch}") from None
 
 
 def _named(key: bytes, parent: NodeId, name: bytes) -> bytes:

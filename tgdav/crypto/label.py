@@ -1,7 +1,7 @@
-"""A blob's label: its sealed caption, which tells what the blob is without downloading it.
+"""A blob's label: its sealed metadata, from which a listing of the store shows what the blob is.
 
-All labels are 172 characters of base64url, headers' too, so a listing shows no difference between kinds of blob. The
-layout is in ``docs/formats/label.md``.
+All labels are 172 characters of base64url, those of headers too, so others cannot distinguish kinds of blob. The layout is
+in ``docs/formats/label.md``.
 """
 
 import base64
@@ -19,18 +19,18 @@ from tgdav.ids import BlobName, Incarnation, MachineId, NamespaceId
 
 LABEL_VERSION = 1
 BLOB_VERSION = 1
-"""The highest version of a blob's own format that this program reads."""
+"""The highest version of blob formats that this program reads."""
 
 _FIELDS = struct.Struct(">BBH16s16sQQII32sQ")
 _NUMBER_MAX = 2**62
-"""Numbers that others count on from, and that their databases keep."""
+"""The highest number accepted: numbers derived from it must still fit into the database."""
 LABEL_BYTES = OVERHEAD + _FIELDS.size
 LABEL_CHARACTERS = LABEL_BYTES * 4 // 3
-"""A multiple of three bytes gives base64 without spare bits: one text a label."""
+"""Three bytes are four characters of base64 without spare bits, so each label has one encoding."""
 
 
 class BlobKind(IntEnum):
-    """Kinds of blob that carry a sealed label; a header is recognised by ``tgdav.crypto.header.recognise``."""
+    """Kinds of blob with a sealed label. A header is recognised by ``tgdav.crypto.header.recognise``."""
 
     PACK = 1
     SEGMENT = 2
@@ -38,10 +38,10 @@ class BlobKind(IntEnum):
 
 
 class Label(msgspec.Struct, frozen=True, kw_only=True):
-    """What a blob is.
+    """A blob's metadata.
 
-    ``number`` counts segments or checkpoints of one incarnation (0 for packs); ``part`` counts from 0 to ``parts`` - 1;
-    ``body_hash`` is BLAKE3-256 of the blob's bytes and ``size`` their number.
+    ``number`` counts segments or checkpoints of one incarnation (0 for packs); ``part`` is from 0 to ``parts`` - 1;
+    ``body_hash`` is the BLAKE3-256 hash of the blob's bytes, ``size`` their number.
     """
 
     kind: BlobKind
@@ -57,7 +57,7 @@ class Label(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def encode_label(label: Label, vault_keys: VaultKeys, blob_name: BlobName, entropy: Entropy) -> str:
-    """Return the text of ``label``, bound to the blob's name."""
+    """Return ``label`` as text, sealed and bound to the blob's name."""
     if (len(label.namespace), len(label.machine), len(label.body_hash)) != (16, 16, 32):
         raise ValueError("namespace and machine ids have 16 bytes, a body hash has 32")
     sealed = vault_keys.label_sealer.seal(_pack(label), _binding(vault_keys, blob_name), entropy)
@@ -65,7 +65,7 @@ def encode_label(label: Label, vault_keys: VaultKeys, blob_name: BlobName, entro
 
 
 def decode_label(text: str, vault_keys: VaultKeys, blob_name: BlobName) -> Label | None:
-    """Return the label, or None when ``text`` is not a label of this vault for this blob. Never raises on bad text."""
+    """Return the label, or None when ``text`` is not a label of this vault for this blob. Raises nothing."""
     sealed = label_bytes(text)
     if sealed is None:
         return None
@@ -77,10 +77,10 @@ def decode_label(text: str, vault_keys: VaultKeys, blob_name: BlobName) -> Label
 
 
 def later_label(text: str, vault_keys: VaultKeys, blob_name: BlobName) -> int | None:
-    """Return the version of a label that ``decode_label`` does not open, if only later programs do, else None.
+    """Return the version of a label made by a later program, which ``decode_label`` does not open; else None.
 
-    Its first byte alone is not proven: anybody who may write to the store can make a label that says so, and then nothing is
-    written here until it is gone.
+    A version in the first byte is not authenticated: anyone who can write to the store can make such a label. Then this
+    program writes nothing until the blob is removed.
     """
     sealed = label_bytes(text)
     if sealed is None:
@@ -89,7 +89,7 @@ def later_label(text: str, vault_keys: VaultKeys, blob_name: BlobName) -> int | 
 
 
 def label_text(content: bytes) -> str:
-    """Return the text form of a label's ``LABEL_BYTES`` bytes."""
+    """Return a label's ``LABEL_BYTES`` bytes as text."""
     return base64.urlsafe_b64encode(content).decode("ascii")
 
 
@@ -125,7 +125,7 @@ def _pack(label: Label) -> bytes:
 
 
 def _unpack(plaintext: bytes) -> Label | None:
-    """Return None for what a later version may have sealed: an unknown kind, a length or reserved bits in use."""
+    """Return None for what only a later version can have sealed: an unknown kind or length, or reserved bits that are set."""
     if len(plaintext) != _FIELDS.size:
         return None
     fields = _FIELDS.unpack(plaintext)

@@ -1,7 +1,7 @@
-"""This machine's identity: a UUID and a random root that never comes from the master key.
+"""This machine's identity: a UUID and a random root key, which is independent of the master key.
 
-Everything else of the machine is derived from the root: both private keys and the keys of what lies on its disk. The
-identity is kept in a local file, sealed under the vault's machine wrap key (layout: ``docs/formats/keys.md``).
+Both private keys, and the keys of local files, are derived from the root key. The identity is kept in a local file, sealed
+under the vault's machine wrap key (layout: ``docs/formats/keys.md``).
 """
 
 import uuid
@@ -26,7 +26,7 @@ _ID_BYTES = 16
 
 
 class MachineIdentity:
-    """One installation. Private keys never show in ``repr``. Thread-safe."""
+    """The identity of one installation. Thread-safe. ``repr`` shows no keys."""
 
     def __init__(self, machine: MachineId, root: bytes) -> None:
         if len(machine) != _ID_BYTES or len(root) != KEY_BYTES:
@@ -36,7 +36,7 @@ class MachineIdentity:
 
     @classmethod
     def new(cls, entropy: Entropy) -> "MachineIdentity":
-        """Return a fresh identity with a UUID v4 (RFC 9562)."""
+        """Return a new identity with a UUID v4 (RFC 9562)."""
         machine = uuid.UUID(bytes=entropy.bytes(_ID_BYTES), version=4).bytes
         return cls(MachineId(machine), entropy.bytes(KEY_BYTES))
 
@@ -47,32 +47,32 @@ class MachineIdentity:
 
     @cached_property
     def exchange_key(self) -> X25519PrivateKey:
-        """The X25519 key to which namespace keys can be wrapped."""
+        """The X25519 key for which others can wrap namespace keys."""
         return X25519PrivateKey.from_private_bytes(self._key(Purpose.MACHINE_EXCHANGE))
 
     @cached_property
     def signing_public(self) -> bytes:
-        """The 32 bytes by which others verify this machine's signatures."""
+        """The public key, 32 bytes, that verifies this machine's signatures."""
         return self.signing_key.public_key().public_bytes_raw()
 
     @cached_property
     def exchange_public(self) -> bytes:
-        """The 32 bytes to which others wrap keys for this machine."""
+        """The public key, 32 bytes, for which others wrap keys."""
         return self.exchange_key.public_key().public_bytes_raw()
 
     @cached_property
     def database_key(self) -> bytes:
-        """32 bytes: SQLCipher's raw key of the local database."""
+        """The 32-byte raw SQLCipher key of the local database."""
         return self._key(Purpose.MACHINE_DATABASE)
 
     @cached_property
     def staging_key(self) -> bytes:
-        """32 bytes: seals what waits in staging and is not sealed for the store already."""
+        """The 32-byte key that seals what is in staging and not yet sealed for the store."""
         return self._key(Purpose.MACHINE_STAGING)
 
     @cached_property
     def cache_key(self) -> bytes:
-        """32 bytes: seals the cache's own notes."""
+        """The 32-byte key that seals the metadata of the disk cache."""
         return self._key(Purpose.MACHINE_CACHE)
 
     @cached_property
@@ -80,7 +80,7 @@ class MachineIdentity:
         return self._key(Purpose.MACHINE_OVERLAY)
 
     def overlay_key(self, node: NodeId, salt: bytes) -> bytes:
-        """Return the 32-byte key of one overlay file, with 16 random bytes of ``salt`` made with the file."""
+        """Return the 32-byte key of one overlay file; ``salt`` is 16 random bytes, chosen when the file is created."""
         if len(node) != _ID_BYTES or len(salt) != OVERLAY_SALT_BYTES:
             raise ValueError("a node id and an overlay's salt have 16 bytes")
         return blake3(node + salt, key=self._overlay_root).digest()
@@ -94,7 +94,7 @@ class MachineIdentity:
 
 
 def verify(public: bytes, signature: bytes, message: Data) -> bool:
-    """Tell whether ``signature`` is the Ed25519 signature of ``message`` by the owner of ``public`` (32 bytes)."""
+    """Return whether ``signature`` is the Ed25519 signature of ``message`` under the key ``public`` (32 bytes)."""
     try:
         Ed25519PublicKey.from_public_bytes(public).verify(signature, message)
     except (InvalidSignature, ValueError):
@@ -108,7 +108,7 @@ def seal_machine(identity: MachineIdentity, vault_keys: VaultKeys, entropy: Entr
 
 
 def open_machine(sealed: Data, vault_keys: VaultKeys) -> MachineIdentity:
-    """Return the identity in the local file's bytes; raises ``DamageError`` when they are not as they were sealed."""
+    """Return the identity in the bytes of the local file. Raises ``DamageError`` when they were changed."""
     try:
         plaintext = vault_keys.machine_wrap.open(sealed, _binding(vault_keys), "machine identity")
     except DamageError:

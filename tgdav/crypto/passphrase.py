@@ -1,4 +1,4 @@
-"""Passphrases and Argon2id (RFC 9106), with bounds on parameters that come from a header anybody could have written."""
+"""Passphrases and Argon2id (RFC 9106), with bounds on the parameters: they come from headers that anyone could have written."""
 
 import unicodedata
 from dataclasses import dataclass, field
@@ -13,17 +13,17 @@ from tgdav.errors import DamageError
 
 @dataclass(frozen=True)
 class Passphrase:
-    """What the user types; ``repr`` hides it."""
+    """A passphrase. ``repr`` hides it."""
 
     text: str = field(repr=False)
 
     def encoded(self) -> bytes:
-        """Return the NFC form in UTF-8, so that every keyboard and terminal gives the same bytes (as in RFC 8265)."""
+        """Return the passphrase in UTF-8, normalised to NFC: keyboards and terminals differ in that (RFC 8265)."""
         return unicodedata.normalize("NFC", self.text).encode("utf-8", "surrogatepass")
 
 
 class Argon2Parameters(msgspec.Struct, frozen=True):
-    """Cost of one Argon2id run."""
+    """Parameters of Argon2id."""
 
     memory_kib: int = 65536
     iterations: int = 3
@@ -31,18 +31,18 @@ class Argon2Parameters(msgspec.Struct, frozen=True):
 
     @property
     def work(self) -> int:
-        """The KiB of memory that a run fills, all iterations together."""
+        """The KiB of memory that a run fills in all iterations together."""
         return self.memory_kib * self.iterations
 
 
 class Argon2Limits(msgspec.Struct, frozen=True):
-    """The cheapest and the dearest run that this machine agrees to."""
+    """The lowest and highest parameters that this machine accepts."""
 
     least: Argon2Parameters = Argon2Parameters(memory_kib=1024, iterations=1, parallelism=1)
     most: Argon2Parameters = Argon2Parameters(memory_kib=1024 * 1024, iterations=16, parallelism=16)
 
     def allow(self, parameters: Argon2Parameters) -> bool:
-        """Tell whether a run with ``parameters`` is within the limits and possible at all (8 KiB a lane)."""
+        """Return whether ``parameters`` are within the limits and valid (at least 8 KiB for each lane)."""
         return (
             self.least.memory_kib <= parameters.memory_kib <= self.most.memory_kib
             and self.least.iterations <= parameters.iterations <= self.most.iterations
@@ -54,11 +54,11 @@ class Argon2Limits(msgspec.Struct, frozen=True):
 def stretch(passphrase: Passphrase, salt: bytes, parameters: Argon2Parameters, limits: Argon2Limits) -> bytes:
     """Return the 32-byte key-encryption key: one Argon2id run.
 
-    Raises ``DamageError`` before any work when ``parameters`` are outside ``limits``, and when this machine has not the
-    memory for them.
+    Raises ``DamageError`` when ``parameters`` are outside ``limits`` (checked first), or this machine lacks the memory for
+    them.
     """
     if not limits.allow(parameters):
-        raise DamageError("the vault header asks for an impossible Argon2 run", blob="vault header")
+        raise DamageError("the vault header's Argon2 parameters are outside the allowed range", blob="vault header")
     try:
         return hash_secret_raw(
             passphrase.encoded(),
@@ -70,5 +70,5 @@ def stretch(passphrase: Passphrase, salt: bytes, parameters: Argon2Parameters, l
             type=Type.ID,
         )
     except HashingError as error:
-        needed = f"the vault header asks for {parameters.memory_kib} KiB of memory for Argon2"
+        needed = f"opening the vault header needs {parameters.memory_kib} KiB of memory for Argon2"
         raise DamageError(needed, blob="vault header", hint="free some memory") from error

@@ -1,9 +1,8 @@
 """The recovery key on paper: 256 bits as 14 groups of five characters in Crockford's base32.
 
-Groups 1 to 13 hold four characters of the key and a check character each, group 14 holds 20 bits of a hash of the whole
-key and its check character. The check character is a polynomial over GF(32) in which the group's position takes part:
-any one wrong character, any two neighbours exchanged and any misplaced group is found in the group where it happened.
-Source of the alphabet: https://www.crockford.com/base32.html
+Groups 1 to 13 consist of four characters of the key and a check character each; group 14 of 20 bits of a hash of the whole
+key and a check character. The check character is a polynomial over GF(32) that includes the group's position: it detects,
+in the group itself, any single wrong character, any transposition of neighbours and any misplaced group. Source of the alphabet: https://www.crockford.com/base32.html
 """
 
 from dataclasses import dataclass, field
@@ -28,13 +27,13 @@ _CHECK_CONTEXT = "tgdav v1 recovery key check"
 
 @dataclass(frozen=True)
 class RecoveryKey:
-    """256 random bits, printed once; ``repr`` hides them."""
+    """A recovery key of 256 random bits. ``repr`` hides it."""
 
     key: bytes = field(repr=False)
 
 
 def new_recovery_key(entropy: Entropy) -> RecoveryKey:
-    """Return a fresh recovery key."""
+    """Return a new recovery key."""
     return RecoveryKey(entropy.bytes(KEY_BYTES))
 
 
@@ -46,9 +45,9 @@ def format_recovery_key(recovery: RecoveryKey) -> str:
 
 
 def parse_recovery_key(text: str) -> RecoveryKey:
-    """Return the key that ``text`` shows; case, spaces, hyphens, O for 0 and I or L for 1 do not matter.
+    """Return the key in ``text``. Case, spaces and hyphens are ignored; O is read as 0, I and L as 1.
 
-    Raises ``AccessError`` naming the group that cannot be right; the message never holds any of the key.
+    Raises ``AccessError`` that names the wrong group; its message contains nothing of the key.
     """
     values = [value for position, group in enumerate(_groups(text), start=1) for value in _read_group(position, group)]
     number = 0
@@ -58,7 +57,7 @@ def parse_recovery_key(text: str) -> RecoveryKey:
         raise _wrong_group(GROUPS - 1)
     key = (number >> _SPARE_BITS).to_bytes(KEY_BYTES, "big")
     if values[_KEY_VALUES:] != _key_check(key):
-        raise AccessError("the recovery key has a mistake in more than one place")
+        raise AccessError("the recovery key has more than one error")
     return RecoveryKey(key)
 
 
@@ -105,4 +104,4 @@ def _split(number: int, count: int) -> list[int]:
 
 
 def _wrong_group(position: int) -> AccessError:
-    return AccessError(f"group {position} of the recovery key cannot be right")
+    return AccessError(f"group {position} of the recovery key is wrong")

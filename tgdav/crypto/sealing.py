@@ -1,7 +1,7 @@
-"""Authenticated encryption with AES-256-GCM, and the one layout of associated data.
+"""Authenticated encryption with AES-256-GCM, and the one layout of its associated data.
 
-A sealed thing is ``version(1) ‖ nonce(12) ‖ ciphertext ‖ tag(16)``. What it is and where it belongs is not stored in it
-but bound as associated data, so that nothing passes for anything else (``docs/formats/keys.md``).
+Sealed data is ``version(1) ‖ nonce(12) ‖ ciphertext ‖ tag(16)``. Its kind, vault and name are not stored but bound as
+associated data, so that sealed data never opens as anything else (``docs/formats/keys.md``).
 """
 
 import struct
@@ -17,12 +17,12 @@ from tgdav.ids import NamespaceId, VaultId
 
 SEALING_VERSION = 1
 LATER_VERSIONS = range(2, 17)
-"""Format versions that what does not open is tried with, to tell a later program's work from damage."""
+"""Versions that data which does not open is tried with, to distinguish the formats of later programs from damage."""
 NONCE_BYTES = 12
 TAG_BYTES = 16
 PREFIX_BYTES = 1 + NONCE_BYTES
 OVERHEAD = PREFIX_BYTES + TAG_BYTES
-"""Bytes that a seal adds to its plaintext."""
+"""Bytes that sealing adds to the plaintext."""
 
 Data = bytes | bytearray | memoryview
 
@@ -33,7 +33,7 @@ _ASSOCIATED = struct.Struct(">HB16sB16sH")
 
 
 class Kind(IntEnum):
-    """What was sealed. Numbers are part of the format and never change their meaning."""
+    """The kind of sealed data. Numbers are part of the format and never change their meaning."""
 
     HEADER = 1
     LABEL = 2
@@ -53,18 +53,18 @@ class Kind(IntEnum):
 def associated_data(
     vault: VaultId, namespace: NamespaceId | None, kind: Kind, name: bytes, format_version: int
 ) -> bytes:
-    """Return the bytes that a seal is bound to; ``name`` is at most 65 535 bytes.
+    """Return the associated data of a seal. ``name`` has at most 65 535 bytes.
 
-    The fields have fixed places and the name its length, so two different bindings never give equal bytes.
+    The encoding is injective: the fields have fixed offsets, and the name is preceded by its length.
     """
     if len(vault) != _ID_BYTES or (namespace is not None and len(namespace) != _ID_BYTES):
         raise ValueError("vault and namespace ids have 16 bytes")
-    place = _NO_NAMESPACE if namespace is None else namespace
-    return _ASSOCIATED.pack(format_version, kind, vault, namespace is not None, place, len(name)) + name
+    namespace_bytes = _NO_NAMESPACE if namespace is None else namespace
+    return _ASSOCIATED.pack(format_version, kind, vault, namespace is not None, namespace_bytes, len(name)) + name
 
 
 class Sealer:
-    """Seals and opens under one 256-bit key, with its key schedule ready. Thread-safe."""
+    """Seals and opens under one 256-bit key, whose key schedule it keeps. Thread-safe."""
 
     __slots__ = ("_cipher",)
 
@@ -78,13 +78,10 @@ class Sealer:
         nonce = entropy.bytes(NONCE_BYTES)
         return b"".join((_VERSION, nonce, self._cipher.encrypt(nonce, plaintext, associated)))
 
-    def seal_into(self, room: bytearray, plaintext: Data, associated: bytes, entropy: Entropy) -> memoryview:
-        """As ``seal``, encrypting straight into ``room``; return the view of it that is the result.
-
-        ``room`` is at least as long. For a MiB, memory that was not used before costs more than the cipher.
-        """
+    def seal_into(self, buffer: bytearray, plaintext: Data, associated: bytes, entropy: Entropy) -> memoryview:
+        """As ``seal``, but encrypt into ``buffer``, which must be long enough; return the part of it that was used."""
         nonce = entropy.bytes(NONCE_BYTES)
-        sealed = memoryview(room)[: len(plaintext) + OVERHEAD]
+        sealed = memoryview(buffer)[: len(plaintext) + OVERHEAD]
         sealed[:PREFIX_BYTES] = _VERSION + nonce
         self._cipher.encrypt_into(nonce, plaintext, associated, sealed[PREFIX_BYTES:])
         return sealed
@@ -92,7 +89,7 @@ class Sealer:
     def open(self, sealed: Data, associated: bytes, what: str) -> bytes:
         """Return the plaintext.
 
-        Raises ``DamageError`` with ``blob=what`` unless every byte is as it was sealed under this key and binding.
+        Raises ``DamageError`` with ``blob=what`` unless ``sealed`` was sealed under this key and ``associated``, unchanged.
         """
         nonce, ciphertext = _parts(sealed, what)
         try:
@@ -100,10 +97,10 @@ class Sealer:
         except InvalidTag:
             raise _changed(what) from None
 
-    def open_into(self, room: bytearray, sealed: Data, associated: bytes, what: str) -> memoryview:
-        """As ``open``, into ``room``, which is at least as long; return the view of it that is the plaintext."""
+    def open_into(self, buffer: bytearray, sealed: Data, associated: bytes, what: str) -> memoryview:
+        """As ``open``, but decrypt into ``buffer``, which must be long enough; return the part of it that was used."""
         nonce, ciphertext = _parts(sealed, what)
-        plaintext = memoryview(room)[: len(ciphertext) - TAG_BYTES]
+        plaintext = memoryview(buffer)[: len(ciphertext) - TAG_BYTES]
         try:
             self._cipher.decrypt_into(nonce, ciphertext, associated, plaintext)
         except InvalidTag:
@@ -111,11 +108,10 @@ class Sealer:
         return plaintext
 
     def later_version(self, sealed: Data, binding: Callable[[int], bytes]) -> int | None:
-        """Return the version of what does not open, if a later program made it; ``binding`` gives the associated data of a
-        version.
+        """Return the version of data that does not open, if a later program sealed it; else None.
 
-        The seal proves a version that is bound. The version of the frame itself is not covered by the seal: the caller knows
-        by other means that it was not changed by chance.
+        ``binding`` returns the associated data for a version. Such a version is authenticated. The version of the frame, the
+        first byte, is not: the caller must know otherwise that it is not damaged.
         """
         if (frame := later_frame(sealed)) is not None:
             return frame
@@ -129,15 +125,17 @@ class Sealer:
 
 
 def later_frame(sealed: Data) -> int | None:
-    """Return the version that a seal's first byte says if only later programs know it. Nothing proves that byte, so a number
-    that one flipped bit makes of 1 (3, 5, 9 …) is damage, and will be no version.
+    """Return the version in the first byte of sealed data if it is later than this program's, else None.
+
+    The byte is not authenticated. Values that differ from 1 in one bit (3, 5, 9 …) count as damage and will never be used
+    as versions.
     """
     first = memoryview(sealed)[:1]
     return first[0] if first and is_later(first[0]) else None
 
 
 def is_later(version: int) -> bool:
-    """Return whether the first byte of a seal is that of a later version, and not of a damaged one."""
+    """Return whether ``version``, a first byte, is a later version and not damage."""
     return version > SEALING_VERSION and (version ^ SEALING_VERSION).bit_count() > 1
 
 
@@ -149,7 +147,7 @@ def _parts(sealed: Data, what: str) -> tuple[memoryview, memoryview]:
 
 
 def _changed(what: str) -> DamageError:
-    return DamageError(f"{what}: changed since it was sealed, or not what it stands for", blob=what)
+    return DamageError(f"{what}: changed since it was sealed, or not what was expected here", blob=what)
 
 
 def seal(key: bytes, plaintext: Data, associated: bytes, entropy: Entropy) -> bytes:

@@ -1,4 +1,4 @@
-"""Slots of the vault header: the master key, sealed once for the passphrase and once for the recovery key."""
+"""The slots of the vault header: the master key, sealed once for the passphrase and once for the recovery key."""
 
 import struct
 from enum import IntEnum
@@ -34,9 +34,9 @@ class SlotKind(IntEnum):
 
 
 class Slot(msgspec.Struct, frozen=True):
-    """One way to the master key. ``generation`` grows by one each time the slot is made anew, from 1.
+    """The master key, sealed for one secret. ``generation`` is 1 at first, and grows by one when the secret is changed.
 
-    ``parameters`` are zeros in a recovery-key slot: 256 random bits need no stretching, HKDF does.
+    ``parameters`` are zero in a recovery-key slot: 256 random bits need no Argon2, only HKDF.
     """
 
     kind: SlotKind
@@ -46,7 +46,7 @@ class Slot(msgspec.Struct, frozen=True):
     sealed_master: bytes
 
     def bound_fields(self) -> bytes:
-        """Return the slot's bytes in front of the sealed master key, which the seal is bound to."""
+        """Return the slot's bytes before the sealed master key; the seal is bound to them."""
         cost = self.parameters
         return _FIELDS.pack(self.kind, self.generation, self.salt, cost.memory_kib, cost.iterations, cost.parallelism)
 
@@ -69,13 +69,13 @@ def make_slot(
     limits: Argon2Limits,
     entropy: Entropy,
 ) -> Slot:
-    """Return a slot that ``secret`` opens; ``parameters`` count for a passphrase only.
+    """Return a slot that ``secret`` opens. ``parameters`` apply to a passphrase only.
 
-    Raises ``UsageError`` when ``parameters`` are outside ``limits``, for then nobody could open it.
+    Raises ``UsageError`` when ``parameters`` are outside ``limits``: such a slot would be refused when it is opened.
     """
     kind = kind_for(secret)
     if kind is SlotKind.PASSPHRASE and not limits.allow(parameters):
-        raise UsageError("the Argon2 parameters are outside what a vault header may hold")
+        raise UsageError("the Argon2 parameters are outside the range that vault headers allow")
     cost = parameters if kind is SlotKind.PASSPHRASE else _NO_PARAMETERS
     empty = Slot(kind, generation, entropy.bytes(SALT_BYTES), cost, b"")
     key = _wrapping_key(empty, secret, limits)
@@ -85,8 +85,8 @@ def make_slot(
 def open_slot(slot: Slot, vault: VaultId, secret: Secret, limits: Argon2Limits) -> bytes | None:
     """Return the master key, or None when ``secret`` does not open the slot.
 
-    Raises ``DamageError`` before any work when the slot's Argon2 parameters are outside ``limits``; ``NewerFormat`` when only
-    later programs know how it is sealed.
+    Raises ``DamageError`` when the slot's Argon2 parameters are outside ``limits`` (checked first), ``NewerFormat`` when a
+    later program sealed it.
     """
     if (version := later_frame(slot.sealed_master)) is not None:
         raise NewerFormat(_WHAT, version)
@@ -101,7 +101,7 @@ def open_slot(slot: Slot, vault: VaultId, secret: Secret, limits: Argon2Limits) 
 
 
 def decode_slot(encoded: bytes) -> Slot:
-    """Return the slot in ``SLOT_BYTES`` bytes; raises ``DamageError`` when they are malformed."""
+    """Return the slot in ``SLOT_BYTES`` bytes. Raises ``DamageError`` when they are malformed."""
     kind, generation, salt, *cost = _FIELDS.unpack(encoded[: _FIELDS.size])
     if kind not in set(SlotKind) or not 1 <= generation < _MAX_GENERATION:
         raise DamageError("vault header: malformed slot", blob="vault header")
