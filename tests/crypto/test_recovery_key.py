@@ -73,7 +73,7 @@ def test_a_short_group_is_named():
 
 def test_groups_of_two_keys_do_not_mix():
     other = format_recovery_key(new_recovery_key(SeededEntropy(6)))
-    with pytest.raises(AccessError, match="more than one place"):
+    with pytest.raises(AccessError, match="more than one error"):
         parse_recovery_key(TEXT[:6] + other[6:])
 
 
