@@ -28,6 +28,7 @@ from tgdav.db.database import Database
 from tgdav.disk import SystemDisk
 from tgdav.entropy import SystemEntropy
 from tgdav.ids import ChunkId, Incarnation, MachineId, NamespaceId, VaultId
+from tgdav.platform import Platform
 
 WHOLE = "tgdav.content stream"
 SUM = "harmonic sum of the parts"
@@ -165,9 +166,8 @@ def _content_store(identity: ContentIdentity, folder: Path) -> Iterator[tuple[Co
     blobs = DirectoryStore.create(folder / "store", disk=disk, clock=clock, entropy=entropy)
     database = Database.open(folder / "benchmark.db", entropy.bytes(32), disk=disk)
     try:
-        store = ContentStore.open(
-            database, blobs, folder / "staging", identity, ContentSettings(), clock=clock, entropy=entropy, disk=disk
-        )
+        platform = Platform(clock, entropy, disk)
+        store = ContentStore.open(database, blobs, folder / "staging", identity, ContentSettings(), platform)
         yield store, database
         store.stop()
     finally:

@@ -17,8 +17,8 @@ from tgdav.content.staging.context import ContentSettings
 from tgdav.content.store import ContentStore
 from tgdav.db.database import Database
 from tgdav.disk import SystemDisk
-from tgdav.entropy import SystemEntropy
 from tgdav.errors import DamageError
+from tgdav.platform import Platform
 
 
 class Machine:
@@ -37,9 +37,7 @@ class Machine:
             self.folder / "staging",
             make_identity(),
             ContentSettings(),
-            clock=SystemClock(),
-            entropy=SystemEntropy(),
-            disk=SystemDisk(),
+            Platform.system(),
             cache=self.cache,
         )
 

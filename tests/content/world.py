@@ -4,6 +4,8 @@ import random
 import threading
 from pathlib import Path
 
+import msgspec
+
 from tests.content.identities import make_identity
 from tests.crypto.seeded import SeededEntropy
 from tgdav.blobs.interface import BlobStore
@@ -13,8 +15,9 @@ from tgdav.content.staging.context import ContentSettings
 from tgdav.content.staging.stream import StagedContent
 from tgdav.content.store import ContentStore
 from tgdav.db.database import Database
-from tgdav.disk import Disk, SystemDisk
+from tgdav.disk import SystemDisk
 from tgdav.failpoints import installed
+from tgdav.platform import Platform
 
 KIB = 1024
 SMALL = ContentSettings(chunk_size=1024 * KIB, average_size=128 * KIB, staging_bytes=1 << 30)
@@ -99,18 +102,14 @@ class World:
         return self.folder / "staging"
 
     def _open(self) -> None:
-        disk: Disk = self.disk
         self.database = Database.open(self.folder / "state.db", bytes(32), disk=self.database_disk)
         self.content = ContentStore.open(
             self.database,
             self.blobs,
             self.staging,
             self.identity,
-            self.settings,
-            clock=self.clock,
-            entropy=self.entropy,
-            disk=disk,
-            reserve=0,
+            msgspec.structs.replace(self.settings, reserve_bytes=0),
+            Platform(self.clock, self.entropy, self.disk),
         )
 
     def close(self) -> None:

@@ -304,29 +304,45 @@ def states(connection: Connection, ids: Iterable[ChunkId]) -> Iterator[PackState
         yield None if row is None else PackState(row[0])
 
 
+class StoredPack(msgspec.Struct, frozen=True, kw_only=True):
+    """A pack that a segment announced. ``blob`` None: the store does not have it."""
+
+    name: BlobName
+    epoch: int
+    size: int
+    digest: bytes
+    label: str
+    blob: BlobId | None
+    segment: int
+    """Number of the segment."""
+
+
 def record_stored_pack(
-    transaction: Transaction,
-    *,
-    name: BlobName,
-    epoch: int,
-    size: int,
-    digest: bytes,
-    label: str,
-    blob: BlobId | None,
-    segment: int,
-    entries: Iterable[IndexEntry],
-    takes_rows: bool = False,
+    transaction: Transaction, pack: StoredPack, entries: Iterable[IndexEntry], *, takes_rows: bool = False
 ) -> None:
-    """Record a pack that is in the store, and its chunks. ``blob`` None: the pack is missing, and new content stores its chunks.
+    """Record a pack and its chunks. If the pack is missing, new content stores its chunks again.
 
     If two indexes have a chunk, the later pack counts, unless it is missing. ``takes_rows``: chunks that are staged as rows
     are not sent any more; only before the content store is opened, because that counts the rows.
     """
+    is_missing = pack.blob is None
     row = transaction.one(
-        _PUT_STORED_PACK, (name, int(PackState.STORED), epoch, size, digest, label, blob, segment, int(blob is None))
+        _PUT_STORED_PACK,
+        (
+            pack.name,
+            int(PackState.STORED),
+            pack.epoch,
+            pack.size,
+            pack.digest,
+            pack.label,
+            pack.blob,
+            pack.segment,
+            int(is_missing),
+        ),
     )
     assert row is not None, "RETURNING gives a row"
+    number = int(row[0])
     for entry in entries:
-        if takes_rows and blob is not None:
-            transaction.execute(_UNSTAGE, (int(row[0]), entry.offset, entry.stored, entry.codec, entry.epoch, entry.id))
-        put_in_pack(transaction, entry, int(row[0]), replace=blob is not None)
+        if takes_rows and not is_missing:
+            transaction.execute(_UNSTAGE, (number, entry.offset, entry.stored, entry.codec, entry.epoch, entry.id))
+        put_in_pack(transaction, entry, number, replace=not is_missing)

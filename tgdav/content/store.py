@@ -9,7 +9,6 @@ from pathlib import Path
 import msgspec
 
 from tgdav.blobs.interface import BlobStore
-from tgdav.clock import Clock
 from tgdav.content import chunk_table
 from tgdav.content.format.manifest import Manifest
 from tgdav.content.format.sealer import ChunkSealer, ContentIdentity
@@ -20,16 +19,15 @@ from tgdav.content.read.disk_cache import DiskCache
 from tgdav.content.read.reader import ContentReader, ReadSettings
 from tgdav.content.staging.context import ContentContext, ContentSettings
 from tgdav.content.staging.pack_file import StagingDirectory
-from tgdav.content.staging.quota import RESERVE, StagingQuota
+from tgdav.content.staging.quota import StagingQuota
 from tgdav.content.staging.recovery import recover
 from tgdav.content.staging.stream import ContentStream
 from tgdav.content.upload.uploader import Uploader
 from tgdav.db.database import Database
 from tgdav.db.transaction import Transaction
-from tgdav.disk import Disk
-from tgdav.entropy import Entropy
 from tgdav.errors import LocalFailure
 from tgdav.ids import ChunkId
+from tgdav.platform import Platform
 
 _log = logging.getLogger(__name__)
 
@@ -83,22 +81,19 @@ class ContentStore:
         directory: Path,
         identity: ContentIdentity,
         settings: ContentSettings,
+        platform: Platform,
         *,
-        clock: Clock,
-        entropy: Entropy,
-        disk: Disk,
-        reserve: int = RESERVE,
         cache: DiskCache | None = None,
         read_settings: ReadSettings | None = None,
     ) -> "ContentStore":
         """Open the staging ``directory`` (created if missing) and recover what an earlier run left in it.
 
-        ``reserve``: bytes of the quota and of the disk that writers cannot use. ``cache``: None for no disk cache.
-        Raises LocalFailure, NoSpace, UsageError.
+        ``cache``: None for no disk cache. Raises LocalFailure, NoSpace, UsageError.
         """
+        clock, entropy, disk = platform.clock, platform.entropy, platform.disk
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         disk.sync_directory(directory.parent)
-        quota = StagingQuota(directory, settings.staging_bytes, clock, reserve=reserve)
+        quota = StagingQuota(directory, settings.staging_bytes, clock, reserve=settings.reserve_bytes)
         staging = StagingDirectory(directory, quota, disk=disk, clock=clock, entropy=entropy)
         sealer = ChunkSealer(identity, entropy, compresses=settings.compression_enabled)
         context = ContentContext(database, staging, identity, settings, sealer, clock)

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 
 from tgdav.blobs.interface import BlobInfo
-from tgdav.content.chunk_table import record_stored_pack
+from tgdav.content.chunk_table import StoredPack, record_stored_pack
 from tgdav.content.format.chunk import IndexEntry
 from tgdav.db.transaction import Transaction
 from tgdav.ids import BlobName
@@ -50,8 +50,7 @@ def import_segment(
 def _record_pack(
     transaction: Transaction, index: PackIndex, segment: int, place: BlobInfo | None, *, takes_rows: bool
 ) -> None:
-    record_stored_pack(
-        transaction,
+    pack = StoredPack(
         name=index.name,
         epoch=index.epoch,
         size=index.size,
@@ -59,9 +58,9 @@ def _record_pack(
         label=place.label if place else "",
         blob=place.id if place else None,
         segment=segment,
-        entries=(IndexEntry(e.id, e.offset, e.stored, e.length, e.codec, e.epoch) for e in index.entries),
-        takes_rows=takes_rows,
     )
+    entries = (IndexEntry(e.id, e.offset, e.stored, e.length, e.codec, e.epoch) for e in index.entries)
+    record_stored_pack(transaction, pack, entries, takes_rows=takes_rows)
 
 
 def _row(opened: OpenedSegment, position: int) -> tuple[object, ...]:

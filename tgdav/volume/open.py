@@ -125,9 +125,7 @@ def open_content(
             max_concurrent_uploads=config.telegram.max_concurrent_uploads,
             staging_bytes=_staging_bytes(config),
         ),
-        clock=platform.clock,
-        entropy=platform.entropy,
-        disk=platform.disk,
+        platform,
         cache=DiskCache(places.cache, cache.max_bytes, disk=platform.disk, clock=platform.clock),
         read_settings=ReadSettings(prefetch_enabled=cache.prefetch_enabled, prefetch_count=cache.prefetch_count),
     )

@@ -15,6 +15,7 @@ from tgdav.content.format.pack import largest_padded, plan
 from tgdav.content.format.sealer import ChunkSealer, ContentIdentity
 from tgdav.content.staging.open_packs import OpenPacks
 from tgdav.content.staging.pack_file import StagingDirectory
+from tgdav.content.staging.quota import RESERVE
 from tgdav.crypto.chunk_seal import ScratchBuffer
 from tgdav.crypto.sealing import OVERHEAD
 from tgdav.db.database import Database
@@ -37,6 +38,8 @@ class ContentSettings(msgspec.Struct, frozen=True, kw_only=True):
     max_concurrent_uploads: int = 3
     staging_bytes: int | None = None
     """Limit of staging; None: 10 GiB, at most half of what the disk has free."""
+    reserve_bytes: int = RESERVE
+    """Bytes of the limit and of the disk that writers cannot use."""
 
 
 class Pins:
