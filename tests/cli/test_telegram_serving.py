@@ -167,7 +167,7 @@ def test_what_it_waits_for_is_told(server: Server, home: Machine) -> None:
             assert 0 < found["waiting_seconds"] < 10
             assert found["reachable"]
             assert found["waiting_for"] == (
-                "Telegram asks for rest: FLOOD_WAIT of messages.sendMedia; sending waits, reading works"
+                "Telegram limits the rate: FLOOD_WAIT of messages.sendMedia; sending waits, reading works"
             )
             assert datetime.fromisoformat(found["waiting_until"]).tzinfo == UTC
             shown = home.run("status").stdout

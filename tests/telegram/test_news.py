@@ -73,7 +73,7 @@ def test_what_syncing_waits_for(server: Server, account: TelegramAccount, volume
     server.arm("flood_wait", "messages.sendMedia", seconds=8)
     stages: list[str] = []
     volume.sync(wait=True, progress=lambda stage, _done, _total: stages.append(stage))
-    assert any("Telegram asks for rest: FLOOD_WAIT of messages.sendMedia" in stage for stage in stages)
+    assert any("Telegram limits the rate: FLOOD_WAIT of messages.sendMedia" in stage for stage in stages)
 
 
 @pytest.mark.parametrize("method", ["messages.sendMedia", "messages.getHistory"])
@@ -90,9 +90,9 @@ def test_syncing_without_waiting_ends_at_a_rest(
         assert each["waiting_until"] > "2"
         assert each["pending"]["operations"] > 0
     assert server.statistics()["violations"].get("called during a flood wait", 0) == 0
-    assert [each.message for each in caplog.records if each.levelno >= logging.WARNING and "rest" in each.message][
-        1:
-    ] == []
+    assert [
+        each.message for each in caplog.records if each.levelno >= logging.WARNING and "FLOOD_WAIT" in each.message
+    ][1:] == []
     assert report.status(volume)["store"]["reachable"]
 
 

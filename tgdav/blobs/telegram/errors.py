@@ -121,7 +121,7 @@ def _waiting(error: Exception) -> TgdavError | None:
     if isinstance(error, telethon.FloodPremiumWaitError):
         return Paced("Telegram slows free accounts down", retry_after=float(error.seconds))
     if isinstance(error, _FLOODS):
-        return StoreUnavailable(f"Telegram asks for {error.seconds} s of rest", retry_after=float(error.seconds))
+        return StoreUnavailable(f"Telegram requires a wait of {error.seconds} s", retry_after=float(error.seconds))
     if isinstance(error, telethon.InvalidBufferError) and error.code == 429:
         return TransportFlood("Telegram refuses connections for a while")
     if isinstance(error, telethon.InvalidBufferError) and error.code == 404:

@@ -18,7 +18,7 @@ from telethon.sessions import StringSession
 from telethon.tl import functions, types
 
 from tgdav.blobs.telegram.errors import Paced, Silence, translate
-from tgdav.blobs.telegram.flood_waits import FloodWaits, Window
+from tgdav.blobs.telegram.flood_waits import FloodWaits, RequestWindow
 from tgdav.blobs.telegram.mtproto.dc_connection import DcConnection, without_updates
 from tgdav.blobs.telegram.settings import TelegramSettings
 from tgdav.clock import Clock
@@ -81,7 +81,7 @@ class Session:
         """How long Telegram still asks for rest, in seconds, and with what; 0 and nothing if it does not."""
         return self._flood_waits.longest()
 
-    def window(self, kind: str) -> Window:
+    def window(self, kind: str) -> RequestWindow:
         """Return how many requests of a kind (``upload``, ``download``) to have under way; the account's."""
         return self._flood_waits.window(kind, self.settings.parts_in_flight)
 
@@ -175,14 +175,14 @@ class Session:
             await self._end(error, line, dc)
             raise
         except Paced as error:
-            error.retry_after = self._flood_waits.note_pace(error.retry_after or 0)
+            error.retry_after = self._flood_waits.record_slowdown(error.retry_after or 0)
             raise
         except Silence as error:
             self.unreachable_reason = error.message
             raise
         except StoreUnavailable as error:
-            self._flood_waits.note(type(request), dc, error)
-            error.retry_after = self._flood_waits.left(type(request)) or error.retry_after
+            self._flood_waits.record(type(request), dc, error)
+            error.retry_after = self._flood_waits.remaining(type(request)) or error.retry_after
             raise
         self.unreachable_reason = None
         return answer
@@ -212,14 +212,14 @@ class Session:
                 await line.close()
                 del self._connections[dc]
                 if line.refusal is not None:
-                    self._flood_waits.note_line(dc, line.refusal)
-            self._flood_waits.check_line(dc)
+                    self._flood_waits.record_refusal(dc, line.refusal)
+            self._flood_waits.check_connection(dc)
             if self._closing.is_set():
                 raise StoreRejected("the store is closed")
             try:
                 line = await (self._open_home() if dc == self._login.dc_id else self._open_other(dc))
             except StoreUnavailable as error:
-                self._flood_waits.note_line(dc, error)
+                self._flood_waits.record_refusal(dc, error)
                 self.unreachable_reason = error.message
                 raise
             except AccessError as error:

@@ -17,7 +17,7 @@ from telethon.tl import functions, types
 
 from tgdav.blobs.interface import Source
 from tgdav.blobs.telegram.errors import FileRefused, OtherDc, ReferenceStale, ShortRead, Silence
-from tgdav.blobs.telegram.flood_waits import Window
+from tgdav.blobs.telegram.flood_waits import RequestWindow
 from tgdav.blobs.telegram.messages import MIME_TYPE, BlobDocument, file_name
 from tgdav.blobs.telegram.session import PendingResponse, Session
 from tgdav.blobs.validation import check_source_end, read_source
@@ -44,7 +44,7 @@ class RequestPipeline(Generic[Item]):
     def __init__(
         self,
         session: Session,
-        window: Window,
+        window: RequestWindow,
         begin: Callable[[Item], PendingResponse],
         finish: Callable[[Item, Any], None],
         mend: Callable[[Item, StoreUnavailable], bool] | None = None,
@@ -70,7 +70,7 @@ class RequestPipeline(Generic[Item]):
                 try:
                     self._finish(item, self._session.result(answer))
                     failures = self._silences = 0
-                    self._window.passed()
+                    self._window.on_success()
                 except StoreUnavailable as error:
                     failures += 1
                     self._repair(item, error, failures)
@@ -91,7 +91,7 @@ class RequestPipeline(Generic[Item]):
         """Get ready to ask for an item again, with all that failed in the meantime; or raise."""
         self._silences += isinstance(error, Silence)
         if error.retry_after is not None:
-            self._window.refused(error.retry_after)
+            self._window.on_flood_wait(error.retry_after)
         if failures >= ATTEMPTS or self._silences >= SILENT_ATTEMPTS or (error.retry_after or 0) > LONGEST_REST:
             raise error
         if not (self._mend and self._mend(item, error)):

@@ -1,4 +1,4 @@
-"""What Telegram asks to wait for: how long, with what, and who else has to."""
+"""Telegram's FLOOD_WAITs: how long, for which requests, and on which connections."""
 
 import asyncio
 import threading
@@ -14,8 +14,8 @@ from tests.support.telegram import TelegramAccount
 from tgdav.blobs import BytesSource
 from tgdav.blobs.retry import RetryPolicy, RetryStore
 from tgdav.blobs.telegram.errors import TransportFlood
-from tgdav.blobs.telegram.flood_waits import CONNECT_BACKOFF, MAX_JITTER, FloodWaits, Window
-from tgdav.blobs.telegram.rate_limit import MIN_INTERVAL, RateLimitedStore
+from tgdav.blobs.telegram.flood_waits import CONNECT_BACKOFF, MAX_JITTER, MIN_INTERVAL, FloodWaits, RequestWindow
+from tgdav.blobs.telegram.rate_limit import RateLimitedStore
 from tgdav.blobs.telegram.transfers import PART_BYTES
 from tgdav.clock import SystemClock
 from tgdav.entropy import SystemEntropy
@@ -24,14 +24,14 @@ from tgdav.errors import StoreRejected, StoreUnavailable
 SEND, HISTORY = functions.messages.SendMediaRequest, functions.messages.GetHistoryRequest
 PART = functions.upload.SaveBigFilePartRequest
 HISTORY_START = functions.messages.GetHistoryRequest(types.InputPeerSelf(), 0, None, 0, 1, 0, 0, 0)
-SENDING_RESTS = "Telegram asks for rest: FLOOD_WAIT of messages.sendMedia; sending waits, reading works"
-FLOOD = StoreUnavailable("Telegram asks for 300 s of rest", retry_after=300.0)
+SENDING_WAITS = "Telegram limits the rate: FLOOD_WAIT of messages.sendMedia; sending waits, reading works"
+FLOOD = StoreUnavailable("Telegram requires a wait of 300 s", retry_after=300.0)
 REFUSED = TransportFlood("Telegram refuses connections for a while", retry_after=120.0)
 BROKEN = StoreUnavailable("the connection to Telegram broke")
 
 
 class Chance:
-    """An entropy whose numbers are the same share of the largest."""
+    """Entropy whose numbers are always the same share of the largest."""
 
     def __init__(self, share: float) -> None:
         self._share = share
@@ -46,112 +46,119 @@ def clock() -> MovedClock:
 
 
 @pytest.fixture
-def rests(clock: MovedClock) -> FloodWaits:
+def flood_waits(clock: MovedClock) -> FloodWaits:
     return FloodWaits(clock, Chance(0.0))
 
 
-class TestRests:
-    def test_of_a_method_leave_other_methods_and_the_lines_alone(self, rests: FloodWaits) -> None:
-        """Although the line may have ended right behind the answer."""
-        rests.note(SEND, 2, FLOOD)
+class TestFloodWaits:
+    def test_of_a_method_do_not_hold_for_other_methods_and_connections(self, flood_waits: FloodWaits) -> None:
+        """Although the connection may have ended directly after the response."""
+        flood_waits.record(SEND, 2, FLOOD)
         with pytest.raises(StoreUnavailable):
-            rests.check(SEND)
-        rests.check(HISTORY)
-        rests.check_line(2)
+            flood_waits.check(SEND)
+        flood_waits.check(HISTORY)
+        flood_waits.check_connection(2)
 
-    def test_of_a_line_leave_methods_and_other_lines_alone(self, rests: FloodWaits) -> None:
-        rests.note(SEND, 2, REFUSED)
+    def test_of_a_connection_do_not_hold_for_methods_and_other_connections(self, flood_waits: FloodWaits) -> None:
+        flood_waits.record(SEND, 2, REFUSED)
         with pytest.raises(StoreUnavailable, match="refuses connections"):
-            rests.check_line(2)
-        rests.check(SEND)
-        rests.check_line(4)
+            flood_waits.check_connection(2)
+        flood_waits.check(SEND)
+        flood_waits.check_connection(4)
 
-    def test_are_as_long_as_asked_however_many_were_asked(self, rests: FloodWaits, clock: MovedClock) -> None:
+    def test_are_not_extended_by_further_refusals_of_the_same_kind(
+        self, flood_waits: FloodWaits, clock: MovedClock
+    ) -> None:
         for _ in range(16):
-            rests.note(SEND, 2, REFUSED)
-            rests.note(SEND, 2, FLOOD)
-        assert rests.longest() == (300.0, SENDING_RESTS)
+            flood_waits.record(SEND, 2, REFUSED)
+            flood_waits.record(SEND, 2, FLOOD)
+        assert flood_waits.longest() == (300.0, SENDING_WAITS)
         clock.seconds += 120.0
-        rests.check_line(2)
+        flood_waits.check_connection(2)
         clock.seconds += 180.0
-        rests.check(SEND)
-        assert rests.longest() == (0.0, "")
+        flood_waits.check(SEND)
+        assert flood_waits.longest() == (0.0, "")
 
-    def test_are_not_cut_short_by_a_later_shorter_one(self, rests: FloodWaits) -> None:
-        rests.note(SEND, 2, FLOOD)
-        rests.note(SEND, 2, StoreUnavailable("wait", retry_after=1.0))
-        rests.note_line(2, REFUSED)
-        rests.note_line(2, BROKEN)
-        for check, asked in ((lambda: rests.check(SEND), 300.0), (lambda: rests.check_line(2), 120.0)):
+    def test_are_not_cut_short_by_a_later_shorter_one(self, flood_waits: FloodWaits) -> None:
+        flood_waits.record(SEND, 2, FLOOD)
+        flood_waits.record(SEND, 2, StoreUnavailable("wait", retry_after=1.0))
+        flood_waits.record_refusal(2, REFUSED)
+        flood_waits.record_refusal(2, BROKEN)
+        for check, asked in (
+            (lambda: flood_waits.check(SEND), 300.0),
+            (lambda: flood_waits.check_connection(2), 120.0),
+        ):
             with pytest.raises(StoreUnavailable) as refusal:
                 check()
             assert refusal.value.retry_after == asked
 
-    def test_say_what_is_left(self, rests: FloodWaits, clock: MovedClock) -> None:
-        rests.note_line(2, FLOOD)
+    def test_report_the_remaining_time(self, flood_waits: FloodWaits, clock: MovedClock) -> None:
+        flood_waits.record_refusal(2, FLOOD)
         clock.seconds += 280.0
         with pytest.raises(StoreUnavailable, match="20 s") as refusal:
-            rests.check_line(2)
+            flood_waits.check_connection(2)
         assert refusal.value.retry_after == 20.0
 
-    def test_of_a_broken_line_are_short_and_ask_for_nothing(self, rests: FloodWaits, clock: MovedClock) -> None:
-        rests.note_line(2, BROKEN)
+    def test_of_a_broken_connection_are_short_and_name_no_time(
+        self, flood_waits: FloodWaits, clock: MovedClock
+    ) -> None:
+        flood_waits.record_refusal(2, BROKEN)
         with pytest.raises(StoreUnavailable) as refusal:
-            rests.check_line(2)
+            flood_waits.check_connection(2)
         assert refusal.value.retry_after is None
         clock.seconds += CONNECT_BACKOFF
-        rests.check_line(2)
+        flood_waits.check_connection(2)
 
-    def test_are_longer_than_asked_by_chance_and_not_by_much(self, clock: MovedClock) -> None:
+    def test_are_longer_than_required_by_a_small_random_part(self, clock: MovedClock) -> None:
         lengths = []
         for share in (0.0, 0.5, 0.999):
-            rests = FloodWaits(clock, Chance(share))
+            flood_waits = FloodWaits(clock, Chance(share))
             for request, seconds in ((SEND, 1.0), (HISTORY, 60.0), (PART, 3000.0)):
-                rests.note(request, 2, StoreUnavailable("wait", retry_after=seconds))
-                lengths.append(rests.left(request) - seconds)
+                flood_waits.record(request, 2, StoreUnavailable("wait", retry_after=seconds))
+                lengths.append(flood_waits.remaining(request) - seconds)
         assert lengths == [0.0, 0.0, 0.0, *map(pytest.approx, (0.1, 3.0, 5.0, 0.2, 6.0, 10.0), [0.02] * 6)]
 
-    def test_say_which_direction_works(self, rests: FloodWaits, clock: MovedClock) -> None:
-        rests.note(PART, 2, StoreUnavailable("wait", retry_after=5.0))
-        assert rests.longest()[1].endswith("of upload.saveBigFilePart; sending waits, reading works")
+    def test_name_the_direction_that_works(self, flood_waits: FloodWaits, clock: MovedClock) -> None:
+        flood_waits.record(PART, 2, StoreUnavailable("wait", retry_after=5.0))
+        assert flood_waits.longest()[1].endswith("of upload.saveBigFilePart; sending waits, reading works")
         clock.seconds += 5.0
-        rests.note(HISTORY, 2, FLOOD)
-        assert rests.longest()[1].endswith("of messages.getHistory; reading waits, sending works")
-        rests.note(SEND, 2, FLOOD)
-        assert "works" not in rests.longest()[1]
+        flood_waits.record(HISTORY, 2, FLOOD)
+        assert flood_waits.longest()[1].endswith("of messages.getHistory; reading waits, sending works")
+        flood_waits.record(SEND, 2, FLOOD)
+        assert "works" not in flood_waits.longest()[1]
 
 
-class TestWindow:
-    def test_halves_once_a_complaint_and_recovers_slowly(self, clock: MovedClock) -> None:
-        window = Window(16, clock)
+class TestRequestWindow:
+    def test_halves_once_per_flood_wait_and_recovers_slowly(self, clock: MovedClock) -> None:
+        window = RequestWindow(16, clock)
         clock.seconds += 1.0
         for _ in range(16):
-            window.refused(5.0)
+            window.on_flood_wait(5.0)
         assert window.width == 8
         clock.seconds += 5.0
-        window.refused(5.0)
+        window.on_flood_wait(5.0)
         assert window.width == 4
         widths = []
         for _ in range(4 + 5 + 6):
-            window.passed()
+            window.on_success()
             widths.append(window.width)
         assert (widths[0], widths[-1]) == (4, 7)
 
     def test_stays_within_its_bounds(self, clock: MovedClock) -> None:
-        window = Window(4, clock)
+        window = RequestWindow(4, clock)
         for _ in range(10):
             clock.seconds += 10.0
-            window.refused(5.0)
+            window.on_flood_wait(5.0)
         assert window.width == 1
         for _ in range(100):
-            window.passed()
+            window.on_success()
         assert window.width == 4
 
 
 def test_after_a_flood_wait_fewer_parts_are_sent_in_vain(server: Server, account: TelegramAccount) -> None:
     """Those of a whole window at the first, of half a window at the second, whichever upload meets it."""
     store = account.open(parts_in_flight=16)
-    server.set_line(latency=0.3)  # all of a window is on its way when its first part is looked at
+    server.set_line(latency=0.3)  # all of a window is in flight when its first part is handled
     in_vain = []
     for number in range(2):
         before = server.statistics()["violations"].get("called during a flood wait", 0)
@@ -183,11 +190,11 @@ def test_a_flood_wait_of_sending_leaves_the_store_reachable(server: Server, acco
     store.close()
 
 
-def test_one_refusal_of_the_transport_is_one_rest_for_all_uploads(server: Server, account: TelegramAccount) -> None:
-    """Three uploads with a window of parts each meet the end of the one connection."""
+def test_one_refusal_of_the_transport_is_one_wait_for_all_uploads(server: Server, account: TelegramAccount) -> None:
+    """Three uploads, each with a window of parts in flight, see the end of the one connection."""
     inner = account.open(transport_backoff=120.0, parts_in_flight=4)
     store = RateLimitedStore(inner, clock=SystemClock(), stop=threading.Event())
-    server.set_line(latency=0.3)  # all of a window has arrived when its first part is looked at
+    server.set_line(latency=0.3)  # all of a window has arrived when its first part is handled
     server.arm("transport_429", "upload.saveBigFilePart", after=16)
 
     def append(number: int) -> float:
@@ -199,27 +206,27 @@ def test_one_refusal_of_the_transport_is_one_rest_for_all_uploads(server: Server
         asked = [*threads.map(append, range(3))]
     assert all(100 < rest <= 120 for rest in asked), asked
     assert store.backoff[0] <= 120
-    assert store.distance == MIN_INTERVAL
+    assert store.interval == MIN_INTERVAL
     assert server.statistics()["connections"] == 1
     store.close()
 
 
 @pytest.mark.parametrize("rounds", range(4))
-def test_a_refusal_is_heard_although_somebody_else_hangs_up(
+def test_a_refusal_is_reported_although_the_connection_is_closed_meanwhile(
     server: Server, account: TelegramAccount, rounds: int
 ) -> None:
-    """Whichever round of the loop the line is closed in, between the refusal's arrival and Telethon's telling of it."""
+    """In whichever round of the event loop it is closed, between the refusal's arrival and Telethon's report of it."""
     session = account.session(transport_backoff=120.0)
     session.invoke(HISTORY_START)
-    (line,) = session._connections.values()
+    (connection,) = session._connections.values()
     server.arm("transport_429", "messages.getHistory")
 
     async def hang_up() -> None:
-        while line._connection.refusal is None:  # type: ignore[union-attr]
+        while connection._connection.refusal is None:  # type: ignore[union-attr]
             await asyncio.sleep(0)
         for _ in range(rounds):
             await asyncio.sleep(0)
-        await line.close()
+        await connection.close()
 
     assert session._loop is not None
     hanging_up = asyncio.run_coroutine_threadsafe(hang_up(), session._loop)
@@ -233,8 +240,8 @@ def test_a_refusal_is_heard_although_somebody_else_hangs_up(
 
 
 def test_nothing_is_asked_again_during_a_flood_wait_by_the_next_login(server: Server, account: TelegramAccount) -> None:
-    rests = FloodWaits(SystemClock())
-    first, second = (account.open(flood_waits=rests) for _ in range(2))
+    flood_waits = FloodWaits(SystemClock())
+    first, second = (account.open(flood_waits=flood_waits) for _ in range(2))
     put(first, 1)
     server.arm("flood_wait", "messages.sendMedia", seconds=300)
     for store in (first, second):
@@ -245,8 +252,8 @@ def test_nothing_is_asked_again_during_a_flood_wait_by_the_next_login(server: Se
     assert "called during a flood wait" not in server.statistics()["violations"]
 
 
-def test_who_waits_for_a_line_is_not_called_for_one_that_was_refused(server: Server, account: TelegramAccount) -> None:
-    """Else whoever asks again when the line changes would knock at a banned account's door without end."""
+def test_a_refused_connection_is_not_reported_as_new(server: Server, account: TelegramAccount) -> None:
+    """Otherwise a listener that sends requests at each new connection would do so for a banned account for ever."""
     session = account.session()
     changes: list[None] = []
     session.set_handlers(None, lambda: changes.append(None))
