@@ -67,7 +67,7 @@ def test_status_says_so_while_the_first_read_still_waits(server: Server, volume:
     fall_silent(server)
     reading = Reading(volume)
     found = wait_for(lambda: not (said := report.status(volume))["store"]["reachable"] and said)
-    assert "did not answer" in str(found["last_error"])
+    assert "did not respond" in str(found["last_error"])
     assert reading.is_alive(), "the read tries once more, by a new line"
     server.accept_silently(False)
     reading.join(30)

@@ -348,7 +348,7 @@ class TestTheLine:
 
         monkeypatch.setattr(home, "close", meanwhile)
         store.close()
-        assert not other.alive
+        assert not other.is_alive
 
 
 def _eventually(store: TelegramStore) -> list[int]:

@@ -1,7 +1,7 @@
-"""The one translation of what Telethon raises into the project's errors.
+"""The translation of Telethon's exceptions into this project's errors.
 
-The classes here are for this room's own use: what it mends itself (a lost part, a stale reference) before anybody sees
-it. All are StoreUnavailable, because a caller who does meet one may ask again.
+The classes here are internal to this package, which usually handles them itself (a lost part, a stale reference). All
+are StoreUnavailable, so that a caller that does get one may repeat the call.
 """
 
 import asyncio
@@ -11,44 +11,44 @@ from telethon import errors as telethon
 from tgdav.errors import AccessError, StoreRejected, StoreUnavailable, TgdavError
 
 
-class Paced(StoreUnavailable):
-    """Free accounts are slowed after much traffic: repeat after a rest, with fewer parts in flight."""
+class PremiumWait(StoreUnavailable):
+    """FLOOD_PREMIUM_WAIT: free accounts are slowed down after much traffic."""
 
 
 class TransportFlood(StoreUnavailable):
-    """The transport itself said 429; it names no time to wait."""
+    """Error 429 of the transport, which names no time to wait."""
 
 
-class Silence(StoreUnavailable):
-    """Nothing came for as long as one waits for an answer: the line, or all of the network, is dead."""
+class NoResponse(StoreUnavailable):
+    """Nothing was received for the whole patience: the connection or the network is dead."""
 
 
 class PartMissing(StoreUnavailable):
-    """The server lost part ``part`` of an upload."""
+    """The server lost one part of an upload."""
 
     def __init__(self, part: int) -> None:
         super().__init__(f"Telegram lost part {part} of an upload")
         self.part = part
 
 
-class UploadSpoiled(StoreUnavailable):
-    """The server has other bytes than were sent: upload again."""
+class UploadCorrupted(StoreUnavailable):
+    """The server received other bytes than were sent: upload again."""
 
 
 class AlreadySent(StoreUnavailable):
-    """This random_id was used before."""
+    """The ``random_id`` of a message was used before."""
 
 
 class ReferenceStale(StoreUnavailable):
-    """The file reference is no longer good: fetch the message again."""
+    """The file reference expired: fetch the message again."""
 
 
 class FileRefused(ReferenceStale):
-    """The server knows no such file: perhaps a fresh reference helps, perhaps it is gone."""
+    """The server does not know the file: a fresh reference may help, or the file is gone."""
 
 
 class OtherDc(StoreUnavailable):
-    """The file lies in data centre ``dc``."""
+    """The file is stored in data centre ``dc``."""
 
     def __init__(self, dc: int) -> None:
         super().__init__(f"the file is in data centre {dc}")
@@ -56,7 +56,7 @@ class OtherDc(StoreUnavailable):
 
 
 class ShortRead(StoreUnavailable):
-    """Fewer bytes came than were asked for."""
+    """Fewer bytes were received than requested."""
 
 
 _FLOODS = (telethon.FloodWaitError, telethon.SlowModeWaitError, telethon.FloodTestPhoneWaitError)
@@ -88,15 +88,15 @@ _LOGIN = (
     telethon.UserMigrateError,
     telethon.NetworkMigrateError,
 )
-_LINE = (OSError, EOFError, BufferError, asyncio.TimeoutError, telethon.SecurityError, telethon.BadMessageError)
+_CONNECTION = (OSError, EOFError, BufferError, asyncio.TimeoutError, telethon.SecurityError, telethon.BadMessageError)
 _LOG_IN = "run 'tgdav auth' to log in again"
 
 
 def translate(error: Exception) -> Exception:
-    """Return the project's error for one of Telethon's; an error that is no answer of Telegram's comes back unchanged."""
+    """Return this project's error for an exception of Telethon; unrelated exceptions are returned unchanged."""
     if isinstance(error, TgdavError):
         return error
-    return _upload_or_file(error) or _waiting(error) or _account(error) or _rest(error)
+    return _upload_or_file(error) or _flood_wait(error) or _account(error) or _other(error)
 
 
 def _upload_or_file(error: Exception) -> TgdavError | None:
@@ -105,47 +105,47 @@ def _upload_or_file(error: Exception) -> TgdavError | None:
     if isinstance(error, telethon.FilePartMissingError):
         return PartMissing(error.which)
     if isinstance(error, telethon.Md5ChecksumInvalidError):
-        return UploadSpoiled("Telegram received other bytes than were sent")
+        return UploadCorrupted("Telegram received other bytes than were sent")
     if isinstance(error, telethon.RandomIdDuplicateError):
-        return AlreadySent("Telegram has seen this message before")
+        return AlreadySent("Telegram has received this message before")
     if isinstance(error, telethon.FileIdInvalidError):
-        return FileRefused("Telegram knows no such file")
+        return FileRefused("Telegram does not know the file")
     if isinstance(error, _REFERENCES):
-        return ReferenceStale("Telegram wants a fresh file reference")
+        return ReferenceStale("Telegram requires a fresh file reference")
     if isinstance(error, telethon.FileMigrateError):
         return OtherDc(error.new_dc)
     return None
 
 
-def _waiting(error: Exception) -> TgdavError | None:
+def _flood_wait(error: Exception) -> TgdavError | None:
     if isinstance(error, telethon.FloodPremiumWaitError):
-        return Paced("Telegram slows free accounts down", retry_after=float(error.seconds))
+        return PremiumWait("Telegram slows free accounts down", retry_after=float(error.seconds))
     if isinstance(error, _FLOODS):
         return StoreUnavailable(f"Telegram requires a wait of {error.seconds} s", retry_after=float(error.seconds))
     if isinstance(error, telethon.InvalidBufferError) and error.code == 429:
         return TransportFlood("Telegram refuses connections for a while")
     if isinstance(error, telethon.InvalidBufferError) and error.code == 404:
-        return AccessError("Telegram has forgotten this login", hint=_LOG_IN)
+        return AccessError("Telegram no longer knows this login", hint=_LOG_IN)
     return None
 
 
 def _account(error: Exception) -> TgdavError | None:
     if isinstance(error, _ACCOUNT_LOST):
-        hint = "what is on this machine can still be read; see https://telegram.org/faq#account-frozen"
+        hint = "files that are on this machine stay readable; see https://telegram.org/faq#account-frozen"
         return StoreRejected("Telegram has frozen, banned or deleted this account", hint=hint)
     if isinstance(error, telethon.AuthKeyDuplicatedError):
-        return AccessError("Telegram ended this login, because two programs used it at once", hint=_LOG_IN)
+        return AccessError("Telegram ended this login because two programs used it at once", hint=_LOG_IN)
     if isinstance(error, _LOGIN):
         return AccessError("Telegram has ended this login", hint=_LOG_IN)
     return None
 
 
-def _rest(error: Exception) -> Exception:
+def _other(error: Exception) -> Exception:
     if isinstance(error, _BUSY):
-        return StoreUnavailable("Telegram has trouble of its own")
+        return StoreUnavailable("Telegram has an internal error")
     if isinstance(error, telethon.RPCError):
-        said = getattr(error, "message", "") or ""
-        return StoreRejected(f"Telegram refuses: {type(error).__name__.removesuffix('Error')} {said}".rstrip())
-    if isinstance(error, _LINE):
+        message = getattr(error, "message", "") or ""
+        return StoreRejected(f"Telegram refuses: {type(error).__name__.removesuffix('Error')} {message}".rstrip())
+    if isinstance(error, _CONNECTION):
         return StoreUnavailable("the connection to Telegram broke")
     return error

@@ -19,7 +19,7 @@ from telethon.sessions import StringSession
 from telethon.tl import functions, types
 
 from tgdav.blobs.telegram.errors import translate
-from tgdav.blobs.telegram.mtproto.dc_connection import take_note
+from tgdav.blobs.telegram.mtproto.dc_connection import retrieve_exception
 from tgdav.blobs.telegram.session import read_login
 from tgdav.blobs.telegram.settings import TelegramSettings
 from tgdav.errors import AccessError, StoreUnavailable, TgdavError, UsageError
@@ -184,7 +184,7 @@ async def _client(settings: TelegramSettings, session: str) -> AsyncIterator[Any
         await _within(settings, client.connect())
         yield client
     finally:
-        client._sender._disconnected.add_done_callback(take_note)  # noqa: SLF001
+        client._sender._disconnected.add_done_callback(retrieve_exception)  # noqa: SLF001
         await client.disconnect()
 
 

@@ -17,7 +17,7 @@ from telethon.crypto import AuthKey
 from telethon.sessions import StringSession
 from telethon.tl import functions, types
 
-from tgdav.blobs.telegram.errors import Paced, Silence, translate
+from tgdav.blobs.telegram.errors import NoResponse, PremiumWait, translate
 from tgdav.blobs.telegram.flood_waits import FloodWaits, RequestWindow
 from tgdav.blobs.telegram.mtproto.dc_connection import DcConnection, without_updates
 from tgdav.blobs.telegram.settings import TelegramSettings
@@ -166,7 +166,7 @@ class Session:
     async def _answer(self, request: Any, asked: Any, dc: int) -> Any:
         self._check_allowed(type(request))
         line = self._connections.get(dc)
-        if line is None or not line.alive:
+        if line is None or not line.is_alive:
             line = await self._connected(dc)
             self._check_allowed(type(request))  # others may have been told to wait meanwhile
         try:
@@ -174,10 +174,10 @@ class Session:
         except AccessError as error:
             await self._end(error, line, dc)
             raise
-        except Paced as error:
+        except PremiumWait as error:
             error.retry_after = self._flood_waits.record_slowdown(error.retry_after or 0)
             raise
-        except Silence as error:
+        except NoResponse as error:
             self.unreachable_reason = error.message
             raise
         except StoreUnavailable as error:
@@ -206,7 +206,7 @@ class Session:
         """Return a live line to a data centre; of all who want one, one connects and the others wait for it."""
         async with self._doors.setdefault(dc, asyncio.Lock()):
             line = self._connections.get(dc)
-            if line is not None and line.alive:
+            if line is not None and line.is_alive:
                 return line
             if line is not None:
                 await line.close()

@@ -7,7 +7,7 @@ from typing import Any
 from telethon.tl import functions, types
 
 from tgdav.blobs.interface import START, BlobInfo, Source, StoreTraits
-from tgdav.blobs.telegram.errors import AlreadySent, PartMissing, UploadSpoiled
+from tgdav.blobs.telegram.errors import AlreadySent, PartMissing, UploadCorrupted
 from tgdav.blobs.telegram.history import BlobIndex
 from tgdav.blobs.telegram.messages import LARGEST_ID, PAGE, BlobDocument, Chat
 from tgdav.blobs.telegram.session import Session
@@ -111,7 +111,7 @@ class TelegramStore:
                 upload.lose(error.part)
             else:
                 upload.start_over(self._new_id())
-        except UploadSpoiled:
+        except UploadCorrupted:
             upload.start_over(self._new_id())
         except AlreadySent:
             self._listing.complete()

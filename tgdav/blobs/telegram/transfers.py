@@ -16,7 +16,7 @@ import msgspec
 from telethon.tl import functions, types
 
 from tgdav.blobs.interface import Source
-from tgdav.blobs.telegram.errors import FileRefused, OtherDc, ReferenceStale, ShortRead, Silence
+from tgdav.blobs.telegram.errors import FileRefused, NoResponse, OtherDc, ReferenceStale, ShortRead
 from tgdav.blobs.telegram.flood_waits import RequestWindow
 from tgdav.blobs.telegram.messages import MIME_TYPE, BlobDocument, file_name
 from tgdav.blobs.telegram.session import PendingResponse, Session
@@ -89,7 +89,7 @@ class RequestPipeline(Generic[Item]):
 
     def _repair(self, item: Item, error: StoreUnavailable, failures: int) -> None:
         """Get ready to ask for an item again, with all that failed in the meantime; or raise."""
-        self._silences += isinstance(error, Silence)
+        self._silences += isinstance(error, NoResponse)
         if error.retry_after is not None:
             self._window.on_flood_wait(error.retry_after)
         if failures >= ATTEMPTS or self._silences >= SILENT_ATTEMPTS or (error.retry_after or 0) > LONGEST_REST:

@@ -1,6 +1,9 @@
-"""One connection to one data centre: Telethon's sender, without its reconnecting and update handling, on our own frames.
+"""A connection to one data centre: Telethon's sender on ``tcp_full``, without its reconnecting and update handling.
 
-A broken line is never mended: the session makes a new one. So no request can wait for ever in a queue of a dead one.
+A broken connection is never repaired: the session makes a new one. So no request waits for ever in the queue of a dead
+connection.
+
+Telethon's sender has no public interface for these changes, so this module uses its private attributes.
 """
 
 import asyncio
@@ -13,14 +16,14 @@ from telethon.network import MTProtoSender
 from telethon.tl import functions
 from telethon.tl.alltlobjects import LAYER
 
-from tgdav.blobs.telegram.errors import Silence, TransportFlood, translate
+from tgdav.blobs.telegram.errors import NoResponse, TransportFlood, translate
 from tgdav.blobs.telegram.mtproto.state import ConnectionState
 from tgdav.blobs.telegram.mtproto.tcp_full import FramedConnection
 from tgdav.blobs.telegram.settings import TelegramSettings
 from tgdav.errors import StoreUnavailable
 
-_LONGEST_ANSWER = 4
-"""A single answer may take this many times the patience, as long as others come."""
+_MAX_PATIENCES = 4
+"""A single response may take this many times the patience, as long as others arrive."""
 
 
 class _Loggers(dict[str, logging.Logger]):
@@ -29,29 +32,29 @@ class _Loggers(dict[str, logging.Logger]):
 
 
 class _Updates:
-    """Where Telethon's sender leaves what was not asked for."""
+    """Takes the place of the queue into which Telethon's sender puts updates."""
 
-    def __init__(self, take: Callable[[Any], None]) -> None:
-        self.put_nowait = take
-
-
-def _drop(update: Any) -> None:
-    """Nobody asked."""
+    def __init__(self, on_update: Callable[[Any], None]) -> None:
+        self.put_nowait = on_update
 
 
-def _ignore(_ahead: float) -> None:
-    """Nobody wants to know the time."""
+def _ignore_update(_update: Any) -> None:
+    pass
+
+
+def _ignore_time(_ahead: float) -> None:
+    pass
 
 
 def _do_nothing() -> None:
-    """Nobody wants to know."""
+    pass
 
 
 class DcConnection:
-    """A connection. ``key`` is the authorization key, None to have one made. All calls in the session's loop.
+    """A connection. ``key`` is the authorization key, None to negotiate one. All calls are made in the session's loop.
 
-    ``on_update`` takes what Telegram sends unasked, ``on_broken`` is called once when an open connection ends,
-    ``on_time`` with the seconds that this machine's clock is ahead of Telegram's.
+    ``on_update`` is called with each update, ``on_broken`` once when an open connection ends, ``on_time`` with the
+    seconds by which this machine's clock is ahead of Telegram's.
     """
 
     def __init__(
@@ -59,9 +62,9 @@ class DcConnection:
         settings: TelegramSettings,
         key: AuthKey | None,
         *,
-        on_update: Callable[[Any], None] = _drop,
+        on_update: Callable[[Any], None] = _ignore_update,
         on_broken: Callable[[], None] = _do_nothing,
-        on_time: Callable[[float], None] = _ignore,
+        on_time: Callable[[float], None] = _ignore_time,
     ) -> None:
         self._settings = settings
         loggers = _Loggers()
@@ -78,7 +81,7 @@ class DcConnection:
         self._sender._state = self._sender._send_queue._state = state  # noqa: SLF001
         self._on_broken = on_broken
         self._loggers = loggers
-        self._last_answer = 0.0
+        self._last_response = 0.0
         self._closed = False
         self._connection: FramedConnection | None = None
         self._broken: asyncio.Future[Any] | None = None
@@ -89,21 +92,22 @@ class DcConnection:
         return self._sender.auth_key
 
     @property
-    def alive(self) -> bool:
+    def is_alive(self) -> bool:
         """Whether requests can be sent."""
         return not self._closed and bool(self._sender._transport_connected()) and self._sender.is_connected()  # noqa: SLF001
 
     @property
     def refusal(self) -> TransportFlood | None:
-        """Telegram's refusal of connections, if that ended the line; who is told first hangs up, and the others learn
-        no reason from Telethon.
+        """Telegram's refusal of connections, if that ended this one.
+
+        Of several pending requests Telethon reports it to the first alone, whose error handling closes the connection.
         """
         said = self._connection.refusal if self._connection is not None else None
         error = None if said is None else self._translated(said)
         return error if isinstance(error, TransportFlood) else None
 
     async def open(self, address: str, port: int, dc: int, first: Any) -> Any:
-        """Connect, say who we are with ``first`` as the first request, and return its answer."""
+        """Connect, introduce this client together with the request ``first``, and return its result."""
         settings = self._settings
         proxy = settings.proxy.as_telethon() if settings.proxy else None
         try:
@@ -111,14 +115,14 @@ class DcConnection:
                 self._connection = FramedConnection(address, port, dc, loggers=self._loggers, proxy=proxy)
                 await self._sender.connect(self._connection)
                 self._broken = asyncio.ensure_future(self._sender.disconnected)
-                self._broken.add_done_callback(take_note)
-                self._sender._disconnected.add_done_callback(take_note)  # noqa: SLF001
-                answer = await self.invoke(_introduced(settings, first))
+                self._broken.add_done_callback(retrieve_exception)
+                self._sender._disconnected.add_done_callback(retrieve_exception)  # noqa: SLF001
+                response = await self.invoke(_with_introduction(settings, first))
                 self._broken.add_done_callback(lambda _: self._on_broken())
-                return answer
+                return response
         except TimeoutError as error:
             await self.close()
-            raise Silence("Telegram does not answer on a new connection") from error
+            raise NoResponse("Telegram does not respond on a new connection") from error
         except BaseException as error:
             await self.close()
             if isinstance(error, Exception):
@@ -126,23 +130,23 @@ class DcConnection:
             raise
 
     async def invoke(self, request: Any) -> Any:
-        """Send a request and return its answer. Raises translated errors."""
+        """Send a request and return its result. Raises translated errors."""
         loop = asyncio.get_running_loop()
         try:
-            answer = self._sender.send(request)
+            response = self._sender.send(request)
         except ConnectionError as error:
             raise self._translated(error) from error
         try:
-            await self._wait(loop, answer)
+            await self._wait(loop, response)
         finally:
-            answer.cancel()
-        if answer.cancelled() or not answer.done():
+            response.cancel()
+        if response.cancelled() or not response.done():
             raise self.refusal or StoreUnavailable("the connection to Telegram broke")
-        self._last_answer = loop.time()
-        failure = answer.exception()
+        self._last_response = loop.time()
+        failure = response.exception()
         if isinstance(failure, Exception):
             raise self._translated(failure) from failure
-        return answer.result()
+        return response.result()
 
     def _translated(self, error: Exception) -> Exception:
         translated = translate(error)
@@ -150,36 +154,37 @@ class DcConnection:
             translated.retry_after = self._settings.transport_backoff
         return translated
 
-    async def _wait(self, loop: asyncio.AbstractEventLoop, answer: "asyncio.Future[Any]") -> None:
+    async def _wait(self, loop: asyncio.AbstractEventLoop, response: "asyncio.Future[Any]") -> None:
         patience = self._settings.patience
-        for _ in range(_LONGEST_ANSWER):
-            over = [answer] if self._broken is None else [answer, self._broken]
-            done, _ = await asyncio.wait(over, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+        for _ in range(_MAX_PATIENCES):
+            futures = [response] if self._broken is None else [response, self._broken]
+            done, _ = await asyncio.wait(futures, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
             if done:
                 return
-            if loop.time() - self._last_answer >= patience:
+            # Responses to other requests show that the connection works and the server is merely slow.
+            if loop.time() - self._last_response >= patience:
                 break
         await self.close()
-        raise Silence(f"Telegram did not answer within {patience:g} s")
+        raise NoResponse(f"Telegram did not respond within {patience:g} s")
 
     async def close(self) -> None:
-        """Hang up; what waits for an answer is told."""
+        """Close the connection; pending requests raise."""
         self._closed = True
         await self._sender.disconnect()
 
 
-def take_note(broken: "asyncio.Future[Any]") -> None:
-    """Look at a future's exception, so that asyncio does not report it as overlooked."""
-    if not broken.cancelled():
-        broken.exception()
+def retrieve_exception(future: "asyncio.Future[Any]") -> None:
+    """Retrieve a future's exception, so that asyncio does not log it as never retrieved."""
+    if not future.cancelled():
+        future.exception()
 
 
 def without_updates(request: Any) -> Any:
-    """Return the request in the wrapper that keeps the server from sending updates down this connection."""
+    """Wrap a request so that the server does not send updates on this connection because of it."""
     return functions.InvokeWithoutUpdatesRequest(request)
 
 
-def _introduced(settings: TelegramSettings, first: Any) -> Any:
+def _with_introduction(settings: TelegramSettings, first: Any) -> Any:
     introduction = functions.InitConnectionRequest(
         api_id=settings.api_id,
         device_model="tgdav",
