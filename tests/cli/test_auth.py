@@ -164,7 +164,7 @@ class TestJunk:
             ("nonsense\n", 3, "no phone number was given"),
             ("", 3, "no phone number was given"),
             ("\n", 3, "no phone number was given"),
-            (f"x\n+{PHONE}\njunk\n\udcff\n", 2, "not text in UTF-8"),
+            (f"x\n+{PHONE}\njunk\n\udcff\n", 2, "not valid UTF-8"),
             (f"+{PHONE}\njunk\n{'9' * 4000}\n\0\x1b[2J\n", 3, "the code is wrong"),
             (f"+{PHONE}\n", 3, "no code was given"),
             (f"+{PHONE}\n{'9' * 5000}\n", 2, "longer than 4096"),

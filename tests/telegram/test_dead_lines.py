@@ -17,7 +17,7 @@ from tests.support.waiting import wait_for
 from tests.telegram.volume_storm import new_machine
 from tgdav.blobs.telegram import TelegramSettings
 from tgdav.blobs.telegram import settings as settings_module
-from tgdav.blobs.telegram.transfers import ATTEMPTS
+from tgdav.blobs.telegram.transfers import MAX_ATTEMPTS
 from tgdav.config import Config
 from tgdav.errors import StoreError, StoreUnavailable
 from tgdav.volume import report
@@ -101,7 +101,7 @@ def test_a_transfer_gives_up_at_the_second_silence(server: Server, account: Tele
     fall_silent(server)
     with pytest.raises(StoreUnavailable):
         content(store, info)
-    assert server.statistics()["connections"] - before < ATTEMPTS - 1
+    assert server.statistics()["connections"] - before < MAX_ATTEMPTS - 1
     assert store._session.unreachable_reason is not None
     server.accept_silently(False)
 

@@ -1,4 +1,4 @@
-"""Logging in by code, password and QR code, and what is said when it is refused."""
+"""Logging in by code, password and QR code, and the errors when it is refused."""
 
 import gc
 import logging
@@ -24,7 +24,7 @@ class Typing:
         self._codes = [*codes]
         self._passwords = [*passwords]
         self._scanner = scanned_by
-        self.told: list[str] = []
+        self.errors: list[str] = []
         self.shown: list[str] = []
 
     def phone(self) -> str:
@@ -41,8 +41,8 @@ class Typing:
         if self._scanner is not None:
             self._scanner.scan(address, self._phone)
 
-    def say(self, text: str) -> None:
-        self.told.append(text)
+    def show_error(self, text: str) -> None:
+        self.errors.append(text)
 
 
 def opens(server: Server, login: Login) -> bool:
@@ -64,12 +64,12 @@ class TestByCode:
         server.add_account(NUMBER, "12345", "hunter2")
         user = Typing(NUMBER, "12345", passwords=("wrong", " hunter2 "))
         assert opens(server, log_in_by_code(settings(server), user))
-        assert user.told == ["the password is wrong"]
+        assert user.errors == ["the password is wrong"]
 
     def test_mistyped_once(self, server: Server) -> None:
         user = Typing(PHONE, "99999", CODE)
         assert opens(server, log_in_by_code(settings(server), user))
-        assert user.told == ["the code is wrong"]
+        assert user.errors == ["the code is wrong"]
 
     def test_mistyped_three_times(self, server: Server) -> None:
         with pytest.raises(AccessError, match="the code is wrong"):
@@ -80,19 +80,19 @@ class TestByCode:
         assert opens(server, log_in_by_code(settings(server), Typing(NUMBER, "44444")))
 
     @pytest.mark.parametrize(
-        ("phone", "api_id", "api_hash", "said"),
+        ("phone", "api_id", "api_hash", "message"),
         [
-            ("123456", API_ID, API_HASH, "knows no such phone number"),
+            ("123456", API_ID, API_HASH, "does not know this phone number"),
             (NUMBER, API_ID, API_HASH, "banned this phone number"),
             ("9996629999", API_ID, API_HASH, "has no Telegram account"),
             (PHONE, 2040, API_HASH, "published"),
             (PHONE, API_ID, "short", "does not know this api_id"),
         ],
     )
-    def test_refused(self, server: Server, phone: str, api_id: int, api_hash: str, said: str) -> None:
+    def test_refused(self, server: Server, phone: str, api_id: int, api_hash: str, message: str) -> None:
         server.add_account(NUMBER)
         server.set_status(NUMBER, "banned")
-        with pytest.raises(AccessError, match=said):
+        with pytest.raises(AccessError, match=message):
             log_in_by_code(settings(server, api_id=api_id, api_hash=api_hash), Typing(phone, CODE))
 
     def test_told_to_wait(self, server: Server) -> None:

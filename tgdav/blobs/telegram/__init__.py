@@ -1,7 +1,11 @@
-"""Saved Messages, or a private channel, of a Telegram account as a store of blobs.
+"""A store of blobs in Saved Messages or in a private channel of a Telegram account.
 
-The one room that knows Telethon. A blob is a document: its file name is the blob's name in hexadecimal digits, its
-caption the label, its message's number the blob's id. Everything else in the chat is the user's own and is left alone.
+The only package that imports Telethon. A blob is a document: its file name is the blob's name in hexadecimal digits,
+its caption the label, and the id of its message the blob's id. All other messages in the chat are the user's own; they
+are neither read nor changed.
+
+From bottom to top: ``mtproto`` (a connection), ``session`` (a login), ``messages`` and ``history`` (which messages are
+blobs), ``transfers``, ``updates``, ``store``, and the wrappers ``account_store`` and ``rate_limit``.
 """
 
 from tgdav.blobs.telegram.flood_waits import FloodWaits

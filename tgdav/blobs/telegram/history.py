@@ -18,50 +18,51 @@ from tgdav.blobs.telegram.session import PendingResponse, Session
 from tgdav.ids import BlobId, BlobName
 
 SPANS_IN_FLIGHT = 8
-_FILLED = 0.9
-"""The part of a page that a span aims at: fuller ones take a second request more often."""
-_WIDEST = 1_000_000
+_FILL_TARGET = 0.9
+"""The share of a page that a span is expected to fill: with more, spans need a second request more often."""
+_MAX_WIDTH = 1_000_000
 
 
 class Span(msgspec.Struct, frozen=True):
-    """The ids above ``after`` up to ``last``."""
+    """The ids greater than ``after``, up to and including ``last``."""
 
     after: int
     last: int
 
 
 class Density:
-    """How many messages there are to an id, learnt from what was read."""
+    """The number of messages per id, as an exponential average over the spans read so far."""
 
     def __init__(self) -> None:
         self._messages = 1.0
         self._ids = 1.0
 
-    def note(self, messages: int, ids: int) -> None:
-        """So many messages were found among so many ids; what was found earlier counts less and less."""
+    def record(self, messages: int, ids: int) -> None:
+        """Record that ``messages`` were found among ``ids`` consecutive ids."""
         self._messages = self._messages / 2 + messages
         self._ids = self._ids / 2 + ids
 
     @property
     def width(self) -> int:
-        """How many ids to ask for at once."""
-        return int(min(max(_FILLED * PAGE * self._ids / max(self._messages, 1e-3), PAGE), _WIDEST))
+        """The number of ids to request in one span."""
+        return int(min(max(_FILL_TARGET * PAGE * self._ids / max(self._messages, 1e-3), PAGE), _MAX_WIDTH))
 
 
 class HistoryReader:
-    """The messages of a chat."""
+    """Reads all messages of a chat."""
 
     def __init__(self, session: Session, chat: Chat) -> None:
         self._session = session
         self._chat = chat
 
     def pages(self, after: int) -> Iterator[list[Any]]:
-        """Yield the messages with ids above ``after`` in lists, oldest first, to the end."""
+        """Yield lists of the messages with ids greater than ``after``, oldest first, until there are no more."""
         page = self._chat.page_after(after)
         if len(page) == PAGE:
             yield page
+            # The range up to the newest id is requested in spans; what arrived meanwhile follows page by page.
             density = Density()
-            density.note(PAGE, page[-1].id - max(after, page[0].id - 1))
+            density.record(PAGE, page[-1].id - max(after, page[0].id - 1))
             after = page[-1].id
             newest = max((message.id for message in self._chat.newest()), default=after)
             for found in self._spans(after, newest, density):
@@ -74,46 +75,46 @@ class HistoryReader:
             page = self._chat.page_after(page[-1].id)
 
     def _spans(self, after: int, newest: int, density: Density) -> Iterator[list[Any]]:
-        flight: deque[tuple[Span, PendingResponse]] = deque()
+        in_flight: deque[tuple[Span, PendingResponse]] = deque()
         try:
-            while after < newest or flight:
-                while after < newest and len(flight) < SPANS_IN_FLIGHT:
+            while after < newest or in_flight:
+                while after < newest and len(in_flight) < SPANS_IN_FLIGHT:
                     span = Span(after, min(after + density.width, newest))
-                    flight.append((span, self._session.submit(self._chat.after(span.after))))
+                    in_flight.append((span, self._session.submit(self._chat.after(span.after))))
                     after = span.last
-                span, answer = flight.popleft()
-                found = self._whole(span, list(self._session.result(answer).messages))
-                density.note(len(found), span.last - span.after)
+                span, response = in_flight.popleft()
+                found = self._complete_span(span, list(self._session.result(response).messages))
+                density.record(len(found), span.last - span.after)
                 yield found
         finally:
-            for _, answer in flight:
-                answer.cancel()
+            for _, response in in_flight:
+                response.cancel()
 
-    def _whole(self, span: Span, found: list[Any]) -> list[Any]:
-        """Return all of a span's messages, given its first page."""
-        whole: list[Any] = []
+    def _complete_span(self, span: Span, found: list[Any]) -> list[Any]:
+        """Return all messages of a span, given its first page."""
+        messages: list[Any] = []
         while found:
             page = sorted(found, key=lambda message: message.id)
-            whole += [message for message in page if message.id <= span.last]
+            messages += [message for message in page if message.id <= span.last]
             if page[-1].id >= span.last:
                 break
             found = self._chat.page_after(page[-1].id)
-        return whole
+        return messages
 
 
 RECENT_PAGES = 20
-"""Before the first append so many pages of a hundred messages are looked at for what an earlier run sent unanswered."""
+"""Pages read before the first append, to find blobs that an earlier process sent without receiving the response."""
 KEPT_DOCUMENTS = 4096
 
 
 class BlobIndex:
-    """What is known of a chat's blobs. Thread-safe; the network is asked without holding the lock."""
+    """The known blobs of a chat, by name and id. Thread-safe; no lock is held during requests."""
 
     def __init__(self, session: Session, chat: Chat) -> None:
         self._chat = chat
         self._history = HistoryReader(session, chat)
         self._lock = threading.Lock()
-        self._surveying = threading.Lock()
+        self._survey_lock = threading.Lock()
         self._names: dict[BlobName, tuple[BlobId, ...]] = {}
         self._documents: OrderedDict[BlobId, BlobDocument] = OrderedDict()
         self._newest = 0
@@ -121,13 +122,13 @@ class BlobIndex:
         self._complete = False
 
     def walk(self, after: int) -> Iterator[BlobDocument]:
-        """Go through all blobs with ids above ``after``, oldest first, a page at a time."""
+        """Yield all blobs with ids greater than ``after``, oldest first, and record them."""
         start = after
         for page in self._history.pages(after):
             for message in page:
-                found = self._chat.document(message)
+                found = self._chat.blob(message)
                 if found is not None:
-                    self.note(found)
+                    self.add(found)
                     yield found
             after = page[-1].id
         with self._lock:
@@ -137,8 +138,8 @@ class BlobIndex:
             self._complete = self._complete or from_start
             self._surveyed = self._surveyed or from_start
 
-    def note(self, document: BlobDocument) -> None:
-        """Remember a blob."""
+    def add(self, document: BlobDocument) -> None:
+        """Record a blob."""
         info = document.info
         with self._lock:
             known = self._names.get(info.name, ())
@@ -149,8 +150,8 @@ class BlobIndex:
             while len(self._documents) > KEPT_DOCUMENTS:
                 self._documents.popitem(last=False)
 
-    def forget(self, blob_id: BlobId, name: BlobName | None = None) -> None:
-        """A blob is gone."""
+    def remove(self, blob_id: BlobId, name: BlobName | None = None) -> None:
+        """Remove a deleted blob; ``name`` helps if its document is no longer cached."""
         with self._lock:
             document = self._documents.pop(blob_id, None)
             name = document.info.name if document else name
@@ -160,12 +161,12 @@ class BlobIndex:
                 self._names.pop(name, None)
 
     def document(self, blob_id: BlobId) -> BlobDocument | None:
-        """Return what is remembered of a blob; it may be gone by now."""
+        """Return a blob's cached document; the blob may have been deleted since."""
         with self._lock:
             return self._documents.get(blob_id)
 
     def first(self, name: BlobName) -> BlobDocument | None:
-        """Return the first blob of a name among those known; asks whether it is still there."""
+        """Return the first known blob of a name that still exists: its message is fetched."""
         while True:
             with self._lock:
                 known = self._names.get(name, ())
@@ -173,13 +174,13 @@ class BlobIndex:
                 return None
             found = self._chat.fetch(known[:1]).get(known[0])
             if found is not None and found.info.name == name:
-                self.note(found)
+                self.add(found)
                 return found
-            self.forget(known[0], name)
+            self.remove(known[0], name)
 
     def survey(self) -> None:
-        """Read the newest pages, once."""
-        with self._surveying:
+        """Read the newest pages, at the first call."""
+        with self._survey_lock:
             if not self._surveyed:
                 newest = self._read_newest_pages()
                 with self._lock:
@@ -187,13 +188,13 @@ class BlobIndex:
                     self._surveyed = True
 
     def _read_newest_pages(self) -> int:
-        """Return the highest id."""
+        """Record the blobs of the newest pages; return the highest message id."""
         newest = before = 0
         for _ in range(RECENT_PAGES):
             page = self._chat.page_before(before)
             for message in page:
-                if (found := self._chat.document(message)) is not None:
-                    self.note(found)
+                if (found := self._chat.blob(message)) is not None:
+                    self.add(found)
             if page:
                 newest, before = max(newest, page[0].id), page[-1].id
             if len(page) < PAGE:
@@ -201,12 +202,12 @@ class BlobIndex:
         return newest
 
     def refresh(self) -> None:
-        """Read what came since the last look."""
+        """Read the messages that are new since the last read."""
         self.survey()
         for _ in self.walk(self._newest):
             pass
 
     def complete(self) -> None:
-        """Read everything that was not read yet."""
+        """Read everything that was not read before."""
         for _ in self.walk(self._newest if self._complete else 0):
             pass

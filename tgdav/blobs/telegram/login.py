@@ -29,17 +29,17 @@ MISTYPED = (
     telethon.PhoneCodeEmptyError,
     telethon.PasswordHashInvalidError,
 )
-"""Mistyped: worth asking again."""
+"""Errors of a mistyped code or password: ask again."""
 
 _MY_TELEGRAM = "take api_id and api_hash from https://my.telegram.org/apps"
-_WORDS: dict[type[Exception], tuple[str, str]] = {
+_MESSAGES: dict[type[Exception], tuple[str, str]] = {
     telethon.PhoneCodeInvalidError: ("the code is wrong", ""),
     telethon.PhoneCodeEmptyError: ("the code is missing", ""),
     telethon.PhoneCodeExpiredError: ("the code has expired", "run 'tgdav auth' again for a new one"),
     telethon.PasswordHashInvalidError: ("the password is wrong", "it is the one of Telegram's two-step verification"),
     telethon.PhoneNumberInvalidError: (
-        "Telegram knows no such phone number",
-        "write it with the country's prefix, as +49 151 1234567",
+        "Telegram does not know this phone number",
+        "write it with the country code, as +49 151 1234567",
     ),
     telethon.PhoneNumberBannedError: ("Telegram has banned this phone number", "see https://telegram.org/faq_spam"),
     telethon.PhoneNumberUnoccupiedError: (
@@ -47,23 +47,23 @@ _WORDS: dict[type[Exception], tuple[str, str]] = {
         "sign up in Telegram's own application first",
     ),
     telethon.ApiIdInvalidError: ("Telegram does not know this api_id with this api_hash", _MY_TELEGRAM),
-    telethon.ApiIdPublishedFloodError: ("this api_id is a published one, which Telegram refuses", _MY_TELEGRAM),
+    telethon.ApiIdPublishedFloodError: ("Telegram refuses this api_id because it was published", _MY_TELEGRAM),
     telethon.UserDeactivatedError: ("Telegram has deleted this account", ""),
     telethon.UserDeactivatedBanError: ("Telegram has banned this account", "see https://telegram.org/faq_spam"),
-    telethon.PhoneNumberFloodError: ("codes were asked for too often", "wait a day"),
-    telethon.PhonePasswordFloodError: ("logins were tried too often", "wait a day"),
+    telethon.PhoneNumberFloodError: ("too many codes were requested", "wait a day"),
+    telethon.PhonePasswordFloodError: ("too many logins were attempted", "wait a day"),
     telethon.AuthTokenExpiredError: ("the QR code has expired", "try again"),
 }
 
 
 def describe(error: Exception) -> TgdavError | None:
-    """Return what to tell the user about a refused login; None for what is not about logging in."""
+    """Return the error to show for a refused login; None if the exception is not about logging in."""
     if isinstance(error, telethon.FloodWaitError):
         wait = _duration(error.seconds)
         return StoreUnavailable(
-            f"Telegram wants no more tries for {wait}", retry_after=float(error.seconds), hint="try again then"
+            f"Telegram is rate-limiting logins; try again in {wait}", retry_after=float(error.seconds)
         )
-    for kind, (message, hint) in _WORDS.items():
+    for kind, (message, hint) in _MESSAGES.items():
         if isinstance(error, kind):
             return AccessError(message, hint=hint)
     return None
@@ -79,14 +79,14 @@ log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 TRIES = 3
-"""Times that a code or password may be mistyped."""
+"""How often a phone number, code or password is asked for."""
 QR_SECONDS = 28.0
-"""A QR code is good for 30 s."""
+"""A QR code is valid for 30 s."""
 QR_CODES = 10
 
 
 class Login(msgspec.Struct, frozen=True):
-    """A login: ``session`` is Telethon's StringSession text, a secret; ``user_id`` and ``name`` say whose it is."""
+    """A login: ``session`` is Telethon's StringSession, a secret; ``user_id`` and ``name`` are of its account."""
 
     session: str
     user_id: int
@@ -97,10 +97,10 @@ class Login(msgspec.Struct, frozen=True):
 
 
 class Prompts(Protocol):
-    """How the user is asked. All are called on the thread that logs in; what they raise passes through."""
+    """Asks the user. All methods are called on the thread that logs in; their exceptions pass through."""
 
     def phone(self) -> str:
-        """Return the phone number, with the country's prefix."""
+        """Return the phone number, with the country code."""
         ...
 
     def code(self) -> str:
@@ -108,33 +108,33 @@ class Prompts(Protocol):
         ...
 
     def password(self, hint: str) -> str:
-        """Return the account's password (two-step verification); ``hint`` is the one the user set, or empty."""
+        """Return the password of two-step verification; ``hint`` is the user's own, or empty."""
         ...
 
     def show_qr(self, address: str) -> None:
-        """Show a ``tg://`` address as a QR code, in place of the one before."""
+        """Show a ``tg://`` address as a QR code, in place of the previous one."""
         ...
 
-    def say(self, text: str) -> None:
-        """Tell the user what was wrong; the same question comes again."""
+    def show_error(self, text: str) -> None:
+        """Show why the input was refused; the same question follows."""
         ...
 
 
 def log_in_by_code(settings: TelegramSettings, prompts: Prompts) -> Login:
     """Log in by phone number and code.
 
-    Raises AccessError (refused), UsageError (no phone number), StoreUnavailable (no answer, or asked to wait).
+    Raises AccessError (refused), UsageError (no phone number), StoreUnavailable (no response, or rate-limited).
     """
     return _run(settings, "", lambda client: _by_code(client, settings, prompts))
 
 
 def log_in_by_qr(settings: TelegramSettings, prompts: Prompts) -> Login:
-    """Log in by a QR code that another of the user's applications scans. Raises as ``log_in_by_code``."""
+    """Log in by a QR code that the user scans with another Telegram application. Raises as ``log_in_by_code``."""
     return _run(settings, "", lambda client: _by_qr(client, settings, prompts))
 
 
 def log_out(settings: TelegramSettings, session: str) -> None:
-    """End a login at Telegram; one that has ended already is fine. Raises StoreUnavailable."""
+    """End a login at Telegram; one that has already ended is ignored. Raises StoreUnavailable."""
     _run(settings, session, lambda client: _log_out(client, settings))
 
 
@@ -204,23 +204,23 @@ async def _within(settings: TelegramSettings, call: Awaitable[Result]) -> Result
         async with asyncio.timeout(settings.connect_timeout + settings.patience):
             return await call
     except TimeoutError:
-        raise StoreUnavailable("Telegram does not answer") from None
+        raise StoreUnavailable("Telegram does not respond") from None
 
 
 def phone_number(text: str) -> str | None:
-    """Return the digits of a phone number with its country's prefix (ITU-T E.164), None for what is none."""
+    """Return the digits of a phone number with its country code (ITU-T E.164), or None if it is not one."""
     digits = re.sub("[ ()./-]", "", text.strip()).removeprefix("+")
     return digits if re.fullmatch("[0-9]{5,15}", digits) else None
 
 
 def _phone(prompts: Prompts) -> str:
-    """Ask for the phone number until it is one, three times at most. Raises UsageError."""
+    """Ask for the phone number until it is valid, at most three times. Raises UsageError."""
     for left in reversed(range(TRIES)):
         if (phone := phone_number(prompts.phone())) is not None:
             return phone
         if left:
-            prompts.say("that is no phone number with its country's prefix, as +49 151 1234567")
-    raise UsageError("no phone number was given", hint="write it with the country's prefix, as +49 151 1234567")
+            prompts.show_error("that is not a phone number with its country code, as +49 151 1234567")
+    raise UsageError("no phone number was given", hint="write it with the country code, as +49 151 1234567")
 
 
 async def _by_code(client: Any, settings: TelegramSettings, prompts: Prompts) -> Login:
@@ -231,7 +231,7 @@ async def _by_code(client: Any, settings: TelegramSettings, prompts: Prompts) ->
         return await client.sign_in(phone, code)
 
     try:
-        user = await _tries(settings, prompts, prompts.code, enter)
+        user = await _ask_until_right(settings, prompts, prompts.code, enter)
     except telethon.SessionPasswordNeededError:
         user = await _by_password(client, settings, prompts)
     return _login(client, user)
@@ -243,39 +243,39 @@ async def _by_password(client: Any, settings: TelegramSettings, prompts: Prompts
     async def enter(password: str) -> Any:
         return await client.sign_in(password=password)
 
-    return await _tries(settings, prompts, lambda: prompts.password(known.hint or ""), enter)
+    return await _ask_until_right(settings, prompts, lambda: prompts.password(known.hint or ""), enter)
 
 
-def _sound(text: str) -> str:
-    """Return what was typed. Raises UsageError for what is no text, which cannot be sent."""
+def _checked(text: str) -> str:
+    """Return the input. Raises UsageError if it is not valid UTF-8, because it cannot be sent."""
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise UsageError("what was typed is not text in UTF-8", hint="look at what is piped into the command") from None
+        raise UsageError("the input is not valid UTF-8", hint="check what is piped into the command") from None
     return text
 
 
-async def _tries(
+async def _ask_until_right(
     settings: TelegramSettings, prompts: Prompts, ask: Callable[[], str], enter: Callable[[str], Awaitable[Any]]
 ) -> Any:
-    """Ask until what was typed is right, three times at most."""
+    """Ask until the input is right, at most three times."""
     for left in reversed(range(TRIES)):
         try:
-            return await _within(settings, enter(_sound(ask().strip())))
+            return await _within(settings, enter(_checked(ask().strip())))
         except MISTYPED as error:
             if not left:
                 raise
-            prompts.say((describe(error) or AccessError("that was wrong")).message)
-    raise AccessError("that was wrong")
+            prompts.show_error((describe(error) or AccessError("the input is wrong")).message)
+    raise AccessError("the input is wrong")
 
 
 async def _by_qr(client: Any, settings: TelegramSettings, prompts: Prompts) -> Login:
     scanned = asyncio.Event()
 
-    async def note(_update: Any) -> None:
+    async def on_update(_update: Any) -> None:
         scanned.set()
 
-    client.add_event_handler(note, events.Raw(types.UpdateLoginToken))
+    client.add_event_handler(on_update, events.Raw(types.UpdateLoginToken))
     try:
         user = await _scanned(client, settings, prompts, scanned)
     except telethon.SessionPasswordNeededError:
@@ -284,7 +284,7 @@ async def _by_qr(client: Any, settings: TelegramSettings, prompts: Prompts) -> L
 
 
 async def _scanned(client: Any, settings: TelegramSettings, prompts: Prompts, scanned: asyncio.Event) -> Any:
-    """Show codes until one is scanned; the account may live in another data centre, which then has the login."""
+    """Show codes until one is scanned. If the account is in another data centre, the login is made there."""
     request = functions.auth.ExportLoginTokenRequest(client.api_id, client.api_hash, [])
     for _ in range(QR_CODES):
         answer = await _within(settings, client(request))
@@ -306,7 +306,7 @@ async def _log_out(client: Any, settings: TelegramSettings) -> None:
     try:
         await _within(settings, client(functions.auth.LogOutRequest()))
     except telethon.UnauthorizedError:
-        log.info("the login had ended already")
+        log.info("the login had already ended")
 
 
 def _login(client: Any, user: Any) -> Login:

@@ -1,4 +1,4 @@
-"""Which messages are blobs, and the requests about messages, for Saved Messages and channels alike."""
+"""Which messages of a chat are blobs, and the requests for messages of Saved Messages or a channel."""
 
 import re
 from collections.abc import Sequence
@@ -13,10 +13,10 @@ from tgdav.errors import StoreRejected
 from tgdav.ids import BlobId, BlobName
 
 PAGE = 100
-"""Messages that one request lists, fetches or deletes at most."""
+"""The maximum number of messages that one request lists, fetches or deletes."""
 LARGEST_ID = 2**31 - 1
 EMPTY_MARK = "-0"
-"""Ends the file name of an empty blob, which is one zero byte at Telegram: a document has at least one."""
+"""Suffix of the file name of an empty blob, whose document has one zero byte: Telegram has no empty documents."""
 MIME_TYPE = "application/octet-stream"
 _FILE_NAME = re.compile(rf"([0-9a-f]{{{2 * NAME_BYTES}}})({EMPTY_MARK})?")
 _CAPTION = re.compile(r"[A-Za-z0-9_-]{0,1024}")
@@ -24,7 +24,7 @@ _CHANNEL_PREFIX = "-100"
 
 
 class BlobDocument(msgspec.Struct, frozen=True):
-    """Where a blob's bytes are."""
+    """A blob's metadata and where its file is; ``reference`` expires and is renewed by fetching the message."""
 
     info: BlobInfo
     id: int
@@ -34,12 +34,12 @@ class BlobDocument(msgspec.Struct, frozen=True):
 
 
 def file_name(name: BlobName, size: int) -> str:
-    """Return what a blob is called as a document."""
+    """Return the file name of a blob's document."""
     return name.hex() + ("" if size else EMPTY_MARK)
 
 
 class Chat:
-    """The chat that holds the blobs. ``peer`` is ``me``, ``@name`` or a channel's number that begins with -100."""
+    """The chat that holds the blobs. ``peer`` is ``me``, ``@name``, or a channel's number that begins with -100."""
 
     def __init__(self, session: Session, peer: str) -> None:
         self._session = session
@@ -48,17 +48,17 @@ class Chat:
 
     @property
     def is_channel(self) -> bool:
-        """Whether it has a sequence of message ids of its own."""
+        """Whether the chat is a channel, which has message ids of its own; Saved Messages shares them with all chats."""
         return self._name != "me"
 
     def peer(self) -> Any:
-        """Return the chat as requests name it. Raises StoreRejected if the account does not see it."""
+        """Return the chat's InputPeer. Raises StoreRejected if the account has no access to it."""
         if self._peer is None:
             self._peer = _resolve(self._session, self._name)
         return self._peer
 
-    def document(self, message: Any) -> BlobDocument | None:
-        """Return what a message says if it is a blob of this chat, else None. Nothing else of it is looked at."""
+    def blob(self, message: Any) -> BlobDocument | None:
+        """Return the blob of a message of this chat, or None. The content of other messages is not read."""
         if not isinstance(message, types.Message) or not self._is_here(message.peer_id):
             return None
         file = getattr(message.media, "document", None)
@@ -78,25 +78,25 @@ class Chat:
         return isinstance(peer, types.PeerUser) and peer.user_id == self._session.user_id
 
     def page_after(self, after: int) -> list[Any]:
-        """Return the up to 100 messages after an id, oldest first; empty at the end."""
+        """Return up to 100 messages after an id, oldest first; empty at the end."""
         if after >= LARGEST_ID:
             return []
         return sorted(self._session.invoke(self.after(after)).messages, key=lambda message: message.id)
 
     def after(self, after: int) -> Any:
-        """Return the request for the up to 100 messages after an id."""
+        """Return the request for up to 100 messages after an id."""
         return self.history(offset_id=max(after, 0) + 1, add_offset=-PAGE, min_id=max(after, 0))
 
     def newest(self) -> list[Any]:
-        """Return the newest message, or nothing."""
+        """Return a list of the newest message, empty if there is none."""
         return list(self._session.invoke(self.history(limit=1)).messages)
 
     def page_before(self, before: int) -> list[Any]:
-        """Return the up to 100 messages before an id (0: the newest), newest first."""
+        """Return up to 100 messages before an id (0: the newest ones), newest first."""
         return list(self._session.invoke(self.history(offset_id=before)).messages)
 
     def history(self, offset_id: int = 0, add_offset: int = 0, min_id: int = 0, limit: int = PAGE) -> Any:
-        """Return the request for messages from ``add_offset`` places after those older than ``offset_id`` (0: all)."""
+        """Return a request for messages older than ``offset_id`` (0: all), shifted by ``add_offset`` towards older ones."""
         return functions.messages.GetHistoryRequest(
             peer=self.peer(),
             offset_id=offset_id,
@@ -108,33 +108,33 @@ class Chat:
             hash=0,
         )
 
-    def fetching(self, ids: Sequence[BlobId]) -> Any:
+    def by_id(self, ids: Sequence[BlobId]) -> Any:
         """Return the request for up to 100 messages by id."""
         wanted = [types.InputMessageID(blob_id) for blob_id in ids]
         if self.is_channel:
             return functions.channels.GetMessagesRequest(_channel(self.peer()), wanted)
         return functions.messages.GetMessagesRequest(wanted)
 
-    def blobs(self, answer: Any) -> dict[BlobId, BlobDocument]:
-        """Return the blobs among a request's messages."""
-        found = (self.document(message) for message in answer.messages)
+    def blobs(self, result: Any) -> dict[BlobId, BlobDocument]:
+        """Return the blobs among the messages of a result."""
+        found = (self.blob(message) for message in result.messages)
         return {it.info.id: it for it in found if it is not None}
 
     def fetch(self, ids: Sequence[BlobId]) -> dict[BlobId, BlobDocument]:
-        """Return those of the ids that are blobs."""
+        """Fetch messages by id; return those that are blobs."""
         wanted = [blob_id for blob_id in dict.fromkeys(ids) if 0 < blob_id <= LARGEST_ID]
         found: dict[BlobId, BlobDocument] = {}
         for start in range(0, len(wanted), PAGE):
-            found |= self.blobs(self._session.invoke(self.fetching(wanted[start : start + PAGE])))
+            found |= self.blobs(self._session.invoke(self.by_id(wanted[start : start + PAGE])))
         return found
 
     def is_shown(self, message_id: BlobId) -> bool:
         """Return whether there is a message of this id, a blob or not."""
-        found = self._session.invoke(self.fetching([message_id])).messages
+        found = self._session.invoke(self.by_id([message_id])).messages
         return any(not isinstance(message, types.MessageEmpty) for message in found)
 
     def delete(self, ids: Sequence[BlobId]) -> None:
-        """Delete up to 100 messages. The caller has made sure that they are blobs."""
+        """Delete up to 100 messages, which the caller has checked to be blobs."""
         if self.is_channel:
             self._session.invoke(functions.channels.DeleteMessagesRequest(_channel(self.peer()), list(ids)))
         else:
@@ -152,14 +152,16 @@ def _resolve(session: Session, name: str) -> Any:
     elif name.startswith(_CHANNEL_PREFIX) and name[len(_CHANNEL_PREFIX) :].isdigit():
         found = _among_dialogs(session, int(name[len(_CHANNEL_PREFIX) :]))
     else:
-        raise StoreRejected("the chat is me, @name, or a channel's number that begins with -100")
+        raise StoreRejected("telegram.peer must be me, @name, or a channel's number that begins with -100")
     if found is None:
-        raise StoreRejected(f"the Telegram account sees no channel {name}", hint="join it, or correct telegram.peer")
+        raise StoreRejected(
+            f"the Telegram account has no access to the channel {name}", hint="join it, or correct telegram.peer"
+        )
     return types.InputPeerChannel(found.id, found.access_hash)
 
 
 def _among_dialogs(session: Session, channel: int) -> Any:
-    """Return a channel by its number: only the list of chats tells the hash that requests need."""
+    """Find a channel by its number in the list of chats, the only source of the access hash that requests need."""
     before: Any = (None, 0, types.InputPeerEmpty())
     seen: set[int] = set()
     while True:
@@ -171,11 +173,11 @@ def _among_dialogs(session: Session, channel: int) -> Any:
         if not isinstance(answer, types.messages.DialogsSlice) or not fresh:
             return None
         seen.update(it.top_message for it in fresh)
-        before = _place_of(fresh[-1], answer)
+        before = _offset_after(fresh[-1], answer)
 
 
-def _place_of(dialog: Any, answer: Any) -> Any:
-    """Where the page after a dialog begins."""
+def _offset_after(dialog: Any, answer: Any) -> Any:
+    """Return the offset of the page after a dialog: its last message's date and id, and its peer."""
     dates = {message.id: getattr(message, "date", None) for message in answer.messages}
     peer: Any = types.InputPeerEmpty()
     if isinstance(dialog.peer, types.PeerChannel):

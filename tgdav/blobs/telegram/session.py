@@ -1,8 +1,8 @@
-"""A login at Telegram: its thread, its connections, and the one bridge that other threads call it through.
+"""A login at Telegram: its connections, their event loop and its thread, and the synchronous calls of other threads.
 
-Telegram destroys a login whose key is used on two main connections at once, so a session has one main connection, and
-a program one session. Connections are made when they are needed; one that broke is replaced at the next request. The
-login itself (Telethon's StringSession) comes in as text and stays in memory; the caller keeps it sealed.
+Telegram ends a login whose key is used on two main connections at once. So a session has one main connection, and a
+program one session. Connections are made when needed; a broken one is replaced at the next request. The login
+(Telethon's StringSession) is kept in memory only; the caller stores it sealed.
 """
 
 import asyncio
@@ -29,15 +29,14 @@ from tgdav.threads import Worker
 log = logging.getLogger(__name__)
 PendingResponse = concurrent.futures.Future[Any]
 
-_BRIDGE_SLACK = 10.0
+_RESULT_SLACK = 10.0
 
 
 class Session:
-    """A login, given as a StringSession's text.
+    """A login, given as a StringSession. Thread-safe; the network is not used before the first request.
 
-    ``user_id`` is who the vault belongs to; a login of somebody else raises AccessError in every request. None takes
-    whoever it is. ``rests`` are the account's, known from a login before. Threads may call everything at once. Nothing
-    touches the network before the first request.
+    ``user_id`` is the account that the vault belongs to: with a login of another account every request raises
+    AccessError. None accepts any account. ``flood_waits`` are those of the account, known from an earlier login.
     """
 
     def __init__(
@@ -51,21 +50,21 @@ class Session:
     ) -> None:
         self.settings = settings
         self._flood_waits = FloodWaits(clock) if flood_waits is None else flood_waits
-        self._wanted_user = user_id
+        self._expected_user = user_id
         self._login = read_login(settings, login)
         self._connections: dict[int, DcConnection] = {}
         self._keys: dict[int, AuthKey] = {}
-        self._doors: dict[int, asyncio.Lock] = {}
+        self._connect_locks: dict[int, asyncio.Lock] = {}
         self._options: list[Any] = []
         self._pending: set[PendingResponse] = set()
-        self._dead: AccessError | None = None
+        self._ended: AccessError | None = None
         self._on_update: Callable[[Any], None] | None = None
-        self._on_line: Callable[[], None] | None = None
+        self._on_connection: Callable[[], None] | None = None
         self._user_id = 0
         self.clock_ahead: float | None = None
-        """Seconds that this machine's clock is ahead of Telegram's, negative if behind; None before the first answer."""
+        """Seconds that this machine's clock is ahead of Telegram's, negative if behind; None before the first response."""
         self.unreachable_reason: str | None = None
-        """Why Telegram cannot be reached: what made the last connection fail, or fall silent; None since it answers."""
+        """Why the last connection failed or stopped responding; None while Telegram responds."""
         self._closing = threading.Event()
         self._starting = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -73,53 +72,54 @@ class Session:
 
     @property
     def user_id(self) -> int:
-        """The account's number; 0 before the first answer."""
+        """The account's number; 0 before the first response."""
         return self._user_id
 
     @property
     def backoff(self) -> tuple[float, str]:
-        """How long Telegram still asks for rest, in seconds, and with what; 0 and nothing if it does not."""
+        """Seconds until Telegram's last wait ends, and its reason; (0, "") if there is none."""
         return self._flood_waits.longest()
 
     def window(self, kind: str) -> RequestWindow:
-        """Return how many requests of a kind (``upload``, ``download``) to have under way; the account's."""
+        """Return the account's window of concurrent requests of a kind (``upload``, ``download``)."""
         return self._flood_waits.window(kind, self.settings.parts_in_flight)
 
-    # The bridge.
+    # ---- called from any thread --------------------------------------------------------------------------------------
 
     def submit(self, request: Any, *, dc: int | None = None, subscribe: bool = False) -> PendingResponse:
-        """Send a request to a data centre (None: the login's own) and return at once; ``wait`` gives the answer.
+        """Send a request to a data centre (None: the login's own) without waiting; ``result`` returns its result.
 
-        ``subscribe``: from then on Telegram sends updates down the connection that the request went through.
+        With ``subscribe`` Telegram sends updates on the connection of this request from then on.
         """
-        asked = request if subscribe else without_updates(request)
+        wrapped = request if subscribe else without_updates(request)
         with self._starting:
-            loop = self._running()
-            answer = asyncio.run_coroutine_threadsafe(self._answer(request, asked, dc or self._login.dc_id), loop)
-            self._pending.add(answer)
-        answer.add_done_callback(self._pending.discard)
-        return answer
+            loop = self._running_loop()
+            pending = asyncio.run_coroutine_threadsafe(self._invoke(request, wrapped, dc or self._login.dc_id), loop)
+            self._pending.add(pending)
+        pending.add_done_callback(self._pending.discard)
+        return pending
 
-    def result(self, answer: PendingResponse) -> Any:
-        """Return an answer. Raises translated errors, StoreUnavailable if none comes, StoreRejected once closed."""
+    def result(self, pending: PendingResponse) -> Any:
+        """Wait for a result. Raises translated errors, StoreUnavailable if none arrives, StoreRejected if closed."""
         try:
-            return answer.result(self.settings.connect_timeout + 8 * self.settings.patience + _BRIDGE_SLACK)
+            # Longer than all time limits in the loop together, so that the error of the one that expired is raised.
+            return pending.result(self.settings.connect_timeout + 8 * self.settings.patience + _RESULT_SLACK)
         except concurrent.futures.CancelledError:
             raise StoreRejected("the store is closed") from None
         except TimeoutError:
-            answer.cancel()
-            raise StoreUnavailable("Telegram does not answer") from None
+            pending.cancel()
+            raise StoreUnavailable("Telegram does not respond") from None
 
     def invoke(self, request: Any, *, dc: int | None = None, subscribe: bool = False) -> Any:
-        """Send a request and return its answer."""
+        """Send a request and return its result."""
         return self.result(self.submit(request, dc=dc, subscribe=subscribe))
 
-    def set_handlers(self, update: Callable[[Any], None] | None, line: Callable[[], None] | None) -> None:
-        """Have ``update`` told of what Telegram sends unasked, and ``line`` of each home connection that begins or ends.
+    def set_handlers(self, on_update: Callable[[Any], None] | None, on_connection: Callable[[], None] | None) -> None:
+        """Call ``on_update`` with each update, and ``on_connection`` when a main connection begins or ends.
 
-        Both are called in the session's loop and must return at once; None ends it.
+        Both are called in the session's loop and must not block; None removes a handler.
         """
-        self._on_update, self._on_line = update, line
+        self._on_update, self._on_connection = on_update, on_connection
 
     def _handle_update(self, update: Any) -> None:
         if self._on_update is not None:
@@ -129,16 +129,16 @@ class Session:
         self.clock_ahead = ahead
 
     def _connection_changed(self) -> None:
-        if self._on_line is not None:
-            self._on_line()
+        if self._on_connection is not None:
+            self._on_connection()
 
     def pause(self, seconds: float) -> None:
-        """Wait. Raises StoreRejected when the session is closed meanwhile."""
+        """Wait. Raises StoreRejected if the session is closed meanwhile."""
         if self._closing.wait(seconds):
             raise StoreRejected("the store is closed")
 
     def close(self) -> None:
-        """Hang up and end the thread. Idempotent."""
+        """Close all connections and end the thread. Idempotent."""
         with self._starting:
             self._closing.set()
             thread, self._thread = self._thread, None
@@ -146,12 +146,12 @@ class Session:
             asyncio.run_coroutine_threadsafe(self._shut_down(), self._loop)
             thread.join()
             self._loop.close()
-            for answer in [*self._pending]:
-                with suppress(concurrent.futures.InvalidStateError):  # it was answered, or given up, just now
-                    answer.set_exception(StoreRejected("the store is closed"))
+            for pending in [*self._pending]:
+                with suppress(concurrent.futures.InvalidStateError):  # it completed or was cancelled just now
+                    pending.set_exception(StoreRejected("the store is closed"))
 
-    def _running(self) -> asyncio.AbstractEventLoop:
-        """The loop, started when it is first needed. The caller holds the lock, so that it does not end meanwhile."""
+    def _running_loop(self) -> asyncio.AbstractEventLoop:
+        """Return the loop, started at the first call. The caller holds the lock, so that the loop does not end meanwhile."""
         if self._closing.is_set():
             raise StoreRejected("the store is closed")
         if self._loop is None:
@@ -161,18 +161,18 @@ class Session:
             self._thread.start()
         return self._loop
 
-    # In the loop.
+    # ---- called in the loop ------------------------------------------------------------------------------------------
 
-    async def _answer(self, request: Any, asked: Any, dc: int) -> Any:
-        self._check_allowed(type(request))
-        line = self._connections.get(dc)
-        if line is None or not line.is_alive:
-            line = await self._connected(dc)
-            self._check_allowed(type(request))  # others may have been told to wait meanwhile
+    async def _invoke(self, request: Any, wrapped: Any, dc: int) -> Any:
+        self._check_sendable(type(request))
+        connection = self._connections.get(dc)
+        if connection is None or not connection.is_alive:
+            connection = await self._connection(dc)
+            self._check_sendable(type(request))  # another request may have met a FLOOD_WAIT meanwhile
         try:
-            answer = await line.invoke(asked)
+            result = await connection.invoke(wrapped)
         except AccessError as error:
-            await self._end(error, line, dc)
+            await self._end_login(error, connection, dc)
             raise
         except PremiumWait as error:
             error.retry_after = self._flood_waits.record_slowdown(error.retry_after or 0)
@@ -185,55 +185,55 @@ class Session:
             error.retry_after = self._flood_waits.remaining(type(request)) or error.retry_after
             raise
         self.unreachable_reason = None
-        return answer
+        return result
 
-    def _check_allowed(self, kind: type) -> None:
-        """Send nothing with a dead login, and nothing that Telegram asked to wait with."""
-        if self._dead is not None:
-            raise AccessError(self._dead.message, hint=self._dead.hint)
+    def _check_sendable(self, kind: type) -> None:
+        """Raise if the login has ended, or while requests of this kind must wait."""
+        if self._ended is not None:
+            raise AccessError(self._ended.message, hint=self._ended.hint)
         self._flood_waits.check(kind)
 
-    async def _end(self, error: AccessError, line: DcConnection, dc: int) -> None:
-        """The login is over; elsewhere than at home only the copy of it that was taken there."""
-        await line.close()
+    async def _end_login(self, error: AccessError, connection: DcConnection, dc: int) -> None:
+        """Record the end of the login; in another data centre only that of its copy there."""
+        await connection.close()
         if dc != self._login.dc_id:
             self._keys.pop(dc, None)
-            raise StoreUnavailable(f"data centre {dc} wants to be introduced again") from error
-        log.info("the login at Telegram is over: %s", error.message)
-        self._dead = error
+            raise StoreUnavailable(f"data centre {dc} requires another authorization") from error
+        log.info("the login at Telegram has ended: %s", error.message)
+        self._ended = error
 
-    async def _connected(self, dc: int) -> DcConnection:
-        """Return a live line to a data centre; of all who want one, one connects and the others wait for it."""
-        async with self._doors.setdefault(dc, asyncio.Lock()):
-            line = self._connections.get(dc)
-            if line is not None and line.is_alive:
-                return line
-            if line is not None:
-                await line.close()
+    async def _connection(self, dc: int) -> DcConnection:
+        """Return a live connection to a data centre. Of concurrent callers one connects, the others wait for it."""
+        async with self._connect_locks.setdefault(dc, asyncio.Lock()):
+            connection = self._connections.get(dc)
+            if connection is not None and connection.is_alive:
+                return connection
+            if connection is not None:
+                await connection.close()
                 del self._connections[dc]
-                if line.refusal is not None:
-                    self._flood_waits.record_refusal(dc, line.refusal)
+                if connection.refusal is not None:
+                    self._flood_waits.record_refusal(dc, connection.refusal)
             self._flood_waits.check_connection(dc)
             if self._closing.is_set():
                 raise StoreRejected("the store is closed")
             try:
-                line = await (self._open_home() if dc == self._login.dc_id else self._open_other(dc))
+                connection = await (self._connect_home() if dc == self._login.dc_id else self._connect_other(dc))
             except StoreUnavailable as error:
                 self._flood_waits.record_refusal(dc, error)
                 self.unreachable_reason = error.message
                 raise
             except AccessError as error:
-                self._dead = error
+                self._ended = error
                 raise
-            self._connections[dc] = line
+            self._connections[dc] = connection
             self.unreachable_reason = None
-            if self._closing.is_set():
-                await line.close()
-            return line
+            if self._closing.is_set():  # ``close`` may have passed its last iteration over the connections
+                await connection.close()
+            return connection
 
-    async def _open_home(self) -> DcConnection:
+    async def _connect_home(self) -> DcConnection:
         login = self._login
-        line = DcConnection(
+        connection = DcConnection(
             self.settings,
             login.auth_key,
             on_update=self._handle_update,
@@ -241,55 +241,58 @@ class Session:
             on_time=self._record_clock,
         )
         me = functions.users.GetUsersRequest([types.InputUserSelf()])
-        users = await line.open(login.server_address, login.port, login.dc_id, me)
+        users = await connection.open(login.server_address, login.port, login.dc_id, me)
         self._user_id = users[0].id
-        if self._wanted_user not in (None, self._user_id):
-            await line.close()
+        if self._expected_user not in (None, self._user_id):
+            await connection.close()
             raise AccessError(
-                "the login is another Telegram account's than the vault's", hint="run 'tgdav auth' with the right one"
+                "the login belongs to another Telegram account than the vault's",
+                hint="run 'tgdav auth' with the right one",
             )
         self._connection_changed()
-        return line
+        return connection
 
-    async def _open_other(self, dc: int) -> DcConnection:
-        """A line to a data centre that only holds files: its own key, and the login taken along."""
-        home = await self._connected(self._login.dc_id)
+    async def _connect_other(self, dc: int) -> DcConnection:
+        """Connect to a data centre that only holds files, with a key of its own and an exported authorization."""
+        home = await self._connection(self._login.dc_id)
         option = await self._option(home, dc)
-        line = DcConnection(self.settings, self._keys.get(dc))
+        connection = DcConnection(self.settings, self._keys.get(dc))
         export = await home.invoke(without_updates(functions.auth.ExportAuthorizationRequest(dc)))
         first = functions.auth.ImportAuthorizationRequest(export.id, export.bytes)
         try:
-            await line.open(option.ip_address, option.port, dc, first)
-        except AccessError as error:  # of the copy; the login itself is as good as before
-            await self._end(error, line, dc)
-        self._keys[dc] = line.key
-        return line
+            await connection.open(option.ip_address, option.port, dc, first)
+        except AccessError as error:  # the copy of the login was refused; the login itself still works
+            await self._end_login(error, connection, dc)
+        self._keys[dc] = connection.key
+        return connection
 
     async def _option(self, home: DcConnection, dc: int) -> Any:
         if not self._options:
             self._options = (await home.invoke(without_updates(functions.help.GetConfigRequest()))).dc_options
         fitting = [it for it in self._options if it.id == dc and not it.ipv6 and not it.cdn and not it.tcpo_only]
         if not fitting:
-            raise StoreUnavailable(f"Telegram names no address of data centre {dc}")
+            raise StoreUnavailable(f"Telegram lists no address of data centre {dc}")
         return fitting[0]
 
     async def _shut_down(self) -> None:
-        """End everything in the loop, and the loop whatever happens: ``close`` waits for its end."""
+        """End all tasks, then the loop, even after an error: ``close`` waits for the end of the loop."""
         loop = asyncio.get_running_loop()
         try:
             others = asyncio.all_tasks(loop) - {asyncio.current_task()}
-            await self._hang_up()
+            await self._close_connections()
             for task in others:
                 task.cancel()
             await asyncio.gather(*others, return_exceptions=True)
-            await self._hang_up()
-            await asyncio.sleep(0)  # connections given up while being made close their sockets in the next round
+            await self._close_connections()
+            await asyncio.sleep(
+                0
+            )  # cancelled connection attempts close their sockets in the next iteration of the loop
         finally:
             loop.stop()
 
-    async def _hang_up(self) -> None:
-        for line in [*self._connections.values()]:  # others end and replace lines meanwhile
-            await line.close()
+    async def _close_connections(self) -> None:
+        for connection in [*self._connections.values()]:  # tasks replace connections meanwhile
+            await connection.close()
 
 
 def _serve(loop: asyncio.AbstractEventLoop) -> None:
@@ -299,7 +302,7 @@ def _serve(loop: asyncio.AbstractEventLoop) -> None:
 
 
 def read_login(settings: TelegramSettings, login: str) -> Any:
-    """Return Telethon's StringSession. Raises AccessError for text that is none, or holds no key."""
+    """Return Telethon's StringSession. Raises AccessError if the string is malformed or has no key."""
     try:
         session = StringSession(login)
     except Exception as error:

@@ -1,4 +1,4 @@
-"""The blob store in a Telegram chat."""
+"""The blob store in a Telegram chat: one document per blob, with the name as file name and the label as caption."""
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -11,7 +11,7 @@ from tgdav.blobs.telegram.errors import AlreadySent, PartMissing, UploadCorrupte
 from tgdav.blobs.telegram.history import BlobIndex
 from tgdav.blobs.telegram.messages import LARGEST_ID, PAGE, BlobDocument, Chat
 from tgdav.blobs.telegram.session import Session
-from tgdav.blobs.telegram.transfers import MOST_PARTS, PART_BYTES, UNIT, BlobDownload, BlobUpload
+from tgdav.blobs.telegram.transfers import MAX_PARTS, PART_BYTES, UNIT, BlobDownload, BlobUpload
 from tgdav.blobs.telegram.updates import RETRY, SILENCE, UpdateWatcher
 from tgdav.blobs.validation import check_append, check_name, check_range, check_within
 from tgdav.entropy import Entropy
@@ -21,25 +21,27 @@ from tgdav.keyed_locks import KeyedLocks
 
 TRAITS = StoreTraits(
     backend="telegram",
-    max_blob_bytes=MOST_PARTS * PART_BYTES,
+    max_blob_bytes=MAX_PARTS * PART_BYTES,
     max_label_characters=1024,
     is_local=False,
     read_alignment=UNIT,
 )
 SEND_ATTEMPTS = 6
-_NEWS = (types.UpdateNewMessage, types.UpdateNewChannelMessage)
+_NEW_MESSAGES = (types.UpdateNewMessage, types.UpdateNewChannelMessage)
 KEPT_UPLOADS = 16
-"""Unfinished uploads whose arrived parts are remembered, to go on with them when they are appended again."""
+"""The number of unfinished uploads whose sent parts are remembered, so that a repeated append continues."""
 
 
 def _ignore(_error: AccessError) -> None:
-    return
+    pass
 
 
 class TelegramStore:
-    """A ``BlobStore`` in the chat ``peer`` (``me``, ``@name``, ``-100…``) of a session, which it closes at the end.
+    """A ``BlobStore`` in the chat ``peer`` (``me``, ``@name``, ``-100…``) of a session, which ``close`` closes too.
 
-    A store of its own for each session: the session's connection is the account's only one.
+    An append may repeat one whose response was lost, in this process or an earlier one. So it first searches the index
+    and the newest messages. The ``random_id`` of the message is derived from the name, so that Telegram itself refuses
+    a repetition of an older message, or returns the first one.
     """
 
     traits = TRAITS
@@ -48,13 +50,13 @@ class TelegramStore:
         self._session = session
         self._entropy = entropy
         self._chat = Chat(session, peer)
-        self._listing = BlobIndex(session, self._chat)
+        self._index = BlobIndex(session, self._chat)
         self._names = KeyedLocks()
         self._lock = threading.Lock()
         self._uploads: dict[BlobName, BlobUpload] = {}
         self._unanswered: set[BlobName] = set()
         self._generations: dict[BlobName, int] = {}
-        self._hidden: dict[BlobName, int] = {}
+        self._invisible_ids: dict[BlobName, int] = {}
         self._is_closed = False
         self._watch: UpdateWatcher | None = None
 
@@ -65,20 +67,20 @@ class TelegramStore:
         self._check_open()
         check_append(self.traits, name, source, label)
         with self._names.holding(name):
-            found = self._already_there(name)
+            found = self._existing(name)
             if found is None:
                 found = self._send(name, source, label, progress)
             elif progress:
                 progress(source.size)
-        self._listing.note(found)
+        self._index.add(found)
         return found.info
 
-    def _already_there(self, name: BlobName) -> BlobDocument | None:
-        """Return the blob of this name, as far as an append has to look: what is known, and after doubt what is new."""
-        self._listing.survey()
+    def _existing(self, name: BlobName) -> BlobDocument | None:
+        """Return the blob of this name if it is known; after an append without a response, new messages are read first."""
+        self._index.survey()
         if name in self._unanswered:
-            self._listing.refresh()
-        return self._listing.first(name)
+            self._index.refresh()
+        return self._index.first(name)
 
     def _send(self, name: BlobName, source: Source, label: str, progress: Callable[[int], None] | None) -> BlobDocument:
         upload = self._upload_of(name, source)
@@ -94,13 +96,13 @@ class TelegramStore:
             if sent is not None:
                 self._drop(name)
                 self._unanswered.discard(name)
-                self._hidden.pop(name, None)
+                self._invisible_ids.pop(name, None)
                 return sent
         self._drop(name)
         raise StoreUnavailable("Telegram keeps losing the parts of an upload")
 
     def _finish(self, name: BlobName, upload: BlobUpload, label: str) -> BlobDocument | None:
-        """Send the message; None means that the upload was put back and has to run again."""
+        """Send the message. None means that parts were lost and ``upload`` must run again."""
         generation = self._generations.get(name, 0)
         request = upload.message(self._chat.peer(), label, generation)
         self._unanswered.add(name)
@@ -108,53 +110,54 @@ class TelegramStore:
             return self._sent(name, self._session.invoke(request))
         except PartMissing as error:
             if error.part:
-                upload.lose(error.part)
-            else:
+                upload.mark_lost(error.part)
+            else:  # a missing first part usually means that the server dropped the whole upload
                 upload.start_over(self._new_id())
         except UploadCorrupted:
             upload.start_over(self._new_id())
         except AlreadySent:
-            self._listing.complete()
-            found = self._listing.first(name)
+            self._index.complete()
+            found = self._index.first(name)
             if found is not None:
                 return found
-            self._generations[name] = generation + 1
+            self._generations[name] = generation + 1  # that message is deleted or edited, its random_id is used up
         return None
 
-    def _sent(self, name: BlobName, answer: Any) -> BlobDocument:
-        """Return the blob that an answer to sendMedia tells of, else look for it.
+    def _sent(self, name: BlobName, result: Any) -> BlobDocument:
+        """Return the blob in a result of sendMedia, or search for it if the result does not show the message.
 
-        Raises AlreadySent if the answer repeats an earlier one, whose message was edited or deleted since.
+        Raises AlreadySent if the result refers to an earlier message that was edited or deleted since.
         """
-        updates = getattr(answer, "updates", [])
-        shown = [update.message for update in updates if isinstance(update, _NEWS)]
+        updates = getattr(result, "updates", [])
+        shown = [update.message for update in updates if isinstance(update, _NEW_MESSAGES)]
         for message in shown:
-            found = self._chat.document(message)
+            found = self._chat.blob(message)
             if found is not None and found.info.name == name:
                 return found
-        self._listing.refresh()
-        known = self._listing.first(name)
+        self._index.refresh()
+        known = self._index.first(name)
         if known is not None:
             return known
         if shown or self._is_taken(name, updates):
-            raise AlreadySent("Telegram answers with a message that is not this blob any more")
-        raise StoreUnavailable("Telegram took a message and does not show it yet")
+            raise AlreadySent("Telegram refers to a message that is no longer this blob")
+        raise StoreUnavailable("Telegram accepted a message and does not show it yet")
 
     def _is_taken(self, name: BlobName, updates: Sequence[Any]) -> bool:
-        """Whether an answer that shows no message names one that is not this blob.
+        """Return whether a result without a message has the id of a message that is not this blob.
 
-        A message that was just sent may not be shown yet. One that is named again and still not shown is gone.
+        A message that was just sent may not be visible yet. If the same id is returned again and its message is still
+        not visible, it was deleted.
         """
         named = [update.id for update in updates if isinstance(update, types.UpdateMessageID)]
         if not named:
             return False
-        before, self._hidden[name] = self._hidden.get(name), named[0]
+        before, self._invisible_ids[name] = self._invisible_ids.get(name), named[0]
         return before == named[0] or self._chat.is_shown(BlobId(named[0]))
 
     def _upload_of(self, name: BlobName, source: Source) -> BlobUpload:
         with self._lock:
             upload = self._uploads.get(name)
-            if upload is None or not upload.fits(source):
+            if upload is None or not upload.matches(source):
                 upload = BlobUpload(self._session, name, source, self._new_id())
                 self._uploads.pop(name, None)
                 self._uploads[name] = upload
@@ -170,26 +173,24 @@ class TelegramStore:
         return int.from_bytes(self._entropy.bytes(8), "big", signed=True)
 
     def read(self, blob_id: BlobId, offset: int, length: int) -> bytes:
-        """Return exactly ``length`` bytes from ``offset``; see ``BlobStore.read``.
-
-        Telegram gives the bytes of a deleted message's file for a while, so the message is asked for beside them.
-        """
+        """Return exactly ``length`` bytes from ``offset``; see ``BlobStore.read``."""
         self._check_open()
         check_range(offset, length)
-        known = self._listing.document(blob_id)
+        known = self._index.document(blob_id)
         if known is None or offset + length > known.info.size or not length:
             known = self._fetch(blob_id)
             check_within(blob_id, known.info.name, known.info.size, offset + length)
             return self._download(known, offset, length) if length else b""
-        there = self._session.submit(self._chat.fetching([blob_id]))
+        # The file of a deleted message can be downloaded for a while, so the message is fetched at the same time.
+        message = self._session.submit(self._chat.by_id([blob_id]))
         try:
             data = self._download(known, offset, length)
-            fresh = self._chat.blobs(self._session.result(there)).get(blob_id)
+            fresh = self._chat.blobs(self._session.result(message)).get(blob_id)
         finally:
-            there.cancel()
+            message.cancel()
         if fresh is None:
             raise self._missing(blob_id)
-        self._listing.note(fresh)
+        self._index.add(fresh)
         return data
 
     def _download(self, document: BlobDocument, offset: int, length: int) -> bytes:
@@ -205,40 +206,40 @@ class TelegramStore:
         found = self._chat.fetch([blob_id]).get(blob_id)
         if found is None:
             raise self._missing(blob_id)
-        self._listing.note(found)
+        self._index.add(found)
         return found
 
     def _missing(self, blob_id: BlobId) -> BlobMissing:
-        self._listing.forget(blob_id)
-        return BlobMissing(f"blob {blob_id} is not in the store", hint="its message was deleted, or never was")
+        self._index.remove(blob_id)
+        return BlobMissing(f"blob {blob_id} is not in the store", hint="its message was deleted or never existed")
 
     def list(self, after: BlobId = START) -> Iterator[BlobInfo]:
-        """Go through all blobs with ids above ``after`` in append order."""
+        """Yield all blobs with ids greater than ``after`` in append order."""
         self._check_open()
-        for document in self._listing.walk(after):
+        for document in self._index.walk(after):
             yield document.info
 
     def find(self, name: BlobName) -> BlobInfo | None:
-        """Return the first blob of this name in append order, or None. The first time it reads the whole history."""
+        """Return the first blob of this name in append order, or None. The first call reads the whole history."""
         self._check_open()
         check_name(name)
-        self._listing.complete()
-        found = self._listing.first(name)
+        self._index.complete()
+        found = self._index.first(name)
         return None if found is None else found.info
 
     def delete(self, ids: Sequence[BlobId]) -> None:
-        """Remove blobs for good; ids that are not there, or are messages of the user's own, are left alone."""
+        """Delete blobs; ids that are missing, or of the user's own messages, are ignored."""
         self._check_open()
         wanted = [blob_id for blob_id in dict.fromkeys(ids) if 0 < blob_id <= LARGEST_ID]
         for start in range(0, len(wanted), PAGE):
-            there = self._chat.fetch(wanted[start : start + PAGE])
-            if there:
-                self._chat.delete([*there])
-            for blob_id, document in there.items():
-                self._listing.forget(blob_id, document.info.name)
+            existing = self._chat.fetch(wanted[start : start + PAGE])
+            if existing:
+                self._chat.delete([*existing])
+            for blob_id, document in existing.items():
+                self._index.remove(blob_id, document.info.name)
 
     def idle_days(self) -> int:
-        """Return the days without use after which Telegram deletes the account."""
+        """Return after how many days without use Telegram deletes the account."""
         self._check_open()
         return int(self._session.invoke(functions.account.GetAccountTTLRequest()).days)
 
@@ -258,13 +259,13 @@ class TelegramStore:
         if self._watch is not None:
             self._watch.close()
         self._watch = UpdateWatcher(
-            self._session, self._chat, self._listing, on_blob, on_logout=on_logout, silence=silence, retry=retry
+            self._session, self._chat, self._index, on_blob, on_logout=on_logout, silence=silence, retry=retry
         )
         self._watch.start()
         return self._watch
 
     def close(self) -> None:
-        """Hang up. Idempotent."""
+        """Close the session. Idempotent."""
         self._is_closed = True
         try:
             self._session.close()

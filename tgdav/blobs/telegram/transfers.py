@@ -25,100 +25,109 @@ from tgdav.errors import BlobMissing, DamageError, StoreUnavailable
 from tgdav.ids import BlobName
 
 Item = TypeVar("Item")
+Progress = Callable[[int], None] | None
 
-ATTEMPTS = 6
-"""After this many failures of one request in a row the transfer gives up; whoever asked for it may go on later."""
-SILENT_ATTEMPTS = 2
-"""After so many without any answer in a row too: each takes the whole patience, and the second went down a new line."""
-LONGEST_REST = 30.0
-"""Seconds of rest asked for by Telegram that are waited here; a longer one ends the transfer."""
-FIRST_REST = 0.1
+MAX_ATTEMPTS = 6
+"""After this many failures in a row a transfer raises; its caller may repeat it later."""
+MAX_SILENCES = 2
+"""After this many failures without any response in a row it raises too: each takes the whole patience, and the second
+used a new connection.
+"""
+MAX_BACKOFF = 30.0
+"""The longest wait inside a transfer, in seconds; if Telegram requires more, it raises."""
+FIRST_BACKOFF = 0.1
+
+PART_BYTES = 512 * 1024
+MAX_PARTS = 4000
+SMALL_FILE_BYTES = 10 * 1024 * 1024
+_EMPTY = b"\0"
+
+UNIT = 1024
+WINDOW = 1024 * 1024
+_MAX_SHORT_READS = 3
+_MAX_RENEWALS = 3
 
 
 class RequestPipeline(Generic[Item]):
-    """Runs ``begin`` for each item with at most the window's width under way, and ``finish`` with the item and its answer.
+    """Submits a request per item, up to the window's width concurrently, and handles the results in order.
 
-    Both run on the caller's thread and in the items' order. ``mend`` may put an error right (True: ask again at once).
+    ``submit`` sends the request of an item; ``handle`` is called with the item and its result, or raises
+    StoreUnavailable if the result is not good. All callbacks run on the caller's thread, in the order of the items.
+    ``recover`` may remove the cause of an error and return True: then the request is repeated without backoff.
     """
 
     def __init__(
         self,
         session: Session,
         window: RequestWindow,
-        begin: Callable[[Item], PendingResponse],
-        finish: Callable[[Item, Any], None],
-        mend: Callable[[Item, StoreUnavailable], bool] | None = None,
+        submit: Callable[[Item], PendingResponse],
+        handle: Callable[[Item, Any], None],
+        recover: Callable[[Item, StoreUnavailable], bool] | None = None,
     ) -> None:
         self._session = session
-        self._begin = begin
-        self._finish = finish
-        self._mend = mend
+        self._submit = submit
+        self._handle = handle
+        self._recover = recover
         self._window = window
         self._silences = 0
-        self._flight: deque[tuple[Item, PendingResponse]] = deque()
+        self._in_flight: deque[tuple[Item, PendingResponse]] = deque()
 
     def run(self, items: Iterable[Item]) -> None:
-        """Go through all items. Raises what cannot be mended; nothing stays under way then."""
-        left = iter(items)
+        """Process all items. After an error no request remains in flight."""
+        remaining = iter(items)
         failures = 0
         try:
             while True:
-                self._fill(left)
-                if not self._flight:
+                self._fill(remaining)
+                if not self._in_flight:
                     return
-                item, answer = self._flight.popleft()
+                item, response = self._in_flight.popleft()
                 try:
-                    self._finish(item, self._session.result(answer))
+                    self._handle(item, self._session.result(response))
                     failures = self._silences = 0
                     self._window.on_success()
                 except StoreUnavailable as error:
                     failures += 1
-                    self._repair(item, error, failures)
-                    self._flight.appendleft((item, self._begin(item)))
+                    self._prepare_retry(item, error, failures)
+                    self._in_flight.appendleft((item, self._submit(item)))
         finally:
-            for _, answer in self._flight:
-                answer.cancel()
+            for _, response in self._in_flight:
+                response.cancel()
 
-    def _fill(self, left: "Iterable[Item]") -> None:
-        if len(self._flight) >= self._window.width:
+    def _fill(self, remaining: Iterable[Item]) -> None:
+        if len(self._in_flight) >= self._window.width:
             return
-        for item in left:
-            self._flight.append((item, self._begin(item)))
-            if len(self._flight) >= self._window.width:
+        for item in remaining:
+            self._in_flight.append((item, self._submit(item)))
+            if len(self._in_flight) >= self._window.width:
                 return
 
-    def _repair(self, item: Item, error: StoreUnavailable, failures: int) -> None:
-        """Get ready to ask for an item again, with all that failed in the meantime; or raise."""
+    def _prepare_retry(self, item: Item, error: StoreUnavailable, failures: int) -> None:
+        """Recover or wait, then resubmit the other failed requests; or raise the error."""
         self._silences += isinstance(error, NoResponse)
         if error.retry_after is not None:
             self._window.on_flood_wait(error.retry_after)
-        if failures >= ATTEMPTS or self._silences >= SILENT_ATTEMPTS or (error.retry_after or 0) > LONGEST_REST:
+        if failures >= MAX_ATTEMPTS or self._silences >= MAX_SILENCES or (error.retry_after or 0) > MAX_BACKOFF:
             raise error
-        if not (self._mend and self._mend(item, error)):
-            self._session.pause(error.retry_after or FIRST_REST * 2.0 ** (failures - 1))
-        for place, (other, answer) in enumerate(self._flight):
-            if answer.done() and isinstance(answer.exception(), StoreUnavailable):
-                self._flight[place] = (other, self._begin(other))
-
-
-PART_BYTES = 512 * 1024
-MOST_PARTS = 4000
-SMALL_FILE_BYTES = 10 * 1024 * 1024
-_EMPTY = b"\0"
-Progress = Callable[[int], None] | None
+        if not (self._recover and self._recover(item, error)):
+            self._session.pause(error.retry_after or FIRST_BACKOFF * 2.0 ** (failures - 1))
+        # One cause usually fails everything in flight: without this each of these would count as another failure.
+        for position, (other, response) in enumerate(self._in_flight):
+            if response.done() and isinstance(response.exception(), StoreUnavailable):
+                self._in_flight[position] = (other, self._submit(other))
 
 
 def random_id(name: BlobName, generation: int) -> int:
-    """Return the number that makes sending the same blob twice one message.
+    """Return the ``random_id`` of a blob's message, by which Telegram recognises a repeated message.
 
-    ``generation`` counts the messages of this name that were deleted: their numbers are used up.
+    ``generation`` counts the deleted or edited messages of this name: Telegram still knows their ``random_id``.
     """
     digest = hashlib.blake2b(name + generation.to_bytes(4, "big"), digest_size=8, person=b"tgdav random id").digest()
     return int.from_bytes(digest, "big", signed=True) or 1
 
 
 class BlobUpload:
-    """One blob's way to the server. May be run again after StoreUnavailable: parts that arrived are not sent again."""
+    """The upload of one blob. After StoreUnavailable ``run`` may be called again; it sends only the missing parts."""
 
     def __init__(self, session: Session, name: BlobName, source: Source, file_id: int) -> None:
         self._session = session
@@ -128,8 +137,8 @@ class BlobUpload:
         self._sent: set[int] = set()
         self._digest: str = ""
 
-    def fits(self, source: Source) -> bool:
-        """Whether a source has surely the bytes that were sent: the same object, or the same closed file."""
+    def matches(self, source: Source) -> bool:
+        """Return whether a source certainly has the same bytes: the same object, or the same immutable file."""
         mine = self._source
         return source is mine or (source.path is not None and source.path == mine.path and source.size == mine.size)
 
@@ -139,28 +148,28 @@ class BlobUpload:
 
     @property
     def parts(self) -> int:
-        """How many parts it has."""
+        """The number of parts."""
         return max(1, -(-self._source.size // PART_BYTES))
 
     def start_over(self, file_id: int) -> None:
-        """Forget what was sent."""
+        """Send all parts again, under another file id."""
         self._file_id = file_id
         self._sent.clear()
 
-    def lose(self, part: int) -> None:
-        """A part is not there any more."""
+    def mark_lost(self, part: int) -> None:
+        """Send a part again that the server lost."""
         self._sent.discard(part)
 
     def run(self, progress: Progress) -> None:
-        """Send all parts that are not there. The source's and the progress callback's errors pass through."""
+        """Send all missing parts. Errors of the source and of the progress callback pass through."""
         if not self._is_big:
-            self._digest = self._whole_digest()
+            self._digest = self._md5()
         done = sum(self._length(part) for part in self._sent)
 
-        def finish(part: int, arrived: Any) -> None:
+        def record(part: int, accepted: Any) -> None:
             nonlocal done
-            if not arrived:
-                raise StoreUnavailable("Telegram did not take a part")
+            if not accepted:
+                raise StoreUnavailable("Telegram did not accept a part")
             self._sent.add(part)
             done += self._length(part)
             if progress:
@@ -169,7 +178,7 @@ class BlobUpload:
         if progress and (not self._source.size or len(self._sent) == self.parts):
             progress(done)
         missing = [part for part in range(self.parts) if part not in self._sent]
-        RequestPipeline(self._session, self._session.window("upload"), self._begin, finish).run(missing)
+        RequestPipeline(self._session, self._session.window("upload"), self._submit, record).run(missing)
         check_source_end(self._name, self._source)
 
     def _length(self, part: int) -> int:
@@ -177,40 +186,34 @@ class BlobUpload:
 
     def _read(self, part: int) -> bytes:
         if not self._source.size:
-            return _EMPTY
+            return _EMPTY  # Telegram has no empty documents; the file name marks this one as empty
         return read_source(self._name, self._source, part * PART_BYTES, self._length(part))
 
-    def _whole_digest(self) -> str:
+    def _md5(self) -> str:
         digest = hashlib.md5(usedforsecurity=False)
         for part in range(self.parts):
             digest.update(self._read(part))
         return digest.hexdigest()
 
-    def _begin(self, part: int) -> PendingResponse:
+    def _submit(self, part: int) -> PendingResponse:
         data = self._read(part)
         if self._is_big:
             return self._session.submit(functions.upload.SaveBigFilePartRequest(self._file_id, part, self.parts, data))
         return self._session.submit(functions.upload.SaveFilePartRequest(self._file_id, part, data))
 
     def message(self, peer: Any, label: str, generation: int) -> Any:
-        """Return the request that makes the parts a blob."""
-        called = file_name(self._name, self._source.size)
+        """Return the request for the message that makes a document of the parts."""
+        document_name = file_name(self._name, self._source.size)
         if self._is_big:
-            file: Any = types.InputFileBig(self._file_id, self.parts, called)
+            file: Any = types.InputFileBig(self._file_id, self.parts, document_name)
         else:
-            file = types.InputFile(self._file_id, self.parts, called, self._digest)
+            file = types.InputFile(self._file_id, self.parts, document_name, self._digest)
         media = types.InputMediaUploadedDocument(
-            file, MIME_TYPE, [types.DocumentAttributeFilename(called)], force_file=True
+            file, MIME_TYPE, [types.DocumentAttributeFilename(document_name)], force_file=True
         )
         return functions.messages.SendMediaRequest(
             peer, media, label, random_id=random_id(self._name, generation), silent=True
         )
-
-
-UNIT = 1024
-WINDOW = 1024 * 1024
-_SHORT_READS = 3
-_RENEWALS = 3
 
 
 def windows(offset: int, length: int) -> Iterator[tuple[int, int]]:
@@ -225,69 +228,69 @@ def windows(offset: int, length: int) -> Iterator[tuple[int, int]]:
 
 
 class BlobDownload:
-    """One read. ``refetch`` gives the document anew, with a fresh reference; it raises BlobMissing if it is gone."""
+    """One read. ``refetch`` returns the document with a fresh file reference; it raises BlobMissing if it is deleted."""
 
     def __init__(self, session: Session, document: BlobDocument, refetch: Callable[[], BlobDocument]) -> None:
         self._session = session
         self._document = document
         self._refetch = refetch
-        self._used: dict[int, bytes] = {}
-        self._short: dict[int, int] = {}
-        self._renewed: dict[int, int] = {}
-        self._refused: dict[int, int] = {}
+        # All by the offset of a window:
+        self._used_references: dict[int, bytes] = {}
+        self._short_reads: dict[int, int] = {}
+        self._renewals: dict[int, int] = {}
+        self._refusals: dict[int, int] = {}
 
     def run(self, offset: int, length: int) -> bytes:
-        """Return exactly the range, which lies within the document."""
+        """Return exactly the range, which must be within the document."""
         pieces: list[bytes | memoryview] = []
         size = self._document.info.size
 
-        def finish(window: tuple[int, int], answer: Any) -> None:
+        def append(window: tuple[int, int], result: Any) -> None:
             start, limit = window
-            got = getattr(answer, "bytes", b"")
-            if len(got) < min(limit, size - start):
-                raise ShortRead("Telegram gave fewer bytes than asked for")
+            data = getattr(result, "bytes", b"")
+            if len(data) < min(limit, size - start):
+                raise ShortRead("Telegram sent fewer bytes than requested")
             first, last = max(start, offset), min(start + limit, offset + length)
-            pieces.append(got if last - first == len(got) else memoryview(got)[first - start : last - start])
+            pieces.append(data if last - first == len(data) else memoryview(data)[first - start : last - start])
 
         window = self._session.window("download")
-        RequestPipeline(self._session, window, self._begin, finish, self._mend).run(windows(offset, length))
+        RequestPipeline(self._session, window, self._submit, append, self._recover).run(windows(offset, length))
         return b"".join(pieces)
 
-    def _begin(self, window: tuple[int, int]) -> PendingResponse:
+    def _submit(self, window: tuple[int, int]) -> PendingResponse:
         start, limit = window
-        it = self._document
-        self._used[start] = it.reference
-        location = types.InputDocumentFileLocation(it.id, it.access_hash, it.reference, "")
+        document = self._document
+        self._used_references[start] = document.reference
+        location = types.InputDocumentFileLocation(document.id, document.access_hash, document.reference, "")
         return self._session.submit(
-            functions.upload.GetFileRequest(location, start, limit, precise=True, cdn_supported=False), dc=it.dc
+            functions.upload.GetFileRequest(location, start, limit, precise=True, cdn_supported=False), dc=document.dc
         )
 
-    def _mend(self, window: tuple[int, int], error: StoreUnavailable) -> bool:
-        """Put right what asking again would not."""
+    def _recover(self, window: tuple[int, int], error: StoreUnavailable) -> bool:
         info = self._document.info
         if isinstance(error, OtherDc):
             self._document = msgspec.structs.replace(self._document, dc=error.dc)
             return True
         if isinstance(error, ReferenceStale):
-            self._renew(window[0], error)
+            self._renew_reference(window[0], error)
             return True
         if isinstance(error, ShortRead):
-            self._short[window[0]] = self._short.get(window[0], 0) + 1
-            if self._short[window[0]] >= _SHORT_READS:
+            self._short_reads[window[0]] = self._short_reads.get(window[0], 0) + 1
+            if self._short_reads[window[0]] >= _MAX_SHORT_READS:
                 raise DamageError(f"blob {info.id} ends before its {info.size} bytes", blob=info.name.hex())
         return False
 
-    def _renew(self, start: int, error: ReferenceStale) -> None:
-        """Take a fresh reference, unless another window did so meanwhile.
+    def _renew_reference(self, start: int, error: ReferenceStale) -> None:
+        """Get a fresh reference, unless another window did so meanwhile.
 
-        A window whose file is refused with fresh references too has lost it, though the message is there. A reference
-        that goes stale again and again is no loss: that is left to whoever retries.
+        If fresh references are refused too, the file is lost although its message exists: BlobMissing. A reference
+        that expires again and again does not mean that, so it is left to the caller to retry.
         """
-        times = self._refused if isinstance(error, FileRefused) else self._renewed
-        times[start] = times.get(start, 0) + 1
-        if times[start] > _RENEWALS:
-            if times is self._refused:
-                raise BlobMissing(f"Telegram has no file for blob {self._document.info.id} any more")
+        counts = self._refusals if isinstance(error, FileRefused) else self._renewals
+        counts[start] = counts.get(start, 0) + 1
+        if counts[start] > _MAX_RENEWALS:
+            if counts is self._refusals:
+                raise BlobMissing(f"Telegram no longer has the file of blob {self._document.info.id}")
             raise error
-        if self._used[start] == self._document.reference:
+        if self._used_references[start] == self._document.reference:
             self._document = msgspec.structs.replace(self._refetch(), dc=self._document.dc)

@@ -21,34 +21,64 @@ from tgdav.errors import AccessError, StoreRejected, StoreUnavailable, TgdavErro
 from tgdav.ids import BlobId
 from tgdav.threads import Guard, Worker
 
+log = logging.getLogger(__name__)
+
+SILENCE = 900.0
+"""Seconds without updates after which to request the difference (https://core.telegram.org/api/updates#recovering-gaps)."""
+RETRY = 5.0
+"""Seconds to wait after a failure."""
+MAX_DIFFERENCE = 100
+_DIFFERENCES = (
+    types.updates.Difference,
+    types.updates.DifferenceSlice,
+    types.updates.DifferenceEmpty,
+    types.updates.ChannelDifference,
+    types.updates.ChannelDifferenceEmpty,
+)
+_CATCH_UP = object()
+"""Queued to request the difference."""
+_STOP = object()
+
 
 class PtsTracker:
-    """How far the events of a box were seen. ``channel`` is a channel's number, None for the account's own box."""
+    """The state (``pts``) of a sequence of updates: that of a channel, or the account's own if ``channel`` is None.
+
+    Each update has the ``pts`` after it and the ``pts_count`` of its events. It is applied if it continues the local
+    state; one that is behind is a repetition; one that is ahead shows a gap
+    (https://core.telegram.org/api/updates#update-handling). All private chats, Saved Messages included, share one
+    sequence; each channel has its own.
+    """
 
     def __init__(self, channel: int | None) -> None:
         self._channel = channel
         self.pts = 0
         self.date: Any = None
 
-    def take(self, updates: Any) -> tuple[list[Any], list[int], bool]:
-        """Return what a push from Telegram brings: new messages, ids that are gone, and whether something was missed."""
+    def apply(self, updates: Any) -> tuple[list[Any], list[int], bool]:
+        """Return the new messages and the deleted ids in the updates received, and whether there is a gap."""
         new: list[Any] = []
-        gone: list[int] = []
-        missed = isinstance(updates, types.UpdatesTooLong | types.UpdateShortMessage | types.UpdateShortChatMessage)
+        deleted: list[int] = []
+        # Short messages are not blobs, but they move pts; their place in the sequence is not evaluated here.
+        has_gap = isinstance(updates, types.UpdatesTooLong | types.UpdateShortMessage | types.UpdateShortChatMessage)
         for update in _each(updates):
-            if not self._is_here(update):
-                continue
-            if update.pts <= self.pts:
+            if not self._is_in_sequence(update) or update.pts <= self.pts:
                 continue
             if self.pts + update.pts_count != update.pts:
-                missed = True
+                has_gap = True
                 continue
             self.pts = update.pts
-            read(update, new, gone)
-        return new, gone, missed
+            collect(update, new, deleted)
+        return new, deleted, has_gap
 
-    def _is_here(self, update: Any) -> bool:
-        """Whether an update counts in this box."""
+    def move_past(self, difference: Any) -> None:
+        """Set the state to the end of a difference."""
+        state = getattr(difference, "state", None) or getattr(difference, "intermediate_state", None)
+        if state is not None:
+            self.pts, self.date = max(self.pts, state.pts), state.date
+        else:
+            self.pts = max(self.pts, getattr(difference, "pts", 0))
+
+    def _is_in_sequence(self, update: Any) -> bool:
         if isinstance(update, types.UpdateChannelTooLong) or getattr(update, "pts_count", None) is None:
             return False
         message = getattr(update, "message", None)
@@ -63,85 +93,69 @@ def _each(updates: Any) -> Iterator[Any]:
         yield from updates.updates
 
 
-def read(update: Any, new: list[Any], gone: list[int]) -> None:
-    """Sort an update's content into new messages and ids that are gone."""
+def collect(update: Any, new: list[Any], deleted: list[int]) -> None:
+    """Add an update's new messages and deleted ids to the lists."""
     if isinstance(update, types.UpdateNewMessage | types.UpdateNewChannelMessage):
         new.append(update.message)
     elif isinstance(update, types.UpdateDeleteMessages | types.UpdateDeleteChannelMessages):
-        gone += update.messages
-
-
-log = logging.getLogger(__name__)
-SILENCE = 900.0
-"""Seconds without news after which to ask, as https://core.telegram.org/api/updates#recovering-gaps has it."""
-RETRY = 5.0
-"""Seconds after a failure."""
-LARGEST_DIFFERENCE = 100
-_DIFFERENCES = (
-    types.updates.Difference,
-    types.updates.DifferenceSlice,
-    types.updates.DifferenceEmpty,
-    types.updates.ChannelDifference,
-    types.updates.ChannelDifferenceEmpty,
-)
-_AGAIN = object()
-_STOP = object()
+        deleted += update.messages
 
 
 class UpdateWatcher:
-    """Tells ``on_blob`` of each blob that another session appends after ``start``, oldest first.
+    """Calls ``on_blob`` for each blob that another session appends after ``start``, oldest first.
 
-    A blob may be told of twice, and one of this session's own once, when history had to be read. ``on_logout`` is told when the
-    login has ended, and the watch with it. Both run on the watch's own thread; what they raise is noted and passed over, as
-    is an answer that makes no sense. ``silence`` and ``retry`` in seconds.
+    A blob may be reported twice, and after the history was read also one of this session's own. ``on_logout`` is
+    called when the login has ended, which ends the watcher. Both run on the watcher's thread. Exceptions in them, and
+    responses that make no sense, are recorded; then the watcher starts again from the history. ``silence`` and
+    ``retry`` are in seconds.
     """
 
     def __init__(
         self,
         session: Session,
         chat: Chat,
-        listing: BlobIndex,
+        index: BlobIndex,
         on_blob: Callable[[BlobInfo], None],
         *,
         on_logout: Callable[[AccessError], None],
         silence: float = SILENCE,
         retry: float = RETRY,
     ) -> None:
-        self._session, self._chat, self._listing, self._on_blob = session, chat, listing, on_blob
+        self._session, self._chat, self._index, self._on_blob = session, chat, index, on_blob
         self._on_logout = on_logout
         self._silence, self._retry = silence, retry
-        self._box: PtsTracker | None = None
-        self._last = 0
-        self._news: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._tracker: PtsTracker | None = None
+        self._last_id = 0
+        self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._guard = Guard("telegram-watch")
         self._thread = Worker("telegram-watch", self._run, guard=self._guard)
         self.caught_up = threading.Event()
-        """Set while nothing is known to be missing."""
+        """Set while no gap is known."""
 
     def start(self) -> None:
-        """Begin. Returns at once; the network is asked on the watch's thread."""
-        self._session.set_handlers(self._news.put, lambda: self._news.put(_AGAIN))
+        """Start the thread, which makes all requests."""
+        self._session.set_handlers(self._queue.put, lambda: self._queue.put(_CATCH_UP))
         self._thread.start()
 
     def close(self) -> None:
-        """End, once what is under way is done. Idempotent."""
+        """Stop after the current request. Idempotent."""
         self._session.set_handlers(None, None)
-        self._news.put(_STOP)
+        self._queue.put(_STOP)
         if self._thread.is_alive() and not self._thread.is_current():
             self._thread.join()
 
     def _run(self) -> None:
-        wait, again = 0.0, self._retry
+        wait, backoff = 0.0, self._retry
         while True:
             try:
-                news = self._news.get(timeout=wait) if wait else _AGAIN
+                item = self._queue.get(timeout=wait) if wait else _CATCH_UP
             except queue.Empty:
-                news = _AGAIN
-            if news is _STOP:
+                item = _CATCH_UP
+            if item is _STOP:
                 return
             try:
-                self._take(news)
-                wait, again = self._silence, self._retry
+                self._handle(item)
+                wait, backoff = self._silence, self._retry
                 self._guard.clear()
                 self.caught_up.set()
             except StoreUnavailable as error:
@@ -152,105 +166,99 @@ class UpdateWatcher:
                 self._on_logout(error)
                 return
             except TgdavError as error:
-                log.debug("other sessions' changes are not watched for now: %s", error.message)
+                log.debug("updates of other sessions are not received for now: %s", error.message)
                 wait = self._silence
                 self.caught_up.clear()
-            except Exception as error:  # an answer that nobody expected: the history tells what it may have told
+            except Exception as error:  # an unexpected response: the history has what it may have reported
                 self._guard.record(error)
                 self.caught_up.clear()
-                self._box, wait, again = None, again, min(2 * again, self._silence)
+                self._tracker, wait, backoff = None, backoff, min(2 * backoff, self._silence)
 
-    def _take(self, news: Any) -> None:
-        if self._box is None:
-            last = self._last
-            self._box = self._begin()
+    def _handle(self, item: Any) -> None:
+        if self._tracker is None:
+            last = self._last_id
+            self._tracker = self._start_tracker()
             if last:
                 self._read_history(last)
-        elif news is _AGAIN:
-            self._catch_up(self._box)
+        elif item is _CATCH_UP:
+            self._catch_up(self._tracker)
         else:
-            new, gone, missed = self._box.take(news)
-            own = getattr(news, "_self_outgoing", False)  # Telethon's mark on the answers to our own requests
-            self._tell(() if own else new, gone)
-            if missed:
-                self._catch_up(self._box)
+            new, deleted, has_gap = self._tracker.apply(item)
+            is_own = getattr(item, "_self_outgoing", False)  # Telethon's mark on results of this session's requests
+            self._report(() if is_own else new, deleted)
+            if has_gap:
+                self._catch_up(self._tracker)
 
-    def _begin(self) -> PtsTracker:
-        """Where to go on from: the box's number first, so that what comes meanwhile is told of rather than missed."""
-        box = PtsTracker(self._chat.peer().channel_id if self._chat.is_channel else None)
+    def _start_tracker(self) -> PtsTracker:
+        """Return a tracker at the current state.
+
+        The state is requested before the newest message, so that a message between the two is reported, not missed.
+        """
+        tracker = PtsTracker(self._chat.peer().channel_id if self._chat.is_channel else None)
         if not self._chat.is_channel:
             state = self._session.invoke(functions.updates.GetStateRequest(), subscribe=True)
-            box.pts, box.date = state.pts, state.date
+            tracker.pts, tracker.date = state.pts, state.date
         newest = self._session.invoke(self._chat.history(limit=1), subscribe=True)
         if self._chat.is_channel:
-            box.pts = newest.pts
-        self._last = max((message.id for message in newest.messages), default=0)
-        return box
+            tracker.pts = newest.pts
+        self._last_id = max((message.id for message in newest.messages), default=0)
+        return tracker
 
-    def _catch_up(self, box: PtsTracker) -> None:
-        """Ask for the difference until there is none."""
+    def _catch_up(self, tracker: PtsTracker) -> None:
+        """Request differences until there is none left."""
         while True:
-            request = self._difference(box)
+            request = self._difference(tracker)
             try:
-                answer = self._session.invoke(request, subscribe=True)
+                difference = self._session.invoke(request, subscribe=True)
             except StoreUnavailable:
                 raise
-            except StoreRejected:
-                self._start_anew(box)
+            except StoreRejected:  # Telegram refuses a state that is too old
+                self._restart(tracker)
                 return
-            if isinstance(answer, types.updates.DifferenceTooLong | types.updates.ChannelDifferenceTooLong):
-                self._start_anew(box)
+            if isinstance(difference, types.updates.DifferenceTooLong | types.updates.ChannelDifferenceTooLong):
+                self._restart(tracker)
                 return
-            if not isinstance(answer, _DIFFERENCES):
-                raise TypeError(f"the difference is a {type(answer).__name__}")
-            gone: list[int] = []
-            new = list(getattr(answer, "new_messages", []))
-            for update in getattr(answer, "other_updates", []):
-                read(update, new, gone)
-            self._tell(new, gone)
-            _go_on(box, answer)
-            if not isinstance(answer, types.updates.DifferenceSlice) and getattr(answer, "final", True):
+            if not isinstance(difference, _DIFFERENCES):
+                raise TypeError(f"the difference is a {type(difference).__name__}")
+            deleted: list[int] = []
+            new = list(getattr(difference, "new_messages", []))
+            for update in getattr(difference, "other_updates", []):
+                collect(update, new, deleted)
+            self._report(new, deleted)
+            tracker.move_past(difference)
+            if not isinstance(difference, types.updates.DifferenceSlice) and getattr(difference, "final", True):
                 return
 
-    def _difference(self, box: PtsTracker) -> Any:
+    def _difference(self, tracker: PtsTracker) -> Any:
         if not self._chat.is_channel:
-            return functions.updates.GetDifferenceRequest(box.pts, box.date, qts=0)
+            return functions.updates.GetDifferenceRequest(tracker.pts, tracker.date, qts=0)
         peer = self._chat.peer()
         channel = types.InputChannel(peer.channel_id, peer.access_hash)
         return functions.updates.GetChannelDifferenceRequest(
-            channel, types.ChannelMessagesFilterEmpty(), box.pts, LARGEST_DIFFERENCE
+            channel, types.ChannelMessagesFilterEmpty(), tracker.pts, MAX_DIFFERENCE
         )
 
-    def _start_anew(self, box: PtsTracker) -> None:
-        """Telegram does not know what came since: read the history."""
-        last, fresh = self._last, self._begin()
-        box.pts, box.date = fresh.pts, fresh.date
+    def _restart(self, tracker: PtsTracker) -> None:
+        """Continue from the current state, after reading the history since the last message that was seen."""
+        last, current = self._last_id, self._start_tracker()
+        tracker.pts, tracker.date = current.pts, current.date
         self._read_history(last)
 
     def _read_history(self, last: int) -> None:
-        """Tell of the blobs after message ``last``."""
-        self._last = last
-        for document in self._listing.walk(last):
-            self._last = max(self._last, document.info.id)
+        """Report the blobs after message ``last``."""
+        self._last_id = last
+        for document in self._index.walk(last):
+            self._last_id = max(self._last_id, document.info.id)
             self._on_blob(document.info)
 
-    def _tell(self, new: Iterable[Any], gone: Iterable[int]) -> None:
-        for identity in gone:
-            self._listing.forget(BlobId(identity))
+    def _report(self, new: Iterable[Any], deleted: Iterable[int]) -> None:
+        for blob_id in deleted:
+            self._index.remove(BlobId(blob_id))
         for message in new:
-            document = self._chat.document(message)
+            document = self._chat.blob(message)
             if document is None:
                 continue
-            self._last = max(self._last, document.info.id)
-            if self._listing.document(document.info.id) is None:
-                self._listing.note(document)
+            self._last_id = max(self._last_id, document.info.id)
+            if self._index.document(document.info.id) is None:
+                self._index.add(document)
                 self._on_blob(document.info)
-
-
-def _go_on(box: PtsTracker, answer: Any) -> None:
-    """Move a box to where a difference ends."""
-    state = getattr(answer, "state", None) or getattr(answer, "intermediate_state", None)
-    if state is not None:
-        box.pts, box.date = max(box.pts, state.pts), state.date
-    else:
-        box.pts = max(box.pts, getattr(answer, "pts", 0))

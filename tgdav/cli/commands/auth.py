@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from tgdav.blobs.telegram.login import Login
 
 _PAUSE = 0.1
-PHONE_HINT = "write it with the country's prefix, as +49 151 1234567"
+PHONE_HINT = "write it with the country code, as +49 151 1234567"
 
 
 @command("auth", example="tgdav auth --phone '+49 151 1234567'")
@@ -181,7 +181,7 @@ class _Terminal:
 
     def phone(self) -> str:
         """Return the phone number."""
-        return self._phone or _line("Phone number, with the country's prefix (+49 151 1234567)", "phone number")
+        return self._phone or _line("Phone number, with the country code (+49 151 1234567)", "phone number")
 
     def code(self) -> str:
         """Return the code."""
@@ -200,7 +200,7 @@ class _Terminal:
         segno.make(address, error="l", micro=False).terminal(out=sys.stderr, compact=True, border=2)
         sys.stderr.flush()
 
-    def say(self, text: str) -> None:
+    def show_error(self, text: str) -> None:
         """Say what was wrong."""
         click.echo(f"tgdav: {printable(text)}; try again", err=True)
 

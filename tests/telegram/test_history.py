@@ -80,11 +80,11 @@ class TestALongHistory:
 
 def test_few_messages_among_many_ids_are_looked_for_in_wide_spans() -> None:
     density = Density()
-    density.note(100, 100)
+    density.record(100, 100)
     assert density.width == PAGE
     for _ in range(10):
-        density.note(2, 1000)
+        density.record(2, 1000)
     assert 40_000 < density.width < 50_000
     for _ in range(40):
-        density.note(0, 10_000_000)
+        density.record(0, 10_000_000)
     assert density.width == 1_000_000
