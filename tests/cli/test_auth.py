@@ -199,7 +199,7 @@ class TestOnATerminal:
         server.add_account(OTHER, "54321", PASSWORD)
         with terminal(machine, "auth") as screen:
             place = 0
-            for question, typed in (("prefix", f"+{OTHER}"), ("Code that", "54321"), ("Password of", PASSWORD)):
+            for question, typed in (("country code", f"+{OTHER}"), ("Code that", "54321"), ("Password of", PASSWORD)):
                 place = screen.wait_for(question, after=place)
                 screen.type("")
                 place = screen.wait_for(question, after=place)
