@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(not strace_kill.usable(), reason="strace cannot 
 OTHER = "another passphrase"
 EVERY = pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.torture)])
 """Kill at every call there is, or at RUNS of them."""
-RUNS = 4
+RUNS = 3
 DURABLE = ",".join(call for call in DURABLE_CALLS if call not in ("write", "openat"))
 """Most opens and writes of a Python program are its own; these are the calls that change the state."""
 

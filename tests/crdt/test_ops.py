@@ -112,3 +112,7 @@ def test_a_flipped_bit_raises_damage_or_nothing(at: int, bit: int) -> None:
 def test_numbers_that_no_database_keeps_are_no_operation(fields: list[object]) -> None:
     with pytest.raises(DamageError):
         decode_ops(msgspec.msgpack.encode([fields]))
+
+
+def test_the_numbers_that_are_reserved_stay_free() -> None:
+    assert not {kind.__struct_config__.tag for kind in Op.__args__} & set(range(6, 16))
