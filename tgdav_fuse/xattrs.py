@@ -58,7 +58,7 @@ class Xattrs:
         if name == STATE:
             if not self._fs.attributes(inode).is_file:
                 raise NoAttribute
-            return self._fs.storage_state(inode).encode()
+            return self._fs.upload_state(inode).encode()
         try:
             return self._fs.get_xattr(inode, name)
         except NoAttribute:

@@ -271,7 +271,7 @@ def test_capacity_counts(filesystem: FileSystem, access: DirectAccess) -> None:
 def test_a_new_file_is_somewhere(filesystem: FileSystem, access: DirectAccess) -> None:
     access.write_file(b"file", b"content")
     inode = filesystem.lookup(filesystem.root, b"file").inode
-    assert filesystem.storage_state(inode) in ("local", "uploading", "stored")
+    assert filesystem.upload_state(inode) in ("local", "uploading", "stored")
 
 
 def test_locks_are_kept_replaced_and_forgotten(filesystem: FileSystem) -> None:

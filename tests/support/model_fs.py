@@ -73,7 +73,7 @@ class ModelFileSystem:
     def allocated(self, attributes: Attributes) -> int:
         return attributes.size
 
-    def storage_state(self, inode: Inode) -> str:
+    def upload_state(self, inode: Inode) -> str:
         self._tree.node(inode)
         return "local"
 

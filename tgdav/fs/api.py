@@ -225,7 +225,7 @@ class FileSystem(Protocol):
         """Return how many bytes of a node are data, holes left out; not 0 of a file that is not empty."""
         ...
 
-    def storage_state(self, inode: Inode) -> str:
+    def upload_state(self, inode: Inode) -> str:
         """Return ``local``, ``uploading`` or ``stored``: how far a file's bytes and name have gone."""
         ...
 

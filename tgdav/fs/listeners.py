@@ -1,4 +1,4 @@
-"""Those who want to hear of changes: a mount, whose kernel keeps copies of names, attributes and pages."""
+"""Notifies listeners of changes: a mount, whose kernel caches names, attributes and pages."""
 
 from collections.abc import Callable
 
@@ -7,13 +7,13 @@ from tgdav.ids import Inode
 
 
 class ChangeListeners:
-    """Tells of each change after it is committed, in the thread that made it, while no lock is held."""
+    """Calls the listeners after each commit, in the thread that made the change, without any lock."""
 
     def __init__(self) -> None:
         self._listeners: tuple[ChangeListener, ...] = ()
 
     def add(self, listener: ChangeListener) -> Callable[[], None]:
-        """Tell ``listener`` too, until the function returned is called."""
+        """Add a listener; return a function that removes it."""
         self._listeners = (*self._listeners, listener)
 
         def remove() -> None:
@@ -22,6 +22,6 @@ class ChangeListeners:
         return remove
 
     def notify(self, inode: Inode | None = None, parent: Inode | None = None, name: bytes | None = None) -> None:
-        """Say that a node's content or attributes, or what a name names, changed."""
+        """Report that a node's content or attributes changed, or what ``name`` in ``parent`` names."""
         for listener in self._listeners:
             listener(inode, parent, name)

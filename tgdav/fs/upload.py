@@ -1,45 +1,46 @@
-"""A file's whole new content, given in order and made visible at once (every WebDAV PUT)."""
+"""A file's whole new content, written in order and visible only once it is complete (every WebDAV PUT)."""
 
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
+
+import msgspec
 
 from tgdav.content.staging.stream import StagedContent
 from tgdav.crdt.ops import Attr, Field, Write
 from tgdav.errors import BadHandle, InvalidArgument, IsADirectory
 from tgdav.fs import changes
 from tgdav.fs.api import UMASK, Owner, Precondition, PropertiesOf
+from tgdav.fs.files.open_files import OpenFiles
+from tgdav.fs.listeners import ChangeListeners
 from tgdav.ids import Inode, NodeId
 from tgdav.metadata.change import Change
 from tgdav.metadata.types import Attributes, DirectoryEntry, Kind, nearest_time
-
-if TYPE_CHECKING:
-    from tgdav.fs.filesystem import NamespaceFileSystem
 
 PROPERTY = b"p:"
 _DELETE_OVERLAY = "DELETE FROM overlays WHERE ino = ?"
 
 
-class FileUpload:
-    """An upload to (parent, name), as ``tgdav.fs.api.Upload``."""
+class UploadTarget(msgspec.Struct, frozen=True, kw_only=True):
+    """The name that gets the content, and the owner and mode of a file that the upload creates."""
 
-    def __init__(
-        self,
-        system: "NamespaceFileSystem",
-        parent: Inode,
-        name: bytes,
-        *,
-        owner: Owner,
-        mode: int,
-        normalized: bool,
-        local: bool,
-    ) -> None:
-        self._system, self._parent, self._name = system, parent, name
-        self._owner, self._mode, self._normalized, self._local = owner, mode, normalized, local
-        self._stream = system.content.open_stream(local=local)
+    parent: Inode
+    name: bytes
+    owner: Owner
+    mode: int
+    normalized: bool
+    local: bool
+
+
+class FileUpload:
+    """A ``tgdav.fs.api.Upload``."""
+
+    def __init__(self, open_files: OpenFiles, listeners: ChangeListeners, target: UploadTarget) -> None:
+        self._open_files, self._listeners, self._target = open_files, listeners, target
+        self._stream = open_files.context.content.open_stream(local=target.local)
         self._done = False
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Take the next bytes."""
+        """Write the next bytes."""
         if self._done:
             raise BadHandle
         self._stream.write(data)
@@ -53,23 +54,23 @@ class FileUpload:
         properties: PropertiesOf | None = None,
         durable: bool = True,
     ) -> tuple[Attributes, bool]:
-        """Make the content that of (parent, name); return the file and whether it was created."""
+        """Make this the content of (parent, name); return the file and whether it was created."""
         if self._done:
             raise BadHandle
         staged = self._finish()
-        self._system.open_files.flush_queued()  # a file closed before must not be settled over this
+        self._open_files.flush_queued()  # a file that was closed before must not be committed over this content
         try:
-            result = self._system.journal.change(
+            result = self._open_files.context.journal.change(
                 lambda change: self._change(change, staged, precondition, mtime, btime, properties),
                 durable=durable,
                 sync=staged.sync,
             )
         finally:
             staged.release()
-        open_file = self._system.open_files.find(result[0].inode)
+        open_file = self._open_files.find(result[0].inode)
         if open_file is not None:
             open_file.replaced(staged.manifest, staged.tag)
-        self._system.listeners.notify(result[0].inode, self._parent, self._name)
+        self._listeners.notify(result[0].inode, self._target.parent, self._target.name)
         return result
 
     def _finish(self) -> StagedContent:
@@ -89,12 +90,13 @@ class FileUpload:
         btime: int | None,
         properties: PropertiesOf | None,
     ) -> tuple[Attributes, bool]:
-        parent = changes.require_directory(change, self._parent)
-        entry = changes.find(change, self._parent, self._name, normalized=self._normalized)
+        target = self._target
+        parent = changes.require_directory(change, target.parent)
+        entry = changes.find(change, target.parent, target.name, normalized=target.normalized)
         if precondition is not None:
             precondition(entry.attributes if entry else None)
         staged.record(change.transaction)
-        node, local = self._target(change, parent, entry)
+        node, local = self._node(change, parent, entry)
         emit = change.emit_local if local else change.emit
         replaces = entry.attributes.tag if entry else None
         modified = change.time if mtime is None else nearest_time(mtime)
@@ -105,32 +107,35 @@ class FileUpload:
             emit(Field(node, PROPERTY + name, value))
         return self._result(change, node, staged.encoded), entry is None
 
-    def _target(self, change: Change, parent: Attributes, entry: DirectoryEntry | None) -> tuple[NodeId, bool]:
+    def _node(self, change: Change, parent: Attributes, entry: DirectoryEntry | None) -> tuple[NodeId, bool]:
+        """Return the file's node id, creating the file if needed, and whether it stays on this machine."""
+        target = self._target
         if entry is None:
             made = changes.make(
-                change, self._system.keys, parent, self._name, Kind.FILE, self._mode, self._owner, local=self._local,
-                umask=UMASK,
+                change, self._open_files.context.keys, parent, target.name, Kind.FILE, target.mode, target.owner,
+                local=target.local, umask=UMASK,
             )  # fmt: skip
-            return made, self._local
+            return made, target.local
         if entry.attributes.is_directory:
             raise IsADirectory
         if not entry.attributes.is_file:
             raise InvalidArgument("not a regular file")
-        open_file = self._system.open_files.find(entry.attributes.inode)
+        open_file = self._open_files.find(entry.attributes.inode)
         if open_file is not None:
+            # Unflushed writes from before must not be recovered over this content after a crash.
             change.transaction.execute(_DELETE_OVERLAY, (entry.attributes.inode,))
-            change.transaction.release(open_file.records.kept)  # what was closed before is not to come back over this
+            change.transaction.release(open_file.records.kept)
         return entry.attributes.node, entry.attributes.local
 
     def _result(self, change: Change, node: NodeId, manifest: bytes) -> Attributes:
         attributes = change.attributes_of(node)
-        assert attributes is not None, "a file that this transaction wrote is there"
+        assert attributes is not None, "this transaction has written the file"
         change.changes.nodes.add(attributes.inode)
         change.changes.contents[attributes.inode] = (attributes, manifest)
         return attributes
 
     def abort(self) -> None:
-        """Drop everything."""
+        """Discard everything."""
         if not self._done:
             self._done = True
             self._stream.abort()

@@ -18,6 +18,7 @@ from tgdav.crypto.passphrase import Passphrase
 from tgdav.crypto.recovery_key import format_recovery_key, new_recovery_key
 from tgdav.crypto.slots import Secret
 from tgdav.errors import TgdavError, UsageError
+from tgdav.fs.files.context import OpenFileContext
 from tgdav.fs.filesystem import NamespaceFileSystem
 from tgdav.fs.names import JunkPolicy
 from tgdav.metadata import settings
@@ -86,19 +87,19 @@ class Volume:
         self.content = open_content(places, config, platform, database, stores.store, self.log)
         outbox = places.state / "outbox"
         self.replicator = Replicator(database, stores.store, log, self.journal, outbox, platform)
-        self.fs = NamespaceFileSystem(
-            database,
+        open_files = OpenFileContext(
             self.journal,
+            database,
             self.content,
             log.keys,
             log.machine,
             places.state / "overlay",
-            junk=JunkPolicy(config.webdav.junk_files),
-            space=disk_capacity(places, self.used_bytes, stores.bounded),
             clock=platform.clock,
             entropy=platform.entropy,
             disk=platform.disk,
         )
+        junk, space = JunkPolicy(config.webdav.junk_files), disk_capacity(places, self.used_bytes, stores.bounded)
+        self.fs = NamespaceFileSystem(open_files, junk=junk, space=space)
         self.reserve = Reserve(places, platform.disk, platform.entropy)
         self.background = PeriodicTasks(platform.clock, self._tasks())
         self.replicator.on_joined = self.fs.start

@@ -14,14 +14,11 @@ from tgdav.fs.files.sequential_buffer import BufferBudget
 from tgdav.metadata.journal import Journal
 
 
-def require_writable(journal: Journal) -> None:
-    """Raises ReadOnly where another machine became the writer."""
-    if journal.read_only is not None:
-        raise ReadOnly(journal.read_only)
-
-
 class OpenFileContext:
-    """What open files work with; made once by the file system."""
+    """The services that open files use; the file system makes it once.
+
+    ``overlay_directory`` holds the overlays. ``last_flush`` is replaced by a new object each time a file is committed.
+    """
 
     def __init__(
         self,
@@ -30,13 +27,20 @@ class OpenFileContext:
         content: ContentStore,
         keys: NamespaceKeys,
         identity: MachineIdentity,
-        folder: Path,
+        overlay_directory: Path,
         *,
         clock: Clock,
         entropy: Entropy,
         disk: Disk,
     ) -> None:
         self.journal, self.database, self.content, self.keys = journal, database, content, keys
-        self.identity, self.folder, self.clock, self.entropy, self.disk = identity, folder, clock, entropy, disk
+        self.identity, self.overlay_directory = identity, overlay_directory
+        self.clock, self.entropy, self.disk = clock, entropy, disk
         self.buffer_budget = BufferBudget()
         self.last_flush = object()
+
+
+def require_writable(journal: Journal) -> None:
+    """Raise ReadOnly if another machine has become the writer."""
+    if journal.read_only is not None:
+        raise ReadOnly(journal.read_only)

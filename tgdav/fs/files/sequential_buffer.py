@@ -1,8 +1,8 @@
-"""A file's whole new content on its way in, given in order or nearly so: each byte is cut and sealed once.
+"""A buffer for a file that is written in order, or nearly so: each byte is chunked and sealed once.
 
-The last bytes stay in memory, where they can still be changed: the kernel writes a page again when a program fills it
-bit by bit, and a small file is often written, looked at and corrected before it is closed. What leaves that window goes to
-a content stream. Nothing is on disk under the file's name before ``finish`` and the commit after it.
+The last bytes stay in memory, in a window in which they can still be changed: the kernel writes a page again while a program
+fills it bit by bit, and a small file is often written, read and corrected before it is closed. Bytes that leave the window go
+to a content stream. The file shows none of them before ``finish`` and the commit after it.
 """
 
 import threading
@@ -13,37 +13,37 @@ from tgdav.content.store import ContentStore
 from tgdav.errors import LocalFailure, TgdavError
 
 WINDOW = 1024 * 1024
-"""Bytes at the end that can still be changed; twice as many are gathered before the first half moves on."""
+"""Bytes at the end that can still be changed. The window grows to twice that before its first half goes to the stream."""
 
 GAP = 64 * 1024
-"""Longest stretch of zeros that is written out; what skips more is better kept as a hole."""
+"""Longest gap that is filled with zeros, bytes; a longer one is better kept as a hole, in an overlay."""
 
 _PIECE = 64 * 1024
-"""Least block that is kept as it came, bytes."""
+"""Smallest write that is kept without copying it, bytes."""
 
 _STREAM_BYTES = 4 * 1024 * 1024
-"""What a stream may hold in memory: a block that is not cut yet."""
+"""What a content stream may hold in memory: a block that is not chunked yet."""
 
 
 class BufferBudget:
-    """How much all buffers hold in memory, against a limit. Thread-safe."""
+    """Counts the memory of all buffers against a limit. Thread-safe."""
 
     def __init__(self, limit: int = 48 * 1024 * 1024) -> None:
         self._limit, self._held, self._lock = limit, 0, threading.Lock()
 
     def change(self, by: int) -> None:
-        """Count ``by`` bytes more (negative: less)."""
+        """Add ``by`` bytes, which may be negative."""
         with self._lock:
             self._held += by
 
     @property
-    def is_short(self) -> bool:
-        """Whether buffers should be made content before they grow."""
+    def is_exceeded(self) -> bool:
+        """Whether buffers must become content instead of growing."""
         return self._held > self._limit
 
 
 class _Tail:
-    """The bytes at the end, in pieces as they came: a large block is neither copied nor joined while it waits."""
+    """The bytes in the window, as a queue of pieces: large writes are neither copied nor joined while they wait."""
 
     def __init__(self) -> None:
         self._pieces: deque[bytes | bytearray] = deque()
@@ -53,7 +53,7 @@ class _Tail:
         return self._length
 
     def append(self, data: bytes | bytearray | memoryview) -> None:
-        """Add to the end. ``bytes`` of some size stay as they are, all else is copied."""
+        """Append data. Large ``bytes`` are kept as they are; all else is copied, because the caller may change it."""
         self._length += len(data)
         if len(data) >= _PIECE and isinstance(data, bytes):
             self._pieces.append(data)
@@ -63,7 +63,7 @@ class _Tail:
             self._pieces.append(bytearray(data))
 
     def take(self, most: int) -> bytes | bytearray | None:
-        """Remove the first piece, or part of it, of at most ``most`` bytes; None where that would leave crumbs."""
+        """Remove and return the first piece, or ``most`` bytes of it; None if that would make very small pieces."""
         first = self._pieces[0]
         if len(first) > most:
             if most < _PIECE:
@@ -76,29 +76,29 @@ class _Tail:
         return first
 
     def whole(self) -> bytearray:
-        """Return all of it, where it may be changed, but for its length."""
+        """Return all bytes as one array, in which the caller may change bytes but not the length."""
         if len(self._pieces) != 1 or not isinstance(self._pieces[0], bytearray):
             self._pieces = deque([bytearray().join(self._pieces)])
         found = self._pieces[0]
         assert isinstance(found, bytearray)
         return found
 
-    def put(self, place: int, data: bytes | bytearray | memoryview) -> None:
-        """Write over what is there, and further; ``place`` lies at most at the end."""
-        if place == self._length:
+    def put(self, position: int, data: bytes | bytearray | memoryview) -> None:
+        """Overwrite from ``position`` on, which is at most the end, and append what goes beyond the end."""
+        if position == self._length:
             self.append(data)
             return
         whole = self.whole()
-        whole[place : place + len(data)] = data
+        whole[position : position + len(data)] = data
         self._length = len(whole)
 
     def cut(self, length: int) -> None:
-        """Drop what is behind ``length``."""
+        """Drop everything after ``length`` bytes."""
         del self.whole()[length:]
         self._length = length
 
     def read(self, start: int, end: int) -> bytes:
-        """Return a range, clipped."""
+        """Return a range, clipped to the end."""
         if not self._length:
             return b""
         with memoryview(self.whole()) as whole:
@@ -106,10 +106,10 @@ class _Tail:
 
 
 class SequentialWriteBuffer:
-    """Not thread-safe: its open file locks. ``size`` is the file's size, ``changes`` counts writes; both may be looked at."""
+    """Not thread-safe: its open file locks. ``size`` (of the file) and ``changes`` (number of writes) are read without it."""
 
-    def __init__(self, content: ContentStore, memory: BufferBudget, *, local: bool) -> None:
-        self._content, self._memory, self._local = content, memory, local
+    def __init__(self, content: ContentStore, budget: BufferBudget, *, local: bool) -> None:
+        self._content, self._budget, self._local = content, budget, local
         self._stream: ContentStream | None = None
         self._sent = 0
         self._tail = _Tail()
@@ -118,20 +118,19 @@ class SequentialWriteBuffer:
         self.changes, self.size = 1, 0
 
     def write(self, offset: int, data: bytes | bytearray | memoryview) -> bool:
-        """Take a write; False if it lies behind the window or leaves a hole.
+        """Write; return False if the offset is before the window or leaves a hole.
 
-        Raises NoSpace, LocalFailure: part of the content is lost then, so it cannot be finished, and each later write raises
-        the same.
+        Raises NoSpace, LocalFailure. Part of the content is lost then, so ``finish`` and each later write raise the same error.
         """
         if self._failed is not None:
             raise self._failed
-        place = offset - self._sent
-        gap = place - len(self._tail)
-        if place < 0 or gap > GAP:
+        position = offset - self._sent
+        gap = position - len(self._tail)
+        if position < 0 or gap > GAP:
             return False
         if gap > 0:
             self._tail.append(bytes(gap))
-        self._tail.put(place, data)
+        self._tail.put(position, data)
         self.changes += 1
         if len(self._tail) > 2 * WINDOW:
             self._send()
@@ -140,34 +139,34 @@ class SequentialWriteBuffer:
 
     @property
     def is_small(self) -> bool:
-        """Whether all of it is in memory."""
+        """Whether the whole content is in memory."""
         return not self._sent
 
     def accepts_nowait(self, offset: int, length: int) -> bool:
-        """Whether a write stays in memory and in order."""
+        """Return whether a write would stay in memory and leave no hole."""
         return self._failed is None and self._sent <= offset <= self.size and offset - self._sent + length <= 2 * WINDOW
 
     def truncate(self, size: int) -> bool:
-        """Cut or extend; False if that reaches behind the window or leaves a hole."""
-        place = size - self._sent
-        if place < 0 or place - len(self._tail) > GAP:
+        """Truncate or extend; return False if the new end is before the window or leaves a hole."""
+        position = size - self._sent
+        if position < 0 or position - len(self._tail) > GAP:
             return False
-        if place < len(self._tail):
-            self._tail.cut(place)
+        if position < len(self._tail):
+            self._tail.cut(position)
         else:
-            self._tail.append(bytes(place - len(self._tail)))
+            self._tail.append(bytes(position - len(self._tail)))
         self.changes += 1
         self._account()
         return True
 
     def read(self, offset: int, length: int) -> bytes | None:
-        """Return the bytes there, fewer at the end; None when some of them left the window."""
+        """Return the bytes at ``offset``, fewer at the end; None if some of them have left the window."""
         if offset < self._sent:
             return None
         return self._tail.read(offset - self._sent, offset - self._sent + length)
 
     def finish(self) -> StagedContent:
-        """Return the content, to be recorded. Raises NoSpace, LocalFailure; the buffer is gone then too."""
+        """Return the staged content. Raises NoSpace, LocalFailure; the buffer is gone then too."""
         if self._failed is not None:
             self._forget()
             raise self._failed
@@ -183,7 +182,7 @@ class SequentialWriteBuffer:
             self._forget()
 
     def abort(self) -> None:
-        """Drop everything."""
+        """Discard everything."""
         if self._stream is not None:
             self._stream.abort()
         self._forget()
@@ -194,7 +193,7 @@ class SequentialWriteBuffer:
         return self._stream
 
     def _send(self) -> None:
-        """Let what is before the window go."""
+        """Send what is before the window to the stream."""
         stream = self._provide_stream()
         try:
             while self._send_one(stream, len(self._tail) - WINDOW):
@@ -215,11 +214,11 @@ class SequentialWriteBuffer:
     def _account(self) -> None:
         self.size = self._sent + len(self._tail)
         held = len(self._tail) + min(self._sent, _STREAM_BYTES)
-        if abs(held - self._held) >= GAP:
-            self._memory.change(held - self._held)
+        if abs(held - self._held) >= GAP:  # the budget has a lock, so small changes are not counted one by one
+            self._budget.change(held - self._held)
             self._held = held
 
     def _forget(self) -> None:
-        self._memory.change(-self._held)
+        self._budget.change(-self._held)
         self._held, self._stream = 0, None
         self._tail = _Tail()

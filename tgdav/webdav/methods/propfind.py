@@ -178,7 +178,7 @@ class Listing:
         return extra
 
     def _state(self, nodes: Sequence[Listed]) -> Iterable[str]:
-        return [element_with(STATE, self._context.fs.storage_state(node.inode)) for node in nodes]
+        return [element_with(STATE, self._context.fs.upload_state(node.inode)) for node in nodes]
 
     def _lockdiscovery(self) -> Renderer:
         table, prefix = self._context.locks, self._context.public.prefix
