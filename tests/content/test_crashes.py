@@ -1,4 +1,4 @@
-"""The process dies at each durable step; what was acknowledged is there after the restart, and goes up."""
+"""The process crashes at each durable step; after the restart, acknowledged content is there and is uploaded."""
 
 import pytest
 
@@ -45,7 +45,7 @@ UPLOADING = [
 
 
 def settle(world: World) -> None:
-    """All that was saved is there, also after it went up; nothing is left in staging, nothing is damage."""
+    """Check that everything saved is there, before and after the upload, with nothing left in staging and no damage."""
     world.check_all()
     world.upload()
     world.check_all()
@@ -108,7 +108,7 @@ def test_a_crash_while_dropping_an_empty_pack(world: World) -> None:
     settle(world)
 
 
-def test_a_crash_while_sweeping_at_start(world: World) -> None:
+def test_a_crash_while_removing_files_at_start(world: World) -> None:
     world.save(noise(100_000))
     for number in range(3):
         (world.staging / f"{number:032x}.pack").write_bytes(b"left behind")
@@ -120,7 +120,7 @@ def test_a_crash_while_sweeping_at_start(world: World) -> None:
     settle(world)
 
 
-def test_bytes_that_no_commit_names_are_cut_at_start(world: World) -> None:
+def test_unreferenced_bytes_are_cut_at_start(world: World) -> None:
     world.save(noise(300_000, seed=1))
     (path,) = world.staging.iterdir()
     end = path.stat().st_size
@@ -132,7 +132,7 @@ def test_bytes_that_no_commit_names_are_cut_at_start(world: World) -> None:
     settle(world)
 
 
-def test_files_of_others_in_the_folder_stay(world: World) -> None:
+def test_foreign_files_in_the_directory_stay(world: World) -> None:
     other = world.staging / "segment-1.part"
     other.write_bytes(b"not ours")
     (world.staging / ("ab" * 16 + ".pack")).write_bytes(b"ours, unknown")

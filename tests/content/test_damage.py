@@ -1,4 +1,4 @@
-"""Damaged bytes are found wherever they lie, named, and never returned."""
+"""Damaged bytes are found wherever they are, reported, and never returned."""
 
 from pathlib import Path
 
@@ -72,7 +72,7 @@ def test_a_cut_pack_fails(length: int) -> None:
 
 
 class _Liar(SystemDisk):
-    """Writes another byte than it was given at the end of what has a certain length."""
+    """Changes the last byte of writes of a certain length."""
 
     def __init__(self, length: int) -> None:
         self._length = length
@@ -82,7 +82,7 @@ class _Liar(SystemDisk):
         super().write(descriptor, wrong, offset)
 
 
-def test_a_trailer_that_the_disk_changes_is_never_sent(world: World) -> None:
+def test_a_trailer_that_the_disk_changed_is_never_sent(world: World) -> None:
     manifest = world.save(noise(300_000))
     sound = world.content._context.staging.disk
     world.content._context.staging.disk = _Liar(TRAILER_BYTES)
@@ -94,7 +94,7 @@ def test_a_trailer_that_the_disk_changes_is_never_sent(world: World) -> None:
     world.check_all()
 
 
-def test_a_flipped_bit_in_staging_is_named_and_the_rest_still_reads_and_goes_up(world: World) -> None:
+def test_a_flipped_bit_in_staging_is_reported_and_the_rest_is_read_and_uploaded(world: World) -> None:
     manifest = world.save(noise(600_000, seed=1))
     good = world.save(noise(100_000, seed=2))
     path = staged_file(world)
@@ -113,7 +113,7 @@ def test_a_flipped_bit_in_staging_is_named_and_the_rest_still_reads_and_goes_up(
     world.check_all()
 
 
-def test_a_staging_file_that_is_gone_at_start_is_damage_and_heals(world: World) -> None:
+def test_a_staging_file_missing_at_start_is_damage_until_stored_again(world: World) -> None:
     for name, length in (("gone", None), ("cut", 1000)):
         data = noise(300_000, seed=len(name))
         manifest = world.save(data)
@@ -135,7 +135,7 @@ def test_a_staging_file_that_is_gone_at_start_is_damage_and_heals(world: World) 
     assert world.number("SELECT count(*) FROM damage") == 2
 
 
-def test_a_closed_file_that_is_gone_is_damage_unless_the_store_has_it(world: World) -> None:
+def test_a_missing_closed_file_is_damage_unless_the_store_has_the_pack(world: World) -> None:
     data = noise(300_000)
     manifest = world.save(data)
     world.content.uploader.step(flush=True)
@@ -159,7 +159,7 @@ def test_a_closed_file_that_is_gone_is_damage_unless_the_store_has_it(world: Wor
     world.check_all()
 
 
-def test_a_store_with_other_bytes_of_that_name_is_damage(world: World) -> None:
+def test_a_stored_pack_of_another_size_is_damage(world: World) -> None:
     world.save(noise(300_000))
     world.content.uploader.step(flush=True)
     with world.database.reading() as connection:
@@ -188,7 +188,7 @@ def test_a_flipped_bit_in_a_row_is_found(world: World) -> None:
     world.check_all()
 
 
-def test_a_store_that_loses_or_changes_a_pack_gives_an_error_that_names_it(world: World) -> None:
+def test_a_pack_that_the_store_lost_or_changed_is_named_in_the_error(world: World) -> None:
     manifest = world.save(noise(300_000))
     world.upload()
     (info,) = world.blobs.list()
@@ -206,7 +206,7 @@ def test_a_store_that_loses_or_changes_a_pack_gives_an_error_that_names_it(world
     assert caught.value.blob == info.name.hex()
 
 
-def test_swapped_chunks_do_not_pass_for_each_other(world: World) -> None:
+def test_swapped_chunks_are_damage(world: World) -> None:
     one, two = world.save(b"first text"), world.save(b"other text")
     with world.database.reading() as connection:
         rows = connection.all("SELECT no, data FROM chunks ORDER BY no")

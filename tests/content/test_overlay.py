@@ -1,4 +1,4 @@
-"""The map of dirty ranges against a list with one entry a byte."""
+"""The map of dirty ranges, compared with a list that has an element for each byte."""
 
 import random
 import tracemalloc
@@ -11,7 +11,7 @@ SIZE = 400
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_against_a_list(seed: int) -> None:
+def test_the_map_matches_a_list_of_bytes(seed: int) -> None:
     choose, found, model = random.Random(seed), ExtentMap(), [None] * SIZE
     for counter in range(120):
         if choose.random() < 0.05:

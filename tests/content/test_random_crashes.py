@@ -1,4 +1,4 @@
-"""Random work, a crash at a random step, a restart: acknowledged content is there, the rest never was."""
+"""Random work, a crash at a random step, a restart: exactly the acknowledged content is there."""
 
 import random
 import shutil
@@ -14,7 +14,7 @@ SEEDS = 60
 
 
 class CrashAfter:
-    """Dies at the n-th failpoint of any name."""
+    """Crashes at the n-th failpoint of any name."""
 
     def __init__(self, steps: int) -> None:
         self.left = steps

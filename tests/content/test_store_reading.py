@@ -1,4 +1,4 @@
-"""The content store as a whole: what was uploaded is read from what stayed here, and damage leaves its note."""
+"""The content store as a whole: uploaded content is read from the disk cache, and damage is recorded."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -70,7 +70,7 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
     made.close()
 
 
-def test_a_stored_pack_stays_as_cache_and_leaves_staging(machine: Machine) -> None:
+def test_a_stored_pack_moves_from_staging_to_the_cache(machine: Machine) -> None:
     data = noise(3_000_000)
     manifest = machine.save(data)
     assert list((machine.folder / "staging").iterdir()) == []
@@ -88,7 +88,7 @@ def test_a_stored_pack_stays_as_cache_and_leaves_staging(machine: Machine) -> No
     machine.store.away = False
 
 
-def test_a_writer_that_waits_for_disk_space_gets_that_of_the_cache(machine: Machine) -> None:
+def test_the_cache_shrinks_for_a_writer_that_waits_for_disk_space(machine: Machine) -> None:
     machine.save(noise(1_000_000))
     quota = machine.content._context.quota
     quota._limits = lambda: (0, 0)  # type: ignore[method-assign]
@@ -97,7 +97,7 @@ def test_a_writer_that_waits_for_disk_space_gets_that_of_the_cache(machine: Mach
     assert machine.cache.statistics().bytes == 0
 
 
-def test_damage_that_a_read_meets_is_noted_until_it_reads_well(machine: Machine) -> None:
+def test_damage_is_recorded_until_a_read_succeeds(machine: Machine) -> None:
     data = noise(400_000)
     manifest = machine.save(data)
     machine.content.reader.clear()
@@ -112,7 +112,7 @@ def test_damage_that_a_read_meets_is_noted_until_it_reads_well(machine: Machine)
     assert machine.damage() == machine.bad_packs() == []
 
 
-def test_what_an_earlier_run_noted_waits_for_a_check(machine: Machine) -> None:
+def test_damage_recorded_by_an_earlier_run_stays_until_a_check(machine: Machine) -> None:
     data = noise(400_000)
     manifest = machine.save(data)
     machine.content.reader.clear()
@@ -128,7 +128,7 @@ def test_what_an_earlier_run_noted_waits_for_a_check(machine: Machine) -> None:
     assert len(machine.damage()) == len(machine.bad_packs()) == 1
 
 
-def test_damaged_content_that_is_saved_again_is_whole_again(machine: Machine) -> None:
+def test_damaged_content_is_readable_after_it_is_saved_again(machine: Machine) -> None:
     data = noise(400_000)
     manifest = machine.save(data)
     machine.content.reader.clear()
@@ -141,7 +141,7 @@ def test_damaged_content_that_is_saved_again_is_whole_again(machine: Machine) ->
     assert machine.content.reader.read(manifest, 0, len(data)) == data
 
 
-def test_damage_that_cannot_be_noted_is_still_damage_to_the_reader(machine: Machine) -> None:
+def test_damage_that_cannot_be_recorded_is_raised_all_the_same(machine: Machine) -> None:
     manifest = machine.save(noise(400_000))
     machine.content.reader.clear()
     machine.database.writer.poison("for the test")

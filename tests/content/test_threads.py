@@ -1,4 +1,4 @@
-"""Many writers beside the uploader: nothing is lost, nothing is left over."""
+"""Many writers concurrently with the uploader: nothing is lost, and nothing is left over."""
 
 import threading
 

@@ -25,11 +25,11 @@ SMALL = ContentSettings(chunk_size=1024 * KIB, average_size=128 * KIB, staging_b
 
 
 class SimulatedCrash(BaseException):
-    """The process dies here."""
+    """The process ends here."""
 
 
 class CrashAt:
-    """Dies when the failpoint ``name`` is reached for the ``nth`` time; with no name, counts all."""
+    """Crashes when the failpoint ``name`` is reached for the ``nth`` time; without a name, counts all failpoints."""
 
     def __init__(self, name: str = "", nth: int = 1) -> None:
         self.name, self.nth = name, nth
@@ -134,13 +134,13 @@ class World:
         return staged.manifest
 
     def save(self, data: bytes, *, local: bool = False) -> Manifest:
-        """Store content; ``check_all`` expects it from now on."""
+        """Store content; from now on ``check_all`` expects it."""
         manifest = self.commit(self.stage(data, local=local))
         self.saved[data] = manifest
         return manifest
 
     def load(self, manifest: Manifest) -> bytes:
-        """Read from where it is stored, not from memory."""
+        """Read content from disk or the store, not from memory."""
         self.content.reader.clear()
         return self.content.reader.read(manifest, 0, manifest.size)
 
@@ -166,7 +166,7 @@ class World:
 
 
 class Crashing:
-    """A block that must die at a failpoint; the store is opened again after it, as after a kill."""
+    """A block that must crash at a failpoint; afterwards the store is opened again, as after a kill."""
 
     def __init__(self, world: World, handler: CrashAt) -> None:
         self.world, self.handler = world, handler

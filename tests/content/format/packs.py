@@ -21,7 +21,7 @@ def make_seal(seed: int = 7, name: BlobName = NAME, epoch: int = 1) -> PackSeal:
 
 
 def make_pack() -> tuple[PackSeal, bytes, list[IndexEntry]]:
-    """Three chunks, dead bytes after the first."""
+    """Return a pack with three chunks, and unreferenced bytes after the first."""
     seal, entropy = make_seal(), SeededEntropy(99)
     data, entries = bytearray(), []
     for text in TEXTS:

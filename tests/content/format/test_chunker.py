@@ -56,12 +56,12 @@ def test_the_seed_moves_the_cuts() -> None:
     assert [len(c) for c in cut(CONTENT, [], seed=1)] != [len(c) for c in cut(CONTENT, [], seed=2)]
 
 
-def test_cuts_fall_back_into_step_after_an_insertion() -> None:
+def test_cuts_are_the_same_again_after_an_insertion() -> None:
     before, after = set(cut(CONTENT, [])), cut(b"x" + CONTENT, [])
     assert sum(len(chunk) for chunk in after if chunk not in before) <= 3 * SIZES.maximum
 
 
-def test_one_block_serves_however_much_is_fed() -> None:
+def test_memory_does_not_grow_with_the_content() -> None:
     cutter = Chunker(SIZES, 3)
     list(cutter.feed(CONTENT))
     blocks = [view.obj for _ in range(3) for view in cutter.feed(CONTENT)]
@@ -69,5 +69,5 @@ def test_one_block_serves_however_much_is_fed() -> None:
     assert len(blocks[0]) == 2 * SIZES.maximum
 
 
-def test_every_seed_of_64_bits_is_taken() -> None:
+def test_every_seed_of_64_bits_is_accepted() -> None:
     assert cut(CONTENT, [], seed=2**64 - 1) == cut(CONTENT, [], seed=2**63 - 1)

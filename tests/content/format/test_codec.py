@@ -13,7 +13,7 @@ NOISE = random.Random(2).randbytes(300_000)
 
 
 @pytest.mark.parametrize("text", [b"tell me again " * 10, b"words " * 5000, bytes(1_000_000)])
-def test_what_compresses_is_compressed(text: bytes) -> None:
+def test_compressible_data_is_compressed(text: bytes) -> None:
     codec, packed = compress(memoryview(text))
     assert codec == CODEC_LZ4_BLOCK
     assert len(packed) < len(text) // 2
@@ -21,14 +21,14 @@ def test_what_compresses_is_compressed(text: bytes) -> None:
 
 
 @pytest.mark.parametrize("length", [0, 1, 63, 5000, 40_000, 300_000])
-def test_noise_stays_as_it_is_without_a_copy(length: int) -> None:
+def test_incompressible_data_is_returned_without_a_copy(length: int) -> None:
     noise = memoryview(NOISE)[:length]
     codec, packed = compress(noise)
     assert codec == CODEC_RAW
     assert packed is noise
 
 
-def test_a_promise_that_does_not_hold_is_dropped() -> None:
+def test_data_that_only_seems_compressible_stays_raw() -> None:
     mixed = bytearray(NOISE)
     mixed[75_000 : 75_000 + 8192] = bytes(8192)
     assert compress(mixed)[0] == CODEC_RAW

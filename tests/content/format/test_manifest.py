@@ -45,7 +45,7 @@ def test_slices_name_extent_offset_and_length() -> None:
 
 
 @given(extents)
-def test_what_is_encoded_decodes(parts: list[Extent]) -> None:
+def test_an_encoded_manifest_decodes(parts: list[Extent]) -> None:
     manifest = Manifest.from_extents(parts)
     assert decode(encode(manifest)) == manifest
     assert manifest.size == sum(extent.length for extent in parts)

@@ -50,7 +50,7 @@ def test_the_golden_pack_still_reads() -> None:
     assert [SEAL.keys.chunk_id(text) for text in texts] == [e.id for e in entries]
 
 
-def test_the_golden_pack_is_what_is_made_today() -> None:
+def test_packs_are_still_written_like_the_golden_pack() -> None:
     assert GOLDEN.read_bytes() == PACK
 
 
@@ -63,17 +63,17 @@ def test_every_region_is_authenticated() -> None:
 
 
 @pytest.mark.parametrize("length", [0, 1, TRAILER_BYTES - 1, TRAILER_BYTES, MIN_PACK - 1])
-def test_a_cut_pack_is_damage(length: int) -> None:
+def test_a_truncated_pack_is_damage(length: int) -> None:
     with pytest.raises(DamageError):
         check_whole(PACK[:length])
 
 
-def test_a_grown_pack_is_damage() -> None:
+def test_an_extended_pack_is_damage() -> None:
     with pytest.raises(DamageError):
         read_trailer(SEAL, PACK[-TRAILER_BYTES:], len(PACK) + 1)
 
 
-def test_no_pack_passes_for_another() -> None:
+def test_a_pack_under_another_name_is_damage() -> None:
     for other in (make_seal(seed=8), make_seal(name=BlobName(bytes(16)))):
         with pytest.raises(DamageError):
             read_trailer(other, PACK[-TRAILER_BYTES:], len(PACK))
@@ -81,14 +81,14 @@ def test_no_pack_passes_for_another() -> None:
         read_trailer(make_seal(epoch=2), PACK[-TRAILER_BYTES:], len(PACK))
 
 
-def test_index_and_trailer_are_no_substitutes() -> None:
+def test_index_and_trailer_cannot_replace_each_other() -> None:
     sizes = plan(ENTRIES[-1].offset + ENTRIES[-1].stored, 3)
     with pytest.raises(DamageError):
         open_index(SEAL, PACK[-TRAILER_BYTES:], sizes)
 
 
 @given(st.integers(0, 2**33))
-def test_padme_holds_and_costs_little(length: int) -> None:
+def test_padme_sizes_are_large_enough_and_waste_little(length: int) -> None:
     padded = padme(length)
     assert padded >= max(length, MIN_PACK)
     assert padded <= max(length * 1.12, MIN_PACK)
@@ -135,13 +135,13 @@ def entry(**changes: int | bytes) -> IndexEntry:
         [entry(offset=900)],
     ],
 )
-def test_an_index_that_makes_no_sense_is_damage(entries: list[IndexEntry]) -> None:
+def test_an_inconsistent_index_is_damage(entries: list[IndexEntry]) -> None:
     sizes = plan(1000, len(entries))
     with pytest.raises(DamageError):
         parse_index(SEAL, encode_index(entries, sizes), sizes.data_end)
 
 
-def test_bytes_behind_the_index_are_damage() -> None:
+def test_bytes_after_the_index_are_damage() -> None:
     sizes = plan(1000, 1)
     plaintext = bytearray(encode_index([entry()], sizes))
     assert parse_index(SEAL, bytes(plaintext), 1000) == [entry()]
@@ -158,11 +158,11 @@ def test_arbitrary_bytes_are_an_index_or_damage(data: bytes) -> None:
 
 
 @given(st.binary(max_size=300), st.integers(0, 2**70))
-def test_arbitrary_bytes_are_no_trailer(data: bytes, size: int) -> None:
+def test_arbitrary_bytes_are_not_a_trailer(data: bytes, size: int) -> None:
     with pytest.raises(DamageError):
         read_trailer(SEAL, data, size)
 
 
-def test_a_trailer_tells_where_the_index_is() -> None:
+def test_a_trailer_has_the_offset_of_the_index() -> None:
     trailer = read_trailer(SEAL, PACK, len(PACK))
     assert trailer == Trailer(plan(trailer.sizes.data_end, 3), blake3(PACK[:-TRAILER_BYTES]).digest())

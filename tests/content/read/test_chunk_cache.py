@@ -20,7 +20,7 @@ def refuse(chunks: list[ChunkId], deliver: Deliver) -> None:
 
 
 class Held:
-    """A load that waits to be let go, and then does ``then``."""
+    """A load that waits for ``go``, then calls ``then``."""
 
     def __init__(self, then=loading) -> None:  # type: ignore[no-untyped-def]
         self.begun, self.go, self.then = threading.Event(), threading.Event(), then
@@ -47,7 +47,7 @@ class Asking(threading.Thread):
 
 
 def _count_waiting(cache: ChunkCache) -> list[int]:
-    """Return a list that grows by one with each claim from now on."""
+    """Return a list that gets an element for each later claim."""
     claims: list[int] = []
     claim = cache._claim
 
@@ -60,7 +60,7 @@ def _count_waiting(cache: ChunkCache) -> list[int]:
     return claims
 
 
-def test_the_least_recently_used_goes_first() -> None:
+def test_the_least_recently_used_is_dropped_first() -> None:
     cache = ChunkCache(64)
     cache.get([A, B], loading)
     cache.get([A], refuse)
@@ -70,7 +70,7 @@ def test_the_least_recently_used_goes_first() -> None:
     assert cache.used == 64
 
 
-def test_what_is_larger_than_the_bound_is_given_and_not_kept() -> None:
+def test_a_chunk_larger_than_the_limit_is_returned_but_not_kept() -> None:
     cache = ChunkCache(31)
     assert cache.get([A], loading) == {A: bytes(A)}
     assert cache.used == 0
@@ -88,7 +88,7 @@ def test_a_chunk_that_is_written_while_it_is_loaded_counts_once() -> None:
     assert A in cache
 
 
-def test_a_smaller_bound_forgets_what_is_over_it() -> None:
+def test_a_smaller_limit_drops_what_exceeds_it() -> None:
     cache = ChunkCache(64)
     cache.get([A, B], loading)
     cache.resize(32)
@@ -99,7 +99,7 @@ def test_a_smaller_bound_forgets_what_is_over_it() -> None:
     assert cache.used == 64
 
 
-def test_clearing_forgets() -> None:
+def test_clearing_drops_everything() -> None:
     cache = ChunkCache()
     cache.get([A], loading)
     cache.clear()
@@ -107,7 +107,7 @@ def test_clearing_forgets() -> None:
     assert cache.used == 0
 
 
-def test_each_waits_for_the_others_load_and_both_get_all() -> None:
+def test_two_threads_wait_for_each_others_chunks_and_both_get_all() -> None:
     cache, first, second = ChunkCache(), Held(), Held()
     one = Asking(cache, [A, B], first)
     assert first.begun.wait(10)
@@ -122,7 +122,7 @@ def test_each_waits_for_the_others_load_and_both_get_all() -> None:
     assert other.found == {B: bytes(B), C: bytes(C)}
 
 
-def test_an_error_reaches_those_who_wait_for_that_chunk_and_is_not_kept() -> None:
+def test_an_error_reaches_the_threads_that_wait_for_that_chunk_and_is_not_kept() -> None:
     def half(chunks: list[ChunkId], deliver: Deliver) -> None:
         deliver(A, DamageError("bad"))
         deliver(B, b"good")
@@ -142,7 +142,7 @@ def test_an_error_reaches_those_who_wait_for_that_chunk_and_is_not_kept() -> Non
     assert cache.get([A], loading) == {A: bytes(A)}
 
 
-def test_who_waited_for_a_load_that_broke_off_loads_itself() -> None:
+def test_a_thread_that_waited_for_an_interrupted_load_loads_itself() -> None:
     def break_off(chunks: list[ChunkId], deliver: Deliver) -> None:
         raise KeyboardInterrupt
 
@@ -160,7 +160,7 @@ def test_who_waited_for_a_load_that_broke_off_loads_itself() -> None:
     assert not cache._in_flight
 
 
-def test_an_error_of_a_load_leaves_nothing_behind() -> None:
+def test_a_failed_load_leaves_nothing_in_flight() -> None:
     def away(chunks: list[ChunkId], deliver: Deliver) -> None:
         deliver(A, b"good")
         raise StoreUnavailable("away")

@@ -45,7 +45,7 @@ def disk_bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in files(folder))
 
 
-def test_what_was_put_comes_back_and_any_part_of_it(cache: DiskCache) -> None:
+def test_a_range_and_any_part_of_it_can_be_read(cache: DiskCache) -> None:
     (data,) = blocks(1, [1000])
     cache.put(PACK, 500, data)
     assert cache.get(PACK, 500, 1000) == data
@@ -57,14 +57,14 @@ def test_what_was_put_comes_back_and_any_part_of_it(cache: DiskCache) -> None:
     assert cache.statistics().misses == 3
 
 
-def test_only_the_owner_may_look(cache: DiskCache, folder: Path) -> None:
+def test_only_the_owner_has_permissions(cache: DiskCache, folder: Path) -> None:
     cache.put(PACK, 0, b"sealed")
     assert [path.stat().st_mode & 0o777 for path in files(folder)] == [0o600]
     assert folder.stat().st_mode & 0o777 == 0o700
     assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o700}
 
 
-def test_the_one_used_longest_ago_goes_first(cache: DiskCache) -> None:
+def test_the_least_recently_used_range_is_removed_first(cache: DiskCache) -> None:
     for number in range(10):
         cache.put(PACK, number * MIB, bytes(MIB))
     assert cache.get(PACK, 0, 10) is not None
@@ -73,14 +73,14 @@ def test_the_one_used_longest_ago_goes_first(cache: DiskCache) -> None:
     assert cache.get(PACK, MIB, 10) is None
 
 
-def test_what_is_larger_than_the_cache_is_not_kept_and_drops_nothing(cache: DiskCache) -> None:
+def test_a_range_larger_than_the_cache_is_not_cached_and_evicts_nothing(cache: DiskCache) -> None:
     cache.put(PACK, 0, b"small")
     cache.put(OTHER, 0, bytes(11 * MIB))
     assert cache.get(PACK, 0, 5) == b"small"
     assert cache.statistics().bytes == 5
 
 
-def test_a_cache_of_no_bytes_keeps_nothing_and_drops_what_an_earlier_one_kept(folder: Path) -> None:
+def test_a_cache_of_zero_bytes_removes_what_an_earlier_run_cached(folder: Path) -> None:
     make_cache(folder).put(PACK, 0, b"data")
     cache = make_cache(folder, 0)
     cache.put(PACK, 8, b"data")
@@ -90,7 +90,7 @@ def test_a_cache_of_no_bytes_keeps_nothing_and_drops_what_an_earlier_one_kept(fo
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("pg"), st.integers(0, 30), st.integers(1, 40)), max_size=60))
-def test_the_bound_holds_and_nothing_wrong_is_read(
+def test_the_limit_holds_and_nothing_wrong_is_read(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, int, int]]
 ) -> None:
     folder = tmp_path_factory.mktemp("cache")
@@ -104,7 +104,7 @@ def test_the_bound_holds_and_nothing_wrong_is_read(
     assert len(files(folder)) == cache.statistics().chunks
 
 
-def test_the_bound_holds_while_many_threads_write(folder: Path) -> None:
+def test_the_limit_holds_while_many_threads_write(folder: Path) -> None:
     cache = make_cache(folder, 4 * MIB)
     seen = []
 
@@ -150,7 +150,7 @@ def test_a_restart_keeps_the_cache_and_its_order(folder: Path) -> None:
     assert second.get(PACK, MIB, 10) is None
 
 
-def test_a_restart_removes_what_is_torn_or_foreign(folder: Path) -> None:
+def test_a_restart_removes_torn_and_foreign_files(folder: Path) -> None:
     make_cache(folder).put(PACK, 0, bytes(1000))
     (whole,) = files(folder)
     os.truncate(whole, 999)
@@ -160,7 +160,7 @@ def test_a_restart_removes_what_is_torn_or_foreign(folder: Path) -> None:
     assert files(folder) == []
 
 
-def test_a_smaller_bound_is_kept_from_the_next_start_on(folder: Path) -> None:
+def test_a_smaller_limit_holds_from_the_next_start_on(folder: Path) -> None:
     first = make_cache(folder)
     for number in range(8):
         first.put(PACK, number * MIB, bytes(MIB))
@@ -168,7 +168,7 @@ def test_a_smaller_bound_is_kept_from_the_next_start_on(folder: Path) -> None:
     assert disk_bytes(folder) == 2 * MIB
 
 
-def test_what_was_not_found_yet_is_put_anew(folder: Path) -> None:
+def test_a_range_that_is_not_scanned_yet_is_written_again(folder: Path) -> None:
     make_cache(folder).put(PACK, 0, b"older")
     cache = DiskCache(folder, MIB, disk=SystemDisk(), clock=ManualClock())
     assert cache.get(PACK, 0, 5) is None
@@ -179,7 +179,7 @@ def test_what_was_not_found_yet_is_put_anew(folder: Path) -> None:
     assert cache.statistics().bytes == 5
 
 
-def test_a_whole_pack_is_adopted_in_place_of_its_parts(cache: DiskCache, folder: Path, tmp_path: Path) -> None:
+def test_an_adopted_pack_replaces_its_ranges(cache: DiskCache, folder: Path, tmp_path: Path) -> None:
     (data,) = blocks(2, [100_000])
     cache.put(PACK, 100, data[100:200])
     staged = tmp_path / "staged"
@@ -191,14 +191,14 @@ def test_a_whole_pack_is_adopted_in_place_of_its_parts(cache: DiskCache, folder:
     assert cache.statistics().bytes == 100_000
 
 
-def test_what_cannot_be_adopted_is_left_alone(cache: DiskCache, tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_adopted_is_not_touched(cache: DiskCache, tmp_path: Path) -> None:
     assert not cache.adopt(PACK, tmp_path / "nothing")
     (tmp_path / "large").write_bytes(bytes(11 * MIB))
     assert not cache.adopt(PACK, tmp_path / "large")
     assert (tmp_path / "large").stat().st_size == 11 * MIB
 
 
-def test_an_adopted_file_is_never_written_into(cache: DiskCache, folder: Path, tmp_path: Path) -> None:
+def test_an_adopted_file_is_never_overwritten(cache: DiskCache, folder: Path, tmp_path: Path) -> None:
     staged = tmp_path / "staged"
     staged.write_bytes(b"original")
     cache.adopt(PACK, staged)
@@ -208,14 +208,14 @@ def test_an_adopted_file_is_never_written_into(cache: DiskCache, folder: Path, t
     assert again.get(PACK, 0, 8) == b"changed!"
 
 
-def test_a_file_that_is_gone_is_a_miss_and_forgotten(cache: DiskCache, folder: Path) -> None:
+def test_a_missing_file_is_a_miss_and_its_range_is_dropped(cache: DiskCache, folder: Path) -> None:
     cache.put(PACK, 0, b"data")
     files(folder)[0].unlink()
     assert cache.get(PACK, 0, 4) is None
     assert cache.statistics().chunks == 0
 
 
-def test_dropping_takes_all_that_holds_the_bytes(cache: DiskCache) -> None:
+def test_dropping_removes_all_ranges_with_these_bytes(cache: DiskCache) -> None:
     cache.put(PACK, 0, bytes(100))
     cache.put(PACK, 200, bytes(100))
     cache.drop(PACK, 50, 1)
@@ -223,7 +223,7 @@ def test_dropping_takes_all_that_holds_the_bytes(cache: DiskCache) -> None:
     assert cache.get(PACK, 200, 100) is not None
 
 
-def test_evicting_frees_at_least_as_much(cache: DiskCache, folder: Path) -> None:
+def test_evicting_frees_at_least_the_requested_bytes(cache: DiskCache, folder: Path) -> None:
     for number in range(8):
         cache.put(PACK, number * MIB, bytes(MIB))
     assert cache.evict(3 * MIB - 5) == 3 * MIB
@@ -231,7 +231,7 @@ def test_evicting_frees_at_least_as_much(cache: DiskCache, folder: Path) -> None
     assert cache.evict(100 * MIB) == 5 * MIB
 
 
-def test_clearing_removes_what_an_earlier_run_left_too(folder: Path) -> None:
+def test_clearing_removes_the_files_of_an_earlier_run_too(folder: Path) -> None:
     make_cache(folder).put(PACK, 0, b"data")
     cache = DiskCache(folder, MIB, disk=SystemDisk(), clock=ManualClock())
     cache.start()
@@ -241,7 +241,7 @@ def test_clearing_removes_what_an_earlier_run_left_too(folder: Path) -> None:
     assert cache.statistics().bytes == 0
 
 
-def test_a_full_disk_drops_the_oldest_and_is_no_error(folder: Path) -> None:
+def test_a_full_disk_evicts_the_oldest_without_an_error(folder: Path) -> None:
     disk = FailingDisk()
     cache = DiskCache(folder, 10 * MIB, disk=disk, clock=ManualClock())
     cache.put(PACK, 0, bytes(MIB))
@@ -252,7 +252,7 @@ def test_a_full_disk_drops_the_oldest_and_is_no_error(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO])
-def test_a_disk_that_stays_full_or_fails_keeps_nothing_and_leaves_no_file(folder: Path, error: int) -> None:
+def test_a_disk_that_stays_full_or_fails_leaves_no_file(folder: Path, error: int) -> None:
     disk = FailingDisk()
     cache = DiskCache(folder, 10 * MIB, disk=disk, clock=ManualClock())
     disk.fail("write", error, times=None)
@@ -265,7 +265,7 @@ def test_a_disk_that_stays_full_or_fails_keeps_nothing_and_leaves_no_file(folder
     assert cache.get(PACK, 0, 4) is not None
 
 
-def test_a_file_that_cannot_be_removed_is_forgotten(folder: Path) -> None:
+def test_a_file_that_cannot_be_removed_is_dropped_from_the_index(folder: Path) -> None:
     disk = FailingDisk()
     cache = DiskCache(folder, 10 * MIB, disk=disk, clock=ManualClock())
     cache.put(PACK, 0, bytes(1000))
@@ -274,7 +274,7 @@ def test_a_file_that_cannot_be_removed_is_forgotten(folder: Path) -> None:
     assert cache.statistics().chunks == 0
 
 
-def test_file_names_and_ranges_stand_for_each_other() -> None:
+def test_file_names_encode_ranges() -> None:
     entry = CachedRange(PACK, 0x1234, 0x56)
     assert entry.file == f"{PACK.hex()}-1234-56"
     assert parse(entry.file) == entry

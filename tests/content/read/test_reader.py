@@ -35,7 +35,7 @@ def whole(world: ReadingWorld, manifest: Manifest) -> bytes:
 # ---- what is read ----------------------------------------------------------------------------------------------------
 
 
-def test_random_ranges_equal_the_plain_bytes_wherever_the_chunks_lie(world: ReadingWorld) -> None:
+def test_random_ranges_equal_the_plain_bytes_wherever_the_chunks_are(world: ReadingWorld) -> None:
     contents = [*blocks(1, SIZES), b"a" * 200_000, b"small", *blocks(2, [20_000, 3_000])]
     holes = Manifest((Extent(70_000, None),))
     parts = [world.store_pack(contents[:4]), holes, world.stage_rows(contents[6:8]), holes]
@@ -55,7 +55,7 @@ def test_random_ranges_equal_the_plain_bytes_wherever_the_chunks_lie(world: Read
     assert not world.damage
 
 
-def test_nothing_and_what_is_behind_the_end_is_empty(world: ReadingWorld) -> None:
+def test_empty_ranges_and_ranges_after_the_end_are_empty(world: ReadingWorld) -> None:
     manifest = world.stage_rows([b"abc"])
     assert world.reader.read(EMPTY, 0, 10) == b""
     assert world.reader.read(manifest, 3, 10) == b""
@@ -97,14 +97,14 @@ def test_a_small_read_of_a_cold_file_fetches_the_chunks_it_touches_and_no_more(w
     assert sorted(fetched)[50] <= 2 << 20
 
 
-def test_neighbours_come_in_one_request(world: ReadingWorld) -> None:
+def test_adjacent_chunks_are_fetched_in_one_request(world: ReadingWorld) -> None:
     contents = blocks(5, SIZES[:5])
     manifest = world.store_pack(contents)
     assert whole(world, manifest) == b"".join(contents)
     assert world.reads == 1
 
 
-def test_a_chunk_in_the_middle_that_is_here_already_splits_the_request(world: ReadingWorld) -> None:
+def test_a_cached_chunk_in_the_middle_splits_the_request(world: ReadingWorld) -> None:
     contents = blocks(6, [100_000] * 5)
     manifest = world.store_pack(contents)
     world.reader.read(manifest, 250_000, 1)
@@ -112,7 +112,7 @@ def test_a_chunk_in_the_middle_that_is_here_already_splits_the_request(world: Re
     assert world.fetched == sum(len(one) + 29 for one in contents)
 
 
-def test_small_chunks_come_by_windows(world: ReadingWorld) -> None:
+def test_small_chunks_are_fetched_by_windows(world: ReadingWorld) -> None:
     contents = blocks(7, [4096] * 200)
     manifest = world.store_pack(contents)
     files = [Manifest((extent,)) for extent in manifest.extents]
@@ -123,7 +123,7 @@ def test_small_chunks_come_by_windows(world: ReadingWorld) -> None:
     assert world.cache.statistics().chunks == windows
 
 
-def test_without_a_cache_a_small_chunk_comes_alone(tmp_path: Path) -> None:
+def test_without_a_cache_a_small_chunk_is_fetched_alone(tmp_path: Path) -> None:
     world = ReadingWorld(tmp_path, cache_bytes=0)
     contents = blocks(8, [4096] * 3)
     manifest = world.store_pack(contents)
@@ -209,7 +209,7 @@ def test_the_second_read_in_sequence_begins_to_fetch_ahead(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("jump", [0, 1, 50_000, 500_000])
-def test_reads_here_and_there_fetch_nothing_ahead(tmp_path: Path, jump: int) -> None:
+def test_random_reads_fetch_nothing_ahead(tmp_path: Path, jump: int) -> None:
     world = ReadingWorld(tmp_path, settings=AHEAD)
     manifest = world.store_pack(blocks(13, [100_000] * 8))
     reader = world.reader.open(manifest)
@@ -221,7 +221,7 @@ def test_reads_here_and_there_fetch_nothing_ahead(tmp_path: Path, jump: int) -> 
     world.close()
 
 
-def test_holes_are_passed_over_and_memory_bounds_what_is_fetched_ahead(tmp_path: Path) -> None:
+def test_holes_are_skipped_and_the_cache_limits_what_is_fetched_ahead(tmp_path: Path) -> None:
     settings = ReadSettings(memory_bytes=1_600_000, prefetch_count=1000)
     world = ReadingWorld(tmp_path, settings=settings)
     extents = world.store_pack(blocks(14, [100_000] * 12)).extents
@@ -236,7 +236,7 @@ def test_holes_are_passed_over_and_memory_bounds_what_is_fetched_ahead(tmp_path:
     assert world.fetched == 5 * 100_029
 
 
-def test_closing_gives_up_what_has_not_begun(tmp_path: Path) -> None:
+def test_closing_cancels_what_has_not_begun(tmp_path: Path) -> None:
     world = ReadingWorld(tmp_path, settings=ReadSettings(prefetch_count=10))
     manifest = world.store_pack(blocks(15, [100_000] * 12))
     slow = SlowStore(world.counting, always)
@@ -270,7 +270,7 @@ def test_what_is_on_this_machine_is_not_fetched_ahead(tmp_path: Path) -> None:
     world.close()
 
 
-def test_an_error_ahead_is_only_told_to_who_gets_there(tmp_path: Path) -> None:
+def test_an_error_of_a_prefetch_is_raised_only_when_the_chunk_is_read(tmp_path: Path) -> None:
     world = ReadingWorld(tmp_path, settings=AHEAD)
     contents = blocks(16, [100_000] * 4)
     manifest = world.store_pack(contents)
@@ -289,7 +289,7 @@ def test_an_error_ahead_is_only_told_to_who_gets_there(tmp_path: Path) -> None:
 # ---- the disk cache --------------------------------------------------------------------------------------------------
 
 
-def test_what_was_read_is_there_after_a_restart_with_the_store_away(world: ReadingWorld) -> None:
+def test_ranges_that_were_read_are_cached_across_a_restart(world: ReadingWorld) -> None:
     contents = blocks(17, [300_000, 1000, 2000])
     manifest = world.store_pack(contents)
     other = world.store_pack(blocks(18, [100_000]))
@@ -321,7 +321,7 @@ def test_a_damaged_cache_file_is_dropped_and_fetched_again(world: ReadingWorld) 
     assert world.fetched == before
 
 
-def test_another_ranges_bytes_in_the_cache_are_not_taken(world: ReadingWorld) -> None:
+def test_bytes_of_another_range_in_the_cache_are_rejected(world: ReadingWorld) -> None:
     contents = blocks(20, [300_000, 300_000])
     manifest = world.store_pack(contents)
     whole(world, manifest)
@@ -345,7 +345,7 @@ def test_a_stored_pack_is_kept_and_read_from(world: ReadingWorld, tmp_path: Path
     assert world.fetched == before
 
 
-def test_clearing_and_evicting_while_others_read_disturbs_nobody(world: ReadingWorld) -> None:
+def test_clearing_and_evicting_do_not_disturb_readers(world: ReadingWorld) -> None:
     contents = blocks(22, [50_000] * 10 + [1000] * 10)
     manifest = world.store_pack(contents)
     plain, wrong, stop = b"".join(contents), [], threading.Event()

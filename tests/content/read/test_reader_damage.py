@@ -1,4 +1,4 @@
-"""What readers do about bytes that are not what was sealed."""
+"""How readers treat bytes that differ from what was sealed."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,7 +31,7 @@ def whole(world: ReadingWorld, manifest: Manifest) -> bytes:
 
 @pytest.mark.parametrize("how", ["flip", "truncate", "swap"])
 @pytest.mark.parametrize("size", [1000, 300_000])
-def test_wrong_bytes_from_the_store_are_damage_that_names_the_pack_until_it_reads_well(
+def test_wrong_bytes_from_the_store_are_damage_of_the_pack_until_a_read_succeeds(
     tmp_path: Path, how: str, size: int
 ) -> None:
     world = ReadingWorld(tmp_path, cache_bytes=0)
@@ -53,7 +53,7 @@ def test_wrong_bytes_from_the_store_are_damage_that_names_the_pack_until_it_read
     world.close()
 
 
-def test_bytes_that_failed_are_not_kept(world: ReadingWorld) -> None:
+def test_bytes_that_failed_a_check_are_not_cached(world: ReadingWorld) -> None:
     contents = blocks(30, [300_000, 1000, 1500])
     manifest = world.store_pack(contents)
     world.open_reader(RemoteStore(CorruptingStore(world.counting, First(1, "read"), how="swap")))
@@ -81,7 +81,7 @@ def test_a_lost_pack_is_damage_and_a_restored_one_heals(tmp_path: Path) -> None:
     world.close()
 
 
-def test_one_bad_chunk_does_not_harm_its_neighbours_nor_count_as_healed_by_them(tmp_path: Path) -> None:
+def test_a_bad_chunk_does_not_affect_its_neighbours_nor_do_they_clear_it(tmp_path: Path) -> None:
     blobs = MemoryBlobs()
     world = ReadingWorld(tmp_path, blobs=blobs)
     contents = blocks(26, [100_000, 200_000, 1000, 1500])
@@ -102,7 +102,7 @@ def test_one_bad_chunk_does_not_harm_its_neighbours_nor_count_as_healed_by_them(
     world.close()
 
 
-def test_a_pack_cut_short_still_gives_what_it_has(tmp_path: Path) -> None:
+def test_a_truncated_pack_still_returns_its_remaining_chunks(tmp_path: Path) -> None:
     blobs = MemoryBlobs()
     world = ReadingWorld(tmp_path, blobs=blobs)
     contents = blocks(27, [1000] * 5 + [100_000, 100_000])
@@ -139,7 +139,7 @@ def test_a_flipped_or_cut_staging_file_is_damage_of_its_pack(world: ReadingWorld
         world.reader.read(manifest, 0, 1)
 
 
-def test_a_disk_that_fails_under_the_only_copy_is_a_local_failure_and_no_damage(world: ReadingWorld) -> None:
+def test_a_failing_disk_is_a_local_failure_not_damage(world: ReadingWorld) -> None:
     manifest, path = world.stage_pack(blocks(32, [100_000]))
     path.unlink()
     path.mkdir()
@@ -157,7 +157,7 @@ def test_a_damaged_row_is_damage_of_the_database(world: ReadingWorld) -> None:
     assert [what[:2] for what in world.damage] == [("database", "database")]
 
 
-def test_a_chunk_that_nothing_knows_is_damage(world: ReadingWorld) -> None:
+def test_an_unknown_chunk_is_damage(world: ReadingWorld) -> None:
     chunk = ChunkId(b"c" * 32)
     with pytest.raises(DamageError) as caught:
         whole(world, Manifest((Extent(10, chunk),)))

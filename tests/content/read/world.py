@@ -1,4 +1,4 @@
-"""A world to read from: content cut, sealed and laid where the test wants it, and a reader over it."""
+"""A reader, and content that is cut, sealed and put where a test needs it."""
 
 import random
 from collections import Counter
@@ -29,14 +29,14 @@ from tgdav.ids import BlobName
 
 KEY = bytes(range(32))
 TAIL = 64 * 1024
-"""Bytes behind the chunks of a pack, in place of index and trailer, which readers never look at."""
+"""Bytes after the chunks of a pack, in place of index and trailer, which readers do not use."""
 
 
 STILL = ReadSettings(prefetch_enabled=False)
 
 
 class RemoteStore(StoreWrapper):
-    """A store that says it is far away: worth copying from and fetching ahead."""
+    """A store that is not local, so that reads are cached and fetched ahead."""
 
     @property
     def traits(self) -> StoreTraits:
@@ -158,7 +158,7 @@ class ReadingWorld:
         return _manifest(chunks)
 
     def move_to_store(self, manifest: Manifest, data: bytes) -> None:
-        """Make the staged pack that holds the manifest's first chunk a stored one."""
+        """Make the staged pack of the manifest's first chunk a stored one."""
         chunk = manifest.extents[0].chunk
         assert chunk is not None
         with self.database.reading() as connection:
@@ -199,7 +199,7 @@ class ReadingWorld:
 
 
 class WatchedStore(RemoteStore):
-    """Notes how often each byte range was asked for."""
+    """Counts how often each byte range was requested."""
 
     def __init__(self, inner: BlobStore) -> None:
         super().__init__(inner)

@@ -1,4 +1,4 @@
-"""A pack is handed to the disk while it is filled, so that its sync has little to wait for."""
+"""Writeback of a pack starts while it is filled, so that its sync is short."""
 
 import os
 from pathlib import Path
@@ -22,7 +22,7 @@ def pack(tmp_path: Path) -> PackFile:
 
 @pytest.fixture
 def begun(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
-    """From where and how many bytes the kernel was told to begin to write."""
+    """The ranges for which writeback was started: (offset, length)."""
     told: list[tuple[int, int]] = []
     advise = os.posix_fadvise
 
@@ -34,9 +34,7 @@ def begun(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     return told
 
 
-def test_the_kernel_begins_to_write_a_pack_before_anyone_waits_for_its_sync(
-    pack: PackFile, begun: list[tuple[int, int]]
-) -> None:
+def test_writeback_of_a_pack_starts_before_its_sync(pack: PackFile, begun: list[tuple[int, int]]) -> None:
     blocks = [bytes([number]) * MIB for number in range(20)]
     for block in blocks:
         pack.append(block)
@@ -46,9 +44,7 @@ def test_the_kernel_begins_to_write_a_pack_before_anyone_waits_for_its_sync(
     pack.close()
 
 
-def test_what_is_appended_where_a_pack_was_cut_is_written_early_too(
-    pack: PackFile, begun: list[tuple[int, int]]
-) -> None:
+def test_writeback_also_starts_for_bytes_appended_after_a_cut(pack: PackFile, begun: list[tuple[int, int]]) -> None:
     pack.append(bytes(9 * MIB))
     pack.cut(MIB)
     pack.append(b"x" * (8 * MIB))

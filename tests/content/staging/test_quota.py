@@ -12,13 +12,13 @@ from tgdav.errors import LocalFailure, NoSpace
 MIB = 1024 * 1024
 
 
-def test_without_a_setting_half_of_the_free_disk_is_the_bound(tmp_path: Path) -> None:
+def test_without_a_setting_the_limit_is_half_of_the_free_disk(tmp_path: Path) -> None:
     disk = os.statvfs(tmp_path)
     quota = StagingQuota(tmp_path, None, ManualClock())
     assert 0 < quota.limit() <= min(DEFAULT_LIMIT, disk.f_blocks * disk.f_frsize // 2)
 
 
-def test_writers_leave_the_reserve_alone(tmp_path: Path) -> None:
+def test_writers_cannot_use_the_reserve(tmp_path: Path) -> None:
     quota = StagingQuota(tmp_path, 1000 * MIB, ManualClock(), reserve=64 * MIB)
     quota.charge(930 * MIB)
     assert quota.fits(6 * MIB)
@@ -27,7 +27,7 @@ def test_writers_leave_the_reserve_alone(tmp_path: Path) -> None:
     assert quota.used == 990 * MIB
 
 
-def test_pressure_begins_at_four_fifths(tmp_path: Path) -> None:
+def test_staging_is_nearly_full_at_four_fifths(tmp_path: Path) -> None:
     quota = StagingQuota(tmp_path, 100 * MIB, ManualClock(), reserve=0)
     quota.charge(79 * MIB)
     assert not quota.is_nearly_full
@@ -35,7 +35,7 @@ def test_pressure_begins_at_four_fifths(tmp_path: Path) -> None:
     assert quota.is_nearly_full
 
 
-def test_a_disk_without_room_refuses_whatever_the_bound(tmp_path: Path) -> None:
+def test_a_full_disk_refuses_writers_below_the_limit(tmp_path: Path) -> None:
     clock = ManualClock()
     quota = StagingQuota(tmp_path, 1 << 60, clock)
     quota.on_shortage = lambda: clock.move(30)
@@ -43,7 +43,7 @@ def test_a_disk_without_room_refuses_whatever_the_bound(tmp_path: Path) -> None:
         quota.admit(1 << 58)
 
 
-def test_a_waiting_writer_goes_on_when_room_is_made(tmp_path: Path) -> None:
+def test_a_waiting_writer_continues_when_space_is_freed(tmp_path: Path) -> None:
     quota, waited = StagingQuota(tmp_path, 10 * MIB, ManualClock(), reserve=0), threading.Event()
     quota.on_shortage = waited.set
     quota.charge(10 * MIB)
@@ -56,13 +56,13 @@ def test_a_waiting_writer_goes_on_when_room_is_made(tmp_path: Path) -> None:
     assert not writer.is_alive()
 
 
-def test_a_folder_that_is_gone_is_a_local_failure(tmp_path: Path) -> None:
+def test_a_missing_directory_is_a_local_failure(tmp_path: Path) -> None:
     with pytest.raises(LocalFailure):
         StagingQuota(tmp_path / "gone", None, ManualClock()).limit()
 
 
-def test_a_writer_waits_not_where_nothing_can_make_room(tmp_path: Path) -> None:
-    """Nothing waits for the store, so sending frees nothing; the message names the disk's reserve."""
+def test_a_writer_waits_only_briefly_if_uploading_frees_nothing(tmp_path: Path) -> None:
+    """Nothing is staged, so uploading frees nothing; the message names the disk's reserve."""
     clock, looks = ManualClock(), 0
     quota = StagingQuota(tmp_path, 1 << 60, clock)
 
@@ -78,7 +78,7 @@ def test_a_writer_waits_not_where_nothing_can_make_room(tmp_path: Path) -> None:
     assert str(tmp_path) in str(refused.value)
 
 
-def test_a_bound_that_is_reached_is_named(tmp_path: Path) -> None:
+def test_the_error_names_the_limit(tmp_path: Path) -> None:
     clock = ManualClock()
     quota = StagingQuota(tmp_path, 10 * MIB, clock, reserve=0)
     quota.on_shortage = lambda: clock.move(30)
@@ -87,7 +87,7 @@ def test_a_bound_that_is_reached_is_named(tmp_path: Path) -> None:
         quota.admit(MIB)
 
 
-def test_no_writer_waits_when_all_is_to_end(tmp_path: Path) -> None:
+def test_waiting_writers_fail_when_the_process_stops(tmp_path: Path) -> None:
     quota, waited = StagingQuota(tmp_path, 10 * MIB, ManualClock(), reserve=0), threading.Event()
     quota.on_shortage = waited.set
     quota.charge(10 * MIB)

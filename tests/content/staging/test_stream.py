@@ -11,7 +11,7 @@ from tgdav.errors import BadHandle, LocalFailure, NoSpace, UsageError
 
 
 @pytest.mark.parametrize("length", [0, 1, 100, SMALL_CHUNK - 1, SMALL_CHUNK, SMALL_CHUNK + 1, 192 * KIB, 3_000_000])
-def test_content_comes_back_at_every_stage(world: World, length: int) -> None:
+def test_content_is_readable_at_every_stage(world: World, length: int) -> None:
     data = noise(length)
     manifest = world.save(data)
     assert manifest.size == length
@@ -23,14 +23,14 @@ def test_content_comes_back_at_every_stage(world: World, length: int) -> None:
     assert world.files() == []
 
 
-def test_no_content_needs_nothing(world: World) -> None:
+def test_empty_content_stages_nothing(world: World) -> None:
     staged = world.stage(b"")
     assert staged.manifest == EMPTY
     assert world.commit(staged) == EMPTY
     assert world.content.state_of([]) == UploadState.STORED
 
 
-def test_ranges_are_cut_out_right(world: World) -> None:
+def test_ranges_are_read_correctly(world: World) -> None:
     data = noise(700_000)
     manifest = world.save(data)
     for offset, length in [(0, 1), (65_535, 2), (250_000, 300_000), (699_999, 10), (700_000, 5), (0, 700_000)]:
@@ -71,7 +71,7 @@ def test_repeated_content_within_a_stream_is_stored_once(world: World) -> None:
     world.check_all()
 
 
-def test_without_dedup_content_is_stored_anew_and_read_from_there(world: World) -> None:
+def test_without_dedup_content_is_stored_again_and_read_from_the_new_pack(world: World) -> None:
     world.settings = ContentSettings(chunk_size=1 << 20, average_size=128 * KIB, dedup_enabled=False)
     world.reopen()
     small, large = noise(5000), noise(400_000)
@@ -99,7 +99,7 @@ def test_compression_is_as_configured(world: World, compression: bool) -> None:
     world.check_all()
 
 
-def test_packs_roll_over_within_a_stream(world: World) -> None:
+def test_a_long_stream_fills_several_packs(world: World) -> None:
     data = noise(5_000_000)
     staged = world.stage(data)
     assert world.number("SELECT count(*) FROM packs") >= 4
@@ -126,7 +126,7 @@ def test_an_aborted_stream_leaves_nothing(world: World) -> None:
     world.check_all()
 
 
-def test_staged_content_that_is_released_without_commit_never_was(world: World) -> None:
+def test_staged_content_that_is_never_committed_leaves_nothing(world: World) -> None:
     staged = world.stage(noise(600_000))
     staged.release()
     staged.release()
@@ -134,7 +134,7 @@ def test_staged_content_that_is_released_without_commit_never_was(world: World) 
     assert world.number("SELECT count(*) FROM chunks") == 0
 
 
-def test_a_failed_transaction_leaves_dead_bytes_at_most(world: World) -> None:
+def test_a_failed_transaction_leaves_at_most_unreferenced_bytes(world: World) -> None:
     first = noise(200_000, seed=1)
     staged = world.stage(first)
 
@@ -162,7 +162,7 @@ def test_two_streams_with_the_same_new_content_both_succeed(world: World) -> Non
     world.check_all()
 
 
-def test_streams_beside_each_other_use_packs_of_their_own(world: World) -> None:
+def test_concurrent_streams_use_separate_packs(world: World) -> None:
     streams = [world.content.open_stream() for _ in range(3)]
     contents = [noise(500_000, seed=seed) for seed in range(3)]
     for at in range(0, 500_000, 50_000):
@@ -175,7 +175,7 @@ def test_streams_beside_each_other_use_packs_of_their_own(world: World) -> None:
     world.check_all()
 
 
-def test_a_later_stream_goes_on_in_an_open_pack(world: World) -> None:
+def test_a_later_stream_appends_to_an_open_pack(world: World) -> None:
     for seed in range(4):
         world.save(noise(100_000, seed=seed))
     assert len(world.files()) == 1
@@ -244,7 +244,7 @@ def test_a_failed_sync_poisons_its_file_for_good(world: World, call: str) -> Non
     assert world.files() == []
 
 
-def test_a_failed_write_poisons_and_staging_goes_on_elsewhere(world: World) -> None:
+def test_a_failed_write_poisons_its_file_and_staging_continues_in_another(world: World) -> None:
     world.save(noise(100_000, seed=1))
     world.disk.errors["write"] = errno.EIO
     stream = world.content.open_stream()
@@ -257,7 +257,7 @@ def test_a_failed_write_poisons_and_staging_goes_on_elsewhere(world: World) -> N
     world.check_all()
 
 
-def test_what_only_a_bad_pack_holds_is_stored_anew(world: World) -> None:
+def test_chunks_of_a_damaged_pack_are_stored_again(world: World) -> None:
     data = noise(300_000)
     world.save(data)
     world.upload()
@@ -269,7 +269,7 @@ def test_what_only_a_bad_pack_holds_is_stored_anew(world: World) -> None:
     world.check_all()
 
 
-def test_pinned_chunks_are_not_removed_and_leaving_ones_not_counted_on(world: World) -> None:
+def test_pinned_chunks_are_not_removed_and_removed_ones_not_pinned(world: World) -> None:
     pins = world.content._context.pins
     manifest = world.save(b"text")
     (chunk,) = manifest.chunk_ids()
@@ -282,7 +282,7 @@ def test_pinned_chunks_are_not_removed_and_leaving_ones_not_counted_on(world: Wo
     assert world.commit(again) == manifest
 
 
-def test_chunks_larger_than_a_pack_are_refused_at_once(world: World) -> None:
+def test_settings_with_chunks_larger_than_a_pack_are_refused(world: World) -> None:
     world.settings = ContentSettings(chunk_size=1 << 20, average_size=1 << 20)
     with pytest.raises(UsageError):
         world.reopen()
@@ -304,7 +304,7 @@ def test_a_commit_whose_barrier_failed_keeps_its_bytes(world: World) -> None:
     assert world.load(staged.manifest) == data
 
 
-def test_staging_is_for_its_owner_alone_and_shows_no_plaintext(world: World) -> None:
+def test_staging_has_private_permissions_and_no_plaintext(world: World) -> None:
     text = b"a line that nobody else may read\n" * 9000
     world.save(text)
     world.save(b"a line that nobody else may read, in a row")

@@ -35,7 +35,7 @@ def test_nothing_is_done_while_content_arrives() -> None:
     assert decided() == Decision(False, False, 3.0)
 
 
-def test_quiet_age_a_wish_and_pressure_each_send_all() -> None:
+def test_quiet_age_a_flush_and_low_space_each_close_all() -> None:
     everything = Decision(True, True, 0.0)
     assert decided(now=103.0) == everything
     assert decided(touched=389.0, now=390.0) == everything
@@ -43,11 +43,11 @@ def test_quiet_age_a_wish_and_pressure_each_send_all() -> None:
     assert decided(is_space_low=True) == everything
 
 
-def test_rows_for_a_full_pack_go_alone() -> None:
+def test_rows_for_a_full_pack_are_packed_alone() -> None:
     assert decided(row_bytes=1_000_000) == Decision(True, False, 3.0)
 
 
-def test_nothing_staged_is_nothing_to_do() -> None:
+def test_nothing_is_done_if_nothing_is_staged() -> None:
     assert decided(row_count=0, row_bytes=0, idle_packs=0, flush=True) == Decision(False, False, LAST_INTERVAL)
 
 
@@ -60,7 +60,7 @@ def test_intervals_double_while_little_arrives() -> None:
     assert next_interval(300, 125_000, 1_000_000) == FIRST_INTERVAL
 
 
-def test_backoff_doubles_and_heeds_the_store() -> None:
+def test_backoff_doubles_and_respects_the_store() -> None:
     backoff, seen = 0.0, []
     for _ in range(9):
         backoff = next_backoff(backoff, None)

@@ -26,7 +26,7 @@ def test_many_small_files_become_few_blobs(world: World) -> None:
     world.check_all()
 
 
-def test_a_blob_carries_its_label_and_is_as_noted(world: World) -> None:
+def test_a_blob_has_its_label_and_matches_its_row(world: World) -> None:
     world.save(noise(100_000))
     world.upload()
     (info,) = world.blobs.list()
@@ -52,7 +52,7 @@ def test_idle_packs_close_after_five_seconds_then_later_and_later(world: World) 
         uploader.send_waiting()
 
 
-def test_a_large_closing_makes_the_interval_short_again(world: World) -> None:
+def test_the_interval_is_short_again_after_much_was_closed(world: World) -> None:
     uploader = world.content.uploader
     world.save(b"little")
     world.clock.move(5)
@@ -68,7 +68,7 @@ def test_a_large_closing_makes_the_interval_short_again(world: World) -> None:
     assert uploader.step() == 5.0
 
 
-def test_a_pack_that_is_never_idle_goes_after_five_minutes(world: World) -> None:
+def test_a_pack_that_is_never_idle_is_closed_after_five_minutes(world: World) -> None:
     for second in range(0, 300, 4):
         world.save(noise(100, seed=second))
         world.content.uploader.step()
@@ -86,7 +86,7 @@ def test_rows_for_a_whole_pack_are_packed_at_once(world: World) -> None:
     assert world.number("SELECT count(*) FROM chunks WHERE data IS NOT NULL") == 0
 
 
-def test_a_pack_with_nothing_recorded_is_dropped_unsent(world: World) -> None:
+def test_a_pack_without_chunks_is_deleted_unsent(world: World) -> None:
     world.save(noise(100_000))
     world.database.writer.run(lambda transaction: transaction.execute("DELETE FROM chunks"))
     world.saved.clear()
@@ -96,7 +96,7 @@ def test_a_pack_with_nothing_recorded_is_dropped_unsent(world: World) -> None:
     assert world.files() == []
 
 
-def test_a_store_that_is_away_loses_nothing_and_the_queue_drains_later(tmp_path: Path) -> None:
+def test_an_unavailable_store_loses_nothing_and_the_queue_drains_later(tmp_path: Path) -> None:
     away = AwayStore(MemoryStore())
     away.away = True
     world = World(tmp_path, blobs=away)
@@ -115,7 +115,7 @@ def test_a_store_that_is_away_loses_nothing_and_the_queue_drains_later(tmp_path:
     world.close()
 
 
-def test_a_stored_pack_is_handed_to_whoever_wants_its_file(world: World) -> None:
+def test_the_file_of_a_stored_pack_is_passed_to_the_callback(world: World) -> None:
     kept = []
     world.content.uploader.sender.on_stored = lambda row, path: kept.append((row.name, path.stat().st_size, path))
     world.save(noise(100_000))
@@ -152,7 +152,7 @@ def test_threads_upload_by_themselves(world: World) -> None:
     world.check_all()
 
 
-def test_threads_go_on_when_the_store_comes_back(tmp_path: Path) -> None:
+def test_threads_continue_when_the_store_is_available_again(tmp_path: Path) -> None:
     away = AwayStore(MemoryStore())
     away.away = True
     world = World(tmp_path, blobs=away)
@@ -170,8 +170,8 @@ def closed(world: World) -> int:
     return world.number("SELECT count(*) FROM packs WHERE state = 1")
 
 
-def test_a_writer_goes_first(world: World) -> None:
-    """While it writes, full packs are closed one a second; all at once when it pauses, when asked, or without room."""
+def test_uploads_pause_for_a_writer(world: World) -> None:
+    """While it writes, one full pack is closed each second; all of them when it pauses, for a flush, or when space is low."""
     uploader, stream = world.content.uploader, world.content.open_stream()
     for seed in range(40):
         stream.write(noise(200_000, seed=seed))
@@ -228,7 +228,7 @@ def test_staging_is_bounded_and_a_writer_gives_up_after_a_minute(tmp_path: Path)
     world.close()
 
 
-def test_a_waiting_writer_goes_on_when_packs_are_stored(tmp_path: Path) -> None:
+def test_a_waiting_writer_continues_when_packs_are_stored(tmp_path: Path) -> None:
     settings = ContentSettings(chunk_size=SMALL.chunk_size, average_size=SMALL.average_size, staging_bytes=3_000_000)
     world = World(tmp_path, settings)
     world.content.start()
@@ -239,7 +239,7 @@ def test_a_waiting_writer_goes_on_when_packs_are_stored(tmp_path: Path) -> None:
     world.close()
 
 
-def test_under_pressure_idle_packs_are_sent_at_once(tmp_path: Path) -> None:
+def test_idle_packs_are_sent_at_once_when_space_is_low(tmp_path: Path) -> None:
     settings = ContentSettings(chunk_size=SMALL.chunk_size, average_size=SMALL.average_size, staging_bytes=500_000)
     world = World(tmp_path, settings)
     world.save(noise(300_000))
