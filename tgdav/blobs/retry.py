@@ -77,7 +77,7 @@ class RetryStore(StoreWrapper):
         self._lock = threading.Lock()
         self._reachable = True
         self._last_error = ""
-        self._waits: dict[int, float] = {}
+        self._waits: dict[int, float] = {}  # by thread id, the time until which each waits
         self._fail_fast = threading.local()
 
     def append(

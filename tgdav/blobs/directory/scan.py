@@ -116,6 +116,7 @@ class BlobDirectory:
                 fcntl.flock(descriptor, operation)
                 if self._is_current(descriptor):
                     return descriptor
+                # Another process removed or replaced the file while this one waited: lock the new file.
             except BaseException:
                 os.close(descriptor)
                 raise
@@ -216,7 +217,7 @@ class BlobDirectory:
             if error.errno in _NOT_REGULAR:
                 return None
             raise
-        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):  # O_NOFOLLOW and O_NONBLOCK let devices and FIFOs pass
             return descriptor
         os.close(descriptor)
         return None
@@ -231,6 +232,7 @@ class BlobDirectory:
     def open_temporary(self, file_name: str) -> tuple[Path, int]:
         """Create a temporary file (0600) that stays locked until its descriptor is closed."""
         path = self.path / file_name
+        # The exclusive lock keeps remove_dead_temporaries away until the new file is locked.
         with self.locked(fcntl.LOCK_EX):
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -253,7 +255,7 @@ class BlobDirectory:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._disk.unlink(path)
             log.info("removed the temporary file of an interrupted append from the store")
-        except BlockingIOError:
+        except BlockingIOError:  # its writer lives
             return
         finally:
             os.close(descriptor)

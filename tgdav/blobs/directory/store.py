@@ -106,6 +106,7 @@ class DirectoryStore:
             raise DamageError(f"a file to be stored has {status.st_size} bytes, not {source.size}", blob=name.hex())
         with translated(self._path):
             device = os.stat(self._path).st_dev
+        # The link shares mode and owner with the source: a file that others may write could change the blob.
         private = stat.S_IFREG | 0o600
         is_ours = (status.st_mode, status.st_uid, status.st_dev) == (private, os.geteuid(), device)
         return source.path if is_ours else None
@@ -118,7 +119,9 @@ class DirectoryStore:
         with translated(self._path):
             descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
-                self._disk.sync(descriptor)
+                self._disk.sync(
+                    descriptor
+                )  # before the id is assigned: the blob must not be listed before it is durable
             finally:
                 os.close(descriptor)
             try:
@@ -155,9 +158,8 @@ class DirectoryStore:
         check_source_end(name, source)
 
     def _discard(self, temporary: Path) -> None:
-        with contextlib.suppress(
-            OSError
-        ):  # after the rename it is gone; a file left behind is removed by a later append
+        # Usually the rename removed the name already. If unlink fails, a later append removes the file.
+        with contextlib.suppress(OSError):
             self._disk.unlink(temporary)
 
     def _publish(self, name: BlobName, size: int, label: str, move: Callable[[Path], None]) -> BlobInfo:
@@ -216,7 +218,7 @@ class DirectoryStore:
         raise BlobMissing(f"blob {blob_id} is not in the store {self._path}")
 
     def size(self, blob_id: BlobId) -> int:
-        """Return the blob's length in bytes as it is now. Raises BlobMissing."""
+        """Return the blob's current length in bytes. Raises BlobMissing."""
         self._check_open()
         with translated(self._path):
             entry = self._directory.listing().by_id.get(blob_id)

@@ -131,6 +131,8 @@ class BlobIndex:
                     self.add(found)
                     yield found
             after = page[-1].id
+        # All blobs up to _newest are known, from the start of the history or since the survey. Only a walk that
+        # leaves no gap after it may move it.
         with self._lock:
             from_start = start <= 0
             if from_start or (self._surveyed and start <= self._newest):

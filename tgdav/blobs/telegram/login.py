@@ -176,7 +176,7 @@ async def _client(settings: TelegramSettings, session: str) -> AsyncIterator[Any
         connection_retries=1,
         retry_delay=0,
         request_retries=1,
-        flood_sleep_threshold=0,
+        flood_sleep_threshold=0,  # raise FloodWaitError instead of sleeping inside Telethon
         raise_last_call_error=True,
         device_model="tgdav",
     )
@@ -184,6 +184,7 @@ async def _client(settings: TelegramSettings, session: str) -> AsyncIterator[Any
         await _within(settings, client.connect())
         yield client
     finally:
+        # Telethon's sender may set an exception on this future that nobody awaits.
         client._sender._disconnected.add_done_callback(retrieve_exception)  # noqa: SLF001
         await client.disconnect()
 

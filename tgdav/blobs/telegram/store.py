@@ -105,7 +105,7 @@ class TelegramStore:
         """Send the message. None means that parts were lost and ``upload`` must run again."""
         generation = self._generations.get(name, 0)
         request = upload.message(self._chat.peer(), label, generation)
-        self._unanswered.add(name)
+        self._unanswered.add(name)  # before sending: if the response is lost, the next append reads the new messages
         try:
             return self._sent(name, self._session.invoke(request))
         except PartMissing as error:
@@ -177,6 +177,7 @@ class TelegramStore:
         self._check_open()
         check_range(offset, length)
         known = self._index.document(blob_id)
+        # The cached document serves a read within its size; everything else needs the message first.
         if known is None or offset + length > known.info.size or not length:
             known = self._fetch(blob_id)
             check_within(blob_id, known.info.name, known.info.size, offset + length)

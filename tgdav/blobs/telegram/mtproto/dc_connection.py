@@ -77,6 +77,7 @@ class DcConnection:
             connect_timeout=settings.connect_timeout,
             updates_queue=_Updates(on_update),
         )
+        # The sender and its queue share one state object, so both references are replaced.
         state = ConnectionState(self._sender.auth_key, loggers, on_time)
         self._sender._state = self._sender._send_queue._state = state  # noqa: SLF001
         self._on_broken = on_broken
@@ -102,8 +103,8 @@ class DcConnection:
 
         Of several pending requests Telethon reports it to the first alone, whose error handling closes the connection.
         """
-        said = self._connection.refusal if self._connection is not None else None
-        error = None if said is None else self._translated(said)
+        refusal = self._connection.refusal if self._connection is not None else None
+        error = None if refusal is None else self._translated(refusal)
         return error if isinstance(error, TransportFlood) else None
 
     async def open(self, address: str, port: int, dc: int, first: Any) -> Any:
@@ -114,10 +115,12 @@ class DcConnection:
             async with asyncio.timeout(settings.connect_timeout + settings.patience):
                 self._connection = FramedConnection(address, port, dc, loggers=self._loggers, proxy=proxy)
                 await self._sender.connect(self._connection)
+                # Telethon may leave queued requests of a broken connection pending, so ``_wait`` waits for this future too.
                 self._broken = asyncio.ensure_future(self._sender.disconnected)
                 self._broken.add_done_callback(retrieve_exception)
                 self._sender._disconnected.add_done_callback(retrieve_exception)  # noqa: SLF001
                 response = await self.invoke(_with_introduction(settings, first))
+                # Only now: a connection that was refused during the introduction does not count as open.
                 self._broken.add_done_callback(lambda _: self._on_broken())
                 return response
         except TimeoutError as error:
@@ -139,7 +142,7 @@ class DcConnection:
         try:
             await self._wait(loop, response)
         finally:
-            response.cancel()
+            response.cancel()  # no effect on a completed response; otherwise a late one is ignored
         if response.cancelled() or not response.done():
             raise self.refusal or StoreUnavailable("the connection to Telegram broke")
         self._last_response = loop.time()
@@ -195,4 +198,5 @@ def _with_introduction(settings: TelegramSettings, first: Any) -> Any:
         lang_code="en",
         query=first,
     )
+    # Without this wrapper the server would send updates; only the requests of the update watcher subscribe to them.
     return functions.InvokeWithLayerRequest(LAYER, without_updates(introduction))

@@ -78,9 +78,9 @@ class ConnectionState(MTProtoState):  # type: ignore[misc]
         if len(data) < LARGE:
             small: bytes = super().encrypt_message_data(data)
             return small
-        whole = b"".join((_SESSION.pack(self.salt, self.id), data, _ENTROPY.bytes(-(len(data) + 28) % 16 + 12)))
-        message_key = _message_key(self.auth_key.key[_KEY_FROM_CLIENT], whole)
-        body = cryptg.encrypt_ige(whole, *self._calc_key(self.auth_key.key, message_key, True))
+        padded = b"".join((_SESSION.pack(self.salt, self.id), data, _ENTROPY.bytes(-(len(data) + 28) % 16 + 12)))
+        message_key = _message_key(self.auth_key.key[_KEY_FROM_CLIENT], padded)
+        body = cryptg.encrypt_ige(padded, *self._calc_key(self.auth_key.key, message_key, True))
         return Sealed(struct.pack("<Q", self.auth_key.key_id) + message_key, body)
 
     def decrypt_message_data(self, body: Payload) -> Any:
@@ -93,6 +93,7 @@ class ConnectionState(MTProtoState):  # type: ignore[misc]
             raise SecurityError("the message is too short")
         _, session, message_id, sequence, length, kind = _HEADER.unpack_from(plain)
         end = _BODY_AT - _RESULT.size + length
+        # Required checks (https://core.telegram.org/mtproto/security_guidelines): the session, an odd id, the padding.
         if session != self.id or message_id % 2 != 1 or not _PADDING[0] <= len(plain) - end <= _PADDING[1]:
             raise SecurityError("the message does not belong to this session")
         if not self._is_fresh(message_id, kind):
@@ -113,15 +114,15 @@ class ConnectionState(MTProtoState):  # type: ignore[misc]
         if not is_newest and message_id in self._recent_remote_ids:
             return False
         now = _CLOCK.now_ns() / 1e9
-        ahead = now - (message_id >> 32)
+        ahead = now - (message_id >> 32)  # the upper half of a message id is the server's time in seconds
         if kind not in _NOTICES and not -MSG_TOO_NEW_DELTA <= ahead + self.time_offset <= MSG_TOO_OLD_DELTA:
-            if not is_newest:
+            if not is_newest:  # it could be an old message that was recorded and is sent again
                 return False
             self._set_time_offset(message_id, now)
         elif kind in _NOTICES and not self._highest_remote_id and not self.time_offset:
             self.update_time_offset(message_id)
         self._ahead.append(ahead)
-        self._on_time(min(self._ahead))
+        self._on_time(min(self._ahead))  # transit time only adds to a measurement, so the smallest is the best
         return True
 
     def update_time_offset(self, correct_msg_id: int) -> int:

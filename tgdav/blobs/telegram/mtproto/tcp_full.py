@@ -109,6 +109,7 @@ class FrameProtocol(asyncio.BufferedProtocol):
         payload = frame[_HEAD.size : end]
         if len(payload) == _CODE_BYTES:
             self.refusal = InvalidBufferError(bytes(payload))
+        # Copied out of the buffer, which the next frame overwrites; a large one in the two parts that are decrypted.
         if len(payload) < LARGE:
             return bytes(payload)
         return Sealed(bytes(payload[:_KEY_BYTES]), bytes(payload[_KEY_BYTES:]))
@@ -123,7 +124,7 @@ class FrameProtocol(asyncio.BufferedProtocol):
 
     def eof_received(self) -> bool:
         """Close the connection too."""
-        return False
+        return False  # asyncio then closes the transport
 
     def connection_lost(self, error: Exception | None) -> None:
         """Wake the receiver and all senders."""
