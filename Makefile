@@ -13,7 +13,7 @@ run: $(READY)
 	TGDAV_HOME="$${TGDAV_HOME:-$(CURDIR)/run}" $(BIN)/tgdav serve $(ARGS)
 
 test: $(READY) .venv/.system
-	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal --max-worker-restart 0 -m "not torture" --durations=20 tests
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal --max-worker-restart 0 -m "not torture" --durations=30 tests
 
 lint: $(READY)
 	$(BIN)/ruff check .

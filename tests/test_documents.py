@@ -241,7 +241,7 @@ def is_module(dotted: str) -> bool:
 
 # ---- layout ----------------------------------------------------------------------------------------------------------------
 
-WIDTH, ROW_WIDTH = 120, 400
+WIDTH, ROW_WIDTH = 120, 200
 
 
 def too_long(text: str) -> list[str]:
@@ -258,5 +258,5 @@ def test_lines_are_short_enough_to_read_in_a_diff(page: Path) -> None:
 
 def test_a_long_line_would_be_noticed() -> None:
     code = f"```\n{'a b ' * 50}\n```\n"
-    long, row = "a " * 60 + "b", "|" + " a" * 200
+    long, row = "a " * 60 + "b", "|" + " a" * 100
     assert too_long(f"{code}{long}\n{long[:-1]}\n{row}\n{row[:-1]}\n{'x' * 300}\n") == [long, row]

@@ -16,7 +16,6 @@ from statistics import median
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("tgdav", "tgdav_fuse")
-KNOWN_CIRCLES = Path(__file__).parent / "known_circles.txt"
 MAX_FILE_LINES = 500
 SMALL_FILE_LINES = 150
 MAX_FUNCTION_LINES = 80
@@ -129,19 +128,9 @@ def _reach(graph: Graph, start: str) -> set[str]:
     return seen
 
 
-def new_circles(found: list[list[str]], known: list[set[str]]) -> list[list[str]]:
-    """Return the circles that are not part of a known one."""
-    return [circle for circle in found if not any(known_one.issuperset(circle) for known_one in known)]
-
-
-def known_circles(path: Path = KNOWN_CIRCLES) -> list[set[str]]:
-    """Return the circles that are still allowed: one a line, modules between spaces. No file: none is."""
-    return [set(line.split()) for line in path.read_text().splitlines() if line] if path.exists() else []
-
-
-def problems(modules: dict[str, Module], known: list[set[str]]) -> list[str]:
+def problems(modules: dict[str, Module]) -> list[str]:
     """Return what must not be: circles, and files that are too long."""
-    found = [f"circular imports: {' '.join(circle)}" for circle in new_circles(circles(import_graph(modules)), known)]
+    found = [f"circular imports: {' '.join(circle)}" for circle in circles(import_graph(modules))]
     return found + [
         f"{module.name} has {module.lines} lines, more than {MAX_FILE_LINES}"
         for module in modules.values()
@@ -182,7 +171,7 @@ def main() -> int:
     """Print the report; return 1 if something must not be as it is."""
     modules = modules_below(ROOT)
     print("\n".join(report(modules, "-v" in sys.argv)))
-    found = problems(modules, known_circles())
+    found = problems(modules)
     for each in found:
         print(each, file=sys.stderr)
     return bool(found)

@@ -6,14 +6,12 @@ from pathlib import Path
 import pytest
 
 from tools.structure import (
-    KNOWN_CIRCLES,
     MAX_FILE_LINES,
     ROOT,
     Module,
     circles,
     import_graph,
     importers,
-    known_circles,
     measure,
     modules_below,
     problems,
@@ -36,8 +34,8 @@ def make(tmp_path: Path) -> Make:
     return make
 
 
-def test_the_source_has_no_new_circle_and_no_file_that_is_too_long() -> None:
-    assert problems(modules_below(ROOT), known_circles()) == []
+def test_the_source_has_no_circle_and_no_file_that_is_too_long() -> None:
+    assert problems(modules_below(ROOT)) == []
 
 
 @pytest.mark.parametrize(
@@ -55,13 +53,7 @@ def test_the_source_has_no_new_circle_and_no_file_that_is_too_long() -> None:
 def test_a_planted_circle_is_found(make: Make, back: str) -> None:
     modules = make({"__init__.py": "", "a.py": "from house import b\nX = 1", "b.py": "import house.c", "c.py": back})
     assert circles(import_graph(modules)) == [["house.a", "house.b", "house.c"]]
-    assert problems(modules, []) == ["circular imports: house.a house.b house.c"]
-
-
-def test_a_known_circle_is_allowed_and_a_larger_one_is_not(make: Make) -> None:
-    modules = make({"a.py": "import house.b", "b.py": "import house.a"})
-    assert problems(modules, [{"house.a", "house.b", "house.gone"}]) == []
-    assert problems(modules, [{"house.a", "house.other"}]) == ["circular imports: house.a house.b"]
+    assert problems(modules) == ["circular imports: house.a house.b house.c"]
 
 
 def test_imports_in_one_direction_are_no_circle(make: Make) -> None:
@@ -69,7 +61,7 @@ def test_imports_in_one_direction_are_no_circle(make: Make) -> None:
         {"__init__.py": "from house.a import X", "a.py": "import house.b\nX = 1", "b.py": "import os, house.c"}
     )
     assert circles(import_graph(modules)) == []
-    assert problems(modules, []) == []
+    assert problems(modules) == []
 
 
 def test_a_package_that_imports_its_user_is_a_circle(make: Make) -> None:
@@ -79,7 +71,7 @@ def test_a_package_that_imports_its_user_is_a_circle(make: Make) -> None:
 
 def test_a_file_that_is_too_long_is_named(make: Make) -> None:
     modules = make({"a.py": "X = 1\n" * (MAX_FILE_LINES + 1), "b.py": "X = 1\n" * MAX_FILE_LINES})
-    assert problems(modules, []) == [f"house.a has {MAX_FILE_LINES + 1} lines, more than {MAX_FILE_LINES}"]
+    assert problems(modules) == [f"house.a has {MAX_FILE_LINES + 1} lines, more than {MAX_FILE_LINES}"]
 
 
 def test_who_takes_a_name_from_the_package_uses_the_file_that_defines_it(make: Make) -> None:
@@ -111,8 +103,3 @@ def test_the_report_gives_all_figures_and_the_names_on_demand(make: Make) -> Non
         "25.0% of 4 lines with a comment",
     ]
     assert "    house.a house.b" in list(report(modules, verbose=True))
-
-
-def test_no_circle_is_known_without_a_list(tmp_path: Path) -> None:
-    assert known_circles(tmp_path / "none") == []
-    assert all(len(circle) > 1 for circle in known_circles(KNOWN_CIRCLES))
