@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 
 import click
 
-from tgdav import __version__
 from tgdav.cli import process
 from tgdav.cli.errors import ExitCode, as_json, exit_code, one_line
 from tgdav.cli.help import Commands, show_help
@@ -15,6 +14,7 @@ from tgdav.cli.invocation import GlobalOption, Invocation, global_options
 from tgdav.errors import TgdavError, UsageError
 from tgdav.platform import Platform
 from tgdav.threads import exit_within
+from tgdav.version import __version__
 
 _COMMANDS = {
     "To start": {

@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
-from tgdav import __version__
 from tgdav.cli.errors import ExitCode
 from tgdav.cli.invocation import GlobalOption, Invocation, global_options
 from tgdav.errors import UsageError
+from tgdav.version import __version__
 from tgdav.wording import closest
 
 PAGE = "docs/commands.md"

@@ -62,9 +62,13 @@ class Output:
 
     def print_warnings(self) -> None:
         """Print what ``warn`` was given."""
-        warnings, self._warnings = self._warnings, {}
-        for line in warnings:
+        for line in self.take_warnings():
             self.notice(line)
+
+    def take_warnings(self) -> list[str]:
+        """Return what ``warn`` was given since the last call."""
+        warnings, self._warnings = self._warnings, {}
+        return list(warnings)
 
     @contextmanager
     def progress(self, words: str = "working") -> Iterator[Report]:

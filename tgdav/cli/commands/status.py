@@ -5,7 +5,6 @@ from typing import Any
 
 import click
 
-from tgdav import __version__
 from tgdav.cli.commands.joined import left_out_lines
 from tgdav.cli.errors import ExitCode
 from tgdav.cli.help import command
@@ -13,6 +12,7 @@ from tgdav.cli.invocation import Invocation, global_options
 from tgdav.cli.session import Call, session
 from tgdav.config import require_supported
 from tgdav.errors import UsageError
+from tgdav.version import __version__
 from tgdav.volume.control import Progress
 from tgdav.wording import counted, machine_names, readable_duration, readable_size
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tgdav import __version__
 from tgdav.cli.dispatch import commands
 from tgdav.cli.errors import for_control
 from tgdav.cli.invocation import Invocation
@@ -15,6 +14,7 @@ from tgdav.cli.serving.mount_point import NO_FUSE, own_files
 from tgdav.clock import Clock
 from tgdav.content.read.chunk_cache import MOUNTED_LIMIT
 from tgdav.errors import UsageError
+from tgdav.version import __version__
 from tgdav.volume.control import Command, ControlServer, Progress
 from tgdav.volume.volume import Volume
 from tgdav.wording import iso_time
