@@ -65,6 +65,7 @@ class StagedRow(msgspec.Struct, frozen=True, gc=False):
     data: bytes
 
 
+# Chunks of a damaged or retired pack are unknown, so that new content stores them again.
 _KNOWN = compiled(
     select(chunks.c.local)
     .select_from(_JOINED)
@@ -114,6 +115,7 @@ _PUBLISH = compiled(
     .values(local=0)
     .returning(chunks.c.stored)
 )
+# In an UPDATE, SQLAlchemy reserves the names of the columns: the parameters need other names.
 _MOVE = compiled(
     update(chunks)
     .where(chunks.c.id == bindparam("chunk"), chunks.c.pack.is_not_distinct_from(bindparam("old_pack")))
@@ -204,6 +206,7 @@ class _NewRows:
 
     def write(self, connection: Connection, rows: Sequence[NewRow]) -> None:
         """Insert the rows and find out which existed."""
+        # SQLite limits the parameters of one statement.
         for start in range(0, len(rows), MOST_ROWS):
             part = rows[start : start + MOST_ROWS]
             if self._inserts.insert(connection, [_columns(each) for each in part]) < len(part):

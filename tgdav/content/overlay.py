@@ -169,6 +169,8 @@ class Overlay:
         """Make everything so far durable. Raises LocalFailure."""
         if self.durable_changes == self.changes:
             return
+        # The mark is synced with the records before it. After a power cut in between, it is missing or they do not open: then
+        # the previous mark counts.
         self._append(_HEAD.pack(MARK, self.size))
         try:
             self._disk.sync(self._descriptor)
@@ -192,6 +194,7 @@ class Overlay:
 
     def replay(self) -> None:
         """Restore the state of the last mark from the file, and cut the file there."""
+        # Records take effect at the next mark only: after the last mark they were never synced, so some may be missing.
         length_of_file = os.fstat(self._descriptor).st_size
         end = marked = 0
         waiting: list[tuple[int, int, int]] = []
@@ -238,6 +241,7 @@ class Overlay:
             self._disk.write(self._descriptor, _LENGTH.pack(len(sealed)) + sealed, end)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                # Not poisoned: the next record overwrites the torn one.
                 raise NoSpace("the local disk is full") from error
             self._poisoned = True
             raise LocalFailure("writing dirty data to the local disk failed") from error

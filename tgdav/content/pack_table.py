@@ -52,6 +52,7 @@ def _put_pack() -> str:
     names = ("name", "epoch", "file", "end", "created")
     values: dict[str, Any] = {name: bindparam(name, type_=packs.c[name].type) for name in names}
     statement = upsert(packs).values(**values, state=int(PackState.OPEN), size=0, damaged=0)
+    # ``end`` never decreases, in whichever order transactions are committed.
     end = func.max(packs.c.end, statement.excluded.end)
     return compiled(statement.on_conflict_do_update(index_elements=["name"], set_={"end": end}).returning(packs.c.no))
 
@@ -76,6 +77,7 @@ _STORED = compiled(
     .values(state=int(PackState.STORED), blob=bindparam("blob_id"), file=null(), damaged=0)
 )
 _DELETE = compiled(delete(packs).where(packs.c.no == bindparam("pack")))
+# A listing of the store may have recorded the blob before.
 _BLOB = compiled(
     upsert(blobs)
     .values(id=bindparam("id"), name=bindparam("name"), kind=int(BlobKind.PACK), size=bindparam("size"), gone=0)

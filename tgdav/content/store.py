@@ -67,6 +67,7 @@ class ContentStore:
         self.sealer = context.sealer
         self.staging = context.staging
         self.uploader = uploader
+        # Callbacks upward are set here: staging imports neither reading nor uploading.
         context.on_small = reader.remember
         context.on_staged = uploader.notify_staged
         context.quota.on_shortage = self._on_shortage

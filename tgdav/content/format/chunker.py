@@ -48,6 +48,7 @@ class Chunker:
             seed=seed & _SEED_BITS,
         )
         self._maximum = sizes.maximum
+        # Up to ``maximum`` bytes remain after a cut, and as many new ones follow before the next.
         self._block_bytes = 2 * sizes.maximum
         self._block = bytearray()
         self._filled = 0
@@ -71,6 +72,7 @@ class Chunker:
         if self._filled == len(self._block):
             self._block += data
         else:
+            # The view is released at once: a bytearray with views cannot grow.
             with memoryview(self._block) as block:
                 block[self._filled : self._filled + len(data)] = data
         self._filled += len(data)

@@ -16,12 +16,14 @@ Data = bytes | bytearray | memoryview
 _SAMPLE = 8 * 1024
 _WORTH_PERCENT = 95
 _MIN_BYTES = 64
+"""LZ4 is not tried on less."""
 
 
 def compress(data: Data) -> tuple[int, Data]:
     """Return (codec, encoded bytes); ``CODEC_RAW`` and ``data`` itself if LZ4 saves less than 5 %."""
     if len(data) < _MIN_BYTES or not _seems_compressible(memoryview(data)):
         return CODEC_RAW, data
+    # Without a size prefix: the length is known from the chunk's index entry and bound by its seal.
     packed: bytes = lz4.block.compress(data, store_size=False)
     return (CODEC_LZ4_BLOCK, packed) if _saves_enough(len(packed), len(data)) else (CODEC_RAW, data)
 
@@ -32,6 +34,7 @@ def decompress(codec: int, data: bytes, length: int, what: str) -> bytes: ...
 def decompress(codec: int, data: Data, length: int, what: str) -> Data: ...
 def decompress(codec: int, data: Data, length: int, what: str) -> Data:
     """Return the ``length`` bytes of plaintext; raises ``DamageError`` with ``blob=what`` if it is not that long."""
+    # The length is checked first: LZ4 allocates it, and it may come from a damaged row.
     if codec == CODEC_LZ4_BLOCK and 0 < length <= MAX_CHUNK:
         try:
             data = lz4.block.decompress(data, uncompressed_size=length)

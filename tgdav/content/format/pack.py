@@ -29,9 +29,9 @@ MIN_PACK = 64 * 1024
 HASH_BYTES = 32
 _STEP = 4 * 1024 * 1024
 
-_INDEX_HEAD = struct.Struct(">HI")
-_RECORD = struct.Struct(">32sQIIBI")
-_TRAILER = struct.Struct(">HQQQ32s")
+_INDEX_HEAD = struct.Struct(">HI")  # version, number of records
+_RECORD = struct.Struct(">32sQIIBI")  # chunk id, offset, sealed length, length, codec, epoch
+_TRAILER = struct.Struct(">HQQQ32s")  # version, data_end, index length, size, BLAKE3-256
 TRAILER_BYTES = OVERHEAD + _TRAILER.size
 
 _ALL_RECORDS = _INDEX_HEAD.size + OVERHEAD + TRAILER_BYTES
@@ -103,12 +103,14 @@ def largest_padded(limit: int) -> int:
 
 
 def _low_bits(length: int) -> int:
+    # E = floor(log2(length)), S = floor(log2(E)) + 1: the last E - S bits of a Padmé size are zero.
     exponent = length.bit_length() - 1
     return (1 << (exponent - exponent.bit_length())) - 1
 
 
 def plan(data_end: int, entries: int) -> PackSizes:
     """Return the layout of a pack with ``data_end`` bytes before the index and ``entries`` entries in it."""
+    # The padding becomes part of the index's plaintext, so that it is authenticated, too.
     size = padme(data_end + _ALL_RECORDS + entries * _RECORD.size)
     return PackSizes(data_end, size - TRAILER_BYTES - data_end, size)
 
@@ -210,6 +212,7 @@ def check_data(
 
     Unreferenced bytes are covered by the hash only. Raises ``DamageError`` that names the pack.
     """
+    # The index first: it tells where the chunks are. Its hash is added last, in the order of the file.
     index = _exactly(read, seal, sizes.data_end, memoryview(bytearray(sizes.index_length)))
     entries = open_index(seal, index, sizes)
     hasher, done = blake3(), 0

@@ -86,7 +86,7 @@ class DamageLog:
 
         def clear(transaction: Transaction) -> None:
             transaction.execute(_CLEAR, {"blob": blob})
-            if len(blob) == _NAME_DIGITS:
+            if len(blob) == _NAME_DIGITS:  # a pack's name
                 transaction.execute(_SET_DAMAGED, {"pack": bytes.fromhex(blob), "bad": 0})
 
         self._write(clear)

@@ -72,6 +72,7 @@ def parse(file: str) -> CachedRange | None:
         found = CachedRange(BlobName(bytes.fromhex(parts[0])), int(parts[1], 16), int(parts[2], 16))
     except ValueError:
         return None
+    # Only the canonical spelling, so that no two files are the same range.
     return found if found.file == file and found.length else None
 
 
@@ -191,6 +192,7 @@ class DiskCache:
             return None
         with self._lock:
             entry = self._ranges.find(pack, offset, length)
+        # Read without the lock: a file that is evicted meanwhile is a miss.
         data = None if entry is None else self._read(entry, offset - entry.offset, length)
         if entry is not None and data is None:
             self._remove([entry])
@@ -243,7 +245,7 @@ class DiskCache:
 
     def clear(self) -> None:
         """Remove everything."""
-        self.wait_for_scan()
+        self.wait_for_scan()  # otherwise it would add files again
         with self._lock:
             victims = list(self._ranges.pop_oldest(0))
         self._unlink(victims)
@@ -253,9 +255,11 @@ class DiskCache:
         """Make room for a range and yield True; False if it is not wanted or another thread is adding it."""
         with self._lock:
             admitted = self._is_wanted(entry)
+            # Counted before it is written, so that concurrent writers together stay within the limit.
             if admitted:
                 self._writing.add(entry)
             victims = self._pop_excess()
+        # Outside the lock, because removing large files takes time.
         self._unlink(victims)
         try:
             yield admitted
@@ -280,6 +284,7 @@ class DiskCache:
         with self._lock:
             self._writing.discard(entry)
             self._ranges.add(entry, self._clock.now_ns())
+            # Smaller ranges inside the new one are redundant.
             covered = self._ranges.within(entry)
             for inner in covered:
                 self._ranges.remove(inner)
@@ -308,6 +313,7 @@ class DiskCache:
 
     def _read(self, entry: CachedRange, offset: int, length: int) -> bytes | None:
         try:
+            # O_NONBLOCK: a FIFO in place of the file must not block the reader.
             descriptor = os.open(self._path(entry), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
             try:
                 data = os.pread(descriptor, length, offset)
@@ -321,6 +327,7 @@ class DiskCache:
     def _record_use(self, entry: CachedRange, descriptor: int) -> None:
         now = self._clock.now_ns()
         with self._lock:
+            # A negative time means that the clock was set back: then the mtime is set, too.
             if entry not in self._ranges or 0 <= now - self._ranges.use(entry, now) < _TOUCH_NS:
                 return
         os.utime(descriptor, ns=(now, now))
@@ -361,6 +368,7 @@ class DiskCache:
             _log.warning("the cache directory cannot be read: %s", error.strerror)
             return
         with self._lock:
+            # From the newest to the oldest, each before the others: what was used since the start stays newer than all.
             for touched, entry in reversed(found):
                 if entry not in self._ranges:
                     self._ranges.add(entry, touched, oldest=True)

@@ -137,6 +137,7 @@ class FileReader:
 
     def _follow(self, offset: int, length: int) -> None:
         """Request the chunks after this read, if it begins where the last one ended."""
+        # Kernels and HTTP clients send several requests of one handle at a time, so this may run concurrently.
         with self._lock:
             if offset != self._next_offset:
                 self._requested = 0
@@ -188,6 +189,7 @@ class ReadAhead:
             if extent.chunk is not None:
                 chunks += 1
                 size += extent.length
+            # More would push out of memory what was fetched and is not read yet.
             if size > self._chunks.limit // _SHARE:
                 break
             number += 1

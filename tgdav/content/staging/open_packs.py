@@ -35,6 +35,7 @@ class OpenPacks:
         """Return an open pack with room for a sealed chunk of ``stored`` bytes: the fullest idle one, or a new one."""
         with self._lock:
             roomy = [pack for pack in self._idle.values() if pack.epoch == epoch and self.has_room(pack, stored)]
+            # The fullest: few packs are open at a time, and they become full one after another.
             if roomy:
                 return self._idle.pop(max(roomy, key=lambda pack: pack.length).file)
         return self._staging.create(epoch)
@@ -42,6 +43,7 @@ class OpenPacks:
     def release(self, pack: PackFile, *, full: bool = False) -> None:
         """Give a pack back. It is removed if no commit references it; a full or poisoned one waits to be closed."""
         if not pack.end:
+            # No commit references it: its streams failed or stored known chunks only.
             pack.close()
             self._staging.remove(pack.file)
             return

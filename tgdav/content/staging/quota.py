@@ -78,7 +78,7 @@ class StagingQuota:
     def fits(self, count: int) -> bool:
         """Whether a writer may add ``count`` bytes now."""
         limit, free = self._limits()
-        reserved = min(self._reserve, limit // 4)
+        reserved = min(self._reserve, limit // 4)  # a small limit must not be all reserve
         return self._used + count <= limit - reserved and count + self._reserve <= free
 
     def admit(self, count: int) -> None:
@@ -94,6 +94,7 @@ class StagingQuota:
             if self._clock.monotonic() >= deadline or self._is_stopping:
                 raise self._shortage()
             self.on_shortage()
+            # In real time: ``charge`` wakes this thread, but nothing reports that the disk has more space.
             with self._changed:
                 self._changed.wait(_POLL_SECONDS)
 

@@ -26,6 +26,7 @@ def recover(context: ContentContext) -> None:
         count, size = chunk_table.staged_total(connection)
         counts = {row.no: len(chunk_table.entries(connection, row.no)) for row in rows if row.state == PackState.OPEN}
     files = context.staging.files()
+    # Nothing else writes to the directory yet, so a file without a row is left over from a stream that never committed.
     for file in files.keys() - {row.file for row in rows}:
         _log.info("removing an unreferenced staging file")
         context.staging.remove(file)
@@ -45,7 +46,7 @@ def _reopen(context: ContentContext, row: PackRow, files: dict[str, int], count:
         return
     pack = context.staging.reopen(row.name, row.epoch, row.file)
     pack.restore(end=row.end, length=length, count=count, created=row.created)
-    pack.cut(row.end)
+    pack.cut(row.end)  # what follows may be torn
     context.open_packs.release(pack)
 
 

@@ -29,6 +29,7 @@ class Repacker:
         Raises NoSpace and LocalFailure; what was moved before stays moved.
         """
         after = 0
+        # Batches bound the memory; rows that are staged meanwhile have larger numbers and are found by a later batch.
         while batch := self._next_rows(after):
             after = batch[-1].no
             chunks = [SealedChunk(row.id, row.length, row.codec, row.epoch, row.data) for row in batch]
@@ -94,6 +95,7 @@ class Repacker:
             end += stored
         pack.append(b"".join(chunk.data for chunk in chunks[: len(entries)]))
         pack.count += len(entries)
+        # Before the writer's turn, so that other commits do not wait for this sync.
         pack.sync()
         self._record(pack, entries, old)
         return chunks[len(entries) :]

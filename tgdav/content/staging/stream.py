@@ -87,6 +87,7 @@ class ContentStream:
             self._add(self._head)
             self._small = bytes(self._head)
         if self._pack is not None:
+            # Before the writer's turn, so that other commits do not wait for this sync.
             self._pack.sync()
         self._is_closed = True
         return StagedContent(self, Manifest(tuple(self._extents)), self._context)
@@ -260,6 +261,7 @@ class ContentStream:
         self._was_tried = self._was_committed = False
         self._rows, self._row_bytes, self._entries, self._to_publish = [], 0, [], []
         if self._replace:
+            # Without deduplication a chunk is stored again in each batch; only within a batch it must be unique.
             self._seen.clear()
 
 

@@ -35,6 +35,7 @@ class PackSender:
         """
         writer = self._context.database.writer
         failpoint("content.before-sent")
+        # Recorded before the first attempt: after a crash it must be known that the store may have the pack.
         if row.state == PackState.CLOSED:
             writer.run(lambda transaction: pack_table.mark_sent(transaction, row.no), durable=True)
         failpoint("content.before-send")
@@ -53,9 +54,11 @@ class PackSender:
         assert row.label is not None
         path = self._context.staging.directory / row.file
         info = self._store.append(row.name, FileSource(path), row.label) if _is_whole(path, row) else None
+        # Without the file: an earlier run may have sent the pack and crashed before it recorded that.
         info = info or self._store.find(row.name)
         if info is None:
             raise DamageError("the staged file of a pack is missing or cut, and the store does not have the pack")
+        # An equal label means the same pack. Another label is that of another pack, or damaged.
         if info.label != row.label and self._is_another(info, row):
             raise StoreRejected(
                 f"the store has another pack under the name {row.name.hex()}",
