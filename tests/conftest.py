@@ -23,7 +23,7 @@ MARK = "TESTS_FOLDER"
 TORTURE_SEED = "TGDAV_TORTURE_SEED"
 """The variable with the seed of a long test."""
 
-# Hypothesis, too, draws the same in each run; a test that is to draw anew says so.
+# Hypothesis must draw the same examples in each run; long tests override this.
 hypothesis.settings.register_profile("repeatable", derandomize=True)
 hypothesis.settings.load_profile("repeatable")
 
@@ -32,7 +32,7 @@ hypothesis.settings.load_profile("repeatable")
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
-# Whoever starts the tests in the background may have ignored these, and every program that they start would inherit that.
+# A shell that runs the tests in the background may ignore these signals, and every child process would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
@@ -61,7 +61,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 @pytest.hookimpl(wrapper=True)
 def pytest_sessionfinish(session: pytest.Session) -> Iterator[None]:
-    """When the workers of a run with several are gone, end what they left: one that died had no time to."""
+    """After a run with several workers, clean up what a worker that died has left running or mounted."""
     yield
     if session.config.pluginmanager.has_plugin("dsession"):
         folder = session.config._tmp_path_factory.getbasetemp()  # type: ignore[attr-defined]
@@ -94,7 +94,7 @@ def _unmount_below(folder: Path) -> None:
 
 
 def _root(folder: Path) -> Path:
-    """The folder of the whole run: workers have one each below it."""
+    """The directory of the whole run; each worker has its own below it."""
     return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
 
 
@@ -105,7 +105,7 @@ def _marked(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 @pytest.fixture(autouse=True)
 def _logging_as_before() -> Iterator[None]:
-    """Undo what a command that ran in this process set up, in a fixture of a whole module too: it hides the log of others."""
+    """Undo the logging set-up of a command that ran in this process: it would hide the log records of later tests."""
     root = logging.getLogger()
     root.setLevel(logging.WARNING)
     handlers = list(root.handlers)

@@ -15,14 +15,14 @@ def impatient() -> None:
 
 
 def nothing() -> None:
-    """The program as it is."""
+    """Change nothing."""
 
 
 ALTERATIONS: dict[str, Callable[[], None]] = {"impatient": impatient, "nothing": nothing}
 
 
 def program(name: str) -> list[str]:
-    """Return the words that start the altered program."""
+    """Return the command line of the altered program."""
     return [sys.executable, "-m", "tests.crash.altered", name]
 
 

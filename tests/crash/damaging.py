@@ -46,7 +46,7 @@ class Bench:
         return [path for paths_ in self.kinds.values() for path in paths_]
 
     def examine(self, harm: str, damaged: set[Path], *, silent: bool = False) -> None:
-        """Assert that damage is found, named, and never shown as bytes; ``silent``: only reads are looked at."""
+        """Assert that damage is found, named, and never returned as content; ``silent`` checks only the reads."""
         if not silent:
             found = self.volume.check(read_data=100.0)
             assert not found["ok"], f"{harm} went unnoticed"
@@ -76,7 +76,7 @@ def _read(volume: Volume, inode: Inode, size: int) -> bytes | Exception:
 
 
 def name_of(blob: Path) -> str:
-    """The blob's name in hex, as it stands in its file name."""
+    """Return the blob's name in hex, which is part of its file name."""
     return blob.name.split("-")[1]
 
 
@@ -101,7 +101,7 @@ def bench(folder: Path, seed: int = 1) -> Iterator[Bench]:
 
 
 def _kinds(machine: Machine, volume: Volume) -> dict[str, list[Path]]:
-    """Sort the store's blobs by what this machine knows of them."""
+    """Sort the store's blobs by their kind in this machine's database."""
     with volume.database.reading() as connection:
         packs = {row[0].hex() for row in connection.all("SELECT name FROM packs")}
         segments = {row[0].hex() for row in connection.all("SELECT name FROM segments")}

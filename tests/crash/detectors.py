@@ -123,7 +123,7 @@ def _refused(action: Callable[[], None], what: str) -> None:
 
 
 def segments_follow_packs(folder: Path) -> None:
-    """At no moment does the store's log name what the store does not have."""
+    """The log in the store never names a blob that the store does not have."""
     with pytest.MonkeyPatch.context() as patch:
         try:
             not_a_segment_before_its_packs(folder / "machine", patch)
@@ -208,7 +208,7 @@ def two_owners(folder: Path) -> None:
 
 
 def a_body_cut_off(folder: Path, bug: str = "nothing") -> None:
-    """A PUT whose body ends early leaves what was there, and no new name."""
+    """A PUT whose body ends early changes no file and creates none."""
     home = Home(folder, config="version: 2\n" + CHEAP)
     home.run("init", "--backend", "directory", "--path", str(folder / "store"))
     home.program = tuple(program(bug))

@@ -1,4 +1,4 @@
-"""Clients that write over WebDAV until the server dies, and remember what they were promised.
+"""Clients that write over WebDAV until the server dies, and record what was acknowledged.
 
 Each client has a folder of its own and sends one request at a time. So after a crash its folder shows either what stood
 before the request in flight or what that request makes, whole: nothing else is right.
@@ -110,7 +110,7 @@ class Fleet:
             client.start()
 
     def join(self, *, refusals: bool = False) -> None:
-        """Wait until all noticed that the server is gone; ``refusals``: answers other than 2xx may have come before."""
+        """Wait until all clients have noticed that the server is gone; ``refusals`` allows earlier responses other than 2xx."""
         for client in self._clients:
             client.join(90)
             assert not client.is_alive(), "a client still waits for an answer"

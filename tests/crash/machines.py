@@ -78,7 +78,7 @@ class Machine:
         return sorted(path for path in self.store.iterdir() if not path.name.startswith("."))
 
     def platform(self) -> Platform:
-        """A clock that stands, randomness of this machine's seed that differs from opening to opening, a real disk."""
+        """A clock that does not advance, random numbers from this machine's seed and the count of openings, and a real disk."""
         self._opened += 1
         start = ManualClock(1_700_000_000_000_000_000 + self._opened * 1_000_000_000)
         return Platform(
@@ -136,7 +136,7 @@ def make_folder(volume: Volume, path: str) -> None:
 
 
 def read(volume: Volume, path: str) -> bytes:
-    """A file's bytes. Raises what reading raises."""
+    """Return a file's content. Raises as ``Handle.read``."""
     attributes = volume.fs.resolve(path_of(path))
     return read_inode(volume, attributes.inode, attributes.size)
 
@@ -150,7 +150,7 @@ def read_inode(volume: Volume, inode: Inode, size: int) -> bytes:
 
 
 def paths(volume: Volume) -> list[tuple[bytes, Attributes]]:
-    """All paths below the root, with what they name."""
+    """Return all paths below the root with their attributes."""
     found = []
     waiting = [(b"", volume.fs.root)]
     while waiting:
@@ -182,7 +182,7 @@ def _shown_content(volume: Volume, attributes: Attributes) -> str:
 
 
 def contents(shown: Tree) -> dict[bytes, tuple[str, tuple[tuple[bytes, bytes], ...]]]:
-    """A tree without sizes and times: what two runs of the same steps have in common."""
+    """Return a tree without sizes and times, which differ between runs of the same steps."""
     return {path: (each.content, each.properties) for path, each in shown.items()}
 
 

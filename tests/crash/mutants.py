@@ -1,4 +1,4 @@
-"""Mutations: each function makes this process wrong in one way, for good. A detector must notice, and say what is wrong."""
+"""Mutations: each function breaks this process in one way, permanently. A detector must fail with a message that fits."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -248,7 +248,7 @@ def a_check_takes_every_blob_as_it_is() -> None:
 
 @mutant("damage", r"flip .* went unnoticed")
 def a_swapped_blob_is_accepted() -> None:
-    """The hash is that of whatever lies there, and a size is a size."""
+    """Every hash and size compares equal."""
     _replace(check_module.Checker, "_digest", lambda _checker, _info: _Anything())
 
 

@@ -156,7 +156,7 @@ def on_a_failing_disk(run: Run) -> None:
 
 
 def put_in_vain(run: Run) -> None:
-    """An upload whose sync fails; what lies in the same staging file is moved to another when it is closed."""
+    """An upload whose sync fails; the staging file's other chunks are moved to a new one when it is closed."""
     disk = run.machine.disk
     assert isinstance(disk, FailingDisk)
     disk.fail("sync", errno.EIO, suffix=".pack")
@@ -240,7 +240,7 @@ def create(run: Run) -> None:
 
 
 def reopen_or_create(machine: Machine, finished: int) -> Volume:
-    """An interrupted init leaves a vault that the next start brings to the store, or lets init run again."""
+    """After an interrupted init, either the next start uploads the vault, or init can run again."""
     if not vault_exists(machine.places.state):
         assert not finished, "init said done, and there is no vault"
         machine.create()
@@ -284,7 +284,7 @@ def back_to_old_passphrase(run: Run) -> None:
 
 
 def reopen_with_either(machine: Machine, finished: int) -> Volume:
-    """One of the two passphrases opens the vault, and the one that was told last if nothing was at work."""
+    """One of the two passphrases opens the vault; if no change was in progress, it is the last one."""
     if finished == 3:
         return machine.open()
     volume = _open_with(machine, PASSPHRASE) or _open_with(machine, NEW_PASSPHRASE)

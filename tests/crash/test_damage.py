@@ -138,7 +138,7 @@ def _state_of(tmp_path: Path) -> Machine:
 
 
 def _write_and_die(folder: Path) -> None:
-    """In a process of its own, which was not forked: the one that runs the tests may have threads."""
+    """Runs in a new interpreter: the test process may have threads, so it must not fork."""
     fs = Machine(folder, seed=3, life="write").open().fs
     handle = fs.open(fs.resolve(path_of("open")).inode, writable=True)
     handle.write(500, content(5, 60_000))

@@ -1,4 +1,4 @@
-"""A crash at every failpoint of every scenario: what was done is there, the rest is old or new, and all of it is sound."""
+"""A crash at every failpoint of every scenario: finished steps are kept, the step at work shows old or new, all is sound."""
 
 import multiprocessing
 import random

@@ -1,4 +1,4 @@
-"""The forgetful disk keeps what was synced, loses what was not, and fails when told to."""
+"""The forgetful disk keeps synced data, loses other data at random, and fails on request."""
 
 import errno
 import fcntl

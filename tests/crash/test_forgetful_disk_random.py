@@ -32,7 +32,7 @@ def sync(path: Path) -> None:
 
 
 def write(path: Path, data: bytes, offset: int) -> bytes:
-    """Write at ``offset`` and return what the file begins with."""
+    """Write at ``offset`` and return the beginning of the file."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         os.pwrite(descriptor, data, offset)

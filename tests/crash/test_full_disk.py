@@ -1,4 +1,4 @@
-"""A full or failing local disk: refused in plain words, nothing acknowledged lost, and it works again afterwards."""
+"""A full or failing local disk: writes are refused with a clear message, nothing acknowledged is lost, and writing resumes."""
 
 import errno
 import hashlib
@@ -61,7 +61,7 @@ class Writer:
         return status
 
     def verify(self, server: Server | None = None, *, doubtful: str = "", folders: int = 0) -> None:
-        """Assert that exactly what was acknowledged is there; ``doubtful`` may be there too. ``server``: a new one."""
+        """Assert that ``server``, a new one, shows exactly the acknowledged files; those in ``doubtful`` are optional."""
         if server is not None:
             self.client.close()
             self.client = server.client()

@@ -1,4 +1,4 @@
-"""A store that hangs, as a network folder does whose server is gone: what needs no store goes on, and the program ends."""
+"""A store that hangs, as a network mount without its server does: all that needs no store works, and the program can end."""
 
 import random
 from collections.abc import Iterator

@@ -36,7 +36,7 @@ def kill_rounds(folder: Path, *, seed: int, rounds: int, clients: int = CLIENTS,
 
 
 def _write_for_a_while(fleet: Fleet, clients: int, choose: random.Random) -> None:
-    """Until a drawn number of requests is answered: whatever the others are at then is cut off."""
+    """Return after a random number of responses; the other clients' requests are then in flight."""
     wanted = choose.randint(1, 8 * clients)
     wait_for(lambda: fleet.answered() >= wanted, 60, interval=0.001, what=f"{wanted} answers")
 

@@ -1,4 +1,4 @@
-"""The stand-ins for time, randomness, disk calls and failpoints do what tests rest on."""
+"""The fakes for time, randomness, disk calls and failpoints work as the tests assume."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""The power goes while clients write: on a disk that forgets what was not synced, nothing that was answered is lost."""
+"""Power cuts while clients write: on a disk that forgets unsynced data, nothing acknowledged is lost."""
 
 import random
 import sys
@@ -84,7 +84,7 @@ def test_thirty_power_cuts(disk: ForgetfulDisk, tmp_path: Path, where: str) -> N
 
 
 def test_the_drive_in_a_stock_wsgidav_application(disk: ForgetfulDisk, tmp_path: Path) -> None:
-    """What WsgiDAV's own handlers answer over our provider is as durable as what our server answers."""
+    """Responses of WsgiDAV's own handlers over our provider are as durable as those of our server."""
     program = (sys.executable, "-m", "tests.support.embedded")
     home = Home(disk.path, program=program)
     fleet = cut_rounds(disk, tmp_path / "store", rounds=2, seed=1, home=home, has_control=False)

@@ -1,4 +1,4 @@
-"""Neither names nor content are anywhere on the disk or in the store, and the store tells next to nothing of them."""
+"""Neither names nor content appear on the disk or in the store, and the store reveals next to nothing about them."""
 
 import stat
 from collections.abc import Iterator

@@ -102,7 +102,7 @@ def drain(volume: Volume, attempts: int = 400) -> int:
 
 
 def sound(machine: Machine, volume: Volume) -> None:
-    """Nothing is stored twice, all of it is whole, and who joins sees the same."""
+    """Assert that nothing is stored twice, all is intact, and a machine that joins sees the same."""
     names = [path.name.split("-")[1] for path in machine.blobs()]
     assert len(names) == len(set(names)), "a blob's name is in the store twice"
     assert not [path for path in machine.store.iterdir() if path.name.startswith(".tmp")]

@@ -43,7 +43,7 @@ class Sweep:
         return Home(folder, config=config)
 
     def runs(self, distance: int) -> Iterator[tuple[int, Home, list[str]]]:
-        """Yield (number of the call, a fresh home, what to put before the command) until a run ends on its own.
+        """Yield (number of the call, a fresh home, the command's prefix) until a run ends on its own.
 
         Unless ``every``: at most RUNS runs, ``distance`` calls apart on average.
         """

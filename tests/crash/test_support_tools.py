@@ -1,4 +1,4 @@
-"""The harnesses for processes, system calls, damage and file trees do what tests rest on."""
+"""The harnesses for processes, system calls, damage and file trees work as the tests assume."""
 
 import os
 import random

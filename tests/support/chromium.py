@@ -105,7 +105,7 @@ class Chromium:
         self.wait_for(f"location.pathname == {json.dumps(path)} && document.readyState == 'complete'")
 
     def evaluate(self, expression: str) -> Any:
-        """Return what an expression's value is, awaited if it is a promise. Raises AssertionError when it throws."""
+        """Return the value of an expression, awaited if it is a promise. Raises AssertionError when it throws."""
         found = self._call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in found, found["exceptionDetails"]
         return found["result"].get("value")
@@ -143,7 +143,7 @@ class Chromium:
     # ---- the protocol --------------------------------------------------------------------------------------------
 
     def _call(self, method: str, **parameters: Any) -> dict[str, Any]:
-        """Return a command's result; what the browser tells meanwhile is passed over. Raises AssertionError."""
+        """Return a command's result, ignoring events that arrive before it. Raises AssertionError."""
         number = self._send(method, **parameters)
         while True:
             message = self._receive()

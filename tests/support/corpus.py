@@ -24,7 +24,7 @@ NOT_UTF8 = (b"latin1-\xe9", b"\xff\xfe", b"cut-\xe6\x97")
 
 
 def content(choose: random.Random, size: int, kind: str = "") -> bytes:
-    """Return ``size`` bytes: ``random``, ``text`` (compressible), ``repeated`` blocks, or ``zeros``; any if not said."""
+    """Return ``size`` bytes: ``random``, ``text`` (compressible), ``repeated`` blocks, or ``zeros``; a random kind by default."""
     match kind or choose.choice(("random", "text", "repeated", "zeros")):
         case "random":
             return choose.randbytes(size)

@@ -12,7 +12,7 @@ OPERATIONS = frozenset(_BYTES | _NAMES | {"attributes"})
 
 
 class PowerGone(Exception):
-    """A rule says that the power goes now, before this call."""
+    """Raised when a rule cuts the power before this call."""
 
 
 @dataclass
@@ -50,7 +50,7 @@ class FaultRule:
 
 
 class Faults:
-    """The rules in force, the room that is left and the calls so far."""
+    """The active rules, the space left and the calls so far."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
@@ -75,7 +75,7 @@ class Faults:
             raise OSError(hit.error, os.strerror(hit.error))
 
     def room(self, size: int, offset: int, length: int) -> int:
-        """Return how much of a write fits; what grows the file is taken from the room. Raises OSError (ENOSPC)."""
+        """Return how much of a write fits, and take the growth of the file from the free space. Raises OSError (ENOSPC)."""
         if self.free is None:
             return length
         growth = max(0, offset + length - max(size, offset))
@@ -88,6 +88,6 @@ class Faults:
         return fits
 
     def freed(self, size: int) -> None:
-        """Give ``size`` bytes back to the room."""
+        """Return ``size`` bytes to the free space."""
         if self.free is not None:
             self.free += size

@@ -1,4 +1,4 @@
-"""Stores that misbehave on purpose: each wraps a store and breaks one promise, when its schedule says so.
+"""Stores that misbehave on purpose: each wraps a store and breaks one promise on a schedule.
 
 A schedule is asked before each call and answers whether this one goes wrong. ``faults`` counts what was done, by
 operation, so that a test can show that its fault did happen. The same schedule and calls give the same faults.
@@ -54,7 +54,7 @@ class First:
 
 
 class Alternating:
-    """Every first, third, fifth … call, over all operations: whoever asks again at once is answered."""
+    """Every first, third, fifth … call, over all operations: an immediate retry succeeds."""
 
     def __init__(self) -> None:
         self._next = True
@@ -143,7 +143,7 @@ class FailingStore(CallsStore):
 
 
 class LostAnswerStore(CallsStore):
-    """Does what it was asked, then fails."""
+    """Performs the call, then fails."""
 
     def _call(self, operation: str, call: Callable[[], Result]) -> Result:
         result = call()
@@ -292,7 +292,7 @@ class RollingBackStore(FaultyStore):
         return max((info.id for info in self.inner.list()), default=START), self._hidden
 
     def roll_back(self, mark: tuple[BlobId, frozenset[BlobId]]) -> None:
-        """Show the state of ``mark``; what is appended from now on is visible."""
+        """Show the state of ``mark``; later appends are visible."""
         last, hidden = mark
         self._hidden = hidden | {info.id for info in self.inner.list(last)}
         self._count("roll-back")

@@ -1,4 +1,4 @@
-"""A mounted folder that forgets what was not synced: power cuts, failing calls and a full disk, for any program.
+"""A mounted directory that forgets unsynced data: power cuts, failing calls and a full disk, for any program.
 
 In a test::
 
@@ -32,7 +32,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def usable() -> bool:
-    """Return whether this machine lets us mount FUSE file systems."""
+    """Return whether FUSE file systems can be mounted on this machine."""
     return shutil.which("fusermount3") is not None and os.access("/dev/fuse", os.R_OK | os.W_OK)
 
 
@@ -90,7 +90,7 @@ class ForgetfulDisk:
         return answer
 
     def power_cut(self) -> CutReport:
-        """Cut the power: whoever uses the mount gets I/O errors, ``backing`` holds what survived, nothing is mounted."""
+        """Cut the power: users of the mount get I/O errors, ``backing`` has the surviving data, and nothing is mounted."""
         report = CutReport(**self._ask("power_cut"))
         self._end()
         return report
@@ -121,16 +121,16 @@ class ForgetfulDisk:
         self._ask("fail", error=error, after=after, times=times, operations=operations, suffix=suffix, under=under)
 
     def limit(self, free: int) -> None:
-        """Leave room for ``free`` more bytes; deleting and cutting files gives room back. statvfs shows it."""
+        """Leave space for ``free`` more bytes; deleting and truncating files frees space. statvfs reports it."""
         self._ask("limit", free=free)
 
     def hang(self) -> None:
-        """Answer nothing from now on: what calls into the mount waits in the kernel, until ``answer`` is called."""
+        """Stop answering: calls into the mount wait in the kernel until ``answer`` is called."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
 
     def answer(self) -> None:
-        """Answer again, what came meanwhile first."""
+        """Answer again, beginning with the calls that wait."""
         if self._process is not None:
             self._process.send_signal(signal.SIGCONT)
 
@@ -159,7 +159,7 @@ class ForgetfulDisk:
         subprocess.run(["fusermount3", "-u", "-z", str(self.path)], check=False, capture_output=True)
 
     def close(self) -> None:
-        """Unmount in good order (everything is kept), whatever happened before."""
+        """Unmount cleanly (all data is kept), in any state."""
         self._end()
         self._remove_graveyard()
         self._sockets.cleanup()

@@ -83,7 +83,7 @@ class ForgetfulOperations(pyfuse3.Operations):
         return (str(pinned.path.readlink()) + name).removeprefix(self._root_path + "/")
 
     def _enter(self, pinned: Pinned) -> EntryAttributes:
-        """Count a look-up by the kernel and describe the inode."""
+        """Count a lookup by the kernel and return the inode's attributes."""
         held = self._inodes.setdefault(pinned.number, pinned)
         self._lookups[pinned.number] = self._lookups.get(pinned.number, 0) + 1
         return self._attributes(pinned.number, held)
@@ -184,7 +184,7 @@ class ForgetfulOperations(pyfuse3.Operations):
         self.disk.unlink(place)
 
     def _free(self, place: Place) -> None:
-        """Give the room of a file back that is about to lose its last name."""
+        """Free the space of a file that is about to lose its last name."""
         if place.exists() and stat.S_ISREG(place.stat().st_mode):
             pinned = Pinned(place.name, place.folder)
             if self.disk.links(pinned) == 1:

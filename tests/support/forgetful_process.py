@@ -27,7 +27,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Mount and serve until unmounted, cut or told to end."""
+    """Mount and serve until unmounted, cut or asked to end."""
     arguments = _arguments()
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
@@ -40,7 +40,7 @@ def main() -> None:
     finally:
         if operations.report is None:
             disk.close()
-        # Closes our end, whoever still holds files: they get errors from here on.
+        # Closes our end even if files are open: their users get errors from now on.
         os._exit(0)
 
 
@@ -56,7 +56,7 @@ async def _serve(arguments: argparse.Namespace, operations: ForgetfulOperations)
 
 
 async def _unmount(mountpoint: Path, leave: trio.Event, nursery: trio.Nursery) -> None:
-    """Unmount when told to. Requests are served meanwhile, or the kernel's last writes would wait for ever."""
+    """Unmount on request. Requests are served meanwhile, or the kernel's last writes would wait for ever."""
     await leave.wait()
     command = ["fusermount3", "-u", "-z", str(mountpoint)]
     await trio.to_thread.run_sync(lambda: subprocess.run(command, check=False, capture_output=True))

@@ -59,7 +59,7 @@ class Moves:
         return twin, target is not None
 
     def _target(self, folder: Node, name: bytes, precondition: Precondition | None) -> Node | None:
-        """Return what a name to be made names so far, having asked the precondition."""
+        """Return the node that a name to be created has so far, after checking the precondition."""
         self._tree.check_new(folder, name)
         found = self._tree.find(folder, name)
         if precondition:
@@ -80,13 +80,13 @@ class Moves:
         self._tree.place(new, new_name, node, number=number)
 
     def _check_replaced(self, source: Node, target: Node) -> None:
-        """Refuse to remove a folder that holds what would replace it."""
+        """Refuse to remove a directory that contains the node replacing it."""
         if any(below is source for below in self._tree.below(target)):
             raise InvalidArgument("the folder holds what would replace it")
 
 
 def _check_rename(node: Node, target: Node) -> None:
-    """Apply rename(2)'s rules of what may replace what."""
+    """Apply rename(2)'s rules on which kind of node may replace which."""
     if node.is_directory and not target.is_directory:
         raise NotADirectory
     if target.is_directory and not node.is_directory:

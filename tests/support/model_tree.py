@@ -104,7 +104,7 @@ class Tree:
             self.nodes.pop(node.inode, None)
 
     def crash(self) -> None:
-        """Lose what was written and not kept, and all open handles."""
+        """Lose unflushed content and all open handles."""
         for node in list(self.nodes.values()):
             node.content, node.handles = node.kept, int(node.inode == ROOT)
             node.settle()
@@ -182,7 +182,7 @@ class Tree:
         self.forget_unused(node)
 
     def is_inside(self, node: Node, folder: Node) -> bool:
-        """Whether ``node`` is ``folder`` or lies below it. ``node`` is a folder."""
+        """Return whether the directory ``node`` is ``folder`` or below it."""
         while node is not folder and node.inode != ROOT:
             node = self.nodes[node.parent or ROOT]
         return node is folder
@@ -219,7 +219,7 @@ class Tree:
 
 
 def check_name(name: bytes) -> None:
-    """Refuse what is no name. Raises InvalidArgument, NameTooLong."""
+    """Check a name. Raises InvalidArgument, NameTooLong."""
     if name in (b"", b".", b"..") or b"/" in name or b"\0" in name:
         raise InvalidArgument("not a name")
     if len(name) > NAME_MAX:

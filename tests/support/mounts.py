@@ -45,7 +45,7 @@ class MountedVault:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, *, prefix: Sequence[str] = (), program: Sequence[str] = FUSE) -> "MountedVault":
-        """Mount, and wait until it can be used; ``program`` replaces the words that start ``tgdav-fuse``."""
+        """Mount, and wait until it can be used; ``program`` replaces the command line of ``tgdav-fuse``."""
         words = [word for option in self.options for word in ("-o", option)]
         self.process = subprocess.Popen(
             [*prefix, *program, str(self.path), *words], env=self.home.environment(), stdout=subprocess.PIPE,
@@ -62,7 +62,7 @@ class MountedVault:
         return self.process.stderr.read().decode()
 
     def stop(self, timeout: float = 60.0) -> str:
-        """Stop it in good order; return what it wrote to standard error."""
+        """Stop it cleanly; return its standard error."""
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
         _, errors = self.process.communicate(timeout=timeout)
@@ -79,7 +79,7 @@ class MountedVault:
         wait_for(lambda: mount_table.is_stale(self.path), what="the mount to be stale")
 
     def clear(self) -> None:
-        """End what is left, whatever its state."""
+        """End the process and the mount, in any state."""
         if self.process is not None:
             self.process.kill()
             self.process.communicate()

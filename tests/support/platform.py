@@ -12,7 +12,7 @@ from tgdav.disk import Disk, SystemDisk
 
 
 class ManualClock:
-    """A clock that stands until it is moved. Wall-clock time in nanoseconds, monotonic time in seconds."""
+    """A clock that only advances on request. Wall-clock time in nanoseconds, monotonic time in seconds."""
 
     def __init__(self, now_ns: int = 1_700_000_000_000_000_000, monotonic: float = 1000.0) -> None:
         self._now_ns, self._monotonic = now_ns, monotonic

@@ -99,7 +99,7 @@ class RawClient:
         self._socket.sendall(data)
 
     def cut_off(self) -> None:
-        """End what is sent, and wait until the server has taken notice: it answers or closes."""
+        """Shut down sending, and wait until the server has noticed: it answers or closes."""
         assert self._socket is not None
         assert self._reader is not None
         self._socket.shutdown(socket.SHUT_WR)

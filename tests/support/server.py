@@ -47,7 +47,7 @@ class Completed:
 
 
 class CommandFailed(AssertionError):
-    """A command that should have exited 0 did not; the text shows what it said."""
+    """A command failed; the message has its output."""
 
 
 class Home:

@@ -9,7 +9,7 @@ _VERSION, _PASSWORD, _NOTHING_FITS = 5, 2, 255
 
 
 class Socks5Proxy:
-    """Lets in who knows ``name`` and ``password``; ``visits`` are the places that were connected to."""
+    """Accepts logins with ``name`` and ``password``; ``visits`` has the addresses that were connected to."""
 
     def __init__(self, name: str, password: str) -> None:
         self._name, self._password = name.encode(), password.encode()

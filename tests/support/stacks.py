@@ -1,4 +1,4 @@
-"""Who waits for what, for the message of a test that waits in vain."""
+"""The stacks of all threads, for the message of a test that timed out."""
 
 import asyncio
 import sys

@@ -35,7 +35,7 @@ def usable() -> bool:
 
 
 def strace_prefix(calls: str | Iterable[str], number: int, log: Path) -> list[str]:
-    """Return the words to put before a command so that it is killed at the ``number``-th of ``calls``."""
+    """Return the prefix of a command line with which it is killed at the ``number``-th of ``calls``."""
     chosen = calls if isinstance(calls, str) else ",".join(calls)
     trace = ["-e", f"trace={chosen}", "-e", f"inject={chosen}:signal=KILL:when={number}"]
     return ["strace", "-f", "-qq", "-e", "signal=none", "-o", str(log), *trace]

@@ -22,7 +22,7 @@ from tgdav.volume.volume import Volume
 
 
 class Vault:
-    """A new vault below ``folder``: ``store``, and one folder a home. The clock stands and is everybody's."""
+    """A new vault below ``folder``: ``store``, and one directory per home. All share a clock that does not advance."""
 
     def __init__(self, folder: Path, **sections: dict[str, Any]) -> None:
         self.folder, self.sections = folder, sections
@@ -64,7 +64,7 @@ class Vault:
 
 
 def name_of(blob: Path) -> str:
-    """The blob's name in hex, as it stands in its file name."""
+    """Return the blob's name in hex, which is part of its file name."""
     return blob.name.split("-")[1]
 
 
@@ -132,7 +132,7 @@ STATE = {
         "SELECT incarnation, number, machine, name, hash, size, first, last, last_stamp, position, label, blob FROM segments"
     ),
 }
-"""What two machines that know the same log have in common, without the numbers that each gives for itself."""
+"""The state that two machines with the same log share, without the numbers that each assigns by itself."""
 
 
 def state(database: Database) -> dict[str, set[tuple[Any, ...]]]:
@@ -142,7 +142,7 @@ def state(database: Database) -> dict[str, set[tuple[Any, ...]]]:
 
 
 def without(there: dict[str, set[tuple[Any, ...]]], incarnation: bytes) -> dict[str, set[tuple[Any, ...]]]:
-    """Return a state without what one incarnation added by joining."""
+    """Return a state without the rows that one incarnation added by joining."""
     kept = dict(there)
     kept["machines"] = {row for row in there["machines"] if row[3] != incarnation}
     kept["segments"] = {row for row in there["segments"] if row[0] != incarnation}

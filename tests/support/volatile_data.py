@@ -26,7 +26,7 @@ class Pinned:
 
     @property
     def path(self) -> Path:
-        """A path that leads to this very inode, whatever its name."""
+        """A path to this inode, independent of its name."""
         return Path(f"/proc/self/fd/{self.descriptor}")
 
     def open(self, flags: int = os.O_RDWR) -> int:
@@ -66,13 +66,13 @@ class FileUndo:
         return cls(file, descriptor, os.fstat(descriptor).st_size)
 
     def before_write(self, offset: int, length: int) -> None:
-        """Keep what a write of ``length`` bytes at ``offset`` is about to change."""
+        """Save the bytes that a write of ``length`` bytes at ``offset`` is about to change."""
         for page in range(offset // PAGE, (offset + length + PAGE - 1) // PAGE):
             self.doomed.discard(page)
             self._keep(page)
 
     def before_truncate(self, length: int) -> None:
-        """Keep what cutting the file at ``length`` is about to take."""
+        """Save the bytes that truncating the file to ``length`` is about to remove."""
         for page in range(length // PAGE, (self.durable_size + PAGE - 1) // PAGE):
             self._keep(page)
 
@@ -83,7 +83,7 @@ class FileUndo:
         self.pages[page] = os.pread(self.descriptor, length, page * PAGE) if length > 0 else b""
 
     def synced(self) -> bool:
-        """Forget what is durable now; return whether nothing is left to undo."""
+        """Drop the undo data of what is durable now; return whether none is left."""
         self.pages = {page: old for page, old in self.pages.items() if page in self.doomed}
         self.durable_size = os.fstat(self.descriptor).st_size
         return not self.pages

@@ -28,7 +28,7 @@ from tests.support.volatile_names import NameLog, Place
 
 @dataclass(frozen=True)
 class CutReport:
-    """What a power cut kept and lost of what was not synced, in pages of 4 KiB and changes of names."""
+    """How much unsynced data a power cut kept and lost, in pages of 4 KiB and changes of names."""
 
     pages_kept: int = 0
     pages_lost: int = 0
@@ -40,7 +40,7 @@ class CutReport:
 
 
 class VolatileDisk:
-    """The live tree below ``root``, with what a power cut would undo."""
+    """The live tree below ``root``, with the undo data of a power cut."""
 
     def __init__(self, root: Path, seed: int | str) -> None:
         """Take over ``root``, a folder; all that is in it is durable. Buries in ``root`` + ``.graveyard``."""
@@ -85,7 +85,7 @@ class VolatileDisk:
             del self._undo[number]
 
     def make(self, place: Place, maker: Callable[[bytes, int], None], *, is_folder: bool = False) -> None:
-        """Give what ``maker(name, folder descriptor)`` makes the name ``place``."""
+        """Create a node by ``maker(name, directory descriptor)`` and give it the name ``place``."""
         if place.exists():
             raise FileExistsError(errno.EEXIST, "exists")
         grave = self.names.new_grave()
@@ -102,7 +102,7 @@ class VolatileDisk:
         self.make(place, lambda name, folder: os.link(file.path, name, dst_dir_fd=folder, follow_symlinks=True))
 
     def unlink(self, place: Place) -> None:
-        """Take a name away; whoever holds the file open keeps it."""
+        """Remove a name; open handles of the file stay valid."""
         place.stat()
         self.names.remove(place)
 

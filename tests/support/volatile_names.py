@@ -45,7 +45,7 @@ class Place:
 
 @dataclass
 class NameChange:
-    """One change: its moves in order, and the grave of what it took away."""
+    """One change: its moves in order, and the grave of the node it removed."""
 
     moves: list[tuple[Place, Place]] = field(default_factory=list)
     graves: list[bytes] = field(default_factory=list)
@@ -90,7 +90,7 @@ class NameLog:
         return self._burials[number]
 
     def add(self, made: Place, target: Place, *, is_folder: bool = False) -> None:
-        """Log and do: what was made at the grave ``made`` gets the name ``target``."""
+        """Log and perform a change: the node at the grave ``made`` gets the name ``target``."""
         change = NameChange(of_folder=is_folder)
         change.move(made, target)
         self._log(change)
@@ -170,5 +170,5 @@ class NameLog:
         return keep, total - keep
 
     def close(self) -> None:
-        """Drop what is buried: all that the live state shows is durable now."""
+        """Drop all graves: the whole live state is durable now."""
         shutil.rmtree(self._graveyard_path)

@@ -59,7 +59,7 @@ def open_volume(
 
 
 class VolumeSubject:
-    """A real file system that can be stopped hard: a crash goes on with a copy of the files as they lie there."""
+    """A real file system that can crash: it then continues with a copy of its files at that moment."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -76,7 +76,7 @@ class VolumeSubject:
         self.fs = self.volume.fs
 
     def crash(self) -> None:
-        """Go on with what a kill -9 at this moment leaves."""
+        """Continue with the files that kill -9 at this moment would leave."""
         before, old = self._base, self.volume
         self._lives += 1
         copy_folder(before, self._base)
