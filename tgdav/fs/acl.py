@@ -1,9 +1,9 @@
-"""POSIX ACLs (acl(5)) in the form of Linux's extended attributes (linux/posix_acl_xattr.h). Pure.
+"""POSIX ACLs (acl(5)) in the format of Linux's extended attributes (linux/posix_acl_xattr.h). Pure.
 
-A value is a version (u32, 2) and entries of tag (u16), permissions (u16) and id (u32), little-endian. The access ACL of a
-node and its mode say the same about owner, others and the group class (the mask, or the group where there is no mask), so
-each change of one changes the other. A folder's default ACL is what new entries in it inherit. The algorithms are those of
-Linux (fs/posix_acl.c); checking rights is left to the kernel.
+A value is a version (u32, 2) followed by entries of tag (u16), permissions (u16) and id (u32), little-endian. The access ACL of a
+node and its mode both contain the permissions of the owner, of others and of the group class (the mask, or the group if there is
+no mask), so a change of one changes the other. New entries of a directory inherit its default ACL. The algorithms are those of
+Linux (fs/posix_acl.c); the kernel checks permissions.
 """
 
 import struct
@@ -22,9 +22,9 @@ _SHIFTS = {_OWNER: 6, _OTHERS: 0}
 
 
 def mode_of(value: bytes, mode: int) -> tuple[int, bool]:
-    """Return ``mode`` with the permissions that an ACL says, and whether the ACL says no more than that.
+    """Return ``mode`` with the permissions of an ACL, and whether the ACL contains nothing else.
 
-    Raises InvalidArgument for what is no ACL.
+    Raises InvalidArgument for an invalid ACL.
     """
     entries = list(_entries(value))
     found = {tag: permissions for tag, permissions, _ in entries}
@@ -35,16 +35,16 @@ def mode_of(value: bytes, mode: int) -> tuple[int, bool]:
 
 
 def with_mode(value: bytes, mode: int) -> bytes:
-    """Return an ACL with the permissions of ``mode``, as chmod(2) changes it. Raises InvalidArgument."""
+    """Return an ACL with the permissions of ``mode``, as chmod(2) sets them. Raises InvalidArgument."""
     entries = list(_entries(value))
     shifts = _shifts(entries)
     return _encoded([(tag, mode >> shifts[tag] & 7 if tag in shifts else old, id_) for tag, old, id_ in entries])
 
 
 def inherited(default: bytes, mode: int) -> tuple[int, bytes | None]:
-    """Return mode and access ACL of a new node that is made with ``mode`` in a folder with the ACL ``default``.
+    """Return the mode and access ACL of a node that is created with ``mode`` in a directory with the default ACL ``default``.
 
-    The ACL is None where the mode says all. Raises InvalidArgument.
+    The ACL is None if it equals the mode. Raises InvalidArgument.
     """
     entries = list(_entries(default))
     shifts = _shifts(entries)
@@ -70,6 +70,6 @@ def _encoded(entries: list[tuple[int, int, int]]) -> bytes:
 
 
 def _shifts(entries: list[tuple[int, int, int]]) -> dict[int, int]:
-    """Return where in a mode the permissions of each tag stand that a mode has a place for."""
+    """Return the bit position in a mode for each tag whose permissions a mode contains."""
     has_mask = any(tag == _MASK for tag, _, _ in entries)
     return {**_SHIFTS, _MASK if has_mask else _GROUP: 3}

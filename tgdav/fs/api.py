@@ -1,17 +1,17 @@
-"""The contract of the file system, as every front end sees it.
+"""The interface of the file system for all front ends.
 
-All calls are synchronous and may come from any thread. Names are bytes, kept as given; ``normalized=True`` finds a name by
-its bytes first, then by Unicode NFC, earliest entry first. Each call that changes something is atomic: it happens whole
-or not at all, and another thread sees either the old state or the new. With ``durable=True`` the change survives a power
-cut when the call returns, with all that was changed before it. Without it the change survives the end of the process (kill
--9), and a power cut may take the last changes, the later ones first. Writes to an open file, and times set through it, survive
-the end of the process from ``flush``, ``flush_later`` or ``close`` on.
+All calls are synchronous and may come from any thread. Names are bytes and are stored as given. With ``normalized=True`` a name
+is looked up by its bytes first, then by Unicode NFC, the earliest entry first. Each change is atomic: it happens completely or
+not at all, and another thread sees either the old or the new state. With ``durable=True`` the change, and everything that was
+changed before it, survives a power cut once the call has returned. Without it the change survives the end of the process
+(kill -9); a power cut may lose the last changes, latest first. Writes to an open file, and times set through it, survive the end
+of the process from ``flush``, ``flush_later`` or ``close`` on.
 
-Every call may raise: ``ReadOnly`` where another machine became the writer, ``NoSpace``, ``LocalFailure`` (the local disk),
-and ``DamageError`` / ``StoreUnavailable`` where content has to be read.
+Every call may raise ``ReadOnly`` if another machine has become the writer, ``NoSpace``, ``LocalFailure`` (the local disk), and
+``DamageError`` or ``StoreUnavailable`` if it reads content.
 
-Times are ns since 1970. One that cannot be kept (before 1677-09-21 or after 2262-04-11, what 64 bits hold) is brought to the
-nearest that can, wherever it is given; user, group and device numbers of more than 32 bits are ``InvalidArgument``.
+Times are in ns since 1970. A time that 64 bits cannot hold (before 1677-09-21 or after 2262-04-11) is replaced by the nearest
+that they can; user, group and device numbers of more than 32 bits raise ``InvalidArgument``.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -28,11 +28,11 @@ T = TypeVar("T")
 
 
 UMASK = 0o022
-"""For new nodes that no program with a umask of its own makes."""
+"""For new nodes that are not created by a program with a umask."""
 
 
 class Owner(msgspec.Struct, frozen=True, gc=False):
-    """Who a new node belongs to."""
+    """The owner of a new node."""
 
     uid: int = 0
     gid: int = 0
@@ -59,7 +59,7 @@ class XattrFlag(Flag):
 
 
 class Capacity(msgspec.Struct, frozen=True):
-    """What ``statfs`` says, in bytes; free is what may still be staged, and holes are not ``used``."""
+    """What ``statfs`` returns, in bytes. ``free`` is what may still be staged; ``used`` does not count holes."""
 
     total: int
     free: int
@@ -68,7 +68,7 @@ class Capacity(msgspec.Struct, frozen=True):
 
 
 class LockRecord(msgspec.Struct, frozen=True):
-    """A WebDAV lock as it is kept: opaque ``data``, ``expires`` in ns since 1970."""
+    """A stored WebDAV lock: opaque ``data``, ``expires`` in ns since 1970."""
 
     token: str
     inode: Inode
@@ -77,26 +77,26 @@ class LockRecord(msgspec.Struct, frozen=True):
 
 
 Precondition = Callable[[Attributes | None], None]
-"""Called with what the name shows at the very moment of change (None: nothing); raises to refuse."""
+"""Called inside the change with what the name names (None: nothing); raises to refuse the change."""
 
 
 PropertiesOf = Callable[[bytes], Mapping[bytes, bytes | None]]
-"""Called with the tag of a new content; returns the properties that go with it (None: the property goes)."""
+"""Called with the tag of a new content; returns the properties to set with it (None removes a property)."""
 
 ChangeListener = Callable[[Inode | None, Inode | None, bytes | None], None]
-"""Called as (inode, parent, name): the node's content or attributes changed, or what the name in the parent names."""
+"""Called as (inode, parent, name) if a node's content or attributes changed, or what a name in the parent names."""
 
 
 class Upload(Protocol):
-    """A file's new content, given in order. Nothing is visible before ``commit``; without it nothing ever was.
+    """A file's new content, written in order. Nothing is visible before ``commit``.
 
-    Used as a context manager, leaving the block without ``commit`` aborts.
+    As a context manager it aborts unless ``commit`` was called.
     """
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Take the next bytes; the caller may reuse ``data`` afterwards.
+        """Write the next bytes; the caller may reuse ``data`` afterwards.
 
-        Blocks while staging is full; raises NoSpace after 60 s of that.
+        Blocks while staging is full; raises NoSpace after 60 s.
         """
         ...
 
@@ -109,14 +109,14 @@ class Upload(Protocol):
         properties: PropertiesOf | None = None,
         durable: bool = True,
     ) -> tuple[Attributes, bool]:
-        """Make the content that of (parent, name), creating the file if needed; return it and whether it was created.
+        """Make this the content of (parent, name); return the file and whether it was created.
 
-        Raises IsADirectory, NotFound (the folder is gone), whatever ``precondition`` raises.
+        Raises IsADirectory, NotFound (the directory was removed), and what ``precondition`` raises.
         """
         ...
 
     def abort(self) -> None:
-        """Drop everything; calling it again, or after ``commit``, does nothing."""
+        """Discard everything. A call after ``commit`` or another ``abort`` does nothing."""
         ...
 
     def __enter__(self) -> Self: ...
@@ -127,18 +127,18 @@ class Upload(Protocol):
 
 
 class FileHandle(Protocol):
-    """An open file. It stays usable when its last name is removed."""
+    """An open file. It remains usable after its last name is removed."""
 
     inode: Inode
 
     def read(self, offset: int, length: int) -> bytes:
-        """Return the bytes there; fewer only at the end of the file. Holes are zeros."""
+        """Return the bytes at ``offset``; fewer only at the end of the file. Holes are zeros."""
         ...
 
     def keep_content(self) -> bytes | None:
-        """Let ``read`` go on showing the content that the file has now, whatever replaces it; return that content's tag.
+        """Make ``read`` return the present content from now on, even after it is replaced; return that content's tag.
 
-        Empty bytes: it has none. None: the file is being written, so that ``read`` goes on showing each change.
+        Empty bytes: the content has no tag. None: the file has unflushed writes, so ``read`` continues to show each change.
         """
         ...
 
@@ -147,70 +147,70 @@ class FileHandle(Protocol):
         ...
 
     def write(self, offset: int, data: bytes | bytearray | memoryview, *, append: bool = False) -> int:
-        """Write all of ``data`` at ``offset`` (or at the end), return its length. Committed by fsync or close."""
+        """Write all of ``data`` at ``offset`` (or at the end); return its length. ``fsync`` or ``close`` commits it."""
         ...
 
     def write_nowait(self, offset: int, data: bytes | bytearray | memoryview) -> bool:
-        """Write as ``write`` does if nothing has to be waited for, no lock and no disk; False if nothing was done."""
+        """As ``write``, if it needs to wait for no lock and no disk; return False if nothing was done."""
         ...
 
     def truncate(self, size: int) -> None:
-        """Cut or extend with a hole; 10^15 costs nothing."""
+        """Truncate the file, or extend it with a hole, which takes no space."""
         ...
 
     def fsync(self) -> None:
-        """Return when all written so far survives a power cut."""
+        """Return when all writes so far survive a power cut."""
         ...
 
     def flush(self) -> None:
-        """Commit what was written so far; reports a late failure."""
+        """Commit the writes so far; raises errors of earlier writes that were detected late."""
         ...
 
     def flush_later(self) -> bool:
-        """Have what was written so far committed in a moment, without waiting; False if ``flush`` is to do it."""
+        """Let the writes so far be committed a moment later, without waiting; return False if ``flush`` must be called."""
         ...
 
     def close(self) -> None:
-        """Give the handle up, committing its writes. Closing twice does nothing."""
+        """Close the handle and commit its writes. A second call does nothing."""
         ...
 
     def close_nowait(self) -> bool:
-        """As ``close``, with its writes committed in a moment, without waiting; False if ``close`` is to be called."""
+        """As ``close``, with the commit a moment later, without waiting; return False if ``close`` must be called."""
         ...
 
 
 class FileSystem(Protocol):
-    """A namespace's file system. ``root`` is its root folder's inode."""
+    """A namespace's file system. ``root`` is the inode of its root directory."""
 
     root: Inode
 
-    # ---- looking -------------------------------------------------------------------------------------------------
+    # ---- reading -------------------------------------------------------------------------------------------------
 
     def lookup(self, parent: Inode, name: bytes, *, normalized: bool = False) -> Attributes:
-        """Return what ``name`` in ``parent`` names. Raises NotFound, NotADirectory, NameTooLong."""
+        """Return the attributes of the node that ``name`` in ``parent`` names. Raises NotFound, NotADirectory, NameTooLong."""
         ...
 
     def resolve(self, path: Sequence[bytes], *, normalized: bool = False) -> Attributes:
-        """Return what a path of names from the root leads to (symlinks are not followed). Raises as ``lookup``."""
+        """Return the attributes of the node at a path from the root; symlinks are not followed. Raises as ``lookup``."""
         ...
 
     def attributes(self, inode: Inode, *, removed: bool = False) -> Attributes:
-        """Return a node's attributes, those of an unlinked open file too; with ``removed``, of any without a name.
+        """Return a node's attributes, also those of an open file without a name; with ``removed``, of any node without a name.
 
         Raises NotFound.
         """
         ...
 
     def list_directory(self, inode: Inode) -> list[DirectoryEntry]:
-        """Return all entries in byte order of their names, without "." and "..", in one query. Raises NotADirectory."""
+        """Return all entries in byte order of their names, without "." and "..". Raises NotFound, NotADirectory."""
         ...
 
     def list_briefly(self, inode: Inode) -> list[Listed]:
-        """As ``list_directory``, but only what long listings tell. Raises NotADirectory."""
+        """As ``list_directory``, but only what long listings show."""
         ...
 
     def parent(self, inode: Inode) -> Inode:
-        """Return the folder that holds a folder (the root holds itself). Raises NotFound for one that was removed."""
+        """Return a directory's parent (the root's is the root). Raises NotFound if the directory was removed."""
         ...
 
     def read_link(self, inode: Inode) -> bytes:
@@ -222,11 +222,11 @@ class FileSystem(Protocol):
         ...
 
     def allocated(self, attributes: Attributes) -> int:
-        """Return how many bytes of a node are data, holes left out; not 0 of a file that is not empty."""
+        """Return how many bytes of a node are not holes; at least 1 if a file is not empty."""
         ...
 
     def upload_state(self, inode: Inode) -> str:
-        """Return ``local``, ``uploading`` or ``stored``: how far a file's bytes and name have gone."""
+        """Return ``local``, ``uploading`` or ``stored``: how far a file's content and name have been uploaded."""
         ...
 
     # ---- names ---------------------------------------------------------------------------------------------------
@@ -244,28 +244,28 @@ class FileSystem(Protocol):
         umask: int = 0,
         durable: bool = False,
     ) -> Attributes:
-        """Make an empty file, folder, symlink (with ``target``), FIFO, socket or device. Raises Exists, NotFound.
+        """Create an empty file, directory, symlink (with ``target``), FIFO, socket or device. Raises Exists, NotFound.
 
-        Where the folder has a default ACL it is inherited; else ``umask`` is taken off the mode.
+        A default ACL of the directory is inherited. If there is none, ``umask`` is removed from the mode.
         """
         ...
 
     def link(self, inode: Inode, parent: Inode, name: bytes, *, durable: bool = False) -> Attributes:
-        """Give a node that is no folder one more name. Raises Exists, NotPermitted (folder), TooManyLinks."""
+        """Add a name to a node. Raises Exists, NotPermitted (a directory), TooManyLinks."""
         ...
 
     def unlink(self, parent: Inode, name: bytes, *, durable: bool = False) -> None:
-        """Remove a name of something that is no folder. Raises NotFound, IsADirectory."""
+        """Remove a name of a node that is not a directory. Raises NotFound, IsADirectory."""
         ...
 
     def remove_directory(self, parent: Inode, name: bytes, *, durable: bool = False) -> None:
-        """Remove an empty folder. Raises NotEmpty, NotADirectory, NotFound."""
+        """Remove an empty directory. Raises NotEmpty, NotADirectory, NotFound."""
         ...
 
     def remove_tree(
         self, parent: Inode, name: bytes, *, precondition: Precondition | None = None, durable: bool = False
     ) -> None:
-        """Remove a name and all below it, as one change. Raises NotFound."""
+        """Remove a name and everything below it, as one change. Raises NotFound."""
         ...
 
     def rename(
@@ -281,10 +281,11 @@ class FileSystem(Protocol):
         precondition: Precondition | None = None,
         durable: bool = False,
     ) -> bool:
-        """Move an entry, replacing what has the new name as rename(2) does; return whether something was replaced.
+        """Move an entry and replace what has the new name, as rename(2); return whether something was replaced.
 
-        ``replace_tree`` lets anything replace anything, full folders too (WebDAV). ``precondition`` sees the target.
-        WHITEOUT leaves a character device of number 0 at the old name, which overlay file systems take for a deleted name.
+        With ``replace_tree`` any node replaces any other, also a directory with entries (WebDAV). ``precondition`` gets the
+        attributes of the target. WHITEOUT creates a character device with number 0 at the old name, which overlay file systems
+        treat as a deleted name.
         Raises NotFound, Exists (NO_REPLACE), NotEmpty, IsADirectory, NotADirectory, InvalidArgument (into itself).
         """
         ...
@@ -300,16 +301,16 @@ class FileSystem(Protocol):
         precondition: Precondition | None = None,
         durable: bool = False,
     ) -> tuple[Attributes, bool]:
-        """Copy a node, with its properties and times and all below it, as one change that moves no data.
+        """Copy a node with its properties and times, and everything below it, as one change that moves no data.
 
-        Returns the copy and whether something was replaced. Raises Exists, InvalidArgument (into itself), NotFound.
+        Return the copy and whether something was replaced. Raises Exists, InvalidArgument (into itself), NotFound.
         """
         ...
 
     # ---- attributes ----------------------------------------------------------------------------------------------
 
     def set_attributes(self, inode: Inode, change: AttributeChange, *, durable: bool = False) -> Attributes:
-        """Set attributes; ``size`` truncates, ``mode`` changes an access ACL too. ctime moves unless given.
+        """Set attributes. ``size`` truncates, ``mode`` changes an access ACL too. ctime becomes the present time unless given.
 
         Raises NotFound, IsADirectory (size).
         """
@@ -329,23 +330,23 @@ class FileSystem(Protocol):
         drop_set_group_id: bool = False,
         durable: bool = False,
     ) -> None:
-        """Set one. ``system.posix_acl_access`` sets the mode too; with ``drop_set_group_id`` it takes setgid off.
+        """Set an extended attribute. ``system.posix_acl_access`` sets the mode too; with ``drop_set_group_id`` it removes setgid.
 
-        Raises Exists (CREATE), NoAttribute (REPLACE), InvalidArgument (over 64 KiB, or no ACL), NoSpace (all names of the
+        Raises Exists (CREATE), NoAttribute (REPLACE), InvalidArgument (over 64 KiB, or an invalid ACL), NoSpace (all names of the
         node would have more than 64 KiB).
         """
         ...
 
     def list_xattrs(self, inode: Inode) -> list[bytes]:
-        """Return the names."""
+        """Return the names of a node's extended attributes."""
         ...
 
     def remove_xattr(self, inode: Inode, name: bytes, *, durable: bool = False) -> None:
-        """Remove one. Raises NoAttribute."""
+        """Remove an extended attribute. Raises NoAttribute."""
         ...
 
     def properties(self, inodes: Iterable[Inode]) -> dict[Inode, dict[bytes, bytes]]:
-        """Return the WebDAV properties of nodes, in one query; nodes without any are left out."""
+        """Return the WebDAV properties of several nodes, in one query; nodes without any are omitted."""
         ...
 
     def set_properties(
@@ -364,16 +365,16 @@ class FileSystem(Protocol):
     def open(
         self, inode: Inode, *, writable: bool = False, truncate: bool = False, moves_times: bool = True
     ) -> FileHandle:
-        """Open a file. Without ``moves_times`` the caller says by ``set_attributes`` how writes move mtime and ctime.
+        """Open a file. Without ``moves_times`` writes do not change mtime and ctime; the caller uses ``set_attributes``.
 
-        Raises NotFound, IsADirectory, InvalidArgument (no regular file), ReadOnly.
+        Raises NotFound, IsADirectory, InvalidArgument (not a regular file), ReadOnly.
         """
         ...
 
     def upload(
         self, parent: Inode, name: bytes, *, owner: Owner, mode: int = 0o666, normalized: bool = False
     ) -> Upload:
-        """Begin a file's new content; a new file has ``mode`` without ``UMASK``, or without what a default ACL forbids.
+        """Start a file's new content; a new file has ``mode`` without ``UMASK``, or without what a default ACL denies.
 
         Raises NotFound, NotADirectory, IsADirectory, NameTooLong, NoSpace.
         """
@@ -386,37 +387,36 @@ class FileSystem(Protocol):
     # ---- WebDAV locks --------------------------------------------------------------------------------------------
 
     def load_locks(self) -> list[LockRecord]:
-        """Return the locks kept, expired ones left out."""
+        """Return the stored locks that have not expired."""
         ...
 
     def save_lock(self, record: LockRecord) -> None:
-        """Keep a lock, replacing one of the same token; durable."""
+        """Store a lock durably; it replaces one with the same token."""
         ...
 
     def delete_lock(self, token: str) -> None:
-        """Forget a lock; an unknown token is fine."""
+        """Delete a lock, if there is one with this token."""
         ...
 
 
 class ObservedFileSystem(FileSystem, Protocol):
-    """A file system that tells of its changes, for those who keep copies."""
+    """A file system that reports its changes and has calls that never wait, for a mount."""
 
     def on_change(self, listener: ChangeListener) -> Callable[[], None]:
-        """Tell ``listener`` of each change once it is committed, in the thread that made it, while no lock is held.
+        """Call ``listener`` after each commit, in the thread that made the change, without any lock.
 
-        Returns a function that ends it.
+        Return a function that removes the listener.
         """
         ...
 
     def call_nowait(self, work: Callable[[], T]) -> T:
-        """Call ``work``, which makes one change that is not durable; if that would have to wait for anybody, WouldBlock is
-        raised before anything is done."""
+        """Call ``work``, which makes one change that is not durable. Raises WouldBlock, with nothing done, if it had to wait."""
         ...
 
     def defer_attributes(self, inode: Inode, change: AttributeChange) -> bool:
-        """Leave ``change`` to the commit of the file's unflushed writes, if that comes soon, without waiting.
+        """Leave ``change`` to the commit of the file's unflushed writes, if that follows soon, without waiting.
 
-        False if it is still to be made by ``set_attributes``. Raises ReadOnly.
+        Return False if ``set_attributes`` must be called. Raises ReadOnly.
         """
         ...
 

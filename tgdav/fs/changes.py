@@ -1,14 +1,14 @@
-"""Changes of names, inside one transaction: what POSIX and WebDAV allow, said as operations.
+"""Changes of names inside one transaction: the rules of POSIX and WebDAV, expressed as operations.
 
-Each function takes the ``Change`` it runs in, looks at the tree as it is at that moment, and emits operations. Nothing
-here touches threads, files or the network.
+Each function reads the tree through the ``Change`` that it gets, and emits operations to it. None of them uses threads, files or
+the network.
 """
 
 from contextlib import suppress
 
 from tgdav.content.format.manifest import decode
 from tgdav.content.store import ContentStore
-from tgdav.crdt.ops import TRASH, Field, Make, Place
+from tgdav.crdt.ops import TRASH, Field, Make, Op, Place
 from tgdav.crypto.keys import NamespaceKeys
 from tgdav.db.schema import ROOT_INODE
 from tgdav.errors import (
@@ -31,12 +31,12 @@ from tgdav.metadata.types import DIRECTORY, SYMLINK, Attributes, DirectoryEntry,
 
 LINK_MAX = 65_000
 
-_DEAD = """WITH RECURSIVE up(ino) AS (SELECT :ino UNION SELECT e.parent FROM entries e JOIN up ON e.ino = up.ino)
+_IS_BELOW_ROOT = """WITH RECURSIVE up(ino) AS (SELECT :ino UNION SELECT e.parent FROM entries e JOIN up ON e.ino = up.ino)
 SELECT 1 FROM up WHERE ino = :root"""
 
 
 def require_directory(change: Change, parent: Inode) -> Attributes:
-    """Return a folder that is reachable from the root; its times may be old. Raises NotFound, NotADirectory."""
+    """Return a directory that is reachable from the root; its times may be out of date. Raises NotFound, NotADirectory."""
     known = change.directories.get(parent)
     if known is not None:
         return known
@@ -46,22 +46,23 @@ def require_directory(change: Change, parent: Inode) -> Attributes:
     if not attributes.is_directory:
         raise NotADirectory
     if not _is_live(change, parent):
-        raise NotFound("the folder was removed")
+        raise NotFound("the directory was removed")
     change.directories.add(attributes)
     return attributes
 
 
-def _is_live(change: Change, folder: Inode) -> bool:
-    return folder == ROOT_INODE or change.connection.one(_DEAD, {"ino": folder, "root": ROOT_INODE}) is not None
+def _is_live(change: Change, directory: Inode) -> bool:
+    wanted = {"ino": directory, "root": ROOT_INODE}
+    return directory == ROOT_INODE or change.connection.one(_IS_BELOW_ROOT, wanted) is not None
 
 
 def find(change: Change, parent: Inode, name: bytes, *, normalized: bool = False) -> DirectoryEntry | None:
-    """Return what a name names now."""
+    """Return the entry with a name, None if the name is free."""
     return change.find(parent, name, normalized=normalized)
 
 
 def require(change: Change, parent: Inode, name: bytes) -> DirectoryEntry:
-    """Return what a name names. Raises NotFound."""
+    """Return the entry with a name. Raises NotFound."""
     entry = find(change, parent, name)
     if entry is None:
         raise NotFound
@@ -69,14 +70,15 @@ def require(change: Change, parent: Inode, name: bytes) -> DirectoryEntry:
 
 
 def made(change: Change, node: NodeId) -> Attributes:
-    """Return a node that this change made."""
+    """Return the attributes of a node that this change created."""
     found = change.attributes_of(node)
-    assert found is not None, "a node that this transaction made is there"
+    assert found is not None, "this transaction has created the node"
     return found
 
 
 def made_alone(change: Change, node: NodeId) -> Attributes:
-    """As ``made``, of a change that made nothing else: an empty file, most often opened next, is then known as that."""
+    """As ``made``, for a change that created nothing else. The tree cache then knows the empty file, which is usually opened
+    next, and the empty directory."""
     found = made(change, node)
     change.changes.contents[found.inode] = (found, b"" if found.is_file else None)
     if found.is_directory:
@@ -85,8 +87,8 @@ def made_alone(change: Change, node: NodeId) -> Attributes:
     return found
 
 
-def emit(change: Change, op: Make | Place | Field, *, local: bool) -> None:
-    """Apply an operation; log it unless it is ``local``."""
+def emit(change: Change, op: Op, *, local: bool) -> None:
+    """Apply an operation, and log it unless it is ``local``."""
     if local:
         change.emit_local(op)
     else:
@@ -108,9 +110,9 @@ def make(
     umask: int = 0,
     inherits: bool = True,
 ) -> NodeId:
-    """Make a node and its first entry; the name must be free. Returns the node's id. Raises InvalidArgument.
+    """Create a node and its first entry, whose name must be free; return the node's id. Raises InvalidArgument.
 
-    It inherits the default ACL of its folder, if ``inherits``; where there is none, ``umask`` is taken off its mode.
+    With ``inherits`` the node inherits the default ACL of its directory. If there is none, ``umask`` is removed from its mode.
     """
     check_numbers(owner.uid, owner.gid, rdev)
     node, entry = _new_ids(change, keys, parent, name, kind, local=local)
@@ -128,8 +130,10 @@ def make(
 def _new_ids(
     change: Change, keys: NamespaceKeys, parent: Attributes, name: bytes, kind: Kind, *, local: bool
 ) -> tuple[NodeId, EntryId]:
-    """Folders made twice at once must merge, so their ids come from where they are, while these were never used."""
+    """Return new ids for a node and its entry."""
     if kind == DIRECTORY and not local:
+        # Two machines that create the same directory must get one directory, so its ids are derived from parent and name. If
+        # that id has been used before (the directory was moved or removed), a random one is used.
         node = keys.directory_id(parent.node, name)
         if queries.inode_of(change.connection, node) is None:
             return node, keys.directory_entry_id(parent.node, name)
@@ -137,30 +141,30 @@ def _new_ids(
 
 
 def make_whiteout(change: Change, keys: NamespaceKeys, parent: Inode, name: bytes, owner: Owner) -> None:
-    """Make the device that stands for a deleted name, where a name was just moved away; else do nothing."""
+    """Create the device that marks a deleted name, if the name is free after the move."""
     if find(change, parent, name) is None:
         kind = Kind.CHARACTER_DEVICE
         make(change, keys, require_directory(change, parent), name, kind, 0, owner, inherits=False)
 
 
 def check_target(kind: Kind, target: bytes) -> None:
-    """Raises InvalidArgument where a new node cannot have that target."""
+    """Raise InvalidArgument if a new node cannot have this symlink target."""
     if kind == SYMLINK and not 0 < len(target) < 4096:
         raise InvalidArgument("a symbolic link's target has 1 to 4095 bytes")
     if kind != SYMLINK and target:
         raise InvalidArgument("only a symbolic link has a target")
 
 
-def link(change: Change, inode: Inode, folder: Inode, name: bytes) -> Attributes:
-    """Give a node one more name; return it. Raises Exists, NotPermitted, TooManyLinks, NotFound."""
+def link(change: Change, inode: Inode, directory: Inode, name: bytes) -> Attributes:
+    """Add a name to a node; return its attributes. Raises Exists, NotPermitted, TooManyLinks, NotFound."""
     node = change.attributes(inode)
     if node is None or (node.nlink == 0):
         raise NotFound
     if node.is_directory:
-        raise NotPermitted("a folder has one name only")
+        raise NotPermitted("a directory has only one name")
     if node.nlink >= LINK_MAX:
         raise TooManyLinks
-    parent = require_directory(change, folder)
+    parent = require_directory(change, directory)
     if find(change, parent.inode, name) is not None:
         raise Exists
     emit(change, Place(EntryId(change.new_id()), node.node, parent.node, name), local=node.local)
@@ -168,13 +172,13 @@ def link(change: Change, inode: Inode, folder: Inode, name: bytes) -> Attributes
 
 
 def delete(change: Change, entry: DirectoryEntry, name: bytes) -> None:
-    """Put an entry, and with it all below it, into the trash."""
+    """Move an entry, and everything below it, to the trash."""
     emit(change, Place(entry.entry, entry.attributes.node, TRASH, name), local=entry.attributes.local)
 
 
 def unlink(change: Change, parent: Inode, name: bytes) -> None:
-    """Remove a name of what is no folder. Raises NotFound, IsADirectory."""
-    with suppress(NotFound):  # that the folder is live, if it is, needs to be asked only once then
+    """Remove a name of a node that is not a directory. Raises NotFound, IsADirectory."""
+    with suppress(NotFound):  # only to remember that the directory is reachable, which saves queries later
         require_directory(change, parent)
     entry = require(change, parent, name)
     if entry.attributes.is_directory:
@@ -183,7 +187,7 @@ def unlink(change: Change, parent: Inode, name: bytes) -> None:
 
 
 def remove_directory(change: Change, parent: Inode, name: bytes) -> None:
-    """Remove an empty folder. Raises NotFound, NotADirectory, NotEmpty."""
+    """Remove an empty directory. Raises NotFound, NotADirectory, NotEmpty."""
     entry = require(change, parent, name)
     if not entry.attributes.is_directory:
         raise NotADirectory
@@ -223,7 +227,7 @@ def rename(
             raise Exists
         if not replace_tree:
             if target.attributes.inode == source.attributes.inode:
-                return False  # rename(2): two names of one file stay as they are
+                return False  # rename(2): two names of the same file are left as they are
             _check_replaceable(change, source, target)
         _check_no_cycle(change, target, parent)
         delete(change, target, new_name)
@@ -236,7 +240,7 @@ def _check_no_cycle(change: Change, entry: DirectoryEntry, new_parent: Inode) ->
     if entry.attributes.is_directory and (
         inode == new_parent or queries.is_ancestor(change.connection, inode, new_parent)
     ):
-        raise InvalidArgument("a folder cannot go into itself")
+        raise InvalidArgument("a directory cannot be moved into itself")
 
 
 def _check_replaceable(change: Change, source: DirectoryEntry, target: DirectoryEntry) -> None:
@@ -262,7 +266,7 @@ def _exchange(
         raise NotFound
     _check_no_cycle(change, target, parent)
     node = queries.node_id_of(change.connection, parent)
-    assert node is not None, "the folder of an entry is there"
+    assert node is not None, "the parent of an entry exists"
     first, second = source.attributes, target.attributes
     emit(change, Place(source.entry, first.node, new_parent.node, new_name), local=first.local)
     emit(change, Place(target.entry, second.node, node, name), local=second.local)
@@ -277,7 +281,7 @@ def _move(
     *,
     local: bool,
 ) -> None:
-    """Move, and where the name stops or begins to be junk, publish or withdraw the file."""
+    """Move an entry. If the new name is not junk and the old one was, publish the file; the other way round, withdraw it."""
     inode, node = source.attributes.inode, source.attributes.node
     was_local = source.attributes.local
     if was_local and not local:

@@ -18,8 +18,9 @@ from tgdav.clock import Clock
 from tgdav.crypto.keys import NamespaceKeys
 from tgdav.db import Database, Transaction
 from tgdav.errors import Exists, InvalidArgument, IsADirectory, WouldBlock
-from tgdav.fs import acl, changes, copying, node_attributes
+from tgdav.fs import acl, changes, node_attributes
 from tgdav.fs.api import NOBODY, ChangeListener, LockRecord, Owner, Precondition, RenameFlag, XattrFlag
+from tgdav.fs.copying import Copier
 from tgdav.fs.files.context import OpenFileContext, require_writable
 from tgdav.fs.files.handle import Handle
 from tgdav.fs.listeners import ChangeListeners
@@ -197,10 +198,9 @@ class NamespaceFileSystem(ReadableFileSystem):
 
         def work(change: Change) -> tuple[Attributes, bool]:
             directory = changes.require_directory(change, parent)
-            node, replaced = copying.copy(
-                change, self.content, self.keys, inode, directory, name, self._junk, recursive=recursive,
-                replace=replace, precondition=precondition, local=local,
-            )  # fmt: skip
+            node, replaced = Copier(change, self.content, self.keys, self._junk).copy(
+                inode, directory, name, recursive=recursive, replace=replace, precondition=precondition, local=local
+            )
             return changes.made(change, node), replaced
 
         copied = self._change(work, durable=durable)

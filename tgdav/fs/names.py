@@ -1,4 +1,4 @@
-"""Which names are allowed, reserved or junk. Pure."""
+"""Rules for names: valid, reserved, junk. Pure."""
 
 from enum import Enum
 
@@ -8,14 +8,14 @@ from tgdav.ids import Inode
 from tgdav.metadata.types import NAME_MAX
 
 RESERVED = frozenset((b".snapshots", b".versions", b".trash", b"-"))
-"""Names in the root that history and the server's own pages use."""
+"""Names in the root that the history and the server's own pages use."""
 
 _NUL, _SLASH = b"\0/"
 _JUNK = frozenset((b".DS_Store", b"Thumbs.db", b"desktop.ini"))
 
 
 class JunkPolicy(Enum):
-    """What becomes of the files that Finder and Explorer drop everywhere."""
+    """What happens to the files that Finder and Explorer create everywhere."""
 
     LOCAL = "local"
     STORE = "store"
@@ -23,20 +23,20 @@ class JunkPolicy(Enum):
 
 
 def is_junk(name: bytes) -> bool:
-    """Return whether a name is one that Finder or Explorer makes for itself."""
+    """Return whether Finder or Explorer uses a name for its own files."""
     return name in _JUNK or (name.startswith(b"._") and len(name) > 2)
 
 
 def check_name(name: bytes) -> None:
-    """Refuse what can be no name. Raises InvalidArgument, NameTooLong."""
+    """Raise InvalidArgument or NameTooLong for an invalid name."""
     if not name or name in (b".", b"..") or _SLASH in name or _NUL in name:
-        raise InvalidArgument("not a possible name")
+        raise InvalidArgument("invalid name")
     if len(name) > NAME_MAX:
         raise NameTooLong
 
 
 def check_new_name(parent: Inode, name: bytes, policy: JunkPolicy) -> bool:
-    """Refuse what may not be made; return whether the name is junk that stays on this machine.
+    """Check the name of a new entry; return whether it is junk that stays on this machine.
 
     Raises InvalidArgument, NameTooLong, NotPermitted (reserved in the root, or junk that is refused).
     """

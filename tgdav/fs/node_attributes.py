@@ -1,4 +1,4 @@
-"""Attributes, extended attributes and WebDAV properties, inside one transaction."""
+"""Attributes, extended attributes and WebDAV properties, read and changed inside one transaction."""
 
 import stat
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,26 +18,26 @@ PROPERTY = b"p:"
 VALUE_MAX = 65_536
 """Longest value of an extended attribute, bytes (as on Linux)."""
 NAMES_MAX = 65_536
-"""Most bytes of all names of a node, each with a NUL: Linux lists no more, and copies would lose them (listxattr(2))."""
+"""Most bytes of all names of a node, each with a NUL: Linux lists no more (listxattr(2)), and copies would lose the rest."""
 NUMBER_MAX = 2**32 - 1
 _LOGGED = ("mode", "uid", "gid", "mtime", "ctime", "btime")
 
 
 def checked(wanted: AttributeChange) -> AttributeChange:
-    """Return the change as it can be kept: times as near as possible. Raises InvalidArgument for an impossible owner."""
+    """Return the change with its times clamped to what can be stored. Raises InvalidArgument for an invalid owner."""
     check_numbers(wanted.uid, wanted.gid)
     return wanted.clamped()
 
 
 def check_numbers(*numbers: int | None) -> None:
-    """Refuse what is no user, group or device number of 32 bits; None is none given. Raises InvalidArgument."""
-    for number in numbers:  # each new file comes by here: a generator would cost more than the comparisons
+    """Raise InvalidArgument if a user, group or device number does not fit in 32 bits; None means not given."""
+    for number in numbers:  # runs for each new file: any() with a generator would cost more than the comparisons
         if number is not None and not 0 <= number <= NUMBER_MAX:
-            raise InvalidArgument("a user, group or device number has 32 bits")
+            raise InvalidArgument("user, group and device numbers have 32 bits")
 
 
 def require(change: Change, inode: Inode) -> Attributes:
-    """Return a node's attributes as the change finds them. Raises NotFound."""
+    """Return a node's attributes. Raises NotFound."""
     found = change.attributes(inode)
     if found is None:
         raise NotFound
@@ -52,7 +52,7 @@ def _emit(change: Change, node: Attributes, op: Attr | Field) -> None:
 
 
 def set_attributes(change: Change, inode: Inode, wanted: AttributeChange) -> None:
-    """Set what ``wanted`` names (but for ``size``); ctime moves unless given. Raises NotFound, InvalidArgument."""
+    """Set attributes, except ``size``; ctime becomes the change's time unless given. Raises NotFound, InvalidArgument."""
     wanted = checked(wanted)
     node = require(change, inode)
     if wanted.atime is not None:
@@ -67,14 +67,14 @@ def set_attributes(change: Change, inode: Inode, wanted: AttributeChange) -> Non
 
 
 def acl_operations(change: Change, node: Attributes, mode: int) -> Iterator[Field]:
-    """Yield what brings a node's access ACL, if it has one, into step with a new ``mode``."""
+    """Yield the operation that changes a node's access ACL, if it has one, to a new ``mode``."""
     value = change.field(node.inode, XATTR + acl.ACCESS)
     if value is not None and (changed := acl.with_mode(value, mode)) != value:
         yield Field(node.node, XATTR + acl.ACCESS, changed)
 
 
 def read_link(connection: Connection, inode: Inode) -> bytes:
-    """Return a symlink's target. Raises NotFound, InvalidArgument for what is none."""
+    """Return a symlink's target. Raises NotFound, InvalidArgument for other kinds."""
     attributes = queries.attributes(connection, inode)
     if attributes is None:
         raise NotFound
@@ -84,22 +84,22 @@ def read_link(connection: Connection, inode: Inode) -> bytes:
 
 
 def is_simple(change: AttributeChange) -> bool:
-    """Return whether there is nothing to set but what a file's commit can take along (or a size)."""
+    """Return whether a file's commit can set all given attributes (the size apart)."""
     return change.btime is None
 
 
 def check_xattr(name: bytes, value: bytes) -> None:
-    """Refuse what can be no extended attribute. Raises InvalidArgument, NameTooLong."""
+    """Raise InvalidArgument or NameTooLong if an extended attribute cannot have this name or value."""
     if not name or b"\0" in name:
-        raise InvalidArgument("not a possible attribute name")
+        raise InvalidArgument("invalid attribute name")
     if len(name) > 255:
         raise NameTooLong("the attribute's name is longer than 255 bytes")
     if len(value) > VALUE_MAX:
-        raise InvalidArgument("an attribute's value has at most 65536 bytes")
+        raise InvalidArgument("an attribute's value may have at most 65536 bytes")
 
 
 def get_xattr(connection: Connection, inode: Inode, name: bytes) -> bytes:
-    """Return a value. Raises NoAttribute."""
+    """Return the value of an extended attribute. Raises NoAttribute."""
     value = queries.field(connection, inode, XATTR + name)
     if value is None:
         raise NoAttribute
@@ -109,14 +109,14 @@ def get_xattr(connection: Connection, inode: Inode, name: bytes) -> bytes:
 def set_xattr(
     change: Change, inode: Inode, name: bytes, value: bytes, flags: XattrFlag, *, drop_set_group_id: bool = False
 ) -> None:
-    """Set one; an access ACL sets the mode too, and may take setgid away.
+    """Set an extended attribute. An access ACL sets the mode too, and removes setgid if ``drop_set_group_id``.
 
-    Raises Exists (CREATE), NoAttribute (REPLACE), NotFound, NoSpace (too many names), InvalidArgument (no ACL).
+    Raises Exists (CREATE), NoAttribute (REPLACE), NotFound, NoSpace (too many names), InvalidArgument (invalid ACL).
     """
     node = require(change, inode)
     present = queries.field(change.connection, inode, XATTR + name) is not None
     if XattrFlag.CREATE in flags and present:
-        raise Exists("the attribute is there already")
+        raise Exists("the attribute already exists")
     if XattrFlag.REPLACE in flags and not present:
         raise NoAttribute
     values, kept = {"ctime": change.time}, True
@@ -124,7 +124,7 @@ def set_xattr(
         mode, says_mode = acl.mode_of(value, node.mode)
         if name == acl.ACCESS:
             values["mode"] = mode & ~stat.S_ISGID if drop_set_group_id else mode
-            kept = not says_mode
+            kept = not says_mode  # an ACL that equals the mode is not stored, as on Linux
     if kept and not present:
         _require_room(change, inode, name)
     if kept or present:
@@ -134,17 +134,17 @@ def set_xattr(
 
 def _require_room(change: Change, inode: Inode, name: bytes) -> None:
     if queries.names_bytes(change.connection, inode, XATTR) + len(name) + 1 > NAMES_MAX:
-        raise NoSpace("the names of a file's extended attributes have at most 65536 bytes together")
+        raise NoSpace("the names of a file's extended attributes may have at most 65536 bytes in total")
 
 
 def list_xattrs(connection: Connection, inode: Inode) -> list[bytes]:
-    """Return the names, sorted."""
+    """Return the names of extended attributes, sorted."""
     found = queries.fields(connection, [inode], XATTR).get(inode, {})
     return sorted(name.removeprefix(XATTR) for name in found)
 
 
 def remove_xattr(change: Change, inode: Inode, name: bytes) -> None:
-    """Remove one. Raises NoAttribute, NotFound."""
+    """Remove an extended attribute. Raises NoAttribute, NotFound."""
     node = require(change, inode)
     if queries.field(change.connection, inode, XATTR + name) is None:
         raise NoAttribute
@@ -163,11 +163,11 @@ def properties(connection: Connection, inodes: Iterable[Inode]) -> dict[Inode, d
 def set_properties(
     change: Change, inode: Inode, values: Mapping[bytes, bytes | None], attributes: AttributeChange | None
 ) -> None:
-    """Set or remove properties, and attributes beside them. Raises NotFound."""
+    """Set or remove properties, and set attributes. Raises NotFound, InvalidArgument."""
     node = require(change, inode)
     for name, value in values.items():
         _emit(change, node, Field(node.node, PROPERTY + name, value))
     if attributes is not None:
         if attributes.size is not None:
-            raise InvalidArgument("a size is no property")
+            raise InvalidArgument("the size cannot be set with properties")
         set_attributes(change, inode, attributes)

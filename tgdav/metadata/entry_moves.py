@@ -141,18 +141,15 @@ class EntryMover:
             return
         target = _Target(ino, found.is_directory, found.node)
         was_in_trash = found.is_directory and self._in_trash(ino)
-        self._keep_pinned_entry(entry)
+        pinned = self._rows.policy.last_pinned
+        if pinned:
+            history.close_entry(self._transaction, entry, self._context.position, pinned)
         self._transaction.execute(_DROP, {"id": entry})
         self._context.found_entries.pop(entry, None)
         self._context.changes.everything = True
         self._count(target, directory, None)
         if found.is_directory:
             self._relink_below(ino, was_in_trash)
-
-    def _keep_pinned_entry(self, entry: EntryId) -> None:
-        pinned = self._rows.policy.last_pinned
-        if pinned:
-            history.close_entry(self._transaction, entry, self._context.position, pinned)
 
     def _relink_below(self, directory: Inode, was_in_trash: bool) -> None:
         """If a directory moved into or out of the trash, update the link counts of all files below it."""
@@ -184,8 +181,9 @@ class EntryMover:
         if local and parent == TRASH_INODE:
             self._drop(op.entry, target, before)
             return
-        if old is not None:
-            self._keep_pinned_entry(op.entry)
+        pinned = self._rows.policy.last_pinned
+        if pinned and old is not None:
+            history.close_entry(self._transaction, op.entry, self._context.position, pinned)
         row = {
             "parent": parent,
             "name": op.name,
