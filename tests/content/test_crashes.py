@@ -19,7 +19,7 @@ WRITING = [
     "writer.after-wal-sync",
     "disk.write",
     "disk.sync",
-    "disk.sync-folder",
+    "disk.sync-directory",
 ]
 ROLLING = ["content.before-roll", "content.after-roll"]
 UPLOADING = [
@@ -67,7 +67,7 @@ def test_a_crash_while_writing(world: World, point: str, length: int) -> None:
             world.commit(world.stage(noise(length, seed=3)))
     except SimulatedCrash:
         world.reopen()
-    assert point in handler.seen or length == 1000 or point == "disk.sync-folder"
+    assert point in handler.seen or length == 1000 or point == "disk.sync-directory"
     settle(world)
 
 

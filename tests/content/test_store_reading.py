@@ -22,19 +22,19 @@ from tgdav.platform import Platform
 
 
 class Machine:
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
         self.corrupting = CorruptingStore(MemoryStore(), lambda _: False)
         self.store = AwayStore(self.corrupting)
         self.open()
 
     def open(self) -> None:
-        self.database = Database.open(self.folder / "main.db", KEY, disk=SystemDisk())
-        self.cache = DiskCache(self.folder / "cache", 1 << 30, disk=SystemDisk(), clock=SystemClock())
+        self.database = Database.open(self.directory / "main.db", KEY, disk=SystemDisk())
+        self.cache = DiskCache(self.directory / "cache", 1 << 30, disk=SystemDisk(), clock=SystemClock())
         self.content = ContentStore.open(
             self.database,
             RemoteStore(self.store),
-            self.folder / "staging",
+            self.directory / "staging",
             make_identity(),
             ContentSettings(),
             Platform.system(),
@@ -73,7 +73,7 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
 def test_a_stored_pack_moves_from_staging_to_the_cache(machine: Machine) -> None:
     data = noise(3_000_000)
     manifest = machine.save(data)
-    assert list((machine.folder / "staging").iterdir()) == []
+    assert list((machine.directory / "staging").iterdir()) == []
     assert machine.content._context.quota.used == 0
     machine.store.away = True
     assert machine.content.reader.read(manifest, 0, len(data)) == data

@@ -77,16 +77,16 @@ class FailingDisk(SystemDisk):
         self._check("sync")
         super().sync(descriptor)
 
-    def sync_directory(self, folder: Path) -> None:
+    def sync_directory(self, directory: Path) -> None:
         self._check("sync_directory")
-        super().sync_directory(folder)
+        super().sync_directory(directory)
 
 
 class World:
     """One machine's content store; ``reopen`` is a restart."""
 
-    def __init__(self, folder: Path, settings: ContentSettings = SMALL, blobs: BlobStore | None = None) -> None:
-        self.folder = folder
+    def __init__(self, directory: Path, settings: ContentSettings = SMALL, blobs: BlobStore | None = None) -> None:
+        self.directory = directory
         self.settings = settings
         self.blobs: BlobStore = blobs if blobs is not None else MemoryStore()
         self.clock = ManualClock()
@@ -99,10 +99,10 @@ class World:
 
     @property
     def staging(self) -> Path:
-        return self.folder / "staging"
+        return self.directory / "staging"
 
     def _open(self) -> None:
-        self.database = Database.open(self.folder / "state.db", bytes(32), disk=self.database_disk)
+        self.database = Database.open(self.directory / "state.db", bytes(32), disk=self.database_disk)
         self.content = ContentStore.open(
             self.database,
             self.blobs,

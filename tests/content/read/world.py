@@ -64,7 +64,7 @@ class ReadingWorld:
 
     def __init__(
         self,
-        folder: Path,
+        directory: Path,
         *,
         blobs: MemoryBlobs | None = None,
         cache_bytes: int = 1 << 30,
@@ -72,14 +72,14 @@ class ReadingWorld:
         is_remote: bool = True,
         disk: Disk | None = None,
     ) -> None:
-        self.folder = folder
+        self.directory = directory
         self.entropy = SeededEntropy(5)
         self.identity = make_identity()
-        self.database = Database.open(folder / "main.db", KEY, disk=SystemDisk())
-        (folder / "staging").mkdir(exist_ok=True)
-        quota = StagingQuota(folder / "staging", None, SystemClock())
+        self.database = Database.open(directory / "main.db", KEY, disk=SystemDisk())
+        (directory / "staging").mkdir(exist_ok=True)
+        quota = StagingQuota(directory / "staging", None, SystemClock())
         self.staging = StagingDirectory(
-            folder / "staging", quota, disk=SystemDisk(), clock=SystemClock(), entropy=SeededEntropy(6)
+            directory / "staging", quota, disk=SystemDisk(), clock=SystemClock(), entropy=SeededEntropy(6)
         )
         self.sealer = ChunkSealer(self.identity, self.entropy, compresses=True)
         self.counting = CountingStore(MemoryStore(blobs or MemoryBlobs()))
@@ -92,7 +92,7 @@ class ReadingWorld:
 
     def open_reader(self, store: BlobStore, settings: ReadSettings | None = None) -> ContentReader:
         """Make a new reader: nothing in memory, the cache as it is on disk."""
-        self.cache = DiskCache(self.folder / "cache", self.cache_bytes, disk=self.cache_disk, clock=SystemClock())
+        self.cache = DiskCache(self.directory / "cache", self.cache_bytes, disk=self.cache_disk, clock=SystemClock())
         self.cache.start()
         self.cache.wait_for_scan()
         loader = ChunkLoader(self.database, self.staging, store, self.cache, self.sealer, self.damage_log)
@@ -195,7 +195,7 @@ class ReadingWorld:
 
     def files(self) -> list[Path]:
         """Return the files of the cache."""
-        return sorted(path for path in (self.folder / "cache").rglob("*") if path.is_file())
+        return sorted(path for path in (self.directory / "cache").rglob("*") if path.is_file())
 
 
 class WatchedStore(RemoteStore):

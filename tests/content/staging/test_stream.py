@@ -311,5 +311,5 @@ def test_staging_has_private_permissions_and_no_plaintext(world: World) -> None:
     (path,) = world.staging.iterdir()
     assert path.stat().st_mode & 0o777 == 0o600
     assert world.staging.stat().st_mode & 0o777 == 0o700
-    for file in world.folder.rglob("*"):
+    for file in world.directory.rglob("*"):
         assert file.is_dir() or b"nobody else" not in file.read_bytes()
