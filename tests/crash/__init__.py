@@ -1,1 +1,1 @@
-"""Proofs of durability and integrity, and the self-tests of the machinery they run on."""
+"""Crash tests: durability and integrity under kills, power cuts, failing disks and stores; and tests of their tools."""

@@ -1,7 +1,7 @@
 """Kill a program as it enters its N-th system call of a kind, for every N (Debian's strace).
 
 strace counts calls for each thread on its own: ``when=N`` hits the first thread that comes to its N-th call. The
-signal is delivered on entry, so the call itself does not happen. A proof must count the runs that were killed: with
+signal is delivered on entry, so the call itself does not happen. A test must count the runs that were killed: with
 --seccomp-bpf, strace 6.1 lets every call pass without a word, which is why it is not used here.
 """
 
