@@ -111,7 +111,7 @@ class Recorder:
         secret = find_secret(store, survey, volume.vault_keys, volume.log.namespace)
         intake = Intake(LogReader(store, volume.vault_keys, NamespaceKeys(volume.log.namespace, secret)), Base())
         found = survey.of(volume.log.namespace, BlobKind.SEGMENT)
-        intake.take(found)
+        intake.open_all(found)
         assert not intake.troubles
         links = {intake.found(link).info.name: link for link in intake.links}
         sent = [Sent(blobs[each.info.name], links[each.info.name], self.folders.get(each.info.name)) for each in found]

@@ -81,9 +81,9 @@ def test_much_change_makes_a_full_one(volume: Volume) -> None:
     checkpoint(volume)
     for number in range(60):
         put(volume, f"a/{number}", b"x")
-    files = {path.name for path in (volume.places.state / "outbox").iterdir()}
+    files = {path.name for path in (volume.paths.state / "outbox").iterdir()}
     assert checkpoint(volume)[:2] == (2, None)
-    assert not {path.name for path in (volume.places.state / "outbox").iterdir()} - files, "nothing is left of the try"
+    assert not {path.name for path in (volume.paths.state / "outbox").iterdir()} - files, "nothing is left of the try"
     put(volume, "one more", b"x")
     assert checkpoint(volume)[:2] == (3, 2)
 
@@ -209,11 +209,11 @@ def test_a_full_disk_leaves_nothing(volume: Volume) -> None:
     disk = FailingDisk()
     volume.replicator.checkpoints._disk = disk
     volume.replicator.checkpoints.part_bytes = 2000
-    before = sorted((volume.places.state / "outbox").iterdir())
+    before = sorted((volume.paths.state / "outbox").iterdir())
     disk.fail("write", 28, number=3)
     with pytest.raises(NoSpace):
         volume.replicator.checkpoint()
-    assert sorted((volume.places.state / "outbox").iterdir()) == before
+    assert sorted((volume.paths.state / "outbox").iterdir()) == before
     assert volume.replicator.checkpoint()
 
 
@@ -229,7 +229,7 @@ def test_a_sealed_part_that_rots_here_gives_the_checkpoint_up(volume: Volume, mo
         with pytest.raises(StoreUnavailable):
             volume.replicator.checkpoint()
     (file,) = rows(volume, "SELECT file FROM checkpoint_parts WHERE part = 0")
-    (volume.places.state / "outbox" / file[0]).write_bytes(b"rotten")
+    (volume.paths.state / "outbox" / file[0]).write_bytes(b"rotten")
     volume.replicator.checkpoints.send_sealed()
     assert rows(volume, "SELECT state FROM checkpoints") == [(2,)]
     assert checkpoint(volume)[1] is None

@@ -19,7 +19,7 @@ def push(volume: Volume) -> None:
 
 
 def outbox(volume: Volume) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in (volume.places.state / "outbox").iterdir()}
+    return {path.name: path.read_bytes() for path in (volume.paths.state / "outbox").iterdir()}
 
 
 def waiting(volume: Volume) -> tuple[str, bytes]:
@@ -136,7 +136,7 @@ def test_a_sealed_segment_that_rots_here_is_found_and_sealed_anew(
     put(volume, "file", content(5, 50_000))
     seal_only(volume, monkeypatch)
     name, _ = waiting(volume)
-    (volume.places.state / "outbox" / name).write_bytes(b"rotten")
+    (volume.paths.state / "outbox" / name).write_bytes(b"rotten")
     with pytest.raises(DamageError):
         push(volume)
     found = volume.check()

@@ -273,7 +273,7 @@ def test_the_order_of_chains(vault: Vault, volume: Volume) -> None:
     moved: list[LabelledBlob] = [found[0], *found[2:], found[1]]
     for shown, missing in ((moved, 0), (moved[1:], 1)):
         intake = Intake(LogReader(volume.stores.store, volume.vault_keys, volume.log.keys), Base())
-        intake.take(shown)
+        intake.open_all(shown)
         judged = intake.judge()
         assert [link.number for link in judged.order] == [each.label.number for each in found[missing:]]
         assert (len(judged.gaps), intake.troubles) == (missing, [])

@@ -379,7 +379,7 @@ def test_a_hole_that_is_filled_under_a_running_machine_waits_for_its_next_start(
         vault.join("second")
         second = vault.open("second")
         second.check()
-    with pytest.raises(DamageError, match="the next start takes it in"):
+    with pytest.raises(DamageError, match="the next start applies it"):
         second.sync()
     assert second.read_only_reason == JOINING
     second.close()
@@ -434,7 +434,7 @@ def test_a_restored_backup_goes_on_after_a_former_life_took_in_late_work(vault: 
         assert names(third) == [b"late", b"one", b"two"]
 
 
-# ---- what others put back, and what nobody admitted ------------------------------------------------------------------
+# ---- what others put back, and what unknown machines wrote--------------------------------------------------------------
 
 
 def test_a_pack_that_its_author_put_back_elsewhere_is_no_damage_to_others(vault: Vault, volume: Volume) -> None:
@@ -473,7 +473,7 @@ def test_a_stranger_s_segment_is_reported_and_never_applied(vault: Vault, volume
     volume.stores.store.append(blob.info.name, BytesSource(blob.data), blob.info.label)
     put(volume, "two", b"two")
     for _ in range(2):
-        with pytest.raises(DamageError, match="nobody admitted"):
+        with pytest.raises(DamageError, match="was written by an unknown machine"):
             volume.sync(wait=True)
     found = volume.check()
     assert [(each["blob"], each["kind"]) for each in found["damage"]] == [(blob.info.name.hex(), "segment")]

@@ -262,7 +262,7 @@ def _segment(author: MachineIdentity, incarnation: Incarnation, number: int, mem
 
 @pytest.mark.parametrize("damaged", [False, True])
 @pytest.mark.parametrize("number", [1, 2])
-def test_a_segment_of_a_machine_that_nobody_admitted_is_never_applied(
+def test_a_segment_of_an_unknown_machine_is_never_applied(
     tmp_path: Path, vault: Vault, volume: Volume, damaged: bool, number: int
 ) -> None:
     recorder = Recorder(tmp_path / "other")

@@ -88,7 +88,7 @@ def test_whoever_stops_waits_for_no_line(server: Server, volume: Volume, monkeyp
     fall_silent(server)
     reading = Reading(volume)
     wait_for(lambda: session._pending)
-    volume.hang_up_soon()
+    volume.disconnect_soon()
     reading.join(30)
     assert not reading.is_alive()
     assert isinstance(reading.failed[0], StoreError)

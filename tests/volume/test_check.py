@@ -272,7 +272,7 @@ def test_a_machine_that_changed_the_passphrase_is_no_damage_to_the_other(vault: 
         second.change_passphrase("another passphrase")
         second.change_passphrase("a third one")
     assert volume.check(read_data=100.0)["ok"]
-    volume.keep_headers()
+    volume.ensure_headers()
     assert volume.check(read_data=100.0)["ok"], "nor once the new header is taken over here"
     volume.close()
     config = configuration(vault.folder)
@@ -284,7 +284,7 @@ def test_a_machine_that_changed_the_passphrase_is_no_damage_to_the_other(vault: 
 def test_a_staged_file_that_is_gone(vault: Vault) -> None:
     with vault.opened() as volume:
         put(volume, "staged", content(3, 150_000))
-        staged = volume.places.state / "staging"
+        staged = volume.paths.state / "staging"
         for path in staged.glob("*.pack"):
             path.unlink()
         found = volume.check()

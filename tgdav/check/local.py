@@ -83,8 +83,8 @@ class LocalCheck:
             bad = [(name, LOST) for name in given_up(connection)]
         bad += self._missing_files()
         bad += damaged_staging(self._content) if self._read_data else ()
-        self._note_named(bad)
-        for name in self._pusher.spoilt():
+        self._add_named(bad)
+        for name in self._pusher.damaged_files():
             self._findings.add(name, "outbox", "a part of the log that waits to be sent was changed on the local disk")
         return files
 
@@ -97,7 +97,7 @@ class LocalCheck:
                 paths = queries.paths_of(connection, inode)
                 self._findings.add("chunks", "database", "files name chunks that are nowhere", paths)
 
-    def _note_named(self, bad: list[tuple[str, str]]) -> None:
+    def _add_named(self, bad: list[tuple[str, str]]) -> None:
         """Note what is bad in staging, unless nothing names it any more."""
         if not bad:
             return

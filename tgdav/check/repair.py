@@ -63,10 +63,10 @@ class Repairer:
         """Repair what can be; return the names of the blobs that are whole now. Raises StoreUnavailable, LocalFailure."""
         headers = findings.names("header")
         if headers:
-            self._headers.put_back(headers)
+            self._headers.replace_copies(headers)
         pusher = self._replicator.pusher
-        segments = pusher.send_again(findings.names("segment"))
-        anew = pusher.seal_anew(findings.names("outbox"))
+        segments = pusher.resend(findings.names("segment"))
+        anew = pusher.reseal(findings.names("outbox"))
         packs = [name for name in findings.names("pack") if self._restore_pack(bytes.fromhex(name))]
         rescued = self._rescue([name for name in findings.names("pack") if name not in packs])
         return [*headers, *segments, *anew, *packs, *rescued]

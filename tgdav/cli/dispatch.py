@@ -84,5 +84,5 @@ def _require_secret(volume: Volume, arguments: Mapping[str, Any]) -> None:
 
     What opens it now: another machine may have changed that. Raises StoreUnavailable.
     """
-    volume.keep_headers()
+    volume.ensure_headers()
     unlock(volume.header, from_wire(arguments.get("secret")))

@@ -1,4 +1,4 @@
-"""What lies in the store, by labels alone: headers, packs, segments, checkpoints; foreign things are left out."""
+"""What the store contains, by labels alone: headers, packs, segments, checkpoints. Foreign blobs are left out."""
 
 from collections.abc import Callable, Iterable, Iterator
 
@@ -13,7 +13,7 @@ from tgdav.ids import BlobId, BlobName, Incarnation, NamespaceId
 
 
 class LabelledBlob(msgspec.Struct, frozen=True):
-    """A labelled blob of the vault. ``spares`` are further copies of it: same name, same body by their labels."""
+    """A blob of the vault with its label. ``spares`` are further copies: same name, and the same body by their labels."""
 
     info: BlobInfo
     label: Label
@@ -21,7 +21,7 @@ class LabelledBlob(msgspec.Struct, frozen=True):
 
 
 def header_blobs(blobs: Iterable[BlobInfo]) -> Iterator[BlobInfo]:
-    """Return the blobs whose label says, without any key, that they are vault headers."""
+    """Yield the blobs whose label shows, without any key, that they are vault headers."""
     return (info for info in blobs if recognise(info.label))
 
 
@@ -57,7 +57,7 @@ class BlobListing:
             self.found.append(LabelledBlob(info, label))
 
     def refuse_later(self, known: Callable[[BlobName], bool] = lambda _: False) -> None:
-        """Raise NewerFormat if a later program wrote here; what is ``known`` by its name was only damaged."""
+        """Raise NewerFormat if a later program wrote to the store; a blob that is ``known`` by its name is only damaged."""
         for info, version in self.later:
             if not known(info.name):
                 raise NewerFormat(f"blob {info.name.hex()} in the store", version)
@@ -75,7 +75,7 @@ class BlobListing:
         return [_joined(several) for several in copies.values()]
 
     def checkpoints(self, namespace: NamespaceId) -> list[list[LabelledBlob]]:
-        """Return the parts of each whole checkpoint, parts in order, oldest checkpoint first."""
+        """Return the parts of each complete checkpoint, in order, oldest checkpoint first."""
         groups: dict[tuple[Incarnation, int], dict[int, LabelledBlob]] = {}
         for each in self.of(namespace, BlobKind.CHECKPOINT):
             groups.setdefault((each.label.incarnation, each.label.number), {})[each.label.part] = each
@@ -88,7 +88,7 @@ class BlobListing:
 
 
 def _joined(copies: list[LabelledBlob]) -> LabelledBlob:
-    """Return the first copy, the others as its spares; copies whose size is wrong come last."""
+    """Return the first copy with the others as its spares; copies of a wrong size come last."""
     first = copies[0].label
     same = [each.info for each in copies if each.label.body_hash == first.body_hash]
     same.sort(key=lambda info: info.size != first.size)

@@ -1,4 +1,4 @@
-"""Writing checkpoints: from one read of the database into sealed parts, and from there to the store.
+"""Write checkpoints: from one read of the database into sealed parts, and from there to the store; and load them.
 
 The format is that of ``tgdav.replication.format.checkpoint``. A checkpoint counts once its root part, sent last, is in
 the store; until then its parts are files of the outbox, resent byte for byte.
@@ -35,26 +35,26 @@ from tgdav.replication.outbox import SealedFile, discard_unnamed, send
 _log = logging.getLogger(__name__)
 
 PART_BYTES = 16 * 1024 * 1024
-"""A part takes no further rows once it has so many bytes of content."""
+"""A part gets no further rows once it has so many bytes of content."""
 OUTLINE = "checkpoint.base"
-"""The setting with the outline of the full checkpoint that the next ones build on."""
+"""The setting with the outline of the full checkpoint that later ones are based on."""
 LAST_NUMBER = "checkpoint.last-number"
-"""The setting with the largest number of a checkpoint that the store showed."""
+"""The setting with the largest checkpoint number seen in the store."""
 
 Sealed = list[tuple[BlobName, SealedFile]]
 
 
-class _TooMuch(Exception):
-    """More changed than is worth building on the base."""
+class _TooManyChanges(Exception):
+    """So much changed that a full checkpoint is smaller than twice the changes."""
 
 
 class CheckpointWriter:
-    """Writes checkpoints of one namespace; the caller sees to it that two never run at once."""
+    """Writes checkpoints of one namespace. Not thread-safe: the caller serializes calls."""
 
     def __init__(
-        self, database: Database, store: BlobStore, log: LogIdentity, folder: Path, *, entropy: Entropy, disk: Disk
+        self, database: Database, store: BlobStore, log: LogIdentity, directory: Path, *, entropy: Entropy, disk: Disk
     ) -> None:
-        self._database, self._store, self._log, self._folder = database, store, log, folder
+        self._database, self._store, self._log, self._directory = database, store, log, directory
         self._entropy, self._disk = entropy, disk
         self.part_bytes = PART_BYTES
 
@@ -101,7 +101,7 @@ class CheckpointWriter:
         return True
 
     def _base(self, connection: Connection) -> Outline | None:
-        """Return the outline of the full checkpoint to build on, if there is one in the store that is not damaged."""
+        """Return the outline of the full checkpoint to base this one on, if the store has one that is not damaged."""
         encoded: bytes | None = settings.get(connection, OUTLINE)
         if encoded is None:
             return None
@@ -110,16 +110,16 @@ class CheckpointWriter:
         return outline if sound is not None and sound[0] else None
 
     def _seal_changes(self, connection: Connection, base: Outline, sealed: Sealed) -> list[bytes] | None:
-        """Seal what changed since ``base``; None, with nothing left of it, when that is more than half of it."""
+        """Seal what changed since ``base``; None, and nothing is left of it, if that is more than half the size of ``base``."""
         try:
             return self._seal_batches(_changes(connection, base), sealed)
-        except _TooMuch:
+        except _TooManyChanges:
             while sealed:
                 sealed.pop()[1].discard()
             return None
 
     def _seal_batches(self, batches: Iterator[bytes], sealed: Sealed) -> list[bytes]:
-        """Seal full parts; return the batches that are left for the root part."""
+        """Seal full parts; return the remaining batches, which go into the root part."""
         gathered: list[bytes] = []
         size = 0
         for encoded in batches:
@@ -135,10 +135,10 @@ class CheckpointWriter:
         name = BlobName(self._entropy.bytes(16))
         content = checkpoint_format.encode_part(batches, root)
         blob = envelope.wrap(log.vault_keys, log.keys, log.box, Kind.CHECKPOINT_PART, name, content, self._entropy)
-        return name, SealedFile(self._folder, name, blob, self._disk)
+        return name, SealedFile(self._directory, name, blob, self._disk)
 
     def _record(self, number: int, base: int | None, root: Root, sealed: Sealed, outline: Outline | None) -> None:
-        """Note a sealed checkpoint, and with ``outline`` that later ones build on it, in one transaction."""
+        """Record a sealed checkpoint, and with ``outline`` that later ones are based on it, in one transaction."""
         whole = (number, base, root.position, root.segment, len(sealed), sum(file.size for _, file in sealed))
         parts = []
         for index, (name, file) in enumerate(sealed):
@@ -172,9 +172,9 @@ class CheckpointWriter:
     # ---- sending -------------------------------------------------------------------------------------------------
 
     def send_sealed(self) -> int:
-        """Send the parts that wait, in order; return how many there were. After the last of one, it counts.
+        """Send the unsent parts in order; return how many there were. A checkpoint counts once its last part is stored.
 
-        A checkpoint whose file was damaged here is given up: the next one does not need it.
+        A checkpoint whose file was damaged here is abandoned: the next one does not need it.
         """
         with self._database.reading() as connection:
             waiting = connection.all(sql.WAITING_PARTS)
@@ -183,17 +183,17 @@ class CheckpointWriter:
             if number in given_up:
                 continue
             try:
-                info = send(self._store, self._folder, file, BlobName(name), hash_, label)
+                info = send(self._store, self._directory, file, BlobName(name), hash_, label)
             except DamageError as error:
-                _log.error("checkpoint %d is given up: %s", number, error.message)
+                _log.error("checkpoint %d is abandoned: %s", number, error.message)
                 self._give_up(number)
                 given_up.add(number)
                 continue
-            self._note_stored(number, part, sql.blob_row(info.id, name, BlobKind.CHECKPOINT, size, hash_))
-            outbox.remove(self._folder / file, self._disk)
+            self._record_stored(number, part, sql.blob_row(info.id, name, BlobKind.CHECKPOINT, size, hash_))
+            outbox.remove(self._directory / file, self._disk)
         return len(waiting)
 
-    def _note_stored(self, number: int, part: int, blob: tuple[Any, ...]) -> None:
+    def _record_stored(self, number: int, part: int, blob: tuple[Any, ...]) -> None:
         def work(transaction: Transaction) -> None:
             transaction.execute(sql.PART_STORED, (blob[0], number, part))
             transaction.execute(sql.INSERT_BLOB, blob)
@@ -212,11 +212,11 @@ class CheckpointWriter:
 
         self._database.writer.run(work, durable=True)
         for file in files:
-            outbox.remove(self._folder / file, self._disk)
+            outbox.remove(self._directory / file, self._disk)
 
 
 def _all(connection: Connection, outline: Outline) -> Iterator[bytes]:
-    """Go through all batches, encoded; ``outline`` takes in what they are."""
+    """Yield all batches, encoded, and add them to ``outline``."""
     for table in TABLES.values():
         for batch in checkpoint_format.full(table, table.rows(connection)):
             encoded = checkpoint_format.encode_batch(batch)
@@ -225,14 +225,14 @@ def _all(connection: Connection, outline: Outline) -> Iterator[bytes]:
 
 
 def _changes(connection: Connection, base: Outline) -> Iterator[bytes]:
-    """Go through the batches, encoded, that changed since ``base``. Raises _TooMuch beyond half of its size."""
+    """Yield the batches, encoded, that changed since ``base``. Raises _TooManyChanges beyond half of its size."""
     size = 0
     for table in TABLES.values():
         outline = base.tables.get(table.name) or TableOutline()
         for encoded in checkpoint_format.changed(table, table.rows(connection), outline):
             size += len(encoded)
             if size * 2 > base.size:
-                raise _TooMuch
+                raise _TooManyChanges
             yield encoded
 
 
@@ -240,14 +240,14 @@ Parts = list[LabelledBlob]
 
 
 class CheckpointLoader:
-    """Loads one of the whole ``checkpoints`` that a survey found; told of each part."""
+    """Loads one of the complete ``checkpoints`` of a listing into an empty database."""
 
     def __init__(self, database: Database, reader: LogReader, checkpoints: list[Parts]) -> None:
         self._database, self._reader = database, reader
         self._checkpoints = checkpoints
 
     def load(self, parts: Parts) -> Root:
-        """Fill the database's tables with the state of a checkpoint. Part by part: after an error it is to be loaded anew.
+        """Fill the database's tables with the state of a checkpoint, part by part. After an error the tables are incomplete.
 
         Raises DamageError, BlobMissing, StoreUnavailable, LocalFailure, NoSpace.
         """
@@ -282,7 +282,7 @@ class CheckpointLoader:
                 if root.base is None:
                     return parts, last, root
         name = wanted.name.hex()
-        raise DamageError(f"checkpoint {name}, on which another builds, is missing", blob=name)
+        raise DamageError(f"checkpoint {name}, on which another is based, is missing", blob=name)
 
     def _parts(self, parts: Parts, last: Part) -> Iterator[Part]:
         yield from (self._reader.part(found) for found in parts[:-1])

@@ -1,4 +1,4 @@
-"""Taking in segments of other machines, or of this one in an earlier life: their operations, packs and place in the chain."""
+"""Apply segments of other machines, or of an earlier incarnation of this one: their operations and packs."""
 
 from collections.abc import Collection, Mapping
 
@@ -19,12 +19,12 @@ def import_segment(
     packs: Mapping[BlobName, BlobInfo],
     applied: Collection[int] | None = None,
 ) -> list[BlobName]:
-    """Apply a segment's groups and note its packs, in one transaction; return the packs that the store does not have.
+    """Apply a segment's groups and record its packs, in one transaction; return the packs that the store does not have.
 
-    ``packs`` are those that it has; ``applied`` the sequence numbers of groups that are applied here, and waited to be sent,
-    as their chunks did: given only while the content store is not open.
+    ``packs`` are those that it has. ``applied`` are sequence numbers of groups that are applied here and were unsent, like
+    their chunks; it may be given only while the content store is not open.
 
-    Whether the segment counts is for the caller to judge. Raises LocalFailure, NoSpace.
+    The caller decides whether the segment counts. Raises LocalFailure, NoSpace.
     """
     segment = opened.segment
     waited = applied or ()
@@ -36,7 +36,7 @@ def import_segment(
             _record_pack(transaction, index, segment.number, packs.get(index.name), takes_rows=applied is not None)
         position = transaction.one(LAST_POSITION)
         transaction.execute(sql.INSERT_SEGMENT, _row(opened, position[0] if position else 0))
-        # They are in the store: nothing of them waits to be sent.
+        # The store has these operations: remove them from the log of unsent ones.
         incarnation = sql.incarnation_key(segment.incarnation)
         transaction.execute(sql.FORGET_CARRIED, (incarnation, segment.number))
         transaction.executemany(sql.FORGET_UNSENT, [(incarnation, sequence) for sequence in sent])

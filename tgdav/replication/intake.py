@@ -1,7 +1,7 @@
-"""The one way in for segments of other chains: whoever joins, recovers, resumes or pulls opens and judges them here.
+"""The only entrance for segments of other chains: joining, recovering, resuming and polling open and judge them here.
 
-A segment is opened, checked against its label, and must be signed by the machine that its chain's membership names. What
-counts of all that is decided by ``tgdav.crdt.membership``, from what was signed alone.
+A segment is opened, checked against its label, and must be signed by the machine that its chain's membership names.
+``tgdav.crdt.membership`` then decides what counts, from signed content alone.
 """
 
 import uuid
@@ -24,9 +24,9 @@ from tgdav.replication.format.segment import check_signature
 from tgdav.replication.log_reader import LogReader, OpenedSegment
 
 LEFT_OUT = "log.left-out"
-"""What the store showed of replaced machines that does not count: {incarnation: (member, {number: (changes, time)})}."""
+"""The setting with segments of replaced machines that do not count: {incarnation: (member, {number: (changes, time)})}."""
 _KEPT_BYTES = 32 * 1024 * 1024
-"""Content of opened segments that is kept between judging and applying; the rest is read a second time."""
+"""Bytes of opened segments that are kept between judging and applying; what is beyond is read again."""
 _LOST = (
     "the changes in it cannot be rebuilt; if that machine still has its state, run 'tgdav check --repair' there, then"
     " 'tgdav recover' in a fresh home"
@@ -35,7 +35,7 @@ _EXCHANGED = "one of the two was exchanged; put the store back as it was, then r
 
 
 class Damage(msgspec.Struct, frozen=True):
-    """Something that is missing or does not open. ``blob``: its name in hex; of a ``gap`` its ``Gap.id``."""
+    """A blob that is missing or does not open. ``blob`` is its name in hex, or the ``Gap.id`` if ``kind`` is ``gap``."""
 
     blob: str
     kind: str
@@ -43,7 +43,7 @@ class Damage(msgspec.Struct, frozen=True):
 
 
 class Trouble(msgspec.Struct, frozen=True):
-    """A segment that does not open, or that nobody known signed (``opens``)."""
+    """A segment that does not open, or (``opens``) one that no known machine signed."""
 
     found: LabelledBlob
     reason: str
@@ -51,12 +51,12 @@ class Trouble(msgspec.Struct, frozen=True):
 
     @property
     def damage(self) -> Damage:
-        """It as damage."""
+        """The same as damage."""
         return Damage(self.found.info.name.hex(), "segment", self.reason)
 
 
 class LeftOut(msgspec.Struct, frozen=True):
-    """Work of a machine that was replaced. ``changes``: operations; ``last``: time of the last one in ns."""
+    """What a replaced machine wrote and does not count. ``changes``: operations; ``last``: time of the last one in ns."""
 
     machine: MachineId
     name: str
@@ -65,7 +65,7 @@ class LeftOut(msgspec.Struct, frozen=True):
 
 
 def base_of(connection: Connection) -> Base:
-    """Return what is applied in this state, and the memberships that it knows."""
+    """Return how far each chain is applied in this state, and the memberships that it knows."""
     heads = {
         sql.incarnation_of(key): Head(MachineId(machine), number, hash_, last, stamp_time_ns(stamp))
         for key, number, machine, hash_, last, stamp in connection.all(sql.HEADS)
@@ -74,12 +74,12 @@ def base_of(connection: Connection) -> Base:
         Member(MachineId(machine), name, public_key, sql.incarnation_of(key), epoch, None)
         for machine, name, public_key, key, epoch in connection.all(sql.MEMBERS)
     ]
-    known += [member for member, _ in _noted(connection).values()]
+    known += [member for member, _ in _recorded(connection).values()]
     return Base(heads, {member.incarnation: member for member in known})
 
 
 class Intake:
-    """Opens segments and keeps those that are signed as ``links``; ``troubles`` are the others."""
+    """Opens segments. Those with a valid signature become ``links``, the others ``troubles``."""
 
     def __init__(self, reader: LogReader, base: Base) -> None:
         self._reader, self.base = reader, base
@@ -90,12 +90,12 @@ class Intake:
         self.links: list[Link] = []
         self.troubles: list[Trouble] = []
 
-    def take(
+    def open_all(
         self, segments: Iterable[LabelledBlob], progress: Callable[[int], None] | None = None, *, behind: bool = False
     ) -> None:
-        """Open segments; without ``behind`` only those with numbers above what the base has applied of their chain.
+        """Open segments; without ``behind`` only those with higher numbers than the base has applied of their chain.
 
-        The others are looked at only for a membership that is stated nowhere else. Raises StoreUnavailable.
+        Of the others one is read only for a membership that no other segment states. Raises StoreUnavailable.
         """
         done = 0
         for chain in _chains(segments):
@@ -114,7 +114,7 @@ class Intake:
             self._accept_or_refuse(keyless)
 
     def judge(self, base: Base | None = None, links: Sequence[Link] | None = None) -> Verdict:
-        """Return what counts of what was opened, or of ``links`` of it, judged from another base where one is given."""
+        """Return what counts of all links, or of ``links``, judged from ``base`` or from the one that this intake began with."""
         base = base or self.base
         learned = {key: claim for key, claim in self._claims.items() if key not in self.base.claims}
         return judge(self.links if links is None else links, Base(base.heads, {**base.claims, **learned}))
@@ -125,7 +125,7 @@ class Intake:
         return kept if kept is not None else self._reader.segment(self._found[link.hash])
 
     def found(self, link: Link) -> LabelledBlob:
-        """Return where the segment of a link lies in the store."""
+        """Return the blob of a link's segment."""
         return self._found[link.hash]
 
     def _open(self, found: LabelledBlob) -> OpenedSegment | None:
@@ -136,14 +136,14 @@ class Intake:
             return None
 
     def _accept(self, opened: OpenedSegment) -> bool:
-        """Keep a segment, or refuse it; return False where its author's key is not known yet."""
+        """Accept or refuse a segment; return False if its author's key is not known yet."""
         segment = opened.segment
         claim = self._claims.get(segment.incarnation) or segment.membership
         if claim is None:
             return False
         try:
             if (claim.machine, claim.incarnation) != (segment.machine, segment.incarnation):
-                raise DamageError(f"segment {opened.name} is not of the machine that it names", blob=opened.name)
+                raise DamageError(f"segment {opened.name} is not by the machine that it names", blob=opened.name)
             check_signature(opened.content, opened.found.info.name, claim.public_key)
         except DamageError as error:
             self.troubles.append(Trouble(opened.found, str(error)))
@@ -161,7 +161,7 @@ class Intake:
             self._kept[link.hash] = opened
 
     def _find_membership(self, earlier: Sequence[LabelledBlob]) -> None:
-        """Learn a chain's membership from its segments that are applied already."""
+        """Read a chain's membership from its segments that are applied already."""
         for found in earlier:
             try:
                 opened = self._reader.segment(found)
@@ -176,7 +176,7 @@ class Intake:
     def _accept_or_refuse(self, keyless: Sequence[OpenedSegment]) -> None:
         for opened in keyless:
             if not self._accept(opened):
-                reason = f"segment {opened.name} is of a machine that nobody admitted"
+                reason = f"segment {opened.name} was written by an unknown machine"
                 self.troubles.append(Trouble(opened.found, reason))
 
 
@@ -192,7 +192,7 @@ def _chains(segments: Iterable[LabelledBlob]) -> list[list[LabelledBlob]]:
 
 
 def gap_damage(gap: Gap, claims: Mapping[Incarnation, Member]) -> Damage:
-    """Return a gap in words: whose log it is in, and what can be done."""
+    """Return a gap as damage: the reason names the log and the remedy."""
     author = author_name(gap.machine, claims)
     if gap.operations is not None:
         first, last = gap.operations
@@ -207,7 +207,7 @@ def gap_damage(gap: Gap, claims: Mapping[Incarnation, Member]) -> Damage:
 
 
 def holes(connection: Connection) -> list[Gap]:
-    """Return the segments that are missing among those that this state has applied, as far as a later one is applied."""
+    """Return the segments that are missing in the applied chains before the last applied segment of each."""
     found, before = [], (b"", 0)
     for key, number, machine in connection.all(sql.APPLIED):
         expected = before[1] + 1 if key == before[0] else 1
@@ -218,7 +218,7 @@ def holes(connection: Connection) -> list[Gap]:
 
 
 def author_name(machine: MachineId, claims: Mapping[Incarnation, Member]) -> str:
-    """Return what its user calls a machine, and its id; where its membership is lost, the id is all there is."""
+    """Return a machine's name and id for a sentence; only the id if its membership is lost."""
     number = uuid.UUID(bytes=machine)
     names = [claim.name for claim in claims.values() if claim.machine == machine]
     return f"machine {names[-1]} ({number})" if names else f"a machine whose name is lost too ({number})"
@@ -227,11 +227,11 @@ def author_name(machine: MachineId, claims: Mapping[Incarnation, Member]) -> str
 # ---- what does not count -------------------------------------------------------------------------------------------
 
 
-def note_left_out(transaction: Transaction, links: Sequence[Link], claims: Mapping[Incarnation, Member]) -> None:
-    """Remember work that does not count, for reports."""
+def record_left_out(transaction: Transaction, links: Sequence[Link], claims: Mapping[Incarnation, Member]) -> None:
+    """Record segments that do not count, for reports."""
     if not links:
         return
-    noted = _noted(transaction)
+    noted = _recorded(transaction)
     for link in links:
         _, numbers = noted.setdefault(link.incarnation, (claims[link.incarnation], {}))
         numbers[link.number] = (link.changes, link.time)
@@ -243,9 +243,9 @@ def note_left_out(transaction: Transaction, links: Sequence[Link], claims: Mappi
 
 
 def left_out(connection: Connection) -> list[LeftOut]:
-    """Return the work of replaced machines that does not count, one line a chain."""
+    """Return what replaced machines wrote and does not count, one item for each chain."""
     found = []
-    for member, numbers in _noted(connection).values():
+    for member, numbers in _recorded(connection).values():
         changes = sum(each[0] for each in numbers.values())
         if changes:
             last = max(time for count, time in numbers.values() if count)
@@ -256,6 +256,6 @@ def left_out(connection: Connection) -> list[LeftOut]:
 _member = msgspec.msgpack.Decoder(Member)
 
 
-def _noted(connection: Connection) -> dict[Incarnation, tuple[Member, dict[int, tuple[int, int]]]]:
+def _recorded(connection: Connection) -> dict[Incarnation, tuple[Member, dict[int, tuple[int, int]]]]:
     kept: dict[Incarnation, Any] = settings.get(connection, LEFT_OUT, {})
     return {key: (_member.decode(member), dict(numbers)) for key, (member, numbers) in kept.items()}

@@ -1,4 +1,4 @@
-"""Under which keys, and in whose name, a log is written and read."""
+"""Whose log it is: keys, machine and incarnation; and how a machine's log begins."""
 
 import socket
 
@@ -26,7 +26,7 @@ DEFAULT_NAMESPACE = "default"
 
 
 class LogIdentity(msgspec.Struct, frozen=True):
-    """What sealing, labelling and signing need. ``box`` is the namespace's key box."""
+    """What sealing, labelling and signing of the log need. ``box`` is the namespace's key box."""
 
     vault_keys: VaultKeys
     keys: NamespaceKeys
@@ -48,7 +48,7 @@ class LogIdentity(msgspec.Struct, frozen=True):
 
 
 def history_policy(config: Config) -> HistoryPolicy:
-    """Return how many versions the configuration keeps."""
+    """Return how many old versions are kept, by the configuration."""
     return HistoryPolicy(config.versioning.max_versions if config.versioning.enabled else 0)
 
 
@@ -62,7 +62,7 @@ def incarnation_of(database: Database) -> Incarnation:
 
 
 def machine_name(config: Config) -> str:
-    """Return what this machine is called: as configured, else its host name."""
+    """Return this machine's name: the configured one, else its host name."""
     return config.machine.name or socket.gethostname()
 
 
@@ -90,7 +90,7 @@ def begin_log(
     epoch: int,
     predecessor: Member | None = None,
 ) -> None:
-    """Log that this machine is the writer from now on, in the place of ``predecessor``."""
+    """Log that this machine is the writer from now on, replacing ``predecessor``."""
 
     def begin(transaction: Transaction) -> bool:
         settings.put(transaction, INCARNATION, incarnation.to_bytes(8, "big"))

@@ -1,4 +1,4 @@
-"""Reading whole blobs of the log from the store: checked against their labels, opened, decoded."""
+"""Read blobs of the log from the store: check them against their labels, open and decode them."""
 
 import msgspec
 from blake3 import blake3
@@ -16,9 +16,9 @@ from tgdav.replication.format.segment import Segment
 
 
 def fetch(store: BlobStore, found: LabelledBlob) -> bytes:
-    """Return a blob's bytes, from whichever copy has them.
+    """Return a blob's bytes, from the first copy that matches its label.
 
-    Raises DamageError or BlobMissing if none is what its label says, StoreUnavailable.
+    Raises DamageError or BlobMissing if none does, StoreUnavailable.
     """
     first_error: DamageError | BlobMissing | None = None
     for info in (found.info, *found.spares):

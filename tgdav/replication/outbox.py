@@ -1,4 +1,4 @@
-"""Sealed files on their way to the store: written once, durable before they are named, sent byte for byte."""
+"""Sealed files that wait for the store: written once, durable before a row names them, sent byte for byte."""
 
 import errno
 import os
@@ -20,17 +20,17 @@ UNION SELECT file FROM checkpoint_parts WHERE file IS NOT NULL"""
 
 
 class SealedFile:
-    """The exact bytes of a blob in a file of the outbox; ``sync`` before a row may name it.
+    """The exact bytes of a blob in a file of the outbox. ``sync`` must return before a row names it.
 
     Raises NoSpace, LocalFailure when it cannot be written; then nothing is left of it.
     """
 
-    def __init__(self, folder: Path, name: BlobName, data: bytes, disk: Disk) -> None:
+    def __init__(self, directory: Path, name: BlobName, data: bytes, disk: Disk) -> None:
         self.file = f"{name.hex()}.log"
         self.hash = blake3(data).digest()
         self.size = len(data)
         self._disk = disk
-        self._path = folder / self.file
+        self._path = directory / self.file
         try:
             self._descriptor: int | None = os.open(
                 self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
@@ -66,12 +66,12 @@ class SealedFile:
             os.close(descriptor)
 
 
-def send(store: BlobStore, folder: Path, file: str, name: BlobName, hash_: bytes, label: str) -> BlobInfo:
-    """Append a sealed file, as it is; checked once more before it leaves.
+def send(store: BlobStore, directory: Path, file: str, name: BlobName, hash_: bytes, label: str) -> BlobInfo:
+    """Append a sealed file to the store, after checking its hash.
 
-    Raises DamageError when the file is not what was sealed, or another blob of this name lies in the store.
+    Raises DamageError when the file is not what was sealed, or the store has another blob of this name.
     """
-    source = FileSource(folder / file)
+    source = FileSource(directory / file)
     if blake3(source.read(0, source.size)).digest() != hash_:
         raise DamageError("a sealed part of the log was changed on the local disk", blob=name.hex())
     failpoint("outbox.before-append")
@@ -83,7 +83,7 @@ def send(store: BlobStore, folder: Path, file: str, name: BlobName, hash_: bytes
 
 
 def remove(path: Path, disk: Disk) -> None:
-    """Remove a file that may be gone. Raises LocalFailure."""
+    """Remove a file if it exists. Raises LocalFailure."""
     try:
         disk.unlink(path)
     except FileNotFoundError:
@@ -93,17 +93,17 @@ def remove(path: Path, disk: Disk) -> None:
 
 
 def discard_unnamed(database: Database, files: Iterable[SealedFile]) -> None:
-    """Remove those of ``files`` that no row names: recording them failed, perhaps after all was committed."""
+    """Remove those of ``files`` that no row names: recording them failed, but the transaction may have been committed."""
     named = _named(database)
     for file in files:
         if file.file not in named:
             file.discard()
 
 
-def remove_leftovers(database: Database, folder: Path, disk: Disk) -> None:
-    """Remove files of the outbox that no row names: a crash came between the file and its row, or after it."""
+def remove_leftovers(database: Database, directory: Path, disk: Disk) -> None:
+    """Remove files of the outbox that no row names: left by a crash before the row was written or after it was removed."""
     named = _named(database)
-    for path in folder.iterdir():
+    for path in directory.iterdir():
         if path.name not in named:
             remove(path, disk)
 

@@ -1,7 +1,8 @@
-"""Pushing: groups of operations leave as segments, after the packs that they name, each sealed once.
+"""Push the log: groups of operations are sent as segments, after the packs that they name.
 
-A segment's exact bytes are a file, and a row names it, durably, before the first send; it is sent again byte for byte
-until the store has it, and the next is not sealed before that. So no crash and no lost answer makes a second version.
+A segment is sealed once. Its exact bytes are in a file, and a row names the file, durably, before the first attempt to send;
+it is sent byte for byte until the store has it, and the next segment is not sealed before that. So neither a crash nor a lost
+response creates a second version of a segment.
 """
 
 import threading
@@ -34,12 +35,12 @@ from tgdav.replication.outbox import SealedFile, discard_unnamed, send
 
 GROUPS_A_SEGMENT = 20_000
 SEGMENT_BYTES = 16 * 1024 * 1024
-"""A segment takes no further group once its operations have so many bytes."""
+"""A segment gets no further group once its operations have so many bytes."""
 _QUERY_IDS = 500
 
 
 class Unsent(msgspec.Struct, frozen=True):
-    """A group of the log that no segment carries yet."""
+    """A group of the log that is in no segment yet. ``size`` is that of its encoded operations in bytes."""
 
     position: int
     group: Group
@@ -58,12 +59,12 @@ class Unsent(msgspec.Struct, frozen=True):
 
     @property
     def changes(self) -> set[bytes]:
-        """Identities of what it makes or changes: nodes, entries, and names in folders."""
+        """Identities of what it creates or changes: nodes, entries, and names in directories."""
         return {key for op in self.group.ops for key in _changed_by(op)}
 
     @property
     def needs(self) -> set[bytes]:
-        """What must be there before it: all that it changes, and the folders that it puts something into."""
+        """What must exist before it: everything that it changes, and the directories that it adds an entry to."""
         return self.changes | {op.parent for op in self.group.ops if isinstance(op, Place)}
 
 
@@ -78,10 +79,10 @@ def _changed_by(op: Op) -> tuple[bytes, ...]:
 
 
 def choose_ready(unsent: Sequence[Unsent], stored: set[ChunkId], lost: set[ChunkId]) -> list[Unsent]:
-    """Return the groups that may go now, in order. Pure.
+    """Return the groups that may be sent now, in order. Pure.
 
-    The log waits for chunks that are still coming. A group that names a lost chunk may never go: those behind it that do
-    not depend on it pass.
+    The log waits for chunks that are still being uploaded. A group that names a lost chunk can never be sent: later groups
+    that do not depend on it overtake it.
     """
     ready: list[Unsent] = []
     held: set[bytes] = set()
@@ -96,7 +97,7 @@ def choose_ready(unsent: Sequence[Unsent], stored: set[ChunkId], lost: set[Chunk
 
 
 class Pushed(msgspec.Struct):
-    """What one push sent."""
+    """What one push sent: segments, and their bytes."""
 
     segments: int = 0
     bytes: int = 0
@@ -106,9 +107,9 @@ class Pusher:
     """Sends the log of one namespace. Thread-safe: one push at a time."""
 
     def __init__(
-        self, database: Database, store: BlobStore, log: LogIdentity, folder: Path, *, entropy: Entropy, disk: Disk
+        self, database: Database, store: BlobStore, log: LogIdentity, directory: Path, *, entropy: Entropy, disk: Disk
     ) -> None:
-        self._database, self._store, self._log, self._folder = database, store, log, folder
+        self._database, self._store, self._log, self._directory = database, store, log, directory
         self._entropy, self._disk = entropy, disk
         self._lock = threading.Lock()
 
@@ -148,7 +149,7 @@ class Pusher:
         content = encode_segment(segment, self._log.machine, name)
         log = self._log
         blob = envelope.wrap(log.vault_keys, log.keys, log.box, Kind.SEGMENT, name, content, self._entropy)
-        file = SealedFile(self._folder, name, blob, self._disk)
+        file = SealedFile(self._directory, name, blob, self._disk)
         label = encode_label(self._label(segment, file), log.vault_keys, name, self._entropy)
         try:
             self._record(segment, ready, packs, name, file, label)
@@ -255,14 +256,15 @@ class Pusher:
         with self._database.reading() as connection:
             waiting = connection.all(sql.SEALED_SEGMENTS)
         for incarnation, number, name, hash_, file, label, size in waiting:
-            info = send(self._store, self._folder, file, BlobName(name), hash_, label)
-            self._note_stored(incarnation, number, name, hash_, info.id, size)
+            info = send(self._store, self._directory, file, BlobName(name), hash_, label)
+            self._record_stored(incarnation, number, name, hash_, info.id, size)
             pushed.segments += 1
             pushed.bytes += size
 
-    def send_again(self, names: Sequence[str]) -> list[str]:
-        """Put segments (blob names in hex) whose files are still here into the store anew, in place of what is there of
-        them; return those sent. A crash in between leaves them waiting for the next push.
+    def resend(self, names: Sequence[str]) -> list[str]:
+        """Replace segments (blob names in hex) in the store whose files are still here; return those sent.
+
+        After a crash in between the next push sends them.
         """
         sent = []
         with self._lock:
@@ -274,19 +276,19 @@ class Pusher:
                 incarnation, number, blob_name, hash_, file, label, size, old = row
                 if old is not None:
                     self._forget_blob(incarnation, number, old)
-                info = send(self._store, self._folder, file, BlobName(blob_name), hash_, label)
-                self._note_stored(incarnation, number, blob_name, hash_, info.id, size)
+                info = send(self._store, self._directory, file, BlobName(blob_name), hash_, label)
+                self._record_stored(incarnation, number, blob_name, hash_, info.id, size)
                 sent.append(name)
         return sent
 
     def _is_whole(self, file: str, hash_: bytes) -> bool:
         try:
-            return bytes(blake3((self._folder / file).read_bytes()).digest()) == hash_
+            return bytes(blake3((self._directory / file).read_bytes()).digest()) == hash_
         except OSError:
             return False
 
     def _forget_blob(self, incarnation: bytes, number: int, blob: int) -> None:
-        """What is damaged goes first: a store gives back what it has under a name instead of taking it anew."""
+        """Delete a damaged blob first: ``BlobStore.append`` returns an existing blob of the name instead of storing a new one."""
 
         def work(transaction: Transaction) -> None:
             transaction.execute(sql.SEGMENT_LOST, (incarnation, number))
@@ -295,14 +297,17 @@ class Pusher:
         self._database.writer.run(work, durable=True)
         self._store.delete([BlobId(blob)])
 
-    def spoilt(self) -> list[str]:
-        """Return the blob names, in hex, of sealed segments that wait to be sent and whose files are damaged."""
+    def damaged_files(self) -> list[str]:
+        """Return the blob names, in hex, of unsent segments whose files are damaged."""
         with self._database.reading() as connection:
             waiting = connection.all(sql.SEALED_SEGMENTS)
         return [name.hex() for _, _, name, hash_, file, *_ in waiting if not self._is_whole(file, hash_)]
 
-    def seal_anew(self, names: Sequence[str]) -> list[str]:
-        """Let the operations of spoilt segments that never reached the store be sealed anew; return those undone."""
+    def reseal(self, names: Sequence[str]) -> list[str]:
+        """Unseal damaged segments that never reached the store, so that the next push seals their operations again.
+
+        Return the names of those that were unsealed.
+        """
         undone = []
         with self._lock:
             for name in names:
@@ -312,11 +317,11 @@ class Pusher:
                     logged = connection.one(sql.LOGGED_IN, (number,))
                 if row is None or logged is None or not logged[0] or self._store.find(BlobName(row[2])) is not None:
                     continue
-                self._undo(row[0], number)
+                self._unseal(row[0], number)
                 undone.append(name)
         return undone
 
-    def _undo(self, incarnation: bytes, number: int) -> None:
+    def _unseal(self, incarnation: bytes, number: int) -> None:
         def work(transaction: Transaction) -> None:
             transaction.execute(sql.DROP_SEGMENT, (incarnation, number))
             transaction.execute(sql.UNMARK_LOG, (number,))
@@ -324,7 +329,9 @@ class Pusher:
 
         self._database.writer.run(work, durable=True)
 
-    def _note_stored(self, incarnation: bytes, number: int, name: bytes, hash_: bytes, blob: BlobId, size: int) -> None:
+    def _record_stored(
+        self, incarnation: bytes, number: int, name: bytes, hash_: bytes, blob: BlobId, size: int
+    ) -> None:
         def work(transaction: Transaction) -> None:
             transaction.execute(sql.SEGMENT_STORED, (blob, incarnation, number))
             transaction.execute(sql.INSERT_BLOB, sql.blob_row(blob, name, BlobKind.SEGMENT, size, hash_))

@@ -1,8 +1,8 @@
-"""Rebuilding a namespace's local state from the store alone: last whole checkpoint, then the segments after it.
+"""Rebuild a namespace's local state from the store alone: the last complete checkpoint, then the segments after it.
 
-What counts is judged before anything is applied (``tgdav.crdt.membership``), and applied in the order in which its authors
-saw it. What does not open, and every gap in a chain, is reported as damage; it never stops the rest. What was made after its
-author was replaced is reported too.
+What counts is decided before anything is applied (``tgdav.crdt.membership``), and applied in causal order. Segments that do
+not open, and gaps in a chain, are reported as damage; they never stop the rebuild. What a machine wrote after it was replaced
+is reported too.
 """
 
 from collections.abc import Callable
@@ -37,20 +37,21 @@ from tgdav.replication.intake import (
     base_of,
     gap_damage,
     holes,
-    note_left_out,
+    record_left_out,
 )
 from tgdav.replication.log_identity import begin_log, open_journal
 from tgdav.replication.log_reader import LogReader, fetch
 from tgdav.replication.writer_check import GAPS_REPORTED, SEEN
 
 Progress = Callable[[str, int, int], None]
-"""Told (what, done, total)."""
+"""Called with (stage, done, total)."""
 
 
 class Rebuilt(msgspec.Struct):
     """What a rebuild found. ``writer`` is the member with the newest epoch, ``heads`` how far each chain was applied.
 
-    ``members``: of each machine whose operations are applied, its newest membership. ``left_out``: segments that do not count.
+    ``members`` has the newest membership of each machine whose operations are applied, ``left_out`` segments that do not
+    count.
     """
 
     writer: Member | None = None
@@ -62,16 +63,16 @@ class Rebuilt(msgspec.Struct):
 
 
 def find_secret(
-    store: BlobStore, survey: BlobListing, vault_keys: VaultKeys, namespace: NamespaceId
+    store: BlobStore, listing: BlobListing, vault_keys: VaultKeys, namespace: NamespaceId
 ) -> NamespaceSecret:
     """Return the namespace's secret from the key box with the newest epoch. Raises DamageError if none opens.
 
-    Epochs grow along a chain, so of each incarnation's segments, and of its checkpoints, the last one that opens is asked.
+    Epochs grow along a chain, so only the last segment and the last checkpoint of each incarnation that open are read.
     """
     secrets = []
     for kind in (BlobKind.SEGMENT, BlobKind.CHECKPOINT):
         chains: dict[Incarnation, list[LabelledBlob]] = {}
-        for found in survey.of(namespace, kind):
+        for found in listing.of(namespace, kind):
             chains.setdefault(found.label.incarnation, []).append(found)
         for chain in chains.values():
             chain.sort(key=lambda each: (each.label.number, each.label.part), reverse=True)
@@ -99,20 +100,20 @@ class Rebuilder:
     def __init__(
         self,
         store: BlobStore,
-        survey: BlobListing,
+        listing: BlobListing,
         vault_keys: VaultKeys,
         keys: NamespaceKeys,
         database: Database,
         open_journal: Callable[[], Journal],
         progress: Progress,
     ) -> None:
-        self._survey, self._keys = survey, keys
+        self._survey, self._keys = listing, keys
         self._database, self._progress = database, progress
         self._open_journal = open_journal
         self._reader = LogReader(store, vault_keys, keys)
         self._result = Rebuilt()
-        self._segments = survey.of(keys.namespace, BlobKind.SEGMENT)
-        self._packs = {each.info.name: each.info for each in survey.of(keys.namespace, BlobKind.PACK)}
+        self._segments = listing.of(keys.namespace, BlobKind.SEGMENT)
+        self._packs = {each.info.name: each.info for each in listing.of(keys.namespace, BlobKind.PACK)}
 
     def run(self) -> tuple[Rebuilt, Journal]:
         """Rebuild; return what was found, and the journal to go on with.
@@ -123,19 +124,19 @@ class Rebuilder:
         self._result.heads = dict(intake.base.heads)
         journal = self._open_journal()
         for number, link in enumerate(verdict.order, 1):
-            self._take(journal, intake, link)
+            self._apply(journal, intake, link)
             self._database.checkpoint()
             self._progress("segments", number, len(verdict.order))
         self._report(intake, verdict)
         self._find_packs()
-        self._note_blobs()
+        self._record_blobs()
         return self._result, journal
 
     # ---- checkpoint ----------------------------------------------------------------------------------------------
 
     def _load_newest_checkpoint(self) -> tuple[Intake, Verdict]:
-        """Load the newest checkpoint that opens, holds nothing but what counts, and lacks nothing that is there; return what
-        comes after it.
+        """Load the newest checkpoint that opens, contains only what counts, and lacks no segment that the store has; return
+        what comes after it.
         """
         checkpoints = self._survey.checkpoints(self._keys.namespace)
         loader = CheckpointLoader(self._database, self._reader, checkpoints)
@@ -147,13 +148,13 @@ class Rebuilder:
                 self._damaged(parts[-1].info.name.hex(), "checkpoint", str(error))
             else:
                 intake, verdict = self._open_segments()
-                if verdict.base_counts and not self._fills_a_hole():
+                if verdict.base_counts and not self._fills_a_gap():
                     return intake, verdict
             self._database.writer.run(checkpoint_tables.clear)
         return self._open_segments()
 
-    def _fills_a_hole(self) -> bool:
-        """Whether the store has a segment that the author of the loaded checkpoint had missed."""
+    def _fills_a_gap(self) -> bool:
+        """Whether the store has a segment that the author of the loaded checkpoint was missing."""
         with self._database.reading() as connection:
             missing = holes(connection)
         there = {(found.label.incarnation, found.label.number) for found in self._segments}
@@ -163,12 +164,12 @@ class Rebuilder:
         with self._database.reading() as connection:
             intake = Intake(self._reader, base_of(connection))
         total = len(self._segments)
-        intake.take(self._segments, lambda done: self._progress("reading the log", done, total))
+        intake.open_all(self._segments, lambda done: self._progress("reading the log", done, total))
         return intake, intake.judge()
 
     # ---- segments ------------------------------------------------------------------------------------------------
 
-    def _take(self, journal: Journal, intake: Intake, link: Link) -> None:
+    def _apply(self, journal: Journal, intake: Intake, link: Link) -> None:
         try:
             opened = intake.opened(link)
         except (DamageError, BlobMissing) as error:
@@ -207,7 +208,7 @@ class Rebuilder:
     # ---- packs and blobs -----------------------------------------------------------------------------------------
 
     def _find_packs(self) -> None:
-        """Look for every pack that the log names: where it lies now, or that it is lost."""
+        """Record the id of every pack that the log names, or that the store lost it."""
         with self._database.reading() as connection:
             known = connection.all(sql.STORED_PACKS)
         moved: list[tuple[BlobId | None, int, int]] = []
@@ -223,8 +224,8 @@ class Rebuilder:
                 moved.append((found.id, 0, number))
         self._database.writer.run(lambda transaction: transaction.executemany(sql.PLACE_PACK, moved))
 
-    def _note_blobs(self) -> None:
-        """Remember every blob that the store shows, so that one that goes missing is noticed, and what is missing."""
+    def _record_blobs(self) -> None:
+        """Record every blob in the store, so that a check notices when one goes missing."""
         known = [
             sql.blob_row(each.info.id, each.info.name, each.label.kind, each.label.size, each.label.body_hash)
             for each in self._survey.found
@@ -241,7 +242,7 @@ class Rebuilder:
 
 
 UNFINISHED = "joining.rebuild-unfinished"
-"""Set while a state is rebuilt in the place of an older one."""
+"""The setting that is present while a state is rebuilt in place of an older one."""
 _ALSO_CLEARED = ("log", "checkpoints", "checkpoint_parts", "blobs", "damage")
 _FORGOTTEN = (settings.NAMESPACE, OUTLINE, LAST_NUMBER, LEFT_OUT, GAPS_REPORTED)
 
@@ -249,7 +250,7 @@ _FORGOTTEN = (settings.NAMESPACE, OUTLINE, LAST_NUMBER, LEFT_OUT, GAPS_REPORTED)
 def rebuild(
     database: Database,
     store: BlobStore,
-    survey: BlobListing,
+    listing: BlobListing,
     vault_keys: VaultKeys,
     keys: NamespaceKeys,
     identity: MachineIdentity,
@@ -257,7 +258,7 @@ def rebuild(
     platform: Platform,
     progress: Progress,
 ) -> tuple[Rebuilt, int]:
-    """Rebuild into an empty database, and log that this machine is the writer; return what was found, and the epoch.
+    """Rebuild into an empty database, and log that this machine is the writer; return what was found, and the new epoch.
 
     Raises StoreUnavailable, LocalFailure, NoSpace.
     """
@@ -268,17 +269,17 @@ def rebuild(
         journal, incarnation = open_journal(database, config, identity, keys, platform)
         return journal
 
-    rebuilt, journal = Rebuilder(store, survey, vault_keys, keys, database, begin, progress).run()
+    rebuilt, journal = Rebuilder(store, listing, vault_keys, keys, database, begin, progress).run()
     now = platform.clock.now_ns()
-    database.writer.run(lambda transaction: _note(transaction, survey, rebuilt, now))
-    # Where the log's beginning is lost, somebody was its writer all the same.
+    database.writer.run(lambda transaction: _record_findings(transaction, listing, rebuilt, now))
+    # If the beginning of the log is lost, its writer is unknown, but had an epoch of at least 1.
     epoch = rebuilt.writer.epoch + 1 if rebuilt.writer is not None else 2
     begin_log(database, config, identity, journal, incarnation, epoch=epoch, predecessor=rebuilt.writer)
     return rebuilt, epoch
 
 
 def is_unfinished(database: Database) -> bool:
-    """Whether a rebuild in the place of an older state was interrupted."""
+    """Whether a rebuild in place of an older state was interrupted."""
     with database.reading() as connection:
         return bool(settings.get(connection, UNFINISHED, False))
 
@@ -292,13 +293,13 @@ def rebuild_again(
     config: Config,
     platform: Platform,
 ) -> None:
-    """Rebuild a state in which nothing was changed since it joined. An interrupted attempt is begun anew by the next start.
+    """Rebuild a state in which nothing was changed since it joined. The next start repeats an interrupted attempt.
 
     Raises StoreUnavailable, LocalFailure, NoSpace.
     """
-    survey = BlobListing(store.list(), vault_keys)
+    listing = BlobListing(store.list(), vault_keys)
     database.writer.run(_clear, durable=True)
-    rebuild(database, store, survey, vault_keys, keys, identity, config, platform, lambda *_: None)
+    rebuild(database, store, listing, vault_keys, keys, identity, config, platform, lambda *_: None)
     database.writer.run(lambda transaction: settings.remove(transaction, UNFINISHED), durable=True)
 
 
@@ -311,8 +312,8 @@ def _clear(transaction: Transaction) -> None:
         settings.remove(transaction, key)
 
 
-def _note(transaction: Transaction, survey: BlobListing, rebuilt: Rebuilt, now_ns: int) -> None:
-    settings.put(transaction, SEEN, survey.last)
-    note_left_out(transaction, rebuilt.left_out, rebuilt.claims)
+def _record_findings(transaction: Transaction, listing: BlobListing, rebuilt: Rebuilt, now_ns: int) -> None:
+    settings.put(transaction, SEEN, listing.last)
+    record_left_out(transaction, rebuilt.left_out, rebuilt.claims)
     found = [(each.blob, each.kind, each.reason, now_ns) for each in rebuilt.damage]
     transaction.executemany("INSERT OR REPLACE INTO damage (blob, kind, reason, found) VALUES (?, ?, ?, ?)", found)

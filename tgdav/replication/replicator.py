@@ -26,8 +26,8 @@ from tgdav.replication.writer_check import WriterCheck
 
 JOINING = "joining this vault is not finished: the store has not been told yet"
 """Why a machine that joined changes nothing until its first segment is stored."""
-_HELD = "joining is held up"
-_REPORT = "run 'tgdav check', which says what is missing"
+_JOIN_HELD = "joining is held up"
+_REPORT = "run 'tgdav check', which reports what is missing"
 
 
 class Replicator:
@@ -98,7 +98,7 @@ class Replicator:
             )
         if status.held:
             held = status.held[0]
-            what = _HELD if self.is_joining else "nothing is sent"
+            what = _JOIN_HELD if self.is_joining else "nothing is sent"
             raise DamageError(f"{what}: {held.reason}", blob=held.blob, hint=_REPORT)
 
     # ---- pushing -------------------------------------------------------------------------------------------------

@@ -1,12 +1,13 @@
-"""Going on after this machine's state was restored from a backup: the store holds more of its own log than it knows.
+"""Resume a state that was restored from a backup: the store holds more of this machine's own log than the state does.
 
-What it had sent after the backup is its own, acknowledged history: every segment is checked as any other (signature, chain,
-count) and applied. What the backup has unsent was mostly sent later: those groups are found in the chain and forgotten here.
-The rest is kept, if it touches nothing that the chain changes: it is issued anew, after the chain, by a fresh incarnation of
-this machine, which is the writer of the next epoch. So no number, id or blob name of the former life is used a second time.
+What the machine sent after the backup is its own, acknowledged history: every segment is checked like any other (signature,
+chain, numbers) and applied. Most of what is unsent in the backup was sent later: those groups are found in the chain and
+removed from the local log. The others are kept if they touch nothing that the chain changes: they are issued again, after the
+chain, by a fresh incarnation of this machine, which is the writer of the next epoch. So no number, id or blob name of the
+former incarnation is used a second time.
 
-Each step is one transaction, and before the first a setting says that all this is under way (``watch.RESTORED``); a crash in
-between leaves less to be done by the next start. Nothing here reaches the store: pushing does, as after joining.
+Each step is one transaction. The setting ``writer_check.RESTORED`` is set before the first step and removed by the last one,
+so after a crash the next start repeats what is left. Nothing is sent to the store here; pushing does that, as after joining.
 """
 
 import logging
@@ -51,7 +52,7 @@ _COPY = "copy what is yours and newer to another place, then run 'tgdav init --j
 
 
 class Resumed(msgspec.Struct, frozen=True):
-    """What was done: segments applied, the writer epoch to go on in, operations that still wait to be sent."""
+    """``segments`` applied, the new writer ``epoch``, and ``kept``: operations that are still to be sent."""
 
     segments: int
     epoch: int
@@ -59,7 +60,11 @@ class Resumed(msgspec.Struct, frozen=True):
 
 
 class Comparison:
-    """What a restored state has unsent, against what its former life sent. Pure."""
+    """Compares what a restored state has unsent with what the machine sent after the backup. Pure.
+
+    ``sent`` are sequence numbers of unsent groups that the chain contains; ``changes`` what the other groups of the chain
+    change.
+    """
 
     def __init__(self, unsent: Sequence[Unsent]) -> None:
         self._unsent = {each.group.sequence: each for each in unsent}
@@ -69,13 +74,13 @@ class Comparison:
         self._moves: set[NodeId] = set()
 
     @property
-    def rest(self) -> list[Unsent]:
+    def never_sent(self) -> list[Unsent]:
         """The groups that were never sent, in the order in which they were applied here."""
         return [each for sequence, each in self._unsent.items() if sequence not in self.sent]
 
-    def take_in(self, group: Group, *, same_life: bool) -> None:
-        """Look at the next group of the chain; ``same_life``: of the incarnation that the unsent ones are of."""
-        mine = self._unsent.get(group.sequence) if same_life else None
+    def add(self, group: Group, *, is_own: bool) -> None:
+        """Add the next group of the chain; ``is_own``: it has the incarnation of the unsent groups."""
+        mine = self._unsent.get(group.sequence) if is_own else None
         if mine is not None and mine.group == group:
             self.sent.add(group.sequence)
             return
@@ -85,11 +90,11 @@ class Comparison:
         self._moves |= _moved(group)
 
     def is_clear(self, is_folder: Callable[[NodeId], bool]) -> bool:
-        """Whether the rest and the chain give the same tree in either order: they touch different things.
+        """Whether the unsent groups and the chain commute: they touch different things.
 
-        Moved folders may take along, or make a cycle with, what is not seen from the operations alone.
+        A moved directory is refused: it may carry, or form a cycle with, nodes that the operations do not name.
         """
-        rest = self.rest
+        rest = self.never_sent
         if not rest or not self._needs:
             return True
         changes = set[bytes]().union(*(each.changes for each in rest))
@@ -100,13 +105,13 @@ class Comparison:
 
 
 def _moved(group: Group) -> set[NodeId]:
-    """Return the nodes that a group puts elsewhere: deleted, renamed, linked."""
+    """Return the existing nodes that a group deletes, renames or links."""
     made = {op.node for op in group.ops if isinstance(op, Make)}
     return {op.node for op in group.ops if isinstance(op, Place)} - made
 
 
 class Resumer:
-    """One attempt to go on; the database's content store must not be open."""
+    """One attempt to resume. The database's content store must not be open."""
 
     def __init__(
         self, database: Database, store: BlobStore, log: LogIdentity, *, clock: Clock, entropy: Entropy
@@ -117,32 +122,32 @@ class Resumer:
         self._reader = LogReader(store, log.vault_keys, log.keys)
 
     def run(self, open_journal: Callable[[], tuple[Journal, Incarnation]]) -> Resumed:
-        """Take in the former life's log and go on as the writer, under the fresh incarnation of ``open_journal``.
+        """Apply the log of the former incarnation and become the writer, under the fresh incarnation of ``open_journal``.
 
-        Raises WriterReplaced when what is unsent here is at odds with it, DamageError when a part of it is missing or does
-        not open; then nothing that was unsent is gone. StoreUnavailable, LocalFailure, NoSpace: to be tried again.
+        Raises WriterReplaced if unsent groups conflict with it, DamageError if a part of it is missing or does not open; both
+        leave the unsent groups in place. After StoreUnavailable, LocalFailure or NoSpace the next start tries again.
         """
-        survey = BlobListing(self._store.list(), self._log.vault_keys)
-        self._settle_sealed(survey)
+        listing = BlobListing(self._store.list(), self._log.vault_keys)
+        self._resolve_sealed(listing)
         comparison = Comparison(self._unsent())
-        for opened in self._later(survey):
-            same_life = opened.segment.incarnation == self._log.incarnation
+        for opened in self._later(listing):
+            is_own = opened.segment.incarnation == self._log.incarnation
             for group in opened.segment.groups:
-                comparison.take_in(group, same_life=same_life)
+                comparison.add(group, is_own=is_own)
         self._refuse_conflict(comparison)
-        self._make_way(survey, comparison)
+        self._free_names(listing, comparison)
         journal, incarnation = open_journal()
-        count = self._take(survey, comparison, journal)
-        return self._go_on(survey, comparison.rest, journal, incarnation, count)
+        count = self._apply(listing, comparison, journal)
+        return self._continue(listing, comparison.never_sent, journal, incarnation, count)
 
-    # ---- looking -------------------------------------------------------------------------------------------------
+    # ---- reading -------------------------------------------------------------------------------------------------
 
-    def _later(self, survey: BlobListing) -> Iterator[OpenedSegment]:
-        """Go through the segments that this machine, in a former life, sent or took in, and does not know."""
+    def _later(self, listing: BlobListing) -> Iterator[OpenedSegment]:
+        """Yield the segments that this machine sent or applied after the backup, in the order in which they count."""
         with self._database.reading() as connection:
             intake = Intake(self._reader, base_of(connection))
-        segments = survey.of(self._log.namespace, BlobKind.SEGMENT)
-        intake.take((found for found in segments if not self._is_known(found)), behind=True)
+        segments = listing.of(self._log.namespace, BlobKind.SEGMENT)
+        intake.open_all((found for found in segments if not self._is_known(found)), behind=True)
         for trouble in intake.troubles:
             if trouble.found.label.machine == self._log.machine_id:
                 raise DamageError(trouble.reason, blob=trouble.found.info.name.hex())
@@ -151,7 +156,7 @@ class Resumer:
         yield from (intake.opened(link) for link in judged.order)
 
     def _refuse(self, intake: Intake, judged: Verdict) -> None:
-        """Raises DamageError where something is missing or exchanged, WriterReplaced where another machine is the writer."""
+        """Raise DamageError if something is missing or was exchanged, WriterReplaced if another machine is the writer."""
         log, writer = self._log, judged.writer
         if writer is not None and writer.public_key != log.machine.signing_public:
             raise WriterReplaced(f"machine {writer.name} is the writer now", hint=_COPY)
@@ -190,10 +195,10 @@ class Resumer:
         with self._database.reading() as connection:
             blind = bool(settings.get(connection, UNSEEN, False))
             overlaid = {row[1] for row in connection.all(sql.OVERLAID)}
-            is_clear = comparison.is_clear(lambda node: connection.one(sql.IS_FOLDER, (node,)) is not None)
+            is_clear = comparison.is_clear(lambda node: connection.one(sql.IS_DIRECTORY, (node,)) is not None)
         if is_clear and not (blind and overlaid & comparison.changes):
             return
-        operations = sum(len(each.group.ops) for each in comparison.rest)
+        operations = sum(len(each.group.ops) for each in comparison.never_sent)
         raise WriterReplaced(
             "this machine's state was restored from a backup, and what was changed here without the store"
             f" ({operations} operations) concerns the same files as what it had sent since that backup; all of it is kept",
@@ -202,9 +207,9 @@ class Resumer:
 
     # ---- changing ------------------------------------------------------------------------------------------------
 
-    def _settle_sealed(self, survey: BlobListing) -> None:
-        """Segments that wait to be sent: the store has them, or their groups are unsent again. No old checkpoint is sent."""
-        there = {found.info.name: found for found in survey.of(self._log.namespace, BlobKind.SEGMENT)}
+    def _resolve_sealed(self, listing: BlobListing) -> None:
+        """Record sealed segments as stored if the store has them, else unseal their groups. Drop unsent checkpoints."""
+        there = {found.info.name: found for found in listing.of(self._log.namespace, BlobKind.SEGMENT)}
         with self._database.reading() as connection:
             waiting = connection.all(sql.SEALED_SEGMENTS)
             checkpoints = connection.all(sql.WAITING_CHECKPOINTS)
@@ -227,34 +232,34 @@ class Resumer:
         self._database.writer.run(work, durable=True)
         failpoint("resuming.settled")
 
-    def _make_way(self, survey: BlobListing, comparison: Comparison) -> None:
-        """Names that the former life used are free again; writes that it had settled are not settled a second time."""
-        packs = {found.info.name: found.info.label for found in survey.of(self._log.namespace, BlobKind.PACK)}
+    def _free_names(self, listing: BlobListing, comparison: Comparison) -> None:
+        """Rename unsent packs whose names the store has, and drop overlays of files that the chain has committed."""
+        packs = {found.info.name: found.info.label for found in listing.of(self._log.namespace, BlobKind.PACK)}
 
         def work(transaction: Transaction) -> None:
             rename_unsent(transaction, packs, self._entropy)
-            settled = [(ino,) for ino, node in transaction.all(sql.OVERLAID) if node in comparison.changes]
-            transaction.executemany(sql.DROP_OVERLAY, settled)
-            transaction.executemany(sql.IS_CLEAN, settled)
+            committed = [(ino,) for ino, node in transaction.all(sql.OVERLAID) if node in comparison.changes]
+            transaction.executemany(sql.DROP_OVERLAY, committed)
+            transaction.executemany(sql.IS_CLEAN, committed)
 
         self._database.writer.run(work, durable=True)
         failpoint("resuming.made-way")
 
-    def _take(self, survey: BlobListing, comparison: Comparison, journal: Journal) -> int:
-        packs = {found.info.name: found.info for found in survey.of(self._log.namespace, BlobKind.PACK)}
+    def _apply(self, listing: BlobListing, comparison: Comparison, journal: Journal) -> int:
+        packs = {found.info.name: found.info for found in listing.of(self._log.namespace, BlobKind.PACK)}
         count = 0
-        for opened in self._later(survey):
-            same_life = opened.segment.incarnation == self._log.incarnation
-            import_segment(journal, opened, packs, comparison.sent if same_life else ())
+        for opened in self._later(listing):
+            is_own = opened.segment.incarnation == self._log.incarnation
+            import_segment(journal, opened, packs, comparison.sent if is_own else ())
             self._database.checkpoint()
             count += 1
             failpoint("resuming.segment-taken")
         return count
 
-    def _go_on(
-        self, survey: BlobListing, rest: Sequence[Unsent], journal: Journal, incarnation: Incarnation, count: int
+    def _continue(
+        self, listing: BlobListing, rest: Sequence[Unsent], journal: Journal, incarnation: Incarnation, count: int
     ) -> Resumed:
-        """In one transaction: the fresh incarnation, its membership in the log, and after that what was never sent."""
+        """Record, in one transaction, the fresh incarnation, its membership, and after that what was never sent."""
         log, now = self._log, self._clock.now_ns()
         with self._database.reading() as connection:
             former, epoch = self._writer(connection)
@@ -275,30 +280,30 @@ class Resumer:
 
         def record(transaction: Transaction) -> None:
             transaction.executemany(sql.FORGET_POSITION, [(each.position,) for each in rest])
-            self._record(transaction, survey, incarnation, former)
+            self._record(transaction, listing, incarnation, former)
 
         journal.apply_groups(log.machine_id, incarnation, groups, record=record, durable=True)
         failpoint("resuming.gone-on")
         return Resumed(count, epoch + 1, sum(len(each.group.ops) for each in rest))
 
     def _record(
-        self, transaction: Transaction, survey: BlobListing, incarnation: Incarnation, former: Incarnation
+        self, transaction: Transaction, listing: BlobListing, incarnation: Incarnation, former: Incarnation
     ) -> None:
         settings.put(transaction, INCARNATION, sql.incarnation_key(incarnation))
         settings.put(transaction, PREDECESSOR, sql.incarnation_key(former))
-        settings.put(transaction, SEEN, survey.last)
-        newest = [parts[-1].label.number for parts in survey.checkpoints(self._log.namespace)]
+        settings.put(transaction, SEEN, listing.last)
+        newest = [parts[-1].label.number for parts in listing.checkpoints(self._log.namespace)]
         settings.put(transaction, LAST_NUMBER, max([settings.get(transaction, LAST_NUMBER, 0), *newest]))
         settings.remove(transaction, RESTORED)
-        transaction.executemany(sql.NOTE_BLOB, _blob_rows(survey))
+        transaction.executemany(sql.RECORD_BLOB, _blob_rows(listing))
 
 
-def _blob_rows(survey: BlobListing) -> list[tuple[Any, ...]]:
+def _blob_rows(listing: BlobListing) -> list[tuple[Any, ...]]:
     noted = [
         sql.blob_row(each.info.id, each.info.name, each.label.kind, each.label.size, each.label.body_hash)
-        for each in survey.found
+        for each in listing.found
     ]
-    return noted + [sql.blob_row(each.id, each.name, sql.HEADER, each.size, None) for each in survey.headers]
+    return noted + [sql.blob_row(each.id, each.name, sql.HEADER, each.size, None) for each in listing.headers]
 
 
 def resume_if_restored(
@@ -327,12 +332,12 @@ def resume_if_restored(
         was_unseen = bool(settings.get(connection, UNSEEN, False))
     if status is None or not status.is_restored:
         if was_unseen != (status is None):
-            database.writer.run(lambda transaction: _note_unseen(transaction, status is None), durable=True)
+            database.writer.run(lambda transaction: _record_unseen(transaction, status is None), durable=True)
         return log
     return _resume(database, store, log, config, platform)
 
 
-def _note_unseen(transaction: Transaction, unseen: bool) -> None:
+def _record_unseen(transaction: Transaction, unseen: bool) -> None:
     if unseen:
         settings.put(transaction, UNSEEN, True)
     else:
@@ -340,9 +345,9 @@ def _note_unseen(transaction: Transaction, unseen: bool) -> None:
 
 
 def _rebuild(database: Database, store: BlobStore, log: LogIdentity, config: Config, platform: Platform) -> LogIdentity:
-    """Join once more: what was missing from the log is there, and belongs before what was applied."""
+    """Join once more: what was missing from the log is in the store, and comes before what was applied."""
     rebuild_again(database, store, log.vault_keys, log.keys, log.machine, config, platform)
-    _log.warning("a part of the log that was missing when this machine joined was taken in")
+    _log.warning("a part of the log that was missing when this machine joined is in the store now and was applied")
     return msgspec.structs.replace(log, incarnation=incarnation_of(database))
 
 
@@ -356,11 +361,11 @@ def _resume(database: Database, store: BlobStore, log: LogIdentity, config: Conf
         database.writer.run(lambda transaction: settings.put(transaction, RESTORED, reason), durable=True)
         return log
     except TgdavError as error:
-        _log.warning("what this machine sent after its backup cannot be taken in now: %s", error.message)
+        _log.warning("what this machine sent after its backup cannot be applied now: %s", error.message)
         return log
     _log.warning(
-        "this machine's state was restored from a backup: it has taken in what it had sent since (%d segments of its log),"
-        " keeps %d operations that were never sent, and goes on as the writer of epoch %d",
+        "this machine's state was restored from a backup: what it had sent since was applied (%d segments of its log),"
+        " %d operations that were never sent are kept, and it is the writer of epoch %d",
         done.segments,
         done.kept,
         done.epoch,

@@ -1,4 +1,4 @@
-"""The SQL of the log's way to the store: statements and the few queries around them."""
+"""SQL statements of replication, and how their parameters are encoded."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ INSERT_SEGMENT = """INSERT INTO segments
 (incarnation, number, machine, name, hash, size, first, last, last_stamp, position, file, label, blob)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 LAST_SEGMENT = "SELECT number, hash FROM segments WHERE incarnation = ? ORDER BY number DESC LIMIT 1"
-# Of a group SQLite takes the other columns from the row that has the maximum.
+# SQLite takes the bare columns of a group from the row that has the maximum.
 OTHERS_APPLIED = """SELECT machine, incarnation, max(last), number, hash FROM segments
 WHERE incarnation != ? GROUP BY incarnation ORDER BY incarnation"""
 SEALED_SEGMENTS = """SELECT incarnation, number, name, hash, file, label, size FROM segments
@@ -41,14 +41,14 @@ UNMARK_LOG = "UPDATE log SET segment = NULL WHERE segment = ?"
 UNMARK_PACKS = "UPDATE packs SET announced = NULL WHERE announced = ?"
 FORGET_LOG = "DELETE FROM log WHERE segment IS NOT NULL AND segment <= ?"
 INSERT_BLOB = "INSERT OR REPLACE INTO blobs (id, name, kind, size, hash, gone) VALUES (?, ?, ?, ?, ?, 0)"
-NOTE_BLOB = """INSERT INTO blobs (id, name, kind, size, hash, gone) VALUES (?, ?, ?, ?, ?, 0)
+RECORD_BLOB = """INSERT INTO blobs (id, name, kind, size, hash, gone) VALUES (?, ?, ?, ?, ?, 0)
 ON CONFLICT (id) DO UPDATE SET name = excluded.name, kind = excluded.kind, size = excluded.size, hash = excluded.hash,
 gone = 0 WHERE blobs.name != excluded.name"""
 PENDING_OPERATIONS = """SELECT
  (SELECT coalesce(sum(count), 0) FROM log WHERE segment IS NULL) +
  (SELECT coalesce(sum(last - first + 1), 0) FROM segments WHERE blob IS NULL AND file IS NOT NULL)"""
 
-# ---- taking in -----------------------------------------------------------------------------------------------------
+# ---- applying -----------------------------------------------------------------------------------------------------
 
 FORGET_CARRIED = "DELETE FROM log WHERE incarnation = ? AND segment = ?"
 KNOWN_SEGMENT = "SELECT 1 FROM segments WHERE name = ?"
@@ -72,7 +72,7 @@ NEWEST_BLOB = "SELECT id, name FROM blobs WHERE gone = 0 AND kind != 0 ORDER BY 
 STORED_PACKS = "SELECT no, name, size, hash, blob, damaged FROM packs WHERE state = 3"
 PLACE_PACK = "UPDATE packs SET blob = ?, damaged = ? WHERE no = ?"
 
-# ---- going on after a restored backup ------------------------------------------------------------------------------
+# ---- resuming a restored state ------------------------------------------------------------------------------
 
 FORGET_UNSENT = "DELETE FROM log WHERE incarnation = ? AND sequence = ? AND segment IS NULL"
 FORGET_POSITION = "DELETE FROM log WHERE position = ?"
@@ -87,7 +87,7 @@ WAITING_CHECKPOINTS = "SELECT number FROM checkpoints WHERE state = 0"
 OVERLAID = "SELECT o.ino, n.id FROM overlays o JOIN nodes n ON n.ino = o.ino"
 DROP_OVERLAY = "DELETE FROM overlays WHERE ino = ?"
 IS_CLEAN = "UPDATE nodes SET dirty = 0 WHERE ino = ?"
-IS_FOLDER = "SELECT 1 FROM nodes WHERE id = ? AND kind = 2"
+IS_DIRECTORY = "SELECT 1 FROM nodes WHERE id = ? AND kind = 2"
 
 # ---- checkpoints ---------------------------------------------------------------------------------------------------
 
@@ -120,12 +120,12 @@ WHERE blob IS NOT NULL AND position > ?"""
 
 
 def incarnation_key(incarnation: Incarnation) -> bytes:
-    """Return an incarnation as the tables hold it."""
+    """Return an incarnation as it is stored in the tables."""
     return incarnation.to_bytes(8, "big")
 
 
 def incarnation_of(key: bytes) -> Incarnation:
-    """Return the incarnation that a table holds."""
+    """Return the incarnation of a column's value."""
     return Incarnation(int.from_bytes(key, "big"))
 
 

@@ -26,7 +26,7 @@ from tgdav.metadata.journal import Journal
 from tgdav.replication import sql
 from tgdav.replication.blob_listing import BlobListing, LabelledBlob
 from tgdav.replication.import_segment import import_segment
-from tgdav.replication.intake import Damage, Intake, author_name, base_of, gap_damage, note_left_out
+from tgdav.replication.intake import Damage, Intake, author_name, base_of, gap_damage, record_left_out
 from tgdav.replication.log_identity import PREDECESSOR, LogIdentity
 from tgdav.replication.log_reader import LogReader, OpenedSegment
 from tgdav.wording import machine_names
@@ -41,7 +41,7 @@ UNSEEN = "store.opened-unseen"
 """Set while this machine may have changed something without having checked first whether its state is the newest."""
 AHEAD = (
     "the store holds later changes of this very machine: its state was restored from a backup, or a copy of it runs"
-    " elsewhere; it serves read-only and keeps what it has not sent; started again, tgdav takes in those changes and goes on"
+    " elsewhere; it serves read-only and keeps what it has not sent; started again, tgdav applies those changes and resumes"
 )
 REPORTED = "store.losses-reported"
 """Losses of blobs up to this id were reported by a check; they no longer hold pushing up."""
@@ -149,7 +149,7 @@ class WriterCheck:
         blobs = self._blob_rows(polled.blobs)
 
         def work(transaction: Transaction) -> None:
-            transaction.executemany(sql.NOTE_BLOB, blobs)
+            transaction.executemany(sql.RECORD_BLOB, blobs)
             _forget_filled_gaps(transaction)
 
         self._database.writer.run(work)
@@ -306,7 +306,7 @@ class WriterCheck:
         segments = blobs.of(self._log.namespace, BlobKind.SEGMENT)
         unknown = [found for found in segments if not self._is_known(found)]
         intake = Intake(self._reader, base)
-        intake.take((found for found in unknown if found.label.incarnation != own), behind=True)
+        intake.open_all((found for found in unknown if found.label.incarnation != own), behind=True)
         result = _Findings(is_restored=any(found.label.incarnation == own for found in unknown))
         stored = self._first_stored() or _first_of(own, segments)
         if joining and stored is None:
@@ -318,16 +318,16 @@ class WriterCheck:
             self._find_missed(intake, intake.judge(_without(base, own), late), result)
             result.left_out = [link for link in result.left_out if intake.found(link).info.id > stored]
         for trouble in intake.troubles:
-            # One that does not open may say who the writer is; not so of a chain that was replaced before.
+            # A segment that does not open may name a new writer, unless its chain had been replaced before.
             if joining or trouble.found.label.incarnation not in base.heads:
                 (result.missing if joining or trouble.opens else result.unreadable).append(trouble.damage)
         return result
 
     def _judge_joining(self, intake: Intake, base: Base, own: Member | None, result: _Findings) -> None:
-        """The store does not know of this machine's membership: whoever has this epoch there already is before it."""
+        """Judge for a machine whose membership the store does not have: a machine with its epoch in the store wins."""
         judged = intake.judge(base)
         if judged.writer is not None and own is not None and judged.writer.epoch >= own.epoch:
-            self._give_way(judged, result)
+            self._yield_to_writer(judged, result)
         else:
             self._find_missed(intake, judged, result)
             self._find_refilled(intake, judged, result)
@@ -336,11 +336,11 @@ class WriterCheck:
         judged = intake.judge(base)
         result.left_out, result.claims = judged.left_out, judged.claims
         if judged.writer is not None and judged.writer.incarnation != self._log.incarnation:
-            self._give_way(judged, result)
+            self._yield_to_writer(judged, result)
 
-    def _give_way(self, judged: Verdict, result: _Findings) -> None:
+    def _yield_to_writer(self, judged: Verdict, result: _Findings) -> None:
         writer = judged.writer
-        assert writer is not None, "there is somebody to give way to"
+        assert writer is not None, "there is a writer to yield to"
         if writer.public_key == self._log.machine.signing_public:
             result.is_restored = True
             return
@@ -352,14 +352,14 @@ class WriterCheck:
         result.missing += [gap_damage(gap, judged.claims) for gap in judged.gaps]
 
     def _find_refilled(self, intake: Intake, judged: Verdict, result: _Findings) -> None:
-        """Find what belongs before, or at, a place where this state was rebuilt over a gap."""
+        """Find segments that come before or at a gap over which this state was rebuilt."""
         ends = {each.blob for each in self._gaps()}
         late = [link for link in intake.links if f"{link.incarnation:016x}" in ends]
         for link in (*judged.behind, *late):
             author = author_name(link.machine, judged.claims)
             reason = (
                 f"segment {link.number} of the log of {author} came after this machine was joined without it:"
-                " the next start takes it in"
+                " the next start applies it"
             )
             result.refilled.append(Damage(f"{link.incarnation:016x}-{link.number}", "gap", reason))
 
@@ -372,7 +372,7 @@ class WriterCheck:
             row = connection.one(sql.FIRST_STORED, (self._key,))
         return row[0] if row else None
 
-    # ---- remembering ---------------------------------------------------------------------------------------------
+    # ---- recording ----------------------------------------------------------------------------------------------
 
     def _remember(self, blobs: BlobListing, found: _Findings, *, joining: bool) -> None:
         new = [sql.blob_row(each.id, each.name, sql.HEADER, each.size, None) for each in blobs.headers]
@@ -383,20 +383,20 @@ class WriterCheck:
 
         def work(transaction: Transaction) -> None:
             settings.put(transaction, SEEN, blobs.last)
-            transaction.executemany(sql.NOTE_BLOB, new)
+            transaction.executemany(sql.RECORD_BLOB, new)
             for each in moved:
-                _note_place(transaction, each)
+                _record_place(transaction, each)
             if found.reason is not None:
                 settings.put(transaction, REPLACED, found.reason)
-                # What the successor's clock does not cover counts for nobody: it is unsent work again.
+                # What the successor's clock does not cover does not count: it is unsent again.
                 transaction.execute(sql.UNSTORE_AFTER, (self._key, found.bound))
             else:
-                note_left_out(transaction, found.left_out, found.claims)
+                record_left_out(transaction, found.left_out, found.claims)
 
         self._database.writer.run(work, durable=found.reason is not None)
 
     def _has_moved(self, found: LabelledBlob) -> bool:
-        """Whether a known blob that was lost is there again, whole by its label, in a new place."""
+        """Whether a known blob that was lost is in the store again under a new id, with the size that its label states."""
         with self._database.reading() as connection:
             known = connection.one(sql.KNOWN_BLOB, (found.info.name,))
         if known is None or known[0] == found.info.id or found.info.size != found.label.size:
@@ -413,7 +413,7 @@ def _begin(start: BlobId, newest: tuple[int, bytes] | None) -> BlobId:
 
 
 def _called(member: Member, judged: Verdict) -> str:
-    """Return what to call a machine, which may have the name of one that is known."""
+    """Return the name of a machine, with its short id if another one has the same name."""
     return machine_names((each.machine.hex(), each.name) for each in judged.claims.values())[member.machine.hex()]
 
 
@@ -422,12 +422,12 @@ def _first_of(incarnation: Incarnation, segments: list[LabelledBlob]) -> int | N
 
 
 def _without(base: Base, incarnation: Incarnation) -> Base:
-    """Return a base as it was before one incarnation joined."""
+    """Return a base without one incarnation."""
     heads = {key: head for key, head in base.heads.items() if key != incarnation}
     return Base(heads, {key: claim for key, claim in base.claims.items() if key != incarnation})
 
 
-def _note_place(transaction: Transaction, found: LabelledBlob) -> None:
+def _record_place(transaction: Transaction, found: LabelledBlob) -> None:
     info, label = found.info, found.label
     for statement in (sql.MOVED_SEGMENT, sql.MOVED_PART, sql.MOVED_PACK):
         transaction.execute(statement, (info.id, info.name))
@@ -436,7 +436,7 @@ def _note_place(transaction: Transaction, found: LabelledBlob) -> None:
 
 
 def _forget_filled_gaps(transaction: Transaction) -> None:
-    """What a check reported as missing, and came before what follows it was applied, is not missing."""
+    """Remove gaps that a check reported and that were filled before what follows them was applied."""
     for gap, _, _ in transaction.all(sql.GAPS):
         incarnation, _, number = gap.partition("-")
         if number.isdigit() and transaction.one(sql.SEGMENT_AT, (bytes.fromhex(incarnation), int(number))) is not None:

@@ -37,26 +37,26 @@ class CreatedVault(msgspec.Struct, frozen=True):
     recovery_key: str
 
 
-def create_state(places: StatePaths, config: Config, passphrase: str, *, platform: Platform) -> CreatedVault:
-    """Create the local state of a new vault; ``places`` are those of ``config``. The store is read, not written.
+def create_state(paths: StatePaths, config: Config, passphrase: str, *, platform: Platform) -> CreatedVault:
+    """Create the local state of a new vault; ``paths`` are those of ``config``. The store is read, not written.
 
     Raises UsageError if a vault exists here or in the store; StoreUnavailable; AccessError (no login at Telegram).
     """
-    refuse_existing(places)
-    prepare_state(places, platform.disk)
-    lock = StateLock(places.lock_file)
+    refuse_existing(paths)
+    prepare_state(paths, platform.disk)
+    lock = StateLock(paths.lock_file)
     try:
-        refuse_existing(places)
-        login = login_before_vault(places, config, Passphrase(passphrase))
-        with closing(open_store(config, places, platform, create=True, login=login).store) as store:
+        refuse_existing(paths)
+        login = login_before_vault(paths, config, Passphrase(passphrase))
+        with closing(open_store(config, paths, platform, create=True, login=login).store) as store:
             refuse_vault(store.list())
-        return _create_local(places, config, passphrase, login, platform)
+        return _create_local(paths, config, passphrase, login, platform)
     finally:
         lock.release()
 
 
 def _create_local(
-    places: StatePaths, config: Config, passphrase: str, login: TelegramLogin | None, platform: Platform
+    paths: StatePaths, config: Config, passphrase: str, login: TelegramLogin | None, platform: Platform
 ) -> CreatedVault:
     entropy = platform.entropy
     vault, master, recovery = VaultId(entropy.bytes(16)), entropy.bytes(32), new_recovery_key(entropy)
@@ -66,28 +66,28 @@ def _create_local(
     secret = new_namespace_secret(namespace, entropy)
     identity = new_identity(config, platform)
     local = LocalNamespace(namespace, namespace_name(config), wrap_namespace(vault_keys, secret, entropy))
-    database = fresh_database(places, local, identity, platform)
+    database = fresh_database(paths, local, identity, platform)
     try:
         journal, incarnation = open_journal(database, config, identity, NamespaceKeys(namespace, secret), platform)
         begin_log(database, config, identity, journal, incarnation, epoch=1)
     finally:
         database.close()
-    save_header(places.state, header, platform.disk)
-    save_local(places, vault_keys, identity, config, local, login, platform)
+    save_header(paths.state, header, platform.disk)
+    save_local(paths, vault_keys, identity, config, local, login, platform)
     return CreatedVault(vault, format_recovery_key(recovery))
 
 
 # ---- shared with joining ---------------------------------------------------------------------------------------------
 
 
-def login_before_vault(places: StatePaths, config: Config, secret: Secret) -> TelegramLogin | None:
+def login_before_vault(paths: StatePaths, config: Config, secret: Secret) -> TelegramLogin | None:
     """Return the login that was made for a vault to come; None for a store that needs none.
 
     Raises NotLoggedIn, AccessError (sealed with another secret), DamageError.
     """
     if config.backend() != "telegram":
         return None
-    found = load_pending(places.state, secret)
+    found = load_pending(paths.state, secret)
     if found is None:
         raise NotLoggedIn
     return found
@@ -110,9 +110,9 @@ def refuse_vault(blobs: Iterable[BlobInfo]) -> None:
         )
 
 
-def refuse_existing(places: StatePaths) -> None:
+def refuse_existing(paths: StatePaths) -> None:
     """Raise UsageError where there is a vault."""
-    if vault_exists(places.state):
+    if vault_exists(paths.state):
         raise UsageError("there is a vault here already", hint="move its folder away first")
 
 
@@ -125,20 +125,20 @@ def new_identity(config: Config, platform: Platform) -> MachineIdentity:
 
 
 def fresh_database(
-    places: StatePaths, namespace: LocalNamespace, identity: MachineIdentity, platform: Platform
+    paths: StatePaths, namespace: LocalNamespace, identity: MachineIdentity, platform: Platform
 ) -> Database:
     """Open an empty database; what an interrupted attempt left is no vault's state, and goes."""
     for ending in ("", "-wal", "-shm"):
-        path = places.state / (namespace.database + ending)
+        path = paths.state / (namespace.database + ending)
         if path.exists():
             platform.disk.unlink(path)
-    database = Database.open(places.state / namespace.database, identity.database_key, disk=platform.disk)
-    platform.disk.sync_directory(places.state)
+    database = Database.open(paths.state / namespace.database, identity.database_key, disk=platform.disk)
+    platform.disk.sync_directory(paths.state)
     return database
 
 
 def save_local(
-    places: StatePaths,
+    paths: StatePaths,
     vault_keys: VaultKeys,
     identity: MachineIdentity,
     config: Config,
@@ -148,8 +148,8 @@ def save_local(
 ) -> None:
     """Say durably that this state is a vault's: the last step of making and joining."""
     if login is not None:
-        save_login(places.state, login, vault_keys, platform)
+        save_login(paths.state, login, vault_keys, platform)
     sealed = seal_machine(identity, vault_keys, platform.entropy)
     local = LocalVault(sealed, machine_name(config), (namespace,), 0 if login is None else login.user_id)
-    save_vault(places.state, local, vault_keys, platform.entropy, platform.disk)
-    drop_pending(places.state, platform)
+    save_vault(paths.state, local, vault_keys, platform.entropy, platform.disk)
+    drop_pending(paths.state, platform)

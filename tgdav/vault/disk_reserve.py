@@ -27,9 +27,9 @@ class Reserve:
     Then the cache gives way first, and this file next: what is here can be read, and what is not wanted be deleted.
     """
 
-    def __init__(self, places: StatePaths, disk: Disk, entropy: Entropy) -> None:
-        self._places, self._disk, self._entropy = places, disk, entropy
-        self._file = places.state / "reserve"
+    def __init__(self, paths: StatePaths, disk: Disk, entropy: Entropy) -> None:
+        self._paths, self._disk, self._entropy = paths, disk, entropy
+        self._file = paths.state / "reserve"
 
     def make_room(self) -> None:
         """See that the database can be opened. Raises NoSpace, LocalFailure."""
@@ -37,14 +37,14 @@ class Reserve:
             return
         lacking = NEEDED_BYTES - self._free()
         raise NoSpace(
-            f"the disk that holds {self._places.state} is full", hint=f"free {-(-lacking // 1024**2)} MiB on it"
+            f"the disk that holds {self._paths.state} is full", hint=f"free {-(-lacking // 1024**2)} MiB on it"
         )
 
     def keep(self) -> None:
         """Give it up where the disk is full, set it aside again where there is plenty. Raises LocalFailure."""
         free = self._free()
         if free < NEEDED_BYTES and self._file.exists():
-            _log.warning("the disk that holds %s is full: free some of it", self._places.state)
+            _log.warning("the disk that holds %s is full: free some of it", self._paths.state)
             self._shrink_cache() or self._give_up()
         elif free >= PLENTY_BYTES and not self._file.exists():
             self._set_aside()
@@ -65,7 +65,7 @@ class Reserve:
 
     def _shrink_cache(self) -> bool:
         """Remove what the cache used longest ago; return whether there is room then."""
-        with translated(self._places.cache):
+        with translated(self._paths.cache):
             for path in self._cached():
                 path.unlink(missing_ok=True)
                 if self._free() >= NEEDED_BYTES:
@@ -74,13 +74,13 @@ class Reserve:
 
     def _cached(self) -> Iterator[Path]:
         """Go through the cache's files, those used longest ago first, if they are on the state's disk."""
-        cache = self._places.cache
-        if not cache.is_dir() or cache.stat().st_dev != self._places.state.stat().st_dev:
+        cache = self._paths.cache
+        if not cache.is_dir() or cache.stat().st_dev != self._paths.state.stat().st_dev:
             return
         files = [path for folder in cache.iterdir() if len(folder.name) == 2 for path in folder.iterdir()]
         yield from sorted(files, key=lambda path: path.lstat().st_mtime_ns)
 
     def _free(self) -> int:
-        with translated(self._places.state):
-            found = os.statvfs(self._places.state)
+        with translated(self._paths.state):
+            found = os.statvfs(self._paths.state)
         return found.f_bavail * found.f_frsize

@@ -160,7 +160,7 @@ class HeaderKeeper:
         with self._lock:
             self._keep(header)
 
-    def put_back(self, names: Iterable[str]) -> None:
+    def replace_copies(self, names: Iterable[str]) -> None:
         """Put new copies where blobs of these names (hex) were lost or damaged, and expect those no longer."""
         wanted = {bytes.fromhex(name) for name in names}
         with self._lock:

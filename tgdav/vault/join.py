@@ -55,19 +55,19 @@ class JoinedVault(msgspec.Struct):
 
 
 def join_state(
-    places: StatePaths, config: Config, secret: Secret, *, platform: Platform, progress: Progress | None = None
+    paths: StatePaths, config: Config, secret: Secret, *, platform: Platform, progress: Progress | None = None
 ) -> JoinedVault:
     """Rebuild the local state from the store, under a membership that the store does not have yet.
 
-    ``places`` are those of ``config``. Raises AccessError (wrong secret, no login at Telegram), UsageError (a vault is here,
+    ``paths`` are those of ``config``. Raises AccessError (wrong secret, no login at Telegram), UsageError (a vault is here,
     or none in the store), StoreUnavailable, DamageError (no header or no log opens).
     """
-    create.refuse_existing(places)
-    prepare_state(places, platform.disk)
-    lock = StateLock(places.lock_file)
+    create.refuse_existing(paths)
+    prepare_state(paths, platform.disk)
+    lock = StateLock(paths.lock_file)
     try:
-        create.refuse_existing(places)
-        return _join_local(places, config, secret, platform, progress or _silent)
+        create.refuse_existing(paths)
+        return _join_local(paths, config, secret, platform, progress or _silent)
     finally:
         lock.release()
 
@@ -77,16 +77,16 @@ def _silent(_what: str, _done: int, _total: int) -> None:
 
 
 def _join_local(
-    places: StatePaths, config: Config, secret: Secret, platform: Platform, progress: Progress
+    paths: StatePaths, config: Config, secret: Secret, platform: Platform, progress: Progress
 ) -> JoinedVault:
-    login = create.login_before_vault(places, config, secret)
-    with closing(open_store(config, places, platform, login=login).store) as store:
-        return _join_from(store, places, config, secret, login, platform, progress)
+    login = create.login_before_vault(paths, config, secret)
+    with closing(open_store(config, paths, platform, login=login).store) as store:
+        return _join_from(store, paths, config, secret, login, platform, progress)
 
 
 def _join_from(
     store: BlobStore,
-    places: StatePaths,
+    paths: StatePaths,
     config: Config,
     secret: Secret,
     login: TelegramLogin | None,
@@ -96,23 +96,23 @@ def _join_from(
     blobs = list(store.list())
     master, header = unlock_store(store, blobs, secret)
     vault_keys = VaultKeys(master, header.vault)
-    survey = BlobListing(blobs, vault_keys)
-    survey.refuse_later()
-    found = survey.namespaces()
+    listing = BlobListing(blobs, vault_keys)
+    listing.refuse_later()
+    found = listing.namespaces()
     if not found:
         raise DamageError("the store holds a vault's header, but nothing of its log", blob="log")
-    namespace_secret = find_secret(store, survey, vault_keys, found[0])
-    result, identity, local = _rebuild(places, config, store, survey, vault_keys, namespace_secret, platform, progress)
-    save_header(places.state, header, platform.disk)
-    create.save_local(places, vault_keys, identity, config, local, login, platform)
+    namespace_secret = find_secret(store, listing, vault_keys, found[0])
+    result, identity, local = _rebuild(paths, config, store, listing, vault_keys, namespace_secret, platform, progress)
+    save_header(paths.state, header, platform.disk)
+    create.save_local(paths, vault_keys, identity, config, local, login, platform)
     return result
 
 
 def _rebuild(
-    places: StatePaths,
+    paths: StatePaths,
     config: Config,
     store: BlobStore,
-    survey: BlobListing,
+    listing: BlobListing,
     vault_keys: VaultKeys,
     secret: NamespaceSecret,
     platform: Platform,
@@ -122,9 +122,9 @@ def _rebuild(
     keys = NamespaceKeys(secret.namespace, secret)
     box = wrap_namespace(vault_keys, secret, platform.entropy)
     local = LocalNamespace(secret.namespace, namespace_name(config), box)
-    database = create.fresh_database(places, local, identity, platform)
+    database = create.fresh_database(paths, local, identity, platform)
     try:
-        rebuilt, epoch = rebuild(database, store, survey, vault_keys, keys, identity, config, platform, progress)
+        rebuilt, epoch = rebuild(database, store, listing, vault_keys, keys, identity, config, platform, progress)
     finally:
         database.close()
     return _report(rebuilt, epoch, machine_name(config)), identity, local

@@ -47,8 +47,8 @@ class LoginLock:
 
     def __init__(self, session: str, shared: Sequence[Path] = ()) -> None:
         own = f"tgdav-{os.geteuid()}"
-        places = shared or (Path("/tmp", own), Path("/var/tmp", own))  # noqa: S108 - folders of our own, checked
-        folder = next(filter(_is_ours, places), None)
+        paths = shared or (Path("/tmp", own), Path("/var/tmp", own))  # noqa: S108 - folders of our own, checked
+        folder = next(filter(_is_ours, paths), None)
         name = blake3(session.encode()).hexdigest(8) + ".login"
         self._descriptor: int | None = None
         if folder is None:

@@ -105,41 +105,41 @@ class ClosedState:
     """
 
     def __init__(
-        self, places: StatePaths, config: Config, secret: Secret, platform: Platform, *, has_vault: bool
+        self, paths: StatePaths, config: Config, secret: Secret, platform: Platform, *, has_vault: bool
     ) -> None:
-        self._places, self._config, self._secret, self._platform = places, config, secret, platform
+        self._paths, self._config, self._secret, self._platform = paths, config, secret, platform
         self._settings = telegram_settings(config)
         self._keeper: LoginService | None = None
         if has_vault:
-            keys = unlock_local(places.state, secret)
-            self._keeper = LoginService(places.state, keys, self._settings, platform)
+            keys = unlock_local(paths.state, secret)
+            self._keeper = LoginService(paths.state, keys, self._settings, platform)
         else:
-            prepare_state(places, platform.disk)
+            prepare_state(paths, platform.disk)
 
     def log_in(self, login: TelegramLogin) -> None:
         """Keep the login. Raises as ``LoginService.log_in``, VaultInUse."""
-        lock = StateLock(self._places.lock_file)
+        lock = StateLock(self._paths.lock_file)
         try:
             if self._keeper is not None:
                 self._keeper.log_in(login)
                 return
             before = self._pending()
-            save_pending(self._places.state, login, self._secret, argon2_parameters(self._config), self._platform)
+            save_pending(self._paths.state, login, self._secret, argon2_parameters(self._config), self._platform)
             end_login(self._settings, "" if before is None else before.session)
         finally:
             lock.release()
 
     def log_out(self) -> bool:
         """End the login; return whether there was one. Raises StoreUnavailable, VaultInUse, AccessError."""
-        lock = StateLock(self._places.lock_file)
+        lock = StateLock(self._paths.lock_file)
         try:
             if self._keeper is not None:
                 return self._keeper.log_out()
-            before = load_pending(self._places.state, self._secret)
+            before = load_pending(self._paths.state, self._secret)
             if before is None:
                 return False
             _end(self._settings, before)
-            drop_pending(self._places.state, self._platform)
+            drop_pending(self._paths.state, self._platform)
             return True
         finally:
             lock.release()
@@ -147,6 +147,6 @@ class ClosedState:
     def _pending(self) -> TelegramLogin | None:
         """Return the login that the new one replaces, if this secret opens it."""
         try:
-            return load_pending(self._places.state, self._secret)
+            return load_pending(self._paths.state, self._secret)
         except TgdavError:
             return None

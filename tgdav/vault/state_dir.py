@@ -33,11 +33,11 @@ def make_folder(folder: Path, disk: Disk) -> None:
         raise _translated(error, folder) from error
 
 
-def prepare_state(places: StatePaths, disk: Disk) -> None:
+def prepare_state(paths: StatePaths, disk: Disk) -> None:
     """Make the folders of the local state, private and durable. Raises NoSpace, LocalFailure."""
-    for folder in (places.state, places.state / "staging", places.state / "outbox", places.state / "overlay"):
+    for folder in (paths.state, paths.state / "staging", paths.state / "outbox", paths.state / "overlay"):
         make_folder(folder, disk)
-    make_folder(places.cache, disk)
+    make_folder(paths.cache, disk)
 
 
 def write_file(path: Path, data: bytes, disk: Disk) -> None:

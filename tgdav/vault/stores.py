@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from tgdav.blobs.telegram.account_store import AccountStore
     from tgdav.blobs.telegram.rate_limit import RateLimitedStore
 
-_FOLDER_PATIENCE = RetryPolicy(give_up_after=5.0)
+_DIRECTORY_RETRY = RetryPolicy(give_up_after=5.0)
 """A folder that is away is away at once and comes back by hand: who asked is told soon, background work tries again."""
-_TELEGRAM_PATIENCE = RetryPolicy(give_up_after=20.0)
+_TELEGRAM_RETRY = RetryPolicy(give_up_after=20.0)
 """Long enough for the rests that Telegram asks of a busy account, short enough for who waits for an answer."""
 
 
@@ -40,23 +40,23 @@ class Stores(msgspec.Struct, frozen=True):
     store: BlobStore
     retrying: RetryStore
     counting: CountingStore
-    sending: MeasuringStore
+    measuring: MeasuringStore
     stopping: threading.Event
     account: "AccountStore | None" = None
-    governor: "RateLimitedStore | None" = None
+    rate_limit: "RateLimitedStore | None" = None
     bounded: BoundedStore | None = None
 
     @property
-    def rest(self) -> tuple[float, str]:
+    def backoff(self) -> tuple[float, str]:
         """The seconds until the store is asked again, or until Telegram's pace lets the next message go, and why."""
         reach = self.retrying.reachability()
-        paced, reason = (0.0, "") if self.governor is None else self.governor.backoff
+        paced, reason = (0.0, "") if self.rate_limit is None else self.rate_limit.backoff
         return max(reach.waiting_seconds, paced), reason or reach.last_error
 
     @property
-    def asked_rest(self) -> tuple[float, str]:
+    def requested_backoff(self) -> tuple[float, str]:
         """The seconds of rest that a store which answers asks for, and why; 0 for one that merely cannot be reached."""
-        return (0.0, "") if self.governor is None else self.governor.backoff
+        return (0.0, "") if self.rate_limit is None else self.rate_limit.backoff
 
     def reachability(self) -> Reachability:
         """Return what is known of the store without asking it, a call that is still under way included."""
@@ -76,7 +76,7 @@ class Stores(msgspec.Struct, frozen=True):
         else:
             self.retrying.record_outcome(None)
 
-    def hang_up(self) -> None:
+    def disconnect(self) -> None:
         """Cut short what waits for the network; every call fails from now on."""
         self.stopping.set()
         if self.account is not None:
@@ -86,7 +86,7 @@ class Stores(msgspec.Struct, frozen=True):
 
 
 def open_store(
-    config: Config, places: StatePaths, platform: Platform, *, create: bool = False, login: TelegramLogin | None = None
+    config: Config, paths: StatePaths, platform: Platform, *, create: bool = False, login: TelegramLogin | None = None
 ) -> Stores:
     """Return the configured store; with ``create`` an embedded one is made where there is none.
 
@@ -95,12 +95,12 @@ def open_store(
     """
     if config.backend() == "telegram":
         return _telegram(config, platform, login)
-    path = places.for_config(config).store
+    path = paths.for_config(config).store
     inner = DirectoryStore(path, disk=platform.disk, clock=platform.clock, entropy=platform.entropy)
     bounded = BoundedStore(inner, str(path))
     if create:
         bounded.run(inner.create_directory, CALL_SECONDS)
-    stores = _wrapped(CountingStore(bounded), platform, threading.Event(), _FOLDER_PATIENCE)
+    stores = _wrapped(CountingStore(bounded), platform, threading.Event(), _DIRECTORY_RETRY)
     return msgspec.structs.replace(stores, bounded=bounded)
 
 
@@ -115,7 +115,7 @@ def _telegram(config: Config, platform: Platform, login: TelegramLogin | None) -
     )
     if login is not None:
         account.use(login)
-    governor = RateLimitedStore(
+    rate_limit = RateLimitedStore(
         account,
         clock=platform.clock,
         stop=stopping,
@@ -123,13 +123,13 @@ def _telegram(config: Config, platform: Platform, login: TelegramLogin | None) -
         downloads=config.telegram.max_concurrent_downloads,
         inner_backoff=lambda: account.backoff,
     )
-    stores = _wrapped(CountingStore(governor), platform, stopping, _TELEGRAM_PATIENCE)
-    return msgspec.structs.replace(stores, account=account, governor=governor)
+    stores = _wrapped(CountingStore(rate_limit), platform, stopping, _TELEGRAM_RETRY)
+    return msgspec.structs.replace(stores, account=account, rate_limit=rate_limit)
 
 
-def _wrapped(counting: CountingStore, platform: Platform, stopping: threading.Event, patience: RetryPolicy) -> Stores:
+def _wrapped(counting: CountingStore, platform: Platform, stopping: threading.Event, policy: RetryPolicy) -> Stores:
     retrying = RetryStore(
-        counting, clock=platform.clock, entropy=platform.entropy, wait=stopping.wait, stop=stopping, policy=patience
+        counting, clock=platform.clock, entropy=platform.entropy, wait=stopping.wait, stop=stopping, policy=policy
     )
     sending = MeasuringStore(retrying)
     return Stores(sending, retrying, counting, sending, stopping)

@@ -55,8 +55,8 @@ class Unlocked:
     Raises AccessError, DamageError, UsageError (no vault here).
     """
 
-    def __init__(self, places: StatePaths, secret: Secret, stores: Stores) -> None:
-        header = self.saved_header = load_header(places.state)
+    def __init__(self, paths: StatePaths, secret: Secret, stores: Stores) -> None:
+        header = self.saved_header = load_header(paths.state)
         try:
             self.master, self.header = try_headers([header], secret)
         except AccessError as error:
@@ -66,7 +66,7 @@ class Unlocked:
                 raise AccessError(error.message, hint=CHANGED_ELSEWHERE) from None
             self.master, self.header = _from_store(stores.store, secret, header, error)
         self.vault_keys = VaultKeys(self.master, self.header.vault)
-        self.local: LocalVault = load_vault(places.state, self.vault_keys)
+        self.local: LocalVault = load_vault(paths.state, self.vault_keys)
         self.identity: MachineIdentity = open_machine(self.local.machine, self.vault_keys)
 
 

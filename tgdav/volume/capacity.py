@@ -15,7 +15,7 @@ ASK_SECONDS = 1.0
 Space = Callable[[], tuple[int, int]]
 
 
-def disk_capacity(places: StatePaths, used: Callable[[], int], bounded: BoundedStore | None) -> Space:
+def disk_capacity(paths: StatePaths, used: Callable[[], int], bounded: BoundedStore | None) -> Space:
     """Return a function that gives (total, free) bytes: of the disk of a store in a folder, which ``bounded`` asks; without
     that, as good as unlimited.
     """
@@ -25,7 +25,7 @@ def disk_capacity(places: StatePaths, used: Callable[[], int], bounded: BoundedS
 
     if bounded is None:
         return unlimited
-    disk = _DiskSpace(places, bounded)
+    disk = _DiskSpace(paths, bounded)
 
     def embedded() -> tuple[int, int]:
         free = disk.free()
@@ -37,15 +37,15 @@ def disk_capacity(places: StatePaths, used: Callable[[], int], bounded: BoundedS
 class _DiskSpace:
     """The free bytes of the store's disk. A network folder whose server is gone does not answer, and keeps nobody waiting."""
 
-    def __init__(self, places: StatePaths, bounded: BoundedStore) -> None:
-        self._places, self._bounded = places, bounded
+    def __init__(self, paths: StatePaths, bounded: BoundedStore) -> None:
+        self._paths, self._bounded = paths, bounded
         self._free: int | None = None
 
     def free(self) -> int | None:
         """Return them as last known, None if they cannot be told."""
         if not self._bounded.is_stuck:
             try:
-                disk = self._bounded.run(lambda: os.statvfs(self._places.store), ASK_SECONDS)
+                disk = self._bounded.run(lambda: os.statvfs(self._paths.store), ASK_SECONDS)
                 self._free = disk.f_bavail * disk.f_frsize
             except OSError:
                 self._free = None

@@ -15,14 +15,14 @@ from tgdav.vault.join import JoinedVault, join_state
 from tgdav.volume.volume import Volume
 
 
-def create_vault(places: StatePaths, config: Config, passphrase: str, *, platform: Platform) -> CreatedVault:
+def create_vault(paths: StatePaths, config: Config, passphrase: str, *, platform: Platform) -> CreatedVault:
     """Create a vault in the configured store.
 
     Raises UsageError if a vault exists here or in the store; StoreUnavailable; AccessError (no login at Telegram).
     """
-    places = places.for_config(config)
-    created = create_state(places, config, passphrase, platform=platform)
-    volume = Volume.open(places, config, Passphrase(passphrase), platform=platform)
+    paths = paths.for_config(config)
+    created = create_state(paths, config, passphrase, platform=platform)
+    volume = Volume.open(paths, config, Passphrase(passphrase), platform=platform)
     try:
         volume.sync(wait=True)
     finally:
@@ -31,16 +31,16 @@ def create_vault(places: StatePaths, config: Config, passphrase: str, *, platfor
 
 
 def join_vault(
-    places: StatePaths, config: Config, secret: Secret, *, platform: Platform, progress: Progress | None = None
+    paths: StatePaths, config: Config, secret: Secret, *, platform: Platform, progress: Progress | None = None
 ) -> JoinedVault:
     """Rebuild the local state from the store, and become the writer.
 
     Raises AccessError (wrong secret, no login at Telegram), UsageError (a vault is here, or none in the store),
     StoreUnavailable, DamageError (no header or no log opens), WriterReplaced (another machine joined meanwhile).
     """
-    places = places.for_config(config)
-    joined = join_state(places, config, secret, platform=platform, progress=progress)
-    volume = Volume.open(places, config, secret, platform=platform)
+    paths = paths.for_config(config)
+    joined = join_state(paths, config, secret, platform=platform, progress=progress)
+    volume = Volume.open(paths, config, secret, platform=platform)
     try:
         volume.sync(wait=True)
     except DamageError as error:

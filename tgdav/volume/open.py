@@ -44,7 +44,7 @@ class OpenedState:
     on under a fresh incarnation that the store does not know yet.
     """
 
-    places: StatePaths
+    paths: StatePaths
     config: Config
     platform: Platform
     lock: StateLock
@@ -58,48 +58,48 @@ class OpenedState:
 
 
 def open_parts(
-    undo: ExitStack, places: StatePaths, config: Config, secret: Secret, *, platform: Platform, namespace: str | None
+    undo: ExitStack, paths: StatePaths, config: Config, secret: Secret, *, platform: Platform, namespace: str | None
 ) -> OpenedState:
     """Open them in order; ``undo`` takes in how to close them again.
 
     Raises UsageError (no vault, a mode that is not built), AccessError, VaultInUse, DamageError, LocalFailure.
     """
     require_supported(config, namespace)
-    places = places.for_config(config)
-    load_header(places.state)
-    lock = StateLock(places.lock_file)
+    paths = paths.for_config(config)
+    load_header(paths.state)
+    lock = StateLock(paths.lock_file)
     undo.callback(lock.release)
-    Reserve(places, platform.disk, platform.entropy).make_room()
-    stores = open_store(config, places, platform)
+    Reserve(paths, platform.disk, platform.entropy).make_room()
+    stores = open_store(config, paths, platform)
     undo.callback(stores.store.close)
-    opened = Unlocked(places, secret, stores)
+    opened = Unlocked(paths, secret, stores)
     wanted = opened.local.namespace(find_namespace(config, namespace).name if namespace else None)
-    database = _open_database(places, wanted, opened, platform)
+    database = _open_database(paths, wanted, opened, platform)
     undo.callback(database.close)
-    login = _use_login(places, stores, opened, platform)
+    login = _use_login(paths, stores, opened, platform)
     before = _log_identity(opened, wanted, database)
     log = resume_if_restored(
         database, stores.store, before, config, platform, lambda: _first_poll(database, stores, before)
     )
     return OpenedState(
-        places, config, platform, lock, stores, opened, wanted.name, database, log, log is not before, login
+        paths, config, platform, lock, stores, opened, wanted.name, database, log, log is not before, login
     )
 
 
-def _use_login(places: StatePaths, stores: Stores, opened: Unlocked, platform: Platform) -> "LoginService | None":
+def _use_login(paths: StatePaths, stores: Stores, opened: Unlocked, platform: Platform) -> "LoginService | None":
     """Let a store that is Telegram's use the login that is kept here."""
     if stores.account is None:
         return None
     # Only where there is Telegram: Telethon takes long to import.
     from tgdav.vault.login_service import LoginService
 
-    keeper = LoginService(places.state, opened.vault_keys, stores.account.settings, platform, stores.account)
+    keeper = LoginService(paths.state, opened.vault_keys, stores.account.settings, platform, stores.account)
     keeper.start()
     return keeper
 
 
-def _open_database(places: StatePaths, namespace: LocalNamespace, opened: Unlocked, platform: Platform) -> Database:
-    path = places.state / namespace.database
+def _open_database(paths: StatePaths, namespace: LocalNamespace, opened: Unlocked, platform: Platform) -> Database:
+    path = paths.state / namespace.database
     if not path.exists():
         raise DamageError(
             "the local database is gone", blob="database", hint="move the state folder away and run 'tgdav recover'"
@@ -108,14 +108,14 @@ def _open_database(places: StatePaths, namespace: LocalNamespace, opened: Unlock
 
 
 def open_content(
-    places: StatePaths, config: Config, platform: Platform, database: Database, store: BlobStore, log: LogIdentity
+    paths: StatePaths, config: Config, platform: Platform, database: Database, store: BlobStore, log: LogIdentity
 ) -> ContentStore:
     """Open the content store of a namespace. Raises LocalFailure, NoSpace, UsageError."""
     chunk, cache = config.chunk, config.cache
     return ContentStore.open(
         database,
         store,
-        places.state / "staging",
+        paths.state / "staging",
         ContentIdentity(vault_keys=log.vault_keys, keys=log.keys, machine=log.machine_id, incarnation=log.incarnation),
         ContentSettings(
             chunk_size=chunk.chunk_size,
@@ -126,7 +126,7 @@ def open_content(
             staging_bytes=_staging_bytes(config),
         ),
         platform,
-        cache=DiskCache(places.cache, cache.max_bytes, disk=platform.disk, clock=platform.clock),
+        cache=DiskCache(paths.cache, cache.max_bytes, disk=platform.disk, clock=platform.clock),
         read_settings=ReadSettings(prefetch_enabled=cache.prefetch_enabled, prefetch_count=cache.prefetch_count),
     )
 

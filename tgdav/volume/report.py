@@ -22,7 +22,7 @@ def status(volume: Volume) -> dict[str, Any]:
     files, size = volume.fs.totals()
     shown = cache(volume)
     damage = _damage(volume.database)
-    waiting, reason = volume.stores.rest
+    waiting, reason = volume.stores.backoff
     problem = volume.stores.account.problem if volume.stores.account else None
     date, sent = volume.upload_stats.today()
     errors = (

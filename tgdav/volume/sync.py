@@ -51,9 +51,9 @@ class Synchronizer(msgspec.Struct, frozen=True):
         before = self.stats.total()
         while True:
             try:
-                with ExitStack() as patience:
+                with ExitStack() as retrying:
                     if not wait:
-                        patience.enter_context(self.stores.retrying.fail_fast())
+                        retrying.enter_context(self.stores.retrying.fail_fast())
                     is_done = self._send(wait, progress)
             except StoreUnavailable:
                 if not self._is_resting():
@@ -84,7 +84,7 @@ class Synchronizer(msgspec.Struct, frozen=True):
         is_resting = self._is_resting()
         if not is_resting:
             self.tasks.clear_errors(KEEP_HEADERS, JOIN, PUSH, POLL)
-        waiting, reason = self.stores.asked_rest if is_resting else (0.0, "")
+        waiting, reason = self.stores.requested_backoff if is_resting else (0.0, "")
         return {
             "pending": self.pending(),
             "sent": difference(self.stats.total(), before),
@@ -94,11 +94,11 @@ class Synchronizer(msgspec.Struct, frozen=True):
         }
 
     def _is_resting(self) -> bool:
-        return self.stores.asked_rest[0] > SHORT_REST
+        return self.stores.requested_backoff[0] > SHORT_REST
 
     def _wait_for_store(self, wait: bool, progress: Progress | None) -> bool:
         """Return True without ``wait``; else wait for the store, one step at most, and return False."""
-        seconds, reason = self.stores.asked_rest
+        seconds, reason = self.stores.requested_backoff
         if wait:
             if progress is not None:
                 progress(f"waiting {seconds:.0f} s: {reason}", 0, self.content.pending())
@@ -119,7 +119,7 @@ class Synchronizer(msgspec.Struct, frozen=True):
             problem = None if self.stores.account is None else self.stores.account.problem
             if problem is not None:
                 raise type(problem)(problem.message, hint=problem.hint)
-            waiting, reason = self.stores.rest
+            waiting, reason = self.stores.backoff
             if progress is not None:
                 stage = f"waiting {waiting:.0f} s: {reason}" if waiting else "pending bytes"
                 progress(stage, 0, self.content.pending())

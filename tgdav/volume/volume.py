@@ -62,14 +62,14 @@ class Volume:
     """One namespace of a vault, open. Made by ``Volume.open``; every command and front end works through it."""
 
     def __init__(self, parts: OpenedState) -> None:
-        places, config, platform = self.places, self.config, self.platform = parts.places, parts.config, parts.platform
+        paths, config, platform = self.paths, self.config, self.platform = parts.paths, parts.config, parts.platform
         stores, opened, database, log = parts.stores, parts.opened, parts.database, parts.log
         self.namespace_name = parts.namespace
         self._lock, self._login = parts.lock, parts.login
         self.vault_keys, self.master, self._stores = opened.vault_keys, opened.master, stores
         self.database, self.log = database, log
         self.upload_stats = UploadStats(database, opened.vault_keys, platform.clock)
-        stores.sending.on_sent = self.upload_stats.note
+        stores.measuring.on_sent = self.upload_stats.note
         self.journal = Journal(
             database,
             log.keys,
@@ -80,12 +80,12 @@ class Volume:
             history_policy(config),
         )
         self.headers = HeaderKeeper(
-            places.state, database, stores.store, opened.header, opened.saved_header, opened.master, platform
+            paths.state, database, stores.store, opened.header, opened.saved_header, opened.master, platform
         )
         account = stores.account
         self.account_expiry = None if account is None else AccountExpiry(database, platform.clock, account.idle_days)
-        self.content = open_content(places, config, platform, database, stores.store, self.log)
-        outbox = places.state / "outbox"
+        self.content = open_content(paths, config, platform, database, stores.store, self.log)
+        outbox = paths.state / "outbox"
         self.replicator = Replicator(database, stores.store, log, self.journal, outbox, platform)
         open_files = OpenFileContext(
             self.journal,
@@ -93,14 +93,14 @@ class Volume:
             self.content,
             log.keys,
             log.machine,
-            places.state / "overlay",
+            paths.state / "overlay",
             clock=platform.clock,
             entropy=platform.entropy,
             disk=platform.disk,
         )
-        junk, space = JunkPolicy(config.webdav.junk_files), disk_capacity(places, self.used_bytes, stores.bounded)
+        junk, space = JunkPolicy(config.webdav.junk_files), disk_capacity(paths, self.used_bytes, stores.bounded)
         self.fs = NamespaceFileSystem(open_files, junk=junk, space=space)
-        self.reserve = Reserve(places, platform.disk, platform.entropy)
+        self.reserve = Reserve(paths, platform.disk, platform.entropy)
         self.background = PeriodicTasks(platform.clock, self._tasks())
         self.replicator.on_joined = self.fs.start
         self._synchronizer = Synchronizer(
@@ -108,13 +108,13 @@ class Volume:
         )
         self._clock_problem: str | None = None
         self._closed = threading.Event()
-        self._hang_up: Worker | None = None
+        self._disconnecting: Worker | None = None
         self._is_closed = False
 
     @classmethod
     def open(
         cls,
-        places: StatePaths,
+        paths: StatePaths,
         config: Config,
         secret: Secret,
         *,
@@ -126,7 +126,7 @@ class Volume:
         Raises UsageError (no vault, a mode that is not built), AccessError, VaultInUse, DamageError, LocalFailure.
         """
         with ExitStack() as undo:
-            parts = open_parts(undo, places, config, secret, platform=platform, namespace=namespace)
+            parts = open_parts(undo, paths, config, secret, platform=platform, namespace=namespace)
             volume = cls(parts)
             volume._resume()
             undo.pop_all()
@@ -137,8 +137,8 @@ class Volume:
 
     def _resume(self) -> None:
         """Resume where the last process stopped."""
-        make_folder(self.places.state / "outbox", self.platform.disk)
-        make_folder(self.places.state / "overlay", self.platform.disk)
+        make_folder(self.paths.state / "outbox", self.platform.disk)
+        make_folder(self.paths.state / "overlay", self.platform.disk)
         self.replicator.start()
         self.content.start()
         try:
@@ -157,7 +157,7 @@ class Volume:
         yield PeriodicTask("folding the database's log", self.database.checkpoint)
         yield PeriodicTask(_COUNTS, self.upload_stats.save)
         yield PeriodicTask("looking at the clock", self._check_clock)
-        yield PeriodicTask(KEEP_HEADERS, self.keep_headers, interval=HEADER_SECONDS, retry=HEADER_RETRY_SECONDS)
+        yield PeriodicTask(KEEP_HEADERS, self.ensure_headers, interval=HEADER_SECONDS, retry=HEADER_RETRY_SECONDS)
         if expiry is not None:
             yield PeriodicTask("keeping how long the account lives", expiry.keep_up)
         yield PeriodicTask(JOIN, replicator.push, interval=JOIN_SECONDS, when=self._is_joining)
@@ -212,38 +212,38 @@ class Volume:
         is_closed, self._is_closed = self._is_closed, True
         if is_closed:
             return
-        self.hang_up_soon()
+        self.disconnect_soon()
         with suppress(TgdavError):  # what was written is on disk before anything that may have to wait for the store
             self.fs.sync()
-        with ExitStack() as rest:
-            rest.callback(self._closed.set)
-            rest.callback(self._lock.release)
-            rest.callback(self._stores.store.close)
-            rest.callback(self.database.close)
-            rest.callback(self.background.run, _COUNTS)
-            rest.callback(self.content.stop)
-            rest.callback(self._stores.stopping.set)
-            rest.callback(self.fs.stop)
+        with ExitStack() as closing:
+            closing.callback(self._closed.set)
+            closing.callback(self._lock.release)
+            closing.callback(self._stores.store.close)
+            closing.callback(self.database.close)
+            closing.callback(self.background.run, _COUNTS)
+            closing.callback(self.content.stop)
+            closing.callback(self._stores.stopping.set)
+            closing.callback(self.fs.stop)
             self.background.stop()
 
-    def hang_up_soon(self) -> None:
+    def disconnect_soon(self) -> None:
         """Let what waits for the store go on for a moment, then cut it short: nothing that stops may wait for a dead line, nor
         for space that may never come.
 
         For whoever stops front ends before ``close``. Calling it again changes nothing.
         """
-        if self._hang_up is None:
+        if self._disconnecting is None:
             self.content.stop_waiting()
-            self._hang_up = Worker("tgdav-hang-up", self._hang_up_unless_closed, restart=False)
-            self._hang_up.start()
+            self._disconnecting = Worker("tgdav-disconnect", self._disconnect_unless_closed, restart=False)
+            self._disconnecting.start()
 
-    def _hang_up_unless_closed(self) -> None:
+    def _disconnect_unless_closed(self) -> None:
         if self._closed.wait(SAY_SECONDS):
             return
         _log.warning("stopping: waiting for the store to end what is under way, %.0f s at most", GRACE_SECONDS)
         if not self._closed.wait(GRACE_SECONDS - SAY_SECONDS):
             _log.warning("the store did not end it: what is not there yet is sent by the next start")
-            self._stores.hang_up()
+            self._stores.disconnect()
 
     @property
     def stores(self) -> Stores:
@@ -275,7 +275,7 @@ class Volume:
         self.fs.flush_all()
         return self._synchronizer.run(wait=wait, progress=progress)
 
-    def keep_headers(self) -> None:
+    def ensure_headers(self) -> None:
         """See to two copies of the header in the store, and note them. Raises StoreUnavailable."""
         self.headers.keep()
 

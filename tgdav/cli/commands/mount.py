@@ -150,7 +150,7 @@ def hold(invocation: Invocation, path: str, options: MountOptions, on_ready: Cal
         control.start()
         closing.callback(control.stop)
         where = host.mount(path, options)
-        closing.callback(volume.hang_up_soon)
+        closing.callback(volume.disconnect_soon)
         closing.callback(host.finish, lambda line: click.echo(f"tgdav: {line}", err=True))
         volume.start()
         on_ready(where)

@@ -98,7 +98,7 @@ def _serve(
         reserved.close()
         port = _listen(web, options)
         closing.callback(web.stop)
-        closing.callback(volume.hang_up_soon)
+        closing.callback(volume.disconnect_soon)
         closing.callback(_unmount, mounts)  # what is mounted reads from the store until nobody uses it any more
         running.address = address(options, port)
         invocation.output.result({"listening": running.address}, [f"listening on {running.address}"])

@@ -45,7 +45,7 @@ class MountHost:
                     f"this tgdav has mounted the drive at {self._mount.where}", hint="unmount it first, or use it there"
                 )
             where = mount_table.prepare(path)
-            own_files(self._volume.places, where)
+            own_files(self._volume.paths, where)
             clock = self._volume.platform.clock
             self._mount = mount_class.start(self._volume.fs, where, options, clock, self._ended)
             self._volume.content.reader.resize_memory(MOUNTED_LIMIT)

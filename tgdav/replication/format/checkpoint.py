@@ -1,11 +1,11 @@
-"""The content of a checkpoint's parts, and what of it changed since an earlier one. Pure.
+"""The content of a checkpoint's parts, and the differences from an earlier one. Pure.
 
 A part's content (wrapped by ``tgdav.replication.format.envelope``) is a msgpack array: a ``Part``. Parts carry batches of rows;
 the last, sent last, is the root too: it names position, counters, and each other part's blob name and hash.
 
-A full checkpoint holds every table's rows in key order, cut into batches that are numbered from 0. One that builds on it
-carries each batch whose rows are no longer the same, whole, under the batch's number, and rows beyond the base's last
-key in further batches. So nothing needs to be known of how a row came, changed or went. Byte by byte:
+A full checkpoint contains every table's rows in key order, cut into batches that are numbered from 0. One that is based on it
+contains each batch whose rows changed, complete, under the batch's number, and rows after the base's last key in further
+batches. So it does not matter how a row was added, changed or deleted. Byte by byte:
 ``docs/formats/checkpoint.md``.
 """
 
@@ -44,10 +44,10 @@ class PartName(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Root(msgspec.Struct, array_like=True, frozen=True):
-    """What holds the parts together.
+    """What ties the parts together.
 
     ``position`` is the log position that they show the state of, ``segment`` the author's last segment that they
-    include; ``base`` the root part of the full checkpoint that this one builds on; ``parts`` are those before the root;
+    include; ``base`` the root part of the full checkpoint that this one is based on; ``parts`` are those before the root;
     ``settings`` the counters that travel with the state; ``created`` in ns.
     """
 
@@ -60,7 +60,7 @@ class Root(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Part(msgspec.Struct, array_like=True, frozen=True):
-    """The content of one part; ``root`` is set in the last alone."""
+    """The content of one part; only the last one has a ``root``."""
 
     version: int
     batches: list[Batch]
@@ -75,14 +75,14 @@ class TableOutline(msgspec.Struct, array_like=True):
     last: Key = ()
 
     def add(self, firsts: Key, last: Key, hash_: bytes) -> None:
-        """Take in the next batch."""
+        """Add the next batch."""
         self.firsts.append(firsts)
         self.hashes.append(hash_)
         self.last = last
 
 
 class Outline(msgspec.Struct, array_like=True):
-    """What must be known of a full checkpoint to build on it. ``size`` is that of its batches as encoded, in bytes."""
+    """What must be known of a full checkpoint to base another on it. ``size`` is that of its batches as encoded, in bytes."""
 
     number: int
     root: PartName
@@ -90,7 +90,7 @@ class Outline(msgspec.Struct, array_like=True):
     tables: dict[str, TableOutline] = {}
 
     def add(self, batch: Batch, encoded: bytes) -> None:
-        """Take in the next batch of the full checkpoint."""
+        """Add the next batch of the full checkpoint."""
         key_of = TABLES[batch.table].key_of
         outline = self.tables.setdefault(batch.table, TableOutline())
         outline.add(key_of(batch.rows[0]), key_of(batch.rows[-1]), hash_of(encoded))
@@ -103,17 +103,17 @@ _outline_decoder = msgspec.msgpack.Decoder(Outline)
 
 
 def encode_batch(batch: Batch) -> bytes:
-    """Return a batch as it stands in a part."""
+    """Return a batch as it is encoded in a part."""
     return _encoder.encode(batch)
 
 
 def hash_of(encoded: bytes) -> bytes:
-    """Return what tells one content of a batch from another."""
+    """Return the hash that identifies a batch's content."""
     return blake3(encoded).digest(_HASH_BYTES)
 
 
 def encode_part(batches: list[bytes], root: Root | None = None) -> bytes:
-    """Return the content of a part with batches that are encoded already."""
+    """Return the content of a part, from batches that are encoded already."""
     return _encoder.encode((VERSION, [msgspec.Raw(batch) for batch in batches], root))
 
 
@@ -136,7 +136,7 @@ def _is_possible(batch: Batch) -> bool:
 
 
 def _is_row(row: Row, columns: int) -> bool:
-    """Whether a row has a value for each column, none of them a number that the database cannot keep."""
+    """Whether a row has a value for each column, and no integer that the database cannot store."""
     return len(row) == columns and all(type(value) is not int or value <= LARGEST for value in row)
 
 
@@ -146,15 +146,15 @@ def encode_outline(outline: Outline) -> bytes:
 
 
 def decode_outline(encoded: bytes) -> Outline:
-    """Return what ``encode_outline`` was given."""
+    """Return the outline that ``encode_outline`` encoded."""
     return _outline_decoder.decode(encoded)
 
 
 def is_due(*, log_bytes: int, last_bytes: int, age_seconds: float, changed: bool) -> bool:
     """Return whether a checkpoint should be written now. Pure.
 
-    It should when something changed and the log since the last one is larger than that one (and at least 16 MiB), or
-    begins a day ago.
+    It should if something changed and the log since the last one is larger than that one (and at least 16 MiB), or is a day
+    old.
     """
     if not changed:
         return False
@@ -173,7 +173,7 @@ def _numbered(table: Table, rows: Iterator[Row], number: int) -> Iterator[Batch]
 
 
 def changed(table: Table, rows: Iterator[Row], outline: TableOutline) -> Iterator[bytes]:
-    """Go through the batches, encoded, whose rows are not those that ``outline`` tells of."""
+    """Yield the batches, encoded, whose rows differ from those of ``outline``."""
     rest: list[Row] = []
     for number, there in enumerate(_by_outline(table, rows, outline, rest)):
         batch = Batch(table.name, number, there)
@@ -185,7 +185,7 @@ def changed(table: Table, rows: Iterator[Row], outline: TableOutline) -> Iterato
 
 
 def _by_outline(table: Table, rows: Iterator[Row], outline: TableOutline, rest: list[Row]) -> Iterator[list[Row]]:
-    """Go through the rows that fall into each batch now; ``rest`` takes the first row beyond the last one."""
+    """Yield the rows that belong to each batch now; the first row after the last batch is appended to ``rest``."""
     firsts, last = outline.firsts, outline.last
     current, gathered = 0, list[Row]()
     for row in rows:
@@ -203,6 +203,6 @@ def _by_outline(table: Table, rows: Iterator[Row], outline: TableOutline, rest: 
 
 
 def merged(base: Iterable[Batch], replaced: dict[tuple[str, int], list[Any]]) -> Iterator[Batch]:
-    """Go through a base's batches with what replaced them, taken out of ``replaced``; what remains there is new."""
+    """Yield a base's batches, or what replaced them, which is removed from ``replaced``; what remains in it is new."""
     for batch in base:
         yield Batch(batch.table, batch.number, replaced.pop((batch.table, batch.number), batch.rows))

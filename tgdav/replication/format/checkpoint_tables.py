@@ -1,7 +1,7 @@
-"""Which rows of the local database a checkpoint carries, and how they are put into another database.
+"""Which rows of the local database a checkpoint contains, and how they are inserted into another database.
 
-What is this machine's alone stays out: junk, last reads, overlays, staged chunks. A row is carried whatever it says, in
-the order of its table's key, so that a table's rows fall into the same batches as long as they do not change.
+What belongs to this machine alone is left out: junk files, access times, overlays, staged chunks. Rows are written unchanged
+in the order of their table's key, so that unchanged rows fall into the same batches.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ Key = tuple[int | bytes, ...]
 
 _ATTRIBUTES = "since, kind, mode, uid, gid, rdev, size, mtime, ctime, btime, tag, content, manifest, writer, written"
 _NOT_JUNK = "ino NOT IN (SELECT ino FROM nodes WHERE local = 1)"
-# A junk folder below a folder counts in its links here, and nowhere else.
+# A junk directory raises the link count of its parent on this machine only.
 _NODES_FROM = """WITH junk(parent, count) AS MATERIALIZED
 (SELECT e.parent, count(*) FROM nodes n JOIN entries e ON e.ino = n.ino WHERE n.local = 1 AND n.kind = 2 GROUP BY e.parent)
 SELECT {columns}, nlink - coalesce(junk.count, 0) FROM nodes LEFT JOIN junk ON junk.parent = nodes.ino
@@ -27,7 +27,7 @@ WHERE local = 0 ORDER BY ino"""
 
 
 class Table(msgspec.Struct, frozen=True):
-    """``columns`` travel; ``rest`` are the other columns that must have a value, with the SQL of it."""
+    """``columns`` are written to checkpoints; ``rest`` are the other columns that need a value, with its SQL."""
 
     name: str
     columns: str
@@ -38,19 +38,19 @@ class Table(msgspec.Struct, frozen=True):
 
     @property
     def select(self) -> str:
-        """The statement that gives the rows in key order."""
+        """The statement that selects the rows in key order."""
         # Table and column names are constants of this module.
         return self.query or f"SELECT {self.columns} FROM {self.name} WHERE {self.where} ORDER BY {self.key}"  # noqa: S608
 
     @property
     def insert(self) -> str:
-        """The statement that takes one row."""
+        """The statement that inserts one row."""
         names = ", ".join([self.columns, *(name for name, _ in self.rest)])
         marks = ", ".join([*("?" for _ in self.columns.split(",")), *(value for _, value in self.rest)])
         return f"INSERT INTO {self.name} ({names}) VALUES ({marks})"  # noqa: S608 - constants
 
     def rows(self, connection: Connection) -> Iterator[Row]:
-        """Go through the rows in key order."""
+        """Yield the rows in key order."""
         return connection.each(self.select)
 
     def key_of(self, row: Row) -> Key:
@@ -116,7 +116,7 @@ _TABLES = (
     ),
 )
 TABLES: dict[str, Table] = {table.name: table for table in _TABLES}
-"""By name, in the order in which their rows are written."""
+"""The tables by name, in the order in which their rows are written."""
 
 
 def _getter_of(table: Table) -> "itemgetter[Any]":
@@ -127,7 +127,7 @@ def _getter_of(table: Table) -> "itemgetter[Any]":
 _GETTERS = {table.name: _getter_of(table) for table in _TABLES}
 
 _AFTERWARDS = (
-    # What a machine read last is its own affair; a file that was never read here was read when it was written.
+    # Access times are local to a machine: a file that was never read here gets its modification time.
     "UPDATE nodes SET atime = mtime",
     """UPDATE machines SET
     last_sequence = coalesce((SELECT s.last FROM segments s WHERE s.incarnation = machines.incarnation
@@ -144,6 +144,6 @@ def clear(transaction: Transaction) -> None:
 
 
 def complete(transaction: Transaction) -> None:
-    """After the last row: work out what does not travel."""
+    """Compute, after the last row, the columns that checkpoints do not contain."""
     for statement in _AFTERWARDS:
         transaction.execute(statement)

@@ -1,10 +1,10 @@
-"""What segments and checkpoint parts are wrapped in: a key box, and a sealed, padded body. Pure.
+"""The envelope of segments and checkpoint parts: a key box, and a sealed, padded body. Pure.
 
 ::
 
     version (1) │ epoch (u32) │ length of the key box (u32) │ key box │ sealed body        integers big-endian
 
-The key box lets whoever has the vault key open this blob on its own. The body's plaintext is
+With the key box the vault key alone opens this blob. The body's plaintext is
 ``codec (1) ‖ length of the content (u64) ‖ stored content (u64 length before it) ‖ zeros``; the zeros bring the blob to a
 Padmé size of at least 64 KiB. The associated data bind vault, namespace, kind, blob name, version, and every byte before
 the sealed body, so each byte and the length of the blob are authenticated. Byte by byte: ``docs/formats/segment.md``.
@@ -23,7 +23,7 @@ from tgdav.ids import BlobName, NamespaceId
 
 VERSION = 1
 MAX_CONTENT = 1 << 31
-"""Content of more bytes than this is never made and never accepted."""
+"""The largest content in bytes that is written or accepted."""
 _PREAMBLE = struct.Struct(">BII")
 _BODY = struct.Struct(">BQQ")
 _RAW, _LZ4 = 0, 1

@@ -1,4 +1,4 @@
-"""The content of a segment: groups of one machine, and what they need. Pure; wrapped by ``tgdav.replication.format.envelope``.
+"""The content of a segment: groups of one machine, and the packs that they name. Pure.
 
 A segment is ``signature (64) ‖ msgpack array``. The Ed25519 signature covers the array and the blob's name. The array is a
 ``Segment``: its fields in order, and only ever added to at the end. Byte by byte: ``docs/formats/segment.md``.
@@ -16,7 +16,7 @@ _SIGNATURE = 64
 
 
 class PackEntry(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """A chunk's place in a pack, as in the pack's own index."""
+    """Where a chunk is in a pack, as in the pack's own index."""
 
     id: ChunkId
     offset: Count
@@ -27,7 +27,7 @@ class PackEntry(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class PackIndex(msgspec.Struct, array_like=True, frozen=True):
-    """A stored pack: its blob name, whole size, BLAKE3 hash, and where its chunks are."""
+    """A stored pack: its blob name, size, BLAKE3 hash, and where its chunks are."""
 
     name: BlobName
     size: Count
@@ -37,7 +37,7 @@ class PackIndex(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Segment(msgspec.Struct, array_like=True, frozen=True):
-    """Groups of one machine in a row. ``number`` is 1, 2, 3 … in its incarnation, ``previous`` chains the blobs' hashes.
+    """Consecutive groups of one machine. ``number`` is 1, 2, 3 … in its incarnation, ``previous`` chains the blobs' hashes.
 
     ``author`` is the author's membership, so that one segment is enough to check the others of its chain; None in segments
     that were made without it.
@@ -54,12 +54,12 @@ class Segment(msgspec.Struct, array_like=True, frozen=True):
 
     @property
     def membership(self) -> Member | None:
-        """What it states of its author: the member operation in it, else the field."""
+        """The author's membership: the member operation in this segment, else the field."""
         operations = (op for group in self.groups for op in group.ops if isinstance(op, Member))
         return next((op for op in operations if op.incarnation == self.incarnation), self.author)
 
     def link(self, hash_: bytes) -> Link:
-        """Return what it says about its chain; ``hash_`` is its blob's."""
+        """Return its link in the chain; ``hash_`` is the hash of its blob."""
         last = self.groups[-1]
         changes = sum(not isinstance(op, Member | Namespace) for group in self.groups for op in group.ops)
         return Link(
