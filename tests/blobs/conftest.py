@@ -76,7 +76,7 @@ def directory_store(path: Path, clock: MovedClock | None = None, disk: SystemDis
 
 
 def retrying(inner: BlobStore) -> RetryStore:
-    """A retrying store that never gives up and never really waits."""
+    """A retrying store that never gives up and does not really wait."""
     clock = MovedClock()
     policy = RetryPolicy(give_up_after=inf)
     return RetryStore(
@@ -119,7 +119,7 @@ WRAPPERS: dict[str, Wrap] = {
 
 
 class Place:
-    """Where blobs are, and how to open stores on it. All stores opened are closed at the end."""
+    """A place for blobs, on which stores can be opened. All opened stores are closed at the end."""
 
     def __init__(self, make: Callable[[], BlobStore], wrap: Wrap) -> None:
         self._make = make
@@ -137,7 +137,7 @@ class Place:
 
 
 def maker(base: str, folder: Path, request: pytest.FixtureRequest) -> Callable[[], BlobStore]:
-    """What opens a store object on a new and empty place of this kind."""
+    """Return a function that opens a store object on a new and empty place of this kind."""
     if base == "directory":
         directory_store(folder)._directory.create()
         return lambda: directory_store(folder)
@@ -171,7 +171,7 @@ def store(place: Place) -> BlobStore:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """The folder of a new directory store."""
+    """The directory of a new directory store."""
     path = tmp_path / "store"
     DirectoryStore.create(path, disk=SystemDisk(), clock=MovedClock(), entropy=SeededEntropy()).close()
     return path

@@ -1,4 +1,4 @@
-"""A store that hangs in the kernel keeps nobody waiting: its calls end, and it works again when it answers again."""
+"""Calls of a store that hangs in the kernel end, and the store works again when it responds again."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -76,7 +76,7 @@ def test_the_threads_that_wait_are_bounded(
 
 
 @pytest.mark.timeout(60)
-def test_who_waits_is_let_go_when_all_is_to_end(
+def test_giving_up_ends_waiting_calls(
     disk: ForgetfulDisk, store: BoundedStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bounded, "CALL_SECONDS", 1000.0)

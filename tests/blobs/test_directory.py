@@ -1,4 +1,4 @@
-"""What only a store in a folder can be asked: its files, outsiders' hands in them, and disks that are away or full."""
+"""The directory store alone: its files, changes by others, and disks that are disconnected or full."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""The retrying store: how long it waits, when it gives up, and what it says of the store under it."""
+"""The retrying store: how long it waits, when it gives up, and what it reports about the inner store."""
 
 import threading
 from collections.abc import Iterator

@@ -1,7 +1,7 @@
-"""A storm: everything that Telegram and the line to it do wrong, dealt from a seed, while somebody works with a store.
+"""A storm: all faults of Telegram and of the connection to it, in an order from a seed, while workers use a store.
 
-``storm`` takes the work as a function, so that any user of a store can be put into it. What ends a login is survived as
-a user would: by logging in again.
+``storm`` takes the work as a function, so that any user of a store can be tested. After a fault that ends the login, the
+store is opened with a new one, as a user would do.
 """
 
 import random
@@ -34,7 +34,7 @@ RATES = {
     **dict.fromkeys(("part_refused", "part_lost", "md5_invalid", "short_read", "other_dc"), 0.01),
     **dict.fromkeys(("reference_expired", "lost_answer", "dropped_connection", "dropped_answer"), 0.003),
 }
-"""What goes wrong all the time, each kind's probability a call."""
+"""The faults that happen all the time, with the probability of each per call."""
 
 FAULTS = (
     *("flood_wait", "flood_premium_wait", "internal", "timeout", "rpc_call_fail", "worker_busy", "bad_salt"),
@@ -44,20 +44,20 @@ FAULTS = (
     *("transport_404", "transport_429", "auth_key_unregistered", "session_revoked", "session_expired"),
     *("user_deactivated", "update_lost", "update_late", "updates_too_long", "difference_too_long"),
 )
-"""What is dealt once or more in each storm."""
+"""The faults that happen at least once in each storm."""
 
 OUR_BUGS = ("FILE_PARTS_INVALID", "FILE_PART_SIZE_INVALID", "FILE_PART_TOO_BIG", "MEDIA_CAPTION_TOO_LONG")
 LONGEST_OUTAGE = 0.3
-"""Seconds that Telegram is away, silent or wrong if nobody asks it anything meanwhile."""
+"""Seconds for which Telegram is unreachable, silent or wrong if no request reaches it meanwhile."""
 BEATS = 0.15
-"""Seconds from one blow to the next."""
+"""Seconds between faults."""
 LONGEST = 120.0
-"""Seconds beyond its time after which a storm that has not met everything is a failure."""
+"""Seconds after its end at which a storm fails if not every fault has happened."""
 Result = TypeVar("Result")
 
 
 class Going:
-    """Whether work goes on: true until ``enough`` is set."""
+    """Returns whether work continues: true until ``enough`` is set."""
 
     def __init__(self, enough: threading.Event) -> None:
         self._enough = enough
@@ -66,18 +66,18 @@ class Going:
         return not self._enough.is_set()
 
     def wait(self, seconds: float) -> None:
-        """Let time go by, unless it is enough."""
+        """Sleep, unless ``enough`` is set."""
         self._enough.wait(seconds)
 
 
 class Work(Protocol):
-    """Works with a store until ``going()`` is false, and returns what has to be there, with its bytes."""
+    """Uses a store until ``going()`` is false, and returns the blobs that must exist, with their bytes."""
 
     def __call__(self, store: BlobStore, chance: random.Random, going: Going) -> list[tuple[BlobInfo, bytes]]: ...
 
 
 class Reviving(StoreWrapper):
-    """Logs in again, by ``open_one``, when a login or an account is lost; counts what it met by the errors' classes."""
+    """Logs in again, by ``open_one``, when a login or an account is lost; counts errors by class."""
 
     def __init__(self, open_one: Callable[[], BlobStore]) -> None:
         super().__init__(open_one())
@@ -126,7 +126,7 @@ class Reviving(StoreWrapper):
 
 
 class Weather:
-    """Deals each fault, and what a network, a user and an account can do besides, in an order made of the seed."""
+    """Causes each fault, and events of the network, the user and the account, in an order from the seed."""
 
     def __init__(self, server: Server, account: TelegramAccount, chance: random.Random, store: BlobStore) -> None:
         self._server, self._account, self._chance, self._store = server, account, chance, store
@@ -139,12 +139,12 @@ class Weather:
         self._blows = [*blows, *ends, self._user_deletes, self._refuse]
 
     def blow(self, going: Callable[[], bool], pause: Callable[[float], object]) -> None:
-        """Go on until all was met and ``going()`` is false; then the sky is clear."""
+        """Cause faults until each has happened and ``going()`` is false; then disarm all."""
         self._server.set_rates(RATES, seconds=(1, 1))
         deck: list[str | Callable[[], None]] = []
         while going() or self.missing():
             if not deck:
-                # At the end only what was not met yet: the other blows may keep it from being met.
+                # At the end only faults that have not happened: the others may prevent them from happening.
                 deck = [*(self.missing() or self.wanted), *(self._blows if going() else [])]
                 self._chance.shuffle(deck)
             self._deal(deck.pop())
@@ -154,9 +154,9 @@ class Weather:
             store.close()
 
     def missing(self) -> list[str | Callable[[], None]]:
-        """What has not struck yet, in an order that does not change between runs."""
+        """The faults that have not happened, in an order that does not change between runs."""
         missed: list[str | Callable[[], None]] = [*sorted(self.wanted - set(self._server.fault_counts()))]
-        # A copy of a login that was ended or refused meanwhile is no second connection.
+        # A copy of a login that was ended or refused meanwhile does not count as a second connection.
         return missed if self._count("violations", "AUTH_KEY_DUPLICATED") else [*missed, self._second_connection]
 
     def _deal(self, card: str | Callable[[], None]) -> None:
@@ -172,7 +172,7 @@ class Weather:
             self._server.arm(card, seconds=1)
 
     def _listen(self) -> None:
-        """Another session of the account watches."""
+        """Start an update watcher in another session of the account."""
         self._listeners.append(self._account.open())
         self._listeners[-1].watch(lambda info: None, silence=0.5, retry=0.2)
         if len(self._listeners) > 2:
@@ -203,7 +203,7 @@ class Weather:
         return False
 
     def _until(self, seen: Callable[[], bool]) -> None:
-        """Wait until somebody has met what goes on, but not for ever: everybody may be waiting for something else."""
+        """Wait until a request has met the fault, but not for ever: all workers may be waiting for something else."""
         with suppress(TimeoutError):
             wait_for(seen, LONGEST_OUTAGE)
 
@@ -212,7 +212,7 @@ class Weather:
         return int(sum(found.get(key, 0) for key in keys) if keys else found)
 
     def _until_more(self, number: str, *keys: str) -> None:
-        """Wait until one of the server's numbers has grown."""
+        """Wait until one of the server's counters has grown."""
         before = self._count(number, *keys)
         self._until(lambda: self._count(number, *keys) > before)
 
@@ -240,7 +240,7 @@ class Weather:
         self._server.set_status(self._account.phone, "")
 
     def _second_connection(self) -> None:
-        """Somebody uses a copy of a login."""
+        """A second program uses a copy of a login."""
         login = self._server.session(self._account.phone)
         pair = [self._account.session_of(login) for _ in range(2)]
         stores = [TelegramStore(one, peer=self._account.peer, entropy=SystemEntropy()) for one in pair]
@@ -255,7 +255,7 @@ class Weather:
             store.close()
 
     def _skew(self) -> None:
-        """The server's clock and ours part: by little, then by more than Telegram takes."""
+        """The server's clock differs from ours: by little, then by more than Telegram tolerates."""
         for seconds in (5.0, self._chance.choice((-400.0, 400.0)), 0.0):
             self._server.skew(seconds)
             self._until_more("bytes_received")
@@ -266,11 +266,11 @@ class Weather:
         self._server.arm("error", code=303, text=kind)
 
     def _refuse(self) -> None:
-        """What would be a bug of ours, and is said loudly."""
+        """An error that would be a bug of this program, which must be raised."""
         self._server.arm("error", "messages.sendMedia", code=400, text=self._chance.choice(OUR_BUGS))
 
     def _user_deletes(self) -> None:
-        """The user deletes a blob behind the store's back."""
+        """The user deletes a blob."""
         data = b"eA=="
         entry = {"text": "planted", "name": SystemEntropy().bytes(16).hex(), "data": data.decode()}
         (planted,) = self._server.plant(self._account.phone, [entry], *self._where)
@@ -280,9 +280,9 @@ class Weather:
 
 
 def storm(folder: Path, seed: int, *, channel: bool, seconds: float, work: Work, workers: int = 4) -> Counter[str]:
-    """One storm of ``seconds``, on a fresh server; returns how often each fault struck and each error was met.
+    """Run a storm of ``seconds`` on a fresh server; return how often each fault happened and each error was raised.
 
-    Afterwards all that the workers say is there, once, and nothing else.
+    Afterwards exactly the blobs that the workers returned must exist, each once.
     """
     stop, end = threading.Event(), time.monotonic() + seconds
     with Server(folder, seed=seed) as server:
@@ -313,7 +313,7 @@ def storm(folder: Path, seed: int, *, channel: bool, seconds: float, work: Work,
 
 
 def counted(server: Server, weather: Weather) -> Counter[str]:
-    """How often each fault struck, what the server answered and objected to, and how much it took and gave."""
+    """How often each fault happened, the server's errors and violations, and how much was sent and received."""
     seen = server.statistics()
     answers, broken = Counter[str](seen["errors"]), Counter[str](seen["violations"])
     sizes = {"MB sent": seen["file_bytes_uploaded"] // 10**6, "MB read": seen["file_bytes_downloaded"] // 10**6}
@@ -323,7 +323,7 @@ def counted(server: Server, weather: Weather) -> Counter[str]:
 
 
 class Worker(threading.Thread):
-    """Works on a thread until it is told that it is enough: ``work(going)``."""
+    """Runs ``work(going)`` on a thread, until ``enough`` is set."""
 
     def __init__(self, work: Callable[[Going], object]) -> None:
         super().__init__(daemon=True)
@@ -340,9 +340,9 @@ class Worker(threading.Thread):
 
 
 def work_through(weather: Weather, crew: list[Worker], end: float, waits: Callable[[], str]) -> None:
-    """Let a crew work until ``end`` (monotonic) and until every fault was met.
+    """Run workers until ``end`` (monotonic) and until every fault has happened.
 
-    ``waits`` says what the store waits for, if a worker does not come back.
+    ``waits`` describes what the store waits for, in the message if a worker does not return.
     """
     try:
         for one in crew:
@@ -368,7 +368,7 @@ def stop_working(crew: list[Worker], waits: Callable[[], str]) -> None:
 
 
 def compare(store: BlobStore, kept: list[tuple[BlobInfo, bytes]]) -> None:
-    """The listing is what was acknowledged: nothing is lost, twice, or an orphan; and all of it can be read."""
+    """The listing is what was acknowledged, without loss, duplicates or orphans; and all of it can be read."""
     kept.sort(key=lambda pair: pair[0].id)
     assert [*store.list()] == [info for info, _ in kept]
     for info, data in kept:

@@ -1,4 +1,4 @@
-"""A clock that is wrong, or that somebody sets while the program runs: answers go on, and status says so."""
+"""A clock that is wrong, or is set while the program runs: requests still work, and status shows it."""
 
 import logging
 import time
@@ -22,11 +22,11 @@ from tgdav.volume import background, report
 DAY = 86_400.0
 HOUR = 3600.0
 WITHIN = -200.0
-"""A clock that is as little behind is taken as it is, and found to be right again some messages later."""
+"""A clock that is so little behind is tolerated, and measured as right again some messages later."""
 
 
 @pytest.mark.parametrize("ahead", [DAY, -DAY])
-def test_a_wrong_clock_is_told(server: Server, account: TelegramAccount, ahead: float) -> None:
+def test_a_wrong_clock_is_measured(server: Server, account: TelegramAccount, ahead: float) -> None:
     server.skew(-ahead)
     store = account.open()
     assert content(store, put(store, 1)) == b"sealed"
@@ -34,13 +34,13 @@ def test_a_wrong_clock_is_told(server: Server, account: TelegramAccount, ahead: 
     store.close()
 
 
-def test_a_right_one_is_too(store: TelegramStore) -> None:
+def test_a_right_clock_is_measured(store: TelegramStore) -> None:
     put(store, 1)
     assert store._session.clock_ahead == pytest.approx(0.0, abs=20)
 
 
 class SetClock:
-    """This machine's clock as the wire sees it, which somebody sets ``ahead`` seconds ahead: ours and Telethon's."""
+    """The clock of the MTProto connection, ours and Telethon's, which is set ``ahead`` seconds ahead."""
 
     def __init__(self) -> None:
         self.ahead = 0.0
@@ -65,10 +65,10 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SetClock:
 
 @pytest.mark.parametrize("size", [10, 3 * BLOCK])
 @pytest.mark.parametrize("ahead", [HOUR, DAY, -HOUR, -2 * DAY, WITHIN, 60.0])
-def test_a_clock_that_is_set_under_way_costs_no_answer(
+def test_a_clock_that_is_set_meanwhile_costs_no_response(
     server: Server, account: TelegramAccount, clock: SetClock, ahead: float, size: int
 ) -> None:
-    """Neither that of the next message, small or large, nor the line: for as long as its patience nobody would answer."""
+    """Neither the response to the next message, small or large, nor the connection, which would fail after its patience."""
     store = account.open(patience=20.0)
     data = bytes(range(256)) * (size // 256 + 1)
     info = put(store, 1, data)
@@ -88,10 +88,10 @@ def test_a_clock_that_is_set_under_way_costs_no_answer(
     store.close()
 
 
-def test_an_answer_to_come_fits_a_clock_that_was_set_meanwhile(
+def test_a_response_is_accepted_after_the_clock_was_set(
     server: Server, account: TelegramAccount, clock: SetClock
 ) -> None:
-    """Nothing was sent since that could have told the server, nor this program."""
+    """Although no message was sent since, from which the server or this program could have learnt it."""
     store = account.open(patience=20.0)
     info = put(store, 1)
     server.set_line(latency=1.0)

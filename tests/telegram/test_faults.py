@@ -1,4 +1,4 @@
-"""Each fault of the server, and what the store makes of it."""
+"""Each fault of the server, and how the store handles it."""
 
 import random
 import threading
@@ -43,7 +43,7 @@ class TestUploads:
         assert server.fault_counts()[kind] == 1
 
     @pytest.mark.parametrize("kind", ["flood_wait", "flood_premium_wait"])
-    def test_wait_when_asked_to(self, server: Server, store: TelegramStore, kind: str) -> None:
+    def test_wait_when_required(self, server: Server, store: TelegramStore, kind: str) -> None:
         server.arm(kind, "upload.saveBigFilePart", after=3, seconds=1)
         assert content(store, put(store, 1, DATA)) == DATA
 
@@ -64,7 +64,7 @@ class TestUploads:
 
     @pytest.mark.parametrize("kind", ["dropped_connection", "half_open", "restart", "lost_answer", "dropped_answer"])
     @pytest.mark.parametrize("method", ["upload.saveBigFilePart", "messages.sendMedia", "messages.getHistory"])
-    def test_survive_a_broken_line(self, server: Server, store: TelegramStore, kind: str, method: str) -> None:
+    def test_survive_a_broken_connection(self, server: Server, store: TelegramStore, kind: str, method: str) -> None:
         server.arm(kind, method)
         source = BytesSource(DATA)
         blob_id = append(store, source)
@@ -72,7 +72,7 @@ class TestUploads:
         assert store.read(store.find(name_of(1)).id, 0, len(DATA)) == DATA  # type: ignore[union-attr]
         assert server.statistics()["messages_sent"] == 1
 
-    def test_go_on_with_the_parts_that_arrived(self, server: Server, store: TelegramStore) -> None:
+    def test_continue_with_the_parts_that_arrived(self, server: Server, store: TelegramStore) -> None:
         source = BytesSource(DATA)
         server.arm("dropped_connection", "messages.sendMedia")
         append(store, source)
@@ -91,10 +91,10 @@ class TestUploads:
 @both
 class TestOneMessage:
     @pytest.mark.parametrize("rule", ["first", "error"])
-    def test_although_the_answer_was_lost(
+    def test_although_the_response_was_lost(
         self, server: Server, account: TelegramAccount, open_store: Callable[..., TelegramStore], rule: str
     ) -> None:
-        """Whoever comes after, with the process gone too, finds the message."""
+        """The next process finds the message."""
         server.set_rules(repeat_random_id=rule)
         server.arm("dropped_answer", "messages.sendMedia")
         first = open_store()
@@ -125,7 +125,7 @@ class TestOneMessage:
     def test_of_a_name_whose_caption_was_edited_is_a_new_one(
         self, server: Server, account: TelegramAccount, open_store: Callable[..., TelegramStore], rule: str
     ) -> None:
-        """The server goes on answering with the edited message, to this process and to the next."""
+        """The server still responds with the edited message, to this process and to the next."""
         server.set_rules(repeat_random_id=rule)
         for _ in range(2):
             store = open_store()
@@ -136,7 +136,7 @@ class TestOneMessage:
             assert ids(store) == [again.id]
             store.close()
 
-    def test_of_a_name_that_only_an_id_is_answered_for(
+    def test_of_a_name_for_which_only_an_id_is_returned(
         self, server: Server, account: TelegramAccount, store: TelegramStore
     ) -> None:
         edited = put(store, 1)
@@ -144,10 +144,10 @@ class TestOneMessage:
         server.set_rules(repeat_random_id="id")
         assert [put(store, 1).id] == ids(store)
 
-    def test_of_a_name_that_the_id_of_a_deleted_message_is_answered_for(
+    def test_of_a_name_for_which_the_id_of_a_deleted_message_is_returned(
         self, server: Server, account: TelegramAccount, store: TelegramStore
     ) -> None:
-        """It may be one that is not shown yet, until it is named again."""
+        """The message may merely not be visible yet, until its id is returned again."""
         deleted = put(store, 1)
         server.delete(account.phone, [deleted.id], account.channel, account.channel is not None)
         server.set_rules(repeat_random_id="id")
@@ -168,7 +168,7 @@ class TestReads:
         assert server.fault_counts()[kind] == 1
 
     @pytest.mark.parametrize("kind", ["flood_wait", "flood_premium_wait"])
-    def test_wait_when_asked_to(self, server: Server, store: TelegramStore, kind: str) -> None:
+    def test_wait_when_required(self, server: Server, store: TelegramStore, kind: str) -> None:
         info = put(store, 1, DATA)
         server.arm(kind, "upload.getFile", after=2, seconds=1)
         assert content(store, info) == DATA
@@ -178,19 +178,19 @@ class TestReads:
         server.age_references()
         assert content(store, info) == DATA
 
-    def test_of_a_file_elsewhere(self, server: Server, store: TelegramStore) -> None:
+    def test_of_a_file_in_another_data_centre(self, server: Server, store: TelegramStore) -> None:
         server.arm("other_dc", "messages.sendMedia")
         info = put(store, 1, DATA)
         assert content(store, info) == DATA
         assert content(store, info) == DATA
 
-    def test_of_a_file_that_is_gone_though_its_message_is_there(self, server: Server, store: TelegramStore) -> None:
+    def test_of_a_lost_file_whose_message_exists(self, server: Server, store: TelegramStore) -> None:
         info = put(store, 1, DATA)
         server.arm("file_id_invalid", "upload.getFile", count=1000)
         with pytest.raises(BlobMissing):
             content(store, info)
 
-    def test_of_a_file_refused_once_after_stale_references_go_on(self, server: Server, store: TelegramStore) -> None:
+    def test_of_a_file_refused_once_after_stale_references_continue(self, server: Server, store: TelegramStore) -> None:
         info = put(store, 1)
         for kind in ("reference_expired", "reference_invalid", "reference_empty", "file_id_invalid"):
             server.arm(kind, "upload.getFile")
@@ -243,9 +243,9 @@ class TestForeignMessages:
             store.close()
 
 
-class TestTheLogin:
+class TestLogin:
     @pytest.mark.parametrize("kind", ["auth_key_unregistered", "session_revoked", "session_expired", "transport_404"])
-    def test_that_ended_says_so_and_stays_silent(self, server: Server, store: TelegramStore, kind: str) -> None:
+    def test_that_ended_raises_and_sends_nothing_more(self, server: Server, store: TelegramStore, kind: str) -> None:
         put(store, 1)
         server.arm(kind, "messages.getHistory")
         with pytest.raises(AccessError, match="tgdav auth"):
@@ -256,7 +256,7 @@ class TestTheLogin:
         assert sum(server.statistics()["calls"].values()) == calls
 
     @pytest.mark.parametrize("status", ["frozen", "banned"])
-    def test_of_a_lost_account_is_an_alarm(
+    def test_of_a_lost_account_is_rejected(
         self, server: Server, account: TelegramAccount, store: TelegramStore, status: str
     ) -> None:
         put(store, 1)
@@ -278,8 +278,8 @@ class TestTheLogin:
         assert server.online() == 1
 
 
-class TestTheLine:
-    def test_away_is_unavailable_and_comes_back(self, server: Server, store: TelegramStore) -> None:
+class TestConnection:
+    def test_that_cannot_be_made_is_unavailable_and_works_again(self, server: Server, store: TelegramStore) -> None:
         put(store, 1)
         server.stop_listening()
         with pytest.raises(StoreUnavailable):
@@ -287,7 +287,7 @@ class TestTheLine:
         server.listen_again()
         assert len(_eventually(store)) == 1
 
-    def test_that_went_silent_is_replaced(self, server: Server, store: TelegramStore) -> None:
+    def test_that_is_silent_is_replaced(self, server: Server, store: TelegramStore) -> None:
         put(store, 1)
         server.silence_connections()
         with pytest.raises(StoreUnavailable):
@@ -316,7 +316,7 @@ class TestTheLine:
         assert server.statistics()["connections"] == connections
         assert store._session.backoff[0] > 60
 
-    def test_that_cannot_be_hung_up_does_not_keep_the_store_open(
+    def test_that_cannot_be_closed_does_not_block_closing_the_store(
         self, store: TelegramStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         put(store, 1)

@@ -1,4 +1,4 @@
-"""A process that is killed in the middle of an append: the next one carries on, and there is one blob."""
+"""A process that is killed during an append: the next one continues, and there is one blob."""
 
 import subprocess
 import sys
@@ -19,7 +19,7 @@ from tgdav.blobs.telegram import TelegramStore, TelegramTestServer
 ROOT = Path(__file__).parents[2]
 SIZE = 1024 * 1024 + 7
 LARGE = 11 * 1024 * 1024 + 7
-"""Goes up as one of Telegram's big files."""
+"""Is uploaded as one of Telegram's big files."""
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ class TestKilled:
         assert content(store, next(store.list())) == task.data()
         assert server.statistics()["messages_sent"] == 1
 
-    def test_while_parts_go_up(self, server: Server, task: Task, store: TelegramStore) -> None:
+    def test_while_parts_are_uploaded(self, server: Server, task: Task, store: TelegramStore) -> None:
         task = msgspec.structs.replace(task, size=LARGE)
         server.set_line(latency=0.05, bandwidth=20e6)
         killed_when(task, lambda: calls(server, "upload.saveBigFilePart") >= 5)
@@ -75,7 +75,7 @@ class TestKilled:
         self.check(server, task, store)
 
     @pytest.mark.parametrize(("account", "rule"), [("me", "first"), ("channel", "error")], indirect=["account"])
-    def test_between_the_message_and_its_answer(
+    def test_between_the_message_and_its_response(
         self, server: Server, task: Task, store: TelegramStore, rule: str
     ) -> None:
         server.set_rules(repeat_random_id=rule)
@@ -84,10 +84,10 @@ class TestKilled:
         self.check(server, task, store)
 
     @pytest.mark.parametrize(("account", "rule"), [("me", "error"), ("channel", "first")], indirect=["account"])
-    def test_with_much_of_the_users_own_said_since(
+    def test_with_many_messages_of_the_user_since(
         self, server: Server, account: TelegramAccount, task: Task, store: TelegramStore, rule: str
     ) -> None:
-        """More messages than a first append looks back at: the number that makes a message one does it."""
+        """More messages than the first append reads: the ``random_id`` prevents a second message."""
         server.set_rules(repeat_random_id=rule)
         server.arm("lost_answer", "messages.sendMedia")
         killed_when(task, lambda: server.statistics()["messages_sent"] == 1)

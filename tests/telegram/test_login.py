@@ -17,7 +17,7 @@ NUMBER = "9996625555"
 
 
 class Typing:
-    """A user who types what was prepared."""
+    """A user whose input is prepared."""
 
     def __init__(self, phone: str, *codes: str, passwords: tuple[str, ...] = (), scanned_by: Server | None = None):
         self._phone = phone
@@ -95,13 +95,13 @@ class TestByCode:
         with pytest.raises(AccessError, match=message):
             log_in_by_code(settings(server, api_id=api_id, api_hash=api_hash), Typing(phone, CODE))
 
-    def test_told_to_wait(self, server: Server) -> None:
+    def test_rate_limited(self, server: Server) -> None:
         server.arm("flood_wait", "auth.sendCode", seconds=500)
         with pytest.raises(StoreUnavailable, match="9 minutes") as caught:
             log_in_by_code(settings(server), Typing(PHONE, CODE))
         assert caught.value.retry_after == 500
 
-    def test_with_the_server_away(self, server: Server) -> None:
+    def test_with_an_unreachable_server(self, server: Server) -> None:
         server.stop_listening()
         with pytest.raises(StoreUnavailable):
             log_in_by_code(settings(server, connect_timeout=1.0), Typing(PHONE, CODE))
@@ -118,7 +118,7 @@ class TestByCode:
         assert API_HASH not in repr(settings(server))
 
 
-def test_a_proxy_that_cannot_be_used_is_no_way_round_it(server: Server) -> None:
+def test_a_proxy_that_cannot_be_used_is_not_bypassed(server: Server) -> None:
     """Without python-socks Telethon would connect directly, with a warning only."""
     proxy = TelegramProxy("socks5", "127.0.0.1", 9, "name", "a secret")
     assert "a secret" not in repr(proxy)
@@ -154,7 +154,7 @@ class TestOut:
     def test_whose_key_is_forgotten_leaves_no_trace_in_the_log(
         self, server: Server, account: TelegramAccount, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """A future that nobody looked at is told of, by its traceback, whenever it is collected."""
+        """asyncio logs a future whose exception was never retrieved when it is garbage-collected."""
         login = server.session(account.phone)
         server.forget_keys(account.phone)
         with pytest.raises(AccessError):
@@ -162,6 +162,6 @@ class TestOut:
         gc.collect()
         assert "never retrieved" not in caplog.text
 
-    def test_of_what_is_no_login(self, server: Server) -> None:
+    def test_of_a_malformed_login(self, server: Server) -> None:
         with pytest.raises(TgdavError):
             log_out(settings(server), "1nonsense")

@@ -1,4 +1,4 @@
-"""Telegram is away: serving, reading what is here and writing go on to the bound of staging, and no further; then it is back."""
+"""Telegram is unreachable: local files are served, and writes succeed until staging is full; then it is reachable again."""
 
 import errno
 import random
@@ -30,13 +30,13 @@ from tgdav.webdav import WebOptions, WebServer
 MIB = 1024 * 1024
 BOUND = 24 * MIB
 FOR_WRITERS = BOUND * 3 // 4
-"""Without what is held back for deletes and the uploader."""
+"""Without the reserve for deletes and the uploader."""
 WAITS = "a writer waits for staging space"
 Result = TypeVar("Result")
 
 
 class Drive:
-    """A machine whose drive is served over WebDAV, by a clock that can be put forward."""
+    """A machine whose drive is served over WebDAV, with a clock that can be advanced."""
 
     def __init__(self, machine: Machine, caplog: pytest.LogCaptureFixture) -> None:
         self.clock, self._caplog = ShiftedClock(), caplog
@@ -53,7 +53,7 @@ class Drive:
             web.stop()
 
     def patiently(self, write: Callable[[], Result]) -> Result:
-        """Write; if that has to wait for space, let the time go by after which it waits no longer."""
+        """Write; if that waits for space, advance the clock to the end of the wait."""
         self._caplog.clear()
         with ThreadPoolExecutor(1) as pool:
             answer: Future[Result] = pool.submit(write)
@@ -63,7 +63,7 @@ class Drive:
             return answer.result(30)
 
     def fill(self, client: Client) -> list[int]:
-        """Upload files until one is refused; the numbers of those that were acknowledged."""
+        """Upload files until one is refused; return the numbers of the acknowledged ones."""
         for number in range(100):
             reply = self.patiently(lambda number=number: client("PUT", f"/{number}", data(number)))  # type: ignore[misc]
             if reply.status != 201:
@@ -146,13 +146,13 @@ def test_to_the_bound_and_back(server: Server, drive: Drive, tmp_path: Path, acc
 
 
 def _hurry(drive: Drive) -> bool:
-    """Let a second go by as if it were ten."""
+    """Advance the clock, so that waiting takes less time."""
     drive.clock.shift += 0.1
     return False
 
 
 def read_elsewhere(other: Machine, kept: list[int]) -> None:
-    """Whatever was acknowledged is in Telegram."""
+    """All acknowledged files are in Telegram."""
     assert not other.join().damage
     with other.opened() as volume:
         for number in (*kept, 1000, 2000):

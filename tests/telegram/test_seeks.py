@@ -1,4 +1,4 @@
-"""What a volume asks of Telegram: to begin to play a video, to jump about in it, and to store many small files."""
+"""How many requests and bytes a volume needs: to start a video, to seek in it, and to store many small files."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ from tgdav.volume.volume import Volume
 
 MIB = 1024 * 1024
 LATENCY = 0.15
-"""Seconds of a round trip: long enough that calls made at once arrive together on a busy machine too."""
+"""Seconds of a round trip: long enough that concurrent calls arrive together on a busy machine too."""
 FIRST_BYTES = 64 * 1024
 SEEKS = 5
 ROUND_TRIPS = 3
@@ -27,7 +27,7 @@ OWNER = Owner(0, 0)
 
 
 class Machine:
-    """A machine whose vault lies in the account's Saved Messages."""
+    """A machine whose vault is in the account's Saved Messages."""
 
     def __init__(self, base: Path, server: Server) -> None:
         where = server.test_server
@@ -86,7 +86,7 @@ def store_file(volume: Volume, name: bytes, size: int) -> None:
 
 
 class Meter:
-    """What the server saw since the last look."""
+    """Measures what the server received since the last measurement."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
@@ -99,7 +99,7 @@ class Meter:
 
 
 def seek_about(server: Server, opened: Callable[[], Volume], size: int) -> None:
-    """Open a cold video and jump to five places, far from each other so that nothing is fetched ahead in between."""
+    """Open an uncached video and seek to five offsets, far apart so that nothing is prefetched in between."""
     chance = random.Random(size)
     volume = opened()
     store_file(volume, b"video", size)
@@ -123,7 +123,7 @@ def seek_about(server: Server, opened: Callable[[], Volume], size: int) -> None:
 
 
 def store_small_files(server: Server, opened: Callable[[], Volume], count: int) -> None:
-    """All kinds of messages are counted, the vault's own headers too."""
+    """All messages are counted, the vault's headers included."""
     volume, chance = opened(), random.Random(count)
     for number in range(count):
         with volume.fs.upload(volume.fs.root, b"%d" % number, owner=OWNER) as upload:

@@ -1,4 +1,4 @@
-"""Everything goes wrong while blobs are written, read and deleted; nothing is lost, nothing is there twice."""
+"""All faults happen while blobs are written, read and deleted; nothing is lost, nothing is stored twice."""
 
 import gc
 import itertools
@@ -21,14 +21,14 @@ from tgdav.errors import BlobMissing, DamageError
 from tgdav.ids import BlobName
 
 SECONDS = 12.0
-"""Of each of the storms that are always made."""
+"""The length of each storm in the short run."""
 VAULT_SECONDS = 10.0
 SIZES = (0, 7, 5000, 700_000, 3_000_000, 11_000_000)
 TRIES = 10
 
 
 def write_and_read(store: BlobStore, chance: random.Random, going: Going) -> list[tuple[BlobInfo, bytes]]:
-    """Write, read back and delete some; return what has to be there."""
+    """Write, read back and delete some; return the blobs that must exist."""
     kept = []
     for number in itertools.count():
         if not going():
@@ -47,7 +47,7 @@ def write_and_read(store: BlobStore, chance: random.Random, going: Going) -> lis
 
 
 def _reads(store: BlobStore, info: BlobInfo) -> bytes:
-    """A short, damaged or refused answer is not final: whoever checks what was sealed reads again."""
+    """A short, damaged or refused read is not final: the reader, who checks the seal, repeats it."""
     try:
         return content(store, info)
     except (DamageError, BlobMissing):
@@ -55,7 +55,7 @@ def _reads(store: BlobStore, info: BlobInfo) -> bytes:
 
 
 def check(met: Counter[str], *, channel: bool) -> None:
-    """Each class of faults and of errors was met."""
+    """Each class of faults happened, and each class of errors was raised."""
     print(f"{'channel' if channel else 'me'}: {dict(sorted(met.items()))}")
     assert set(FAULTS) - set(met) <= ({"difference_too_long"} if channel else set())
     assert {"AccessError", "StoreRejected", "StoreUnavailable", "AUTH_KEY_DUPLICATED"} <= set(met)
@@ -67,7 +67,7 @@ def test_storm(tmp_path: Path, channel: bool, seed: int) -> None:
 
 
 def check_volume(met: Counter[str], *, channel: bool) -> None:
-    """The same above the store; what is stored and named by no log is counted, and is nothing."""
+    """The same for a vault; there are no orphans."""
     print(f"vault in {'a channel' if channel else 'me'}: {dict(sorted(met.items()))}")
     assert set(FAULTS) - set(met) <= ({"difference_too_long"} if channel else set())
     assert min(met["blobs"], met["files written or read"], met["logged in again"]) > 0
@@ -80,7 +80,7 @@ def test_storm_over_a_vault(tmp_path: Path, channel: bool, seed: int) -> None:
 
 
 def each_seed(tmp_path: Path) -> Iterator[tuple[Path, int, bool]]:
-    """Go through new seeds, each with a folder of its own, for the time set; every other storm is in a channel."""
+    """Yield new seeds, each with a directory of its own, for the configured time; every other storm is in a channel."""
     until = time.monotonic() + 60 * float(os.environ.get("TGDAV_TORTURE_MINUTES", "1"))
     for seed in itertools.count(1):
         print(f"seed {seed}")
@@ -93,7 +93,7 @@ def each_seed(tmp_path: Path) -> Iterator[tuple[Path, int, bool]]:
 
 @pytest.fixture
 def forgetful_log(caplog: pytest.LogCaptureFixture) -> None:
-    """What a test logs is kept to its end; Telethon's warnings would keep whole connections, by the exceptions in them."""
+    """caplog keeps records until the end; Telethon's warnings would keep connections alive through their exceptions."""
     caplog.set_level(logging.ERROR, logger="telethon")
 
 

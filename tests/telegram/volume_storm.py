@@ -1,4 +1,4 @@
-"""A storm over a whole vault: files are written and read through the file system while Telegram does its worst."""
+"""A storm over a vault: files are written and read through the file system while all faults of Telegram happen."""
 
 import hashlib
 import random
@@ -31,22 +31,22 @@ from tgdav.volume import report
 from tgdav.volume.volume import Volume
 
 PACKS = "chunk: {average_size: 65536, chunk_size: 12582912}\n"
-"""Files are cut fine; packs of more than 10 MiB go up as Telegram's big files, smaller ones as small files."""
+"""Small chunks; packs of more than 10 MiB are uploaded as Telegram's big files, smaller ones as small files."""
 SIZES = (0, 7, 5000, 700_000, 700_000, 3_000_000)
 NAMES = 6
 """Names that each worker writes to, so that files are replaced as well."""
 PAUSE = 0.05
-"""Seconds between a worker's steps, so that sending keeps up with writing."""
+"""Seconds between a worker's steps, so that uploads keep up with writes."""
 LONGEST_READ = 90.0
-"""Seconds in which a file can be read again, whatever happens."""
+"""Seconds in which a read must succeed at last."""
 LONGEST_DRAIN = 120.0
-"""Seconds in which everything is stored once the sky is clear."""
+"""Seconds in which everything must be stored after the end of the faults."""
 Content = tuple[int, int]
-"""A file's bytes, as the seed and the number that ``randbytes`` made them of."""
+"""A file's bytes, as the seed and the length given to ``randbytes``."""
 
 
 class Files:
-    """One worker's folder: what it wrote, and what it shows at any time."""
+    """One worker's directory: what was written to it, and reads that compare."""
 
     def __init__(self, volume: Volume, number: int, chance: random.Random, met: Counter[str]) -> None:
         self._volume, self._chance, self._met = volume, chance, met
@@ -92,7 +92,7 @@ class Files:
         del self.kept[path]
 
     def _read(self, path: str) -> None:
-        """Right bytes or an error, and sooner or later right bytes; mostly they have to come from Telegram."""
+        """Read the right bytes or an error, and finally the right bytes; mostly they must be downloaded."""
         if self._chance.random() < 0.7:
             self._volume.content.reader.clear()
         deadline = time.monotonic() + LONGEST_READ
@@ -114,7 +114,7 @@ def bytes_of(content: Content) -> bytes:
 
 
 class User:
-    """Syncs, drops the cache, and logs in again whenever the login or the account is lost."""
+    """Syncs, and logs in again whenever the login or the account is lost."""
 
     def __init__(self, volume: Volume, account: TelegramAccount, chance: random.Random, met: Counter[str]) -> None:
         self._volume, self._account, self._chance, self._met = volume, account, chance, met
@@ -150,7 +150,7 @@ def new_login(account: TelegramAccount) -> TelegramLogin:
 
 
 def new_machine(folder: Path, name: str, account: TelegramAccount) -> Machine:
-    """A machine that is logged in, and has no vault yet."""
+    """A machine that is logged in and has no vault yet."""
     config = telegram_config(account.server, peer=account.peer) + PACKS
     machine = Machine(folder, name, config=config)
     machine.platform = Platform.system  # type: ignore[method-assign]
@@ -160,10 +160,10 @@ def new_machine(folder: Path, name: str, account: TelegramAccount) -> Machine:
 
 
 def volume_storm(folder: Path, seed: int, *, channel: bool, seconds: float, workers: int = 3) -> Counter[str]:
-    """One storm of ``seconds`` over a new vault; returns how often each fault struck and each error was met.
+    """Run a storm of ``seconds`` over a new vault; return how often each fault happened and each error was raised.
 
-    Afterwards the vault, and a machine that joins it, show what was written; each blob is there once; and what the
-    log does not name is counted as an orphan.
+    Afterwards the vault, and a machine that joins it, must show what was written, and each blob must exist once. Blobs
+    that the log does not name are counted as orphans.
     """
     telegram_settings = settings_module.telegram_settings
 
@@ -205,7 +205,7 @@ def account_of(volume: Volume) -> AccountStore:
 
 
 def drain(volume: Volume, user: User) -> None:
-    """The sky is clear: everything is stored."""
+    """Without faults everything is stored."""
     deadline = time.monotonic() + LONGEST_DRAIN
     while True:
         user.revive()
@@ -221,7 +221,7 @@ def drain(volume: Volume, user: User) -> None:
 
 
 def compare(volume: Volume, files: list[Files], met: Counter[str]) -> dict[bytes, str]:
-    """A check finds nothing, no blob is there twice, and the files are what was written; return what is shown."""
+    """A check finds nothing, no blob exists twice, and the files are what was written; return the tree."""
     found = volume.check(read_data=100.0)
     assert found["ok"], found["damage"]
     listed = [info.name for info in volume.stores.store.list()]
@@ -238,7 +238,7 @@ def compare(volume: Volume, files: list[Files], met: Counter[str]) -> dict[bytes
 
 
 def compare_joined(machine: Machine, shown: dict[bytes, str]) -> None:
-    """Who has the store and the passphrase alone reads the same."""
+    """A machine with the store and the passphrase alone reads the same files."""
     joined = machine.join()
     assert not joined.damage, joined.damage
     with machine.opened() as volume:

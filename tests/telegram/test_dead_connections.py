@@ -1,4 +1,4 @@
-"""A line on which nothing comes any more, and no new one answers: it is known at once, and nothing waits for ever."""
+"""A connection on which nothing is received any more, and no new one works: it is reported, and nothing waits for ever."""
 
 import threading
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ def fall_silent(server: Server) -> None:
 
 @pytest.fixture
 def volume(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Volume]:
-    """Of an account whose lines are given up after half a second of silence; one file is in the store alone."""
+    """A volume whose connections have a patience of half a second; one file is in the store alone."""
     original = settings_module.telegram_settings
 
     def impatient(config: Config) -> TelegramSettings:
@@ -49,7 +49,7 @@ def volume(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> I
 
 
 class Reading(threading.Thread):
-    """Reads the file; ``failed`` is what came of it."""
+    """Reads the file; ``failed`` holds the exception."""
 
     def __init__(self, volume: Volume) -> None:
         super().__init__()
@@ -63,12 +63,12 @@ class Reading(threading.Thread):
             self.failed.append(error)
 
 
-def test_status_says_so_while_the_first_read_still_waits(server: Server, volume: Volume) -> None:
+def test_status_shows_it_while_the_first_read_still_waits(server: Server, volume: Volume) -> None:
     fall_silent(server)
     reading = Reading(volume)
     found = wait_for(lambda: not (said := report.status(volume))["store"]["reachable"] and said)
     assert "did not respond" in str(found["last_error"])
-    assert reading.is_alive(), "the read tries once more, by a new line"
+    assert reading.is_alive(), "the read tries once more, on a new connection"
     server.accept_silently(False)
     reading.join(30)
     assert reading.failed == []
@@ -76,7 +76,7 @@ def test_status_says_so_while_the_first_read_still_waits(server: Server, volume:
     assert report.status(volume)["last_error"] is None
 
 
-def test_whoever_stops_waits_for_no_line(server: Server, volume: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stopping_waits_for_no_connection(server: Server, volume: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
     account = volume.stores.account
     assert account is not None
     session = account._session

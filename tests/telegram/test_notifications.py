@@ -1,6 +1,6 @@
-"""An open vault hears at once of what other machines of it do, and of the end of its login, and tells what it waits for.
+"""An open vault learns at once of changes by other machines and of the end of its login, and shows what it waits for.
 
-Without the news each of these would wait for the next look, minutes later.
+Without notifications each of these would wait for the next check, minutes later.
 """
 
 import logging
@@ -33,7 +33,7 @@ def machine(tmp_path: Path, account: TelegramAccount) -> Machine:
 
 @pytest.fixture
 def volume(machine: Machine) -> Iterator[Volume]:
-    """Open, its background work begun and at rest."""
+    """An open volume whose background work has started and is idle."""
     with machine.opened() as opened:
         opened.start()
         wait_for(lambda: _watch(opened).caught_up.is_set(), what="the watch to begin")
@@ -77,10 +77,10 @@ def test_what_syncing_waits_for(server: Server, account: TelegramAccount, volume
 
 
 @pytest.mark.parametrize("method", ["messages.sendMedia", "messages.getHistory"])
-def test_syncing_without_waiting_ends_at_a_rest(
+def test_syncing_without_waiting_ends_at_a_flood_wait(
     server: Server, volume: Volume, caplog: pytest.LogCaptureFixture, method: str
 ) -> None:
-    """With what waits and until when; and the log says it once, however often somebody syncs."""
+    """The result has the reason and the time; the log has it once, however often ``sync`` is run."""
     put(volume, "file", bytes(range(256)) * 400)
     server.arm("flood_wait", method, seconds=500)
     found = [volume.sync(wait=False) for _ in range(3)]
@@ -96,7 +96,7 @@ def test_syncing_without_waiting_ends_at_a_rest(
     assert report.status(volume)["store"]["reachable"]
 
 
-def test_syncing_waits_for_a_rest_of_the_log_too(server: Server, volume: Volume) -> None:
+def test_syncing_waits_for_a_flood_wait_of_the_log_too(server: Server, volume: Volume) -> None:
     put(volume, "file", b"some content")
     volume.content.flush(10)
     server.arm("flood_wait", "messages.sendMedia", seconds=22)

@@ -1,4 +1,4 @@
-"""What another session of the account appends is heard of: by updates, and by asking where updates fail."""
+"""Appends of another session of the account are reported: by updates, and by requests where updates fail."""
 
 import base64
 from collections.abc import Callable
@@ -22,13 +22,13 @@ pytestmark = pytest.mark.parametrize("account", ["me", "channel"], indirect=True
 
 
 class Listener:
-    """A store of another session, and the ids that its watch told of."""
+    """A store of another session, and the ids that its watcher reported."""
 
     def __init__(self, store: TelegramStore, silence: float = LONG) -> None:
         self.store = store
         self.heard: list[BlobId] = []
         watch = store.watch(lambda info: self.heard.append(info.id), silence=silence, retry=0.05)
-        wait_for(watch.caught_up.is_set, what="the watch has begun")
+        wait_for(watch.caught_up.is_set, what="the watcher to start")
 
     def hears(self, *ids: BlobId) -> None:
         wait_for(lambda: len(self.heard) >= len(ids), what="all blobs were heard of")
@@ -46,7 +46,7 @@ def listener(writer: TelegramStore, open_store: Callable[..., TelegramStore]) ->
     return Listener(open_store(patience=5.0))
 
 
-def test_blobs_of_others_are_heard_of_as_they_come(
+def test_blobs_of_others_are_reported_at_once(
     server: Server, account: TelegramAccount, writer: TelegramStore, listener: Listener
 ) -> None:
     method = "updates.getDifference" if account.channel is None else "updates.getChannelDifference"
@@ -57,20 +57,20 @@ def test_blobs_of_others_are_heard_of_as_they_come(
     assert server.statistics()["calls"][method] == before
 
 
-def test_ones_own_are_not(writer: TelegramStore, listener: Listener) -> None:
+def test_own_blobs_are_not_reported(writer: TelegramStore, listener: Listener) -> None:
     put(listener.store, 1)
     last = put(writer, 2)
     listener.hears(last.id)
 
 
-def test_what_was_heard_of_can_be_read(writer: TelegramStore, listener: Listener) -> None:
+def test_a_reported_blob_can_be_read(writer: TelegramStore, listener: Listener) -> None:
     info = put(writer, 1, b"some data")
     listener.hears(info.id)
     assert content(listener.store, info) == b"some data"
 
 
 @pytest.mark.parametrize("fault", ["update_lost", "update_late", "updates_too_long"])
-def test_a_gap_is_closed_by_asking(server: Server, writer: TelegramStore, listener: Listener, fault: str) -> None:
+def test_a_gap_is_closed_by_a_request(server: Server, writer: TelegramStore, listener: Listener, fault: str) -> None:
     server.arm(fault)
     listener.hears(*[put(writer, number).id for number in (1, 2)])
     assert server.fault_counts()[fault] == 1
@@ -84,7 +84,9 @@ def test_a_lost_update_is_found_after_silence(
     listener.hears(put(writer, 1).id)
 
 
-def test_a_broken_line_is_made_anew_and_caught_up(server: Server, writer: TelegramStore, listener: Listener) -> None:
+def test_a_broken_connection_is_replaced_and_missed_blobs_are_reported(
+    server: Server, writer: TelegramStore, listener: Listener
+) -> None:
     for number in (1, 2):
         server.drop_connections()
         source = BytesSource(b"data")
@@ -102,7 +104,7 @@ def test_a_broken_line_is_made_anew_and_caught_up(server: Server, writer: Telegr
     assert len(listener.heard) == 2
 
 
-def test_history_is_read_where_events_are_forgotten(
+def test_history_is_read_if_events_are_no_longer_kept(
     server: Server, account: TelegramAccount, writer: TelegramStore, listener: Listener
 ) -> None:
     planted = [
@@ -115,10 +117,10 @@ def test_history_is_read_where_events_are_forgotten(
 
 
 @pytest.mark.parametrize("after", [0, 1])
-def test_an_odd_answer_is_passed_over(
+def test_an_invalid_response_is_skipped(
     server: Server, account: TelegramAccount, writer: TelegramStore, listener: Listener, after: int
 ) -> None:
-    """To the question for what was missed, once and twice; the history tells it."""
+    """To the request for the difference, once and twice; the history has the missed blobs."""
     before = failure_counts().get("telegram-watch", 0)
     method = "updates.getDifference" if account.channel is None else "updates.getChannelDifference"
     wait_for(lambda: method in server.statistics()["calls"], what="the listener has looked once, its line being new")
@@ -130,7 +132,7 @@ def test_an_odd_answer_is_passed_over(
     assert failure_counts()["telegram-watch"] > before
 
 
-def test_an_odd_update_is_passed_over_and_named(writer: TelegramStore, listener: Listener) -> None:
+def test_an_invalid_update_is_skipped_and_recorded(writer: TelegramStore, listener: Listener) -> None:
     before = failure_counts().get("telegram-watch", 0)
     listener.store._session._handle_update(types.Updates(None, [], [], None, 0))
     wait_for(lambda: failure_counts().get("telegram-watch", 0) > before)

@@ -1,4 +1,4 @@
-"""How long the account lives without use: asked once a day, told by ``status`` without network too, warned of in time."""
+"""After how many days without use Telegram deletes the account: requested daily, shown and warned of by ``status``."""
 
 import logging
 from collections.abc import Iterator
@@ -49,7 +49,7 @@ def times_asked(server: Server) -> int:
     return int(server.statistics()["calls"].get(ASKED, 0))
 
 
-def test_it_is_asked_for_once_a_day(server: Server, machine: Machine, clock: ManualClock) -> None:
+def test_it_is_requested_once_a_day(server: Server, machine: Machine, clock: ManualClock) -> None:
     with machine.opened() as volume:
         assert told(volume) is None
         volume.background.tick()
@@ -69,7 +69,7 @@ def test_it_is_asked_for_once_a_day(server: Server, machine: Machine, clock: Man
         assert times_asked(server) == 2
 
 
-def test_a_short_one_is_warned_of(
+def test_a_short_time_is_warned_of(
     server: Server, volume: Volume, clock: ManualClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     server.set_rules(account_days=31)
@@ -79,7 +79,9 @@ def test_a_short_one_is_warned_of(
     assert "choose a longer time" in told(volume)["warning"]
 
 
-def test_the_days_go_by_while_telegram_is_away(server: Server, volume: Volume, clock: ManualClock) -> None:
+def test_the_remaining_days_decrease_while_telegram_is_unreachable(
+    server: Server, volume: Volume, clock: ManualClock
+) -> None:
     life = volume.account_expiry
     assert life is not None
     life.keep_up()
@@ -94,7 +96,7 @@ def test_the_days_go_by_while_telegram_is_away(server: Server, volume: Volume, c
     assert told(volume)["days_left"] == 183
 
 
-def test_what_telegram_does_not_say_is_no_error(server: Server, volume: Volume, clock: ManualClock) -> None:
+def test_an_unknown_error_of_the_request_is_ignored(server: Server, volume: Volume, clock: ManualClock) -> None:
     server.arm("error", ASKED, code=400, text="SOMETHING_NEW")
     volume.background.tick()
     assert (times_asked(server), told(volume)) == (1, None)

@@ -1,4 +1,4 @@
-"""What others put into a store's folder in the place of its lock file."""
+"""Files of others in place of a directory store's lock file."""
 
 import os
 import socket
@@ -49,8 +49,8 @@ def a_dangling_link(path: Path, victim: Path) -> None:
 PLANTS = [a_link, a_second_name, a_fifo, a_socket, a_folder, a_dangling_link]
 
 
-class TestPlantedLockFile:
-    """Who may write to the folder may put anything in the place of the lock file."""
+class TestUntrustedLockFile:
+    """Others who may write to the directory can put anything in place of the lock file."""
 
     @pytest.fixture
     def victim(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
