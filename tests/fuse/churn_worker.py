@@ -1,6 +1,6 @@
-"""Random operations on a shared tree, as one of several processes: names come and go under each other's hands.
+"""Random operations on a shared tree, as one of several processes: they create and remove the same names.
 
-Run as ``python -m tests.fuse.churn_worker FOLDER OPERATIONS SEED``. What the others took away first is no failure; content is:
+Run as ``python -m tests.fuse.churn_worker DIRECTORY OPERATIONS SEED``. What the others took away first is no failure; content is:
 each file holds whole lines of one length, so a mixture would show.
 """
 
@@ -25,13 +25,13 @@ HARMLESS = {
 
 
 class Churn:
-    """One process at work."""
+    """The work of one process."""
 
-    def __init__(self, folder: Path, seed: int) -> None:
-        self._folder, self._choose, self._seed = folder, random.Random(seed), seed
+    def __init__(self, directory: Path, seed: int) -> None:
+        self._directory, self._choose, self._seed = directory, random.Random(seed), seed
         self._calls = [
-            self.write, self.write, self.append, self.read, self.read, self.rename, self.link, self.unlink, self.make_folder,
-            self.remove_folder, self.symlink, self.truncate, self.list, self.mode, self.xattr,
+            self.write, self.write, self.append, self.read, self.read, self.rename, self.link, self.unlink, self.make_directory,
+            self.remove_directory, self.symlink, self.truncate, self.list, self.mode, self.xattr,
         ]  # fmt: skip
         self.done = 0
 
@@ -47,8 +47,8 @@ class Churn:
 
     def _path(self) -> Path:
         depth = self._choose.randrange(3)
-        folders = [f"folder-{self._choose.randrange(4)}" for _ in range(depth)]
-        return self._folder.joinpath(*folders, f"name-{self._choose.randrange(NAMES)}")
+        directories = [f"directory-{self._choose.randrange(4)}" for _ in range(depth)]
+        return self._directory.joinpath(*directories, f"name-{self._choose.randrange(NAMES)}")
 
     def _lines(self) -> bytes:
         line = f"{self._seed} {self._choose.random()}".encode().ljust(LINE - 1) + b"\n"
@@ -74,11 +74,11 @@ class Churn:
     def unlink(self) -> None:
         self._path().unlink()
 
-    def make_folder(self) -> None:
-        (self._path().parent / f"folder-{self._choose.randrange(4)}").mkdir()
+    def make_directory(self) -> None:
+        (self._path().parent / f"directory-{self._choose.randrange(4)}").mkdir()
 
-    def remove_folder(self) -> None:
-        (self._path().parent / f"folder-{self._choose.randrange(4)}").rmdir()
+    def remove_directory(self) -> None:
+        (self._path().parent / f"directory-{self._choose.randrange(4)}").rmdir()
 
     def symlink(self) -> None:
         os.symlink(f"name-{self._choose.randrange(NAMES)}", self._path())
@@ -98,7 +98,7 @@ class Churn:
 
 
 def main() -> None:
-    """Run as the arguments say."""
+    """Run with the given arguments."""
     churn = Churn(Path(sys.argv[1]), int(sys.argv[3]))
     churn.run(int(sys.argv[2]))
     print(f"{churn.done} operations took effect")

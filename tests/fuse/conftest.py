@@ -1,4 +1,4 @@
-"""Mounts of the real program. Where none can be made, the tests are skipped, and say why."""
+"""Mounts of the real program. Where mounting is impossible the tests are skipped, with the reason."""
 
 from collections.abc import Iterator
 from itertools import count
@@ -13,7 +13,7 @@ _numbers = count()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip every test of this folder that needs a mount, if there can be none."""
+    """Skip the tests in this directory that need a mount, if none can be made."""
     reason = unusable()
     for item in items:
         if reason and Path(__file__).parent in item.path.parents and "mount_free" not in item.keywords:
@@ -22,7 +22,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="module")
 def mounted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MountedVault]:
-    """One mount for the tests of a module."""
+    """One mount for all tests of a module."""
     with MountedVault(tmp_path_factory.mktemp("vault"), "allow_other,default_permissions,dev,suid") as vault:
         yield vault
 
@@ -37,16 +37,16 @@ def ext4(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture
-def folder(mounted: MountedVault) -> Path:
-    """A fresh folder in the mount."""
-    made = mounted.path / f"folder-{next(_numbers)}"
+def directory(mounted: MountedVault) -> Path:
+    """A new directory in the mount."""
+    made = mounted.path / f"directory-{next(_numbers)}"
     made.mkdir()
     return made
 
 
 @pytest.fixture
 def vault(tmp_path: Path) -> Iterator[MountedVault]:
-    """A vault that is not mounted yet."""
+    """A vault that is not mounted."""
     made = MountedVault(tmp_path)
     yield made
     made.clear()

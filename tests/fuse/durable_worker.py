@@ -1,6 +1,6 @@
-"""Work whose end is promised: changes of files with fsync, or rows of a database, each noted before and after.
+"""Changes with a promise (files with fsync, or rows of a database), each recorded before and after.
 
-Run as ``python -m tests.fuse.durable_worker KIND FOLDER NOTES SEED`` until the mount dies. A line of NOTES (on another file
+Run as ``python -m tests.fuse.durable_worker KIND DIRECTORY NOTES SEED`` until the mount dies. A line of NOTES (on another file
 system) is ``begin NAME STATE`` before a change that leads to STATE, and ``done NAME STATE`` once that was promised.
 
 ``files`` are for kills of the process, ``cuts`` for power cuts: there part of the changes is not synced, and may be lost, but
@@ -21,12 +21,12 @@ LONGEST = 300_000
 
 
 def state_of(content: bytes) -> str:
-    """Return what stands for a content in the notes."""
+    """Return the digest that represents a content in the notes."""
     return hashlib.sha256(content).hexdigest()[:16]
 
 
 class Notes:
-    """An append-only file that outlives the mount, though not a power cut."""
+    """An append-only file outside the mount. It survives the mount, but not a power cut."""
 
     def __init__(self, path: Path) -> None:
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -35,8 +35,8 @@ class Notes:
         os.write(self._file, (" ".join(words) + "\n").encode())
 
 
-def change_files(folder: Path, notes: Notes, choose: random.Random) -> None:
-    """Save files whole by rename, or change them in place."""
+def change_files(directory: Path, notes: Notes, choose: random.Random) -> None:
+    """Saves files by rename, or changes them in place."""
     content: dict[str, bytes] = {}
     while True:
         name = f"file-{choose.randrange(FILES)}"
@@ -44,17 +44,17 @@ def change_files(folder: Path, notes: Notes, choose: random.Random) -> None:
         if not old or choose.random() < 0.4:
             content[name] = choose.randbytes(choose.randrange(1, LONGEST))
             notes.add("begin", name, state_of(content[name]))
-            save(folder / name, content[name])
+            save(directory / name, content[name])
         else:
             place, data = choose.randrange(len(old)), choose.randbytes(choose.randrange(1, 9000))
             content[name] = old[:place] + data + old[place + len(data) :]
             notes.add("begin", name, state_of(content[name]))
-            change(folder / name, place, data)
+            change(directory / name, place, data)
         notes.add("done", name, state_of(content[name]))
 
 
 def save(path: Path, content: bytes, *, synced: bool = True) -> None:
-    """Write a new file beside it and rename it, as editors do."""
+    """Write a new file and rename it over the old one, as editors do."""
     draft = path.with_suffix(".draft")
     with open(draft, "wb") as file:
         file.write(content)
@@ -76,8 +76,8 @@ def _sync(file: BinaryIO, *, synced: bool) -> None:
         os.fsync(file.fileno())
 
 
-def change_files_loosely(folder: Path, notes: Notes, choose: random.Random) -> None:
-    """Save and change files, some synced, some not; now and then sync the folder too, without which no rename is promised."""
+def change_files_loosely(directory: Path, notes: Notes, choose: random.Random) -> None:
+    """Save and change files, synced or not. Now and then sync the directory, before which no rename is promised."""
     content: dict[str, bytes] = {}
     while True:
         name, synced = f"file-{choose.randrange(FILES)}", choose.random() < 0.6
@@ -86,22 +86,22 @@ def change_files_loosely(folder: Path, notes: Notes, choose: random.Random) -> N
             place, data = choose.randrange(len(old)), choose.randbytes(choose.randrange(1, 9000))
             content[name] = old[:place] + data + old[place + len(data) :]
             notes.add("begin", name, state_of(content[name]))
-            change(folder / name, place, data, synced=synced)
+            change(directory / name, place, data, synced=synced)
             promised = synced
         else:
             content[name] = choose.randbytes(choose.randrange(1, LONGEST))
             notes.add("begin", name, state_of(content[name]))
-            save(folder / name, content[name], synced=synced)
+            save(directory / name, content[name], synced=synced)
             promised = choose.random() < 0.5
             if promised:
-                _sync_folder(folder)
+                _sync_directory(directory)
         if promised:
             for each, whole in content.items():
                 notes.add("done", each, state_of(whole))
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
     finally:
@@ -111,8 +111,8 @@ def _sync_folder(folder: Path) -> None:
 def fill_database(mode: str) -> Callable[[Path, Notes, random.Random], None]:
     """Return a worker that adds rows to a SQLite database in journal mode ``mode``."""
 
-    def work(folder: Path, notes: Notes, choose: random.Random) -> None:
-        connection = sqlite3.connect(folder / "database", isolation_level=None)
+    def work(directory: Path, notes: Notes, choose: random.Random) -> None:
+        connection = sqlite3.connect(directory / "database", isolation_level=None)
         connection.execute(f"PRAGMA journal_mode = {mode}")
         connection.execute("PRAGMA synchronous = EXTRA")
         connection.execute("CREATE TABLE IF NOT EXISTS rows (number INTEGER PRIMARY KEY, data BLOB)")
@@ -135,9 +135,9 @@ WORK = {
 
 
 def main() -> None:
-    """Work until the mount dies."""
-    kind, folder, notes, seed = sys.argv[1:]
-    WORK[kind](Path(folder), Notes(Path(notes)), random.Random(int(seed)))
+    """Work until the mount is killed."""
+    kind, directory, notes, seed = sys.argv[1:]
+    WORK[kind](Path(directory), Notes(Path(notes)), random.Random(int(seed)))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""An exerciser in the manner of fsx: one file under random reads, writes, truncates, maps and syncs, against a copy in memory.
+"""An exerciser like fsx: one file under random reads, writes, truncates, maps and syncs, against a copy in memory.
 
 Run as a program of its own (``python -m tests.fuse.exerciser PATH OPERATIONS SEED``): a page of a mapped file is fetched
 while Python's lock is held, so the process that serves the mount must be another.
@@ -12,14 +12,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 MOST = 256 * 1024
-"""Longest file, bytes; now and then one of SPARSE bytes more shows that holes are zeros."""
+"""Longest file, bytes. Now and then it is SPARSE bytes longer, to check that holes are zeros."""
 SPARSE = 3 * 1024 * 1024
 LONGEST = 20_000
 """Longest write or read, bytes."""
 
 
 class Exerciser:
-    """One file and what it should hold."""
+    """A file and its expected content."""
 
     def __init__(self, path: Path, seed: int) -> None:
         self._path, self._choose = path, random.Random(seed)
@@ -36,7 +36,7 @@ class Exerciser:
         self._calls = [call for call, weight in weighted for _ in range(weight)]
 
     def run(self, count: int) -> None:
-        """Do ``count`` operations, and look at the whole at the end. Raises AssertionError."""
+        """Do ``count`` operations, and check the whole content at the end. Raises AssertionError."""
         for _ in range(count):
             self._choose.choice(self._calls)()
         self._unmap()
@@ -166,7 +166,7 @@ class Exerciser:
         assert os.stat(self._path).st_size == len(self._expected)
 
     def replace(self) -> None:
-        """Write the file anew from its beginning, as an editor that does not rename."""
+        """Rewrite the file in place, as an editor that does not rename."""
         self._note("replace")
         self.reopen()
         content = self._choose.randbytes(self._choose.randrange(MOST))
@@ -175,7 +175,7 @@ class Exerciser:
 
 
 def main() -> None:
-    """Run as the arguments say; print what was done last when it fails."""
+    """Run with the given arguments. On failure, print the last operations."""
     path, count, seed = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     exerciser = Exerciser(path, seed)
     exerciser.run(count)

@@ -1,4 +1,4 @@
-"""A mount namespace of its own, in which ``/dev/fuse`` is open to all and other users can be played. Needs root."""
+"""A mount namespace in which ``/dev/fuse`` is open to all users, and processes of other users. Needs root."""
 
 import os
 import subprocess
@@ -10,17 +10,17 @@ from tests.support.server import Home
 
 USER, OTHER = 65534, 1234
 VAULT = Path("/mnt")
-"""Where the vault's folder is seen inside; pytest's own folders are closed to other users."""
+"""Where the vault's directory is mounted in the namespace: other users have no access to pytest's directories."""
 
 READS_ALL = "+dac_read_search"
-"""The interpreter may lie in root's home: the users here may read everything (FUSE asks for more than that)."""
+"""The users here may read everything, since the interpreter may be in root's home. FUSE requires more than that."""
 
 
 class PrivateMachine:
-    """Processes that see mounts which nobody else sees. ``folder`` is shown at ``VAULT``."""
+    """Processes with a private mount namespace, in which ``directory`` is mounted at ``VAULT``."""
 
-    def __init__(self, folder: Path, home: Home) -> None:
-        self._folder, self._home = folder, home
+    def __init__(self, directory: Path, home: Home) -> None:
+        self._directory, self._home = directory, home
         self._keeper: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> "PrivateMachine":
@@ -30,11 +30,11 @@ class PrivateMachine:
         )  # fmt: skip
         assert self._keeper.stdout is not None
         assert self._keeper.stdout.readline() == b"ready\n"
-        device = self._folder / "device"
+        device = self._directory / "device"
         os.mknod(device, 0o020666, os.makedev(10, 229))
         device.chmod(0o666)
         self.show(device, Path("/dev/fuse"))
-        self.show(self._folder, VAULT)
+        self.show(self._directory, VAULT)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -44,11 +44,11 @@ class PrivateMachine:
         self._keeper.communicate()
 
     def show(self, source: Path, target: Path) -> None:
-        """Let ``target`` be ``source``."""
+        """Bind ``source`` to ``target``."""
         self.run("mount", "--bind", str(source), str(target))
 
     def run(self, *words: str, user: int = 0, check: bool = True) -> "subprocess.CompletedProcess[str]":
-        """Run a program as ``user``. Raises AssertionError unless it exits 0, if ``check``."""
+        """Run a program as ``user``. With ``check``, raises AssertionError unless it exits with 0."""
         done = subprocess.run(
             [*self._inside(user), *words], env=self._home.environment(), capture_output=True, text=True, check=False,
             timeout=60,
@@ -57,7 +57,7 @@ class PrivateMachine:
         return done
 
     def process(self, words: str) -> int:
-        """Return the one process in here whose command line holds ``words``; another machine's may look the same."""
+        """Return the one process of this namespace whose command line contains ``words``."""
         assert self._keeper is not None
         ours = _namespace(self._keeper.pid)
         listed = self.run("ps", "-eo", "pid=,args=").stdout.splitlines()
@@ -69,7 +69,7 @@ class PrivateMachine:
         return found
 
     def tgdav(self, *words: str, user: int = USER, check: bool = True) -> "subprocess.CompletedProcess[str]":
-        """Run a command of tgdav."""
+        """Run a tgdav command."""
         return self.run(sys.executable, "-m", "tgdav", *words, user=user, check=check)
 
     def _inside(self, user: int) -> Sequence[str]:
@@ -84,7 +84,7 @@ class PrivateMachine:
 
 
 def _namespace(process: int) -> str | None:
-    """Return which mounts a process sees; None where it has ended."""
+    """Return the mount namespace of a process, None if it has ended."""
     try:
         return os.fspath(Path(f"/proc/{process}/ns/mnt").readlink())
     except FileNotFoundError:

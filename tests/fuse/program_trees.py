@@ -1,4 +1,4 @@
-"""What programs are given to work on: archives, repositories and trees, made from a seed."""
+"""Archives, repositories and trees for programs to work on, made from a seed."""
 
 import io
 import os
@@ -11,7 +11,7 @@ GIT = ("git", "-c", "user.name=n", "-c", "user.email=e", "-c", "safe.directory=*
 
 
 def run(*words: str | Path, cwd: Path | None = None, data: bytes | None = None) -> str:
-    """Run a program to its end and return its standard output; raises AssertionError with what it said when it fails."""
+    """Run a program and return its standard output. Raises AssertionError with its output if it fails."""
     done = subprocess.run([str(word) for word in words], cwd=cwd, input=data, capture_output=True, check=False)
     assert done.returncode == 0, (words, done.returncode, done.stdout[-2000:], done.stderr[-2000:])
     return done.stdout.decode(errors="surrogateescape")
@@ -23,22 +23,22 @@ def git(*words: str | Path, cwd: Path) -> str:
 
 
 def make_archive(path: Path, files: int, seed: int) -> None:
-    """Write a tar of ``files`` files in folders of 40, as a source tree has them, with links, modes and odd times."""
+    """Write a tar like that of a source tree: ``files`` files, 40 a directory, with links, modes and odd times."""
     choose = random.Random(seed)
     with tarfile.open(path, "w") as archive:
         for number in range(files):
-            folder = f"tree/part-{number // 1600}/folder-{number // 40}"
+            directory = f"tree/part-{number // 1600}/directory-{number // 40}"
             if number % 40 == 0:
-                archive.addfile(_member(folder, choose, tarfile.DIRTYPE))
-            member = _member(f"{folder}/file-{number}.c", choose, tarfile.REGTYPE)
+                archive.addfile(_member(directory, choose, tarfile.DIRTYPE))
+            member = _member(f"{directory}/file-{number}.c", choose, tarfile.REGTYPE)
             content = choose.randbytes(8) * (choose.randrange(1, 1500) if number % 50 else 40_000)
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))
             if number % 40 == 39:
-                link = _member(f"{folder}/soft", choose, tarfile.SYMTYPE)
+                link = _member(f"{directory}/soft", choose, tarfile.SYMTYPE)
                 link.linkname = f"file-{number}.c"
                 archive.addfile(link)
-                link = _member(f"{folder}/hard", choose, tarfile.LNKTYPE)
+                link = _member(f"{directory}/hard", choose, tarfile.LNKTYPE)
                 link.linkname = member.name
                 archive.addfile(link)
 
@@ -51,7 +51,7 @@ def _member(name: str, choose: random.Random, kind: bytes) -> tarfile.TarInfo:
 
 
 def make_repository(path: Path, files: int, commits: int, seed: int) -> None:
-    """Make a repository whose ``commits`` change files among ``files``, by git fast-import."""
+    """Make a repository of ``files`` files with ``commits`` commits, by git fast-import."""
     choose = random.Random(seed)
     path.mkdir()
     git("init", "-q", "-b", "main", cwd=path)
@@ -62,18 +62,18 @@ def make_repository(path: Path, files: int, commits: int, seed: int) -> None:
         for file in changed:
             content = b"".join(b"line %d\n" % choose.randrange(1000) for _ in range(choose.randrange(1, 400)))
             stream.write(
-                b"M 100644 inline folder-%d/file-%d\ndata %d\n" % (file // 50, file, len(content)) + content + b"\n"
+                b"M 100644 inline directory-%d/file-%d\ndata %d\n" % (file // 50, file, len(content)) + content + b"\n"
             )
     run(*GIT, "fast-import", "--quiet", cwd=path, data=stream.getvalue())
     git("reset", "-q", "--hard", "main", cwd=path)
 
 
-def make_rich_tree(folder: Path, files: int, seed: int) -> None:
+def make_rich_tree(directory: Path, files: int, seed: int) -> None:
     """Make a tree with everything that ``rsync -aHAX`` keeps: links, xattrs, ACLs, modes, times, a sparse file."""
     choose = random.Random(seed)
     acl = bytes.fromhex("0200000001000600ffffffff02000400e803000004000400ffffffff10000400ffffffff20000400ffffffff")
     for number in range(files):
-        below = folder / f"folder-{number % 7}"
+        below = directory / f"directory-{number % 7}"
         below.mkdir(parents=True, exist_ok=True)
         file = below / f"file-{number} ü"
         file.write_bytes(choose.randbytes(choose.randrange(5000)))
@@ -85,7 +85,7 @@ def make_rich_tree(folder: Path, files: int, seed: int) -> None:
         if number % 7 == 0:
             os.setxattr(file, "system.posix_acl_access", acl)
         os.utime(file, ns=(number, choose.randrange(10**18)))
-    with open(folder / "sparse", "wb") as sparse:
+    with open(directory / "sparse", "wb") as sparse:
         sparse.seek(3 << 20)
         sparse.write(b"end")
-    os.mkfifo(folder / "fifo")
+    os.mkfifo(directory / "fifo")

@@ -1,4 +1,4 @@
-"""The behaviour suite through the kernel: what programs see is what the file system does."""
+"""The behaviour suite of the file system, run through the kernel."""
 
 import os
 from pathlib import Path
@@ -23,8 +23,8 @@ def _needs_root(behaviour: Behaviour) -> bool:
 @pytest.mark.parametrize(
     "behaviour", [each for each in shown(ABILITIES) if not _needs_root(each)], ids=lambda behaviour: behaviour.name
 )
-def test_in_a_folder(folder: Path, behaviour: Behaviour) -> None:
-    behaviour.check(MountedAccess(folder, lacks=PRIVILEGED | IN_ROOT))
+def test_in_a_directory(directory: Path, behaviour: Behaviour) -> None:
+    behaviour.check(MountedAccess(directory, lacks=PRIVILEGED | IN_ROOT))
 
 
 @pytest.mark.parametrize(

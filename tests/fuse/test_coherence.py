@@ -1,4 +1,4 @@
-"""WebDAV and the mount in one process: what one changes the other shows at once, however much the kernel kept."""
+"""WebDAV and the mount in one process: changes of one are visible in the other at once, whatever the kernel has cached."""
 
 import os
 import random
@@ -17,7 +17,7 @@ SHORT, LONG = b"short", b"a longer content " * 5000
 
 
 class Both:
-    """The two ways to one vault."""
+    """WebDAV and a mount of one vault."""
 
     def __init__(self, path: Path, client: RawClient) -> None:
         self.path, self._client = path, client
@@ -107,13 +107,13 @@ def test_what_was_synced_is_served_while_the_file_is_open(served: Both) -> None:
         assert served.dav("GET", "synced") == LONG + SHORT
 
 
-def test_a_moved_folder(served: Both) -> None:
-    folder = served.path / "from"
-    (folder / "below").mkdir(parents=True)
-    (folder / "below" / "file").write_bytes(HELD)
+def test_a_moved_directory(served: Both) -> None:
+    directory = served.path / "from"
+    (directory / "below").mkdir(parents=True)
+    (directory / "below" / "file").write_bytes(HELD)
     assert not (served.path / "to").exists()
     served.dav("MOVE", "from", Destination="/to")
-    assert not folder.exists()
+    assert not directory.exists()
     assert (served.path / "to" / "below" / "file").read_bytes() == HELD
     (served.path / "to" / "below" / "file").write_bytes(SHORT)
     assert served.dav("GET", "to/below/file") == SHORT
@@ -135,20 +135,20 @@ def test_a_copy(served: Both) -> None:
     assert (served.path / "copy").read_bytes() == HELD
 
 
-def test_names_change_while_a_folder_is_read(served: Both) -> None:
-    folder = served.path / "listed"
-    folder.mkdir()
+def test_names_change_while_a_directory_is_read(served: Both) -> None:
+    directory = served.path / "listed"
+    directory.mkdir()
     for number in range(600):
-        (folder / f"file-{number:04}").touch()
-    with os.scandir(folder) as listing:
+        (directory / f"file-{number:04}").touch()
+    with os.scandir(directory) as listing:
         seen = [next(listing).name for _ in range(100)]
         served.dav("DELETE", "listed/file-0599")
         served.dav("PUT", "listed/file-0000", LONG)
         seen += [entry.name for entry in listing]
     assert len(seen) == len(set(seen))
     assert set(seen) >= {f"file-{number:04}" for number in range(599)}
-    assert not (folder / "file-0599").exists()
-    assert (folder / "file-0000").stat().st_size == len(LONG)
+    assert not (directory / "file-0599").exists()
+    assert (directory / "file-0000").stat().st_size == len(LONG)
 
 
 def test_the_state_is_readable_by_name_only(served: Both) -> None:
@@ -161,7 +161,7 @@ def test_the_state_is_readable_by_name_only(served: Both) -> None:
 
 
 class Sides:
-    """Random changes of a few files from both sides, and what they should hold."""
+    """Random changes of a few files from both sides, and their expected content."""
 
     def __init__(self, served: Both) -> None:
         self._served, self._choose = served, random.Random(5)
@@ -170,7 +170,7 @@ class Sides:
         self._held: dict[str, BinaryIO] = {}
 
     def step(self) -> str:
-        """Change something; return the name that it was about."""
+        """Make one change. Return the name that it affected."""
         name = self._choose.choice(self.names)
         there = [self.delete, self.unlink, self.move, self.append, self.truncate, self.hold]
         self._choose.choice([self.put, self.write, self.drop, *(there if name in self.content else [])])(name)

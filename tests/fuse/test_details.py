@@ -1,4 +1,4 @@
-"""What the kernel and programs ask for beside the behaviours: setuid, direct I/O, maps, many names, locks, space."""
+"""Details that the behaviour suite leaves out: setuid, direct I/O, locks, space, options, times."""
 
 import ctypes
 import errno
@@ -22,75 +22,75 @@ FS_IOC_GETFLAGS, FICLONE = 0x80086601, 0x40049409
 CLOCK_REALTIME_COARSE = 5
 
 
-def test_writing_takes_setuid_away(folder: Path) -> None:
-    file = folder / "file"
+def test_a_write_clears_setuid(directory: Path) -> None:
+    file = directory / "file"
     file.write_bytes(b"x")
     os.chown(file, 1000, 1000)
     file.chmod(0o6755)
     script = (
         "import os, sys; at = os.open(sys.argv[1], 0); os.setuid(1000); os.write(os.open('file', 1, dir_fd=at), b'y')"
     )
-    subprocess.run([sys.executable, "-c", script, str(folder)], check=True)
+    subprocess.run([sys.executable, "-c", script, str(directory)], check=True)
     assert stat.S_IMODE(file.stat().st_mode) == 0o755
 
 
-def test_a_new_owner_takes_setuid_away(folder: Path) -> None:
-    file = folder / "file"
+def test_a_new_owner_clears_setuid(directory: Path) -> None:
+    file = directory / "file"
     file.touch()
     file.chmod(0o6755)
     os.chown(file, 1000, 1000)
     assert stat.S_IMODE(file.stat().st_mode) == 0o755
 
 
-def test_a_folder_with_setgid_hands_its_group_on(folder: Path) -> None:
-    os.chown(folder, 0, 1234)
-    folder.chmod(0o2775)
-    (folder / "file").touch()
-    (folder / "below").mkdir()
-    assert (folder / "file").stat().st_gid == (folder / "below").stat().st_gid == 1234
-    assert (folder / "below").stat().st_mode & stat.S_ISGID
+def test_a_directory_with_setgid_passes_its_group_on(directory: Path) -> None:
+    os.chown(directory, 0, 1234)
+    directory.chmod(0o2775)
+    (directory / "file").touch()
+    (directory / "below").mkdir()
+    assert (directory / "file").stat().st_gid == (directory / "below").stat().st_gid == 1234
+    assert (directory / "below").stat().st_mode & stat.S_ISGID
 
 
-def test_direct_io(folder: Path) -> None:
+def test_direct_io(directory: Path) -> None:
     buffer = mmap.mmap(-1, 8192)
     buffer[:] = random.randbytes(8192)
-    file = os.open(folder / "file", os.O_RDWR | os.O_CREAT | os.O_DIRECT)
+    file = os.open(directory / "file", os.O_RDWR | os.O_CREAT | os.O_DIRECT)
     assert os.pwrite(file, buffer, 4096) == 8192
     found = mmap.mmap(-1, 8192)
     assert os.preadv(file, [found], 4096) == 8192
     assert found[:] == buffer[:]
     assert os.fstat(file).st_size == 12288
     os.close(file)
-    assert (folder / "file").read_bytes() == bytes(4096) + buffer[:]
+    assert (directory / "file").read_bytes() == bytes(4096) + buffer[:]
 
 
-def test_a_file_without_a_name_is_still_one(folder: Path) -> None:
-    with open(folder / "file", "w+b") as file:
+def test_a_file_without_a_name_still_works(directory: Path) -> None:
+    with open(directory / "file", "w+b") as file:
         file.write(b"before")
-        (folder / "file").unlink()
+        (directory / "file").unlink()
         file.write(b" after")
         file.flush()
         os.fsync(file.fileno())
         file.seek(0)
         assert file.read() == b"before after"
         assert os.fstat(file.fileno()).st_nlink == 0
-    assert list(folder.iterdir()) == []
+    assert list(directory.iterdir()) == []
 
 
-def test_locks_between_processes(folder: Path) -> None:
+def test_locks_between_processes(directory: Path) -> None:
     script = "import fcntl, sys\ntry: fcntl.flock(open(sys.argv[1]), fcntl.LOCK_EX | fcntl.LOCK_NB)\nexcept OSError: sys.exit(9)"
-    (folder / "file").touch()
-    with open(folder / "file") as file:
+    (directory / "file").touch()
+    with open(directory / "file") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        words = [sys.executable, "-c", script, str(folder / "file")]
+        words = [sys.executable, "-c", script, str(directory / "file")]
         assert subprocess.run(words, check=False).returncode == 9
         fcntl.flock(file, fcntl.LOCK_UN)
         assert subprocess.run(words, check=False).returncode == 0
 
 
-def test_what_the_binding_has_no_handler_for(folder: Path) -> None:
-    """What programs see then is in docs/fuse.md."""
-    with open(folder / "file", "w+b", buffering=0) as file, open(folder / "copy", "wb") as copy:
+def test_calls_without_a_handler_in_pyfuse3(directory: Path) -> None:
+    """docs/fuse.md says what programs see."""
+    with open(directory / "file", "w+b", buffering=0) as file, open(directory / "copy", "wb") as copy:
         file.truncate(1 << 20)
         with pytest.raises(OSError, match="not supported"):
             _fallocate(file.fileno())
@@ -103,24 +103,24 @@ def test_what_the_binding_has_no_handler_for(folder: Path) -> None:
                 fcntl.ioctl(copy.fileno(), request, file.fileno() if request == FICLONE else bytes(8))
             assert refused.value.errno == answer
     with pytest.raises(OSError, match="not supported"):
-        os.open(folder, os.O_TMPFILE | os.O_RDWR)
+        os.open(directory, os.O_TMPFILE | os.O_RDWR)
 
 
 def _fallocate(file: int) -> None:
-    """fallocate(2) itself: posix_fallocate of the C library writes zeros instead."""
+    """Call fallocate(2) itself: the C library's posix_fallocate falls back to writing zeros."""
     library = ctypes.CDLL(None, use_errno=True)
     if library.fallocate(file, 0, ctypes.c_long(0), ctypes.c_long(100)):
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
-def test_a_large_file_in_odd_pieces(folder: Path) -> None:
+def test_a_large_file_in_odd_pieces(directory: Path) -> None:
     piece, count = random.randbytes(10_007), 1500
-    with open(folder / "file", "wb", buffering=0) as file:
+    with open(directory / "file", "wb", buffering=0) as file:
         for number in range(count):
             file.write(number.to_bytes(4, "big") + piece)
             if number == 700:
-                assert _first_bytes(folder / "file") == bytes(4)
-    whole = (folder / "file").read_bytes()
+                assert _first_bytes(directory / "file") == bytes(4)
+    whole = (directory / "file").read_bytes()
     assert whole == b"".join(number.to_bytes(4, "big") + piece for number in range(count))
 
 
@@ -129,7 +129,7 @@ def _first_bytes(path: Path) -> bytes:
         return file.read(4)
 
 
-def test_space_is_told(mounted: MountedVault) -> None:
+def test_statvfs_returns_space(mounted: MountedVault) -> None:
     found = os.statvfs(mounted.path)
     assert found.f_blocks >= found.f_bfree > 0
     assert found.f_namemax == 255
@@ -151,16 +151,16 @@ def test_options() -> None:
 
 @pytest.mark.mount_free
 @pytest.mark.parametrize(("first", "second"), CHOICES)
-def test_of_opposed_options_the_last_counts(first: str, second: str) -> None:
+def test_the_last_of_opposite_options_counts(first: str, second: str) -> None:
     for earlier, later in ((first, second), (second, first)):
         for given in ([f"{earlier},{later}"], [earlier, later], [f"{earlier},{later},{earlier}", later]):
             assert not {earlier} & parse_options(given).kernel
             assert later in parse_options(given).kernel
 
 
-def test_holes_take_no_space(folder: Path) -> None:
-    """Of a sparse file only its data count, once it is closed; a file of holes alone counts a little."""
-    file = folder / "file"
+def test_holes_take_no_space(directory: Path) -> None:
+    """Only the data of a closed sparse file count; an open one without data counts a page."""
+    file = directory / "file"
     with open(file, "wb") as sparse:
         sparse.truncate(10**15)
         os.fsync(sparse.fileno())
@@ -169,15 +169,15 @@ def test_holes_take_no_space(folder: Path) -> None:
         sparse.write(random.randbytes(1 << 20))
         sparse.flush()
     assert 2048 <= file.stat().st_blocks <= 2080
-    (folder / "small").write_bytes(b"x")
-    assert (folder / "small").stat().st_blocks == 1
-    said = subprocess.run(["du", "-sk", str(folder)], capture_output=True, text=True, check=True).stdout
+    (directory / "small").write_bytes(b"x")
+    assert (directory / "small").stat().st_blocks == 1
+    said = subprocess.run(["du", "-sk", str(directory)], capture_output=True, text=True, check=True).stdout
     assert 1024 <= int(said.split()[0]) <= 1050
 
 
-def test_a_file_can_be_cut_while_others_close_it(folder: Path) -> None:
-    """A cut by name may go through a handle of another program, which closes it meanwhile."""
-    file, script = folder / "file", "import sys\nfor _ in range(120): open(sys.argv[1], 'wb').write(bytes(200_000))"
+def test_a_file_can_be_truncated_while_others_close_it(directory: Path) -> None:
+    """truncate(2) may use the handle of another program, which closes it meanwhile."""
+    file, script = directory / "file", "import sys\nfor _ in range(120): open(sys.argv[1], 'wb').write(bytes(200_000))"
     file.touch()
     writers = [subprocess.Popen([sys.executable, "-c", script, str(file)]) for _ in range(3)]
     while any(writer.poll() is None for writer in writers):
@@ -185,26 +185,26 @@ def test_a_file_can_be_cut_while_others_close_it(folder: Path) -> None:
     assert [writer.wait() for writer in writers] == [0, 0, 0]
 
 
-def test_syncing_all_does_not_stumble_over_removed_files(folder: Path) -> None:
-    """The kernel writes back what it remembers of files, also of those that went meanwhile: none of its business any more."""
+def test_syncfs_does_not_fail_because_of_removed_files(directory: Path) -> None:
+    """The kernel writes back attributes of files, including those removed meanwhile."""
     for number in range(20):
-        (folder / f"file-{number}").touch()
-        (folder / f"file-{number}").unlink()
-    (folder / "kept").write_bytes(b"content")
-    subprocess.run(["sync", "-f", str(folder)], check=True)
+        (directory / f"file-{number}").touch()
+        (directory / f"file-{number}").unlink()
+    (directory / "kept").write_bytes(b"content")
+    subprocess.run(["sync", "-f", str(directory)], check=True)
 
 
-def test_new_files_have_the_time_of_the_kernels_clock(folder: Path) -> None:
+def test_new_files_have_the_time_of_the_kernels_clock(directory: Path) -> None:
     """It ticks every few milliseconds, and so do the times of files that are written through the mount."""
     for number in range(50):
-        made = folder / f"{number}"
+        made = directory / f"{number}"
         made.mkdir()
         assert made.stat().st_ctime_ns <= time.clock_gettime_ns(CLOCK_REALTIME_COARSE)
 
 
-def test_what_is_written_later_is_not_older(folder: Path) -> None:
+def test_what_is_written_later_is_not_older(directory: Path) -> None:
     for number in range(50):
-        (folder / f"first {number}").mkdir()
-        (folder / f"then {number}").write_bytes(b"content")
-        first, then = ((folder / f"{name} {number}").stat() for name in ("first", "then"))
+        (directory / f"first {number}").mkdir()
+        (directory / f"then {number}").write_bytes(b"content")
+        first, then = ((directory / f"{name} {number}").stat() for name in ("first", "then"))
         assert (first.st_ctime_ns, first.st_mtime_ns) <= (then.st_ctime_ns, then.st_mtime_ns)

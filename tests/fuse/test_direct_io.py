@@ -59,12 +59,12 @@ class AsyncWriter:
         self._call(IO_DESTROY, self._context)
 
 
-def test_buffered_reads_see_what_an_asynchronous_direct_write_wrote(folder: Path) -> None:
+def test_buffered_reads_see_what_an_asynchronous_direct_write_wrote(directory: Path) -> None:
     contents = []
     for byte in (b"a", b"b"):
         contents.append(mmap.mmap(-1, SIZE))
         contents[-1][:] = byte * SIZE
-    path = folder / "file"
+    path = directory / "file"
     path.write_bytes(contents[1][:])
     writing = os.open(path, os.O_WRONLY | os.O_DIRECT)
     reading = os.open(path, os.O_RDONLY)

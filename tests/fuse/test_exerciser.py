@@ -1,4 +1,4 @@
-"""Random work on one file, and on many by several processes, against what was written."""
+"""Random operations on one file, and of several processes on many files, with the content checked."""
 
 import os
 import subprocess
@@ -26,8 +26,8 @@ def require_right(process: "subprocess.Popen[str]") -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_one_file(folder: Path, seed: int) -> None:
-    require_right(exercise(folder / "file", OPERATIONS // len(SEEDS), seed))
+def test_one_file(directory: Path, seed: int) -> None:
+    require_right(exercise(directory / "file", OPERATIONS // len(SEEDS), seed))
 
 
 def test_several_processes_leave_a_clean_vault(vault: MountedVault) -> None:
@@ -39,8 +39,8 @@ def test_several_processes_leave_a_clean_vault(vault: MountedVault) -> None:
 
 
 @pytest.mark.torture
-def test_one_file_for_long(folder: Path) -> None:
+def test_one_file_for_long(directory: Path) -> None:
     operations = int(os.environ.get("TGDAV_EXERCISER_OPERATIONS", "1000000"))
     print(f"exerciser: {operations} operations in {len(SEEDS)} seeds")
     for seed in SEEDS:
-        require_right(exercise(folder / str(seed), operations // len(SEEDS), seed + 100))
+        require_right(exercise(directory / str(seed), operations // len(SEEDS), seed + 100))

@@ -1,4 +1,4 @@
-"""kill -9 of the mount's process while programs work: all that was answered is there, and nothing is mixed."""
+"""kill -9 of the mount's process while programs work: everything acknowledged is there, and nothing is mixed."""
 
 import os
 import random
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fuse.answered_worker import PAUSE, promised
+from tests.fuse.acknowledged_worker import PAUSE, promised
 from tests.fuse.durable_worker import state_of
 from tests.support.mounts import MountedVault
 from tests.support.waiting import wait_for
@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 def work_until_killed(
     vault: MountedVault, words: list[str], notes: Path, promises: int, mark: str = "done", delay: float = 0.0
 ) -> None:
-    """Let a worker be promised ``promises`` things, each with a ``mark`` in its notes, then kill the mount under it."""
+    """Run a worker until its notes have ``promises`` lines with ``mark``, then kill the mount."""
     with subprocess.Popen([sys.executable, "-m", *words], cwd=ROOT, stderr=subprocess.DEVNULL) as worker:
         try:
             wait_for(
@@ -41,7 +41,7 @@ def work_until_killed(
 
 
 def allowed(notes: Path) -> dict[str, set[str]]:
-    """Return the states that each thing may show: the last that was promised, or one begun since."""
+    """Return the allowed states of each file: the last promised one, or one begun since."""
     states: dict[str, set[str]] = {}
     for line in notes.read_text().splitlines():
         word, name, state = line.split()
@@ -95,29 +95,29 @@ def test_sqlite(vault: MountedVault, mode: str) -> None:
 
 
 def answered_rounds(vault: MountedVault, rounds: int, seed: int) -> int:
-    """Kill the mount at any moment after an answer, and look for all that was answered; return how many steps that was."""
+    """Kill the mount at a random moment, and check every acknowledged step. Return their number."""
     choose, answers = random.Random(seed), 0
     vault.start()
     for number in range(rounds):
-        notes, folder = vault.base / f"notes-{number}", vault.path / f"round-{number}"
-        folder.mkdir()
-        words = ["tests.fuse.answered_worker", str(folder), str(notes), str(seed + number)]
+        notes, directory = vault.base / f"notes-{number}", vault.path / f"round-{number}"
+        directory.mkdir()
+        words = ["tests.fuse.acknowledged_worker", str(directory), str(notes), str(seed + number)]
         work_until_killed(vault, words, notes, choose.randrange(1, 90), "\n\n", choose.random() * PAUSE)
         vault.start()
         tree, in_flight = promised(notes)
-        assert list(tree.differences(folder, in_flight)) == [], (seed, number)
+        assert list(tree.differences(directory, in_flight)) == [], (seed, number)
         answers += notes.read_text().count("\n\n")
-        shutil.rmtree(folder)
+        shutil.rmtree(directory)
     vault.stop()
     return answers
 
 
-def test_all_that_was_answered(vault: MountedVault) -> None:
+def test_everything_acknowledged(vault: MountedVault) -> None:
     assert answered_rounds(vault, 8, seed=11) > 100
     vault.home.run("check", "--read-data")
 
 
-def test_what_is_cut_by_its_name_while_it_is_open(vault: MountedVault) -> None:
+def test_truncate_of_an_open_file(vault: MountedVault) -> None:
     with vault:
         path = vault.path / "file"
         file = os.open(path, os.O_WRONLY | os.O_CREAT)
@@ -132,7 +132,7 @@ def test_what_is_cut_by_its_name_while_it_is_open(vault: MountedVault) -> None:
 
 
 @pytest.mark.torture
-def test_all_that_was_answered_for_long(vault: MountedVault) -> None:
+def test_everything_acknowledged_for_long(vault: MountedVault) -> None:
     rounds, seed = int(os.environ.get("TGDAV_KILL_ROUNDS", "500")), random.randrange(10**6)
     answers = answered_rounds(vault, rounds, seed)
     print(f"\nkill -9 of the mount at any moment: {rounds} kills, {answers} answers, seed {seed}")

@@ -1,4 +1,4 @@
-"""How much memory a mount takes for what passes through it."""
+"""The memory that a mount needs for the data that passes through it."""
 
 import os
 import random
@@ -12,7 +12,7 @@ MOST_MIB = 64
 
 
 def most_mib(vault: MountedVault) -> float:
-    """Return the most memory that the mount's process held so far (proc(5), VmHWM)."""
+    """Return the peak resident memory of the mount's process (proc(5), VmHWM)."""
     assert vault.process is not None
     lines = Path(f"/proc/{vault.process.pid}/status").read_text(encoding="ascii").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024

@@ -1,4 +1,4 @@
-"""Mounting and unmounting: what is said, with which exit code, and that no state is one that cannot be left."""
+"""Mounting and unmounting: messages, exit codes, and a way out of every state."""
 
 import json
 import os
@@ -20,7 +20,9 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="other mount namespace
 
 
 def test_mount_returns_when_ready_and_holds_no_stream(vault: MountedVault) -> None:
-    done = vault.home.run("mount", str(vault.path), timeout=30)  # captured streams: it would hang if they were held
+    done = vault.home.run(
+        "mount", str(vault.path), timeout=30
+    )  # its streams are captured: run() would hang if the background process kept them open
     assert done.stdout == f"mounted at {vault.path}\n"
     (vault.path / "file").write_bytes(b"content")
     assert json.loads(vault.home.run("--json", "status").stdout)["pending"]["operations"] > 0
@@ -33,7 +35,7 @@ def test_mount_returns_when_ready_and_holds_no_stream(vault: MountedVault) -> No
     assert "still to be stored" in vault.home.run("unmount", str(vault.path)).stdout
 
 
-def test_what_a_mount_hides_is_told(vault: MountedVault) -> None:
+def test_a_mount_warns_of_what_it_hides(vault: MountedVault) -> None:
     (vault.path / "hidden").touch()
     done = vault.home.run("mount", str(vault.path))
     said = f"tgdav: {vault.path} is not empty: while the drive is mounted there, 1 entry in it cannot be seen\n"
@@ -53,7 +55,7 @@ def test_mounting_twice_is_a_usage_error(vault: MountedVault, command: str) -> N
     vault.home.run("unmount", str(vault.path))
 
 
-def test_what_cannot_be_mounted_or_unmounted_is_said(vault: MountedVault) -> None:
+def test_what_cannot_be_mounted_or_unmounted_is_reported(vault: MountedVault) -> None:
     file = vault.base / "file"
     file.touch()
     for words, reason in (
@@ -70,7 +72,7 @@ def test_what_cannot_be_mounted_or_unmounted_is_said(vault: MountedVault) -> Non
         assert reason in done.stderr
 
 
-def test_a_failure_behind_the_scenes_reaches_the_caller(vault: MountedVault) -> None:
+def test_a_failure_of_the_background_process_reaches_the_caller(vault: MountedVault) -> None:
     wrong = vault.home.beside("home", passphrase="no such")
     done = wrong.run("mount", str(vault.path), check=False)
     assert (done.code, "passphrase" in done.stderr) == (3, True)
@@ -131,7 +133,7 @@ def test_a_second_sigterm_ends_a_busy_mount_at_once(vault: MountedVault) -> None
 
 @contextmanager
 def _another_namespace(*propagation: str) -> Iterator["subprocess.Popen[str]"]:
-    """A shell that sees the mounts of now in a mount namespace of its own, and does what it is told, line by line."""
+    """A shell in a mount namespace of its own, with copies of the current mounts. Runs commands line by line."""
     words = [
         "unshare",
         "--mount",
@@ -158,7 +160,7 @@ def _tell(shell: "subprocess.Popen[str]", line: str) -> None:
 
 @needs_root
 def test_sigterm_ends_a_mount_that_another_namespace_holds(vault: MountedVault) -> None:
-    """As a container does it: who holds it is said, and what was written there is on disk, synced or not."""
+    """As a container does: the message names the process, and what was written there is on disk, synced or not."""
     vault.start()
     with _another_namespace("--propagation", "private") as shell:
         _tell(shell, f"exec 9> {vault.path}/there; echo written elsewhere >&9")
@@ -186,7 +188,7 @@ def test_unmount_ends_a_mount_that_is_bound_elsewhere(vault: MountedVault) -> No
     vault.home.run("unmount", str(vault.path))
 
 
-def test_a_mount_in_the_background_keeps_what_it_has_to_say(vault: MountedVault) -> None:
+def test_a_mount_in_the_background_writes_its_log(vault: MountedVault) -> None:
     vault.home.run("mount", str(vault.path))
     log = vault.home.path / "state" / "mount.log"
     assert (log.read_text(), log.stat().st_mode & 0o777) == ("", 0o600)
@@ -199,7 +201,7 @@ def test_a_mount_in_the_background_keeps_what_it_has_to_say(vault: MountedVault)
     wait_for(lambda: not mount_table.is_mounted(vault.path), what="the end")
 
 
-def test_unmounted_by_others_it_ends_in_good_order(vault: MountedVault) -> None:
+def test_it_ends_cleanly_when_unmounted_by_others(vault: MountedVault) -> None:
     vault.start()
     (vault.path / "file").write_bytes(b"content")
     mount_table.unmount(vault.path)
@@ -288,7 +290,7 @@ def test_one_owner_for_all(vault: MountedVault) -> None:
         vault.stop()
 
 
-def test_the_places_may_stand_in_the_options(vault: MountedVault) -> None:
+def test_the_options_may_name_home_and_configuration(vault: MountedVault) -> None:
     bare = vault.home.beside("home", variables={"TGDAV_HOME": None, "TGDAV_PASSPHRASE": None})
     secret = vault.base / "secret"
     secret.write_text(vault.home.passphrase)
@@ -297,7 +299,7 @@ def test_the_places_may_stand_in_the_options(vault: MountedVault) -> None:
     vault.home.run("unmount", str(vault.path))
 
 
-def test_systemd_hears_when_it_is_ready_and_when_it_stops(vault: MountedVault) -> None:
+def test_systemd_is_notified_of_readiness_and_stop(vault: MountedVault) -> None:
     address = vault.base / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(str(address))
@@ -310,7 +312,7 @@ def test_systemd_hears_when_it_is_ready_and_when_it_stops(vault: MountedVault) -
 
 
 def test_no_process_is_left_when_the_caller_dies(vault: MountedVault) -> None:
-    """The background process is a session of its own, and ends with its mount only."""
+    """The background process has its own session, and ends only with its mount."""
     done = subprocess.run(
         ["setsid", "sh", "-c", f"{' '.join(vault.home.program)} mount {vault.path}; kill -HUP 0"],
         env=vault.home.environment(), check=False, capture_output=True, timeout=30,

@@ -1,4 +1,4 @@
-"""How the mount waits for requests: alone while it can, and never so that something else has to wait for ever."""
+"""How the mount waits for requests: by poll while it can, without starving other tasks."""
 
 import os
 from collections.abc import Iterator
@@ -14,22 +14,22 @@ pytestmark = pytest.mark.mount_free
 
 @pytest.fixture
 def pipe() -> Iterator[tuple[int, int]]:
-    """A descriptor to wait at, and one that makes it readable."""
+    """A descriptor to wait for, and one that makes it readable."""
     reading, writing = os.pipe()
     yield reading, writing
     os.close(reading)
     os.close(writing)
 
 
-def test_what_is_there_takes_no_turn_of_the_loop(pipe: tuple[int, int]) -> None:
+def test_a_request_that_is_there_takes_no_turn_of_the_loop(pipe: tuple[int, int]) -> None:
     os.write(pipe[1], b"x")
-    with pytest.raises(StopIteration):  # it is done without ever giving way
+    with pytest.raises(StopIteration):  # it returns without yielding to the loop
         _LowLevel(lambda: True).wait_readable(pipe[0]).send(None)
 
 
 @pytest.mark.parametrize("is_idle", [True, False])
-def test_others_go_on_while_nothing_comes(pipe: tuple[int, int], is_idle: bool) -> None:
-    """What makes the descriptor readable here is done by the loop that waits for it."""
+def test_other_tasks_run_while_no_request_comes(pipe: tuple[int, int], is_idle: bool) -> None:
+    """Here a task of the same loop makes the descriptor readable."""
     low = _LowLevel(lambda: is_idle)
     order: list[str] = []
 
@@ -53,8 +53,8 @@ def test_others_go_on_while_nothing_comes(pipe: tuple[int, int], is_idle: bool) 
     assert order == ["work 0", "work 1", "work 2", "readable"]
 
 
-def test_while_a_request_waits_the_loop_is_asked(pipe: tuple[int, int]) -> None:
-    """Readable or not: answers that have come meanwhile have their turn too."""
+def test_while_a_request_is_in_progress_the_loop_gets_a_turn(pipe: tuple[int, int]) -> None:
+    """Even if the descriptor is readable: results of workers must be handled too."""
     os.write(pipe[1], b"x")
     seen: list[str] = []
 
@@ -75,7 +75,7 @@ def test_while_a_request_waits_the_loop_is_asked(pipe: tuple[int, int]) -> None:
     assert seen[-1] == "readable"
 
 
-def test_a_turn_is_one_tasks_alone_and_comes_to_all() -> None:
+def test_the_lock_is_exclusive_and_every_waiter_gets_it() -> None:
     turn, inside, most = BargingLock(), 0, 0
     taken = [0] * 5
 
@@ -101,8 +101,8 @@ def test_a_turn_is_one_tasks_alone_and_comes_to_all() -> None:
     assert taken == [20] * 5
 
 
-def test_a_turn_given_up_is_taken_again_without_a_switch() -> None:
-    """Although another task waits for it."""
+def test_the_lock_is_taken_again_without_a_switch_of_tasks() -> None:
+    """Even though another task waits for it."""
     turn = BargingLock()
     order: list[str] = []
 
@@ -124,7 +124,7 @@ def test_a_turn_given_up_is_taken_again_without_a_switch() -> None:
     assert order == ["owner"] * 3 + ["other"]
 
 
-def test_who_stops_waiting_for_a_turn_holds_up_nobody() -> None:
+def test_a_cancelled_waiter_blocks_nobody() -> None:
     turn = BargingLock()
     reached: list[str] = []
 

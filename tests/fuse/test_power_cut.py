@@ -1,4 +1,4 @@
-"""The power goes under the mount: on a disk that forgets what was not synced, fsync through the kernel still promises."""
+"""Power cuts under a mount: on a disk that forgets what was not synced, fsync keeps its promise."""
 
 import os
 import random
@@ -25,7 +25,7 @@ Report = Counter[str]
 
 
 class CutVault:
-    """A vault whose home and store lie on the disk that forgets, mounted beside it."""
+    """A vault whose home and store are on the forgetful disk, and its mount."""
 
     def __init__(self, base: Path, seed: int) -> None:
         Home(base / "backing", config=CONFIG.format(store="../store"))  # the user's own file: durable from the start
@@ -44,7 +44,7 @@ class CutVault:
         self.disk.close()
 
     def cut_under(self, kind: str, number: int, promises: int) -> Path:
-        """Let a worker be promised ``promises`` things, cut the power, start the disk again; return the notes."""
+        """Run a worker until ``promises`` of its syncs have returned, cut the power, restart the disk. Return the notes."""
         notes = self.base / f"notes-{number}"
         words = [sys.executable, "-m", "tests.fuse.durable_worker", kind, str(self.mount.path), str(notes), str(number)]
         with self.mount, subprocess.Popen(words, cwd=ROOT, stderr=subprocess.DEVNULL) as worker:
@@ -73,7 +73,7 @@ def cut_vault(tmp_path: Path) -> Iterator[CutVault]:
 
 
 def file_rounds(vault: CutVault, rounds: int) -> None:
-    """Cut the power ``rounds`` times under changes of files; each shows what was promised last, or what was begun since."""
+    """Cut the power ``rounds`` times while files change. Each must have the last promised state, or one begun since."""
     choose = random.Random(vault.seed)
     for number in range(rounds):
         notes = vault.cut_under("cuts", number, choose.randrange(5, 60))
@@ -92,7 +92,7 @@ def file_rounds(vault: CutVault, rounds: int) -> None:
 
 
 def database_rounds(vault: CutVault, mode: str, rounds: int) -> None:
-    """Cut the power ``rounds`` times under SQLite; every row whose insert returned is there."""
+    """Cut the power ``rounds`` times while SQLite works. Every row whose insert returned must be there."""
     choose = random.Random(vault.seed)
     for number in range(rounds):
         notes = vault.cut_under(mode, number, choose.randrange(5, 40))

@@ -1,4 +1,4 @@
-"""Programs people use, on the mount: what they leave is what they would leave on any disk."""
+"""Common programs on a mount: the result must be that on any disk."""
 
 import hashlib
 import os
@@ -22,13 +22,13 @@ MIB = 1 << 20
 
 
 def sizes(small: int, full: int) -> pytest.MarkDecorator:
-    """Run a test with ``small`` always, with ``full`` in the long runs."""
+    """Run a test with ``small``, and in the long tests with ``full`` too."""
     return pytest.mark.parametrize("size", [small, pytest.param(full, marks=pytest.mark.torture)])
 
 
 @pytest.fixture
 def live(vault: MountedVault) -> Iterator[MountedVault]:
-    """A mount of the test's own; afterwards it stops in good order and the vault is checked, every byte."""
+    """A mount for one test. Afterwards it is stopped, and every byte of the vault is checked."""
     with vault:
         yield vault
         vault.stop()
@@ -36,14 +36,14 @@ def live(vault: MountedVault) -> Iterator[MountedVault]:
 
 
 def remount(vault: MountedVault) -> None:
-    """Let nothing be left in any memory."""
+    """Drop all caches."""
     vault.stop(timeout=600)
     vault.start()
 
 
 @sizes(100, 5000)
 def test_git(live: MountedVault, tmp_path: Path, size: int) -> None:
-    """A repository is cloned, worked in, collected and checked."""
+    """A repository is cloned, changed, garbage-collected and checked."""
     make_repository(tmp_path / "origin", size, size // 20, seed=1)
     clone = live.path / "clone"
     git("clone", "-q", f"file://{tmp_path / 'origin'}", clone, cwd=tmp_path)
@@ -52,7 +52,7 @@ def test_git(live: MountedVault, tmp_path: Path, size: int) -> None:
         git("checkout", "-q", f"main~{step * size // 100}", cwd=clone)
         git("checkout", "-q", "-b", f"branch-{step}", cwd=clone)
         for number in range(0, size, 7):
-            built = clone / f"folder-{number // 50}" / f"built-{step}-{number}.o"
+            built = clone / f"directory-{number // 50}" / f"built-{step}-{number}.o"
             built.write_bytes(random.randbytes(2000))
         git("add", ".", cwd=clone)
         git("commit", "-qm", f"built {step}", cwd=clone)
@@ -69,7 +69,7 @@ def test_git(live: MountedVault, tmp_path: Path, size: int) -> None:
 
 @sizes(300, 50_000)
 def test_untar(live: MountedVault, tmp_path: Path, size: int) -> None:
-    """What was unpacked compares equal to its archive, content, modes, times and links, also after another start."""
+    """The unpacked files equal the archive in content, modes, times and links, also after a restart."""
     archive = tmp_path / "archive.tar"
     make_archive(archive, size, seed=2)
     run("tar", "xpf", archive, "-C", live.path)
@@ -91,41 +91,41 @@ def test_rsync_copies_nothing_the_second_time(live: MountedVault, tmp_path: Path
     assert run("rsync", "-aHAX", "--checksum", "--itemize-changes", "--delete", f"{live.path}/copy/", source) == ""
 
 
-def test_unzip(folder: Path, tmp_path: Path) -> None:
+def test_unzip(directory: Path, tmp_path: Path) -> None:
     content = {
-        f"folder {number % 5}/file {number}": random.Random(number).randbytes(number * 300) for number in range(100)
+        f"directory {number % 5}/file {number}": random.Random(number).randbytes(number * 300) for number in range(100)
     }
     with zipfile.ZipFile(tmp_path / "archive.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in content.items():
             archive.writestr(name, data)
-    run("unzip", "-q", tmp_path / "archive.zip", "-d", folder)
-    assert {name: (folder / name).read_bytes() for name in content} == content
+    run("unzip", "-q", tmp_path / "archive.zip", "-d", directory)
+    assert {name: (directory / name).read_bytes() for name in content} == content
 
 
 @pytest.mark.parametrize("copies", ["yes", "no", "auto"])
-def test_vi_saves(folder: Path, copies: str) -> None:
-    """``backupcopy=yes`` writes in place over a copy, ``no`` renames; a backup stays beside the file."""
-    file = folder / "text"
+def test_vi_saves(directory: Path, copies: str) -> None:
+    """``backupcopy=yes`` copies the file and writes in place, ``no`` renames. A backup file remains."""
+    file = directory / "text"
     file.write_text("before\n")
     file.chmod(0o640)
     settings = f"set backupskip= backup writebackup backupcopy={copies}"
     for number in range(3):
-        run("vi", "-u", "NONE", "-es", "-c", settings, "-c", f"%s/.*/saved {number}/", "-c", "wq", file, cwd=folder)
+        run("vi", "-u", "NONE", "-es", "-c", settings, "-c", f"%s/.*/saved {number}/", "-c", "wq", file, cwd=directory)
         assert file.read_text() == f"saved {number}\n"
-    assert (folder / "text~").read_text() == "saved 1\n"
+    assert (directory / "text~").read_text() == "saved 1\n"
     assert file.stat().st_mode & 0o777 == 0o640
-    assert sorted(os.listdir(folder)) == ["text", "text~"]
+    assert sorted(os.listdir(directory)) == ["text", "text~"]
 
 
-def test_an_office_program_saves(folder: Path) -> None:
-    """As LibreOffice: a lock file beside it, a temporary file written and synced, then renamed over the document."""
-    document = folder / "text.odt"
+def test_an_office_program_saves(directory: Path) -> None:
+    """As LibreOffice does: with a lock file, and a temporary file that is synced and renamed over the document."""
+    document = directory / "text.odt"
     for number in range(5):
         content = random.Random(number).randbytes(200_000)
-        lock = folder / ".~lock.text.odt#"
+        lock = directory / ".~lock.text.odt#"
         with open(lock, "xb") as held:
             held.write(b"user;")
-        draft = folder / f"lu{number}.tmp"
+        draft = directory / f"lu{number}.tmp"
         with open(draft, "w+b") as file:
             file.write(content)
             file.seek(30)
@@ -136,11 +136,11 @@ def test_an_office_program_saves(folder: Path) -> None:
         os.replace(draft, document)
         lock.unlink()
         assert document.read_bytes() == content
-    assert os.listdir(folder) == ["text.odt"]
+    assert os.listdir(directory) == ["text.odt"]
 
 
 def test_du_and_df(live: MountedVault) -> None:
-    """What ``du`` counts is what was written; ``df`` has less room by what is not in the store yet, at the least."""
+    """``du`` counts what was written; the free space of ``df`` falls at least by what is not in the store yet."""
     before = os.statvfs(live.path)
     for number in range(4):
         (live.path / f"file-{number}").write_bytes(random.randbytes(5 * MIB))
@@ -154,9 +154,9 @@ def test_du_and_df(live: MountedVault) -> None:
 
 
 @pytest.mark.parametrize("mode", ["WAL", "DELETE"])
-def test_sqlite_between_processes(folder: Path, mode: str) -> None:
-    """Four processes add to one database, each row once: the locks hold."""
-    path = folder / "database"
+def test_sqlite_between_processes(directory: Path, mode: str) -> None:
+    """Four processes insert into one database, each row once: locks work."""
+    path = directory / "database"
     with sqlite3.connect(path) as connection:
         connection.execute(f"PRAGMA journal_mode = {mode}")
         connection.execute("CREATE TABLE counted (number INTEGER)")
@@ -177,7 +177,7 @@ def test_sqlite_between_processes(folder: Path, mode: str) -> None:
 
 @sizes(4, 64)
 def test_fio_verifies(live: MountedVault, size: int) -> None:
-    """Four jobs write ``size`` MiB each, in order and at random places; what they read back is what they wrote."""
+    """Four jobs write ``size`` MiB each, sequentially and randomly, and verify what they read."""
     common = (
         "fio",
         "--directory",
@@ -222,7 +222,7 @@ def test_many_processes_at_random(live: MountedVault, size: int) -> None:
 
 @pytest.mark.parametrize(("size", "places"), [(40 * MIB, 6), pytest.param(1024 * MIB, 100, marks=pytest.mark.torture)])
 def test_small_changes_of_a_large_file_send_little(vault: MountedVault, size: int, places: int) -> None:
-    """4 KiB at random places cost a few chunks each; the file reads back right on a machine that joins."""
+    """Writes of 4 KiB at random places cost a few chunks each, and the file is right on a machine that joins."""
     choose, whole = random.Random(4), hashlib.sha256()
     with vault:
         with open(vault.path / "large", "wb") as file:

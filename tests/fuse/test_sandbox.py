@@ -1,4 +1,4 @@
-"""What the units forbid, the programs do without: their system calls, and the rights that are left to them."""
+"""The sandbox of the systemd units: the programs need no system call or capability that the units forbid."""
 
 import configparser
 import os
@@ -25,7 +25,7 @@ SYSTEM = UNITS / "system"
 
 @lru_cache(maxsize=1)
 def _sets() -> dict[str, list[str]]:
-    """Return systemd's named sets of system calls, as it lists them: a name, then its members indented."""
+    """Return systemd's named sets of system calls. systemd lists each name, then its members indented."""
     words = ["systemd-analyze", "--no-pager", "syscall-filter"]
     found: dict[str, list[str]] = {}
     for line in subprocess.run(words, capture_output=True, text=True, check=True).stdout.splitlines():
@@ -47,22 +47,22 @@ def _allowed(unit: configparser.SectionProxy) -> set[str]:
 
 
 def _counted(log: Path) -> set[str]:
-    """Return the calls in a summary of ``strace -c``: the last word of each line of the table, its rule and total left out."""
+    """Return the calls in a summary of ``strace -c``: the last word of each line of its table."""
     lines = [line.split() for line in log.read_text().splitlines() if line[:6].strip().replace(".", "").isdigit()]
     return {words[-1] for words in lines} - {"total"}
 
 
-def _work(folder: Path) -> None:
-    (folder / "made").mkdir()
-    (folder / "made" / "file").write_bytes(random.randbytes(3_000_000))
-    with open(folder / "made" / "file", "r+b") as file:
+def _work(directory: Path) -> None:
+    (directory / "made").mkdir()
+    (directory / "made" / "file").write_bytes(random.randbytes(3_000_000))
+    with open(directory / "made" / "file", "r+b") as file:
         file.seek(1_000_000)
         file.write(b"changed")
         file.flush()
         os.fsync(file.fileno())
-    os.rename(folder / "made" / "file", folder / "renamed")
-    os.setxattr(folder / "renamed", "user.note", b"value")
-    assert len((folder / "renamed").read_bytes()) == 3_000_000
+    os.rename(directory / "made" / "file", directory / "renamed")
+    os.setxattr(directory / "renamed", "user.note", b"value")
+    assert len((directory / "renamed").read_bytes()) == 3_000_000
 
 
 def test_the_mount_needs_no_system_call_that_its_unit_forbids(vault: MountedVault) -> None:
@@ -96,7 +96,7 @@ def test_the_server_needs_no_system_call_that_its_unit_forbids(vault: MountedVau
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has rights to give up")
 def test_the_mount_works_with_the_rights_that_its_unit_leaves(vault: MountedVault) -> None:
-    """The unit bounds root to one capability and forbids new privileges."""
+    """The unit limits root to one capability and forbids new privileges."""
     unit = settings(SYSTEM / "tgdav-fuse@.service")["Service"]
     left = unit["CapabilityBoundingSet"].lower().replace("cap_", "+")
     bounds = ["setpriv", "--no-new-privs", f"--bounding-set=-all,{left}", f"--inh-caps=-all,{left}"]

@@ -1,4 +1,4 @@
-"""What the kernel writes back of a file that nobody can see any more is no error: it would be told to whoever closes next."""
+"""Attributes that the kernel writes back for a removed file must not fail: the next close would report the error."""
 
 import errno
 import stat
@@ -28,7 +28,7 @@ CONTEXT: Any = SimpleNamespace(uid=0, gid=0, umask=0, pid=1)
 
 
 class ClosedMeanwhile:
-    """A file system that has a file without a name open, and closes it when attributes are to be set."""
+    """A file system with an open file without a name, which it closes when attributes are set."""
 
     def __init__(self, fs: NamespaceFileSystem) -> None:
         self._fs = fs
@@ -52,7 +52,7 @@ def fs(tmp_path: Path) -> Iterator[ClosedMeanwhile]:
 
 
 def setattr_(fs: Any, *wanted: str) -> pyfuse3.EntryAttributes:
-    """Ask for attributes as the kernel does."""
+    """Set attributes as the kernel does."""
     operations = TgdavOperations(fs, SystemClock(), Presentation())
     operations.handles.add(fs.inode, fs.handle, writable=False)
     asked = pyfuse3.EntryAttributes()
@@ -69,13 +69,13 @@ def setattr_(fs: Any, *wanted: str) -> pyfuse3.EntryAttributes:
 
 
 @pytest.mark.parametrize("times", [1, 2])
-def test_times_of_a_file_that_goes_meanwhile_are_taken(fs: ClosedMeanwhile, times: int) -> None:
+def test_times_of_a_file_that_is_closed_meanwhile_are_accepted(fs: ClosedMeanwhile, times: int) -> None:
     for _ in range(times):  # the second time it is gone from the beginning
         assert setattr_(fs, *TIMES).st_nlink == 0
 
 
 @pytest.mark.parametrize("field", ["update_mode", "update_atime", "update_uid"])
-def test_what_a_program_asks_for_then_fails(fs: ClosedMeanwhile, field: str) -> None:
+def test_requests_of_programs_fail_then(fs: ClosedMeanwhile, field: str) -> None:
     with pytest.raises(pyfuse3.FUSEError) as failure:
         setattr_(fs, *TIMES, field)
     assert failure.value.errno == errno.ENOENT
@@ -83,7 +83,7 @@ def test_what_a_program_asks_for_then_fails(fs: ClosedMeanwhile, field: str) -> 
 
 @pytest.mark.parametrize(("kind", "changes"), [(Kind.FILE, 0), (Kind.FIFO, 1)])
 def test_times_of_a_node_that_the_kernel_alone_holds(tmp_path: Path, kind: Kind, changes: int) -> None:
-    """The kernel writes ctime of a regular file back after each unlink; of other nodes only a program sets times."""
+    """The kernel writes back ctime of a regular file after each unlink. Times of other nodes come from programs."""
     subject = VolumeSubject(tmp_path)
     fs = subject.volume.fs
     inode = fs.create(fs.root, b"file", kind, 0o644, Owner()).inode
@@ -111,7 +111,7 @@ def test_times_of_a_node_that_the_kernel_alone_holds(tmp_path: Path, kind: Kind,
 
 
 def groups(subject: VolumeSubject) -> int:
-    """How many changes the log holds."""
+    """Return the number of changes in the log."""
     with subject.volume.database.reading() as connection:
         row = connection.one("SELECT COUNT(*) FROM log")
     assert row is not None

@@ -1,4 +1,4 @@
-"""The systemd units: systemd reads them without a complaint, and they say what the pages promise."""
+"""The systemd units: systemd accepts them, and they set what the documentation promises."""
 
 import configparser
 import os
@@ -29,7 +29,7 @@ def test_each_kind_has_both_units() -> None:
 
 @pytest.mark.mount_free
 @pytest.mark.parametrize("unit", ALL, ids=lambda unit: f"{unit.parent.name}/{unit.name}")
-def test_what_each_says(unit: Path) -> None:
+def test_settings_of_each(unit: Path) -> None:
     service = settings(unit)["Service"]
     assert service["Type"] == "notify"
     assert service["LoadCredential"].startswith("tgdav-passphrase:")
@@ -40,7 +40,7 @@ def test_what_each_says(unit: Path) -> None:
 @pytest.mark.mount_free
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is missing")
 @pytest.mark.parametrize("unit", ALL, ids=lambda unit: f"{unit.parent.name}/{unit.name}")
-def test_systemd_has_no_complaint(tmp_path: Path, unit: Path) -> None:
+def test_systemd_accepts_them(tmp_path: Path, unit: Path) -> None:
     text = unit.read_text().replace("/usr/local/bin", str(PROGRAMS)).replace("%h/.local/bin", str(PROGRAMS))
     copy = tmp_path / unit.name.replace("@", "@mnt-tg")
     copy.write_text(text)

@@ -1,4 +1,4 @@
-"""Mounts of users that are not root, and what root and others see of them; ``mount -t tgdav``."""
+"""Mounts of users other than root, and what root and others see of them; ``mount -t tgdav``."""
 
 import os
 import shutil
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture
 def machine(vault: MountedVault) -> Iterator[PrivateMachine]:
-    """A vault of a user's own."""
+    """A vault that belongs to a user."""
     (vault.home.path / "config.yaml").write_text(CONFIG.format(store=VAULT / "store"))
     subprocess.run(["chown", "-R", f"{USER}:{USER}", str(vault.base)], check=True)
     home = Home(vault.base, passphrase=PASSPHRASE, variables={"TGDAV_HOME": str(VAULT / "home")})
@@ -39,7 +39,7 @@ def _errors(done: "subprocess.CompletedProcess[str]") -> str:
     return next(line for line in done.stderr.splitlines() if line.startswith("tgdav: ") and "argon2" not in line)
 
 
-def test_a_user_mounts_for_himself(machine: PrivateMachine) -> None:
+def test_a_user_mounts_privately(machine: PrivateMachine) -> None:
     machine.tgdav("mount", MOUNT)
     machine.run("sh", "-c", f"echo content > {MOUNT}/file", user=USER)
     assert machine.run("stat", "-c", "%u:%g", f"{MOUNT}/file", user=USER).stdout == f"{USER}:{USER}\n"
@@ -65,7 +65,7 @@ def test_allow_other_needs_the_machine_to_allow_it(machine: PrivateMachine, vaul
     machine.tgdav("unmount", MOUNT)
 
 
-def test_what_a_user_may_not_is_said(machine: PrivateMachine, vault: MountedVault) -> None:
+def test_what_a_user_may_not_do_is_reported(machine: PrivateMachine, vault: MountedVault) -> None:
     (vault.base / "roots").mkdir()
     refused = machine.tgdav("mount", str(VAULT / "roots"), check=False)
     assert (refused.returncode, "may write to" in _errors(refused)) == (1, True)
@@ -91,7 +91,7 @@ def _kill_mount(machine: PrivateMachine) -> None:
 
 @pytest.fixture
 def with_helper(machine: PrivateMachine, vault: MountedVault) -> PrivateMachine:
-    """The helper where mount(8) looks for it, and the program beside it."""
+    """The helper where mount(8) expects it, and the program."""
     for name in ("upper", "work"):
         (vault.base / name).mkdir()
     shutil.copy(HELPER, vault.base / "upper" / "mount.tgdav")
@@ -106,7 +106,7 @@ def with_helper(machine: PrivateMachine, vault: MountedVault) -> PrivateMachine:
 
 
 def test_mount_by_type(with_helper: PrivateMachine, vault: MountedVault) -> None:
-    """``mount -t tgdav`` and a line of fstab mount; a failure is one for mount(8), with the reason."""
+    """``mount -t tgdav`` and a line in fstab mount. A failure has mount(8)'s exit code, and the reason."""
     secret = vault.base / "secret"
     secret.write_text(PASSPHRASE)
     secret.chmod(0o600)

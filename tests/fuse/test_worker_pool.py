@@ -1,4 +1,4 @@
-"""Writes of one file: in order, by one worker while they keep coming, and never past somebody who waits to be alone."""
+"""Writes of one file: in order, by one worker while they keep coming, and never starving exclusive access."""
 
 import threading
 from collections.abc import Awaitable, Callable
@@ -24,7 +24,7 @@ def run(scene: Callable[[WriteQueue], Awaitable[None]]) -> None:
 
 
 class Held:
-    """Work that waits in its thread to be let go."""
+    """Work that waits in its thread until ``go`` is set."""
 
     def __init__(self) -> None:
         self.begun, self.go, self.thread = threading.Event(), threading.Event(), 0
@@ -40,7 +40,7 @@ class Held:
             await trio.lowlevel.checkpoint()
 
 
-def test_they_are_worked_off_in_order_and_answered_one_by_one() -> None:
+def test_they_run_in_order_and_return_one_by_one() -> None:
     done: list[int] = []
     threads: set[int] = set()
     first, last = Held(), Held()
@@ -65,7 +65,7 @@ def test_they_are_worked_off_in_order_and_answered_one_by_one() -> None:
                 await trio.testing.wait_all_tasks_blocked()
                 assert queue.is_busy
                 first.go.set()
-            # All 50 have their answer while the worker is still at the next one.
+            # All 50 have returned while the worker still runs the next one.
             assert queue.is_busy
             last.go.set()
 
@@ -74,7 +74,7 @@ def test_they_are_worked_off_in_order_and_answered_one_by_one() -> None:
     assert threads == {first.thread} == {last.thread}
 
 
-def test_what_comes_in_one_turn_of_the_loop_is_worked_off_together() -> None:
+def test_writes_of_one_turn_of_the_loop_run_together() -> None:
     held = Held()
 
     async def scene(queue: WriteQueue) -> None:
@@ -90,7 +90,7 @@ def test_what_comes_in_one_turn_of_the_loop_is_worked_off_together() -> None:
     run(scene)
 
 
-def test_an_error_is_its_writers_alone() -> None:
+def test_an_error_is_raised_by_its_own_write_only() -> None:
     held = Held()
 
     def fail() -> int:
@@ -112,7 +112,7 @@ def test_an_error_is_its_writers_alone() -> None:
     run(scene)
 
 
-def test_who_waits_to_be_alone_is_not_starved() -> None:
+def test_exclusive_access_is_not_starved() -> None:
     order: list[str] = []
     held = Held()
 

@@ -1,7 +1,7 @@
-"""Work without any sync, and what a mount has to show of it after it was killed.
+"""Changes without any sync, and the state that a mount must have after it was killed.
 
-Run as ``python -m tests.fuse.answered_worker FOLDER NOTES SEED`` until the mount dies. Each line of NOTES (on another file
-system) is a step as JSON, written before it is taken; an empty line follows when it was answered.
+Run as ``python -m tests.fuse.acknowledged_worker DIRECTORY NOTES SEED`` until the mount dies. Each line of NOTES (on another file
+system) is a step as JSON, written before it is done; an empty line follows when it was acknowledged.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from typing import Any
 NAMES = [f"n{number}" for number in range(14)]
 SIZES = (100, 4096, 70_000, 400_000, 1_500_000)
 PAUSE = 0.04
-"""Seconds that the worker now and then waits at most, so that something may also be the last thing that was answered."""
+"""Longest pause of the worker, seconds: without pauses the kill would always hit an unacknowledged step."""
 
 Step = dict[str, Any]
 
@@ -28,7 +28,7 @@ def content_of(seed: int, size: int) -> bytes:
 
 
 class Node:
-    """A file, folder or symbolic link. ``mtime`` is None where it was not set since the last write."""
+    """A file, directory or symbolic link. ``mtime`` is None where it was not set since the last write."""
 
     def __init__(self, kind: str, content: bytes = b"") -> None:
         self.kind, self.content = kind, content
@@ -38,7 +38,7 @@ class Node:
 
 
 class Tree:
-    """What the steps make, in one folder."""
+    """The expected nodes in one directory."""
 
     def __init__(self) -> None:
         self.nodes: dict[str, Node] = {}
@@ -75,13 +75,13 @@ class Tree:
         """Return the names of nodes of these kinds."""
         return [name for name, node in self.nodes.items() if node.kind in kinds]
 
-    def differences(self, folder: Path, apart_from: set[str]) -> Iterator[str]:
-        """Say what ``folder`` shows otherwise, but for some names."""
-        there = set(os.listdir(folder)) - apart_from
+    def differences(self, directory: Path, apart_from: set[str]) -> Iterator[str]:
+        """Yield the differences between ``directory`` and this tree, except for some names."""
+        there = set(os.listdir(directory)) - apart_from
         for name in sorted(there ^ (self.nodes.keys() - apart_from)):
             yield f"{name} is {'there' if name in there else 'missing'}"
         for name in sorted(there & self.nodes.keys()):
-            yield from _differences(self.nodes[name], folder / name)
+            yield from _differences(self.nodes[name], directory / name)
 
 
 def _differences(node: Node, path: Path) -> Iterator[str]:
@@ -108,16 +108,16 @@ def _digest(content: bytes) -> str:
 def next_step(tree: Tree, choose: random.Random) -> Step | None:
     """Return a step that the tree allows, or None."""
     do = choose.choice(list(DO))
-    files, folders, links = tree.names("file"), tree.names("mkdir"), tree.names("symlink")
+    files, directories, links = tree.names("file"), tree.names("mkdir"), tree.names("symlink")
     free = [name for name in NAMES if name not in tree.nodes]
     of = {
         "save": files + free,
         "mkdir": free,
         "symlink": free,
-        "rmdir": folders,
-        "setxattr": files + folders,
-        "chmod": files + folders,
-        "utime": files + folders,
+        "rmdir": directories,
+        "setxattr": files + directories,
+        "chmod": files + directories,
+        "utime": files + directories,
         "unlink": files + links,
         "rename": files + links,
     }.get(do, files)
@@ -169,8 +169,8 @@ DO: dict[str, Callable[[Path, Step], object]] = {
 }
 
 
-def work(folder: Path, notes: Path, seed: int) -> None:
-    """Take steps until the mount dies."""
+def work(directory: Path, notes: Path, seed: int) -> None:
+    """Do steps until the mount is killed."""
     tree, choose = Tree(), random.Random(seed)
     file = os.open(notes, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     while True:
@@ -178,7 +178,7 @@ def work(folder: Path, notes: Path, seed: int) -> None:
         if step is None:
             continue
         os.write(file, json.dumps(step).encode() + b"\n")
-        DO[step["do"]](folder / step["name"], step)
+        DO[step["do"]](directory / step["name"], step)
         os.write(file, b"\n")
         tree.take(step)
         if choose.random() < 0.1:
@@ -186,7 +186,7 @@ def work(folder: Path, notes: Path, seed: int) -> None:
 
 
 def promised(notes: Path) -> tuple[Tree, set[str]]:
-    """Return what was answered, and the names that a step without an answer may have changed."""
+    """Return the acknowledged state, and the names that an unacknowledged step may have changed."""
     tree = Tree()
     *answered, last = notes.read_text().split("\n\n")
     for line in answered:
