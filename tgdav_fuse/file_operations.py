@@ -2,7 +2,6 @@
 
 import os
 import stat
-from contextlib import suppress
 
 import pyfuse3
 from pyfuse3 import EntryAttributes, RequestContext
@@ -15,9 +14,6 @@ from tgdav_fuse.attributes import SET_ID, without_set_id
 from tgdav_fuse.errors import async_handler
 from tgdav_fuse.handles import OpenHandle
 from tgdav_fuse.mount_state import MountState
-
-_O_DIRECT = getattr(os, "O_DIRECT", 0)
-"""0 on macOS, which has none."""
 
 
 class FileOperations(MountState):
@@ -33,17 +29,17 @@ class FileOperations(MountState):
         """Open a file."""
         writable = flags & os.O_ACCMODE != os.O_RDONLY
         if flags & os.O_TRUNC:
-            number = await self._open_empty(Inode(inode), flags, ctx)
+            number = await self._open_empty(Inode(inode), ctx)
         else:
             file = self._fs.open(Inode(inode), writable=writable, moves_times=self._moves_times)
-            number = self.handles.add(Inode(inode), file, writable=writable, direct=bool(flags & _O_DIRECT))
+            number = self.handles.add(Inode(inode), file, writable=writable)
         return pyfuse3.FileInfo(fh=number)
 
-    async def _open_empty(self, inode: Inode, flags: int, ctx: RequestContext) -> int:
+    async def _open_empty(self, inode: Inode, ctx: RequestContext) -> int:
         file = await self._change(
             lambda: self._fs.open(inode, writable=True, truncate=True, moves_times=self._moves_times)
         )
-        number = self.handles.add(inode, file, writable=True, direct=bool(flags & _O_DIRECT))
+        number = self.handles.add(inode, file, writable=True)
         self.handles.file(number).node.needs_flush = True
         node = self._node(inode)
         if node.mode & SET_ID and ctx.uid != 0:
@@ -72,7 +68,7 @@ class FileOperations(MountState):
             return made, self._fs.open(made.inode, writable=writable, truncate=truncate, moves_times=self._moves_times)
 
         node, file = await self._change_tree(work)
-        number = self.handles.add(node.inode, file, writable=writable, direct=bool(flags & _O_DIRECT))
+        number = self.handles.add(node.inode, file, writable=writable)
         return pyfuse3.FileInfo(fh=number), self._count_lookup(node)
 
     @async_handler
@@ -88,27 +84,10 @@ class FileOperations(MountState):
         handle = self.handles.file(fh)
         handle.node.needs_flush = True
         if not handle.node.is_written_to and handle.file.write_nowait(off, buf):
-            done = len(buf)
-        else:
-            done = await handle.node.writes.write(lambda: handle.file.write(off, buf))
-            handle.node.needs_flush = True  # a flush may have run since this write came
-        if handle.direct and handle.node.buffered:
-            await self._drop_pages(handle.node.inode)
+            return len(buf)
+        done = await handle.node.writes.write(lambda: handle.file.write(off, buf))
+        handle.node.needs_flush = True  # a flush may have run since this write came
         return done
-
-    async def _drop_pages(self, inode: Inode) -> None:
-        """Make the kernel drop a file's pages, which are out of date after a direct write.
-
-        The kernel drops them itself before such a write; if the write is asynchronous, it does not drop those that another
-        program has read meanwhile.
-        """
-
-        def drop() -> None:
-            with suppress(OSError):  # the kernel has forgotten the inode
-                pyfuse3.invalidate_inode(inode)
-
-        # This waits for reads and writes of these pages. The workers serve those, so none of them may wait here.
-        await self.page_droppers.call(drop)
 
     @async_handler
     async def flush(self, fh: int) -> None:

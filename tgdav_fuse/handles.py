@@ -56,8 +56,6 @@ class OpenNode:
         self._pool = pool
         self._writes: WriteQueue | None = None
         self.handles: set[int] = set()
-        self.buffered = 0
-        """The number of handles that use the kernel's page cache: those opened without O_DIRECT."""
 
     @property
     def writes(self) -> WriteQueue:
@@ -75,8 +73,8 @@ class OpenNode:
 class OpenHandle:
     """One open file."""
 
-    def __init__(self, node: OpenNode, file: FileHandle, *, writable: bool, direct: bool) -> None:
-        self.node, self.file, self.writable, self.direct = node, file, writable, direct
+    def __init__(self, node: OpenNode, file: FileHandle, *, writable: bool) -> None:
+        self.node, self.file, self.writable = node, file, writable
         self.was_read = False
 
 
@@ -90,15 +88,14 @@ class Handles:
         self._nodes: dict[Inode, OpenNode] = {}
         self._listings: dict[int, Listing] = {}
 
-    def add(self, inode: Inode, file: FileHandle, *, writable: bool, direct: bool = False) -> int:
-        """Add an open file, ``direct`` if it was opened with O_DIRECT. Return its number."""
+    def add(self, inode: Inode, file: FileHandle, *, writable: bool) -> int:
+        """Add an open file. Return its number."""
         number = next(self._numbers)
         node = self._nodes.get(inode)
         if node is None:
             node = self._nodes[inode] = OpenNode(inode, self._pool)
         node.handles.add(number)
-        node.buffered += not direct
-        self._files[number] = OpenHandle(node, file, writable=writable, direct=direct)
+        self._files[number] = OpenHandle(node, file, writable=writable)
         return number
 
     def file(self, number: int) -> OpenHandle:
@@ -113,7 +110,6 @@ class Handles:
         handle = self.file(number)
         del self._files[number]
         handle.node.handles.discard(number)
-        handle.node.buffered -= not handle.direct
         if not handle.node.handles:
             self._nodes.pop(handle.node.inode, None)
         return handle

@@ -133,7 +133,6 @@ class Mount:
             pyfuse3.close(unmount=False)
             self._detached.set()
             self._operations.workers.stop()
-            self._operations.page_droppers.stop()
             self._close_files()
             self._ended.set()
             self._on_end()

@@ -52,7 +52,6 @@ class MountState(pyfuse3.Operations):
         self._fs, self._clock, self._presentation = fs, clock, presentation
         self.translator = Translator(presentation, fs.allocated)
         self.workers = WorkerPool()
-        self.page_droppers = WorkerPool(threads=1)
         self.handles = Handles(self.workers)
         self.xattrs = Xattrs(fs)
         self.lookup_counts: dict[int, int] = {}

@@ -53,8 +53,7 @@ def _never_aborted(_raise_cancel: Any) -> trio.lowlevel.Abort:
 class WorkerPool:
     """The worker threads of one mount; they start as needed. All but ``is_worker`` is used in the loop's thread."""
 
-    def __init__(self, threads: int = THREADS) -> None:
-        self._max_threads = threads
+    def __init__(self) -> None:
         self._current = threading.local()
         self._jobs: SimpleQueue[tuple[Job, trio.lowlevel.TrioToken] | None] = SimpleQueue()
         self._threads: list[Worker] = []
@@ -72,7 +71,7 @@ class WorkerPool:
     def start(self, job: Job) -> None:
         """Hand ``job`` to a worker thread. The caller must call ``finished`` after it."""
         self._running += 1
-        if self._running > len(self._threads) and len(self._threads) < self._max_threads:
+        if self._running > len(self._threads) and len(self._threads) < THREADS:
             thread = Worker("tgdav-fuse-worker", self._work)
             self._threads.append(thread)
             thread.start()
