@@ -18,9 +18,9 @@ from collections.abc import Awaitable, Callable
 from socket import SO_LINGER, SOL_SOCKET
 from urllib.parse import urlsplit
 
-from tgdav.http.head import LONGEST
+from tgdav.http.head import MAX_HEADER_BYTES
 
-HEADERS = sorted({*LONGEST, "accept-encoding", "cookie", "destination", "user-agent", "x-other"} - {"host"})
+HEADERS = sorted({*MAX_HEADER_BYTES, "accept-encoding", "cookie", "destination", "user-agent", "x-other"} - {"host"})
 FILLINGS = ("a", " \xa0", "a=", 'a="', "\\", "(<a>)", "<", '"', ",", "[", "%41", "bytes=0-1,")
 LONGEST_STAY = 15.0
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]

@@ -195,7 +195,7 @@ def test_a_client_that_logged_in_may_read_slowly(served: Served, dav: Client) ->
 
 def test_the_longest_silent_anonymous_client_makes_room(serve: Serve) -> None:
     """At the bound a new connection is taken and the oldest without a login goes; those that logged in stay."""
-    served = serve(ModelFileSystem(), most_connections=20)
+    served = serve(ModelFileSystem(), max_connections=20)
     kept = served.client()
     assert kept("GET", "/").status == 200
     before = kept.socket
@@ -211,7 +211,7 @@ def test_the_longest_silent_anonymous_client_makes_room(serve: Serve) -> None:
 
 def test_bytes_alone_are_no_merit(serve: Serve) -> None:
     """Of those without a login the one goes that is longest without a whole request, however busily it dribbles."""
-    served = serve(ModelFileSystem(), most_connections=20)
+    served = serve(ModelFileSystem(), max_connections=20)
     dribbling = silent(served, 5, b"GET / HT")
     asking = [served.client(login=None) for _ in range(4)]
     for client in dribbling:
@@ -225,7 +225,7 @@ def test_bytes_alone_are_no_merit(serve: Serve) -> None:
 
 def test_a_login_is_never_closed_for_an_anonymous_one(serve: Serve) -> None:
     """Where all that waits has logged in, the one that is idle longest makes room, once: then those without a login do."""
-    served = serve(ModelFileSystem(), most_connections=10)
+    served = serve(ModelFileSystem(), max_connections=10)
     known = [served.client() for _ in range(10)]
     for client in known:
         assert client("GET", "/").status == 200
@@ -237,7 +237,7 @@ def test_a_login_is_never_closed_for_an_anonymous_one(serve: Serve) -> None:
 
 def test_newcomers_wait_while_nothing_can_be_closed(serve: Serve) -> None:
     """All sockets are at work for a few clients that logged in: a newcomer is not refused, nor is an idle login closed."""
-    served = serve(ModelFileSystem(), most_connections=10)
+    served = serve(ModelFileSystem(), max_connections=10)
     idle_one = served.client()
     assert idle_one("GET", "/").status == 200
     busy = [served.client() for _ in range(9)]
@@ -258,7 +258,7 @@ def test_newcomers_wait_while_nothing_can_be_closed(serve: Serve) -> None:
 
 def test_anonymous_clients_have_less_time_while_sockets_run_short(serve: Serve) -> None:
     """Three seconds instead of ten; who logged in keeps the ten."""
-    served = serve(ModelFileSystem(), most_connections=20)
+    served = serve(ModelFileSystem(), max_connections=20)
     known = served.client()
     assert known("GET", "/").status == 200
     few = silent(served, 5)
@@ -272,7 +272,7 @@ def test_anonymous_clients_have_less_time_while_sockets_run_short(serve: Serve) 
 
 def test_one_peer_has_a_bound(serve: Serve) -> None:
     """Off loopback one address cannot take all sockets, and its own go first; this machine's programs have no bound."""
-    served = serve(ModelFileSystem(), most_connections=80)
+    served = serve(ModelFileSystem(), max_connections=80)
     served.server._http.limited_peer = lambda address: "" if address == "127.0.0.1" else address
     others = silent(served, 5, source="127.0.0.3")
     local = silent(served, 15)

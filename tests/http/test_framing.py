@@ -5,8 +5,8 @@ from collections.abc import Callable
 import pytest
 
 from tgdav.http import HttpError
-from tgdav.http.framing import MOST_EMPTY_LINES, ReceiveBuffer
-from tgdav.http.head import LARGEST_HEAD
+from tgdav.http.framing import MAX_EMPTY_LINES, ReceiveBuffer
+from tgdav.http.head import MAX_HEAD_BYTES
 
 
 def filled(data: bytes) -> ReceiveBuffer:
@@ -35,17 +35,19 @@ def test_a_head_is_complete_with_its_empty_line() -> None:
     assert len(buffer) == len(b"GET /next")
 
 
-@pytest.mark.parametrize(("data", "status"), [(b"x" * LARGEST_HEAD, 414), (b"GET /\r\n" + b"x" * LARGEST_HEAD, 431)])
+@pytest.mark.parametrize(
+    ("data", "status"), [(b"x" * MAX_HEAD_BYTES, 414), (b"GET /\r\n" + b"x" * MAX_HEAD_BYTES, 431)]
+)
 def test_a_head_has_a_bound(data: bytes, status: int) -> None:
-    buffer = filled(data[: LARGEST_HEAD - 1])
+    buffer = filled(data[: MAX_HEAD_BYTES - 1])
     assert buffer.next_head() is None
-    buffer.feed(data[LARGEST_HEAD - 1 :])
+    buffer.feed(data[MAX_HEAD_BYTES - 1 :])
     assert refusal(buffer.next_head) == (status, True)
 
 
 def test_empty_lines_before_a_head_have_a_bound() -> None:
-    assert filled(b"\r\n" * MOST_EMPTY_LINES + b"GET / HTTP/1.1\r\n\r\n").next_head() == b"GET / HTTP/1.1"
-    assert refusal(filled(b"\r\n" * (MOST_EMPTY_LINES + 1)).next_head) == (400, True)
+    assert filled(b"\r\n" * MAX_EMPTY_LINES + b"GET / HTTP/1.1\r\n\r\n").next_head() == b"GET / HTTP/1.1"
+    assert refusal(filled(b"\r\n" * (MAX_EMPTY_LINES + 1)).next_head) == (400, True)
 
 
 def test_a_refused_body_is_dropped_before_the_next_head() -> None:

@@ -258,14 +258,14 @@ def test_the_budget_fills_again() -> None:
     """Ten a second, fifty at most; for each user and peer, and a wider one for all names of a peer."""
     clock = FrozenClock()
     logins = WrongLogins(clock)
-    assert sum(logins.note("anna", "192.0.2.1") for _ in range(80)) == 50
-    assert sum(logins.note("anna", "192.0.2.2") for _ in range(80)) == 50
+    assert sum(logins.record("anna", "192.0.2.1") for _ in range(80)) == 50
+    assert sum(logins.record("anna", "192.0.2.2") for _ in range(80)) == 50
     clock.shift += 2
-    assert sum(logins.note("anna", "192.0.2.1") for _ in range(80)) == 20
+    assert sum(logins.record("anna", "192.0.2.1") for _ in range(80)) == 20
     clock.shift += 1000
-    assert sum(logins.note("anna", "192.0.2.1") for _ in range(80)) == 50
-    assert sum(logins.note(f"user{number}", "192.0.2.3") for number in range(2000)) == 250
-    assert sum(logins.note("anna", f"2001:db8::{number:x}") for number in range(80)) == 50
+    assert sum(logins.record("anna", "192.0.2.1") for _ in range(80)) == 50
+    assert sum(logins.record(f"user{number}", "192.0.2.3") for number in range(2000)) == 250
+    assert sum(logins.record("anna", f"2001:db8::{number:x}") for number in range(80)) == 50
 
 
 def test_names_that_are_made_up_take_no_memory() -> None:

@@ -67,7 +67,7 @@ def test_a_file_that_is_being_written_has_none(served: Served, dav: Client) -> N
 
 def test_a_request_reads_only_so_much(served: Served, dav: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond the bound files have none yet; the next request goes on, for what was made is remembered."""
-    monkeypatch.setattr(checksums, "MOST_BYTES", 250)
+    monkeypatch.setattr(checksums, "MAX_BYTES", 250)
     for number in range(6):
         write(served, b"f%d" % number, bytes([number]) * 100)
 

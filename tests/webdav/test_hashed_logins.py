@@ -14,7 +14,7 @@ from tests.webdav.client import Client
 from tests.webdav.conftest import PASSWORD, Served
 from tests.webdav.test_auth import answer, basic, challenge
 from tgdav.webdav import auth
-from tgdav.webdav.auth import WAITING, Credentials, HashedLogins
+from tgdav.webdav.auth import MAX_WAITING, Credentials, HashedLogins
 from tgdav.webdav.errors import Refused
 
 HASHER = PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)
@@ -169,7 +169,7 @@ def test_no_peer_keeps_others_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     """Peers have turns: behind as many as may wait from one, another's login is the next; the flood's last is refused."""
     held = Held(monkeypatch)
     logins = HashedLogins({"anna": HASH})
-    for number in range(1 + WAITING):
+    for number in range(1 + MAX_WAITING):
         held.ask(logins, "anna", b"%d" % number, "192.0.2.1")
     held.ask(logins, "anna", b"one more", "192.0.2.1")
     assert held.outcomes == [("192.0.2.1", 503)]
@@ -178,7 +178,7 @@ def test_no_peer_keeps_others_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     held.finish()
     assert held.order.index(b"right") <= 2
     assert held.outcomes.count(True) == 1
-    assert held.outcomes.count(False) == WAITING
+    assert held.outcomes.count(False) == MAX_WAITING
     assert held.most == 1
 
 
@@ -186,7 +186,7 @@ def test_who_is_known_never_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     logins = HashedLogins({"anna": HASH})
     assert logins.check("anna", "j\u00f6rg's: secret".encode(), b"right")
     held = Held(monkeypatch)
-    for number in range(1 + WAITING):
+    for number in range(1 + MAX_WAITING):
         held.ask(logins, "anna", b"%d" % number)
     assert logins.check("anna", b"not looked at", b"right")
     held.finish()

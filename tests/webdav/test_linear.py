@@ -19,7 +19,7 @@ from tests.webdav.client import ShiftedClock
 from tests.webdav.conftest import LOGIN
 from tgdav.fs.api import Owner
 from tgdav.http.bodies import ChunkedBody
-from tgdav.http.head import LARGEST_HEAD, LONGEST, parse_head
+from tgdav.http.head import MAX_HEAD_BYTES, MAX_HEADER_BYTES, parse_head
 from tgdav.http.messages import HttpError, Request
 from tgdav.metadata.types import Kind
 from tgdav.webdav import Probes, WebOptions
@@ -82,7 +82,7 @@ FILLINGS = (
 """What is repeated; each also behind a quotation mark and behind a bracket."""
 
 HEADERS = sorted(
-    {*LONGEST, "accept-encoding", "content-encoding", "cookie", "destination", "user-agent", "x-forwarded-for"}
+    {*MAX_HEADER_BYTES, "accept-encoding", "content-encoding", "cookie", "destination", "user-agent", "x-forwarded-for"}
 )
 METHODS = ("GET", "HEAD", "PUT", "LOCK", "MOVE", "PROPFIND", "PROPPATCH", "MKCOL", "DELETE")
 
@@ -217,10 +217,10 @@ def test_chunk_lines(filling: str) -> None:
     assert min(seconds(call, filling * SHORT * TIMES) for _ in range(3)) < least * ALLOWED
 
 
-@pytest.mark.parametrize("header", sorted(LONGEST))
+@pytest.mark.parametrize("header", sorted(MAX_HEADER_BYTES))
 def test_a_header_that_is_too_long_is_not_parsed(header: str) -> None:
     """Each has a bound of its own; a head as large as any can be is refused for it."""
-    room = LARGEST_HEAD - 100
+    room = MAX_HEAD_BYTES - 100
     with pytest.raises(HttpError) as refusal:
         parse_head(f"GET / HTTP/1.1\r\nHost: x\r\n{header}: ".encode() + b"1" * room)
     assert refusal.value.status in (400, 431)

@@ -6,10 +6,10 @@ from tests.support.model_fs import ModelFileSystem
 from tests.support.platform import ManualClock, SeededEntropy
 from tgdav.fs.api import FileSystem
 from tgdav.webdav.dates import SECOND
-from tgdav.webdav.locks import LONGEST, Lock, LockDetails, LockTable
+from tgdav.webdav.locks import MAX_TIMEOUT, Lock, LockDetails, LockTable
 
 DAYS = 2 * 24 * 3600
-DETAILS = LockDetails((b"f",), True, False, "user", b"", LONGEST)
+DETAILS = LockDetails((b"f",), True, False, "user", b"", MAX_TIMEOUT)
 
 
 @pytest.fixture
@@ -33,8 +33,8 @@ def test_a_clock_that_is_put_right_changes_no_locks_time(fs: FileSystem, clock: 
     table = LockTable(fs, clock, SeededEntropy())
     lock = taken(table, fs)
     clock.set_wall(right)
-    assert table.seconds_left(lock) == LONGEST
-    clock.advance(LONGEST - 1)
+    assert table.seconds_left(lock) == MAX_TIMEOUT
+    clock.advance(MAX_TIMEOUT - 1)
     assert table.live()
     clock.advance(1)
     assert not table.live()
@@ -47,8 +47,8 @@ def test_a_lock_that_was_kept_holds_no_longer_than_it_was_taken_for(fs: FileSyst
     clock.set_wall(right)
     table = LockTable(fs, clock, SeededEntropy())
     (lock,) = table.live()
-    assert table.seconds_left(lock) == LONGEST
-    clock.advance(LONGEST)
+    assert table.seconds_left(lock) == MAX_TIMEOUT
+    clock.advance(MAX_TIMEOUT)
     assert not table.live()
 
 
@@ -56,4 +56,4 @@ def test_a_lock_that_was_kept_goes_on_where_it_was(fs: FileSystem, clock: Manual
     taken(LockTable(fs, clock, SeededEntropy()), fs)
     clock.advance(600)
     table = LockTable(fs, clock, SeededEntropy())
-    assert table.seconds_left(table.live()[0]) == LONGEST - 600
+    assert table.seconds_left(table.live()[0]) == MAX_TIMEOUT - 600

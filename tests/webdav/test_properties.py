@@ -10,7 +10,7 @@ from tests.webdav.client import Client
 from tests.webdav.conftest import Served
 from tests.webdav.test_checklist import LOCKINFO, lock, propfind, proppatch, put
 from tgdav.webdav.methods.proppatch import Patch
-from tgdav.webdav.xml import MOST_NAMESPACES, parse_xml, serialize
+from tgdav.webdav.xml import MAX_NAMESPACES, parse_xml, serialize
 
 
 def request(count: int, namespaces: int) -> bytes:
@@ -81,8 +81,8 @@ def test_twice_as_many_cost_twice_as_much() -> None:
 def test_bounds(dav: Client) -> None:
     """Too many namespaces, names or bytes are 413, and nothing of the request is done."""
     put(dav, "/f")
-    assert dav("PROPPATCH", "/f", request(10, MOST_NAMESPACES + 1)).status == 413
-    wide = request(10, MOST_NAMESPACES + 1).decode().encode("utf-16")
+    assert dav("PROPPATCH", "/f", request(10, MAX_NAMESPACES + 1)).status == 413
+    wide = request(10, MAX_NAMESPACES + 1).decode().encode("utf-16")
     assert dav("PROPPATCH", "/f", wide).status == 413
     long = "urn:" + "x" * 5000
     many = "".join(f"<p{number} xmlns:u='{long}' u:a=''/>" for number in range(2))

@@ -8,8 +8,8 @@ from typing import Protocol
 from tgdav.http.messages import HttpError
 
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15}+)(?:[ \t]*+;[\t\x20-\x7e\x80-\xff]*+)?\Z")
-_LONGEST_CHUNK_LINE = 4096
-_LONGEST_TRAILERS = 16 * 1024
+_MAX_CHUNK_LINE = 4096
+_MAX_TRAILER_BYTES = 16 * 1024
 
 
 class ByteSource(Protocol):
@@ -116,7 +116,7 @@ class ChunkedBody(StreamBody):
         if self._between and self._stream.read_line(0):
             raise HttpError(400, "malformed chunk", close=True)
         self._between = True
-        match = _CHUNK_SIZE.match(self._stream.read_line(_LONGEST_CHUNK_LINE))
+        match = _CHUNK_SIZE.match(self._stream.read_line(_MAX_CHUNK_LINE))
         if not match:
             raise HttpError(400, "malformed chunk size", close=True)
         self._chunk = int(match[1], 16)
@@ -127,8 +127,8 @@ class ChunkedBody(StreamBody):
             self.finished = True
 
     def _read_trailers(self) -> None:
-        budget = _LONGEST_TRAILERS
-        while line := self._stream.read_line(_LONGEST_CHUNK_LINE):
+        budget = _MAX_TRAILER_BYTES
+        while line := self._stream.read_line(_MAX_CHUNK_LINE):
             budget -= len(line)
             if budget < 0:
                 raise HttpError(400, "trailers too long", close=True)

@@ -79,7 +79,7 @@ class Workers(ThreadPool):
 class Listener(HTTPServer):
     """cheroot's server without its connection manager: binds, listens, and runs what ``start_listening`` is given.
 
-    ``threads`` workers are started, at most ``most_threads`` later. Times are in seconds, ``backlog`` is listen(2)'s.
+    ``threads`` workers are started, at most ``max_threads`` later. Times are in seconds, ``backlog`` is listen(2)'s.
     """
 
     def __init__(
@@ -87,14 +87,14 @@ class Listener(HTTPServer):
         address: tuple[str, int],
         *,
         threads: int,
-        most_threads: int,
+        max_threads: int,
         backlog: int,
         shutdown_timeout: int,
     ) -> None:
-        super().__init__(address, None, minthreads=threads, maxthreads=most_threads, server_name="tgdav")
+        super().__init__(address, None, minthreads=threads, maxthreads=max_threads, server_name="tgdav")
         self.request_queue_size = backlog
         self.shutdown_timeout = shutdown_timeout
-        self.requests = Workers(self, min=threads, max=most_threads)
+        self.requests = Workers(self, min=threads, max=max_threads)
 
     def connections(self, listening: socket.socket) -> Connections:
         """Return what serves the connections of a listening socket."""

@@ -70,7 +70,7 @@ class EventLoop:
         self._server = server
         self._listener = listener
         self._limit = limit
-        self._most_per_peer = max(8, limit // 8)
+        self._max_per_peer = max(8, limit // 8)
         self._selector = selectors.DefaultSelector()
         self._lock = threading.Lock()
         self._open: set[Connection] = set()
@@ -323,7 +323,7 @@ class EventLoop:
             connection.close()
 
     def _has_room_for(self, peer: str) -> bool:
-        if not peer or self._by_peer[peer] < self._most_per_peer:
+        if not peer or self._by_peer[peer] < self._max_per_peer:
             return True
         with self._lock:
             oldest = next((each for each in self._anonymous if each.counted_as == peer), None)

@@ -7,10 +7,10 @@ connection decides what comes next:
     head  -> chunk line -> chunk -> ... -> trailer lines -> head      (``next_line``, ``take``)
 """
 
-from tgdav.http.head import LARGEST_HEAD
+from tgdav.http.head import MAX_HEAD_BYTES
 from tgdav.http.messages import HttpError
 
-MOST_EMPTY_LINES = 8
+MAX_EMPTY_LINES = 8
 """Empty lines that may precede a request line (RFC 9112 §2.2 asks for one)."""
 
 
@@ -60,15 +60,15 @@ class ReceiveBuffer:
         data = self._data
         while data.startswith(b"\r\n"):
             self._empty_lines += 1
-            if self._empty_lines > MOST_EMPTY_LINES:
+            if self._empty_lines > MAX_EMPTY_LINES:
                 raise HttpError(400, "too many empty lines", close=True)
             del data[:2]
             self._searched = 0
         # Bytes searched before are not searched again, else a head that arrives byte by byte costs its length squared.
-        end = data.find(b"\r\n\r\n", max(0, self._searched - 3), LARGEST_HEAD)
+        end = data.find(b"\r\n\r\n", max(0, self._searched - 3), MAX_HEAD_BYTES)
         self._searched = len(data)
         if end < 0:
-            if len(data) >= LARGEST_HEAD:
+            if len(data) >= MAX_HEAD_BYTES:
                 raise HttpError(431 if b"\r\n" in data else 414, close=True)
             return None
         head = bytes(data[:end])

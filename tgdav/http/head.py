@@ -10,10 +10,10 @@ import msgspec
 
 from tgdav.http.messages import HttpError, Response
 
-LARGEST_HEAD = 64 * 1024
+MAX_HEAD_BYTES = 64 * 1024
 """Bytes of request line and headers together."""
 
-# Possessive throughout: what does not match is given up at once, whatever a client sends.
+# Possessive throughout, so that a mismatch costs linear time, whatever a client sends.
 _REQUEST_LINE = re.compile(rb"([A-Z][A-Z-]{0,31}+) ([^\x00-\x20\x7f#]++) HTTP/(\d)\.(\d)\Z")
 _FIELDS = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]++:[\t\x20-\x7e\x80-\xff]*+(?:\r\n|\Z))*+\Z")
 _HOST = re.compile(r"[0-9A-Za-z\-._~!$&'()*+,;=%:@\[\]]*+\Z")
@@ -42,10 +42,10 @@ _SINGLE = frozenset(
     ]
 )
 
-MOST_HEADERS = 256
+MAX_HEADERS = 256
 """Header lines in a request."""
 
-LONGEST = {
+MAX_HEADER_BYTES = {
     "authorization": 16 * 1024,
     "connection": 1024,
     "content-length": 64,
@@ -71,14 +71,14 @@ LONGEST = {
     "x-forwarded-for": 4096,
     "x-oc-mtime": 64,
 }
-"""Bytes of each header that is parsed, with room to spare; more is refused unparsed. A Destination has a path's bound."""
+"""Bytes of each header that is parsed, generously; longer ones are refused unparsed. Destination is bounded as a path."""
 
-_MOST_KEPT = 4096
-"""Bytes of headers that are remembered as parsed: usual ones are short, and those of an attacker would fill the memory."""
+_MAX_CACHED_BYTES = 4096
+"""Bytes of headers that are cached as parsed: usual ones are short, and an attacker's would fill the memory."""
 
 
 class Head(msgspec.Struct, frozen=True, gc=False):
-    """A checked head. ``length`` is the body's size, None when it is chunked."""
+    """A validated head. ``length`` is the body's size, None when it is chunked."""
 
     method: str
     target: str
@@ -105,7 +105,9 @@ def parse_head(data: bytes) -> Head:
     if match[3] != b"1":
         raise HttpError(505, close=True)
     minor = 0 if match[4] == b"0" else 1
-    known = _parse_fields(fields, minor) if len(fields) <= _MOST_KEPT else _parse_fields.__wrapped__(fields, minor)
+    known = (
+        _parse_fields(fields, minor) if len(fields) <= _MAX_CACHED_BYTES else _parse_fields.__wrapped__(fields, minor)
+    )
     headers = known.headers.copy()
     target, query = _split_target(match[2].decode("latin-1"), headers)
     if minor and "host" not in headers:
@@ -121,13 +123,13 @@ def _bad(message: str) -> HttpError:
 
 @lru_cache(maxsize=64)
 def _parse_fields(fields: bytes, minor: int) -> _Fields:
-    """Return what all headers say, not to be changed: a client's requests by the thousand have the very same ones."""
+    """Return the parsed headers, which must not be changed. Cached: thousands of a client's requests have the same ones."""
     headers = _split_fields(fields)
     return _Fields(headers, _body_length(headers, minor), _keeps_alive(headers, minor), _expectation(headers, minor))
 
 
 def _split_fields(fields: bytes) -> dict[str, str]:
-    if fields.count(b"\r\n") >= MOST_HEADERS:
+    if fields.count(b"\r\n") >= MAX_HEADERS:
         raise HttpError(431, "too many headers", close=True)
     if not _FIELDS.match(fields):
         raise _bad("malformed header")
@@ -143,7 +145,7 @@ def _split_fields(fields: bytes) -> dict[str, str]:
         elif name:
             headers[name] = value.strip(" \t")
     headers |= {name: ", ".join(values) for name, values in repeated.items()}
-    for name, most in LONGEST.items():
+    for name, most in MAX_HEADER_BYTES.items():
         if len(headers.get(name, "")) > most:
             raise HttpError(431, f"{name} is too long", close=True)
     return headers
@@ -229,7 +231,7 @@ def status_line(status: int) -> str:
 def encode_head(response: Response, date: str, *, keep: bool) -> bytes:
     """Return status line and headers; ``date`` is the value of Date.
 
-    An answer with a body and without a Content-Security-Policy of its own gets the strictest.
+    A response with a body and without a Content-Security-Policy gets the strictest.
     """
     parts = [_STATUS_LINES[response.status], date, "\r\n"]
     has_policy = response.status in _BODILESS

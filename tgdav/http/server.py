@@ -14,7 +14,7 @@ from tgdav.http.messages import Request, Response
 from tgdav.http.traffic import Traffic
 
 THREADS = 24
-MOST_THREADS = 320
+MAX_THREADS = 320
 SHUTDOWN_GRACE = 10
 """Seconds that requests in progress may still take when the server stops."""
 
@@ -27,18 +27,18 @@ class HttpServer(Listener):
     """A listener whose connections hand their requests to ``handle``.
 
     ``limited_peer`` maps a client's address to the key under which its connections without a login are counted; the empty
-    string means no limit. ``most_connections`` 0: half as many as the process may open files, at most 1000.
+    string means no limit. ``max_connections`` 0: half as many as the process may open files, at most 1000.
     """
 
     _connections: EventLoop
 
     def __init__(
-        self, address: tuple[str, int], handle: Callable[[Request], Response], clock: Clock, most_connections: int = 0
+        self, address: tuple[str, int], handle: Callable[[Request], Response], clock: Clock, max_connections: int = 0
     ) -> None:
         super().__init__(
             address,
             threads=THREADS,
-            most_threads=MOST_THREADS,
+            max_threads=MAX_THREADS,
             backlog=_BACKLOG,
             shutdown_timeout=SHUTDOWN_GRACE,
         )
@@ -47,7 +47,7 @@ class HttpServer(Listener):
         self.clock = clock
         self.traffic = Traffic()
         self.limited_peer: Callable[[str], str] = str
-        self.most_connections = most_connections or _connection_limit()
+        self.max_connections = max_connections or _connection_limit()
         self._growing = threading.Lock()
         self._date = (0, "")
         self._shutdown_deadline = 0.0
@@ -96,7 +96,7 @@ class HttpServer(Listener):
 
     def connections(self, listening: socket.socket) -> EventLoop:
         """Return the event loop for a listening socket."""
-        return EventLoop(self, listening, self.most_connections)
+        return EventLoop(self, listening, self.max_connections)
 
     def connection(self, sock: socket.socket, address: str, port: int) -> Connection:
         """Return the connection for an accepted socket. Raises OSError when its client is gone."""

@@ -1,8 +1,8 @@
-"""The WebDAV front end and the page that browsers see: HTTP in, calls of the file system out.
+"""The WebDAV front end and its page for browsers: requests in, calls of the file system out.
 
-``WebServer`` is the front door. cheroot keeps the threads, connections wait in ``event_loop`` and are served by
-``connection``, ``dispatch`` leads to one handler a method, ``access`` alone decides about locks and conditions, ``errors``
-alone translates errors.
+``WebServer`` is what ``tgdav serve`` starts, on ``tgdav.http``; ``provider.Provider`` is the same drive for a stock WsgiDAV
+application. Both find a resource through ``resources``, change it by the functions of ``methods``, and ask ``access``
+about locks and conditions; ``errors`` translates errors.
 """
 
 from tgdav.http.traffic import TrafficCounts

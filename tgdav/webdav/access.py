@@ -1,4 +1,4 @@
-"""The one place that decides whether a request may change what it names: locks and conditions together.
+"""The one place that decides whether a request may change a resource: locks and conditions together.
 
 A handler makes an ``Access`` for the request's own path (and one more for a Destination), calls ``check`` before it reads
 the body, and hands ``check`` to the file system as its precondition, so that the same decision is made again at the very
@@ -16,13 +16,13 @@ from tgdav.webdav import conditions
 from tgdav.webdav.conditions import state_of
 from tgdav.webdav.context import WebContext
 from tgdav.webdav.errors import Refused
-from tgdav.webdav.locks import Lock, folders_above, path_inodes, roots
+from tgdav.webdav.locks import Lock, directories_above, path_inodes, roots
 from tgdav.webdav.resources import Resource, find
 from tgdav.webdav.urls import split_destination
 
 
 class Access:
-    """Decides for one path of one request. ``own`` is False for a Destination, which If-Match and kin do not mean."""
+    """Decides for one path of one request. ``own`` is False for a Destination, to which If-Match and the like do not apply."""
 
     def __init__(self, context: WebContext, request: Request, names: tuple[bytes, ...], *, own: bool = True) -> None:
         self._context = context
@@ -33,15 +33,15 @@ class Access:
         header = request.headers.get("if")
         self._lists = conditions.parse_if(header) if header is not None else []
         self._tokens = self._submitted()
-        self._elsewhere: dict[str, tuple[frozenset[str], str | None]] = {}
+        self._tagged_states: dict[str, tuple[frozenset[str], str | None]] = {}
         self._above = self._inodes_above()
         if own:
-            self._look_elsewhere()
+            self._read_tagged_lists()
 
     def _submitted(self) -> frozenset[str]:
         tokens = conditions.submitted_tokens(self._lists)
         office = self._headers.get("lock-token")
-        # Office sends PUT with Lock-Token and no If; that names the token as clearly.
+        # Office sends PUT with Lock-Token and without If; that submits the token just as well.
         return tokens | {office.strip().strip("<>")} if office else tokens
 
     def _inodes_above(self) -> list[Inode]:
@@ -53,41 +53,41 @@ class Access:
     # ---- the decision --------------------------------------------------------------------------------------------
 
     def check(self, current: Attributes | None) -> None:
-        """Decide on changing the content of what the path shows now (None: making it).
+        """Decide on changing the content of ``current``, the resource as it is now (None: on creating it).
 
         Raises Refused 412 when a condition fails, 423 when a lock is in the way.
         """
         if self._own:
             self.check_conditions(current)
-        self.require(self._locks_on(current) if current is not None else self._locks_on_folder())
+        self.require(self._locks_on(current) if current is not None else self._locks_on_directory())
 
-    def check_in(self, folder: Inode) -> Precondition:
-        """Return ``check`` for a name in ``folder`` that first looks where the folder is, while there are locks.
+    def check_in(self, parent: Inode) -> Precondition:
+        """Return ``check`` for a name in ``parent`` that first finds out where that directory is, while there are locks.
 
-        A folder may be locked, or moved into a locked one, while a body arrives. It looks by inode, never by name: what is
-        found by name is kept in memory, and a precondition sees what may be undone yet.
+        The directory may be locked, or moved into a locked one, while a body arrives. It is found by inode, not by name: names
+        are cached, and a precondition may see changes that are undone later.
         """
 
         def check(current: Attributes | None) -> None:
             if self._context.locks.live() or self._lists:
-                self._above = folders_above(self._context.fs, folder)
+                self._above = directories_above(self._context.fs, parent)
             self.check(current)
 
         return check
 
     def check_conditions(self, current: Attributes | None) -> None:
-        """Decide on the request's conditions alone. Raises Refused 412 or 304."""
+        """Evaluate the request's conditions alone. Raises Refused 412 or 304."""
         state = state_of(current) if current is not None else None
         conditions.check_conditions(self._request.method, self._headers, state)
-        if self._lists and not conditions.if_holds(self._lists, lambda url: self._shows(url, current)):
+        if self._lists and not conditions.if_holds(self._lists, lambda url: self._state_for(url, current)):
             raise Refused(412, "If does not hold")
 
     def check_membership(self) -> None:
-        """Decide on adding the name to its folder, or taking it away."""
-        self.require(self._locks_on_folder())
+        """Decide on adding the name to its directory, or removing it."""
+        self.require(self._locks_on_directory())
 
     def check_tree(self, resource: Resource) -> list[Lock]:
-        """Decide on removing or replacing a name with all below it; return the locks that go with it."""
+        """Decide on removing or replacing a name and all below it; return the locks that end with it."""
         if resource.attributes is None or not self._context.locks.live():
             return []
         own = [lock for lock in self._context.locks.live() if lock.inode == resource.attributes.inode]
@@ -101,20 +101,20 @@ class Access:
         return own + inside
 
     def owns_lock(self, current: Attributes) -> bool:
-        """Return whether every lock on the resource is the same user's, token shown or not."""
+        """Return whether every lock on the resource is held by the same user, whether the token was submitted or not."""
         return all(lock.details.principal == self._request.user for lock in self._locks_on(current))
 
     def require(self, locks: Iterable[Lock]) -> None:
-        """Refuse with 423 unless there are no locks, or the user has shown the token of one of them.
+        """Refuse with 423 unless there are no locks, or the user has submitted the token of one of them.
 
         One is enough: several locks on one resource are all shared.
         """
         locks = list(locks)
-        if locks and not any(self.shows(lock) for lock in locks):
+        if locks and not any(self.submits(lock) for lock in locks):
             raise Refused(423, condition="lock-token-submitted", inner=roots(locks, self._context.public.prefix))
 
-    def shows(self, lock: Lock) -> bool:
-        """Return whether the request names the lock, and may: a token works for its maker only."""
+    def submits(self, lock: Lock) -> bool:
+        """Return whether the request submits the lock's token and its user took the lock: a token works for nobody else."""
         return lock.token in self._tokens and lock.details.principal == self._request.user
 
     def _locks_on(self, current: Attributes) -> list[Lock]:
@@ -122,33 +122,33 @@ class Access:
             return self._context.locks.covering([current.inode])
         return self._context.locks.covering([*self._above, current.inode])
 
-    def _locks_on_folder(self) -> list[Lock]:
+    def _locks_on_directory(self) -> list[Lock]:
         return self._context.locks.covering(self._above) if self._above else []
 
     # ---- If ------------------------------------------------------------------------------------------------------
 
-    def _shows(self, url: str | None, current: Attributes | None) -> tuple[frozenset[str], str | None]:
-        if url is not None and url in self._elsewhere:
-            return self._elsewhere[url]
+    def _state_for(self, url: str | None, current: Attributes | None) -> tuple[frozenset[str], str | None]:
+        if url is not None and url in self._tagged_states:
+            return self._tagged_states[url]
         if current is None:
             handed_down = self._context.locks.covering(self._above, exists=False) if self._above else []
             return frozenset(lock.token for lock in handed_down), None
         return frozenset(lock.token for lock in self._locks_on(current)), state_of(current).etag
 
-    def _look_elsewhere(self) -> None:
-        """Look up, before the change, what tagged lists say of other resources than the request's own."""
+    def _read_tagged_lists(self) -> None:
+        """Look up, before the change, the state of other resources that tagged lists name."""
         for url in {item.resource for item in self._lists if item.resource is not None}:
             try:
                 names = split_destination(url, self._headers.get("host", ""), self._context.public)
             except Refused as refusal:
                 if refusal.status == 502:
                     raise
-                self._elsewhere[url] = (frozenset(), None)
+                self._tagged_states[url] = (frozenset(), None)
                 continue
             if names != self._names:
-                self._elsewhere[url] = self._look_at(names)
+                self._tagged_states[url] = self._state_at(names)
 
-    def _look_at(self, names: tuple[bytes, ...]) -> tuple[frozenset[str], str | None]:
+    def _state_at(self, names: tuple[bytes, ...]) -> tuple[frozenset[str], str | None]:
         inodes = path_inodes(self._context.fs, names)
         exists = len(inodes) > len(names)
         tokens = frozenset(lock.token for lock in self._context.locks.covering(inodes, exists=exists))

@@ -33,35 +33,35 @@ from tgdav.webdav.errors import Refused
 from tgdav.webdav.rate_limits import limited_peer
 
 REALM = "tgdav"
-NONCE_LIFE = 600
-"""Seconds for which a nonce is good; then the client is told ``stale`` and takes a new one by itself."""
+NONCE_SECONDS = 600
+"""Seconds for which a nonce is valid; then the client gets ``stale`` and continues with a new one."""
 
 BASIC = ("WWW-Authenticate", f'Basic realm="{REALM}", charset="UTF-8"')
 
 _NONCES_KEPT = 4096
 _WINDOW = 1024
-# Possessive, so that what does not match is given up at once: any client chooses the text.
+# Possessive, so that a mismatch costs linear time: any client may choose the text.
 _FIELD = re.compile(
     r"[ \t,]*+([!#$%&'*+.^_`|~0-9A-Za-z-]++)[ \t]*+=[ \t]*+"
     r'(?:"((?:[^"\\]|\\.)*+)"|([^\s",]++))[ \t]*+(?:,|\Z)'
 )
 _COUNT = re.compile(r"[0-9A-Fa-f]{8}\Z")
 
-WAITING = 48
-"""Logins not known yet that may wait for their run, each holding a thread; more are asked to come again."""
+MAX_WAITING = 48
+"""Unknown logins that may wait for their Argon2 run, each holding a thread; more get 503 with Retry-After."""
 
 _LOGINS_KEPT = 1024
 
 
 class Identity(msgspec.Struct, frozen=True):
-    """What is kept of a user: keyed hashes for Basic, HA1 for Digest (for UTF-8 and Latin-1 clients)."""
+    """What is stored of a user: keyed hashes for Basic, HA1 for Digest (for UTF-8 and Latin-1 clients)."""
 
     hashes: tuple[bytes, ...]
     ha1: tuple[str, ...]
 
 
 class Credentials:
-    """The users that may log in: with passwords known here, and with passwords known only as Argon2id hashes (PHC)."""
+    """The users that may log in, with passwords or with Argon2id hashes of them (PHC)."""
 
     def __init__(
         self, passwords: Mapping[str, str], entropy: Entropy, hashes: Mapping[str, str] = MappingProxyType({})
@@ -99,26 +99,26 @@ class Credentials:
         return user if self._hashed.check(user, normalize("NFC", _text(secret)).encode(), given, peer) else None
 
     def ha1(self, user: str) -> tuple[str, ...]:
-        """Return the possible HA1 of a user; of nobody's password for an unknown one."""
+        """Return the possible HA1 of a user; for an unknown one those of a random password."""
         return self._users.get(user, self._nobody).ha1
 
     def knows(self, user: str) -> bool:
-        """Return whether there is such a user, with a password known here."""
+        """Return whether there is such a user, with a password."""
         return user in self._users
 
     @property
     def has_hashes(self) -> bool:
-        """Whether there is anybody for whom Digest cannot work."""
+        """Whether there are users for whom Digest cannot work."""
         return bool(self._hashed)
 
     @property
     def offer_digest(self) -> bool:
-        """Whether there is anybody for whom Digest can work."""
+        """Whether there are users for whom Digest works."""
         return bool(self._users)
 
 
 def _encodings(user: str, password: str) -> list[tuple[bytes, bytes]]:
-    # Keyboards and programs differ in the normal form that they send; the password is the same (RFC 8265 §4.2).
+    # Keyboards and programs send different normalizations of the same password (RFC 8265 §4.2).
     forms = [(user.encode(), normalize(form, password).encode()) for form in ("NFC", "NFD")]
     password = normalize("NFC", password)
     try:
@@ -140,7 +140,7 @@ def _md5(data: bytes) -> str:
 
 
 class Nonces:
-    """Makes and checks nonces: time and its MAC, so that none has to be kept until it is used."""
+    """Creates and checks nonces: a time and its MAC, so that none is stored before it is used."""
 
     def __init__(self, clock: Clock, entropy: Entropy) -> None:
         self._clock = clock
@@ -163,13 +163,13 @@ class Nonces:
         return len(nonce) == 64 and nonce.isascii() and hmac.compare_digest(self._mac(nonce[:32]), nonce[32:])
 
     def accept(self, nonce: str, count: int) -> bool:
-        """Use a nonce of ours for the ``count``-th time; False when it is too old or that count was used before.
+        """Record the ``count``-th use of a nonce of ours; return False if it is too old or that count was used before.
 
         Counts may arrive out of order within a window, for clients number requests that travel on several connections.
         """
         issued = int(nonce[:16], 16) / 1000
         with self._lock:
-            if self._clock.monotonic() - issued > NONCE_LIFE:
+            if self._clock.monotonic() - issued > NONCE_SECONDS:
                 return False
             if nonce not in self._counts and issued <= self._floor:
                 return False
@@ -181,7 +181,7 @@ class Nonces:
 
 
 def _slide(highest: int, seen: int, count: int) -> tuple[bool, tuple[int, int]]:
-    """Return whether ``count`` is new, and the window (highest count, bits of those below it) with it in."""
+    """Return whether ``count`` is new, and the window (highest count, bits of those below it) that includes it."""
     if count > highest:
         return True, (
             count,
@@ -220,7 +220,7 @@ class Authenticator:
         return Refused(401, "login needed", headers=self._schemes(", stale=true" if stale else ""))
 
     def _wrong(self, user: str) -> "WrongLogin":
-        """Return the refusal of a wrong login: the same for every name, so that it does not tell which exist."""
+        """Return the refusal of a wrong login: the same for every name, so that it does not reveal which exist."""
         message = "login needed"
         if self._credentials.has_hashes:
             message += "; users whose password is kept as a hash can log in by Basic only"
@@ -274,7 +274,7 @@ class Authenticator:
 
 
 class WrongLogin(Refused):
-    """Credentials were given and are wrong; ``user`` is the name in them, as it came."""
+    """Wrong credentials; ``user`` is the name in them, as received."""
 
     def __init__(self, user: str, message: str, headers: tuple[tuple[str, str], ...]) -> None:
         super().__init__(401, message, headers=headers)
@@ -301,7 +301,7 @@ def _unquote(value: str) -> str:
 
 
 def _same_target(uri: str, request: Request) -> bool:
-    """Return whether a Digest's ``uri`` is the request's own: absolute or not, whatever escapes its client prefers."""
+    """Return whether a Digest's ``uri`` is the request's own, absolute or not, with whichever escapes."""
     if not uri:
         return False
     if uri == "*" or request.target == "*":
@@ -318,7 +318,7 @@ def _same_target(uri: str, request: Request) -> bool:
 
 
 class HashedLogins:
-    """Users and the hashes of their passwords, in PHC form and of a bounded cost."""
+    """Users and their password hashes, in PHC format and of bounded cost."""
 
     def __init__(self, hashes: Mapping[str, str]) -> None:
         self._hashes = dict(hashes)
@@ -342,12 +342,12 @@ class HashedLogins:
             return self._remember(pair, self._run(user, password, pair)) if known is None else known
 
     def _run(self, user: str, password: bytes, pair: bytes) -> bool:
-        # Hashes may differ in cost; the pair's own keyed hash chooses one for a name that has none.
+        # Hashes may differ in cost; for an unknown name the pair's keyed hash picks one, always the same.
         encoded = self._hashes.get(user) or self._costs[int.from_bytes(pair[:8], "big") % len(self._costs)]
         return verify(encoded, password) and user in self._hashes
 
     def _remember(self, pair: bytes, right: bool) -> bool:
-        """Keep an answer. Right ones are few, for each user has one password; of wrong ones only the last are kept."""
+        """Remember a result. Right pairs are few, since each user has one password; of wrong ones only the last are kept."""
         self._known[pair] = right
         if len(self._known) > _LOGINS_KEPT:
             oldest = next((each for each, good in self._known.items() if not good), None)
@@ -357,7 +357,7 @@ class HashedLogins:
 
 
 class _Ticket:
-    """One that waits for its turn. ``refused`` when it had to make room."""
+    """A waiting login. ``refused`` if it was evicted."""
 
     def __init__(self, peer: str) -> None:
         self.peer = peer
@@ -365,11 +365,11 @@ class _Ticket:
 
 
 class Turns:
-    """Lets one after another in: peers in turn, and of one peer the last and the first to come in turn.
+    """Admits one login at a time: peers in turn, and of one peer alternately the newest and the oldest.
 
-    So a login behind a burst of guesses waits for two runs or so instead of all of them, and none waits for ever.
+    So a login behind a burst of guesses waits for about two runs instead of all of them, and none waits for ever.
 
-    When ``WAITING`` wait, one more from a peer that has fewer waiting takes the place of the last one of the peer that has
+    When ``MAX_WAITING`` wait, one more from a peer that has fewer waiting takes the place of the last one of the peer that has
     most, so no peer can keep the others out.
     """
 
@@ -381,7 +381,7 @@ class Turns:
 
     @property
     def waiting(self) -> int:
-        """How many wait."""
+        """The number of waiting logins."""
         with self._changed:
             return self._count()
 
@@ -390,7 +390,7 @@ class Turns:
 
     @contextmanager
     def turn(self, peer: str) -> Iterator[None]:
-        """Wait for a turn of ``peer`` and have it. Raises Refused 503 when too many wait."""
+        """Wait for a turn of ``peer``, and hold it for the block. Raises Refused 503 if too many wait."""
         ticket = _Ticket(peer)
         with self._changed:
             self._queue(ticket)
@@ -402,14 +402,14 @@ class Turns:
             yield
         finally:
             with self._changed:
-                self._let_in_next()
+                self._admit_next()
                 self._changed.notify_all()
 
     def _queue(self, ticket: _Ticket) -> None:
         if self._inside is None:
             self._inside = ticket
             return
-        if self._count() >= WAITING:
+        if self._count() >= MAX_WAITING:
             self._make_room(ticket.peer)
         self._queues.setdefault(ticket.peer, deque()).append(ticket)
 
@@ -420,7 +420,7 @@ class Turns:
         most.pop().refused = True
         self._changed.notify_all()
 
-    def _let_in_next(self) -> None:
+    def _admit_next(self) -> None:
         self._inside = None
         if self._queues:
             peer, queue = self._queues.popitem(last=False)

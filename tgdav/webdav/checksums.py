@@ -30,7 +30,7 @@ _HEX_DIGITS = {"sha1": 40, "md5": 32}
 CHECKSUM_REQUESTS = frozenset(("want-digest", "want-repr-digest"))
 """Request headers by which a client asks for checksums (RFC 3230, RFC 9530)."""
 
-MOST_BYTES = 1 << 30
+MAX_BYTES = 1 << 30
 """Bytes that are read for the checksums of one request."""
 
 _KEPT = 20_000
@@ -61,7 +61,7 @@ def read_checksum(headers: dict[str, str]) -> Checksum | None:
 
 
 class Verifier:
-    """Checks a body against the checksum that came with it, and makes the other kind on the way."""
+    """Checks a body against the checksum that the client sent, and computes the other kind as well."""
 
     def __init__(self, expected: Checksum) -> None:
         self._expected = expected
@@ -73,18 +73,18 @@ class Verifier:
             digest.update(block)
 
     def check(self) -> None:
-        """Raise Refused 400 unless the checksum fits."""
+        """Raise Refused 400 unless the checksum matches."""
         if self._digests[self._expected.algorithm].hexdigest() != self._expected.value:
-            raise Refused(400, "the checksum does not fit the body")
+            raise Refused(400, "the checksum does not match the body")
 
     def property_of(self, tag: bytes) -> bytes:
-        """Return the value under which the checksums are kept: with the content's tag, so that they end with it."""
+        """Return the stored value: with the content's tag, so that it is void for any other content."""
         sums = " ".join(f"{algorithm.upper()}:{digest.hexdigest()}" for algorithm, digest in self._digests.items())
         return f"{tag.hex()} {sums}".encode()
 
 
 def sums_of(node: Attributes | Listed, kept: bytes | None) -> str | None:
-    """Return ``SHA1:… MD5:…`` of the present content, or None where ``kept`` is of none or of another."""
+    """Return ``SHA1:… MD5:…`` of the present content, or None if ``kept`` is missing or belongs to another one."""
     if kept is None or node.tag is None or node.dirty:
         return None
     tag, _, sums = kept.decode().partition(" ")
@@ -92,7 +92,7 @@ def sums_of(node: Attributes | Listed, kept: bytes | None) -> str | None:
 
 
 def shown_checksums(node: Attributes | Listed, kept: bytes | None) -> str | None:
-    """Return the property's XML, or None where nothing is known of the present content."""
+    """Return the property's XML, or None if the present content's checksums are unknown."""
     sums = sums_of(node, kept)
     if sums is None:
         return None
@@ -108,8 +108,8 @@ class Checksums:
         self._known: OrderedDict[bytes, str] = OrderedDict()
 
     def fill(self, nodes: Iterable[Listed], properties: dict[Inode, dict[bytes, bytes]]) -> None:
-        """Add to ``properties``, which the nodes have, the checksums of files that lack them, as far as they can be had."""
-        left = MOST_BYTES
+        """Add missing checksums of files to ``properties``, as far as they can be computed here."""
+        left = MAX_BYTES
         for node in nodes:
             if node.kind != Kind.FILE or node.tag is None or node.dirty:
                 continue
@@ -123,7 +123,7 @@ class Checksums:
                 properties.setdefault(node.inode, {})[CHECKSUMS] = f"{node.tag.hex()} {known}".encode()
 
     def headers(self, attributes: Attributes) -> Headers:
-        """Return what says the checksums of a file's whole content in an answer; nothing where they cannot be had."""
+        """Return the response headers with the checksums of a file's whole content; none if they cannot be computed."""
         kept = self._fs.properties([attributes.inode])
         node = listed(b"", attributes)
         self.fill([node], kept)
@@ -159,7 +159,7 @@ class Checksums:
                 for digest in digests.values():
                     digest.update(block)
         except TgdavError:
-            return None  # what cannot be read has no checksum; a GET says why
+            return None  # a GET reports why it cannot be read
         finally:
             handle.close()
         made = " ".join(f"{name}:{digest.hexdigest()}" for name, digest in digests.items())

@@ -1,4 +1,4 @@
-"""Conditional requests: If-Match and its kin (RFC 9110 §13), and WebDAV's If (RFC 4918 §10.4). Pure."""
+"""Conditional requests: If-Match and the like (RFC 9110 §13), and WebDAV's If (RFC 4918 §10.4). Pure."""
 
 import calendar
 import re
@@ -11,37 +11,37 @@ from tgdav.metadata.types import Attributes, Listed
 from tgdav.webdav.dates import SECOND
 from tgdav.webdav.errors import Refused
 
-# Possessive and matched at one place after another, so that the work grows as the header does: any client chooses the text.
+# Possessive, and matched at one position after another: the work is linear in the header, which any client may choose.
 _IF_TOKEN = re.compile(
     r'[ \t]*+(?:<([^<>]*+)>|(\()|(\))|(Not)(?=[ \t<\[])|\[((?:W/)?"[^"]*+")\])[ \t]*+', re.IGNORECASE
 )
 
 
 class State(msgspec.Struct, frozen=True, gc=False):
-    """What conditions look at: ``etag`` (None: no strong one) and ``mtime`` in ns of something that exists."""
+    """What conditions are evaluated on: ``etag`` (None: no strong one) and ``mtime`` (ns) of a resource that exists."""
 
     etag: str | None
     mtime: int
 
 
 def etag(attributes: Attributes) -> str | None:
-    """Return a file's strong ETag, quoted: its content's tag in hex, and a counter while it is being written. Folders: None."""
+    """Return a file's strong ETag, quoted: its content's tag in hex, with a counter while it is written. None for a directory."""
     return etag_of_file(attributes) if attributes.is_file else None
 
 
 def etag_of_file(attributes: Attributes | Listed) -> str:
-    """As ``etag``, of what is known to be a file."""
+    """As ``etag``, for what is known to be a file."""
     tag = f"{attributes.size:x}-{attributes.mtime:x}" if attributes.tag is None else attributes.tag.hex()
     return f'"{tag}-{attributes.dirty:x}"' if attributes.dirty else f'"{tag}"'
 
 
 def state_of(attributes: Attributes) -> State:
-    """Return what conditions look at."""
+    """Return what conditions are evaluated on."""
     return State(etag(attributes), attributes.mtime)
 
 
 def check_conditions(method: str, headers: dict[str, str], state: State | None) -> None:
-    """Evaluate the conditions of a request on what the name shows now (None: nothing), in RFC 9110 §13.2.2's order.
+    """Evaluate the conditions of a request on the resource's state (None: it does not exist), in RFC 9110 §13.2.2's order.
 
     Raises Refused 412, or 304 for GET and HEAD.
     """
@@ -63,7 +63,7 @@ def check_conditions(method: str, headers: dict[str, str], state: State | None) 
 
 
 def range_applies(headers: dict[str, str], state: State) -> bool:
-    """Return whether If-Range (absent, a strong ETag, or the very Last-Modified) lets Range count (§13.1.5)."""
+    """Return whether Range applies: If-Range is absent, the strong ETag, or exactly Last-Modified (§13.1.5)."""
     condition = headers.get("if-range")
     if condition is None:
         return True
@@ -80,7 +80,7 @@ def _matches(value: str, etag: str | None, *, weak: bool) -> bool:
 
 
 def entity_tags(value: str) -> Iterator[tuple[bool, str]]:
-    """Yield whether strong and the quoted tag of each in a list of entity tags; what is none is passed over."""
+    """Yield (is strong, quoted tag) for each in a list of entity tags; anything else is skipped."""
     end = 0
     while (start := value.find('"', end)) >= 0:
         before = value[end:start].strip(" \t,")
@@ -92,7 +92,7 @@ def entity_tags(value: str) -> Iterator[tuple[bool, str]]:
 
 
 def parse_date(value: str) -> int | None:
-    """Return an HTTP date as seconds since 1970; None when it is none, so that it is ignored as §13.1 asks."""
+    """Return an HTTP date as seconds since 1970; None for anything else, which §13.1 tells to ignore."""
     try:
         parts = parsedate_tz(value)
         # The asctime form names no zone; HTTP's dates are UTC all the same.
@@ -102,7 +102,7 @@ def parse_date(value: str) -> int | None:
 
 
 def check_coding(headers: dict[str, str]) -> None:
-    """Refuse a body that is to be decoded first: what is sent is what is kept (RFC 9110 §8.4). Raises Refused 415."""
+    """Refuse a body with a Content-Encoding, since bodies are stored as sent (RFC 9110 §8.4). Raises Refused 415."""
     codings = {coding.strip().lower() for coding in headers.get("content-encoding", "").split(",")}
     if not codings <= {"", "identity"}:
         raise Refused(
@@ -170,13 +170,13 @@ def _if_tokens(value: str) -> Iterator[tuple[str, ...]]:
 
 
 def submitted_tokens(lists: list[IfList]) -> frozenset[str]:
-    """Return every state token that an If header names: naming it is submitting it (RFC 4918 §6.5)."""
+    """Return every state token in an If header; each counts as submitted (RFC 4918 §6.5)."""
     return frozenset(condition.token for item in lists for condition in item.conditions if condition.token is not None)
 
 
-def if_holds(lists: list[IfList], shows: Callable[[str | None], tuple[frozenset[str], str | None]]) -> bool:
-    """Return whether any list holds; ``shows`` gives the lock tokens and the ETag of a resource."""
-    return any(_list_holds(item, *shows(item.resource)) for item in lists)
+def if_holds(lists: list[IfList], state_for: Callable[[str | None], tuple[frozenset[str], str | None]]) -> bool:
+    """Return whether any list holds; ``state_for`` returns the lock tokens and the ETag of a resource."""
+    return any(_list_holds(item, *state_for(item.resource)) for item in lists)
 
 
 def _list_holds(item: IfList, tokens: frozenset[str], etag: str | None) -> bool:

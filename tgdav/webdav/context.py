@@ -1,4 +1,4 @@
-"""What every method's handler is given: the file system, the locks, the platform, the settings."""
+"""What every handler gets: file system, locks, options, clock and entropy."""
 
 import threading
 from collections.abc import Callable, Mapping
@@ -19,15 +19,15 @@ BLOCK = 1 << 20
 """Bytes moved at a time between socket and file system."""
 
 RETRY_PAUSE = 1.0
-"""Seconds between looks at a store that is away."""
+"""Seconds between attempts to read from a store that is not available."""
 
-MOST_PROPERTIES = 500
+MAX_PROPERTIES = 500
 """Names in one PROPFIND or PROPPATCH: a listing may repeat each of them for each of its entries."""
 
-MOST_NAME_LETTERS = 32 * 1024
-"""Letters of the names in one PROPFIND, namespaces included, for the same reason."""
+MAX_NAME_CHARACTERS = 32 * 1024
+"""Characters of the names in one PROPFIND, namespaces included, for the same reason."""
 
-XML_LIMIT = 1 << 20
+MAX_XML_BYTES = 1 << 20
 """Bytes of a request's XML."""
 
 
@@ -37,10 +37,10 @@ T = TypeVar("T")
 class WebOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Where and how to serve. Port 0 takes a free one; ``certificate`` and ``key`` are PEM files and switch TLS on.
 
-    ``public_url`` is where clients reach the server through a proxy, if they do.
-    ``store_wait`` is how many seconds a GET waits for a store that is away before it gives up. ``most_connections`` is how
+    ``public_url`` is the URL under which clients reach the server through a proxy.
+    ``store_wait`` is how many seconds a GET waits for a store that is not available. ``max_connections`` is how
     many may be open at a time; 0: half as many as the process may open files, at most 1000.
-    ``trusted_proxies`` are networks whose X-Forwarded-For is believed.
+    ``trusted_proxies`` are networks whose X-Forwarded-For is trusted.
     """
 
     host: str = "127.0.0.1"
@@ -50,12 +50,12 @@ class WebOptions(msgspec.Struct, frozen=True, kw_only=True):
     public_url: str = ""
     owner: Owner = Owner()
     store_wait: float = 60.0
-    most_connections: int = 0
+    max_connections: int = 0
     trusted_proxies: tuple[str, ...] = ()
 
 
 class Probes(msgspec.Struct, frozen=True, kw_only=True):
-    """What ``/-/…`` shows: ``healthy`` for healthz, ``metrics`` in Prometheus text, ``status`` as a JSON object."""
+    """Sources of ``/-/…``: ``healthy`` for healthz, ``metrics`` in Prometheus text, ``status`` as a JSON object."""
 
     healthy: Callable[[], bool] = lambda: True
     metrics: Callable[[], str] = lambda: ""
@@ -79,9 +79,9 @@ class WebContext:
         self.stopping = threading.Event()
 
     def retry_unavailable(self, call: Callable[[], T]) -> T:
-        """Return what ``call`` returns, repeating it while the store is away, up to ``store_wait`` seconds.
+        """Return what ``call`` returns, repeating it while the store is not available, up to ``store_wait`` seconds.
 
-        Finder forgets a file for which it once got a 5xx, so waiting is better than saying so. Raises StoreUnavailable.
+        Finder forgets a file after one 5xx, so waiting is better than answering at once. Raises StoreUnavailable.
         """
         deadline = self.clock.monotonic() + self.options.store_wait
         while True:

@@ -9,13 +9,13 @@ from tgdav.webdav.errors import Refused
 
 SECOND = 1_000_000_000
 NO_DATE = -11_644_473_600 * SECOND
-"""1601-01-01, where Windows begins to count: a program that has no date sends this one. It changes nothing."""
+"""1601-01-01, the epoch of Windows: a program without a date sends this one. It changes nothing."""
 
 _SECONDS = re.compile(r"(-?)([0-9]{1,60})(?:\.([0-9]{1,60}))?\Z")
 _FURTHEST = 2**63 // SECOND
 """Seconds between 1970 and the last (and first) date that a file can have: nanoseconds are kept in 64 bits."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_LONGEST_DATE = 64
+_MAX_DATE_CHARACTERS = 64
 _DATE_FORMS = (
     "%a, %d %b %Y %H:%M:%S GMT",
     "%a, %d %b %Y %H:%M:%S %z",
@@ -48,7 +48,7 @@ def iso_date_of(seconds: int) -> str:
     return f"{_iso_day(day)}T{_time_of_day(rest)}Z"
 
 
-# The calendar is what costs, and most files of a folder share a few days.
+# The calendar is the expensive part, and most files of a directory share a few days.
 @lru_cache(1024)
 def _http_day(day: int) -> str:
     return formatdate(day * _DAY, usegmt=True).removesuffix(" 00:00:00 GMT")
@@ -77,7 +77,7 @@ def read_mtime(headers: dict[str, str]) -> int | None:
 
 
 def parse_seconds(value: str) -> int:
-    """Return decimal seconds since 1970 as ns; out of range, the nearest that a file can have. Raises Refused 400."""
+    """Return decimal seconds since 1970 as ns, clamped to what a file can have. Raises Refused 400."""
     match = _SECONDS.match(value.strip())
     if match is None:
         raise Refused(400, "malformed time")
@@ -96,7 +96,7 @@ def read_time(text: str) -> int | None:
 
     Returns ``NO_DATE`` as it is, and None for anything else.
     """
-    moment = _read_date(text) if len(text) <= _LONGEST_DATE and text.isascii() else None
+    moment = _read_date(text) if len(text) <= _MAX_DATE_CHARACTERS and text.isascii() else None
     if moment is not None:
         return moment if moment == NO_DATE else nearest_time(moment)
     try:

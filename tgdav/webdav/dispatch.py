@@ -1,4 +1,4 @@
-"""From a request to its answer: login or origin, path, method, and errors turned into answers."""
+"""From a request to its response: login or origin, path, method, and errors translated."""
 
 import logging
 
@@ -40,17 +40,17 @@ HANDLERS: dict[str, Handler] = {
 }
 
 LINES_A_SECOND, LINES_AT_ONCE = 1, 50
-"""Log lines of one kind on requests that fail: clients repeat what fails."""
+"""Log lines of one kind about failing requests: clients repeat what fails."""
 
 WRONG_LOGIN_DELAY = 1.0
-"""Seconds after which a wrong login is answered, so that guessing is slow, and tells nothing by how long it took to check.
-No right one ever waits."""
+"""Seconds after which a wrong login is answered: guessing is slow, and the time reveals nothing about the check.
+A right login never waits."""
 
 ANYBODY = "anonymous"
 
 
 class Dispatcher:
-    """Answers requests. ``authenticator`` None means a server without passwords, which then is local only."""
+    """Answers requests. ``authenticator`` None: no passwords, and only local requests are answered."""
 
     def __init__(self, context: WebContext, authenticator: Authenticator | None, port: int) -> None:
         self.context = context
@@ -61,7 +61,7 @@ class Dispatcher:
         self._lines = TokenBuckets(context.clock, LINES_A_SECOND, LINES_AT_ONCE)
 
     def handle(self, request: Request) -> Response:
-        """Return the answer, whatever happens; ConnectionError when there is to be none, or nobody who takes it."""
+        """Return the response, also to errors. Raises ConnectionError if there is none to send, or no client."""
         asked = self.context.clock.monotonic()
         if self._proxies:
             request.peer = client_address(request.peer, request.headers.get("x-forwarded-for", ""), self._proxies)
@@ -77,15 +77,15 @@ class Dispatcher:
         except ConnectionError:
             raise
         except Exception as error:
-            # The message and the values of a traceback may hold names, which are for debug logs only.
+            # Messages and tracebacks may contain file names, which belong into debug logs only.
             if self._lines.take(type(error).__name__):
                 log.error("%s failed: %s", request.method, type(error).__name__)
             log.debug("traceback", exc_info=True)
             return text_response(500, "internal error")
 
     def _late(self, request: Request, error: WrongLogin, due: float) -> Response:
-        """Return the answer to a wrong login. Raises Disconnected when there were too many: they get none."""
-        if not self._wrong_logins.note(error.user, request.peer):
+        """Return the response to a wrong login. Raises Disconnected, which means none, if there were too many."""
+        if not self._wrong_logins.record(error.user, request.peer):
             raise Disconnected
         answer = translate(error)
         answer.delay = max(0.0, due - self.context.clock.monotonic())
@@ -102,7 +102,7 @@ class Dispatcher:
         return handler(self.context, request)
 
     def _admit(self, request: Request) -> str:
-        """Return who asks. Raises Refused 401, 403 or 421."""
+        """Return the user. Raises Refused 401, 403 or 421."""
         if self._authenticator is None:
             check_origin(request.headers, self.port, secure=request.secure)
         else:

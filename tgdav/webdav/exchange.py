@@ -1,7 +1,7 @@
 """One request of a WsgiDAVApp: what is decided before WsgiDAV's handler runs, and what our functions answered.
 
-WsgiDAV's own reading of conditions, ranges and bodies is not used (each is a bug of its own): what its handlers would look at is
-decided here as our own server decides it, and taken out of the WSGI environment.
+WsgiDAV's evaluation of conditions, ranges and Destination differs from RFC 9110 and RFC 4918. They are evaluated here, as our own
+server does, and removed from the WSGI environment.
 """
 
 from contextlib import ExitStack
@@ -13,12 +13,12 @@ from tgdav.http import Response
 from tgdav.metadata.types import Attributes
 from tgdav.webdav.access import Access
 from tgdav.webdav.conditions import check_coding, parse_if, submitted_tokens
-from tgdav.webdav.context import XML_LIMIT, WebContext
+from tgdav.webdav.context import MAX_XML_BYTES, WebContext
 from tgdav.webdav.errors import Refused
 from tgdav.webdav.media_types import media_type
 from tgdav.webdav.methods.get import check_cached, read_range, validators
 from tgdav.webdav.methods.lock import submitted_locks
-from tgdav.webdav.methods.propfind import Wish, read_wish
+from tgdav.webdav.methods.propfind import PropertyRequest, read_property_request
 from tgdav.webdav.methods.proppatch import Patch, read_patch
 from tgdav.webdav.methods.put import Put
 from tgdav.webdav.open_content import OpenContent, protection
@@ -43,14 +43,14 @@ _ATTEMPTS = 3
 
 
 class Exchange:
-    """One request of a WsgiDAVApp: what our handlers' functions need of it, and what they answered."""
+    """See the module. ``response`` is what one of our functions answered, ``closing`` is closed with the request."""
 
     def __init__(self, context: WebContext, environ: Environ) -> None:
         self.context = context
         self.request = request_of(environ)
         self.request.user = environ.get("wsgidav.user_name") or environ.get("wsgidav.auth.user_name") or "anonymous"
         self.response: Response | None = None
-        self.wish: Wish | None = None
+        self.asked: PropertyRequest | None = None
         self.patch: Patch | None = None
         self.content: OpenContent | None = None
         self.resource: Resource | None = None
@@ -59,13 +59,13 @@ class Exchange:
         self.closing = ExitStack()
 
     def access(self) -> Access:
-        """Return what decides about the request's own path."""
+        """Return the decisions about the request's own path."""
         return Access(self.context, self.request, self.request.names)
 
     # ---- before WsgiDAV's handler -------------------------------------------------------------------------------
 
     def prepare(self, environ: Environ) -> None:
-        """Decide on all that reads the request's headers, and let WsgiDAV see none of them."""
+        """Evaluate the headers that WsgiDAV must not, and remove them. Raises what our own server would answer."""
         header = self.request.headers.get("if")
         tokens = submitted_tokens(parse_if(header)) if header is not None else frozenset()
         environ["wsgidav.conditions.if"] = {}
@@ -99,8 +99,8 @@ class Exchange:
         return resource if resource.attributes is not None else None
 
     def _read_body(self, environ: Environ) -> None:
-        """Read the XML, chunked or not, within our limits; WsgiDAV reads it again from memory."""
-        data = self.request.body.read(XML_LIMIT)
+        """Read the XML, chunked or not, up to our limit; WsgiDAV reads it again from memory."""
+        data = self.request.body.read(MAX_XML_BYTES)
         self.request.body = MemoryBody(data)
         environ["wsgi.input"] = BytesIO(data)
         environ["CONTENT_LENGTH"] = str(len(data))
@@ -124,7 +124,7 @@ class Exchange:
         raise Refused(503, "the file changes faster than it can be read", headers=(("Retry-After", "1"),))
 
     def _set_range(self, environ: Environ, attributes: Attributes) -> None:
-        """Leave WsgiDAV a range that it reads as we do, or none."""
+        """Pass on a single range in its plainest form, or none."""
         environ.pop("HTTP_RANGE", None)
         if self.request.method == "HEAD":
             return
@@ -133,7 +133,7 @@ class Exchange:
             environ["HTTP_RANGE"] = f"bytes={start}-{end - 1}"
 
     def _prepare_propfind(self, _: Environ) -> None:
-        self.wish = read_wish(self.request)
+        self.asked = read_property_request(self.request)
         resource = self._locate()
         if resource is None or resource.attributes is None:
             return
@@ -153,7 +153,7 @@ class Exchange:
                 self.patch.check_size()
 
     def _prepare_copy_move(self, environ: Environ) -> None:
-        """Read the Destination; WsgiDAV, which decodes it before it splits it, gets one that it has nothing to say of."""
+        """Read the Destination, and replace it by one that WsgiDAV accepts: it would decode the path before splitting the URL."""
         prefix = self.context.public.prefix
         header = self.request.headers.get("destination")
         if header is None:
@@ -176,7 +176,7 @@ class Exchange:
     # ---- after it -----------------------------------------------------------------------------------------------
 
     def finish(self, status: str, headers: list[tuple[str, str]]) -> tuple[str, list[tuple[str, str]]]:
-        """Return status and headers as our handler answered, where it did: WsgiDAV says 204 after each COPY and MOVE."""
+        """Return status and headers of our function's response, if there is one: WsgiDAV answers 204 to each COPY and MOVE."""
         if self.response is None or not status.startswith("2"):
             return status, protected(headers)
         names = {name.lower() for name, _ in self.response.headers}
@@ -191,13 +191,13 @@ def begin_exchange(context: WebContext, environ: Environ) -> Exchange:
 
 
 def exchange_of(environ: Environ) -> Exchange:
-    """Return a request's exchange; one is begun where a resource is used outside of a request handler."""
+    """Return a request's exchange; a new one if a resource is used outside of a request handler."""
     exchange: Exchange | None = environ.get(_KEY)
     return exchange if exchange is not None else begin_exchange(environ["wsgidav.provider"].context, environ)
 
 
 def pinned_resource(environ: Environ, names: tuple[bytes, ...]) -> Resource | None:
-    """Return what a GET's conditions were decided on, if it is of that path."""
+    """Return the resource that a GET's conditions were evaluated on, if it has that path."""
     exchange: Exchange | None = environ.get(_KEY)
     resource = exchange.resource if exchange is not None else None
     return resource if resource is not None and resource.names == names else None

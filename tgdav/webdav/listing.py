@@ -11,18 +11,18 @@ _PIECES = 20_000
 
 
 def listing(status: int, headers: Headers, pieces: Iterable[str]) -> Response:
-    """Return an answer made of pieces of text. A long one goes out in blocks, and what it took is given back after it."""
+    """Return a response made of pieces of text. A long one is sent in blocks, and its memory is released afterwards."""
     rest = iter(pieces)
     blocks: list[bytes] = []
     while some := "".join(islice(rest, _PIECES)):
         blocks.append(some.encode())
     if len(blocks) < 2:
         return Response(status, headers, b"".join(blocks))
-    return Response(status, headers, _sent_and_given_back(blocks), length=sum(map(len, blocks)))
+    return Response(status, headers, _sent_and_released(blocks), length=sum(map(len, blocks)))
 
 
-def _sent_and_given_back(blocks: list[bytes]) -> Iterator[bytes]:
-    """Yield blocks, each of which is then gone; in the end the C library hands free pages back, which it keeps otherwise."""
+def _sent_and_released(blocks: list[bytes]) -> Iterator[bytes]:
+    """Yield blocks, dropping each. In the end malloc_trim(3) returns free pages, which glibc would keep."""
     blocks.reverse()
     try:
         while blocks:

@@ -1,7 +1,7 @@
 """The table of WebDAV locks (RFC 4918 §6, §7): kept by inode, so that they follow a file and survive a restart.
 
-Looking takes no lock and asks no file system: the table is a tuple that is replaced as a whole. So it may be looked at from
-within a file system's preconditions.
+Reading takes no mutex and calls no file system: the table is a tuple that is replaced as a whole. So a precondition of the file
+system may read it.
 """
 
 import threading
@@ -20,17 +20,17 @@ from tgdav.webdav.errors import Refused
 from tgdav.webdav.resources import look_up
 from tgdav.webdav.urls import href
 
-LONGEST = 3600
-"""Seconds; a longer wish is cut to this, so that what a crashed client leaves behind soon ends."""
+MAX_TIMEOUT = 3600
+"""Seconds; longer requests are cut to this, so that locks of crashed clients end soon."""
 
-USUAL = 600
-"""Seconds for a client that asks for nothing."""
+DEFAULT_TIMEOUT = 600
+"""Seconds for a client that requests no timeout."""
 
 SECOND = 1_000_000_000
 
 
 class LockDetails(msgspec.Struct, frozen=True):
-    """What is kept of a lock beside token, inode and end: as MessagePack in ``LockRecord.data``.
+    """What is stored of a lock beside token, inode and expiry: as MessagePack in ``LockRecord.data``.
 
     ``names`` is the path it was taken by, ``owner`` the client's XML as given, ``seconds`` its timeout.
     """
@@ -44,8 +44,9 @@ class LockDetails(msgspec.Struct, frozen=True):
 
 
 class Lock(msgspec.Struct, frozen=True):
-    """A lock. ``expires`` in ns since 1970 is what is kept of its end; ``until``, in monotonic seconds, is what counts here: a
-    wall clock that is set to another time neither ends a lock nor makes it last.
+    """A lock. ``expires`` (ns since 1970) is its end as stored, ``until`` (monotonic seconds) its end in this process.
+
+    Setting the wall clock neither ends a lock nor extends it.
     """
 
     token: str
@@ -56,7 +57,7 @@ class Lock(msgspec.Struct, frozen=True):
 
 
 def path_inodes(fs: FileSystem, names: Sequence[bytes]) -> list[Inode]:
-    """Return the inodes from the root along a path, as far as it exists."""
+    """Return the inodes along a path from the root, as far as it exists."""
     inodes = [fs.root]
     for name in names:
         try:
@@ -66,9 +67,9 @@ def path_inodes(fs: FileSystem, names: Sequence[bytes]) -> list[Inode]:
     return inodes
 
 
-def folders_above(fs: FileSystem, folder: Inode) -> list[Inode]:
-    """Return the inodes from the root down to a folder. Raises NotFound."""
-    inodes = [folder]
+def directories_above(fs: FileSystem, directory: Inode) -> list[Inode]:
+    """Return the inodes from the root down to a directory. Raises NotFound."""
+    inodes = [directory]
     while inodes[-1] != fs.root:
         inodes.append(fs.parent(inodes[-1]))
     return inodes[::-1]
@@ -94,9 +95,9 @@ class LockTable:
         self._clock = clock
         self._entropy = entropy
         self._changing = threading.Lock()
-        self._locks: tuple[Lock, ...] = tuple(map(self._from_record, fs.load_locks()))
+        self._locks: tuple[Lock, ...] = tuple(map(self._restored, fs.load_locks()))
 
-    # ---- looking -------------------------------------------------------------------------------------------------
+    # ---- queries -------------------------------------------------------------------------------------------------
 
     def live(self) -> tuple[Lock, ...]:
         """Return the locks that have not expired."""
@@ -107,28 +108,28 @@ class LockTable:
         return tuple(lock for lock in locks if lock.until > now)
 
     def covering(self, inodes: Sequence[Inode], *, exists: bool = True) -> list[Lock]:
-        """Return the locks on the last of a path's inodes: its own and those that folders above hand down.
+        """Return the locks on the last of a path's inodes: its own and those inherited from directories above.
 
-        ``exists`` False: the last inode is the folder of a name that does not exist yet; only infinite locks reach that.
+        ``exists`` False: the last inode is the directory of a name that does not exist yet; only infinite locks apply to that.
         """
         last = inodes[-1] if exists else None
         above = set(inodes[:-1] if exists else inodes)
         return [lock for lock in self.live() if lock.inode == last or (lock.details.infinite and lock.inode in above)]
 
-    def inside(self, folder: Inode) -> list[Lock]:
-        """Return the locks on what lies anywhere below a folder."""
+    def inside(self, directory: Inode) -> list[Lock]:
+        """Return the locks on anything below a directory."""
         return [
             lock
             for lock in self.live()
-            if lock.inode != folder and folder in path_inodes(self._fs, lock.details.names)[:-1]
+            if lock.inode != directory and directory in path_inodes(self._fs, lock.details.names)[:-1]
         ]
 
-    # ---- changing ------------------------------------------------------------------------------------------------
+    # ---- changes -------------------------------------------------------------------------------------------------
 
     def add(self, inodes: Sequence[Inode], details: LockDetails, *, inside: Iterable[Lock] = ()) -> Lock:
         """Take a lock on the last of ``inodes``; durable. Raises LockConflict.
 
-        ``inside`` are the locks below a folder that is to be locked with all it holds.
+        ``inside`` are the locks below a directory that is to be locked with infinite depth.
         """
         lock = Lock(self._new_token(), inodes[-1], *self._end(details.seconds), details)
         with self._changing:
@@ -144,7 +145,7 @@ class LockTable:
         return lock
 
     def _save(self, lock: Lock) -> None:
-        """Keep a lock that is already in the table. Outside ``_changing``: the file system may be looking at us."""
+        """Store a lock that is already in the table. Not under ``_changing``: a precondition may be reading the table."""
         try:
             self._fs.save_lock(_to_record(lock))
         except BaseException:
@@ -152,14 +153,14 @@ class LockTable:
             raise
 
     def refresh(self, lock: Lock, seconds: int) -> Lock:
-        """Start a lock's time again."""
+        """Restart a lock's timeout."""
         details = msgspec.structs.replace(lock.details, seconds=seconds)
         renewed = Lock(lock.token, lock.inode, *self._end(seconds), details)
         self._replace(lock, renewed)
         return renewed
 
     def rebind(self, lock: Lock, inode: Inode) -> None:
-        """Let a lock stand on what replaced its resource under the same URL."""
+        """Move a lock to the resource that replaced its own under the same URL."""
         self._replace(lock, msgspec.structs.replace(lock, inode=inode))
 
     def _replace(self, old: Lock, new: Lock) -> None:
@@ -183,17 +184,17 @@ class LockTable:
         return uuid.UUID(bytes=self._entropy.bytes(16), version=4).urn
 
     def _end(self, seconds: float) -> tuple[int, float]:
-        """Return when a lock of so many seconds ends: ns since 1970, monotonic seconds."""
+        """Return the end of a lock of so many seconds: in ns since 1970, and in monotonic seconds."""
         return self._clock.now_ns() + int(seconds * SECOND), self._clock.monotonic() + seconds
 
-    def _from_record(self, record: LockRecord) -> Lock:
-        """Take up a lock that was kept, for as long as it was taken at most: its end may come from a clock that was wrong."""
+    def _restored(self, record: LockRecord) -> Lock:
+        """Return a stored lock, for at most its own timeout: its end may have been computed by a wrong clock."""
         details = msgspec.msgpack.decode(record.data, type=LockDetails)
         left = (record.expires - self._clock.now_ns()) / SECOND
-        return Lock(record.token, record.inode, *self._end(min(left, details.seconds, LONGEST)), details)
+        return Lock(record.token, record.inode, *self._end(min(left, details.seconds, MAX_TIMEOUT)), details)
 
     def seconds_left(self, lock: Lock) -> int:
-        """Return a lock's rest, in whole seconds."""
+        """Return how many whole seconds a lock has left."""
         return max(0, int(lock.until - self._clock.monotonic()))
 
 
@@ -228,7 +229,7 @@ def share_table(fs: FileSystem, clock: Clock, entropy: Entropy) -> LockTable:
 
 
 def release_table(fs: FileSystem) -> None:
-    """End one use of ``share_table``; with the last one the table is forgotten, and is loaded anew when next shared."""
+    """End one use of ``share_table``; after the last one the table is dropped, and loaded again when next shared."""
     with _sharing:
         shared = _shared.get(fs)
         if shared is not None:

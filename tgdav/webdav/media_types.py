@@ -159,7 +159,7 @@ _TEXTUAL = frozenset(("application/json", "application/ld+json", "application/ge
 
 
 def media_type(name: bytes) -> str:
-    """Return the media type that a name's ending suggests."""
+    """Return the media type for a name's ending."""
     dot = name.rfind(b".")
     return _type_of_ending(name[dot + 1 :]) if dot >= 0 else UNKNOWN
 
@@ -170,7 +170,7 @@ def _type_of_ending(ending: bytes) -> str:
 
 
 def is_text(kind: str) -> bool:
-    """Return whether a media type is one of text, whose charset matters."""
+    """Return whether a media type is text, so that its charset matters."""
     return kind.startswith("text/") or kind in _TEXTUAL or is_xml(kind)
 
 
@@ -180,12 +180,12 @@ def is_xml(kind: str) -> bool:
 
 
 def is_active(kind: str) -> bool:
-    """Return whether a browser runs scripts that stand in such a file."""
+    """Return whether a browser runs scripts in a file of that type."""
     return kind == "text/html" or is_xml(kind)
 
 
 def is_utf8(start: bytes, *, whole: bool) -> bool:
-    """Return whether a file that begins with ``start`` may be UTF-8; a code point that the end cuts counts as right."""
+    """Return whether ``start``, the beginning of a file, is valid UTF-8; a code point may be cut off at its end."""
     try:
         codecs.getincrementaldecoder("utf-8")().decode(start, final=whole)
     except UnicodeDecodeError:

@@ -1,4 +1,4 @@
-"""A file's content, opened to be sent: it does not change while it is read, and says what type it has."""
+"""A file's content, opened to be sent: pinned against changes, with its Content-Type."""
 
 from collections.abc import Sequence
 
@@ -10,11 +10,11 @@ from tgdav.webdav.media_types import is_active, is_text, is_utf8
 
 _NO_TEXT = b"\xff"
 _SAMPLE = 64 * 1024
-"""Bytes at a text's beginning that decide whether it is sent as UTF-8."""
+"""Bytes at the start of a text that decide whether it is sent as UTF-8."""
 
-# A page of the drive must not act on the drive in the name of whoever opened it: without an origin it may ask for nothing.
+# A document from the drive must not act on the drive with the login of the user who opens it: a sandbox has no origin.
 _ACTIVE = (("Content-Security-Policy", "sandbox"), ("X-Frame-Options", "DENY"))
-# A sandbox would keep media and PDF from the ranges that they ask for, and nothing in them runs.
+# A sandbox would break the range requests of media and PDF viewers, and these types run no scripts.
 _PASSIVE = (
     (
         "Content-Security-Policy",
@@ -36,8 +36,8 @@ def content_type(kind: str, start: bytes, *, whole: bool) -> tuple[str, str]:
 class OpenContent:
     """A file's content, open for one response, which closes it.
 
-    After ``pin`` it does not change, whatever replaces it. A file that is open for writing has no such content yet: there a
-    change ends the response.
+    After ``pin`` it does not change, whatever replaces it. A file that is open for writing has no committed content to pin: there
+    a change ends the response.
     """
 
     def __init__(self, context: WebContext, attributes: Attributes, kind: str) -> None:
@@ -46,21 +46,21 @@ class OpenContent:
         self.close = self._handle.close
 
     def pin(self) -> bool:
-        """Keep to the present content; return whether the attributes are of that content."""
+        """Pin the present content; return whether the attributes belong to it."""
         tag = self._handle.keep_content()
         return (tag is None) == bool(self._attributes.dirty) and tag in (None, self._attributes.tag or b"")
 
     def is_unchanged(self) -> bool:
-        """Return whether what was read since ``pin`` is all of one content."""
+        """Return whether all that was read since ``pin`` belongs to one content."""
         attributes = self._attributes
         return not attributes.dirty or etag(self._context.fs.attributes(attributes.inode)) == etag(attributes)
 
     def read(self, start: int, count: int) -> bytes:
-        """Return bytes; waits for a store that is away, up to ``store_wait``."""
+        """Return bytes, waiting up to ``store_wait`` for a store that is not available."""
         return self._context.retry_unavailable(lambda: self._handle.read(start, count))
 
     def read_unchanged(self, start: int, count: int) -> bytes:
-        """As ``read``. Raises ConnectionError where the file changed or ended."""
+        """As ``read``. Raises ConnectionError if the file changed or ended."""
         block = self.read(start, count)
         if not block or not self.is_unchanged():
             raise ConnectionError("the file changed while it was sent")
@@ -72,7 +72,7 @@ class OpenContent:
         return content_type(self._kind, start[:_SAMPLE], whole=self._attributes.size <= _SAMPLE)
 
     def _sample(self) -> bytes:
-        """Return the beginning of a text; of other kinds, and where it cannot be read now, what is no text."""
+        """Return the start of a text; for other types, and if it cannot be read now, bytes that are not text."""
         try:
             return self._handle.read(0, _SAMPLE) if is_text(self._kind) else _NO_TEXT
         except TgdavError:

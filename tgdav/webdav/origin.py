@@ -1,4 +1,4 @@
-"""Who may talk to the server: no page of another site, and without passwords only this very machine. Pure."""
+"""Which requests are answered: none from pages of other sites, and without passwords only local ones. Pure."""
 
 import ipaddress
 from urllib.parse import urlsplit
@@ -12,7 +12,7 @@ _OWN_SITE = frozenset(("same-origin", "none"))
 
 
 def check_origin(headers: dict[str, str], port: int, *, secure: bool) -> None:
-    """Refuse what a web page of another site, or a rebound name, could have caused. Raises Refused 421 or 403."""
+    """Refuse what a page of another site or DNS rebinding could have caused. Raises Refused 421 or 403."""
     if not is_local(headers.get("host", ""), port, secure=secure):
         raise Refused(421, "without passwords only localhost, 127.0.0.1 and [::1] are answered", close=True)
     if headers.get("sec-fetch-site", "none").lower() not in _OWN_SITE:
@@ -23,7 +23,7 @@ def check_origin(headers: dict[str, str], port: int, *, secure: bool) -> None:
 
 
 def check_site(method: str, headers: dict[str, str], public: PublicUrl) -> None:
-    """Refuse what a web page of another site makes a browser send with a login that the browser remembers.
+    """Refuse what a page of another site makes a browser send with a remembered login.
 
     Following a link to the drive is no such thing. Where the browser does not say which site asks, ``Origin`` is compared
     with ``Host`` and with the public URL. Raises Refused 403.
@@ -39,7 +39,7 @@ def check_site(method: str, headers: dict[str, str], public: PublicUrl) -> None:
 
 
 def _follows_a_link(method: str, headers: dict[str, str]) -> bool:
-    """Return whether a request opens a page of its own, not one inside another site's."""
+    """Return whether a request navigates to a top-level document, not to a frame in another site's page."""
     mode, place = headers.get("sec-fetch-mode", ""), headers.get("sec-fetch-dest", "document")
     return method in ("GET", "HEAD") and mode.lower() == "navigate" and place.lower() == "document"
 
@@ -47,7 +47,7 @@ def _follows_a_link(method: str, headers: dict[str, str]) -> bool:
 def _is_ours(origin: str, host: str, public: PublicUrl) -> bool:
     try:
         asking = origin_of(origin)
-        # A proxy may have ended TLS, so the scheme that clients see is not known here.
+        # A proxy may terminate TLS, so the scheme that clients see is not known here.
         return bool(asking[1]) and asking in (origin_of(f"{asking[0]}://{host}"), public.origin)
     except ValueError:
         return False

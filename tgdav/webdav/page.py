@@ -1,4 +1,4 @@
-"""The page that a browser sees of a folder: a plain list, no script."""
+"""The page that a browser sees of a folder: a plain list without scripts."""
 
 from collections.abc import Iterator
 from html import escape
@@ -35,7 +35,7 @@ def folder_page(context: WebContext, request: Request, folder: Attributes) -> Re
 
 
 def is_listed(entry: Listed) -> bool:
-    """Return whether an entry shows over WebDAV, which knows files and folders only."""
+    """Return whether an entry is listed over WebDAV, which knows files and collections only."""
     return entry.kind in _LISTED
 
 

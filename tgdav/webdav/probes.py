@@ -1,4 +1,4 @@
-"""``/-/healthz``, ``/-/metrics``, ``/-/status``: for whoever watches the server."""
+"""``/-/healthz``, ``/-/metrics``, ``/-/status``: for monitoring."""
 
 import msgspec
 

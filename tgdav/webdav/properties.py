@@ -1,7 +1,7 @@
-"""The live properties: which there are, and how each is written from a node's attributes.
+"""The live properties, and how each is rendered from a node's attributes.
 
-A renderer takes many nodes and returns the whole property element of each: in a large folder, calls cost more than what
-they do.
+A renderer takes many nodes and returns the property element of each: in a large directory, the calls would cost more than the
+rendering.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -30,12 +30,12 @@ SUPPORTEDLOCK = (
 
 
 def constant(text: str) -> Renderer:
-    """Return a renderer that writes the same for every node."""
+    """Return a renderer whose result is the same for every node."""
     return lambda _: repeat(text)
 
 
 def _displayname(nodes: Sequence[Listed]) -> Iterable[str]:
-    # No name holds a slash, so all can be escaped in one go.
+    # No name contains a slash, so all names are escaped by one call.
     texts = xml_text(shown(b"/".join([node.name for node in nodes])).decode()).split("/")
     return [f"<D:displayname>{text}</D:displayname>" for text in texts]
 
@@ -91,22 +91,22 @@ FILE: dict[str, Renderer] = {
     DAV + "getetag": _etag,
     DAV + "getcontenttype": _type,
 }
-"""What every file has."""
+"""The properties of every file."""
 
 FOLDER: dict[str, Renderer] = {
     **_COMMON,
     DAV + "resourcetype": constant("<D:resourcetype><D:collection/></D:resourcetype>"),
     DAV + "getcontenttype": constant("<D:getcontenttype>httpd/unix-directory</D:getcontenttype>"),
 }
-"""What every folder has."""
+"""The properties of every directory."""
 
 BRIEF = tuple(
     DAV + local for local in ("resourcetype", "creationdate", "getcontentlength", "getlastmodified", "getetag")
 )
-"""What a listing without body shows: enough for every client, small enough for Explorer's 1 MB."""
+"""The properties for a PROPFIND without body: enough for every client, small enough for Explorer's limit of 1 MB."""
 
 ALL = (*BRIEF, DAV + "displayname", DAV + "getcontenttype", DAV + "supportedlock", DAV + "lockdiscovery")
-"""What ``allprop`` shows beside dead properties (RFC 4918 §9.1)."""
+"""The properties for ``allprop``, beside dead ones (RFC 4918 §9.1)."""
 
 QUOTA = tuple(DAV + local for local in ("quota-available-bytes", "quota-used-bytes"))
 
@@ -128,4 +128,4 @@ PROTECTED = frozenset(
         "quotaused",
     ]
 ) | {STATE, CHECKSUMS}
-"""What no PROPPATCH changes."""
+"""Properties that no PROPPATCH may change."""

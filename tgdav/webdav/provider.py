@@ -1,10 +1,8 @@
 """The drive as a WsgiDAV provider, for a stock ``WsgiDAVApp`` under any WSGI server (docs/embedding.md).
 
-``Folder`` and ``File`` are WsgiDAV's resources over the same ``Resource`` objects that our own handlers use, and make their
-changes through those handlers' functions: each is decided by ``Access`` at the moment it is made, and is durable when it is
-answered. WsgiDAV's request server reads the request and calls them. Some of what it decides by itself is wrong or unsafe
-(its reading of If, If-Modified-Since, several ranges, bodies that are cut off), so ``custom_request_handler`` decides that
-first and takes the headers out of its sight.
+WsgiDAV's request server parses the request and calls ``Folder`` and ``File`` (``provider_resources``). Some of its decisions are
+wrong or unsafe (If, If-Modified-Since, several ranges, bodies that are cut off, Destination), so ``custom_request_handler`` makes
+these first (``exchange``) and removes the headers from the WSGI environment.
 """
 
 import weakref
@@ -32,7 +30,7 @@ from tgdav.webdav.wsgi import StartResponse, send
 
 
 class Provider(DAVProvider):  # type: ignore[misc]
-    """A drive's file system for a ``WsgiDAVApp``. Keeps locks and properties itself, whatever the application's configuration."""
+    """The provider for one file system. It keeps locks and properties itself, whatever the application's configuration says."""
 
     def __init__(
         self,
@@ -42,7 +40,7 @@ class Provider(DAVProvider):  # type: ignore[misc]
         clock: Clock | None = None,
         entropy: Entropy | None = None,
     ) -> None:
-        """``options``: of these ``owner`` and ``store_wait`` count."""
+        """Of ``options`` only ``owner`` and ``store_wait`` are used."""
         super().__init__()
         clock, entropy = clock or SystemClock(), entropy or SystemEntropy()
         locks = share_table(fs, clock, entropy)
@@ -52,7 +50,7 @@ class Provider(DAVProvider):  # type: ignore[misc]
         self.prop_manager = PropertyManager(self.context, self._names_of_reference)
 
     def set_lock_manager(self, lock_manager: object) -> None:
-        """Keep our own: another one would not see the locks of those who use the drive by other ways."""
+        """Keep our own: WsgiDAV's would not see locks taken through other servers of this file system."""
 
     def set_prop_manager(self, prop_manager: object) -> None:
         """Keep our own."""
@@ -80,7 +78,7 @@ class Provider(DAVProvider):  # type: ignore[misc]
     # ---- resources ----------------------------------------------------------------------------------------------
 
     def get_resource_inst(self, path: str, environ: Environ) -> "Folder | File | None":
-        """Return what a path shows; None where there is nothing that WebDAV shows."""
+        """Return the node at a path; None if there is no directory or file."""
         try:
             names = names_of(path)
             resource = pinned_resource(environ, names) or locate(self.context.fs, names)
@@ -96,7 +94,7 @@ class Provider(DAVProvider):  # type: ignore[misc]
     def custom_request_handler(
         self, environ: Environ, start_response: StartResponse, default_handler: Any
     ) -> Iterator[bytes]:
-        """Let WsgiDAV answer, within the bounds that the module describes; answer errors as our own server does."""
+        """Let WsgiDAV answer after our own decisions; answer errors as our own server does."""
         started = False
         method = environ["REQUEST_METHOD"]
         try:

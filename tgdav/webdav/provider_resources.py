@@ -1,7 +1,7 @@
-"""Folders and files as WsgiDAV's resources, over the ``Resource`` objects that our own handlers use.
+"""Directories and files as WsgiDAV's resources, over the ``Resource`` objects that our own handlers use.
 
-They make their changes through those handlers' functions: each is decided by ``Access`` at the moment it is made, and is durable
-when it returns.
+They make their changes through those handlers' functions: ``Access`` decides on each at the moment it is made, and each is
+durable when the call returns.
 """
 
 from typing import Any
@@ -25,7 +25,7 @@ from tgdav.webdav.methods.copy_move import copy_to, move_to
 from tgdav.webdav.methods.delete import remove
 from tgdav.webdav.methods.lock import map_name
 from tgdav.webdav.methods.mkcol import create_collection
-from tgdav.webdav.methods.propfind import Entries, Listing, Wish
+from tgdav.webdav.methods.propfind import Entries, Listing, PropertyRequest
 from tgdav.webdav.methods.proppatch import Patch
 from tgdav.webdav.methods.put import Put
 from tgdav.webdav.open_content import OpenContent, protection
@@ -35,11 +35,11 @@ from tgdav.webdav.resources import Resource, locate
 from tgdav.webdav.urls import href, is_reserved, names_of, shown
 
 Properties = list[tuple[str, Any]]
-"""Names in Clark notation, and an element, a DAVError, or None where only names were asked for."""
+"""Names in Clark notation, each with an element, a DAVError, or None if only names were requested."""
 
 
 class Refusal(DAVError):  # type: ignore[misc]
-    """One of our errors as WsgiDAV wants it: with the status, headers and body that our own server answers."""
+    """One of our errors as a DAVError, with the status, headers and body of our own server."""
 
     def __init__(self, error: HttpError | TgdavError) -> None:
         self.response = translate(error)
@@ -54,14 +54,14 @@ class Refusal(DAVError):  # type: ignore[misc]
 
 
 class _Node:
-    """What folders and files share. ``attributes`` None: a file that a PUT is about to create."""
+    """What directories and files have in common. ``resource.attributes`` is None for a file that a PUT is about to create."""
 
     environ: Environ
     path: str
     row: str | None = None
 
     def set_resource(self, resource: Resource) -> None:
-        """Set what the node is of."""
+        """Set the resource."""
         self.resource = resource
 
     @property
@@ -72,7 +72,7 @@ class _Node:
 
     @property
     def exchange(self) -> Exchange:
-        """The request that the node was looked up for."""
+        """The request in which the node was looked up."""
         return exchange_of(self.environ)
 
     @property
@@ -83,11 +83,11 @@ class _Node:
     # ---- live properties ----------------------------------------------------------------------------------------
 
     def get_creation_date(self) -> float:
-        """Return the birth time, in seconds since 1970."""
+        """Return the birth time in seconds since 1970."""
         return self.attributes.btime / SECOND
 
     def get_last_modified(self) -> float | None:
-        """Return mtime, in seconds since 1970."""
+        """Return mtime in seconds since 1970."""
         return None if self.resource.attributes is None else self.attributes.mtime / SECOND
 
     def get_display_name(self) -> str:
@@ -95,12 +95,12 @@ class _Node:
         return shown(self.resource.name).decode()
 
     def get_href(self) -> str:
-        """Return the URL path, percent-encoded; folders end in a slash."""
+        """Return the percent-encoded URL path; that of a collection ends in a slash."""
         folder = self.resource.attributes is not None and self.attributes.is_directory
         return href(self.resource.names, folder=folder, below=self.context.public.prefix)
 
     def get_ref_url(self) -> str:
-        """Return what locks and properties are looked up by: ``get_href`` without a final slash."""
+        """Return the key of locks and properties: ``get_href`` without a final slash."""
         return href(self.resource.names, folder=False, below=self.context.public.prefix)
 
     # ---- properties ---------------------------------------------------------------------------------------------
@@ -112,27 +112,30 @@ class _Node:
 
     def get_properties(self, mode: str, *, name_list: list[str] | None = None) -> Properties:
         """Return properties as our own PROPFIND shows them: (name, element | DAVError | None)."""
-        asked = self.exchange.wish
-        wish = asked if asked is not None else _wish(mode, name_list)
-        if self.row is None or asked is None:
+        of_request = self.exchange.asked
+        asked = of_request if of_request is not None else _property_request(mode, name_list)
+        if self.row is None or of_request is None:
             entries = Entries([self.get_href()], [listed(self.resource.name, self.attributes)])
-            row = "".join(next(iter(Listing(self.context, self.resource.names, wish, entries).rows())))
+            row = "".join(next(iter(Listing(self.context, self.resource.names, asked, entries).rows())))
         else:
             row = self.row
-        return _properties(row, names_only=wish.names_only)
+        return _properties(row, names_only=asked.names_only)
 
     def get_property_value(self, name: str) -> Any:
         """Return a property's element. Raises DAVError 404."""
-        wish = _wish("named", [name])
+        asked = _property_request("named", [name])
         entries = Entries([self.get_href()], [listed(self.resource.name, self.attributes)])
-        row = "".join(next(iter(Listing(self.context, self.resource.names, wish, entries).rows())))
+        row = "".join(next(iter(Listing(self.context, self.resource.names, asked, entries).rows())))
         [(_, value)] = _properties(row, names_only=False)
         if isinstance(value, DAVError):
             raise value
         return value
 
     def set_property_value(self, name: str, value: Any, *, dry_run: bool = False) -> None:
-        """Set (None: remove) a property. Of a PROPPATCH all are set by the first call that is no dry run, or none."""
+        """Set a property, or remove it (None).
+
+        The first call that is not a dry run applies the whole PROPPATCH, or nothing of it.
+        """
         patch = self.exchange.patch
         if patch is None:
             patch = Patch()
@@ -147,7 +150,7 @@ class _Node:
             raise Refusal(error) from error
 
     def set_last_modified(self, dest_path: str, time_stamp: object, *, dry_run: bool) -> bool:
-        """Set mtime, in seconds since 1970; of a PUT, COPY or MOVE it was set with the change itself."""
+        """Set mtime in seconds since 1970; after a PUT, COPY or MOVE it was already set by the change itself."""
         if not dry_run and self.exchange.response is None:
             found = locate(self.context.fs, names_of(dest_path)).attributes
             change = AttributeChange(mtime=int(float(str(time_stamp)) * SECOND))
@@ -157,7 +160,7 @@ class _Node:
     # ---- changes ------------------------------------------------------------------------------------------------
 
     def handle_delete(self) -> bool:
-        """Remove the resource with all below it, as one change."""
+        """Remove the resource and everything below it, as one change."""
         try:
             remove(self.context, self.exchange.request, self.resource.names)
         except (HttpError, TgdavError) as error:
@@ -165,7 +168,7 @@ class _Node:
         return True
 
     def delete(self) -> list[tuple[str, DAVError]]:
-        """As ``handle_delete``, for other callers; there are never errors of single members."""
+        """As ``handle_delete``; single members never fail."""
         self.handle_delete()
         return []
 
@@ -174,7 +177,7 @@ class _Node:
         return True
 
     def handle_copy(self, dest_path: str, *, depth_infinity: bool) -> bool:
-        """Copy as one change. The target is read from the Destination header: ``dest_path`` was decoded before it was split."""
+        """Copy as one change. The Destination header names the target: WsgiDAV decoded ``dest_path`` before splitting it."""
         try:
             names = self._destination(dest_path)
             self.exchange.response = copy_to(self.context, self.exchange.request, names, recursive=bool(depth_infinity))
@@ -196,14 +199,14 @@ class _Node:
 
 
 class Folder(_Node, DAVCollection):  # type: ignore[misc]
-    """A folder."""
+    """A directory."""
 
     def get_used_bytes(self) -> int:
-        """Return the bytes of all files on the drive."""
+        """Return the bytes of all files of the drive."""
         return self.context.fs.capacity().used
 
     def get_available_bytes(self) -> int:
-        """Return the bytes that may still be stored for upload."""
+        """Return how many bytes can still be staged."""
         return self.context.fs.capacity().free
 
     def get_member_names(self) -> list[str]:
@@ -211,7 +214,7 @@ class Folder(_Node, DAVCollection):  # type: ignore[misc]
         return [member.name for member in self.get_member_list()]
 
     def get_member_list(self) -> list["Folder | File"]:
-        """Return the members, in one query; in answer to a PROPFIND with their properties, in one more."""
+        """Return the members in one query; for a PROPFIND their properties in one more."""
         context, names = self.context, self.resource.names
         entries = [
             entry
@@ -227,20 +230,20 @@ class Folder(_Node, DAVCollection):  # type: ignore[misc]
             )
             for entry in entries
         ]
-        wish = self.exchange.wish
-        if wish is not None and members:
+        asked = self.exchange.asked
+        if asked is not None and members:
             nodes = [listed(entry.name, entry.attributes) for entry in entries]
             table = Entries([member.get_href() for member in members], nodes)
-            for member, row in zip(members, Listing(context, names, wish, table).rows(), strict=True):
+            for member, row in zip(members, Listing(context, names, asked, table).rows(), strict=True):
                 member.row = "".join(row)
         return members
 
     def create_collection(self, name: str) -> None:
-        """Create a folder in this one."""
+        """Create a directory in this one."""
         create_collection(self.context, self.exchange.request, (*self.resource.names, name.encode()))
 
     def create_empty_resource(self, name: str) -> "File":
-        """Create an empty file. For a PUT nothing is created before its body has arrived whole."""
+        """Create an empty file. For a PUT nothing is created until its body is complete."""
         exchange, names = self.exchange, (*self.resource.names, name.encode())
         resource = locate(exchange.context.fs, names)
         if exchange.request.method != "PUT" or exchange.request.names != names:
@@ -252,7 +255,7 @@ class Folder(_Node, DAVCollection):  # type: ignore[misc]
 
     @classmethod
     def of(cls, path: str, environ: Environ, resource: Resource) -> "Folder":
-        """Return the folder that ``resource`` is of."""
+        """Return the node for a directory."""
         node = cls(path, environ)
         node.set_resource(resource)
         return node
@@ -263,7 +266,7 @@ class File(_Node, DAVNonCollection):  # type: ignore[misc]
 
     @classmethod
     def of(cls, path: str, environ: Environ, resource: Resource) -> "File":
-        """Return the file that ``resource`` is of."""
+        """Return the node for a file."""
         node = cls(path, environ)
         node.set_resource(resource)
         return node
@@ -273,12 +276,12 @@ class File(_Node, DAVNonCollection):  # type: ignore[misc]
         return self.attributes.size
 
     def get_content_type(self) -> str:
-        """Return the media type; of text that is sent, with the character set where it is UTF-8."""
+        """Return the media type; of text that is sent as UTF-8, with the charset."""
         content = self.exchange.content
         return media_type(self.resource.name) if content is None else content.type_header()[1]
 
     def get_etag(self) -> str | None:
-        """Return the strong ETag, without quotes, as WsgiDAV wants it."""
+        """Return the strong ETag without quotes, as WsgiDAV expects it."""
         found = self.resource.attributes
         return None if found is None else (etag(found) or "").strip('"') or None
 
@@ -291,7 +294,7 @@ class File(_Node, DAVNonCollection):  # type: ignore[misc]
         return True
 
     def get_content(self) -> "ContentStream":
-        """Open the content, which then does not change. Raises Refused 503 where it already has."""
+        """Open the content, pinned against changes. Raises Refused 503 if it has changed already."""
         content = self.exchange.content
         if content is None:
             content = OpenContent(self.context, self.attributes, media_type(self.resource.name))
@@ -301,7 +304,7 @@ class File(_Node, DAVNonCollection):  # type: ignore[misc]
         return ContentStream(content, self.attributes.size)
 
     def begin_write(self, *, content_type: str | None = None) -> "BodyWriter":  # noqa: ARG002
-        """Begin the content that replaces the file's; nothing is visible before ``close``."""
+        """Begin a new content; nothing is visible before ``close`` of what is returned."""
         exchange = self.exchange
         put = exchange.put
         if put is None:
@@ -309,10 +312,10 @@ class File(_Node, DAVNonCollection):  # type: ignore[misc]
         return BodyWriter(exchange, put)
 
     def end_write(self, *, with_errors: bool) -> None:
-        """Do nothing: a content that was not committed is dropped when the request ends."""
+        """Do nothing: an uncommitted content is dropped when the request ends."""
 
     def finalize_headers(self, environ: Environ, response_headers: list[tuple[str, str]]) -> None:  # noqa: ARG002
-        """Add what keeps browsers from acting on the drive, and checksums where they are asked for."""
+        """Add headers that keep documents from acting on the drive in a browser, and requested checksums."""
         exchange = self.exchange
         response_headers += protection(media_type(self.resource.name))
         if not CHECKSUM_REQUESTS.isdisjoint(exchange.request.headers):
@@ -320,14 +323,14 @@ class File(_Node, DAVNonCollection):  # type: ignore[misc]
 
 
 class ContentStream:
-    """A file's content as WsgiDAV reads it. An error or a change ends the response early: never wrong bytes."""
+    """A file's content as WsgiDAV reads it. An error or a change ends the response early; wrong bytes are never sent."""
 
     def __init__(self, content: OpenContent, size: int) -> None:
         self._content, self._size, self._at = content, size, 0
         self.close = content.close
 
     def seek(self, offset: int) -> None:
-        """Go to an offset."""
+        """Set the position."""
         self._at = offset
 
     def read(self, count: int) -> bytes:
@@ -341,7 +344,7 @@ class ContentStream:
 
 
 class BodyWriter:
-    """What WsgiDAV writes a PUT's body to."""
+    """Receives a PUT's body from WsgiDAV."""
 
     def __init__(self, exchange: Exchange, put: Put) -> None:
         self._exchange, self._put = exchange, put
@@ -353,7 +356,7 @@ class BodyWriter:
         self._put.write(memoryview(data))
 
     def close(self) -> None:
-        """Commit, durably. Raises Refused 400 for a body that was cut off: WSGI servers end it like a complete one."""
+        """Commit, durably. Raises Refused 400 for a body that was cut off; a WSGI server ends it like a complete one."""
         announced = self._exchange.request.body.length if self._exchange.put is self._put else None
         if announced is not None and announced != self._received:
             raise Refused(400, "the body is incomplete")
@@ -361,20 +364,20 @@ class BodyWriter:
 
 
 def node_of(path: str, environ: Environ, resource: Resource) -> Folder | File:
-    """Return the folder or file that ``resource`` is of."""
+    """Return the node for a directory or a file."""
     assert resource.attributes is not None, "only what exists has a node"
     kind = Folder if resource.attributes.is_directory else File
     return kind.of(path, environ, resource)
 
 
-def _wish(mode: str, names: list[str] | None) -> Wish:
+def _property_request(mode: str, names: list[str] | None) -> PropertyRequest:
     if mode == "named":
-        return Wish(tuple(names or ()))
-    return Wish(ALL, dead=True, names_only=mode == "name", strict=False)
+        return PropertyRequest(tuple(names or ()))
+    return PropertyRequest(ALL, dead=True, names_only=mode == "name", strict=False)
 
 
 def _properties(row: str, *, names_only: bool) -> Properties:
-    """Return the properties in a ``D:response`` as WsgiDAV wants them."""
+    """Return the properties in a ``D:response`` in WsgiDAV's form."""
     found: Properties = []
     response = etree.fromstring(f'<D:multistatus xmlns:D="DAV:">{row}</D:multistatus>'.encode())[0]
     for propstat in response.iterfind("{DAV:}propstat"):

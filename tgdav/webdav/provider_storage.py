@@ -15,8 +15,8 @@ from tgdav.errors import FileSystemError
 from tgdav.metadata.types import Attributes
 from tgdav.webdav.context import WebContext
 from tgdav.webdav.errors import Refused
-from tgdav.webdav.locks import LONGEST, SECOND, USUAL, Lock, LockDetails, path_inodes
-from tgdav.webdav.methods.lock import MOST_OWNER, take_lock
+from tgdav.webdav.locks import DEFAULT_TIMEOUT, MAX_TIMEOUT, SECOND, Lock, LockDetails, path_inodes
+from tgdav.webdav.methods.lock import MAX_OWNER_BYTES, take_lock
 from tgdav.webdav.resources import find
 from tgdav.webdav.urls import href, split_path
 from tgdav.webdav.xml import parse_xml, serialize
@@ -122,14 +122,14 @@ class LockStorage:
 def _seconds(timeout: float | None) -> int:
     """Return a timeout as WsgiDAV gives it (None: not asked for; negative: infinite), cut to the longest."""
     if timeout is None:
-        return USUAL
-    return LONGEST if timeout < 0 else max(1, min(int(timeout), LONGEST))
+        return DEFAULT_TIMEOUT
+    return MAX_TIMEOUT if timeout < 0 else max(1, min(int(timeout), MAX_TIMEOUT))
 
 
 def _owner(value: bytes) -> bytes:
     """Return an owner element without XML declaration, to be put into other documents."""
     owner = serialize(parse_xml(value)) if value else b""
-    if len(owner) > MOST_OWNER:
+    if len(owner) > MAX_OWNER_BYTES:
         raise Refused(413, "the owner is too long")
     return owner
 

@@ -1,6 +1,6 @@
-"""Limits on clients that have not logged in: which addresses count as one, how many wrong logins are answered, what is logged.
+"""Limits on clients without a login: which addresses count as one, how many wrong logins are answered, what is logged.
 
-No right login passes through here, so none is ever delayed or refused for what others do.
+A right login does not pass through here, so none is ever delayed or refused because of others.
 """
 
 import ipaddress
@@ -17,7 +17,7 @@ LOGINS_A_SECOND, LOGINS_AT_ONCE = 10, 50
 """Wrong logins that are answered, for each user name from each peer; beyond them the connection is closed."""
 
 PEER_LOGINS_A_SECOND, PEER_LOGINS_AT_ONCE = 50, 250
-"""The same for all user names from one peer together, so that inventing names gives no more answers."""
+"""The same for all user names from one peer together, so that inventing names does not raise the limit."""
 
 LINES_A_SECOND, LINES_AT_ONCE = 1, 20
 """Log lines on wrong logins, for each peer."""
@@ -25,7 +25,7 @@ LINES_A_SECOND, LINES_AT_ONCE = 1, 20
 ALL_LINES_A_SECOND, ALL_LINES_AT_ONCE = 10, 200
 """The same for all peers together."""
 
-LONGEST_NAME = 64
+MAX_LOGGED_NAME = 64
 """Characters of a user name that is logged."""
 
 _KEPT = 4096
@@ -34,7 +34,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 def _parse(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """Return an address without its zone, IPv4 as such; None for what is none."""
+    """Return an address without its zone, IPv4-mapped ones as IPv4; None if it is not an address."""
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
@@ -50,9 +50,9 @@ def networks(words: Iterable[str]) -> tuple[Network, ...]:
 
 
 def limited_peer(address: str, proxies: Sequence[Network] = ()) -> str:
-    """Return what stands for all addresses that one client may have: itself, or its /64; empty where there is no bound.
+    """Return the key for all addresses that one client may have: an IPv4 address or an IPv6 /64; empty: no limit.
 
-    Behind loopback stand all programs of this machine, and behind a proxy all its clients, so neither has one.
+    Loopback is shared by all programs of this machine, and a proxy's address by its clients, so neither is limited.
     """
     parsed = _parse(address)
     if parsed is None:
@@ -65,9 +65,9 @@ def limited_peer(address: str, proxies: Sequence[Network] = ()) -> str:
 
 
 def client_address(peer: str, forwarded: str, proxies: Sequence[Network]) -> str:
-    """Return who asks: ``peer``, or what a trusted proxy says of it in X-Forwarded-For (``forwarded``).
+    """Return the client's address: ``peer``, or the one that a trusted proxy reports in X-Forwarded-For (``forwarded``).
 
-    Proxies append the address that they were asked from, so the last one that is no proxy itself is the client's.
+    Proxies append the address of their client, so the last one that is not a proxy itself is the client's.
     """
     hops = [peer, *reversed(forwarded.split(","))] if proxies and forwarded else [peer]
     client = peer
@@ -108,7 +108,7 @@ class TokenBuckets:
 
 
 class WrongLogins:
-    """Counts wrong logins: says which are answered, and logs them."""
+    """Counts and logs wrong logins, and decides which are answered."""
 
     def __init__(self, clock: Clock) -> None:
         self._by_user = TokenBuckets(clock, LOGINS_A_SECOND, LOGINS_AT_ONCE)
@@ -116,15 +116,15 @@ class WrongLogins:
         self._lines = TokenBuckets(clock, LINES_A_SECOND, LINES_AT_ONCE)
         self._all_lines = TokenBuckets(clock, ALL_LINES_A_SECOND, ALL_LINES_AT_ONCE)
 
-    def note(self, user: str, address: str) -> bool:
+    def record(self, user: str, address: str) -> bool:
         """Count a wrong login; return whether it is to be answered."""
         peer = limited_peer(address)
         if self._lines.take(peer) and self._all_lines.take(None):
             log.warning("wrong WebDAV login for user %s from %s", loggable(user), address)
-        return self._by_peer.take(peer) and self._by_user.take((user[:LONGEST_NAME], peer))
+        return self._by_peer.take(peer) and self._by_user.take((user[:MAX_LOGGED_NAME], peer))
 
 
 def loggable(user: str) -> str:
-    """Return a user name that came with a login, as one word, so that it cannot imitate another part of a log line."""
-    word = "".join(sign if sign.isalnum() or sign in "._@+-" else "?" for sign in user[:LONGEST_NAME])
-    return word + "..." if len(user) > LONGEST_NAME else word or "?"
+    """Return a received user name without spaces and control characters, so that it cannot imitate parts of a log line."""
+    word = "".join(sign if sign.isalnum() or sign in "._@+-" else "?" for sign in user[:MAX_LOGGED_NAME])
+    return word + "..." if len(user) > MAX_LOGGED_NAME else word or "?"

@@ -1,4 +1,4 @@
-"""From a path to a resource: the one way, for requests and for the WsgiDAV provider.
+"""From a path to a resource: the only way, for our own handlers and for the WsgiDAV provider.
 
 ``find`` returns what exists; ``locate`` also where a name could be created. Names are compared by Unicode NFC, so that a
 client finds a file under any normalization of its name (macOS sends NFD).
@@ -17,7 +17,7 @@ from tgdav.webdav.urls import normal, unescaped
 
 
 class Resource(msgspec.Struct, frozen=True, gc=False):
-    """Where a path leads: the folder, the name in it as stored (or as sent, if it is new) and what is there.
+    """What a path leads to: the parent directory, the name in it as stored (or as sent, if it is new), and the node, if any.
 
     The root is its own parent, with an empty name.
     """
@@ -29,7 +29,7 @@ class Resource(msgspec.Struct, frozen=True, gc=False):
 
 
 def find(fs: FileSystem, names: Sequence[bytes]) -> Attributes:
-    """Return what a path names. Raises NotFound (also when a file stands where a folder should)."""
+    """Return what a path leads to. Raises NotFound, also if a component is not a directory."""
     try:
         return fs.resolve(names, normalized=True)
     except NotADirectory as error:
@@ -42,10 +42,10 @@ def find(fs: FileSystem, names: Sequence[bytes]) -> Attributes:
 
 
 def locate(fs: FileSystem, names: tuple[bytes, ...]) -> Resource:
-    """Return where a path leads, existing or not. Raises Refused 409 when its folder does not exist."""
+    """Return the resource at a path, existing or not. Raises Refused 409 if its parent does not exist."""
     if not names:
         return Resource(names, fs.root, b"", fs.attributes(fs.root))
-    parent = find_folder(fs, names)
+    parent = find_parent(fs, names)
     try:
         name, found = look_up(fs, parent, names[-1])
     except NotFound:
@@ -54,7 +54,7 @@ def locate(fs: FileSystem, names: tuple[bytes, ...]) -> Resource:
 
 
 def look_up(fs: FileSystem, parent: Inode, name: bytes) -> tuple[bytes, Attributes]:
-    """Return what a name, as sent or with its ``%XX`` turned back, means in a folder. Raises NotFound, NotADirectory."""
+    """Look up a name in a directory, as sent or with its ``%XX`` turned back. Raises NotFound, NotADirectory."""
     try:
         return name, fs.lookup(parent, name, normalized=True)
     except NotFound:
@@ -64,8 +64,8 @@ def look_up(fs: FileSystem, parent: Inode, name: bytes) -> tuple[bytes, Attribut
         return stored, fs.lookup(parent, stored, normalized=True)
 
 
-def find_folder(fs: FileSystem, names: Sequence[bytes]) -> Inode:
-    """Return the folder that a path's last name lies in. Raises Refused 409 when there is none."""
+def find_parent(fs: FileSystem, names: Sequence[bytes]) -> Inode:
+    """Return the directory that contains a path's last name. Raises Refused 409 if there is none."""
     if len(names) < 2:
         return fs.root
     try:
@@ -78,7 +78,7 @@ def find_folder(fs: FileSystem, names: Sequence[bytes]) -> Inode:
 
 
 def stored_name(fs: FileSystem, parent: Inode, name: bytes, found: Attributes) -> bytes:
-    """Return the bytes under which ``found`` stands in its folder, where ``name`` may be another normal form."""
+    """Return the bytes of ``found``'s name in its directory; ``name`` may be another normalization of it."""
     if name.isascii():
         return name
     try:

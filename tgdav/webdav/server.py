@@ -1,4 +1,4 @@
-"""The WebDAV server as the volume starts and stops it."""
+"""The WebDAV server that ``tgdav serve`` starts and stops."""
 
 from contextlib import ExitStack
 
@@ -37,18 +37,18 @@ class WebServer:
         self.context = WebContext(fs, locks, options, probes or Probes(), clock, entropy)
         authenticator = Authenticator(credentials, clock, entropy) if credentials is not None else None
         self._dispatcher = Dispatcher(self.context, authenticator, options.port)
-        self._http = HttpServer((options.host, options.port), self._dispatcher.handle, clock, options.most_connections)
+        self._http = HttpServer((options.host, options.port), self._dispatcher.handle, clock, options.max_connections)
         proxies = networks(options.trusted_proxies)
         self._http.limited_peer = lambda address: limited_peer(address, proxies)
         self._thread = Worker("web", self._http.serve)
 
     @property
     def traffic(self) -> Traffic:
-        """What was asked, and what went over the line."""
+        """Counts of requests and bytes."""
         return self._http.traffic
 
     def start(self) -> int:
-        """Bind, accept from now on, return the port. Raises OSError when the address is taken."""
+        """Bind, start accepting, return the port. Raises OSError if the address is in use."""
         options = self.context.options
         if options.certificate:
             self._http.ssl_adapter = LazyHandshake(options.certificate, options.key or None)
@@ -58,7 +58,7 @@ class WebServer:
         return self._dispatcher.port
 
     def stop(self) -> None:
-        """Accept no more, finish the requests under way (10 s at most), end all connections."""
+        """Stop accepting, finish the requests in progress (10 s at most), close all connections."""
         self.context.stopping.set()
         with ExitStack() as ending:  # each ends, whatever another one meets
             ending.callback(release_table, self.context.fs)

@@ -23,7 +23,7 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 def split_path(target: str) -> tuple[bytes, ...]:
-    """Return the names of a percent-encoded path; empty segments vanish, so ``/x`` = ``/x/``.
+    """Return the names of a percent-encoded path; empty segments are dropped, so ``/x`` = ``/x/``.
 
     Raises Refused 400: no leading slash, bad escapes, invalid UTF-8, NUL, ``.``, ``..``, an encoded slash.
     """
@@ -60,7 +60,7 @@ def _check_name(name: bytes) -> None:
 
 
 class PublicUrl(msgspec.Struct, frozen=True):
-    """Where clients reach the server through a proxy: host and port (empty: none is known), and the names of its path."""
+    """The URL under which clients reach the server through a proxy: host and port (empty: none), and the names of its path."""
 
     authority: str = ""
     origin: tuple[str, str, int | None] = ("", "", None)
@@ -68,14 +68,14 @@ class PublicUrl(msgspec.Struct, frozen=True):
 
     @classmethod
     def parse(cls, url: str) -> "PublicUrl":
-        """Return the parts of an http or https URL, which the configuration has checked; of no URL, nothing."""
+        """Return the parts of an http or https URL that the configuration has validated; nothing for the empty string."""
         if not url:
             return cls()
         parts = urlsplit(url)
         return cls(parts.netloc, origin_of(url), split_path(parts.path or "/"))
 
     def without_prefix(self, names: tuple[bytes, ...]) -> tuple[bytes, ...]:
-        """Return names without those of the prefix, where they begin with it: some proxies take it off themselves."""
+        """Return names without the prefix, if they begin with it: some proxies remove it themselves."""
         count = len(self.prefix)
         return names[count:] if count and names[:count] == self.prefix else names
 
@@ -87,7 +87,7 @@ def origin_of(url: str) -> tuple[str, str, int | None]:
 
 
 def split_destination(value: str, host: str, public: PublicUrl) -> tuple[bytes, ...]:
-    """Return the names that a Destination header, or a URL in If, means (RFC 4918 §10.3) on a server asked as ``host``.
+    """Return the names that a Destination header, or a URL in If, means (RFC 4918 §10.3) for a request to ``host``.
 
     Scheme, userinfo and port do not matter: proxies change them. Raises Refused: 400 malformed, 502 another server.
     """
@@ -117,7 +117,7 @@ def quote_name(name: bytes) -> str:
 
 
 def quote_names(names: Sequence[bytes]) -> list[str]:
-    """Return names percent-encoded for a URL, in one go: no name holds a slash."""
+    """Return names percent-encoded for a URL. One call encodes all, since no name contains a slash."""
     return quote_name(b"/".join(names)).split("/") if names else []
 
 
@@ -126,7 +126,7 @@ def _escape(match: re.Match[bytes]) -> bytes:
 
 
 def shown(name: bytes) -> bytes:
-    """Return a name as UTF-8: bytes that are none become ``%XX``."""
+    """Return a name as UTF-8; other bytes become ``%XX``."""
     if name.isascii():
         return name
     try:
@@ -138,18 +138,18 @@ def shown(name: bytes) -> bytes:
 
 
 def href(names: Iterable[bytes], *, folder: bool, below: Iterable[bytes] = ()) -> str:
-    """Return the absolute path of names, percent-encoded, below those of a prefix; folders end in ``/``."""
+    """Return the percent-encoded absolute path of names below those of a prefix; a collection's ends in ``/``."""
     path = "/" + "/".join(map(quote_name, (*below, *names)))
     return path + "/" if folder and path != "/" else path
 
 
 def is_reserved(names: Sequence[bytes]) -> bool:
-    """Return whether a path lies at or under a name that no client may change."""
+    """Return whether a path is at or below a name that no client may change."""
     return bool(names) and names[0] in RESERVED
 
 
 def unescaped(names: Sequence[bytes]) -> tuple[bytes, ...]:
-    """Return names with ``%XX`` above 7F turned back into the byte it stands for."""
+    """Return names with each ``%XX`` above 7F turned back into its byte."""
     return tuple(_ESCAPED.sub(lambda match: bytes([int(match[1], 16)]), name) for name in names)
 
 

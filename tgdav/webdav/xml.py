@@ -1,4 +1,4 @@
-"""Reading XML from strangers, and the few functions that write it."""
+"""Parsing XML from untrusted clients, and the few functions that write it."""
 
 import re
 from collections.abc import Iterable
@@ -8,14 +8,14 @@ from xml.sax.saxutils import escape, quoteattr
 from lxml import etree
 
 from tgdav.http import Request
-from tgdav.webdav.context import XML_LIMIT
+from tgdav.webdav.context import MAX_XML_BYTES
 from tgdav.webdav.errors import Refused
 
-MOST_MARKUP = 20_000
-"""Tags, and equals signs, in a request's XML. As a tree each takes hundreds of bytes, where its text takes five."""
+MAX_MARKUP = 20_000
+"""Tags, and equals signs, in a request's XML. In the tree each takes hundreds of bytes, in the text about five."""
 
-MOST_NAMESPACES = 1000
-"""Namespace declarations in a request's XML: each element's prefix is looked up among those in scope."""
+MAX_NAMESPACES = 1000
+"""Namespace declarations in a request's XML: the lookup of each element's prefix is linear in those in scope."""
 
 DECLARATION = '<?xml version="1.0" encoding="utf-8"?>'
 DAV = "{DAV:}"
@@ -29,12 +29,12 @@ def read_xml(request: Request, root: str) -> etree._Element | None:
 
     No DTD, no entities, no network; libxml2 refuses more than 256 levels. Raises Refused 400, 413 or 415.
     """
-    data = request.body.read(XML_LIMIT)
+    data = request.body.read(MAX_XML_BYTES)
     if not data:
         return None
-    if data.count(b"<") > MOST_MARKUP or data.count(b"=") > MOST_MARKUP:
+    if data.count(b"<") > MAX_MARKUP or data.count(b"=") > MAX_MARKUP:
         raise Refused(413, "too much markup")
-    if data.replace(b"\0", b"").count(b"xmlns") > MOST_NAMESPACES:
+    if data.replace(b"\0", b"").count(b"xmlns") > MAX_NAMESPACES:
         raise Refused(413, "too many namespaces")
     element = parse_xml(data)
     if element.tag != DAV + root:
@@ -69,11 +69,11 @@ def text_of(element: etree._Element) -> str:
 
 
 def serialize(element: etree._Element) -> bytes:
-    """Return an element as a fragment that stands on its own: with inherited xml:lang, and the namespaces that it uses."""
+    """Return an element as a self-contained fragment, with inherited xml:lang and the namespaces that it uses."""
     language = next((parent.get(_LANG) for parent in _lineage(element) if parent.get(_LANG) is not None), None)
     named = _prefixes_in_values(element)
     scope = {prefix: uri for prefix, uri in element.nsmap.items() if prefix in named} if named else {}
-    # A copy takes along the namespaces of its names alone; those that only values name are declared around it.
+    # A copy keeps the namespaces of its element names; those used only in values are declared around it.
     holder = etree.Element("holder", nsmap=scope)
     holder.append(deepcopy(element))
     holder[0].tail = None
@@ -107,7 +107,7 @@ def split_name(clark: str) -> tuple[str, str]:
 
 
 def empty_element(clark: str) -> str:
-    """Return an empty element of that name, under the prefix ``D:`` where it belongs to ``DAV:``."""
+    """Return an empty element of that name, with the prefix ``D:`` in the namespace ``DAV:``."""
     namespace, local = split_name(clark)
     if namespace == "DAV:":
         return f"<D:{local}/>"
@@ -117,7 +117,7 @@ def empty_element(clark: str) -> str:
 
 
 def element_with(clark: str, text: str) -> str:
-    """Return an element holding text, which is escaped here."""
+    """Return an element with text, which is escaped."""
     namespace, local = split_name(clark)
     if namespace == "DAV:":
         return f"<D:{local}>{xml_text(text)}</D:{local}>"

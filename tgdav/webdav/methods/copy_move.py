@@ -1,4 +1,4 @@
-"""COPY and MOVE (RFC 4918 §9.8, §9.9): each one change of the file system, whatever lies below."""
+"""COPY and MOVE (RFC 4918 §9.8, §9.9): each is one change of the file system, whatever is below."""
 
 from tgdav.http import Request, Response
 from tgdav.metadata.types import AttributeChange, Attributes
@@ -11,8 +11,8 @@ from tgdav.webdav.resources import Resource, locate
 from tgdav.webdav.urls import is_reserved, split_destination
 
 
-class Transfer:
-    """What both have in common: source and target, and the rules about them."""
+class CopyMove:
+    """What COPY and MOVE have in common: source and target, and the rules for them."""
 
     def __init__(self, context: WebContext, request: Request, names: tuple[bytes, ...]) -> None:
         """``names`` are those of the target."""
@@ -37,7 +37,7 @@ class Transfer:
             raise Refused(403, "source and destination are the same")
         ours, theirs = source.names, target.names
         if theirs[: len(ours)] == ours or ours[: len(theirs)] == theirs:
-            raise Refused(403, "one of source and destination lies in the other")
+            raise Refused(403, "one of source and destination is inside the other")
 
     def _check_target(self) -> list[Lock]:
         if self.target.attributes is not None and not self._overwrite:
@@ -52,7 +52,7 @@ class Transfer:
         self.to_access.check(current)
 
     def finish(self, attributes: Attributes, *, replaced: bool) -> Response:
-        """Put the locks right, set the time that was asked for, and answer."""
+        """Update the locks, set the requested mtime, and return the response."""
         old = self.target.attributes.inode if self.target.attributes is not None else None
         gone = [lock for lock in self.replaced_locks if lock.inode != old]
         self._context.locks.remove(gone)
@@ -87,7 +87,7 @@ def _root(context: WebContext) -> Resource:
 
 
 def copy(context: WebContext, request: Request) -> Response:
-    """Answer COPY, of a folder alone with Depth 0, else with all it holds; moves no data."""
+    """Answer COPY: of a directory alone with Depth 0, else with all below it. No data is copied."""
     depth = request.headers.get("depth", "infinity").strip().lower()
     if depth not in ("0", "infinity"):
         raise Refused(400, "the Depth of a COPY is 0 or infinity")
@@ -95,8 +95,8 @@ def copy(context: WebContext, request: Request) -> Response:
 
 
 def copy_to(context: WebContext, request: Request, names: tuple[bytes, ...], *, recursive: bool) -> Response:
-    """Copy what the request's path shows to another path; durable."""
-    transfer = Transfer(context, request, names)
+    """Copy the request's resource to another path; durable."""
+    transfer = CopyMove(context, request, names)
     source, target = transfer.source, transfer.target
     assert source.attributes is not None
     transfer.from_access.check_conditions(source.attributes)
@@ -113,7 +113,7 @@ def copy_to(context: WebContext, request: Request, names: tuple[bytes, ...], *, 
 
 
 def move(context: WebContext, request: Request) -> Response:
-    """Answer MOVE. Locks stay behind, which means that they end; properties move along."""
+    """Answer MOVE. Locks are not moved: they end. Properties are."""
     if request.headers.get("depth", "infinity").strip().lower() != "infinity":
         raise Refused(400, "the Depth of a MOVE is infinity")
     if is_reserved(request.names) or not request.names:
@@ -122,10 +122,10 @@ def move(context: WebContext, request: Request) -> Response:
 
 
 def move_to(context: WebContext, request: Request, names: tuple[bytes, ...]) -> Response:
-    """Move what the request's path shows to another path; durable. The root and reserved names are 403."""
+    """Move the request's resource to another path; durable. The root and reserved names are 403."""
     if is_reserved(request.names) or not request.names:
         raise Refused(403)
-    transfer = Transfer(context, request, names)
+    transfer = CopyMove(context, request, names)
     source, target = transfer.source, transfer.target
     assert source.attributes is not None
     transfer.from_access.check(source.attributes)

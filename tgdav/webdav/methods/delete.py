@@ -9,13 +9,13 @@ from tgdav.webdav.urls import is_reserved
 
 
 def delete(context: WebContext, request: Request) -> Response:
-    """Remove a name and all below it, as one change; its locks go with it."""
+    """Answer DELETE: the name and all below it are removed as one change, and their locks end."""
     remove(context, request, request.names, depth=request.headers.get("depth", "infinity").strip().lower())
     return Response(204)
 
 
 def remove(context: WebContext, request: Request, names: tuple[bytes, ...], *, depth: str = "infinity") -> None:
-    """Remove what a path shows; durable. Raises Refused 400, 403, 404, 409, 412 or 423."""
+    """Remove a resource and all below it; durable. Raises Refused 400, 403, 404, 409, 412 or 423."""
     if is_reserved(names) or not names:
         raise Refused(403)
     resource = locate(context.fs, names)

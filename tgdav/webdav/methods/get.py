@@ -69,7 +69,7 @@ def _send(content: OpenContent, answer: Response, start: int, end: int) -> Respo
     first = b""
     is_current = content.pin()
     if is_current:
-        # The first block is read before the head is sent, so that damage there is still a 500.
+        # Read before the head is sent, so that damage in the first block is still a 500.
         first = content.read(start, min(BLOCK, end - start))
         answer.headers.append(content.type_header(b"" if start else first))
         is_current = content.is_unchanged()
@@ -90,7 +90,7 @@ def _describe(content: OpenContent, answer: Response) -> Response | None:
 
 
 def _blocks(content: OpenContent, first: bytes, start: int, end: int) -> Iterator[bytes]:
-    """Yield the bytes. An error cuts the connection: never wrong bytes, nor mixed ones."""
+    """Yield the bytes. An error cuts the connection: wrong or mixed bytes are never sent."""
     try:
         yield first
         at = start + len(first)
@@ -110,7 +110,7 @@ def validators(attributes: Attributes) -> Headers:
 
 
 def check_cached(request: Request, attributes: Attributes, headers: Headers) -> None:
-    """Decide on If-None-Match and its kin. Raises Refused 412, or 304 with ``headers``."""
+    """Evaluate If-None-Match and the like. Raises Refused 412, or 304 with ``headers``."""
     try:
         check_conditions(request.method, request.headers, state_of(attributes))
     except Refused as refusal:

@@ -1,4 +1,4 @@
-"""LOCK and UNLOCK (RFC 4918 §9.10, §9.11), and how locks are shown."""
+"""LOCK and UNLOCK (RFC 4918 §9.10, §9.11)."""
 
 import re
 
@@ -10,19 +10,19 @@ from tgdav.metadata.types import Attributes, Kind
 from tgdav.webdav.access import Access
 from tgdav.webdav.context import WebContext
 from tgdav.webdav.errors import XML, Refused
-from tgdav.webdav.locks import LONGEST, USUAL, Lock, LockConflict, LockDetails, lockdiscovery, path_inodes
+from tgdav.webdav.locks import DEFAULT_TIMEOUT, MAX_TIMEOUT, Lock, LockConflict, LockDetails, lockdiscovery, path_inodes
 from tgdav.webdav.resources import Resource, locate
 from tgdav.webdav.urls import is_reserved
 from tgdav.webdav.xml import DAV, DECLARATION, children, read_xml, serialize
 
-MOST_OWNER = 16 * 1024
-"""Bytes of a lock's owner, which each listing of what is locked repeats."""
+MAX_OWNER_BYTES = 16 * 1024
+"""Bytes of a lock's owner, which each listing of a locked resource repeats."""
 
 _SECONDS = re.compile(r"Second-(\d{1,12})\Z", re.IGNORECASE)
 
 
 def lock(context: WebContext, request: Request) -> Response:
-    """Take a lock, making an empty file of an unmapped name; without a body refresh those that If names."""
+    """Answer LOCK: take a lock, creating an empty file for an unmapped name; without a body refresh the locks that If names."""
     root = read_xml(request, "lockinfo")
     infinite = _depth_is_infinite(request)
     if is_reserved(request.names):
@@ -34,13 +34,13 @@ def lock(context: WebContext, request: Request) -> Response:
     access.check_conditions(resource.attributes)
     exclusive, owner = _read_lockinfo(root)
     attributes, created = map_name(context, access, resource)
-    details = LockDetails(request.names, exclusive, infinite, request.user, owner, _seconds(request, USUAL))
+    details = LockDetails(request.names, exclusive, infinite, request.user, owner, _seconds(request, DEFAULT_TIMEOUT))
     taken = take_lock(context, attributes, details)
     return _shown(context, [taken], 201 if created else 200, (("Lock-Token", f"<{taken.token}>"),))
 
 
 def take_lock(context: WebContext, attributes: Attributes, details: LockDetails) -> Lock:
-    """Lock what a path shows; durable. Raises Refused 423 when another lock excludes it."""
+    """Lock a resource; durable. Raises Refused 423 if another lock conflicts."""
     folders = path_inodes(context.fs, details.names[:-1]) if details.names else []
     inside = context.locks.inside(attributes.inode) if details.infinite and attributes.is_directory else []
     try:
@@ -53,14 +53,15 @@ def map_name(context: WebContext, access: Access, resource: Resource) -> tuple[A
     """Return what is to be locked, creating an empty file where there is nothing, and whether it was created."""
     if resource.attributes is not None:
         return resource.attributes, False
-    # A name that does not exist has no lock, so only its folder's locks can refuse: checked before it is created.
+    # A name that does not exist has no lock of its own, so only its directory's can conflict. Checked before creating it, since
+    # a 423 must not leave a file behind.
     access.check_membership()
     owner = context.options.owner
     return context.fs.create(resource.parent, resource.name, Kind.FILE, 0o666, owner, umask=UMASK, durable=True), True
 
 
 def _read_lockinfo(root: etree._Element) -> tuple[bool, bytes]:
-    """Return whether the lock is exclusive, and the owner element. Raises Refused 400 for what RFC 4918 lacks."""
+    """Return whether the lock is exclusive, and the owner element. Raises Refused 400 for anything but RFC 4918's locks."""
     scope = kind = ""
     owner = b""
     for element in children(root):
@@ -71,7 +72,7 @@ def _read_lockinfo(root: etree._Element) -> tuple[bool, bytes]:
             kind = inner[0] if len(inner) == 1 else ""
         elif element.tag == DAV + "owner":
             owner = serialize(element)
-            if len(owner) > MOST_OWNER:
+            if len(owner) > MAX_OWNER_BYTES:
                 raise Refused(413, "the owner is too long")
     if scope not in (DAV + "exclusive", DAV + "shared") or kind != DAV + "write":
         raise Refused(400, "malformed lockinfo")
@@ -86,13 +87,13 @@ def _depth_is_infinite(request: Request) -> bool:
 
 
 def _seconds(request: Request, usual: int) -> int:
-    """Return the first timeout asked for that is understood, cut to the longest (RFC 4918 §10.7)."""
-    for wish in request.headers.get("timeout", "").split(","):
-        wish = wish.strip()
-        if wish.lower() == "infinite":
-            return LONGEST
-        if match := _SECONDS.match(wish):
-            return max(1, min(int(match[1]), LONGEST))
+    """Return the first requested timeout that is understood, at most ``MAX_TIMEOUT`` (RFC 4918 §10.7)."""
+    for wanted in request.headers.get("timeout", "").split(","):
+        wanted = wanted.strip()
+        if wanted.lower() == "infinite":
+            return MAX_TIMEOUT
+        if match := _SECONDS.match(wanted):
+            return max(1, min(int(match[1]), MAX_TIMEOUT))
     return usual
 
 
@@ -108,7 +109,7 @@ def submitted_locks(context: WebContext, request: Request, access: Access, resou
     """Return the locks that a LOCK without body refreshes. Raises Refused 400 without If, 412 where it names none."""
     if "if" not in request.headers:
         raise Refused(400, "a LOCK without body needs If")
-    named = [held for held in _covering(context, request, resource) if access.shows(held)]
+    named = [held for held in _covering(context, request, resource) if access.submits(held)]
     if not named:
         raise Refused(412, condition="lock-token-matches-request-uri")
     return named
@@ -120,7 +121,7 @@ def _covering(context: WebContext, request: Request, resource: Resource) -> list
 
 
 def unlock(context: WebContext, request: Request) -> Response:
-    """End a lock; the token may come without its brackets, as Explorer's does at times."""
+    """Answer UNLOCK. The token may lack its brackets, as Explorer's sometimes does."""
     token = request.headers.get("lock-token", "").strip().strip("<>")
     if not token:
         raise Refused(400, "Lock-Token is missing")
@@ -134,7 +135,7 @@ def unlock(context: WebContext, request: Request) -> Response:
     return Response(204)
 
 
-# ---- showing -----------------------------------------------------------------------------------------------------
+# ---- response ----------------------------------------------------------------------------------------------------
 
 
 def _shown(context: WebContext, locks: list[Lock], status: int, headers: tuple[tuple[str, str], ...] = ()) -> Response:

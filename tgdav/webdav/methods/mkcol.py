@@ -12,7 +12,7 @@ from tgdav.webdav.urls import is_reserved
 
 
 def mkcol(context: WebContext, request: Request) -> Response:
-    """Make a folder: 405 where something is, 409 without parent, 415 with a body."""
+    """Answer MKCOL: 405 if the name exists, 409 without parent, 415 with a body."""
     if request.has_body:
         raise Refused(415, "a MKCOL with a body means nothing here")
     create_collection(context, request, request.names)
@@ -20,7 +20,7 @@ def mkcol(context: WebContext, request: Request) -> Response:
 
 
 def create_collection(context: WebContext, request: Request, names: tuple[bytes, ...]) -> None:
-    """Create a folder by its path; durable. Raises Refused 403, 405, 409, 412 or 423."""
+    """Create a directory; durable. Raises Refused 403, 405, 409, 412 or 423."""
     if is_reserved(names):
         raise Refused(403)
     resource = locate(context.fs, names)

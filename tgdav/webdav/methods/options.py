@@ -7,5 +7,5 @@ ALLOW = "OPTIONS, GET, HEAD, PUT, DELETE, MKCOL, COPY, MOVE, PROPFIND, PROPPATCH
 
 
 def options(_: WebContext, __: Request) -> Response:
-    """Say on any path, ``*`` too, what this server is; Finder and Office decide by it whether they may write."""
+    """Answer OPTIONS for any path and ``*``. By ``DAV`` and ``MS-Author-Via`` Finder and Office decide whether they may write."""
     return Response(200, [("DAV", "1,2"), ("MS-Author-Via", "DAV"), ("Allow", ALLOW), ("Accept-Ranges", "bytes")])

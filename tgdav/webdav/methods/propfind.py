@@ -1,6 +1,6 @@
-"""PROPFIND (RFC 4918 §9.1): one query, one pass, a serializer that writes what even simple parsers read.
+"""PROPFIND (RFC 4918 §9.1): one query, one pass, and XML that simple parsers accept.
 
-Every element of ``DAV:`` has the prefix ``D:``, nothing is indented, folders' hrefs end in a slash.
+Every element of ``DAV:`` has the prefix ``D:``, nothing is indented, hrefs of collections end in a slash.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,7 +14,7 @@ from tgdav.ids import Inode
 from tgdav.metadata.types import Attributes, Kind, Listed, listed
 from tgdav.webdav.access import Access
 from tgdav.webdav.checksums import shown_checksums
-from tgdav.webdav.context import MOST_NAME_LETTERS, MOST_PROPERTIES, WebContext
+from tgdav.webdav.context import MAX_NAME_CHARACTERS, MAX_PROPERTIES, WebContext
 from tgdav.webdav.errors import XML, Refused
 from tgdav.webdav.listing import listing
 from tgdav.webdav.locks import lockdiscovery, path_inodes
@@ -38,7 +38,7 @@ Rows = Iterable[Sequence[str]]
 
 
 class Entries(msgspec.Struct, frozen=True):
-    """What is to be listed, as columns: hrefs, and what they show, with names as stored."""
+    """The entries of a listing, as columns: hrefs and nodes."""
 
     hrefs: Sequence[str]
     nodes: Sequence[Listed]
@@ -48,22 +48,22 @@ class Entries(msgspec.Struct, frozen=True):
         return Entries(list(compress(self.hrefs, chosen)), list(compress(self.nodes, chosen)))
 
 
-class Wish(msgspec.Struct, frozen=True):
+class PropertyRequest(msgspec.Struct, frozen=True):
     """What a PROPFIND asks for: property names in Clark notation, dead ones too, or names only."""
 
     names: tuple[str, ...]
     dead: bool = False
     names_only: bool = False
     strict: bool = True
-    """Whether to say 404 for what is not there; not for ``allprop``."""
+    """Whether missing properties are listed as 404; not for ``allprop``."""
 
 
 def propfind(context: WebContext, request: Request) -> Response:
-    """Answer PROPFIND with depth 0 or 1; of a file with any depth, for nothing lies below it."""
+    """Answer PROPFIND with depth 0 or 1; for a file with any depth, since nothing is below it."""
     depth = request.headers.get("depth", "infinity").strip().lower()
     if depth not in ("0", "1", "infinity"):
         raise Refused(400, "the Depth of a PROPFIND is 0, 1 or infinity")
-    wish = read_wish(request)
+    asked = read_property_request(request)
     attributes = find(context.fs, request.names)
     if not (attributes.is_directory or attributes.is_file):
         raise Refused(404)
@@ -72,29 +72,29 @@ def propfind(context: WebContext, request: Request) -> Response:
     if "if" in request.headers:
         Access(context, request, request.names).check_conditions(attributes)
     entries = _entries(context, request.names, attributes, deep=depth == "1")
-    rows = Listing(context, request.names, wish, entries).rows()
+    rows = Listing(context, request.names, asked, entries).rows()
     return listing(207, [XML], chain((_OPEN,), chain.from_iterable(rows), (_CLOSE,)))
 
 
-def read_wish(request: Request) -> Wish:
-    """Return what the body asks for; without a body, what every client needs. Raises Refused 400 or 413."""
+def read_property_request(request: Request) -> PropertyRequest:
+    """Return the properties that the body asks for; without a body, those that every client needs. Raises Refused 400, 413."""
     root = read_xml(request, "propfind") if request.has_body else None
     if root is None:
-        return Wish(BRIEF, strict=False)
+        return PropertyRequest(BRIEF, strict=False)
     found = {str(child.tag): child for child in children(root)}
     if DAV + "prop" in found:
-        return Wish(_names_in(found[DAV + "prop"]))
+        return PropertyRequest(_names_in(found[DAV + "prop"]))
     if DAV + "propname" in found:
-        return Wish(ALL, dead=True, names_only=True, strict=False)
+        return PropertyRequest(ALL, dead=True, names_only=True, strict=False)
     if DAV + "allprop" in found:
         included = _names_in(found[DAV + "include"]) if DAV + "include" in found else ()
-        return Wish((*ALL, *(name for name in included if name not in ALL)), dead=True, strict=False)
+        return PropertyRequest((*ALL, *(name for name in included if name not in ALL)), dead=True, strict=False)
     raise Refused(400, "expected DAV:prop, DAV:propname or DAV:allprop")
 
 
 def _names_in(element: etree._Element) -> tuple[str, ...]:
     names = tuple(dict.fromkeys(str(child.tag) for child in children(element)))
-    if len(names) > MOST_PROPERTIES or sum(map(len, names)) > MOST_NAME_LETTERS:
+    if len(names) > MAX_PROPERTIES or sum(map(len, names)) > MAX_NAME_CHARACTERS:
         raise Refused(413, "too many properties")
     return names
 
@@ -111,18 +111,18 @@ def _entries(context: WebContext, names: tuple[bytes, ...], attributes: Attribut
 
 
 class Listing:
-    """One answer in the making: a column of text for each property, then row by row."""
+    """Renders one response: a column of text for each property, then row by row."""
 
-    def __init__(self, context: WebContext, names: tuple[bytes, ...], wish: Wish, entries: Entries) -> None:
+    def __init__(self, context: WebContext, names: tuple[bytes, ...], asked: PropertyRequest, entries: Entries) -> None:
         self._context = context
         self._names = names
-        self._wish = wish
+        self._asked = asked
         self._entries = entries
         self._dead = self._dead_properties()
         self._extra: dict[str, Renderer] = self._computed()
 
     def rows(self) -> Rows:
-        """Return the answers in the order of the entries. Files and folders are written apart: they show different things."""
+        """Return a ``D:response`` for each entry, in order. Files and directories are rendered apart: their properties differ."""
         folder = Kind.DIRECTORY
         is_folder = [node.kind == folder for node in self._entries.nodes]
         is_file = [not each for each in is_folder]
@@ -143,15 +143,15 @@ class Listing:
         self, nodes: Sequence[Listed], dead: dict[Inode, dict[bytes, bytes]], missing: list[str], *, shown: bool
     ) -> list[str]:
         """Return what follows the live properties of each node; most nodes have no dead ones."""
-        usual = self._ending("", [] if self._wish.dead else missing, shown=shown)
+        usual = self._ending("", [] if self._asked.dead else missing, shown=shown)
         return [
             self._ending(*self._dead_of(node, dead[node.inode], missing), shown=shown) if node.inode in dead else usual
             for node in nodes
         ]
 
     def _ending(self, dead: str, lost: list[str], *, shown: bool) -> str:
-        """Return what follows ``shown`` live properties: dead ones, and which are missing."""
-        if not lost or not self._wish.strict:
+        """Return what follows the live properties, if any are ``shown``: dead ones, and the missing names."""
+        if not lost or not self._asked.strict:
             return dead + _OK + _END
         absent = "".join([empty_element(clark) for clark in lost]) + _MISSING + _END
         return dead + _OK + "<D:propstat><D:prop>" + absent if shown or dead else absent
@@ -159,17 +159,17 @@ class Listing:
     # ---- plans ---------------------------------------------------------------------------------------------------
 
     def _plan(self, live: dict[str, Renderer]) -> tuple[list[Renderer], list[str]]:
-        """Return the renderers for what such a node has of the wish, and the names of the rest."""
+        """Return the renderers for what such a node has of what is asked, and the names of the rest."""
         table = {**live, **self._extra}
-        found = [name for name in self._wish.names if name in table]
-        missing = [name for name in self._wish.names if name not in table]
-        if self._wish.names_only:
+        found = [name for name in self._asked.names if name in table]
+        missing = [name for name in self._asked.names if name not in table]
+        if self._asked.names_only:
             return [constant(empty_element(name)) for name in found], missing
         return [table[name] for name in found], missing
 
     def _computed(self) -> dict[str, Renderer]:
-        """Return renderers that need more than attributes."""
-        wanted = set(self._wish.names)
+        """Return renderers of properties that need more than attributes."""
+        wanted = set(self._asked.names)
         extra: dict[str, Renderer] = {}
         if DAV + "lockdiscovery" in wanted:
             extra[DAV + "lockdiscovery"] = self._lockdiscovery()
@@ -195,7 +195,7 @@ class Listing:
 
     def _quota(self) -> dict[str, Renderer]:
         wanted = {DAV + local for local in ("quota-available-bytes", "quota-used-bytes", "quota", "quotaused")}
-        if not wanted & set(self._wish.names):
+        if not wanted & set(self._asked.names):
             return {}
         capacity = self._context.fs.capacity()
         available, used = QUOTA
@@ -209,12 +209,12 @@ class Listing:
     # ---- dead properties -----------------------------------------------------------------------------------------
 
     def _dead_properties(self) -> dict[Inode, dict[bytes, bytes]] | None:
-        """Return the entries' dead properties in one query; None where the wish names none."""
+        """Return the entries' dead properties in one query; None if none is asked for."""
         known = {*FILE, *FOLDER, *QUOTA, *ALL, STATE}
-        if not self._wish.dead and all(name in known or name.startswith(DAV) for name in self._wish.names):
+        if not self._asked.dead and all(name in known or name.startswith(DAV) for name in self._asked.names):
             return None
         found = self._context.fs.properties([node.inode for node in self._entries.nodes])
-        if CHECKSUMS in self._wish.names:
+        if CHECKSUMS in self._asked.names:
             self._context.checksums.fill(self._entries.nodes, found)
         return found
 
@@ -225,9 +225,9 @@ class Listing:
         texts = {name.decode(): value.decode() for name, value in held.items()}
         if sums is not None:
             texts[CHECKSUMS] = sums
-        if self._wish.names_only:
+        if self._asked.names_only:
             return "".join(map(empty_element, texts)), []
-        if self._wish.dead:
+        if self._asked.dead:
             return "".join(texts.values()), []
         found = "".join([texts[name] for name in missing if name in texts])
         return found, [name for name in missing if name not in texts]

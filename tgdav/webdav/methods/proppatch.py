@@ -1,4 +1,4 @@
-"""PROPPATCH (RFC 4918 §9.2): all or nothing. Some names are times in disguise and change those."""
+"""PROPPATCH (RFC 4918 §9.2): all or nothing. Some properties are a node's times, and change those."""
 
 from functools import cached_property
 
@@ -8,7 +8,7 @@ from tgdav.http import Request, Response
 from tgdav.http.head import status_line
 from tgdav.metadata.types import AttributeChange, Attributes
 from tgdav.webdav.access import Access
-from tgdav.webdav.context import MOST_PROPERTIES, WebContext
+from tgdav.webdav.context import MAX_PROPERTIES, WebContext
 from tgdav.webdav.dates import NO_DATE, read_time
 from tgdav.webdav.errors import XML, Refused
 from tgdav.webdav.properties import PROTECTED, WIN32
@@ -23,12 +23,12 @@ _TIMES = {
 }
 """Properties that are a node's times; as seconds since 1970 or as an HTTP date."""
 
-MOST_VALUES = 1 << 20
+MAX_VALUE_BYTES = 1 << 20
 """Bytes of the names and values that one request sets."""
 
 
 class Patch:
-    """What a PROPPATCH asks for, gathered in document order, the last word on each name."""
+    """The changes that a PROPPATCH asks for, in document order; the last one for each name counts."""
 
     def __init__(self, root: etree._Element | None = None) -> None:
         self._elements: dict[str, etree._Element | None] = {}
@@ -58,13 +58,13 @@ class Patch:
 
     @cached_property
     def values(self) -> dict[bytes, bytes | None]:
-        """Return what is to be kept under each name; None removes it. Raises Refused 413 if that is too much."""
+        """Return the new value for each name; None removes it. Raises Refused 413 if they are too large."""
         values: dict[bytes, bytes | None] = {}
         total = 0
         for name, element in self._elements.items():
             value = None if element is None else serialize(element)
             total += len(name) + len(value or b"")
-            if total > MOST_VALUES:
+            if total > MAX_VALUE_BYTES:
                 raise Refused(413, "the properties are too large")
             values[name.encode()] = value
         return values
@@ -79,7 +79,7 @@ class Patch:
             self.times[_TIMES[name]] = moment
 
     def apply(self, context: WebContext, attributes: Attributes) -> None:
-        """Set and remove all of it, or nothing; durable. Calling it again does nothing."""
+        """Apply all changes, or none; durable. Calling it again does nothing."""
         if self._applied:
             return
         change = AttributeChange(**self.times) if self.times else None
@@ -112,13 +112,13 @@ def proppatch(context: WebContext, request: Request) -> Response:
 
 
 def read_patch(request: Request, access: Access, attributes: Attributes) -> Patch:
-    """Return what the body asks for, if it is allowed. Raises Refused 400, 412, 413 or 423."""
+    """Return the requested changes, if they are allowed. Raises Refused 400, 412, 413 or 423."""
     refusal = _refusal(access, attributes)
     root = read_xml(request, "propertyupdate")
     if root is None:
         raise Refused(400, "a PROPPATCH needs a body")
     patch = Patch(root)
-    if len(patch.names) > MOST_PROPERTIES:
+    if len(patch.names) > MAX_PROPERTIES:
         raise Refused(413, "too many properties")
     if refusal is not None and not patch.only_win32:
         raise refusal
@@ -126,9 +126,9 @@ def read_patch(request: Request, access: Access, attributes: Attributes) -> Patc
 
 
 def _refusal(access: Access, attributes: Attributes) -> Refused | None:
-    """Decide on the change before its body is read; return what stands against all but Win32 times.
+    """Decide on the change before the body is read; return the refusal of anything but Win32 times.
 
-    Explorer and Office set these without showing their token; the lock's owner may. Raises Refused 412 or 423.
+    Explorer and Office set these without submitting their token, which the lock's owner may do. Raises Refused 412 or 423.
     """
     try:
         access.check(attributes)

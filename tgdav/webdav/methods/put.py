@@ -1,4 +1,4 @@
-"""PUT: a body becomes a file's content, whole or not at all; no temporary file, nothing visible before the end."""
+"""PUT: a body becomes a file's content, completely or not at all, without a temporary file."""
 
 from types import TracebackType
 from typing import Self
@@ -10,7 +10,7 @@ from tgdav.webdav.context import BLOCK, WebContext
 from tgdav.webdav.dates import read_mtime
 from tgdav.webdav.errors import Refused
 from tgdav.webdav.methods.get import validators
-from tgdav.webdav.resources import find_folder, locate
+from tgdav.webdav.resources import find_parent, locate
 from tgdav.webdav.urls import is_reserved
 
 _SMALL = 64 * 1024
@@ -18,14 +18,14 @@ _CONDITIONS = frozenset(("if", "if-match", "if-none-match", "if-unmodified-since
 
 
 def put(context: WebContext, request: Request) -> Response:
-    """Answer PUT: 201 for a new name, 204 for new content of an old one."""
+    """Answer PUT: 201 for a new file, 204 for new content of an existing one."""
     with Put(context, request, request.names, early=_is_worth_early_checks(request)) as upload:
         _copy(request.body, upload)
         return upload.commit()
 
 
 class Put:
-    """A file's new content on its way in; nothing is visible before ``commit``, and without it nothing ever was.
+    """An upload of a file's new content. Nothing is visible before ``commit``; without it nothing changes.
 
     Raises Refused 400, 403, 405, 409, 412 or 423: before the body is read where ``early``, at the commit in any case.
     """
@@ -42,8 +42,8 @@ class Put:
         checksum = read_checksum(headers)
         self._verifier = Verifier(checksum) if checksum is not None else None
         self._access = Access(context, request, names)
-        self._parent, name = find_folder(context.fs, names), names[-1]
-        if early or b"%" in name:  # the name in a URL may mean another one that is stored
+        self._parent, name = find_parent(context.fs, names), names[-1]
+        if early or b"%" in name:  # the stored name may be another one
             resource = locate(context.fs, names)
             name = resource.name
             if resource.attributes is not None and resource.attributes.is_directory:
@@ -67,7 +67,7 @@ class Put:
         self._upload.write(block)
 
     def commit(self) -> Response:
-        """Make what was written the file's content, durably, if that is still allowed; return the response."""
+        """Commit the written bytes as the file's content, durably, if that is still allowed; return the response."""
         verifier = self._verifier
         if verifier is not None:
             verifier.check()
@@ -83,13 +83,13 @@ class Put:
 
 
 def _is_worth_early_checks(request: Request) -> bool:
-    """Return whether to check before the body, too: for a small one without conditions that costs more than it saves."""
+    """Return whether to check before the body, too. For a small one without conditions that costs more than it saves."""
     length = request.body.length
     return length is None or length > _SMALL or not _CONDITIONS.isdisjoint(request.headers)
 
 
 def _copy(body: Body, upload: Put) -> None:
-    """Move the body in blocks. Its early end raises ``Disconnected``, which leaves the upload uncommitted."""
+    """Copy the body in blocks. ``Disconnected`` at an early end leaves the upload uncommitted."""
     size = BLOCK if body.length is None else min(BLOCK, body.length)
     view = memoryview(bytearray(size))
     while size and (count := body.read_into(view)):
