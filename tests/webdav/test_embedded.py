@@ -376,6 +376,6 @@ def test_the_whole_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_every_reason_is_explained() -> None:
-    text = " ".join(DOCUMENT.read_text().split())
+    text = " ".join(DOCUMENT.read_text().split()).casefold()
     for reason in {*DIFFERENCES.values(), *RACES.values()}:
-        assert f"| {reason} |" in text
+        assert f"**{reason}**".casefold() in text
