@@ -15,6 +15,9 @@ from tgdav_fuse.errors import async_handler
 from tgdav_fuse.handles import OpenHandle
 from tgdav_fuse.mount_state import MountState
 
+_O_DIRECT = getattr(os, "O_DIRECT", 0)
+"""0 on macOS, which has none."""
+
 
 class FileOperations(MountState):
     """The handlers for open files."""
@@ -29,17 +32,29 @@ class FileOperations(MountState):
         """Open a file."""
         writable = flags & os.O_ACCMODE != os.O_RDONLY
         if flags & os.O_TRUNC:
-            number = await self._open_empty(Inode(inode), ctx)
+            number = await self._open_empty(Inode(inode), flags, ctx)
         else:
             file = self._fs.open(Inode(inode), writable=writable, moves_times=self._moves_times)
-            number = self.handles.add(Inode(inode), file, writable=writable)
-        return pyfuse3.FileInfo(fh=number)
+            number = self.handles.add(Inode(inode), file, writable=writable, direct=bool(flags & _O_DIRECT))
+        return pyfuse3.FileInfo(fh=number, keep_cache=not self._has_stale_pages(inode))
 
-    async def _open_empty(self, inode: Inode, ctx: RequestContext) -> int:
+    def _has_stale_pages(self, inode: int) -> bool:
+        """Return whether the kernel must drop a file's pages when it is opened.
+
+        The kernel drops them itself before each direct write. But if the write is asynchronous, it keeps those that another
+        program reads meanwhile.
+        """
+        if inode not in self.stale_pages:
+            return False
+        if not self.handles.is_open_directly(inode):
+            self.stale_pages.discard(inode)
+        return True
+
+    async def _open_empty(self, inode: Inode, flags: int, ctx: RequestContext) -> int:
         file = await self._change(
             lambda: self._fs.open(inode, writable=True, truncate=True, moves_times=self._moves_times)
         )
-        number = self.handles.add(inode, file, writable=True)
+        number = self.handles.add(inode, file, writable=True, direct=bool(flags & _O_DIRECT))
         self.handles.file(number).node.needs_flush = True
         node = self._node(inode)
         if node.mode & SET_ID and ctx.uid != 0:
@@ -68,7 +83,7 @@ class FileOperations(MountState):
             return made, self._fs.open(made.inode, writable=writable, truncate=truncate, moves_times=self._moves_times)
 
         node, file = await self._change_tree(work)
-        number = self.handles.add(node.inode, file, writable=writable)
+        number = self.handles.add(node.inode, file, writable=writable, direct=bool(flags & _O_DIRECT))
         return pyfuse3.FileInfo(fh=number), self._count_lookup(node)
 
     @async_handler
@@ -83,6 +98,8 @@ class FileOperations(MountState):
         """Write ``buf`` at ``off``; return its length. Writes of one file run in the order in which they came."""
         handle = self.handles.file(fh)
         handle.node.needs_flush = True
+        if handle.direct:
+            self.stale_pages.add(handle.node.inode)
         if not handle.node.is_written_to and handle.file.write_nowait(off, buf):
             return len(buf)
         done = await handle.node.writes.write(lambda: handle.file.write(off, buf))

@@ -73,8 +73,8 @@ class OpenNode:
 class OpenHandle:
     """One open file."""
 
-    def __init__(self, node: OpenNode, file: FileHandle, *, writable: bool) -> None:
-        self.node, self.file, self.writable = node, file, writable
+    def __init__(self, node: OpenNode, file: FileHandle, *, writable: bool, direct: bool) -> None:
+        self.node, self.file, self.writable, self.direct = node, file, writable, direct
         self.was_read = False
 
 
@@ -88,14 +88,14 @@ class Handles:
         self._nodes: dict[Inode, OpenNode] = {}
         self._listings: dict[int, Listing] = {}
 
-    def add(self, inode: Inode, file: FileHandle, *, writable: bool) -> int:
-        """Add an open file. Return its number."""
+    def add(self, inode: Inode, file: FileHandle, *, writable: bool, direct: bool = False) -> int:
+        """Add an open file, ``direct`` if it was opened with O_DIRECT. Return its number."""
         number = next(self._numbers)
         node = self._nodes.get(inode)
         if node is None:
             node = self._nodes[inode] = OpenNode(inode, self._pool)
         node.handles.add(number)
-        self._files[number] = OpenHandle(node, file, writable=writable)
+        self._files[number] = OpenHandle(node, file, writable=writable, direct=direct)
         return number
 
     def file(self, number: int) -> OpenHandle:
@@ -117,6 +117,11 @@ class Handles:
     def is_open(self, inode: int) -> bool:
         """Return whether the kernel has the file open."""
         return inode in self._nodes
+
+    def is_open_directly(self, inode: int) -> bool:
+        """Return whether the kernel has the file open with O_DIRECT."""
+        node = self._nodes.get(Inode(inode))
+        return node is not None and any(self._files[number].direct for number in node.handles)
 
     def writable(self, inode: int) -> OpenHandle | None:
         """Return any handle that may write to the file, None if there is none."""

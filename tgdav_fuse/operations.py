@@ -69,6 +69,7 @@ class TgdavOperations(FileOperations):
             else:
                 self.lookup_counts.pop(inode, None)
                 self.removed_directories.discard(inode)
+                self.stale_pages.discard(inode)
 
     @async_handler
     async def mknod(self, parent_inode: int, name: bytes, mode: int, rdev: int, ctx: RequestContext) -> EntryAttributes:
