@@ -30,6 +30,7 @@ def mode_of(value: bytes, mode: int) -> tuple[int, bool]:
     found = {tag: permissions for tag, permissions, _ in entries}
     if not found.keys() >= _BASE:
         raise InvalidArgument("not an ACL")
+    # With a mask, the group bits of the mode are those of the mask (acl(5)).
     group = found.get(_MASK, found[_GROUP])
     return mode & ~0o777 | found[_OWNER] << 6 | group << 3 | found[_OTHERS], len(entries) == len(_BASE)
 
@@ -48,6 +49,7 @@ def inherited(default: bytes, mode: int) -> tuple[int, bytes | None]:
     """
     entries = list(_entries(default))
     shifts = _shifts(entries)
+    # As posix_acl_create_masq: both the mode that the program asks for and the ACL can take permissions away.
     kept = mode & ~0o777
     made = []
     for tag, permissions, id_ in entries:

@@ -29,8 +29,10 @@ from tgdav.metadata import queries
 from tgdav.metadata.change import Change
 from tgdav.metadata.types import DIRECTORY, SYMLINK, Attributes, DirectoryEntry, Kind
 
+# As ext4.
 LINK_MAX = 65_000
 
+# UNION, not UNION ALL: it ends even if the entries contained a cycle.
 _IS_BELOW_ROOT = """WITH RECURSIVE up(ino) AS (SELECT :ino UNION SELECT e.parent FROM entries e JOIN up ON e.ino = up.ino)
 SELECT 1 FROM up WHERE ino = :root"""
 
@@ -80,6 +82,7 @@ def made_alone(change: Change, node: NodeId) -> Attributes:
     """As ``made``, for a change that created nothing else. The tree cache then knows the empty file, which is usually opened
     next, and the empty directory."""
     found = made(change, node)
+    # The manifest of an empty file is empty.
     change.changes.contents[found.inode] = (found, b"" if found.is_file else None)
     if found.is_directory:
         change.changes.empty.add(found.inode)
@@ -116,10 +119,12 @@ def make(
     """
     check_numbers(owner.uid, owner.gid, rdev)
     node, entry = _new_ids(change, keys, parent, name, kind, local=local)
+    # A symlink has no mode of its own, and so no ACL.
     default = change.field(parent.inode, XATTR + acl.DEFAULT) if inherits and kind != SYMLINK else None
     mode, access = (mode & ~umask, None) if default is None else acl.inherited(default, mode)
     emit(change, Make(node, int(kind), mode & 0o7777, owner.uid, owner.gid, rdev, change.time, target), local=local)
     emit(change, Place(entry, node, parent.node, name), local=local)
+    # A directory passes its default ACL on to what is created in it.
     acls = {acl.ACCESS: access, acl.DEFAULT: default if kind == DIRECTORY else None}
     for attribute, value in acls.items():
         if value is not None:
@@ -229,6 +234,7 @@ def rename(
             if target.attributes.inode == source.attributes.inode:
                 return False  # rename(2): two names of the same file are left as they are
             _check_replaceable(change, source, target)
+        # Replacing a directory that contains the source would remove the source as well.
         _check_no_cycle(change, target, parent)
         delete(change, target, new_name)
     _move(change, content, source, new_parent, new_name, local=local)
@@ -284,6 +290,7 @@ def _move(
     """Move an entry. If the new name is not junk and the old one was, publish the file; the other way round, withdraw it."""
     inode, node = source.attributes.inode, source.attributes.node
     was_local = source.attributes.local
+    # The log has never seen this file: all of it is logged, and the Place below logs its entry.
     if was_local and not local:
         content.publish(change.transaction, decode(queries.manifest(change.connection, inode)))
         change.publish(inode, placed=False)

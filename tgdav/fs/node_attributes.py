@@ -13,6 +13,7 @@ from tgdav.metadata import queries
 from tgdav.metadata.change import Change
 from tgdav.metadata.types import AttributeChange, Attributes, Kind
 
+# Prefixes of field names; docs/formats.md lists them.
 XATTR = b"x:"
 PROPERTY = b"p:"
 VALUE_MAX = 65_536
@@ -60,6 +61,7 @@ def set_attributes(change: Change, inode: Inode, wanted: AttributeChange) -> Non
     values = {name: getattr(wanted, name) for name in _LOGGED if getattr(wanted, name) is not None}
     if values:
         if "mode" in values:
+            # The kernel sends the type bits as well.
             values["mode"] &= 0o7777
             for op in acl_operations(change, node, values["mode"]):
                 _emit(change, node, op)
@@ -125,10 +127,12 @@ def set_xattr(
         if name == acl.ACCESS:
             values["mode"] = mode & ~stat.S_ISGID if drop_set_group_id else mode
             kept = not says_mode  # an ACL that equals the mode is not stored, as on Linux
+    # Replacing a value adds no name.
     if kept and not present:
         _require_room(change, inode, name)
     if kept or present:
         _emit(change, node, Field(node.node, XATTR + name, value if kept else None))
+    # POSIX: setting an extended attribute changes ctime, not mtime.
     _emit(change, node, Attr(node.node, values))
 
 

@@ -101,6 +101,7 @@ class ReadableFileSystem:
         generation = cache.generation
         with self.database.autocommit_reader() as connection:
             entry = queries.find_entry(connection, parent, name, normalized=normalized)
+        # Under another spelling the entry would be cached with the wrong name.
         if entry is None or entry.name == name:
             cache.remember(generation, parent, name, entry)
         if entry is None and cache.wants_directory(parent):
@@ -116,6 +117,7 @@ class ReadableFileSystem:
     def list_briefly(self, inode: Inode) -> list[Listed]:
         """Return what long listings show of all entries, in byte order of their names."""
         found = self._list(inode, queries.listing)
+        # Only if one of the files is open does the listing need all attributes.
         if self.open_files and any(self.open_files.find(each.inode) for each in found):
             return [listed(entry.name, entry.attributes) for entry in self.list_directory(inode)]
         return found

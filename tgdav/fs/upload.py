@@ -95,6 +95,7 @@ class FileUpload:
         entry = changes.find(change, target.parent, target.name, normalized=target.normalized)
         if precondition is not None:
             precondition(entry.attributes if entry else None)
+        # The chunks become part of the database in the same transaction as the content that refers to them.
         staged.record(change.transaction)
         node, local = self._node(change, parent, entry)
         emit = change.emit_local if local else change.emit
@@ -130,6 +131,7 @@ class FileUpload:
     def _result(self, change: Change, node: NodeId, manifest: bytes) -> Attributes:
         attributes = change.attributes_of(node)
         assert attributes is not None, "this transaction has written the file"
+        # The caller usually asks for the file next; the cache then knows it without a query.
         change.changes.nodes.add(attributes.inode)
         change.changes.contents[attributes.inode] = (attributes, manifest)
         return attributes

@@ -81,6 +81,7 @@ class AllocatedBytes:
             before = queries.attributes(connection, inode)
             encoded = queries.manifest(connection, inode)
             after = queries.attributes(connection, inode)
+        # Each statement of this connection sees the latest commit, so the content may change between them.
         is_same = before is not None and after is not None and before.tag == after.tag
         return before.tag if is_same and before else None, encoded
 
@@ -107,6 +108,7 @@ class CachedTotals:
         with self._lock:
             began = self._clock.monotonic()
             if self._last is None or began >= self._valid_until:
+                # Under the lock: several threads that ask at once share one count.
                 self._last = self._count()
                 took = self._clock.monotonic() - began
                 self._valid_until = began + (took * _SHARE if took > _QUICK_SECONDS else 0.0)
@@ -119,10 +121,12 @@ def upload_state(database: Database, content: ContentStore, inode: Inode) -> Upl
         attributes = queries.attributes(connection, inode)
         if attributes is None:
             raise NotFound
+        # Content that stays on this machine is never uploaded.
         if attributes.local:
             return UploadState.LOCAL
         encoded = queries.manifest(connection, inode) if attributes.is_file else b""
         is_logged = connection.one(_IS_LOGGED, (inode,)) is not None
     chunks = [each.chunk for each in decode_manifest(encoded).extents if each.chunk] if encoded else []
     state = content.state_of(chunks)
+    # The chunks may be stored while the operation that names them still waits for its segment.
     return UploadState.UPLOADING if state == UploadState.STORED and not is_logged else state

@@ -50,6 +50,8 @@ _DECREMENT_LINKS = compiled(
 _SET_MADE = compiled(
     update(nodes).where(_n.ino == bindparam("inode")), ("mode", "uid", "gid", "mtime", "ctime", "btime")
 )
+# A Member may arrive after a later one, so the epoch never decreases. The columns that say how much of a machine's log has
+# been applied are set by the first Member only.
 _upsert_member = sqlite.insert(machines)
 _SET_MEMBER = compiled(
     _upsert_member.on_conflict_do_update(
@@ -93,14 +95,17 @@ class OperationApplier:
     def _make(self, op: Make, local: bool) -> bool:
         known = None if op.node in self._context.fresh else self._rows.find(op.node)
         if known is None:
+            # Only a later version of this program, or an attacker, writes other kinds.
             if op.kind not in _KINDS:
                 return False
             self._rows.add(op, local=local)
             return True
         ino, _, known_local = known
         if known_local and not local:
+            # A local node is published: the same node id becomes part of the log, and its row loses the mark ``local``.
             self._rows.flush()
             self._transaction.execute(_PUBLISH, {"inode": ino})
+            # They contain the mark.
             self._context.found_nodes.clear()
             self._context.found_empty.clear()
             self._context.changes.nodes.add(ino)
@@ -113,6 +118,7 @@ class OperationApplier:
         row = self._transaction.one(_DROP_PLACEHOLDER_ENTRY, {"id": op.node})
         if row is None:
             return False
+        # The directory vanishes from ``lost+found``; that is too rare to record in detail.
         self._context.changes.everything = True
         self._transaction.execute(_DECREMENT_LINKS, {"inode": row[0]})
         times = {"mtime": op.time, "ctime": op.time, "btime": op.time}
@@ -135,6 +141,7 @@ class OperationApplier:
             values = self._content(op)
             self._transaction.defer(NODE_UPDATES, NodeUpdate(ino, values))
             context.changes.amend(ino, {name: values[name] for name in _CACHED_OF_CONTENT})
+            # Long manifests have a table of their own; the cache does not keep them.
             context.changes.written[ino] = op.manifest if values["manifest"] is None else None
         context.touched.add(ino)
         history.drop_manifest(self._transaction, ino, replaced)
@@ -185,6 +192,7 @@ class OperationApplier:
         values = {name: op.values[name] for name in _LOGGED_ATTRIBUTES if name in op.values}
         if not values:
             return False
+        # POSIX: a change of attributes changes ctime.
         values.setdefault("ctime", self._context.time)
         new = self._rows.new.get(op.node)
         if new is not None:
@@ -211,6 +219,7 @@ class OperationApplier:
         else:
             row = {"ino": ino, "field": op.field, "value": op.value, "since": context.position}
             self._transaction.execute(_SET_FIELD, row)
+        # A new node was created at the same time, so its ctime is right already.
         if op.node not in self._rows.new:
             self._rows.keep_pinned(ino)
             self._rows.update(ino, {"ctime": context.time})

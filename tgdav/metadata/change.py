@@ -119,6 +119,7 @@ class Change:
     def find(self, parent: Inode, name: bytes, *, normalized: bool = False) -> DirectoryEntry | None:
         """As ``queries.find_entry``."""
         found = self._find(parent, name, normalized=normalized)
+        # A conflict name is not the name in the entry's row.
         if found is not None and CONFLICT_MARK not in found.name:
             self._remember(found.attributes)
             self._context.found_entries[found.entry] = (parent, found.name, found.attributes.inode)
@@ -127,6 +128,7 @@ class Change:
     def _find(self, parent: Inode, name: bytes, *, normalized: bool) -> DirectoryEntry | None:
         if not self.changes.everything and (parent, name) not in self.changes.names:
             known = self._view.find(parent, name)
+            # The cache knows names by their bytes: another spelling, or a conflict name, needs a query.
             plain = name.isascii() and CONFLICT_MARK not in name
             if isinstance(known, DirectoryEntry) and not self.changes.touches(known.attributes.inode):
                 return known
@@ -138,6 +140,7 @@ class Change:
 
     def new_id(self) -> bytes:
         """Return a unique id for a node or an entry that will be logged."""
+        # Operations on an id that was just made need no query to see that it is unknown.
         made = self._ids.next()
         self._context.fresh.add(made)
         return made
@@ -167,6 +170,7 @@ class Change:
     def _refuse(self, op: Op) -> None:
         if isinstance(op, Place) and None not in map(self._rows.find, (op.node, op.parent)):
             raise InvalidArgument("the parent of an entry must be a directory that is not below the entry")
+        # A Make of a node that exists changes nothing, which is no error.
         if not isinstance(op, Make):
             raise NotFound
 
@@ -201,6 +205,7 @@ class Change:
         node = self._require(ino)
         if node.local:
             return
+        # Logged but not applied: other machines delete the node, this one keeps it.
         for entry, parent, name, _ in queries.entries_of(self.connection, ino):
             if parent != TRASH_INODE:
                 self._ops.append(Place(entry, node.node, TRASH, name))
@@ -224,6 +229,7 @@ class Change:
         given = {"atime": atime, "dirty": dirty}
         values = {name: value for name, value in given.items() if value is not None}
         self.changes.amend(ino, values)
+        # Not through NodeRows.update: a change of these columns must not move ``since``, or it would look like a logged one.
         self._rows.transaction.defer(NODE_UPDATES, NodeUpdate(ino, values))
 
     def finish(self) -> tuple[Op, ...]:

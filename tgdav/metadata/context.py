@@ -64,6 +64,7 @@ class LiveDirectories:
 
     def add(self, directory: Attributes) -> None:
         """Remember a directory that this transaction found to be reachable."""
+        # Clearing is simpler than eviction, and refilling costs one query per directory.
         if len(self._by_inode) >= _MAX_DIRECTORIES:
             self.clear()
         self._by_inode[directory.inode] = directory
@@ -97,6 +98,7 @@ class FieldCache:
 
     def add_new(self, inode: Inode) -> None:
         """Remember that a node is new and has no fields."""
+        # Forgetting a new node is harmless: its fields are queried then.
         if len(self._without_fields) >= _MAX_FIELDS:
             self._without_fields.clear()
         self._without_fields.add(inode)

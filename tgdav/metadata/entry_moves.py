@@ -36,6 +36,8 @@ _MOVE = compiled(
     ("parent", "name", "ino", "since", "stamp", "nfc", "origin", "local"),
 )
 _DROP = compiled(delete(entries).where(_e.id == bindparam("id")))
+# A file in a directory that is in the trash has no name. The link counts of all files below change by the number of their
+# entries there; those of directories do not depend on the trash.
 _RELINK_BELOW = """WITH RECURSIVE below(ino) AS (
  SELECT :top UNION SELECT e.ino FROM entries e JOIN below b ON e.parent = b.ino JOIN nodes n ON n.ino = e.ino AND n.kind = 2),
 links(ino, count) AS (
@@ -90,9 +92,11 @@ class EntryMover:
         target = _Target(found[0], found[1] == DIRECTORY, op.node)
         fresh = self._context.fresh
         old = None if op.entry in fresh else self._old(op.entry)
+        # A later move of this entry was applied already.
         if old is not None and old[4] > self._context.stamp:
             return False
         is_known_directory = target.is_directory and op.node not in fresh
+        # From now on they are known: another Place of them in this group must query.
         fresh.difference_update((op.entry, op.node))
         if is_known_directory:
             return self._place_known_directory(op, target, parent, old, local)
@@ -117,10 +121,13 @@ class EntryMover:
 
     def _place_known_directory(self, op: Place, target: _Target, parent: Inode, old: Row | None, local: bool) -> bool:
         """Move a directory. It has one entry only, the latest. The link counts of all files below it may change."""
+        # Everything below the directory may become unreachable, or reachable again.
         self._context.directories.clear()
         self._context.new_directories.clear()
         self._rows.flush()
+        # A directory has one entry. Others, such as that of a placeholder, give way to this one if it is the latest.
         others = self._transaction.all(_OTHERS, {"ino": target.ino, "entry": op.entry})
+        # The move rule: a directory is never below itself.
         if queries.is_ancestor(self._transaction, target.ino, parent):
             return False
         if any(stamp > self._context.stamp for _, _, stamp in others):
@@ -211,6 +218,7 @@ class EntryMover:
 
     def _count(self, target: _Target, before: Inode | None, after: Inode | None) -> None:
         """Update link counts and times of both parent directories and of the node itself."""
+        # The trash is not counted as a parent: a deleted node has no name.
         left = before if before != TRASH_INODE else None
         entered = after if after != TRASH_INODE else None
         if left == entered:
@@ -218,6 +226,7 @@ class EntryMover:
         else:
             self._touch(left, -1 if target.is_directory else 0)
             self._touch(entered, 1 if target.is_directory else 0)
+        # A new directory in a reachable one is reachable: later operations of the group need no query then.
         if target.is_directory and before is None and entered is not None and self._is_live(entered):
             self._context.new_directories.add(target.ino)
         links = 0 if target.is_directory else self._links(left, entered)
@@ -248,6 +257,7 @@ class EntryMover:
             return Inode(ROOT_INODE)
         if node == TRASH:
             return Inode(TRASH_INODE)
+        # Most changes are made in a directory that an earlier change used: no query then.
         live = self._context.directories.inode_of(node)
         if live is not None:
             return live
@@ -271,6 +281,7 @@ class EntryMover:
 
     def _origin(self, old: Row | None) -> bytes:
         """Return the encoded parent and deletion time of a deleted entry; an entry that is in the trash keeps its origin."""
+        # The origin is what a restore from the trash needs, so moves inside the trash must not change it.
         if old is not None and old[5] is not None:
             return bytes(old[5])
         parent = self._node_id_of(old[0]) if old is not None else None

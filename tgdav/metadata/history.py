@@ -30,8 +30,10 @@ class HistoryPolicy:
         """Return whether ``old`` is kept as a version if ``machine`` writes at ``time`` (ns). ``same``: the content is equal."""
         if old.since <= self.last_pinned:
             return True
+        # Rewriting the same content, or filling an empty file, makes no version.
         if old.local or same or self.max_versions == 0 or old.size == 0:
             return False
+        # A negative interval (the clock went back) must not merge two versions.
         return not (old.writer == machine and 0 <= time - old.written < BURST_NS)
 
 
@@ -66,6 +68,7 @@ _BEYOND = compiled(
     select(_p.until, _p.manifest)
     .where(_p.ino == bindparam("ino"), _p.since > bindparam("pinned"))
     .order_by(_p.until.desc())
+    # SQLite has no OFFSET without LIMIT; -1 is no limit.
     .limit(literal_column("-1"))
     .offset(bindparam("keep"))
 )
@@ -104,6 +107,7 @@ def close_field(transaction: Transaction, ino: Inode, field: bytes, position: Po
 def drop_versions(transaction: Transaction, ino: Inode, policy: HistoryPolicy) -> None:
     """Delete a file's oldest versions beyond the policy's number, except those that a snapshot may pin."""
     params = {"ino": ino, "pinned": policy.last_pinned, "keep": policy.max_versions}
+    # A manifest may be shared by several versions, so each is dropped only if no row refers to it.
     for until, manifest in transaction.all(_BEYOND, params):
         transaction.execute(_DROP_PAST, {"ino": ino, "before": until})
         drop_manifest(transaction, ino, manifest)
@@ -111,5 +115,6 @@ def drop_versions(transaction: Transaction, ino: Inode, policy: HistoryPolicy) -
 
 def drop_manifest(transaction: Transaction, ino: Inode, number: int | None) -> None:
     """Delete a long manifest that neither the node's row nor any of its past rows refers to."""
+    # Short manifests are in the node's row.
     if number is not None:
         transaction.execute(_DROP_MANIFEST, {"ino": ino, "no": number})

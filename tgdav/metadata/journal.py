@@ -201,6 +201,7 @@ class Journal:
         except BaseException:
             self._fields.clear()  # it may contain values that the failed change wrote itself
             raise
+        # A change without operations uses no position: positions in the log have no gaps.
         if ops:
             _log(transaction, context, self._incarnation, ends.sequence + 1, ops, None)
             self._ends = _Ends(ends.position + 1, ends.sequence + len(ops))
@@ -234,6 +235,7 @@ class Journal:
         self._read_ends(transaction)
         self._directories.clear()
         self._fields.clear()
+        # The groups may have moved any directory and set any field; finding out which would cost more than the caches save.
         position, last = self._ends.position, None
         for group in groups:
             position, last = position + 1, group
@@ -244,6 +246,7 @@ class Journal:
             self._record_applied(transaction, machine, incarnation, last)
         if record is not None:
             record(transaction)
+        # A segment changes so much that filling the cache again is cheaper than updating it.
         self._publish(transaction, TreeChanges(everything=True))
         sequence = self._ends.sequence
         if last is not None and (machine, incarnation) == (self._machine, self._incarnation):
@@ -255,6 +258,7 @@ class Journal:
     ) -> None:
         values = {"author": machine, "run": incarnation.to_bytes(8, "big"), "stamp": group.stamp}
         transaction.execute(_SET_APPLIED, {**values, "sequence": group.sequence + len(group.ops) - 1})
+        # A later change of this machine must have a larger stamp than every change that it has seen.
         self._stamps.observe(group.stamp)
 
     def _context(self, machine: MachineId, position: int, stamp: int, time: int) -> GroupContext:
@@ -262,11 +266,13 @@ class Journal:
 
     def _read_ends(self, transaction: Transaction) -> None:
         """Read the end of the log at the first change, and again after a transaction was rolled back."""
+        # The generation changes when a transaction is rolled back; otherwise the end of the log is known.
         if transaction.generation == self._generation:
             return
         self._directories.clear()
         self._fields.clear()
         self._view.clear()
+        # Own groups may be gone from the log already, once a segment that contains them is stored.
         own = {"machine": self._machine, "incarnation": self._incarnation.to_bytes(8, "big")}
         logged = transaction.one(_LAST_OWN, own) or (0, 0)
         sent = transaction.one(_LAST_SENT, {"incarnation": own["incarnation"]}) or (0, 0)

@@ -28,6 +28,7 @@ _in_column_order: Callable[[dict[str, Any]], tuple[Any, ...]] = itemgetter(*node
 _n = nodes.c
 _LARGEST_INODE = compiled(select(func.coalesce(func.max(_n.ino), 0)))
 _IDENTITY = compiled(select(_n.ino, _n.kind, _n.local).where(_n.id == bindparam("id")))
+# The number is part of the redo log's format, as is that of NODE_UPDATES.
 NEW_NODES = Inserts(nodes, number=1)
 
 
@@ -35,6 +36,7 @@ class InodeCounter:
     """Allocates inode numbers. Numbers of a change that fails are not reused by this process."""
 
     def __init__(self, transaction: Transaction) -> None:
+        # Read once: a query for max(ino) before each new node would slow down every create.
         row = transaction.one(_LARGEST_INODE)
         self._last = int(row[0]) if row else 0
 
@@ -73,6 +75,7 @@ class NewNode:
             "manifest": None,
             "writer": context.machine if is_file else None,
             "written": context.time,
+            # A directory is named by its parent and by its own ".".
             "nlink": 2 if op.kind == DIRECTORY else 0,
             "dirty": 0,
             "local": int(local),
@@ -131,6 +134,7 @@ class _NodeUpdates:
     def write(self, connection: Connection, rows: Sequence[NodeUpdate]) -> None:
         """Update each node once; nodes with the same set of columns share one statement."""
         merged: dict[Inode, dict[str, Any]] = {}
+        # Creating a hundred files in one directory updates the directory's row once.
         for inode, values, links in rows:
             known = merged.setdefault(inode, {"inode": inode, "links": 0})
             known.update(values)
@@ -171,6 +175,7 @@ class NodeRows:
         new = self.new.get(node)
         if new is not None:
             return new.ino, new.row["kind"], bool(new.row["local"])
+        # A change usually looks up what its operations refer to.
         found = self.context.found_nodes.get(node)
         if found is not None:
             return found
@@ -181,12 +186,14 @@ class NodeRows:
         """Add the node that ``op`` creates; its row is written at the next flush."""
         new = NewNode.of(op, self._inodes.next(), self.context, local=local)
         self.new[op.node] = new
+        # A new node has no earlier state that a snapshot could show.
         self.context.touched.add(new.ino)
         self.context.fields.add_new(new.ino)
         return new
 
     def update(self, ino: Inode, values: dict[str, Any], links: int = 0) -> None:
         """Set columns of a node's row and change its link count by ``links``."""
+        # ``since`` is the position of the node's last change; snapshots and the upload state depend on it.
         self.context.changes.amend(ino, values, links)
         self.transaction.defer(NODE_UPDATES, NodeUpdate(ino, {"since": self.context.position, **values}, links))
 

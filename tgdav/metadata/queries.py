@@ -42,6 +42,7 @@ _LISTED = compiled(
     .order_by(_e.name, _e.id)
 )
 _ANY_CHILD = compiled(select(_e.ino).where(_e.parent == bindparam("parent")).limit(1))
+# The earliest entry comes first: it is the one that keeps its name in a conflict.
 _PLACES = compiled(select(_e.parent, _e.name).where(_e.ino == bindparam("ino")).order_by(_e.stamp, _e.id))
 _ENTRIES_OF = compiled(
     select(_e.id, _e.parent, _e.name, _e.local).where(_e.ino == bindparam("ino")).order_by(_e.stamp, _e.id)
@@ -54,6 +55,7 @@ _CONTENT = compiled(
 _FIELD = compiled(
     select(_fields.c.value).where(_fields.c.ino == bindparam("ino"), _fields.c.field == bindparam("field"))
 )
+# json_each takes any number of inodes in one parameter; a list of parameters has a limit.
 _FIELDS = (
     "SELECT fields.ino, fields.field, fields.value FROM json_each(:inodes) JOIN fields ON fields.ino = json_each.value"
     " WHERE fields.field >= :first AND fields.field < :end"
@@ -133,6 +135,7 @@ def find_entry(c: Connection, parent: Inode, name: bytes, *, normalized: bool = 
     row = c.one(_BY_NAME, {"parent": parent, "name": name})
     if row is not None:
         return _entry(row)
+    # A conflict name exists only in listings, so the listing is searched.
     if CONFLICT_MARK in name:
         return next((entry for entry in children(c, parent) if entry.name == name), None)
     if not normalized or name.isascii():
@@ -256,6 +259,7 @@ def field(c: Connection, ino: Inode, name: bytes) -> bytes | None:
 
 def fields(c: Connection, inodes: Iterable[Inode], prefix: bytes) -> dict[Inode, dict[bytes, bytes]]:
     """Return the fields of several nodes whose names begin with ``prefix``, in one statement; nodes without any are omitted."""
+    # The first key after all keys with the prefix, so that the index is used.
     end = prefix[:-1] + bytes([prefix[-1] + 1]) if prefix else b"\xff" * 8
     wanted = {"inodes": json.dumps(list(inodes)), "first": prefix, "end": end}
     found: dict[Inode, dict[bytes, bytes]] = {}

@@ -37,6 +37,7 @@ class OpenFileContext:
         self.identity, self.overlay_directory = identity, overlay_directory
         self.clock, self.entropy, self.disk = clock, entropy, disk
         self.buffer_budget = BufferBudget()
+        # An object, not a counter: comparing identities needs no lock.
         self.last_flush = object()
 
 

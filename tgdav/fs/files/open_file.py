@@ -55,14 +55,18 @@ class OpenFile:
         self.damage: DamageError | None = None
         self._buffer: SequentialWriteBuffer | None = None
         self._overlay: Overlay | None = None
+        # Name and key salt of the overlay; _has_overlay_row: they are in the database, so the next start finds it.
         self._overlay_name, self._salt = "", b""
         self._has_overlay_row = False
         self._mtime: int | None = None
         self._atime: int | None = None
         self._ctime: int | None = None
         self._moves_times = False
+        # Mode and owner that were answered and wait for the commit.
         self._deferred: dict[str, int] = {}
+        # Size and number of writes that are being committed: in between, the file has neither buffer nor overlay.
         self._staged: tuple[int, int] | None = None
+        # Changes with every change of content or attributes, so that an unchanged file is recorded in the redo log once.
         self._version = 0
         self.records = FileRecords(context.database.redo, attributes.node)
         self.last_write = self.dirty_since = 0.0
@@ -168,6 +172,7 @@ class OpenFile:
             self._start_buffer()
         if self._buffer is None:
             return False
+        # Over the budget, buffers move to disk instead of growing.
         if self._context.buffer_budget.is_exceeded or not self._buffer.write(offset, data):
             self._switch_to_overlay()
             return False
@@ -205,6 +210,8 @@ class OpenFile:
             raise FileTooLarge
         with self.lock:
             self.check_writable()
+            # An empty file is written from its beginning again. An overlay that fsync has made durable must stay until the
+            # commit, though.
             if self._buffer is None and size == 0 and not self._has_overlay_row:
                 self._remove_overlay()
                 self._start_buffer()
@@ -297,6 +304,7 @@ class OpenFile:
                 return False
             self.check_writable()
             given = _mode_and_owner(change)
+            # Once something is deferred everything must be: that commit would undo what was set separately before it.
             waits = not given or (self.may_wait and flush_later(self)) or bool(self._deferred)
             if waits and given:
                 self._deferred |= given
@@ -329,6 +337,7 @@ class OpenFile:
             return False
         try:
             buffer = self._buffer
+            # An overlay may be large: it is never recorded, but flushed by close.
             if buffer is None or not self.may_wait:
                 return not self.dirty
             if self.records.has(self._version):
@@ -379,6 +388,7 @@ class OpenFile:
             manifest, parts = stage_overlaid(self._context.content, self.manifest, self._overlay, local=self._local)
             return PendingCommit(self, manifest, parts, None)
         content = buffer.read(0, buffer.size) if keep else None
+        # From here until the commit, attributes come from _staged.
         self._staged, self._buffer = (buffer.size, buffer.changes), None
         try:
             staged = buffer.finish()
@@ -452,6 +462,7 @@ class OpenFile:
             self._discard_buffer()
             if self._has_overlay_row:
                 self._context.database.writer.run(lambda t: t.execute(_DELETE_OVERLAY, (self.inode,)), durable=True)
+            # They were answered, and belong to the node, not to the content that is lost.
             if self._deferred:
                 self._context.journal.change(lambda change: self._log_deferred(change, {}))
             kept = self.records.kept

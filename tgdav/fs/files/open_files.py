@@ -68,6 +68,7 @@ class OpenFiles:
 
     def dirty_entries(self, entries: list[DirectoryEntry]) -> list[DirectoryEntry]:
         """As ``dirty_attributes``, for all entries of a directory."""
+        # The usual case: nothing is open.
         if not self._files:
             return entries
         return [DirectoryEntry(each.name, each.entry, self.dirty_attributes(each.attributes)) for each in entries]
@@ -83,6 +84,7 @@ class OpenFiles:
             return found
 
     def _load(self, inode: Inode) -> OpenFile:
+        # Opening a file that was just created or looked up needs no query.
         attributes, encoded = self.context.journal.cache.content(inode) or self._query(inode)
         if attributes.is_directory:
             raise IsADirectory
@@ -146,6 +148,7 @@ class OpenFiles:
 
     def flush_later(self, file: OpenFile) -> bool:
         """Queue a file for the writeback thread; return False if the caller must flush it. Never waits."""
+        # The redo log first: once the file is queued, its close may be answered.
         return not file.dirty or (self._writeback.accepts(file) and file.record_closed() and self._writeback.add(file))
 
     def flush_queued(self, *, nowait: bool = False) -> None:
@@ -209,6 +212,7 @@ class OpenFiles:
         """
         with self.context.database.reading() as connection:
             rows = connection.all("SELECT ino, file, salt FROM overlays")
+        # Overlays without a row were not made durable: after a crash nothing of them may show.
         self._remove_orphans({str(row[1]) for row in rows})
         for inode, name, salt in rows:
             file = self.acquire(Inode(inode))

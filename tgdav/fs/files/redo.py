@@ -59,6 +59,7 @@ class FileRecords:
 
     def keep_content(self, base: ContentTag | None, attributes: Mapping[str, int], content: bytes, state: int) -> bool:
         """Record the content and attributes of a closed file; return False if that fails."""
+        # A whole content with all attributes makes every earlier record redundant.
         kept = self._keep(base, attributes, content, self.kept)
         if kept is not None:
             self._content, self._attributes = (kept,), ()
@@ -68,6 +69,7 @@ class FileRecords:
     def keep_attributes(self, attributes: Mapping[str, int]) -> bool:
         """Record attributes that were set; return False if that fails."""
         merged = {**self._set_attributes, **attributes}
+        # It replaces the last record of attributes, whose values it contains, but not the content.
         kept = self._keep(None, merged, None, self._attributes)
         if kept is not None:
             self._attributes = (kept,)
@@ -91,6 +93,7 @@ class FileRecords:
 
     def resume(self, found: "FoundRecords") -> None:
         """Continue with the records of an earlier process."""
+        # All of them are released by the next commit.
         self._version, self._content = found.version, tuple(found.kept)
 
     def forget(self) -> None:
@@ -131,6 +134,7 @@ class FoundRecords:
 
 def found_by_node(log: RedoLog) -> dict[NodeId, FoundRecords]:
     """Return the records that an earlier process left in the log, by node."""
+    # The log may still contain records that later ones have replaced, so those of one node are collected and sorted.
     nodes: dict[NodeId, FoundRecords] = {}
     for kept in log.found:
         assert kept.payload is not None, "records found at the start have their bytes"

@@ -55,6 +55,7 @@ class _Tail:
     def append(self, data: bytes | bytearray | memoryview) -> None:
         """Append data. Large ``bytes`` are kept as they are; all else is copied, because the caller may change it."""
         self._length += len(data)
+        # A bytes object cannot change, so it needs no copy.
         if len(data) >= _PIECE and isinstance(data, bytes):
             self._pieces.append(data)
         elif self._pieces and isinstance(self._pieces[-1], bytearray):
@@ -67,6 +68,7 @@ class _Tail:
         first = self._pieces[0]
         if len(first) > most:
             if most < _PIECE:
+                # A piece of a few bytes would cost as much as a large one; the next write makes the piece longer.
                 return None
             with memoryview(first) as whole:
                 self._pieces[0], first = bytearray(whole[most:]), bytes(whole[:most])
@@ -122,12 +124,14 @@ class SequentialWriteBuffer:
 
         Raises NoSpace, LocalFailure. Part of the content is lost then, so ``finish`` and each later write raise the same error.
         """
+        # What failed has been removed from the window already.
         if self._failed is not None:
             raise self._failed
         position = offset - self._sent
         gap = position - len(self._tail)
         if position < 0 or gap > GAP:
             return False
+        # Kernels write pages out of order by a few; the gap is filled by the next write.
         if gap > 0:
             self._tail.append(bytes(gap))
         self._tail.put(position, data)

@@ -168,6 +168,7 @@ class WritebackThread:
 
     def stop(self) -> None:
         """Flush the queued files and stop the thread."""
+        # From now on ``add`` refuses files, so the last flush below finds them all.
         thread, self._thread = self._thread, None
         if thread is not None:
             self._stopping.set()
@@ -208,6 +209,7 @@ class WritebackThread:
         with self._wakeup:
             taken = list(self._queue.values())[:MAX_PER_COMMIT]
             for file in taken:
+                # Removed before it is staged: a write that comes later queues the file again.
                 del self._queue[file.inode]
         return taken
 
@@ -215,6 +217,7 @@ class WritebackThread:
         while not self._stopping.is_set():
             with self._wakeup:
                 self._wakeup.wait_for(lambda: self._queue or self._stopping.is_set())
+            # Outside the condition, so that files can be queued meanwhile.
             self._stopping.wait(DELAY_SECONDS)
             self.flush_queued()
 
