@@ -133,6 +133,7 @@ def connect(path: Path, key: bytes, *, cache_kib: int, read_only: bool = False) 
     except dbapi2.Error as error:
         raise translated(error) from error
     try:
+        # SQLite creates the file with the umask; its -wal and -shm files copy the mode.
         path.chmod(0o600)
         _configure(Connection(raw), key, cache_kib, read_only)
     except dbapi2.Error as error:
@@ -150,6 +151,7 @@ def _configure(connection: Connection, key: bytes, cache_kib: int, read_only: bo
         f"key = \"x'{key.hex()}'\"",
         f"cipher_page_size = {PAGE_BYTES}",
         "cipher_hmac_algorithm = HMAC_SHA256",
+        # Locking and wiping every allocation of SQLite slows each statement down.
         "cipher_memory_security = OFF",
         "temp_store = MEMORY",
         f"cache_size = -{cache_kib}",

@@ -129,6 +129,7 @@ class Database:
         if own is not None:
             yield own
             return
+        # WAL readers see committed transactions only, and the lazy batch is open.
         self.writer.commit_pending()
         connection = self._borrow()
         try:
@@ -165,6 +166,7 @@ class Database:
         with self._lock:
             if self._closed:
                 raise LocalFailure("the local database is closed")
+            # The last one used: its page cache is the warmest.
             if self._idle:
                 return self._idle.pop()
         return connect(self._path, self._key, cache_kib=READER_CACHE_KIB, read_only=True)
@@ -220,6 +222,7 @@ class Database:
             self._closed = True
             idle, self._idle = self._idle, []
         self.writer.close()
+        # The writer's connection closes last: SQLite then checkpoints and removes the write-ahead log.
         for connection in idle:
             connection.close()
         self._wal.close()

@@ -118,6 +118,7 @@ def write(connection: Connection, rows: Sequence[tuple[Deferrable, Any]]) -> Non
     kinds: dict[Deferrable, list[Any]] = {}
     for kind, row in rows:
         kinds.setdefault(kind, []).append(row)
+    # New rows first: an update of a row that is inserted later would change nothing.
     for kind in sorted(kinds, key=_rank):
         kind.write(connection, kinds[kind])
 

@@ -146,6 +146,7 @@ class RedoLog:
             file.kept.add(serial)
             if not is_small:
                 file.large.add(serial)
+            # The replaced records stay in ``_File.kept`` until the next commit records that they no longer count.
             self._kept.add(kept)
             self._kept.difference_update(replaced)
             self._copy_small_records()
@@ -162,9 +163,11 @@ class RedoLog:
         self._nonce += 1  # unlike a serial number it is never reused; no other process has this key
         nonce = self._nonce.to_bytes(_NONCE_BYTES, "little")
         head = _HEAD.pack(length, serial, kind)
+        # The head is authenticated too: a record cannot be moved to another serial number.
         record = b"".join((head, nonce, cipher.encrypt(nonce, payload, _ASSOCIATED + head)))
         failpoint("redo.before-append")
         try:
+            # At an explicit offset: after a failed write the next record overwrites the torn one.
             self._disk.write(file.descriptor, record, file.end)
         except OSError:
             return 0  # the next record overwrites the torn one
@@ -175,11 +178,13 @@ class RedoLog:
 
     def _file_for(self, length: int) -> _File | None:
         file, other = self._files[self._current], self._files[1 - self._current]
+        # ``other.end`` is 0 once none of its records counts.
         if file.end > SWITCH_BYTES and not other.end:
             self._current, file = 1 - self._current, other
         if file.end + length > FILE_BYTES:
             return None
         if file.descriptor < 0:
+            # O_EXCL: the name is random, so a file of this name was put there by somebody else.
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
             try:
                 file.descriptor = os.open(self._path(self._current), flags, 0o600)
@@ -230,6 +235,7 @@ class RedoLog:
             for file in self._files:
                 file.kept &= serials
                 file.large &= serials
+                # All its records are in the database: overwrite the file from its beginning.
                 if not file.kept:
                     file.end = 0
 
@@ -245,6 +251,7 @@ class RedoLog:
         """Close the files, and remove them if none of their records counts."""
         with self._lock:
             is_over = not (self._is_stopped or self._kept or self._has_changes)
+            # After ``stop`` the files stay: the next start needs what the database does not have.
             self._is_stopped = True
             for number, file in enumerate(self._files):
                 if file.descriptor >= 0:
@@ -326,6 +333,7 @@ def _following(database: Path, mark: Mark) -> Iterator[tuple[int, bytes]]:
     records: dict[int, tuple[int, bytes]] = {}
     for number in (0, 1):
         records.update(_records(_path(database, mark.name, number), cipher))
+    # Kept records are older than the mark; the changes after it must be without a gap.
     for serial in chain(sorted(mark.kept), count(mark.serial + 1)):
         found = records.get(serial)
         if found is None:
@@ -347,6 +355,7 @@ def _records(path: Path, cipher: AESGCM) -> Iterator[tuple[int, tuple[int, bytes
         length, serial, kind = _HEAD.unpack(head)
         start = offset + _HEAD.size
         offset = start + length
+        # Older records follow where the file was overwritten; their serial numbers are lower.
         if serial <= before or length < _NONCE_BYTES + _TAG_BYTES or offset > len(data):
             return
         nonce, sealed = data[start : start + _NONCE_BYTES], data[start + _NONCE_BYTES : offset]

@@ -110,6 +110,7 @@ class Transaction(Connection):
     def executemany(self, sql: str, rows: Iterable[Parameters]) -> Any:
         """Execute one changing statement for each row of parameters."""
         self._prepare()
+        # The rows are needed twice, and may come from an iterator.
         rows = list(rows)
         cursor = super().executemany(sql, rows)
         for row in rows:
@@ -140,6 +141,7 @@ class Transaction(Connection):
         """Before a statement: write the deferred rows, those of this job within a savepoint."""
         batch = self._batch
         if not self._saved:
+            # Rows of earlier jobs go before the savepoint: undoing this job must not undo them.
             if self._mark:
                 batch.write(self._mark)
                 self._mark = 0
@@ -157,6 +159,7 @@ class Transaction(Connection):
     def undo(self) -> None:
         """The job failed: undo its changes. Raises LocalFailure if SQLite has rolled the whole transaction back."""
         batch = self._batch
+        # Rows of other jobs, deferred before this one, stay.
         batch.deferred.forget(self._mark)
         if batch.redo_entries is not None:
             del batch.redo_entries[self._logged :]

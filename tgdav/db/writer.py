@@ -92,6 +92,7 @@ class _Job(Generic[T]):
         self.result: T | None = None
         self.error: BaseException | None = None
         self.done = False
+        # A lock that another thread releases once: cheaper than an Event, and made for each job.
         self.gate = threading.Lock()
         self.gate.acquire()
 
@@ -135,6 +136,7 @@ class Writer:
         self._unsynced = True
         self.is_concluding = False
         """Whether the database may contain changes whose callbacks have not run yet."""
+        # Released by a job that arrives while the leader waits for its group.
         self._arrival = threading.Lock()
         self._arrival.acquire()
         self._awaits = False
@@ -217,6 +219,7 @@ class Writer:
             if self._refusal is not None and not job.only_commits:
                 raise LocalFailure(self._refusal)
             self._waiting.append(job)
+            # Under the same mutex as ``_hand_over``: either this job is in its list, or this thread leads.
             leads = not self._busy
             self._busy = True
             if self._awaits:
@@ -231,6 +234,7 @@ class Writer:
     def _enter_nowait(self, job: _Job[T]) -> T:
         """Run a lazy job if no other job runs, without waiting for others to join it."""
         lazy_batch = self._lazy_batch
+        # The job that fills the batch also commits it, which takes milliseconds: not in the event loop.
         is_easy = job.lazy and (self._has_room() if lazy_batch is None else not lazy_batch.is_nearly_full)
         with self._mutex:
             if not is_easy or self._busy or self._refusal is not None:
@@ -244,6 +248,7 @@ class Writer:
         try:
             job.gate.acquire()
         except BaseException:
+            # KeyboardInterrupt: a job that waits is withdrawn; one that a leader has taken runs to its end.
             with self._mutex:
                 if job in self._waiting:
                     self._waiting.remove(job)
@@ -281,6 +286,8 @@ class Writer:
                 with self._mutex:
                     came = not self._awaits
                     self._awaits = False
+                # A job arrived between the timeout and the mutex and released the lock: take that release, or the
+                # next wait would return at once.
                 if came:
                     self._arrival.acquire()
                 return
@@ -314,6 +321,7 @@ class Writer:
                 self._busy = False
                 if self._refusal is not None:  # only ``close`` waits for it
                     self._idle.notify_all()
+        # Outside the mutex: each caller wakes up and takes it at once.
         for job in batch + refused:
             job.finish()
         if successor is not None:
@@ -329,6 +337,7 @@ class Writer:
         if all(job.lazy for job in batch) and (self._lazy_batch is not None or self._has_room()):
             self._run_lazy(batch)
             return
+        # A failed sync or checkpoint came after the batch was opened: nothing may be committed any more.
         if self._lazy_batch is not None and self._poisoned:
             self._give_up([], LocalFailure(cast(str, self._refusal)))
         if self._lazy_batch is not None and any(job.sync for job in batch):
@@ -336,6 +345,7 @@ class Writer:
         failpoint("writer.before-sync")
         _sync_files(batch)
         failpoint("writer.after-sync")
+        # Jobs whose file could not be synced have an error by now: a transaction must not name unsynced bytes.
         working = [job for job in batch if job.work is not None and job.error is None]
         if working or self._lazy_batch is not None:
             self._commit(working)
@@ -359,6 +369,7 @@ class Writer:
         except TgdavError as error:
             self._give_up(jobs, error)
             return
+        # Before the answer, so that a kill after it loses nothing.
         is_logged = self._redo.append(lazy_batch.batch.take_redo_entries())
         if self._lazy_batch is None or lazy_batch.is_full or not is_logged:
             self._lazy_batch = lazy_batch
@@ -388,8 +399,10 @@ class Writer:
             if lazy_batch is not None and not connection.in_transaction:
                 raise LocalFailure("the local database rolled a transaction back")
             if connection.in_transaction:
+                # Jobs may have deferred rows without executing a statement.
                 batch.write()
                 failpoint("writer.before-commit")
+                # Set before COMMIT: from then on readers may see rows whose callbacks have not run.
                 self._unsynced = self.is_concluding = True
                 durable = any(job.durable and job.error is None for job in jobs)
                 self._redo.commit(connection, batch.released, durable=durable)
@@ -403,6 +416,7 @@ class Writer:
 
     def _give_up(self, jobs: list[_Job[Any]], error: TgdavError) -> None:
         """The transaction is lost with all its jobs."""
+        # First: a job that starts during the rollback must not trust what it remembers.
         self._generation += 1
         self._roll_back()
         _fail(jobs, error)
