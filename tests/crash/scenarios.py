@@ -92,7 +92,7 @@ def answered(path: str, seed: int, size: int) -> tuple[Step, Step, Step]:
     def fill(run: Run) -> None:
         handle = run.volume.fs.open(run.volume.fs.resolve(path_of(path)).inode, writable=True)
         handle.write(0, content(seed, size))
-        assert handle.flush_later(), "a small file is left to the settling thread"
+        assert handle.flush_later(), "a small file is left to the writeback thread"
         assert handle.close_nowait()
 
     def adorn(run: Run) -> None:
@@ -127,7 +127,7 @@ def sync(run: Run) -> None:
     run.volume.sync(wait=True)
 
 
-def settle(run: Run) -> None:
+def flush(run: Run) -> None:
     run.volume.fs.flush_all()
 
 
@@ -315,9 +315,9 @@ SCENARIOS = (
     )),
     Scenario("handles", furnished, (
         _open, _create("file", Kind.FILE), _write_and_fsync("file", [(0, content(20, 100_000))]),
-        _write_and_fsync("file", [(50, b"x" * 500), (90_000, b"y" * 5000)]), settle,
+        _write_and_fsync("file", [(50, b"x" * 500), (90_000, b"y" * 5000)]), flush,
         _write_and_close("a/b/large", 100_000, b"z" * 3000), sync, _write_and_fsync("a/small", [(10, b"s" * 100)]),
-        _write_and_close("a/b/c/staged", 0, content(21, 90_000)), settle, sync,
+        _write_and_close("a/b/c/staged", 0, content(21, 90_000)), flush, sync,
     )),
     Scenario("overwrites", furnished, (
         _open, _put("a/small", 40, 901), _put("a/b/large", 41, 150_000), _put("a/b/c/staged", 2, 200_000),

@@ -49,7 +49,7 @@ class Ability(Enum):
     RAW_NAMES = auto()
     """Names that are not UTF-8 are given and shown as they are."""
     EXACT_NAMES = auto()
-    """Names are told apart by bytes alone."""
+    """Names are distinguished by their bytes only."""
     NORMALIZED_NAMES = auto()
     """Names are found by Unicode NFC too."""
     RESERVED_NAMES = auto()

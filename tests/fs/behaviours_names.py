@@ -63,7 +63,7 @@ def a_listing_is_sorted_by_bytes(access: Access) -> None:
 
 
 @behaviour()
-def names_are_told_apart_by_case(access: Access) -> None:
+def names_differ_by_case(access: Access) -> None:
     access.write_file(b"name", b"small")
     access.write_file(b"NAME", b"large")
     assert access.read_file(b"name") == b"small"

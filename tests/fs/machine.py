@@ -109,7 +109,7 @@ class Machine(RuleBasedStateMachine):
         return self.oracle._tree.node(inode).content
 
     def follow(self, inode: Inode) -> Survivors:
-        """Return what may survive of a file, from before its first unsettled write."""
+        """Return what may survive of a file, from before its first unflushed write."""
         return self.survivors.setdefault(inode, Survivors(self.content(inode)))
 
     @invariant()

@@ -90,10 +90,10 @@ def _show(file_system: FileSystem, attributes: Attributes, twin: Path, windows: 
 
 
 class Survivors:
-    """The contents of one file that a crash may leave: the last settled one, and each later state in turn."""
+    """The contents of one file that a crash may leave: the last committed one, and each later state in turn."""
 
-    def __init__(self, settled: SparseBytes) -> None:
-        self._states: list[tuple[int, SparseBytes]] = [(0, settled.copy())]
+    def __init__(self, committed: SparseBytes) -> None:
+        self._states: list[tuple[int, SparseBytes]] = [(0, committed.copy())]
 
     def written(self, handle: int, content: SparseBytes) -> None:
         """Note the content after a write or truncation through ``handle``."""

@@ -35,7 +35,7 @@ class Factory:
 
 
 class ModelSubject:
-    """The model, which forgets unsettled writes in a crash."""
+    """The model, which forgets unflushed writes in a crash."""
 
     def __init__(self, file_system: ModelFileSystem) -> None:
         self._model = file_system

@@ -19,7 +19,7 @@ class RefusedError(Exception):
 
 
 class Seen:
-    """A precondition that notes what it is shown, and refuses if told to."""
+    """A precondition that records its argument, and refuses if it must."""
 
     def __init__(self, *, refuses: bool = False) -> None:
         self.shown: list[Attributes | None] = []

@@ -55,7 +55,7 @@ def test_a_time_is_brought_to_the_nearest_that_can_be_kept(
 
 
 @pytest.mark.parametrize(("given", "kept"), BEYOND)
-def test_times_held_for_unsettled_writes_are_too(fs: NamespaceFileSystem, given: int, kept: int) -> None:
+def test_times_deferred_with_unflushed_writes_are_too(fs: NamespaceFileSystem, given: int, kept: int) -> None:
     inode = made(fs)
     with closing(fs.open(inode, writable=True)) as handle:
         handle.write(0, b"content")

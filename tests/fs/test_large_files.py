@@ -168,8 +168,8 @@ def _full_after(count: int) -> Callable[[str], None]:
 
 @pytest.mark.parametrize("count", [0, 1, 4])
 @pytest.mark.parametrize("goes_on", [False, True])
-def test_a_full_disk_midway_is_told_and_nothing_is_mixed(subject: VolumeSubject, count: int, goes_on: bool) -> None:
-    """Also when there is room again at once, and the writer does not care for what it was told."""
+def test_a_full_disk_midway_is_reported_and_nothing_is_mixed(subject: VolumeSubject, count: int, goes_on: bool) -> None:
+    """Also if there is space again at once, and the writer ignores the error."""
     inode = write(subject.fs, b"file", b"old")
     subject.fs.flush_all()
     file = subject.fs.open(inode, writable=True, truncate=True)

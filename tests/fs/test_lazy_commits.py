@@ -37,7 +37,7 @@ def waits(fs: NamespaceFileSystem) -> bool:
     return fs.database.writer._lazy_batch is not None
 
 
-def test_look_ups_are_answered_while_nothing_is_committed(subject: VolumeSubject) -> None:
+def test_lookups_are_answered_while_nothing_is_committed(subject: VolumeSubject) -> None:
     fs = subject.fs
     folder = fs.create(fs.root, b"folder", Kind.DIRECTORY, 0o755, OWNER).inode
     made = fs.create(folder, b"file", Kind.FILE, 0o600, OWNER)
@@ -152,13 +152,13 @@ def test_what_would_wait_is_refused_before_it_is_done(subject: VolumeSubject) ->
         fs.call_nowait(lambda: fs.unlink(fs.root, b"other"))
     assert names(fs) == [b"file", b"other"]
     assert fs.attributes(inode).mode == 0o600
-    wait_for(lambda: fs.open_files.find(inode) is None, what="the file to be settled")
+    wait_for(lambda: fs.open_files.find(inode) is None, what="the file to be flushed")
     fs.call_nowait(lambda: fs.unlink(fs.root, b"other"))
     assert names(fs) == [b"file"]
 
 
 def test_a_removed_folder_has_no_parent(subject: VolumeSubject) -> None:
-    """Who still holds it, or a handle on it, must not be led into the trash."""
+    """A caller that still has the inode, or a handle on it, must not reach the trash."""
     fs = subject.fs
     outer = fs.create(fs.root, b"outer", Kind.DIRECTORY, 0o755, OWNER).inode
     inner = fs.create(outer, b"inner", Kind.DIRECTORY, 0o755, OWNER).inode

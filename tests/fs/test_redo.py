@@ -1,4 +1,4 @@
-"""What a file system shows after a kill -9 of what it answered and had not committed."""
+"""What a file system shows after a kill -9, of changes that it had answered and not committed."""
 
 from pathlib import Path
 
@@ -140,7 +140,7 @@ def test_names_that_were_taken_away_and_given(subject: VolumeSubject) -> None:
     assert fs.get_xattr(fs.root, b"user.x") == b"y"
 
 
-def test_what_is_taken_over_is_settled_and_kept_no_longer(subject: VolumeSubject) -> None:
+def test_what_is_recovered_is_flushed_and_released(subject: VolumeSubject) -> None:
     make(subject.fs, b"file", b"content")
     subject.crash()
     assert not subject.fs.open_files

@@ -1,4 +1,5 @@
-"""Files closed without a sync: seen at once, committed together a moment later, and always before what takes something away."""
+"""Files closed without a sync: visible at once, committed together a moment later, and always before a change that removes
+something."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,7 +27,7 @@ def subject(tmp_path: Path) -> Iterator[VolumeSubject]:
 
 
 def write(fs: NamespaceFileSystem, name: bytes, content: bytes) -> Inode:
-    """Make a file, and close it without a sync."""
+    """Create a file and close it without a sync."""
     made = fs.create(fs.root, name, Kind.FILE, 0o644, OWNER)
     with_content(fs, made.inode, content)
     return made.inode
@@ -56,7 +57,7 @@ def test_it_is_seen_at_once(subject: VolumeSubject) -> None:
 
 def test_it_is_committed_without_being_asked(subject: VolumeSubject) -> None:
     inode = write(subject.fs, b"file", b"content")
-    wait_for(lambda: subject.fs.open_files.find(inode) is None, what="the file to be settled")
+    wait_for(lambda: subject.fs.open_files.find(inode) is None, what="the file to be flushed")
     subject.crash()
     assert content_of(subject.fs, b"file") == b"content"
 
@@ -67,8 +68,8 @@ def shown(fs: NamespaceFileSystem) -> dict[bytes, bytes]:
 
 def test_a_rename_comes_after_the_contents_and_is_kept(subject: VolumeSubject) -> None:
     write(subject.fs, b"file", b"old")
-    write(subject.fs, b"buffer", b"new")
-    subject.fs.rename(subject.fs.root, b"buffer", subject.fs.root, b"file")
+    write(subject.fs, b"saved", b"new")
+    subject.fs.rename(subject.fs.root, b"saved", subject.fs.root, b"file")
     subject.crash()
     assert shown(subject.fs) == {b"file": b"new"}
 
@@ -124,8 +125,8 @@ def test_attributes_that_cannot_wait_survive_the_writes_that_do(subject: VolumeS
     seen = fs.attributes(inode)
     assert (seen.mode, seen.uid, seen.mtime, seen.dirty) == (0o600, 9, 0, 1)
     handle.close()
-    settled = fs.attributes(inode)
-    assert (settled.mode, settled.uid, settled.mtime, settled.dirty) == (0o600, 9, 0, 0)
+    committed = fs.attributes(inode)
+    assert (committed.mode, committed.uid, committed.mtime, committed.dirty) == (0o600, 9, 0, 0)
 
 
 def _full_disk(step: str) -> None:
@@ -194,7 +195,7 @@ def test_a_file_opened_again_meanwhile_is_kept(subject: VolumeSubject) -> None:
 
 
 def test_what_cannot_be_closed_at_once_stays_open(subject: VolumeSubject) -> None:
-    """Nobody settles in the background here: whoever closes has to wait, and says so."""
+    """The writeback thread does not run, so the close would have to wait and is refused."""
     fs = subject.fs
     fs.open_files.stop()
     handle = fs.open(fs.create(fs.root, b"file", Kind.FILE, 0o644, OWNER).inode, writable=True)

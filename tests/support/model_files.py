@@ -102,14 +102,14 @@ class ModelHandle:
     @locked
     def flush(self) -> None:
         self._check()
-        self._node.settle()
+        self._node.flush()
 
     @locked
     def close(self) -> None:
         if self._open:
             self._open = False
             if self._writable:
-                self._node.settle()
+                self._node.flush()
             self._node.handles -= 1
             self._tree.forget_unused(self._node)
 
@@ -174,7 +174,7 @@ class ModelUpload:
         node.ctime = self._tree.clock.now_ns()
         node.mtime = node.ctime if mtime is None else mtime
         node.btime = node.btime if btime is None else btime
-        node.settle()
+        node.flush()
         tag = self._tree.attributes(node).tag
         assert tag is not None
         set_values(node.properties, properties(tag) if properties else {})

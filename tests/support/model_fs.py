@@ -188,7 +188,7 @@ class ModelFileSystem:
         if change.size is not None:
             check_file(node)
             node.content.truncate(change.size)
-            node.settle()
+            node.flush()
             node.mtime = now
         node.ctime = now
         _set_given(node, change)

@@ -56,7 +56,7 @@ class Node:
         """Make the content the one that a crash leaves."""
         self.kept = self.content.copy()
 
-    def settle(self) -> None:
+    def flush(self) -> None:
         """Take the content as committed: its tag is the node's from now on."""
         self.keep()
         self.tag, self.dirty = self.content.tag(), 0
@@ -107,7 +107,7 @@ class Tree:
         """Lose unflushed content and all open handles."""
         for node in list(self.nodes.values()):
             node.content, node.handles = node.kept, int(node.inode == ROOT)
-            node.settle()
+            node.flush()
             self.forget_unused(node)
 
     def attributes(self, node: Node) -> Attributes:
@@ -206,7 +206,7 @@ class Tree:
         twin.content, twin.xattrs = source.content.copy(), dict(source.xattrs)
         twin.properties = dict(source.properties)
         twin.atime, twin.mtime, twin.btime = source.atime, source.mtime, source.btime
-        twin.settle()
+        twin.flush()
         return twin
 
     def _next(self) -> int:

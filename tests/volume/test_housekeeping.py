@@ -99,14 +99,14 @@ def test_what_fails_keeps_nothing_else_from_being_done(
 
     put(volume, "file", b"x")
     volume.content.flush(60)
-    monkeypatch.setattr(volume.background._tasks["settling files"], "run", full)
+    monkeypatch.setattr(volume.background._tasks["flushing files"], "run", full)
     vault.clock.advance(PUSH_SECONDS)
     volume.background.tick()
     assert report.status(volume)["last_error"] == "full"
     assert volume.pending()["operations"] == 0
 
 
-def test_idle_files_are_settled(vault: Vault, volume: Volume) -> None:
+def test_idle_files_are_flushed(vault: Vault, volume: Volume) -> None:
     put(volume, "file", b"old")
     handle = volume.fs.open(volume.fs.resolve([b"file"]).inode, writable=True)
     handle.write(0, b"new")

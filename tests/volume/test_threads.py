@@ -91,7 +91,7 @@ def test_background_work_survives_a_failure_between_its_tasks(
     wait_for(lambda: running.pending()["operations"] == 0)
 
 
-def test_settling_leaves_out_the_file_that_cannot_be(
+def test_writeback_leaves_out_a_file_that_cannot_be_flushed(
     running: Volume, failures: Callable[[str], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = OpenFile.stage
@@ -118,7 +118,7 @@ def _inode(volume: Volume, name: bytes) -> int:
     return volume.fs.resolve([name]).inode
 
 
-def test_closing_the_volume_keeps_a_file_that_cannot_be_settled(vault: Vault, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_closing_the_volume_keeps_a_file_that_cannot_be_flushed(vault: Vault, monkeypatch: pytest.MonkeyPatch) -> None:
     volume = vault.open()
     whole = OpenFile.flush
     volume.fs.create(volume.fs.root, b"bad", Kind.FILE, 0o644, Owner())

@@ -164,7 +164,7 @@ class Volume:
         writing = self._is_writing
         poll = {"interval": POLL_SECONDS, "retry": POLL_RETRY_SECONDS, "first": POLL_SECONDS}
         yield PeriodicTask(POLL, replicator.poll, when=writing, **poll)
-        yield PeriodicTask("settling files", self.fs.flush_idle, when=writing)
+        yield PeriodicTask("flushing files", self.fs.flush_idle, when=writing)
         pushing = {"interval": PUSH_SECONDS, "first": PUSH_SECONDS}
         yield PeriodicTask(PUSH, self._push_if_pending, when=writing, **pushing)
         checkpoints = {"interval": CHECKPOINT_SECONDS, "first": CHECKPOINT_SECONDS}
