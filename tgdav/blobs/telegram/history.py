@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from tgdav.blobs.telegram.messages import PAGE, BlobDocument, Chat
-from tgdav.blobs.telegram.session import PendingResponse, Session
+from tgdav.blobs.telegram.session import PendingResponse
 from tgdav.ids import BlobId, BlobName
 
 SPANS_IN_FLIGHT = 8
@@ -51,8 +51,7 @@ class Density:
 class HistoryReader:
     """Reads all messages of a chat."""
 
-    def __init__(self, session: Session, chat: Chat) -> None:
-        self._session = session
+    def __init__(self, chat: Chat) -> None:
         self._chat = chat
 
     def pages(self, after: int) -> Iterator[list[Any]]:
@@ -80,10 +79,10 @@ class HistoryReader:
             while after < newest or in_flight:
                 while after < newest and len(in_flight) < SPANS_IN_FLIGHT:
                     span = Span(after, min(after + density.width, newest))
-                    in_flight.append((span, self._session.submit(self._chat.after(span.after))))
+                    in_flight.append((span, self._chat.session.submit(self._chat.after(span.after))))
                     after = span.last
                 span, response = in_flight.popleft()
-                found = self._complete_span(span, list(self._session.result(response).messages))
+                found = self._complete_span(span, list(self._chat.session.result(response).messages))
                 density.record(len(found), span.last - span.after)
                 yield found
         finally:
@@ -110,9 +109,9 @@ KEPT_DOCUMENTS = 4096
 class BlobIndex:
     """The known blobs of a chat, by name and id. Thread-safe; no lock is held during requests."""
 
-    def __init__(self, session: Session, chat: Chat) -> None:
+    def __init__(self, chat: Chat) -> None:
         self._chat = chat
-        self._history = HistoryReader(session, chat)
+        self._history = HistoryReader(chat)
         self._lock = threading.Lock()
         self._survey_lock = threading.Lock()
         self._names: dict[BlobName, tuple[BlobId, ...]] = {}

@@ -42,7 +42,7 @@ class Chat:
     """The chat that holds the blobs. ``peer`` is ``me``, ``@name``, or a channel's number that begins with -100."""
 
     def __init__(self, session: Session, peer: str) -> None:
-        self._session = session
+        self.session = session
         self._name = peer
         self._peer: Any = types.InputPeerSelf() if peer == "me" else None
 
@@ -54,7 +54,7 @@ class Chat:
     def peer(self) -> Any:
         """Return the chat's InputPeer. Raises StoreRejected if the account has no access to it."""
         if self._peer is None:
-            self._peer = _resolve(self._session, self._name)
+            self._peer = _resolve(self.session, self._name)
         return self._peer
 
     def blob(self, message: Any) -> BlobDocument | None:
@@ -75,13 +75,13 @@ class Chat:
     def _is_here(self, peer: Any) -> bool:
         if self.is_channel:
             return isinstance(peer, types.PeerChannel) and peer.channel_id == self.peer().channel_id
-        return isinstance(peer, types.PeerUser) and peer.user_id == self._session.user_id
+        return isinstance(peer, types.PeerUser) and peer.user_id == self.session.user_id
 
     def page_after(self, after: int) -> list[Any]:
         """Return up to 100 messages after an id, oldest first; empty at the end."""
         if after >= LARGEST_ID:
             return []
-        return sorted(self._session.invoke(self.after(after)).messages, key=lambda message: message.id)
+        return sorted(self.session.invoke(self.after(after)).messages, key=lambda message: message.id)
 
     def after(self, after: int) -> Any:
         """Return the request for up to 100 messages after an id."""
@@ -89,11 +89,11 @@ class Chat:
 
     def newest(self) -> list[Any]:
         """Return a list of the newest message, empty if there is none."""
-        return list(self._session.invoke(self.history(limit=1)).messages)
+        return list(self.session.invoke(self.history(limit=1)).messages)
 
     def page_before(self, before: int) -> list[Any]:
         """Return up to 100 messages before an id (0: the newest ones), newest first."""
-        return list(self._session.invoke(self.history(offset_id=before)).messages)
+        return list(self.session.invoke(self.history(offset_id=before)).messages)
 
     def history(self, offset_id: int = 0, add_offset: int = 0, min_id: int = 0, limit: int = PAGE) -> Any:
         """Return a request for messages older than ``offset_id`` (0: all), shifted by ``add_offset`` towards older ones."""
@@ -125,20 +125,20 @@ class Chat:
         wanted = [blob_id for blob_id in dict.fromkeys(ids) if 0 < blob_id <= LARGEST_ID]
         found: dict[BlobId, BlobDocument] = {}
         for start in range(0, len(wanted), PAGE):
-            found |= self.blobs(self._session.invoke(self.by_id(wanted[start : start + PAGE])))
+            found |= self.blobs(self.session.invoke(self.by_id(wanted[start : start + PAGE])))
         return found
 
     def is_shown(self, message_id: BlobId) -> bool:
         """Return whether there is a message of this id, a blob or not."""
-        found = self._session.invoke(self.by_id([message_id])).messages
+        found = self.session.invoke(self.by_id([message_id])).messages
         return any(not isinstance(message, types.MessageEmpty) for message in found)
 
     def delete(self, ids: Sequence[BlobId]) -> None:
         """Delete up to 100 messages, which the caller has checked to be blobs."""
         if self.is_channel:
-            self._session.invoke(functions.channels.DeleteMessagesRequest(_channel(self.peer()), list(ids)))
+            self.session.invoke(functions.channels.DeleteMessagesRequest(_channel(self.peer()), list(ids)))
         else:
-            self._session.invoke(functions.messages.DeleteMessagesRequest(list(ids), revoke=True))
+            self.session.invoke(functions.messages.DeleteMessagesRequest(list(ids), revoke=True))
 
 
 def _channel(peer: Any) -> Any:

@@ -50,7 +50,7 @@ class TelegramStore:
         self._session = session
         self._entropy = entropy
         self._chat = Chat(session, peer)
-        self._index = BlobIndex(session, self._chat)
+        self._index = BlobIndex(self._chat)
         self._names = KeyedLocks()
         self._lock = threading.Lock()
         self._uploads: dict[BlobName, BlobUpload] = {}
@@ -259,9 +259,7 @@ class TelegramStore:
         self._check_open()
         if self._watch is not None:
             self._watch.close()
-        self._watch = UpdateWatcher(
-            self._session, self._chat, self._index, on_blob, on_logout=on_logout, silence=silence, retry=retry
-        )
+        self._watch = UpdateWatcher(self._chat, self._index, on_blob, on_logout=on_logout, silence=silence, retry=retry)
         self._watch.start()
         return self._watch
 

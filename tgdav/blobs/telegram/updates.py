@@ -16,7 +16,6 @@ from telethon.tl import functions, types
 from tgdav.blobs.interface import BlobInfo
 from tgdav.blobs.telegram.history import BlobIndex
 from tgdav.blobs.telegram.messages import Chat
-from tgdav.blobs.telegram.session import Session
 from tgdav.errors import AccessError, StoreRejected, StoreUnavailable, TgdavError
 from tgdav.ids import BlobId
 from tgdav.threads import Guard, Worker
@@ -112,7 +111,6 @@ class UpdateWatcher:
 
     def __init__(
         self,
-        session: Session,
         chat: Chat,
         index: BlobIndex,
         on_blob: Callable[[BlobInfo], None],
@@ -121,7 +119,7 @@ class UpdateWatcher:
         silence: float = SILENCE,
         retry: float = RETRY,
     ) -> None:
-        self._session, self._chat, self._index, self._on_blob = session, chat, index, on_blob
+        self._session, self._chat, self._index, self._on_blob = chat.session, chat, index, on_blob
         self._on_logout = on_logout
         self._silence, self._retry = silence, retry
         self._tracker: PtsTracker | None = None
