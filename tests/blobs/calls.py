@@ -22,8 +22,8 @@ def content(store: BlobStore, info: BlobInfo) -> bytes:
     return store.read(info.id, 0, info.size)
 
 
-def private_file(folder: Path, data: bytes) -> Path:
-    path = folder / "staged"
+def private_file(directory: Path, data: bytes) -> Path:
+    path = directory / "staged"
     path.write_bytes(data)
     path.chmod(0o600)
     return path

@@ -136,11 +136,11 @@ class Place:
             store.close()
 
 
-def maker(base: str, folder: Path, request: pytest.FixtureRequest) -> Callable[[], BlobStore]:
+def maker(base: str, directory: Path, request: pytest.FixtureRequest) -> Callable[[], BlobStore]:
     """Return a function that opens a store object on a new and empty place of this kind."""
     if base == "directory":
-        directory_store(folder)._directory.create()
-        return lambda: directory_store(folder)
+        directory_store(directory)._directory.create()
+        return lambda: directory_store(directory)
     if base == "memory":
         blobs = MemoryBlobs()
         return lambda: MemoryStore(blobs)
@@ -170,7 +170,7 @@ def store(place: Place) -> BlobStore:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def directory(tmp_path: Path) -> Path:
     """The directory of a new directory store."""
     path = tmp_path / "store"
     DirectoryStore.create(path, disk=SystemDisk(), clock=MovedClock(), entropy=SeededEntropy()).close()

@@ -48,12 +48,12 @@ class TestAppend:
         info = store.append(name_of(1), FileSource(private_file(tmp_path, b"")), "f")
         assert (info.size, content(store, info)) == (0, b"")
 
-    def test_a_file_stays_where_it_was(self, store: BlobStore, tmp_path: Path) -> None:
+    def test_a_file_is_kept(self, store: BlobStore, tmp_path: Path) -> None:
         path = private_file(tmp_path, b"from a file")
         store.append(name_of(1), FileSource(path), "f")
         assert path.read_bytes() == b"from a file"
 
-    def test_a_file_may_go_afterwards(self, store: BlobStore, tmp_path: Path) -> None:
+    def test_a_file_may_be_deleted_afterwards(self, store: BlobStore, tmp_path: Path) -> None:
         path = private_file(tmp_path, b"from a file")
         info = store.append(name_of(1), FileSource(path), "f")
         path.unlink()
@@ -69,7 +69,7 @@ class TestAppend:
         infos = [store.append(name_of(number), FileSource(path), "f") for number in (1, 2)]
         assert [content(store, info) for info in infos] == [b"from a file"] * 2
 
-    def test_a_blob_larger_than_the_store_takes(self, store: BlobStore) -> None:
+    def test_a_blob_larger_than_the_store_accepts(self, store: BlobStore) -> None:
         source = BytesSource(b"")
         source.size = store.traits.max_blob_bytes + 1
         with pytest.raises(StoreRejected):
@@ -123,7 +123,7 @@ class TestName:
 
 
 class TestIdempotence:
-    def test_the_second_append_answers_with_the_first(self, store: BlobStore) -> None:
+    def test_the_second_append_returns_the_first(self, store: BlobStore) -> None:
         assert put(store, 1) == put(store, 1)
 
     def test_there_is_one_blob(self, store: BlobStore) -> None:
@@ -208,7 +208,7 @@ class TestReopening:
         info = put(place.open(), 1, b"abc")
         assert place.open().read(info.id, 1, 2) == b"bc"
 
-    def test_goes_on_counting(self, place: Place) -> None:
+    def test_continues_the_ids(self, place: Place) -> None:
         first = put(place.open(), 1)
         assert put(place.open(), 2).id > first.id
 
@@ -249,14 +249,14 @@ class TestSource:
             store.append(name_of(1), Breaking(b"abc", 0, lambda _data: b""), "x")
         assert ids(store) == []
 
-    def test_that_goes_on_is_damage(self, store: BlobStore) -> None:
+    def test_that_is_too_long_is_damage(self, store: BlobStore) -> None:
         source = BytesSource(b"abcdef")
         source.size = 3
         with pytest.raises(DamageError):
             store.append(name_of(1), source, "x")
         assert ids(store) == []
 
-    def test_can_be_mended_and_sent_again(self, store: BlobStore) -> None:
+    def test_can_be_repaired_and_sent_again(self, store: BlobStore) -> None:
         with pytest.raises(DamageError):
             store.append(name_of(1), Breaking(b"abc", 0, lambda _data: b""), "x")
         assert content(store, put(store, 1, b"abc")) == b"abc"
@@ -270,7 +270,7 @@ class TestSource:
                 store.append(name_of(1), source, "x")
             assert ids(store) == [], now
 
-    def test_file_that_is_gone_is_damage(self, store: BlobStore, tmp_path: Path) -> None:
+    def test_missing_file_is_damage(self, store: BlobStore, tmp_path: Path) -> None:
         path = private_file(tmp_path, b"abc")
         source = FileSource(path)
         path.unlink()
@@ -278,7 +278,7 @@ class TestSource:
             store.append(name_of(1), source, "x")
         assert ids(store) == []
 
-    def test_is_not_asked_when_the_call_is_refused(self, store: BlobStore) -> None:
+    def test_is_not_read_when_the_call_is_refused(self, store: BlobStore) -> None:
         with pytest.raises(StoreRejected):
             store.append(name_of(1), Breaking(b"abc", 0, fail), "not a label")
 
@@ -298,7 +298,7 @@ class TestProgress:
         store.append(name_of(1), FileSource(private_file(tmp_path, bytes(5000))), "x", progress=reported.append)
         assert reported[-1] == 5000
 
-    def test_of_a_blob_that_is_there_ends_at_the_size(self, store: BlobStore) -> None:
+    def test_of_an_existing_blob_ends_at_the_size(self, store: BlobStore) -> None:
         put(store, 1, bytes(5000))
         reported: list[int] = []
         store.append(name_of(1), BytesSource(bytes(5000)), "x", progress=reported.append)
@@ -340,7 +340,7 @@ class TestClosed:
         store.close()
         store.close()
 
-    def test_still_knows_its_traits(self, store: BlobStore) -> None:
+    def test_still_has_its_traits(self, store: BlobStore) -> None:
         traits = store.traits
         store.close()
         assert store.traits == traits

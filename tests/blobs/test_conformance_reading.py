@@ -106,7 +106,7 @@ class TestList:
     def test_of_nothing(self, store: BlobStore) -> None:
         assert ids(store) == []
 
-    def test_is_what_append_said_in_order(self, store: BlobStore) -> None:
+    def test_is_what_append_returned_in_order(self, store: BlobStore) -> None:
         infos = [put(store, number, bytes(number), f"n{number}") for number in range(12)]
         assert [*store.list()] == infos
 
@@ -119,7 +119,7 @@ class TestList:
         for position, blob_id in enumerate(given):
             assert ids(store, blob_id) == given[position + 1 :]
 
-    def test_after_an_id_that_is_not_there(self, store: BlobStore) -> None:
+    def test_after_a_missing_id(self, store: BlobStore) -> None:
         given = [put(store, number).id for number in range(4)]
         store.delete([given[1]])
         assert ids(store, given[1]) == given[2:]
@@ -227,7 +227,7 @@ class TestDelete:
         store.delete([info.id])
         assert ids(store) == []
 
-    def test_what_never_was(self, store: BlobStore) -> None:
+    def test_an_id_that_never_existed(self, store: BlobStore) -> None:
         info = put(store, 1)
         store.delete([MISSING, BlobId(0), BlobId(-5)])
         assert ids(store) == [info.id]

@@ -59,19 +59,19 @@ def test_a_crash_at_each_step_leaves_whole_blobs_and_a_repeat_succeeds(tmp_path:
     at = 0
     while True:
         at += 1
-        folder = tmp_path / str(at)
-        folder.mkdir()
-        (folder / ".lock").touch()
-        put(directory_store(folder), 0)
+        directory = tmp_path / str(at)
+        directory.mkdir()
+        (directory / ".lock").touch()
+        put(directory_store(directory), 0)
         handler = CrashAt(at)
         try:
             with failpoints.installed(handler):
-                action(directory_store(folder), tmp_path)
+                action(directory_store(directory), tmp_path)
         except Crash:
-            check_whole(directory_store(folder))
-            action(directory_store(folder), tmp_path)
-            check_done(directory_store(folder), action)
-            check_clean(folder)
+            check_whole(directory_store(directory))
+            action(directory_store(directory), tmp_path)
+            check_done(directory_store(directory), action)
+            check_clean(directory)
         else:
             break
     assert at > (1 if action is append_again else 3)
@@ -90,18 +90,18 @@ def check_done(store: DirectoryStore, action: Action) -> None:
     assert {info.name for info in store.list()} == expected
 
 
-def check_clean(folder: Path) -> None:
+def check_clean(directory: Path) -> None:
     """After one more append, nothing of dead writers is left."""
-    put(directory_store(folder), 9)
-    assert [path.name for path in folder.iterdir() if path.name.startswith(".tmp-")] == []
+    put(directory_store(directory), 9)
+    assert [path.name for path in directory.iterdir() if path.name.startswith(".tmp-")] == []
 
 
-def test_an_id_shown_before_a_crash_is_not_given_again(folder: Path) -> None:
+def test_an_id_shown_before_a_crash_is_not_given_again(directory: Path) -> None:
     with pytest.raises(Crash), failpoints.installed(crash_on("directory.published")):
-        put(directory_store(folder), 1)
-    shown = ids(directory_store(folder))
-    directory_store(folder).delete([BlobId(shown[0])])
-    assert put(directory_store(folder), 2).id > shown[0]
+        put(directory_store(directory), 1)
+    shown = ids(directory_store(directory))
+    directory_store(directory).delete([BlobId(shown[0])])
+    assert put(directory_store(directory), 2).id > shown[0]
 
 
 def crash_on(name: str) -> Callable[[str], None]:
@@ -113,50 +113,50 @@ def crash_on(name: str) -> Callable[[str], None]:
 
 
 class TestTemporaryFiles:
-    def test_of_a_dead_writer_is_no_blob_and_goes_with_the_next_append(self, folder: Path) -> None:
+    def test_of_a_dead_writer_is_no_blob_and_goes_with_the_next_append(self, directory: Path) -> None:
         with pytest.raises(Crash), failpoints.installed(crash_on("directory.temporary-synced")):
-            put(directory_store(folder), 1)
-        left = [path.name for path in folder.iterdir() if path.name.startswith(".tmp-")]
-        store = directory_store(folder)
+            put(directory_store(directory), 1)
+        left = [path.name for path in directory.iterdir() if path.name.startswith(".tmp-")]
+        store = directory_store(directory)
         assert (len(left), ids(store)) == (1, [])
         put(store, 2)
-        assert not (folder / left[0]).exists()
+        assert not (directory / left[0]).exists()
 
-    def test_of_a_living_writer_stays(self, folder: Path) -> None:
+    def test_of_a_living_writer_stays(self, directory: Path) -> None:
         """Another store object starts and appends, and with it cleans, while an append is half-way."""
 
         def interfere(sent: int) -> None:
             if sent == 1 << 20:
-                put(directory_store(folder), 2)
+                put(directory_store(directory), 2)
 
-        store = directory_store(folder)
+        store = directory_store(directory)
         data = bytes(range(256)) * 8192
         info = store.append(name_of(1), BytesSource(data), "x", progress=interfere)
         assert content(store, info) == data
         assert ids(store) == [1, 2]
         assert info.id == 2
 
-    def test_locked_by_another_stays(self, folder: Path) -> None:
-        path = folder / temporary_name(name_of(5), bytes(8))
+    def test_locked_by_another_stays(self, directory: Path) -> None:
+        path = directory / temporary_name(name_of(5), bytes(8))
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         fcntl.flock(descriptor, fcntl.LOCK_EX)
-        put(directory_store(folder), 1)
+        put(directory_store(directory), 1)
         assert path.exists()
         os.close(descriptor)
-        put(directory_store(folder), 2)
+        put(directory_store(directory), 2)
         assert not path.exists()
 
     @pytest.mark.parametrize("make", [Path.mkdir, lambda path: path.symlink_to("/etc/passwd"), os.mkfifo])
-    def test_that_is_no_regular_file_stays(self, folder: Path, make: Callable[[Path], None]) -> None:
-        path = folder / temporary_name(name_of(5), bytes(8))
+    def test_that_is_no_regular_file_stays(self, directory: Path, make: Callable[[Path], None]) -> None:
+        path = directory / temporary_name(name_of(5), bytes(8))
         make(path)
-        assert put(directory_store(folder), 1).id == 1
+        assert put(directory_store(directory), 1).id == 1
         assert os.path.lexists(path)
 
-    def test_of_somebody_else_stays(self, folder: Path) -> None:
-        (folder / ".tmp-notes").write_bytes(b"mine")
-        put(directory_store(folder), 1)
-        assert (folder / ".tmp-notes").read_bytes() == b"mine"
+    def test_of_somebody_else_stays(self, directory: Path) -> None:
+        (directory / ".tmp-notes").write_bytes(b"mine")
+        put(directory_store(directory), 1)
+        assert (directory / ".tmp-notes").read_bytes() == b"mine"
 
 
 @pytest.mark.skipif(not usable(), reason="no FUSE mounts on this machine")
@@ -167,9 +167,9 @@ def test_acknowledged_blobs_survive_power_cuts(tmp_path: Path, seed: int) -> Non
         acknowledged: dict[int, bytes] = {}
         highest = 0
         for cut in range(3):
-            folder = disk.path / "store"
-            folder.mkdir(mode=0o700, exist_ok=True)
-            store = directory_store(folder)
+            directory = disk.path / "store"
+            directory.mkdir(mode=0o700, exist_ok=True)
+            store = directory_store(directory)
             store._directory.create()
             for number in range(10 * cut, 10 * cut + 6):
                 info = append_either_way(store, disk.path, number)
@@ -182,7 +182,7 @@ def test_acknowledged_blobs_survive_power_cuts(tmp_path: Path, seed: int) -> Non
                 put(store, 1000 + cut)
             disk.power_cut()
             disk.start()
-            store = directory_store(folder)
+            store = directory_store(directory)
             infos = {info.id: info for info in store.list()}
             assert {known: content(store, infos[BlobId(known)]) for known in acknowledged} == acknowledged
             assert gone not in infos
@@ -190,10 +190,10 @@ def test_acknowledged_blobs_survive_power_cuts(tmp_path: Path, seed: int) -> Non
             highest = max(highest, *infos)
 
 
-def append_either_way(store: DirectoryStore, folder: Path, number: int) -> BlobId:
+def append_either_way(store: DirectoryStore, directory: Path, number: int) -> BlobId:
     if number % 2:
         return put(store, number, b"%d" % number).id
-    path = folder / f"staged-{number}"
+    path = directory / f"staged-{number}"
     path.write_bytes(b"%d" % number)
     path.chmod(0o600)
     return store.append(name_of(number), FileSource(path), "x").id

@@ -16,8 +16,8 @@ from tgdav.errors import StoreRejected
 from tgdav.volume import report
 
 
-def visible(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+def visible(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir() if not path.name.startswith("."))
 
 
 def a_link(path: Path, victim: Path) -> None:
@@ -38,7 +38,7 @@ def a_socket(path: Path, victim: Path) -> None:
         made.bind(path.name)
 
 
-def a_folder(path: Path, victim: Path) -> None:
+def a_directory(path: Path, victim: Path) -> None:
     path.mkdir()
 
 
@@ -46,7 +46,7 @@ def a_dangling_link(path: Path, victim: Path) -> None:
     path.symlink_to(victim.with_name("nowhere"))
 
 
-PLANTS = [a_link, a_second_name, a_fifo, a_socket, a_folder, a_dangling_link]
+PLANTS = [a_link, a_second_name, a_fifo, a_socket, a_directory, a_dangling_link]
 
 
 class TestUntrustedLockFile:
@@ -62,26 +62,26 @@ class TestUntrustedLockFile:
     @pytest.mark.parametrize("plant", PLANTS)
     @pytest.mark.timeout(20)
     def test_is_refused_and_neither_written_nor_waited_for(
-        self, folder: Path, victim: Path, plant: Callable[[Path, Path], None]
+        self, directory: Path, victim: Path, plant: Callable[[Path, Path], None]
     ) -> None:
-        info = put(directory_store(folder), 1, b"data")
-        (folder / ".lock").unlink()
-        plant(folder / ".lock", victim)
-        store = directory_store(folder)
+        info = put(directory_store(directory), 1, b"data")
+        (directory / ".lock").unlink()
+        plant(directory / ".lock", victim)
+        store = directory_store(directory)
         calls: list[Callable[[], object]] = [
             lambda: put(store, 2),
             lambda: list(store.list()),
             lambda: store.find(name_of(1)),
             lambda: store.read(info.id, 0, 1),
             lambda: store.delete([info.id]),
-            lambda: DirectoryStore.create(folder, disk=SystemDisk(), clock=MovedClock(), entropy=SeededEntropy()),
+            lambda: DirectoryStore.create(directory, disk=SystemDisk(), clock=MovedClock(), entropy=SeededEntropy()),
         ]
         for call in calls:
             with pytest.raises(StoreRejected, match=r"\.lock is not a regular file with one name"):
                 call()
         assert victim.read_bytes() == b"the user's own"
-        assert sorted(path.name for path in victim.parent.iterdir()) == sorted({folder.name, "victim"})
-        assert len(visible(folder)) == 1
+        assert sorted(path.name for path in victim.parent.iterdir()) == sorted({directory.name, "victim"})
+        assert len(visible(directory)) == 1
 
     def test_status_goes_on_and_names_it(self, tmp_path: Path) -> None:
         new_vault(tmp_path)

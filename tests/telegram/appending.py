@@ -1,6 +1,6 @@
 """A program that appends one blob, to be killed: ``python -m tests.telegram.appending`` with a ``Task`` on its input.
 
-It says the blob's id when it is stored, and says nothing else.
+Its only output is the blob's id, after it is stored.
 """
 
 import random

@@ -279,13 +279,13 @@ class Weather:
             self._store.read(BlobId(planted), 0, 1)
 
 
-def storm(folder: Path, seed: int, *, channel: bool, seconds: float, work: Work, workers: int = 4) -> Counter[str]:
+def storm(directory: Path, seed: int, *, channel: bool, seconds: float, work: Work, workers: int = 4) -> Counter[str]:
     """Run a storm of ``seconds`` on a fresh server; return how often each fault happened and each error was raised.
 
     Afterwards exactly the blobs that the workers returned must exist, each once.
     """
     stop, end = threading.Event(), time.monotonic() + seconds
-    with Server(folder, seed=seed) as server:
+    with Server(directory, seed=seed) as server:
         account = TelegramAccount(server, channel=channel, patience=1.0, connect_timeout=1.0, transport_backoff=0.5)
         opened: list[TelegramStore] = []
 

@@ -101,8 +101,8 @@ def forgetful_log(caplog: pytest.LogCaptureFixture) -> None:
 @pytest.mark.usefixtures("forgetful_log")
 def test_storms(tmp_path: Path) -> None:
     total = Counter[str]()
-    for folder, seed, channel in each_seed(tmp_path):
-        met = storm(folder, seed, channel=channel, seconds=60.0, work=write_and_read)
+    for directory, seed, channel in each_seed(tmp_path):
+        met = storm(directory, seed, channel=channel, seconds=60.0, work=write_and_read)
         check(met, channel=channel)
         total += met
     assert total["RANDOM_ID_DUPLICATE"], "nothing was sent twice"
@@ -111,5 +111,5 @@ def test_storms(tmp_path: Path) -> None:
 @pytest.mark.torture
 @pytest.mark.usefixtures("forgetful_log")
 def test_storms_over_vaults(tmp_path: Path) -> None:
-    for folder, seed, channel in each_seed(tmp_path):
-        check_volume(volume_storm(folder, seed, channel=channel, seconds=60.0), channel=channel)
+    for directory, seed, channel in each_seed(tmp_path):
+        check_volume(volume_storm(directory, seed, channel=channel, seconds=60.0), channel=channel)

@@ -50,9 +50,9 @@ class Files:
 
     def __init__(self, volume: Volume, number: int, chance: random.Random, met: Counter[str]) -> None:
         self._volume, self._chance, self._met = volume, chance, met
-        self.folder = f"worker-{number}"
+        self.directory = f"worker-{number}"
         self.kept: dict[str, Content] = {}
-        make_folder(volume, self.folder)
+        make_folder(volume, self.directory)
 
     def work(self, going: Going) -> None:
         while going():
@@ -78,7 +78,7 @@ class Files:
         self.kept[path] = content
 
     def _path(self) -> str:
-        return f"{self.folder}/{self._chance.randrange(NAMES)}"
+        return f"{self.directory}/{self._chance.randrange(NAMES)}"
 
     def _rename(self, path: str) -> None:
         target = self._path()
@@ -149,17 +149,17 @@ def new_login(account: TelegramAccount) -> TelegramLogin:
     return TelegramLogin(account.server.session(account.phone), account.user_id)
 
 
-def new_machine(folder: Path, name: str, account: TelegramAccount) -> Machine:
+def new_machine(directory: Path, name: str, account: TelegramAccount) -> Machine:
     """A machine that is logged in and has no vault yet."""
     config = telegram_config(account.server, peer=account.peer) + PACKS
-    machine = Machine(folder, name, config=config)
+    machine = Machine(directory, name, config=config)
     machine.platform = Platform.system  # type: ignore[method-assign]
     state = ClosedState(machine.places, machine.config, Passphrase(PASSPHRASE), Platform.system(), has_vault=False)
     state.log_in(new_login(account))
     return machine
 
 
-def volume_storm(folder: Path, seed: int, *, channel: bool, seconds: float, workers: int = 3) -> Counter[str]:
+def volume_storm(directory: Path, seed: int, *, channel: bool, seconds: float, workers: int = 3) -> Counter[str]:
     """Run a storm of ``seconds`` over a new vault; return how often each fault happened and each error was raised.
 
     Afterwards the vault, and a machine that joins it, must show what was written, and each blob must exist once. Blobs
@@ -173,11 +173,11 @@ def volume_storm(folder: Path, seed: int, *, channel: bool, seconds: float, work
         )
 
     with (
-        Server(folder / "telegram", seed=seed) as server,
+        Server(directory / "telegram", seed=seed) as server,
         patch.object(settings_module, "telegram_settings", impatient),
     ):
         account = TelegramAccount(server, channel=channel, patience=1.0, connect_timeout=1.0, transport_backoff=0.5)
-        machine, met = new_machine(folder, "home", account), Counter[str]()
+        machine, met = new_machine(directory, "home", account), Counter[str]()
         machine.create()
         with machine.opened() as volume:
             volume.start()
@@ -194,7 +194,7 @@ def volume_storm(folder: Path, seed: int, *, channel: bool, seconds: float, work
             met += counted(server, weather)
             drain(volume, user)
             shown = compare(volume, files, met)
-        compare_joined(new_machine(folder, "joined", account), shown)
+        compare_joined(new_machine(directory, "joined", account), shown)
         return met
 
 
