@@ -11,9 +11,11 @@ from tests.content.read.world import ReadingWorld, RemoteStore, WatchedStore, bl
 from tests.support.damage import flip_bit
 from tests.support.faulty_store import AwayStore, First, SlowStore, always
 from tests.support.waiting import wait_for
+from tgdav.content import chunk_table
 from tgdav.content.format.manifest import EMPTY, Extent, Manifest
 from tgdav.content.read.chunk_loader import WINDOW
 from tgdav.content.read.reader import ReadSettings
+from tgdav.db import lazy_batch
 from tgdav.errors import StoreUnavailable
 from tgdav.ids import BlobId
 
@@ -283,6 +285,32 @@ def test_an_error_of_a_prefetch_is_raised_only_when_the_chunk_is_read(tmp_path: 
         reader.read(100_000, 10)
     away.away = False
     assert reader.read(100_000, 100_000) == contents[1]
+    world.close()
+
+
+def test_reads_force_no_pending_lazy_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lazy_batch, "COMMIT_DELAY_SECONDS", 60)
+    world = ReadingWorld(tmp_path, settings=AHEAD)
+    contents = blocks(34, [100_000] * 4)
+    manifest, _ = world.stage_pack(contents)
+    writer = world.database.writer
+    writer.run(lambda t: t.execute("DELETE FROM settings WHERE key = 'nothing'"), lazy=True)  # begins the redo log
+    writer.run(lambda t: t.execute("INSERT INTO settings VALUES ('lazy', x'00')"), lazy=True)
+    reader = world.reader.open(manifest)
+    assert b"".join(reader.read(offset, 50_000) for offset in range(0, 400_000, 50_000)) == b"".join(contents)
+    with world.database.autocommit_reader(committed=True) as connection:
+        assert connection.all("SELECT key FROM settings WHERE key = 'lazy'") == []
+    world.close()
+
+
+def test_a_chunk_of_a_pending_lazy_commit_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lazy_batch, "COMMIT_DELAY_SECONDS", 60)
+    world = ReadingWorld(tmp_path)
+    writer = world.database.writer
+    writer.run(lambda t: t.execute("DELETE FROM settings WHERE key = 'nothing'"), lazy=True)  # begins the redo log
+    chunk = world.seal(b"content of a file that was just created")
+    writer.run(lambda t: chunk_table.put_row(t, chunk, local=False, replace=False), lazy=True)
+    assert world.reader.chunk(chunk.id) == b"content of a file that was just created"
     world.close()
 
 

@@ -158,8 +158,8 @@ class ChunkLoader:
 
     def is_remote(self, chunk: ChunkId) -> bool:
         """Return whether a chunk must come from the store."""
-        # A chunk of a lazy commit that is still pending is not found, and local. So the pending commit need not be forced,
-        # as each read-ahead beside a burst of creates would do.
+        # A chunk of a pending lazy commit is not found, and it is local. So that commit need not be forced, as each
+        # read-ahead beside a burst of creates would do.
         with self._database.autocommit_reader(committed=True) as connection:
             location = chunk_table.find(connection, chunk)
         if location is None or location.pack_name is None or location.file is not None or location.blob is None:
@@ -167,9 +167,14 @@ class ChunkLoader:
         return not self.cache.holds(location.pack_name, location.offset, location.stored)
 
     def _find(self, chunks: Iterable[ChunkId], deliver: Deliver) -> Iterator[ChunkLocation]:
-        with self._database.reading() as connection:
-            found = [(chunk, chunk_table.find(connection, chunk)) for chunk in chunks]
-        for chunk, location in found:
+        # What is committed is nearly always enough, and it forces no pending lazy commit. A chunk that has moved in a
+        # pending one fails at its old location, and is then looked up again.
+        with self._database.autocommit_reader(committed=True) as connection:
+            found = {chunk: chunk_table.find(connection, chunk) for chunk in chunks}
+        if missing := [chunk for chunk, location in found.items() if location is None]:
+            with self._database.reading() as connection:
+                found |= {chunk: chunk_table.find(connection, chunk) for chunk in missing}
+        for chunk, location in found.items():
             if location is not None:
                 yield location
             else:
