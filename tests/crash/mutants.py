@@ -279,6 +279,6 @@ def a_closed_pack_is_not_read_back() -> None:
     _replace(PackFinalizer, "_read_back", read_back)
 
 
-@mutant("forged_parameters", r"an impossible Argon2 run was done")
+@mutant("forged_parameters", r"an Argon2 run outside the limits was done")
 def argon2_parameters_are_not_bounded() -> None:
     _replace(Argon2Limits, "allow", lambda _limits, _parameters: True)
