@@ -28,7 +28,7 @@ from tgdav_fuse.options import parse_options
 @click.pass_obj
 def tgdav_fuse(invocation: Invocation, *, paths: Sequence[str], words: Sequence[str], ready: int | None) -> int:
     """Mount the drive at PATH, an existing directory, until it is unmounted or receives SIGTERM or SIGINT."""
-    if not 1 <= len(paths) <= 2:
+    if not 1 <= len(paths) <= 2:  # mount(8) passes a SOURCE, which is ignored
         raise UsageError("give the directory to mount at", hint="see 'tgdav-fuse --help'")
     options = parse_options(words)
     invocation = placed(invocation, options)

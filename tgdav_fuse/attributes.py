@@ -88,7 +88,7 @@ class Translator:
 def without_set_id(node: Attributes) -> int:
     """Return the mode of a file after a write or a change of owner, as Linux clears it (file_remove_privs)."""
     mode = node.mode & ~stat.S_ISUID
-    if mode & stat.S_IXGRP:
+    if mode & stat.S_IXGRP:  # without it, setgid means mandatory locking
         mode &= ~stat.S_ISGID
     return mode
 
@@ -116,6 +116,7 @@ def statvfs(capacity: Capacity) -> pyfuse3.StatvfsData:
     data = pyfuse3.StatvfsData()
     data.f_bsize = data.f_frsize = BLOCK
     free = capacity.free // BLOCK
+    # Inodes are not limited, but programs expect a number.
     data.f_blocks = max(capacity.total // BLOCK, free)
     data.f_bfree = data.f_bavail = free
     data.f_files = capacity.files + free

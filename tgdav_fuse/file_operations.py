@@ -55,7 +55,7 @@ class FileOperations(MountState):
             lambda: self._fs.open(inode, writable=True, truncate=True, moves_times=self._moves_times)
         )
         number = self.handles.add(inode, file, writable=True, direct=bool(flags & _O_DIRECT))
-        self.handles.file(number).node.needs_flush = True
+        self.handles.file(number).node.needs_flush = True  # the truncation
         node = self._node(inode)
         if node.mode & SET_ID and ctx.uid != 0:
             left = without_set_id(node) & (~0 if self._may_keep_group_id(node, ctx) else ~stat.S_ISGID)
@@ -97,7 +97,7 @@ class FileOperations(MountState):
     async def write(self, fh: int, off: int, buf: bytes) -> int:
         """Write ``buf`` at ``off``; return its length. Writes of one file run in the order in which they came."""
         handle = self.handles.file(fh)
-        handle.node.needs_flush = True
+        handle.node.needs_flush = True  # set before any wait, so that a flush meanwhile does not skip this write
         if handle.direct:
             self.stale_pages.add(handle.node.inode)
         if not handle.node.is_written_to and handle.file.write_nowait(off, buf):
@@ -123,7 +123,7 @@ class FileOperations(MountState):
 
     async def _flush(self, handle: OpenHandle) -> None:
         async with handle.node.writes.exclusive:
-            handle.node.needs_flush = False
+            handle.node.needs_flush = False  # writes that come while this runs set it again
             try:
                 await self._change(handle.file.flush)
             except BaseException:
@@ -134,6 +134,7 @@ class FileOperations(MountState):
     async def release(self, fh: int) -> None:
         """Close a file: its last descriptor is gone."""
         handle = self.handles.remove(fh)
+        # Most handles have nothing to finish; those are closed without a worker.
         may_wait = handle.was_read or handle.node.needs_flush or handle.node.is_written_to
         if may_wait or not self.workers.call_nowait(handle.file.close_nowait):
             await self.workers.call(handle.file.close)

@@ -21,7 +21,7 @@ class Listing:
     def __init__(self, fs: FileSystem, inode: Inode) -> None:
         self._fs, self.inode = fs, inode
         self._entries: list[DirectoryEntry] | None = None
-        self._changes = -1
+        self._changes = -1  # equals no count of changes
 
     def load(self, changes: int) -> None:
         """Load the entries. ``changes`` is the number of changes so far. Raises NotFound, NotADirectory."""
@@ -111,7 +111,7 @@ class Handles:
         del self._files[number]
         handle.node.handles.discard(number)
         if not handle.node.handles:
-            self._nodes.pop(handle.node.inode, None)
+            self._nodes.pop(handle.node.inode, None)  # writes in progress keep the node alive
         return handle
 
     def is_open(self, inode: int) -> bool:

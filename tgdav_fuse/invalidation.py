@@ -52,6 +52,7 @@ class Invalidation:
             if node.is_directory and not self._fs.places(inode) and inode != self._fs.root:
                 self._state.removed_directories.add(inode)
             self._invalidate_attributes(inode)
+        # A new generation would leave an open file with the old inode, so its size is changed instead.
         elif self._state.handles.is_open(inode) and self._resize(inode, node.size):
             return
         else:
@@ -68,7 +69,7 @@ class Invalidation:
         path = self._path(inode)
         if path is None:
             return True
-        self._state.resizing.add(inode)
+        self._state.resizing.add(inode)  # tells setattr to reply without changing anything
         try:
             os.truncate(path, size)
         except OSError as error:

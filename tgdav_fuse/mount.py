@@ -104,7 +104,7 @@ class Mount:
         except RuntimeError as error:
             raise TgdavError(f"{where} cannot be mounted", hint=mount_table.diagnose(where, options.kernel)) from error
         mount._thread.start()
-        mount._device = os.stat(where).st_dev
+        mount._device = os.stat(where).st_dev  # the first request; it returns once the loop serves
         _raise_read_ahead(where)
         return mount
 
@@ -115,6 +115,7 @@ class Mount:
         if sys.platform == "linux" and os.geteuid() == 0 and "auto_unmount" not in options:
             with suppress(OSError):  # the library fails in the same way, and reports it
                 descriptor = mount_table.mount(self.where, options)
+                # libfuse takes "/dev/fd/N" for the descriptor of a file system that is mounted already.
                 pyfuse3.init(self._operations, f"/dev/fd/{descriptor}", options & _FOR_SESSION | named)
                 return
         if "nosymfollow" in options:
@@ -130,10 +131,10 @@ class Mount:
             mount_table.unmount(self.where, lazily=True)
         finally:
             unsubscribe()
-            pyfuse3.close(unmount=False)
+            pyfuse3.close(unmount=False)  # unmounted already, or ended by force while in use
             self._detached.set()
             self._operations.workers.stop()
-            self._close_files()
+            self._close_files()  # after the workers have stopped: they may still write
             self._ended.set()
             self._on_end()
 

@@ -49,7 +49,7 @@ class MountState(pyfuse3.Operations):
         """``checks_permissions``: the kernel checks owner, mode and ACLs. If ACLs are enabled it always does."""
         super().__init__()
         self.enable_writeback_cache = not read_only
-        self.enable_acl = checks_permissions
+        self.enable_acl = checks_permissions  # FUSE_POSIX_ACL makes the kernel check permissions, asked or not
         self._fs, self._clock, self._presentation = fs, clock, presentation
         self.translator = Translator(presentation, fs.allocated)
         self.workers = WorkerPool()
@@ -78,10 +78,12 @@ class MountState(pyfuse3.Operations):
     def _node(self, inode: int) -> Attributes:
         """Return a node that the kernel knows; it may have no name any more. Raises NotFound."""
         node = self._fs.attributes(Inode(inode), removed=inode in self.lookup_counts)
+        # A removed directory must have no links, whatever the file system has counted.
         return msgspec.structs.replace(node, nlink=0) if inode in self.removed_directories else node
 
     def _new_owner(self, parent: int, kind: Kind, mode: int, ctx: RequestContext) -> tuple[int, int, Owner]:
         """Return mode, umask and owner of a new node. Below a directory with setgid it inherits the group."""
+        # The kernel leaves the umask to us, because a default ACL replaces it. Symbolic links have no mode of their own.
         mode, umask = stat.S_IMODE(mode), 0 if kind == SYMLINK else ctx.umask
         directory = self._fs.attributes(Inode(parent))
         if not directory.mode & stat.S_ISGID:

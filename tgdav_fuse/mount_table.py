@@ -99,6 +99,7 @@ def _mounts() -> list[tuple[str, str]]:
 
 def _read_table(table: Path) -> Iterator[tuple[str, str, str]]:
     """Yield (device, mount point, type) of each line. The format is in proc(5)."""
+    # A mount point may be any bytes but NUL; blanks in it are written as \\040.
     for line in table.read_text(errors="surrogateescape").splitlines():
         before, _, after = line.partition(" - ")
         fields = before.split(" ")
@@ -115,7 +116,7 @@ def holders(device: int) -> list[Holder]:
     ):
         with suppress(OSError):  # the process has ended, or is another user's
             namespace = os.fspath((process / "ns/mnt").readlink())
-            if namespace in seen:
+            if namespace in seen:  # reading the table of one process for each mount namespace is enough
                 continue
             places = [where for number, where, _ in _read_table(process / "mountinfo") if number == wanted]
             seen.add(namespace)
@@ -156,7 +157,7 @@ def prepare(path: str) -> Path:
     if is_mounted(where):
         if not is_stale(where):
             raise UsageError(f"{path} is already mounted", hint=f"unmount it first: tgdav unmount {path}")
-        unmount(where, lazily=True)
+        unmount(where, lazily=True)  # a stale mount may be busy
     where = Path(os.path.realpath(where))
     if is_mounted(where):
         raise UsageError(f"{path} is already mounted", hint=f"unmount it first: tgdav unmount {path}")
@@ -206,6 +207,7 @@ def _helper(path: Path, *, lazily: bool) -> int:
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - fixed programs
     if done.returncode == 0:
         return 0
+    # Neither helper has exit codes for the reasons, so the message must do.
     if "busy" in done.stderr.lower():
         return errno.EBUSY
     return errno.EPERM if is_mounted(path) else 0

@@ -120,6 +120,7 @@ class TgdavOperations(FileOperations):
     @async_handler
     async def rmdir(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
         """Remove an empty directory."""
+        # Read before the removal: afterwards nothing leads to the inode any more.
         removed = self._directory_at(parent_inode, name)
         await self._change_tree(lambda: self._fs.remove_directory(Inode(parent_inode), name))
         self._record_removed(removed)
@@ -146,6 +147,7 @@ class TgdavOperations(FileOperations):
         wanted = _RENAME_FLAGS.get(flags)
         if wanted is None:
             raise InvalidArgument("unknown flags of renameat2")
+        # Read before the rename: afterwards nothing leads to the inode any more.
         replaced = self._directory_at(parent_inode_new, name_new)
         if await self._change(
             lambda: self._fs.rename(
@@ -198,6 +200,7 @@ class TgdavOperations(FileOperations):
         change = self._requested(node, attr, fields, ctx)
         if fields.update_size:
             await self._truncate(inode, attr.st_size, fh)
+        # While the file has uncommitted writes, attributes can wait and be committed with them.
         if change != _NOTHING and not self._fs.defer_attributes(Inode(inode), change):
             await self._change_tree(lambda: self._fs.set_attributes(Inode(inode), change))
         return self._entry(self._node(inode))
@@ -281,6 +284,7 @@ class TgdavOperations(FileOperations):
         for cookie, name, node in listing.entries_after(start_id, self.changes):
             if not pyfuse3.readdir_reply(token, name, self._entry(node), cookie):
                 return
+            # An entry of readdirplus counts as a lookup, but only if it fitted into the reply.
             self.lookup_counts[node.inode] = self.lookup_counts.get(node.inode, 0) + 1
 
     @sync_handler

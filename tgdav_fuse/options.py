@@ -71,6 +71,7 @@ def parse_options(given: Iterable[str]) -> MountOptions:
         if option in _IGNORED or option.startswith(_IGNORED_PREFIXES):
             continue
         if option in _KERNEL:
+            # mount(8) passes fstab options before those of -o, so the last one must win.
             kernel = (kernel - {_OPPOSITE.get(option, option)}) | {option}
         elif equals and name in ("uid", "gid"):
             ids[name] = _number(name, value)

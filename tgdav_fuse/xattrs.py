@@ -62,13 +62,14 @@ class Xattrs:
         try:
             return self._fs.get_xattr(inode, name)
         except NoAttribute:
-            if name == CAPABILITY:
+            if name == CAPABILITY:  # the kernel does not cache that an attribute is missing
                 self.created(inode)
             raise
 
     def set(self, inode: Inode, name: bytes, value: bytes, *, drop_set_group_id: bool = False) -> None:
         """Set a value; an ACL may clear setgid. Raises NotPermitted for the state, NotSupported, InvalidArgument."""
         self._check_settable(name)
+        # ``changed`` comes last: a read meanwhile may have cached the old state.
         self._fs.set_xattr(inode, name, value, drop_set_group_id=drop_set_group_id)
         self.changed(inode)
 
@@ -86,7 +87,7 @@ class Xattrs:
 
     def created(self, inode: int) -> None:
         """Record that a file was created, so it has no security.capability."""
-        if len(self._without_capability) < _MAX_CACHED:
+        if len(self._without_capability) < _MAX_CACHED:  # what is not cached costs a query, nothing else
             self._without_capability.add(inode)
 
     def changed(self, inode: int) -> None:
