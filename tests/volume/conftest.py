@@ -1,18 +1,3 @@
-from collections.abc import Iterator
-from pathlib import Path
+from tests.support.vault_fixtures import vault, volume
 
-import pytest
-
-from tests.support.vaults import Vault
-from tgdav.volume.volume import Volume
-
-
-@pytest.fixture
-def vault(tmp_path: Path) -> Vault:
-    return Vault(tmp_path / "vault")
-
-
-@pytest.fixture
-def volume(vault: Vault) -> Iterator[Volume]:
-    with vault.opened() as opened:
-        yield opened
+__all__ = ["vault", "volume"]
