@@ -272,7 +272,7 @@ def test_a_machine_that_changed_the_passphrase_is_no_damage_to_the_other(vault: 
         second.change_passphrase("another passphrase")
         second.change_passphrase("a third one")
     assert volume.check(read_data=100.0)["ok"]
-    volume.ensure_headers()
+    volume.headers.ensure()
     assert volume.check(read_data=100.0)["ok"], "nor once the new header is taken over here"
     volume.close()
     config = configuration(vault.folder)

@@ -283,7 +283,7 @@ class TestInit:
         other = vault.beside("second", config=telegram_config(server))
         log_in(other, OTHER, ["54321"])
         done = other.run("init", "--join", check=False)
-        assert (done.code, "holds no vault" in done.stderr) == (2, True)
+        assert (done.code, "has no vault" in done.stderr) == (2, True)
 
     def test_with_the_recovery_key_alone(self, server: Server, machine: Machine) -> None:
         log_in(machine)
@@ -308,7 +308,7 @@ class TestAccount:
         kept = (vault.path / "state" / SEALED).read_bytes()
         done = log_in(vault, OTHER, ["54321"], check=False)
         assert done.code == 3
-        assert "this vault lies in another Telegram account" in done.stderr
+        assert "this vault is in another Telegram account" in done.stderr
         assert (vault.path / "state" / SEALED).read_bytes() == kept
         assert logins(server, OTHER) == 0, "the login that nobody keeps is still alive"
         vault.run("sync", "--wait")

@@ -16,7 +16,7 @@ from tests.support.platform import ManualClock
 from tests.support.waiting import wait_for
 from tgdav.errors import AccessError, DamageError, TgdavError, UsageError, VaultInUse
 from tgdav.volume import control
-from tgdav.volume.control import MAX_CONNECTIONS, MAX_REQUEST_BYTES, Command, ControlServer, read_note
+from tgdav.volume.control import MAX_CONNECTIONS, MAX_REQUEST_BYTES, Command, ControlServer, read_pointer
 from tgdav.volume.control_client import ControlClient
 
 
@@ -69,7 +69,7 @@ def connect(folder: Path) -> ControlClient:
 
 def raw(folder: Path, data: bytes, *, end: bool = True) -> bytes:
     """Send bytes as they are and return all that comes back until the server ends the connection."""
-    path = read_note(folder / "control")
+    path = read_pointer(folder / "control")
     assert path is not None
     with socket.socket(socket.AF_UNIX) as plain:
         plain.settimeout(10)
@@ -97,7 +97,7 @@ def test_a_command_gets_its_arguments_and_answers(folder: Path) -> None:
 
 def test_socket_note_and_folder_are_private(folder: Path) -> None:
     with serving(folder, COMMANDS):
-        path = read_note(folder / "control")
+        path = read_pointer(folder / "control")
         assert path is not None
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
@@ -107,7 +107,7 @@ def test_socket_note_and_folder_are_private(folder: Path) -> None:
 def test_a_long_home_gets_a_short_socket(tmp_path: Path) -> None:
     folder = tmp_path / ("long" * 40)
     with serving(folder, COMMANDS):
-        path = read_note(folder / "control")
+        path = read_pointer(folder / "control")
         assert path is not None
         assert len(os.fsencode(path)) < 100
         assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
@@ -260,7 +260,7 @@ def test_work_ends_when_the_asker_is_gone(folder: Path) -> None:
             ended.set()
 
     with serving(folder, {"work": work}, clock):
-        path = read_note(folder / "control")
+        path = read_pointer(folder / "control")
         assert path is not None
         with socket.socket(socket.AF_UNIX) as plain:
             plain.connect(str(path))
@@ -280,7 +280,7 @@ def test_stop_cuts_who_waits_and_says_so(folder: Path) -> None:
     with serving(folder, {"work": work}) as server, connect(folder) as client:
         stopping = threading.Thread(target=lambda: (asked.wait(10), server.stop()))
         stopping.start()
-        with pytest.raises(VaultInUse, match="stopped before it answered"):
+        with pytest.raises(VaultInUse, match="stopped before it responded"):
             client.call("work", {}, silent)
         go_on.set()
         stopping.join()

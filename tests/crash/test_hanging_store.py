@@ -51,7 +51,7 @@ def test_quota_status_writes_and_the_end_need_no_store(disk: ForgetfulDisk, serv
         assert "does not respond" in status["last_error"]
         assert client.request("PUT", "/waiting", body=random.randbytes(SIZE)).status == 201
         server.terminate(60)
-        assert "waiting for the store to end what is under way" in server.output
+        assert "waiting for unfinished calls to the store" in server.output
         with suppress(ConnectionCut):
             assert reader.read_response().status == 503
     disk.answer()

@@ -55,7 +55,7 @@ def test_the_volume_opens_reads_and_deletes_by_the_reserve(disk: ForgetfulDisk, 
     data = random.randbytes(100_000)
     put(volume, "file", data)
     volume.sync(wait=True)
-    volume.reserve.keep()
+    volume.reserve.maintain()
     volume.close()
     disk.limit(0)
     volume = open_volume(base)
@@ -72,14 +72,14 @@ def test_the_volume_opens_reads_and_deletes_by_the_reserve(disk: ForgetfulDisk, 
 
 
 def test_the_cache_gives_way_first(disk: ForgetfulDisk, home: StatePaths) -> None:
-    reserve(home).keep()
+    reserve(home).maintain()
     (home.cache / "ab").mkdir(parents=True)
     for number in range(6):
         file = home.cache / "ab" / str(number)
         file.write_bytes(bytes(MIB))
         os.utime(file, (number, number))
     disk.limit(0)
-    reserve(home).make_room()
+    reserve(home).free_space()
     assert (home.state / "reserve").stat().st_size == RESERVE_BYTES
     assert sorted(path.name for path in (home.cache / "ab").iterdir()) == ["4", "5"]
 
@@ -95,14 +95,14 @@ def test_without_either_one_line_says_which_disk_and_how_much(
 
 def test_it_is_given_up_while_running_and_set_aside_again(disk: ForgetfulDisk, home: StatePaths) -> None:
     keeper, file = reserve(home), home.state / "reserve"
-    keeper.keep()
+    keeper.maintain()
     assert file.stat().st_size == RESERVE_BYTES
     assert file.stat().st_mode & 0o777 == 0o600
     disk.limit(MIB)
-    keeper.keep()
+    keeper.maintain()
     assert not file.exists()
-    keeper.keep()
+    keeper.maintain()
     assert not file.exists()
     disk.heal()
-    keeper.keep()
+    keeper.maintain()
     assert file.exists()

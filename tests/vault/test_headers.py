@@ -34,10 +34,10 @@ def opens(vault: Vault, secret: Secret, home: str = "home") -> bool:
 def test_who_misses_a_copy_appends_it(vault: Vault, volume: Volume) -> None:
     first, second = headers(vault, volume)
     vault.blob(first).unlink()
-    volume.ensure_headers()
+    volume.headers.ensure()
     assert len(headers(vault, volume)) == 2
     assert second in headers(vault, volume)
-    volume.ensure_headers()
+    volume.headers.ensure()
     assert len(headers(vault, volume)) == 2
 
 
@@ -49,11 +49,11 @@ def test_the_store_is_not_listed_again_where_nothing_changed(
     store, listed = volume.stores.store, []
     ask = store.list
     monkeypatch.setattr(store, "list", lambda after=START: [listed.append(after), *ask(after)][1:])
-    volume.ensure_headers()
+    volume.headers.ensure()
     assert len(listed) == 1
     assert listed[0] > 0
     vault.blob(headers(vault, volume)[1]).unlink()
-    volume.ensure_headers()
+    volume.headers.ensure()
     assert START in listed
     assert len(headers(vault, volume)) == 2
 
@@ -65,7 +65,7 @@ def test_a_header_that_should_be_gone_is_deleted(vault: Vault, volume: Volume) -
     volume.sync(wait=True)
     for path, data in old:
         path.write_bytes(data)
-    volume.ensure_headers()
+    volume.headers.ensure()
     assert not [path for path, _ in old if path.exists()]
 
 
@@ -73,7 +73,7 @@ def test_a_damaged_copy_counts_as_missing(vault: Vault, volume: Volume) -> None:
     bad = vault.blob(headers(vault, volume)[0])
     bad.unlink()
     bad.write_bytes(b"\0" * 65536)
-    volume.ensure_headers()
+    volume.headers.ensure()
     assert len(headers(vault, volume)) == 3
     assert [each["blob"] for each in volume.check(read_data=100.0)["damage"]] == [name_of(bad)]
     assert volume.check(read_data=100.0, repair=True)["ok"]
@@ -98,7 +98,7 @@ def test_an_old_header_put_back_is_deleted_and_the_new_passphrase_opens(vault: V
     replayed.write_bytes(kept)
     config = configuration(vault.folder)
     assert not join_vault(places(vault.folder, "second"), config, Passphrase(NEW), platform=vault.platform).damage
-    volume.ensure_headers()
+    volume.headers.ensure()
     assert not replayed.exists()
     assert len(headers(vault, volume)) == 2
 
@@ -135,7 +135,7 @@ def test_a_store_that_is_away_changes_nothing(vault: Vault, volume: Volume, monk
         patched.setattr(volume.stores.store, "append", away)
         with pytest.raises(StoreUnavailable):
             volume.change_passphrase(NEW)
-    volume.ensure_headers()
+    volume.headers.ensure()
     volume.close()
     assert (opens(vault, Passphrase(NEW)), opens(vault, Passphrase(PASSPHRASE))) == (False, True)
 

@@ -18,7 +18,7 @@ from tgdav.errors import AccessError, DamageError, LocalFailure, NoSpace, UsageE
 from tgdav.platform import Platform
 from tgdav.vault import state_dir
 from tgdav.vault.lock import LoginLock, StateLock
-from tgdav.vault.state_dir import LocalNamespace, LocalVault, make_folder, write_file
+from tgdav.vault.state_dir import LocalNamespace, LocalVault, make_directory, write_file
 from tgdav.vault.stores import open_store
 from tgdav.vault.unlock import key_file_passphrase, unlock_store
 from tgdav.volume.volume import Volume
@@ -30,10 +30,10 @@ def mode(path: Path) -> int:
 
 def test_folders_are_private_and_durable(tmp_path: Path) -> None:
     disk = RecordingDisk()
-    make_folder(tmp_path / "a" / "b" / "c", disk)
+    make_directory(tmp_path / "a" / "b" / "c", disk)
     assert [mode(tmp_path / each) for each in ("a", "a/b", "a/b/c")] == [0o700] * 3
     assert disk.names("sync_directory") == [tmp_path.name, "a", "b"]
-    make_folder(tmp_path / "a" / "b", disk)
+    make_directory(tmp_path / "a" / "b", disk)
     assert len(disk.calls) == 3
 
 
@@ -60,7 +60,7 @@ def test_a_failing_disk_leaves_the_old_file_or_the_new(
     assert (tmp_path / "file").read_bytes() in (b"old", b"new")
     disk.fail("sync_directory", errno.EIO)
     with pytest.raises(LocalFailure):
-        make_folder(tmp_path / "x" / "y", disk)
+        make_directory(tmp_path / "x" / "y", disk)
 
 
 def test_one_process_owns_the_state(tmp_path: Path) -> None:

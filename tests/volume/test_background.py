@@ -99,7 +99,7 @@ def test_what_fails_keeps_nothing_else_from_being_done(
 
     put(volume, "file", b"x")
     volume.content.flush(60)
-    monkeypatch.setattr(volume.background._tasks["flushing files"], "run", full)
+    monkeypatch.setattr(volume.background._tasks["flushing idle files"], "run", full)
     vault.clock.advance(PUSH_SECONDS)
     volume.background.tick()
     assert report.status(volume)["last_error"] == "full"

@@ -210,7 +210,7 @@ def test_no_copy_of_an_old_header_is_put_beside_a_newer_one(vault: Vault) -> Non
             _, name, text = path.name.split("-", 2)
             path.rename(path.with_name(f"{9998 + number:016d}-{name[::-1]}-{raised(text)}"))
         before = stored(vault)
-        refused(volume.ensure_headers, 2)
+        refused(volume.headers.ensure, 2)
     assert stored(vault) == before
 
 

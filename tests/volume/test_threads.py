@@ -68,7 +68,7 @@ def test_background_work_does_the_rest(
     put(running, "file", b"x")
     running.content.flush(60)
     with monkeypatch.context() as broken:
-        broken.setattr(running.headers, "keep", overflow)
+        broken.setattr(running.background._tasks[KEEP_HEADERS], "run", overflow)
         running.background.run_soon(KEEP_HEADERS, PUSH)
         wait_for(lambda: "keeping the headers: thread tgdav-housekeeping: OverflowError" in last_error(running))
         assert failures("tgdav-housekeeping")

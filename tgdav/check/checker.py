@@ -1,8 +1,7 @@
-"""``check``: is the database whole, and does the store have every blob that it should, byte for byte?
+"""``check``: is the database consistent, and does the store have every blob that it should have, byte for byte?
 
-Three looks: at this machine's own state, at the store's listing against what this machine knows, and, with ``read_data``,
-at every byte of every blob. Blobs in which damage was met before are read in any case: what is whole again is forgotten,
-and nothing else is.
+Three checks: the local state; the store's listing against what this machine knows; and, with ``read_data``, every byte of
+every blob. Blobs that are recorded as damaged are always read: only what is intact again is removed from the record.
 """
 
 from collections.abc import Callable
@@ -53,7 +52,7 @@ class Checker:
         self._vault_keys = replicator.log.vault_keys
         self._findings = Findings()
         self._repaired: list[str] = []
-        self._looked_at: set[str] = set()
+        self._examined: set[str] = set()
         self._bytes = 0
 
     def run(self, *, read_data: float | None, repair: bool, progress: Progress | None = None) -> dict[str, Any]:
@@ -76,7 +75,7 @@ class Checker:
         for missing in self._replicator.missing():
             self._findings.add(missing.blob, missing.kind, missing.reason)
         self._name_paths()
-        self._remember(listed)
+        self._record(listed)
         return {
             "ok": not self._findings,
             "files": files,
@@ -88,41 +87,41 @@ class Checker:
         }
 
     def _check_store(self, read_data: float | None, progress: Progress) -> list[BlobInfo]:
-        # What is known is taken before the listing: what is stored meanwhile is no surprise.
-        inventory = ExpectedBlobs.of(self._database)
-        self._looked_at |= inventory.suspected
+        # Read what is expected before listing: blobs that are stored in between must not be reported as missing.
+        expected_blobs = ExpectedBlobs.of(self._database)
+        self._examined |= expected_blobs.suspected
         listed = list(self._store.list())
-        names = {blob.name for blob in [*inventory.expected, *inventory.lost_packs]}
+        names = {blob.name for blob in [*expected_blobs.expected, *expected_blobs.lost_packs]}
         BlobListing(listed, self._vault_keys).refuse_later(names.__contains__)
-        suspects = self._check_listing(listed, inventory)
+        suspects = self._check_listing(listed, expected_blobs)
         if suspects:
             now = ExpectedBlobs.of(self._database)
             for blob, reason in suspects:
                 if now.expects(blob):
                     self._findings.add(blob.name.hex(), blob.role, reason)
-        self._read_blobs(listed, inventory, read_data, progress)
+        self._read_blobs(listed, expected_blobs, read_data, progress)
         return listed
 
     # ---- the listing ---------------------------------------------------------------------------------------------
 
-    def _check_listing(self, listed: list[BlobInfo], inventory: ExpectedBlobs) -> list[tuple[KnownBlob, str]]:
+    def _check_listing(self, listed: list[BlobInfo], expected_blobs: ExpectedBlobs) -> list[tuple[KnownBlob, str]]:
         replaced = self._headers.is_superseded(listed)
         by_id = {info.id: info for info in listed}
         by_name = {info.name: info for info in listed}
         suspects = []
-        for blob in inventory.expected:
+        for blob in expected_blobs.expected:
             info = by_id.get(BlobId(blob.id))
             if info is None or info.name != blob.name:
                 if blob.kind == sql.HEADER and replaced:
                     continue
                 elsewhere = blob.name in by_name
-                reason = "it lies elsewhere in the store" if elsewhere else "the store does not have it any more"
+                reason = "it is elsewhere in the store" if elsewhere else "the store does not have it any more"
                 suspects.append((blob, reason))
             elif info.size != blob.size:
                 suspects.append((blob, f"it has {info.size} bytes, not {blob.size}"))
             elif not self._label_fits(info, blob):
                 suspects.append((blob, "its label is not the one it was stored with"))
-        for blob in inventory.lost_packs:
+        for blob in expected_blobs.lost_packs:
             info = by_name.get(blob.name)
             if info is None:
                 suspects.append((blob, "the store does not have it"))
@@ -133,7 +132,7 @@ class Checker:
         return suspects
 
     def _place(self, blob: KnownBlob, info: BlobInfo) -> None:
-        """A pack that was lost when this state was rebuilt is there again."""
+        """Record the id of a pack that was lost when this state was rebuilt and is in the store again."""
 
         def work(transaction: Transaction) -> None:
             transaction.execute("UPDATE packs SET blob = ?, damaged = 0 WHERE name = ?", (info.id, blob.name))
@@ -152,27 +151,27 @@ class Checker:
     # ---- every byte ----------------------------------------------------------------------------------------------
 
     def _read_blobs(
-        self, listed: list[BlobInfo], inventory: ExpectedBlobs, percent: float | None, progress: Progress
+        self, listed: list[BlobInfo], expected_blobs: ExpectedBlobs, percent: float | None, progress: Progress
     ) -> None:
-        chosen = [info for info in listed if info.name.hex() in inventory.suspected]
+        chosen = [info for info in listed if info.name.hex() in expected_blobs.suspected]
         if percent is not None:
             every = max(round(_ALL / percent), 1)
             first = int.from_bytes(self._platform.entropy.bytes(4), "big") % every
-            # Where there are few, one is read at least.
+            # Read at least one.
             share = listed[first::every] or listed[:1]
             chosen = list({info.id: info for info in [*share, *chosen]}.values())
-        hashes = inventory.hashes()
+        hashes = expected_blobs.hashes()
         total, done = sum(info.size for info in chosen), 0
         for info in chosen:
             self._read_blob(info, hashes.get((info.id, info.name)))
             done += info.size
             progress("reading bytes", done, total)
 
-    def _read_blob(self, info: BlobInfo, noted: bytes | None) -> None:
+    def _read_blob(self, info: BlobInfo, recorded: bytes | None) -> None:
         label = decode_label(info.label, self._vault_keys, info.name)
         header = recognise(info.label)
         if label is None and not header:
-            return  # not of this vault
+            return  # a foreign blob
         role = role_of(sql.HEADER if label is None else label.kind)
         try:
             if label is None:
@@ -184,11 +183,11 @@ class Checker:
             if not self._was_deleted(info):
                 self._findings.add(info.name.hex(), role, str(error.message))
             return
-        if digest != label.body_hash or (noted is not None and digest != noted):
+        if digest != label.body_hash or (recorded is not None and digest != recorded):
             self._findings.add(info.name.hex(), role, "its bytes are not those that were stored")
 
     def _was_deleted(self, info: BlobInfo) -> bool:
-        """Whether a blob went on purpose between the listing and now."""
+        """Whether a blob was deleted on purpose since the listing."""
         with self._database.reading() as connection:
             row = connection.one("SELECT gone FROM blobs WHERE id = ? AND name = ?", (info.id, info.name))
         return bool(row and row[0])
@@ -211,26 +210,26 @@ class Checker:
                 chunks = {ChunkId(row[0]) for row in connection.all(_PACK_CHUNKS, (bytes.fromhex(name),))}
                 self._findings.add(name, "pack", "", queries.paths_naming_chunks(connection, chunks))
 
-    def _remember(self, listed: list[BlobInfo]) -> None:
+    def _record(self, listed: list[BlobInfo]) -> None:
         now = self._platform.clock.now_ns()
         newest = max(ExpectedBlobs.of(self._database).expected, key=lambda blob: blob.id, default=None)
         is_lost = newest is not None and (newest.id, newest.name) not in {(info.id, info.name) for info in listed}
-        # Only a loss that this check has told of no longer holds up pushing.
+        # Only a loss that this check reports stops holding up pushing.
         reported = newest.id if newest is not None and is_lost else 0
         last = max((info.id for info in listed), default=0)
         bad = set(self._findings.names("pack"))
-        whole = [(bytes.fromhex(name),) for name in self._looked_at - bad if len(name) == _NAME_DIGITS]
+        whole = [(bytes.fromhex(name),) for name in self._examined - bad if len(name) == _NAME_DIGITS]
         found = [(each.blob, each.kind, each.reason, now) for each in self._findings]
 
         def work(transaction: Transaction) -> None:
-            # What a read met meanwhile stays noted.
-            transaction.executemany("DELETE FROM damage WHERE blob = ?", [(each,) for each in self._looked_at])
+            # Damage that a read has recorded meanwhile stays.
+            transaction.executemany("DELETE FROM damage WHERE blob = ?", [(each,) for each in self._examined])
             transaction.executemany(
                 "INSERT OR REPLACE INTO damage (blob, kind, reason, found) VALUES (?, ?, ?, ?)", found
             )
             settings.put(transaction, REPORTED, reported)
             settings.put(transaction, GAPS_REPORTED, self._findings.names("gap", "segment"))
-            # In a store that was set back, ids begin again where it stands now.
+            # A store that was set back assigns ids again from its present end.
             settings.put(transaction, SEEN, min(settings.get(transaction, SEEN, 0), last))
             transaction.executemany(_IS_WHOLE, whole)
             transaction.executemany(

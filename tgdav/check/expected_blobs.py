@@ -1,4 +1,4 @@
-"""Which blobs this machine knows to be in the store, or to have been."""
+"""The blobs that the store should have, by this machine's database."""
 
 import msgspec
 
@@ -15,7 +15,7 @@ _SUSPECTED = "SELECT blob FROM damage UNION SELECT lower(hex(name)) FROM packs W
 
 
 def role_of(kind: int) -> str:
-    """Return what a blob of a kind is, for people."""
+    """Return the name of a kind of blob, for people."""
     return _ROLES.get(kind, "blob")
 
 
@@ -30,12 +30,12 @@ class KnownBlob(msgspec.Struct, frozen=True):
 
     @property
     def role(self) -> str:
-        """What it is, for people."""
+        """The name of its kind, for people."""
         return role_of(self.kind)
 
 
 class ExpectedBlobs(msgspec.Struct, frozen=True):
-    """What should be in the store. ``suspected`` are blobs (hex) in which damage was met."""
+    """``expected`` by id; ``lost_packs``; and ``suspected``: names (hex) of blobs that are recorded as damaged."""
 
     expected: list[KnownBlob]
     lost_packs: list[KnownBlob]
@@ -43,15 +43,15 @@ class ExpectedBlobs(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, database: Database) -> "ExpectedBlobs":
-        """Read it from the database: the blobs that were noted, and what else the log or a checkpoint names."""
+        """Read them from the database: the recorded blobs, and those that the log or a checkpoint names besides."""
         with database.reading() as connection:
-            noted = connection.all(_BLOBS)
+            recorded = connection.all(_BLOBS)
             packs = connection.all(_PACKS)
             segments = connection.all(_SEGMENTS)
             suspected = {row[0] for row in connection.all(_SUSPECTED)}
-        names = {row[1] for row in noted}
-        expected = [KnownBlob(*row[:5]) for row in noted if not row[5]]
-        # Ids of a store that was set back are given out again: then the row of what was lost is another's now.
+        names = {row[1] for row in recorded}
+        expected = [KnownBlob(*row[:5]) for row in recorded if not row[5]]
+        # A store that was set back assigns ids again: then the row of a lost blob belongs to another one.
         for kind, found in ((BlobKind.PACK, packs), (BlobKind.SEGMENT, segments)):
             expected += [
                 KnownBlob(blob, name, kind, size, hash_)
@@ -62,7 +62,7 @@ class ExpectedBlobs(msgspec.Struct, frozen=True):
         return cls(expected, lost, suspected)
 
     def expects(self, blob: KnownBlob) -> bool:
-        """Whether a blob of another inventory is in this one."""
+        """Whether a blob is expected here, or known to be lost."""
         return blob in self.expected or blob in self.lost_packs
 
     def hashes(self) -> dict[tuple[int, bytes], bytes | None]:

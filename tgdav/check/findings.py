@@ -12,7 +12,7 @@ from tgdav.wording import utc_time_after
 
 
 class Finding(msgspec.Struct):
-    """Damage: a blob's name in hex (or a local file's role), what it is, what is wrong, which paths it hits."""
+    """Damage: a blob's name in hex (or the role of a local file), its kind, the reason, and the affected paths."""
 
     blob: str
     kind: str
@@ -21,7 +21,7 @@ class Finding(msgspec.Struct):
 
 
 class Findings:
-    """Findings by blob; the first of a blob stays."""
+    """Findings by blob; the first finding of a blob is kept."""
 
     def __init__(self) -> None:
         self._by_blob: dict[str, Finding] = {}
@@ -42,7 +42,7 @@ class Findings:
         return [each.blob for each in self._by_blob.values() if each.kind in kinds]
 
     def drop(self, blobs: Iterable[str]) -> None:
-        """Forget findings that turned out well."""
+        """Remove the findings of these blobs."""
         for blob in blobs:
             self._by_blob.pop(blob, None)
 
@@ -53,13 +53,13 @@ def shown(path: bytes) -> str:
 
 
 def left_out_report(database: Database) -> list[dict[str, Any]]:
-    """Return ``left_out``: what replaced machines made that does not count, as ``left_out_objects`` gives it."""
+    """Return ``left_out``: what replaced machines wrote and does not count, in the form of ``left_out_objects``."""
     with database.reading() as connection:
         return left_out_objects(left_out(connection))
 
 
 def left_out_objects(found: Iterable[LeftOut]) -> list[dict[str, Any]]:
-    """Return one object a machine: its id and name, how many operations, and the time of the last one (ISO 8601)."""
+    """Return an object for each machine: id, name, number of operations, and the time of the last one (ISO 8601)."""
     return [
         {
             "id": uuid_text(each.machine),

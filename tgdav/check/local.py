@@ -1,4 +1,4 @@
-"""The local half of ``check``: the database, and the files that it names."""
+"""The local half of ``check``: the database, the files that it names, and staged content, which only this machine has."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -30,7 +30,7 @@ class StagedPack(msgspec.Struct, frozen=True):
 
 _STAGED = """SELECT no, name, state, file, end, size FROM packs WHERE state < 3 AND no >= ?
 AND EXISTS (SELECT 1 FROM chunks WHERE pack = packs.no) ORDER BY no"""
-# A stored pack that is damaged is found by itself.
+# A stored pack that is damaged has a finding of its own.
 _SOUND_CHUNKS = """SELECT c.id FROM chunks c LEFT JOIN packs p ON p.no = c.pack
 WHERE c.data IS NOT NULL OR p.state = 3 OR (p.state < 3 AND p.damaged = 0)"""
 _CHUNKS_OF = "SELECT c.id FROM chunks c JOIN packs p ON p.no = c.pack WHERE lower(hex(p.name)) = ?"
@@ -38,16 +38,16 @@ _MANIFESTS = """SELECT n.ino, coalesce(m.data, n.content) FROM nodes n LEFT JOIN
 WHERE n.kind = 1 AND n.size > 0
 UNION ALL SELECT n.ino, coalesce(m.data, n.content) FROM nodes_past n LEFT JOIN manifests m ON m.no = n.manifest
 WHERE n.kind = 1 AND n.size > 0"""
-# What was missing from the log when this state was rebuilt is missing from this state, whatever the store has now.
+# What was missing from the log when this state was rebuilt is missing here, even if the store has it now.
 _GAPS = "SELECT blob, reason FROM damage WHERE kind = 'gap'"
 _STRUCTURE = {
-    "entries name a file or folder that is not there": (
+    "entries name a missing file or directory": (
         "SELECT count(*) FROM entries e LEFT JOIN nodes n ON n.ino = e.ino WHERE n.ino IS NULL"
     ),
-    "entries are in a folder that is not there": (
+    "entries are in a missing directory": (
         "SELECT count(*) FROM entries e LEFT JOIN nodes n ON n.ino = e.parent WHERE n.ino IS NULL"
     ),
-    "files name a manifest that is not there": (
+    "files name a missing manifest": (
         "SELECT count(*) FROM nodes n LEFT JOIN manifests m ON m.no = n.manifest"
         " WHERE n.manifest IS NOT NULL AND m.no IS NULL"
     ),
@@ -58,7 +58,7 @@ _STRUCTURE = {
 
 
 class LocalCheck:
-    """Looks at the database and at what staging and the outbox hold; ``findings`` takes what is wrong."""
+    """Checks the database, staging and the outbox; adds what is wrong to ``findings``."""
 
     def __init__(
         self, database: Database, content: ContentStore, pusher: Pusher, findings: Findings, *, read_data: bool
@@ -67,7 +67,7 @@ class LocalCheck:
         self._findings, self._read_data = findings, read_data
 
     def run(self) -> int:
-        """Check; return the number of files. Raises DamageError when the database cannot be read at all."""
+        """Check; return the number of files. Raises DamageError if the database cannot be read at all."""
         with self._database.reading() as connection:
             for (text,) in connection.all("PRAGMA integrity_check(20)"):
                 if text != "ok":
@@ -85,20 +85,20 @@ class LocalCheck:
         bad += damaged_staging(self._content) if self._read_data else ()
         self._add_named(bad)
         for name in self._pusher.damaged_files():
-            self._findings.add(name, "outbox", "a part of the log that waits to be sent was changed on the local disk")
+            self._findings.add(name, "outbox", "an unsent part of the log was changed on the local disk")
         return files
 
     def _check_chunks(self, connection: Connection) -> None:
-        """Every chunk that a file names, or a version of it, must be known, and in a pack that is neither retired nor lost."""
+        """Check that every chunk of a file or version is known, and in a pack that is neither retired nor lost."""
         sound = {row[0] for row in connection.each(_SOUND_CHUNKS)}
         for inode, manifest in _manifests(connection):
             missing = [chunk for chunk in decode_manifest(manifest).chunk_ids() if chunk not in sound]
             if missing:
                 paths = queries.paths_of(connection, inode)
-                self._findings.add("chunks", "database", "files name chunks that are nowhere", paths)
+                self._findings.add("chunks", "database", "files name chunks that do not exist", paths)
 
     def _add_named(self, bad: list[tuple[str, str]]) -> None:
-        """Note what is bad in staging, unless nothing names it any more."""
+        """Add what is bad in staging, unless no file names it any more."""
         if not bad:
             return
         with self._database.reading() as connection:
@@ -112,7 +112,7 @@ class LocalCheck:
         missing = []
         for pack in self._staged(0):
             problem = self._problem(pack)
-            # It may have been sent, and its file be gone, since the row was read.
+            # The pack may have been sent, and its file removed, since the row was read.
             if problem is not None and self._staged(pack.no)[:1] == [pack]:
                 missing.append((pack.name.hex(), problem))
         return missing
@@ -152,7 +152,7 @@ LOST = "content that never reached the store is damaged on this machine; store t
 
 
 def given_up(connection: Any) -> list[str]:
-    """Return the staged packs (names in hex) in which chunks were found bad when they were to be closed."""
+    """Return the staged packs (names in hex) that could not be finalized because of bad chunks."""
     return [name.hex() for (name,) in connection.all(_GIVEN_UP)]
 
 
@@ -180,7 +180,7 @@ def _in_file(
 
 
 def _is_staged(content: ContentStore, name: str) -> bool:
-    """Tell whether a pack whose file is gone was not simply stored meanwhile."""
+    """Return whether a pack whose file is gone is still staged, not stored meanwhile."""
     with content.database.reading() as connection:
         return connection.one(_UNSENT, (bytes.fromhex(name),)) is not None
 

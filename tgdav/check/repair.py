@@ -1,4 +1,4 @@
-"""``check --repair``: appending again what this machine still holds whole."""
+"""``check --repair``: append again what this machine still has intact."""
 
 import logging
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ _log = logging.getLogger(__name__)
 
 FLUSH_SECONDS = 3600.0
 _TOGETHER = 8 * 1024 * 1024
-"""Bytes of sealed chunks that are rescued at once."""
+"""Bytes of sealed chunks that are rescued in one batch."""
 _PACK = "SELECT no, size, hash, label, blob FROM packs WHERE name = ? AND state = 3"
 _NUMBER = "SELECT no FROM packs WHERE name = ? AND state >= 3"
 _FORGET_PLACE = "UPDATE packs SET blob = NULL, damaged = 1 WHERE no = ?"
@@ -38,13 +38,13 @@ _NAME_GONE = "UPDATE blobs SET gone = 1 WHERE name = ?"
 
 
 class Repairer:
-    """Repairs headers, segments that are in the outbox, and packs: whole where the cache holds them so, else chunk by chunk.
+    """Repairs headers, segments that are in the outbox, and packs: complete from the cache, else chunk by chunk.
 
-    Chunks that this machine still has, that the damaged pack gives, or another pack holds as well, are stored anew in other
-    packs; a pack that holds nothing any more is given up.
+    Chunks that are in this machine's caches, still readable in the damaged pack, or in another pack too, are stored again in
+    new packs; a pack without chunks is abandoned.
 
-    A store gives back what it has under a name instead of taking it anew, so what is damaged is deleted first, and noted
-    as gone before that. A crash in between leaves less in the store, and all of it here: the next repair goes on.
+    ``BlobStore.append`` returns an existing blob of the name instead of storing a new one, so a damaged blob is deleted
+    first, and recorded as gone before that. A crash in between loses nothing that is here: the next repair continues.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Repairer:
         self._replicator, self._log, self._entropy = replicator, replicator.log, platform.entropy
 
     def run(self, findings: Findings) -> list[str]:
-        """Repair what can be; return the names of the blobs that are whole now. Raises StoreUnavailable, LocalFailure."""
+        """Repair what can be repaired; return the names of the repaired blobs. Raises StoreUnavailable, LocalFailure."""
         headers = findings.names("header")
         if headers:
             self._headers.replace_copies(headers)
@@ -82,14 +82,14 @@ class Repairer:
         )
 
     def _relocate(self, number: int, name: BlobName, size: int, digest: bytes) -> bool:
-        """Find a pack that lies, whole, elsewhere in the store."""
+        """Find an intact copy of a pack elsewhere in the store, and record its id."""
         info = self._store.find(name)
         if info is None or info.size != size or not self._is_right(info, digest):
             return False
         label = decode_label(info.label, self._log.vault_keys, info.name)
         if label is None or (label.kind, label.body_hash) != (BlobKind.PACK, digest):
-            return False  # somebody edited its caption
-        self._note(number, info, digest)
+            return False  # its caption was edited
+        self._record_place(number, info, digest)
         return True
 
     def _is_right(self, info: BlobInfo, digest: bytes) -> bool:
@@ -107,7 +107,7 @@ class Repairer:
         self._forget(number, doomed)
         self._store.delete(doomed)
         info = self._store.append(name, BytesSource(data), label or self._label(name, size, digest))
-        self._note(number, info, digest)
+        self._record_place(number, info, digest)
         return True
 
     def _forget(self, number: int, doomed: list[BlobId]) -> None:
@@ -117,7 +117,7 @@ class Repairer:
 
         self._database.writer.run(work, durable=True)
 
-    def _note(self, number: int, info: BlobInfo, digest: bytes) -> None:
+    def _record_place(self, number: int, info: BlobInfo, digest: bytes) -> None:
         def work(transaction: Transaction) -> None:
             transaction.execute("UPDATE blobs SET gone = 1 WHERE name = ? AND id != ?", (info.name, info.id))
             transaction.execute(sql.PLACE_PACK, (info.id, 0, number))
@@ -139,10 +139,10 @@ class Repairer:
     # ---- chunk by chunk ------------------------------------------------------------------------------------------
 
     def _rescue(self, names: list[str]) -> list[str]:
-        """Store anew what can be had of packs (names in hex); return those in which nothing is missed any more.
+        """Store what can be read of packs (names in hex) again; return the packs from which nothing is missing any more.
 
-        Others learn where it lies now from the log, or from a checkpoint: so the old packs go after that. A machine that
-        writes neither rescues nothing.
+        The log or a checkpoint publishes the new places, so the old packs are deleted after that. A machine that may not
+        write cannot publish, and rescues nothing.
         """
         numbers = {name: number for name in names if (number := self._number(name)) is not None}
         if not numbers or self._replicator.read_only_reason is not None:
@@ -155,19 +155,19 @@ class Repairer:
         self._database.writer.run(
             lambda t: t.executemany(_RETIRE, [(number,) for number in empty.values()]), durable=True
         )
-        if not self._is_told():
+        if not self._publish():
             return []
         for name in empty:
-            self._give_up(BlobName(bytes.fromhex(name)))
+            self._delete_pack(BlobName(bytes.fromhex(name)))
         return [*empty]
 
-    def _is_told(self) -> bool:
-        """Tell others where chunks lie now, and return whether that was possible; if not, the next repair does it."""
+    def _publish(self) -> bool:
+        """Publish the new places of chunks; return whether that was possible. If not, the next repair does it."""
         try:
             self._replicator.push()
             return self._replicator.checkpoint()
         except (DamageError, WriterReplaced) as error:
-            _log.warning("what was rescued cannot be told yet: %s", error.message)
+            _log.warning("rescued chunks cannot be published yet: %s", error.message)
             return False
 
     def _number(self, name: str) -> int | None:
@@ -199,7 +199,7 @@ class Repairer:
         content.uploader.rescue(saved, number)
 
     def _from_other_packs(self, missing: set[ChunkId], number: int) -> list[SealedChunk]:
-        """Look for chunks in the indexes of the other packs: one that was stored twice is known in one place alone."""
+        """Search the indexes of the other packs: the database knows only one place of a chunk that was stored twice."""
         found: list[SealedChunk] = []
         with self._database.reading() as connection:
             others = connection.all(_OTHERS, (number,)) if missing else []
@@ -209,7 +209,7 @@ class Repairer:
             try:
                 found += self._from_pack(missing, BlobName(name), epoch, size, BlobId(blob))
             except (DamageError, BlobMissing):
-                continue  # it has findings of its own
+                continue  # that pack has findings of its own
         return found
 
     def _from_pack(
@@ -227,8 +227,8 @@ class Repairer:
                 missing.discard(entry.id)
                 yield chunk
 
-    def _give_up(self, name: BlobName) -> None:
-        """A pack holds nothing any more, and the store's log says so: nobody expects it from now on, and it goes."""
+    def _delete_pack(self, name: BlobName) -> None:
+        """Delete a pack from which the published log names nothing any more; it is not expected from now on."""
         there = self._store.find(name)
         self._database.writer.run(lambda transaction: transaction.execute(_NAME_GONE, (name,)), durable=True)
         if there is not None:

@@ -84,5 +84,5 @@ def _require_secret(volume: Volume, arguments: Mapping[str, Any]) -> None:
 
     What opens it now: another machine may have changed that. Raises StoreUnavailable.
     """
-    volume.ensure_headers()
+    volume.headers.ensure()
     unlock(volume.header, from_wire(arguments.get("secret")))

@@ -1,7 +1,7 @@
 """Create the local state of a new vault; and the steps that creating and joining share.
 
-Local state is complete and durable before the store hears of a new vault, so an interrupted ``init`` leaves a vault that
-the next start brings to the store, never a store that no machine can open.
+The local state is complete and durable before anything of a new vault is stored, so an interrupted ``init`` leaves a vault
+that the next start brings to the store, never a store that no machine can open.
 """
 
 from collections.abc import Iterable
@@ -31,7 +31,7 @@ from tgdav.vault.unlock import argon2_parameters
 
 
 class CreatedVault(msgspec.Struct, frozen=True):
-    """A new vault. The recovery key is shown once and kept nowhere in the clear."""
+    """A new vault. The recovery key is shown once and not stored in plaintext."""
 
     vault: VaultId
     recovery_key: str
@@ -81,7 +81,7 @@ def _create_local(
 
 
 def login_before_vault(paths: StatePaths, config: Config, secret: Secret) -> TelegramLogin | None:
-    """Return the login that was made for a vault to come; None for a store that needs none.
+    """Return the login that was made before the vault; None for a store that needs none.
 
     Raises NotLoggedIn, AccessError (sealed with another secret), DamageError.
     """
@@ -94,26 +94,27 @@ def login_before_vault(paths: StatePaths, config: Config, secret: Secret) -> Tel
 
 
 def refuse_vault(blobs: Iterable[BlobInfo]) -> None:
-    """Raise UsageError where the store has a vault's header, or blobs of a vault whose header is not to be found;
-    NewerFormat where a later program made it."""
+    """Raise UsageError if the store has a vault header, or blobs of a vault without one; NewerFormat if a later program
+    made it.
+    """
     others = 0
     for info in blobs:
         if (version := later_header_label(info.label)) is not None:
             raise NewerFormat("the vault in the store", version)
         if recognise(info.label):
-            raise UsageError("the store holds a vault already", hint="use 'tgdav init --join' to join it")
+            raise UsageError("the store already has a vault", hint="use 'tgdav init --join' to join it")
         others += label_bytes(info.label) is not None
     if others:
         raise UsageError(
             f"the store holds {others} blobs of a vault, and no header that this version knows",
-            hint="use another folder or chat, or remove what is there if it is of no use to you",
+            hint="use another directory or chat, or remove what is there if you do not need it",
         )
 
 
 def refuse_existing(paths: StatePaths) -> None:
-    """Raise UsageError where there is a vault."""
+    """Raise UsageError if a vault exists here."""
     if vault_exists(paths.state):
-        raise UsageError("there is a vault here already", hint="move its folder away first")
+        raise UsageError("there is a vault here already", hint="move its directory away first")
 
 
 def new_identity(config: Config, platform: Platform) -> MachineIdentity:
@@ -127,7 +128,7 @@ def new_identity(config: Config, platform: Platform) -> MachineIdentity:
 def fresh_database(
     paths: StatePaths, namespace: LocalNamespace, identity: MachineIdentity, platform: Platform
 ) -> Database:
-    """Open an empty database; what an interrupted attempt left is no vault's state, and goes."""
+    """Create an empty database. What an interrupted attempt left is removed: it is not the state of a vault."""
     for ending in ("", "-wal", "-shm"):
         path = paths.state / (namespace.database + ending)
         if path.exists():
@@ -146,7 +147,7 @@ def save_local(
     login: TelegramLogin | None,
     platform: Platform,
 ) -> None:
-    """Say durably that this state is a vault's: the last step of making and joining."""
+    """Save the sealed local state, durably: the last step of creating and joining. From then on a vault exists here."""
     if login is not None:
         save_login(paths.state, login, vault_keys, platform)
     sealed = seal_machine(identity, vault_keys, platform.entropy)

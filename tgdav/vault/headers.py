@@ -1,4 +1,4 @@
-"""Keeping two whole copies of the vault header in the store, and replacing them when a secret changes."""
+"""Keep two intact copies of the vault header in the store, and replace them when a secret changes."""
 
 import logging
 import threading
@@ -38,7 +38,7 @@ _log = logging.getLogger(__name__)
 COPIES = 2
 
 
-class Placed(msgspec.Struct, frozen=True):
+class StoredHeaders(msgspec.Struct, frozen=True):
     """The newest header, its copies in the store, and the blobs of headers that it supersedes."""
 
     header: Header
@@ -46,12 +46,12 @@ class Placed(msgspec.Struct, frozen=True):
     outdated: list[BlobId]
 
 
-def place_headers(store: BlobStore, header: Header, master: bytes, entropy: Entropy) -> Placed:
-    """See to it that the store has two whole copies of the newest header: ``header``, or a later one found there.
+def place_headers(store: BlobStore, header: Header, master: bytes, entropy: Entropy) -> StoredHeaders:
+    """Append to the store until it has two intact copies of the newest header: ``header``, or a later one found there.
 
-    Nothing is deleted: the caller first keeps the header locally, then deletes what is outdated, so that an interruption
-    anywhere is finished by the next call. Raises StoreUnavailable; NewerFormat where a copy is missing and a later program's
-    header is there, which may have taken its place.
+    Nothing is deleted: the caller first saves the header locally, then deletes what is outdated, so that the next call
+    completes an interrupted one. Raises StoreUnavailable; NewerFormat if a copy is missing and the store has a header of a
+    later program, which may have replaced it.
     """
     listed = list(store.list())
     found = _headers(store, listed)
@@ -65,7 +65,7 @@ def place_headers(store: BlobStore, header: Header, master: bytes, entropy: Entr
         failpoint("headers.before-append")
         copies.append(store.append(BlobName(entropy.bytes(16)), BytesSource(wanted), make_header_label(entropy)))
         failpoint("headers.after-append")
-    return Placed(header, copies, outdated)
+    return StoredHeaders(header, copies, outdated)
 
 
 def newest_header(store: BlobStore, listed: Iterable[BlobInfo], header: Header, master: bytes) -> Header:
@@ -85,7 +85,7 @@ def _newest(found: list[tuple[BlobInfo, Header]], header: Header, master: bytes)
 
 
 def _read(store: BlobStore, info: BlobInfo) -> Header | None:
-    """Return the header in a blob; a damaged one counts as missing here, and ``check`` reports it."""
+    """Return the header in a blob, None if it is damaged: it counts as missing, and ``check`` reports it."""
     try:
         return decode(store.read(info.id, 0, HEADER_BYTES))
     except (DamageError, BlobMissing, NewerFormat):
@@ -114,31 +114,31 @@ class HeaderKeeper:
         master: bytes,
         platform: Platform,
     ) -> None:
-        """``header`` is what opened the vault, ``saved`` what the local state has."""
+        """``header`` opened the vault; ``saved`` is that of the local state."""
         self._state, self._database, self._store = state, database, store
         self._saved, self._master, self._platform = saved, master, platform
         self._lock = threading.Lock()
         self.header = header
 
-    def keep(self) -> None:
-        """See to two copies of the newest header in the store and to the local one, then delete what these supersede.
+    def ensure(self) -> None:
+        """Store two copies of the newest header, save it locally, then delete the headers that it supersedes.
 
-        Raises StoreUnavailable, NoSpace, LocalFailure; the next call goes on where this one ended.
+        Raises StoreUnavailable, NoSpace, LocalFailure; the next call completes an interrupted one.
         """
         with self._lock:
-            if self._is_kept():
+            if self._is_complete():
                 return
             before = self._saved
-            self._keep(self.header)
+            self._put(self.header)
             if self._saved != before:
                 _log.warning(
-                    "the passphrase or the recovery key was changed elsewhere; the new one holds here too from now on"
+                    "the passphrase or the recovery key was changed on another machine; from now on the new one is valid here too"
                 )
 
-    def _is_kept(self) -> bool:
-        """Whether nothing is to do, by the headers that are known and by what is new in the store.
+    def _is_complete(self) -> bool:
+        """Whether nothing needs to be done, by the known headers and by what is new in the store.
 
-        Listing all of a large store takes minutes, so that is done only where something is missing, new or left over.
+        Listing all of a large store takes minutes, so it is listed only if something is missing, new or left over.
         """
         with self._database.reading() as connection:
             known = connection.all("SELECT id, name, size, gone FROM blobs WHERE kind = ?", (sql.HEADER,))
@@ -153,49 +153,49 @@ class HeaderKeeper:
         return not left_over and len(present) >= COPIES and all(each == wanted for each in present)
 
     def replace(self, header: Header) -> None:
-        """Let ``header``, which supersedes the present one, take its place.
+        """Replace the header by ``header``, which supersedes it.
 
-        Raises as ``keep``. If a copy was stored by then, the next ``keep`` of any machine finishes the change.
+        Raises as ``ensure``. If a copy was stored by then, the next ``ensure`` of any machine completes the change.
         """
         with self._lock:
-            self._keep(header)
+            self._put(header)
 
     def replace_copies(self, names: Iterable[str]) -> None:
-        """Put new copies where blobs of these names (hex) were lost or damaged, and expect those no longer."""
+        """Store new copies instead of blobs (names in hex) that are lost or damaged, and no longer expect those."""
         wanted = {bytes.fromhex(name) for name in names}
         with self._lock:
             with self._database.reading() as connection:
                 known = connection.all("SELECT id, name FROM blobs WHERE kind = ?", (sql.HEADER,))
             lost = [BlobId(blob) for blob, name in known if name in wanted]
-            self._keep(self.header)
-            self._note([], lost)
+            self._put(self.header)
+            self._record([], lost)
             self._store.delete(lost)
 
     def is_superseded(self, listed: Iterable[BlobInfo]) -> bool:
         """Whether another machine changed a secret, so that the headers known here may have been deleted."""
         return newest_header(self._store, listed, self._saved, self._master) != self._saved
 
-    def _keep(self, header: Header) -> None:
+    def _put(self, header: Header) -> None:
         placed = place_headers(self._store, header, self._master, self._platform.entropy)
         older = self._others(placed.copies) if placed.header != self._saved else placed.outdated
-        self._note(placed.copies, [])
+        self._record(placed.copies, [])
         if placed.header != self._saved:
             save_header(self._state, placed.header, self._platform.disk)
             self._saved = placed.header
         self.header = placed.header
-        self._note([], older)
+        self._record([], older)
         if placed.outdated:
             self._store.delete(placed.outdated)
 
     def _others(self, copies: list[BlobInfo]) -> list[BlobId]:
-        """Return the headers known from before that are no copies of the new one: they are gone, or go now."""
+        """Return the known headers that are not copies of the new one: they are deleted, or will be."""
         kept = {info.id for info in copies}
         with self._database.reading() as connection:
             known = connection.all("SELECT id FROM blobs WHERE kind = ? AND gone = 0", (sql.HEADER,))
         return [BlobId(row[0]) for row in known if row[0] not in kept]
 
-    def _note(self, copies: list[BlobInfo], deleted: list[BlobId]) -> None:
-        """Remember which copies lie in the store, and which were deleted on purpose."""
+    def _record(self, copies: list[BlobInfo], deleted: list[BlobId]) -> None:
+        """Record which copies the store has, and which were deleted on purpose."""
         with self._database.reading() as connection:
             query = "SELECT id FROM blobs WHERE kind = ? AND gone = 0"
             known = {row[0] for row in connection.all(query, (sql.HEADER,))}

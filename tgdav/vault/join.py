@@ -1,7 +1,7 @@
-"""Joining a vault, which is also recovering it: the local state is rebuilt from the store, and this machine writes on.
+"""Join a vault, which is also how to recover it: rebuild the local state from the store, and become the writer.
 
-An interrupted attempt leaves nothing that counts: the next one begins anew. Once the state is complete the vault is
-joined here, and the store is told by the next start if not now.
+An interrupted attempt has no effect: the next one starts again. Once the state is complete the vault is joined locally; this
+machine's first segment, which makes it the writer, is pushed afterwards, by the next start if it was interrupted.
 """
 
 from contextlib import closing
@@ -29,7 +29,7 @@ from tgdav.wording import describe_damage, machine_names
 
 
 class MachineReport(msgspec.Struct, frozen=True):
-    """The last thing that the store shows of a machine. ``last_operation`` in ns since 1970, 0 if there is none."""
+    """The last operation of a machine in the store. ``last_operation`` in ns since 1970, 0 if there is none."""
 
     id: str
     name: str
@@ -38,11 +38,10 @@ class MachineReport(msgspec.Struct, frozen=True):
 
 
 class JoinedVault(msgspec.Struct):
-    """What joining or rebuilding found. ``damage`` holds a line for everything that is missing or does not open.
+    """What joining found. ``damage`` has a line for everything that is missing or does not open.
 
-    ``replaced`` is what to call the writer before: its name, with its short id where a machine's name repeats.
-    ``name`` is this machine's. ``left_out``: what was made after its machine had been replaced. ``held``: why this machine
-    is not the writer yet.
+    ``replaced`` is the name of the writer before, with its short id if the name repeats; ``name`` is this machine's.
+    ``left_out``: what machines wrote after they had been replaced. ``held``: why this machine is not the writer yet.
     """
 
     epoch: int
@@ -100,7 +99,7 @@ def _join_from(
     listing.refuse_later()
     found = listing.namespaces()
     if not found:
-        raise DamageError("the store holds a vault's header, but nothing of its log", blob="log")
+        raise DamageError("the store has a vault header, but no segment of its log", blob="log")
     namespace_secret = find_secret(store, listing, vault_keys, found[0])
     result, identity, local = _rebuild(paths, config, store, listing, vault_keys, namespace_secret, platform, progress)
     save_header(paths.state, header, platform.disk)

@@ -1,4 +1,4 @@
-"""Locks between processes: one owns a vault's state, one uses a login at Telegram."""
+"""Locks between processes: for the state of a vault, and for a Telegram login."""
 
 import fcntl
 import logging
@@ -27,37 +27,37 @@ class StateLock:
             which = f" (process {holder})" if holder else ""
             raise VaultInUse(
                 f"another tgdav process{which} has this vault open",
-                hint=f"wait until it is ready, then commands talk to it; or stop it{f': kill {holder}' if holder else ''}",
+                hint=f"wait until it is ready, then commands are run by it; or stop it{f': kill {holder}' if holder else ''}",
             )
         self._descriptor: int | None = descriptor
 
     def release(self) -> None:
-        """Let others own the state; calling it again does nothing."""
+        """Release the lock. Idempotent."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.close(descriptor)
 
 
 class LoginLock:
-    """Keeps two processes of this user from using one login, which Telegram would answer by ending it.
+    """Keeps two processes of this user from using one login: Telegram would end a login that is used twice.
 
     A login is part of one state, so this matters where a state was copied. The file is named after a hash of the login,
-    in a folder that the user's homes share: the first of ``shared`` that is this user's alone. Raises LoginInUse.
+    in a directory that the user's homes share: the first of ``shared`` that belongs to this user alone. Raises LoginInUse.
     """
 
     def __init__(self, session: str, shared: Sequence[Path] = ()) -> None:
         own = f"tgdav-{os.geteuid()}"
-        paths = shared or (Path("/tmp", own), Path("/var/tmp", own))  # noqa: S108 - folders of our own, checked
-        folder = next(filter(_is_ours, paths), None)
+        paths = shared or (Path("/tmp", own), Path("/var/tmp", own))  # noqa: S108 - directories of our own, checked
+        directory = next(filter(_is_ours, paths), None)
         name = blake3(session.encode()).hexdigest(8) + ".login"
         self._descriptor: int | None = None
-        if folder is None:
-            _log.warning("no lock for the Telegram login: the folders for it belong to another user")
+        if directory is None:
+            _log.warning("no lock for the Telegram login: the directories for it belong to another user")
             return
         try:
-            self._descriptor = _locked(folder / name)
+            self._descriptor = _locked(directory / name)
         except OSError as error:
-            _log.warning("no lock for the Telegram login in %s: %s", folder, error.strerror)
+            _log.warning("no lock for the Telegram login in %s: %s", directory, error.strerror)
             return
         if self._descriptor is None:
             raise LoginInUse(
@@ -66,20 +66,20 @@ class LoginLock:
             )
 
     def release(self) -> None:
-        """Let others use the login; calling it again does nothing."""
+        """Release the lock. Idempotent."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.close(descriptor)
 
 
-def _is_ours(folder: Path) -> bool:
-    """Return whether a folder, made if it is not there, is this user's, and closed to others from now on.
+def _is_ours(directory: Path) -> bool:
+    """Create a directory if it is missing; return whether it belongs to this user and is closed to others from now on.
 
-    Anybody can make a folder of any name where temporary files go, or leave a symbolic link there.
+    In a world-writable directory anyone can create a directory of this name first, or a symbolic link.
     """
     try:
-        folder.mkdir(mode=0o700, exist_ok=True)
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        directory.mkdir(mode=0o700, exist_ok=True)
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
         return False
     try:
@@ -88,7 +88,7 @@ def _is_ours(folder: Path) -> bool:
             return False
         if stat.S_IMODE(found.st_mode) != 0o700:
             if os.listdir(descriptor) and found.st_mode & 0o022:
-                return False  # what lies in it may be anybody's
+                return False  # its files may belong to anyone
             os.fchmod(descriptor, 0o700)
         return True
     except OSError:
@@ -98,7 +98,7 @@ def _is_ours(folder: Path) -> bool:
 
 
 def _holder(path: Path) -> str:
-    """Return the process that holds the lock of a file (proc(5): /proc/locks), nothing where that cannot be seen."""
+    """Return the id of the process that holds the lock of a file (proc(5): /proc/locks), an empty string if unknown."""
     try:
         inode = path.stat().st_ino
         lines = Path("/proc/locks").read_text(encoding="ascii").splitlines()

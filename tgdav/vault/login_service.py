@@ -1,4 +1,4 @@
-"""Logging in and out: the login is kept sealed first, then used, then the one before it is ended."""
+"""Log in to Telegram and out: a new login is saved first, then used, then the previous one is ended."""
 
 import logging
 import threading
@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 
 class LoginService:
-    """The login of a vault; ``account`` is the store that uses it, where the vault is open. Thread-safe."""
+    """Manages the login of a vault; ``account`` is the store that uses it, if the vault is open. Thread-safe."""
 
     def __init__(
         self,
@@ -37,9 +37,9 @@ class LoginService:
         self._lock = threading.Lock()
 
     def start(self) -> None:
-        """Let the store use what is kept. Raises VaultInUse (a copied state)."""
+        """Use the saved login. Raises LoginInUse (a copied state)."""
         assert self._account is not None
-        self._account.use(self._kept())
+        self._account.use(self._saved())
         drop_pending(self._state, self._platform)
 
     def log_in(self, login: TelegramLogin) -> None:
@@ -48,10 +48,10 @@ class LoginService:
         Raises AccessError for one of another account, which changes nothing; NoSpace, LocalFailure.
         """
         with self._lock:
-            before = self._kept()
+            before = self._saved()
             if self._owner(before) not in (0, login.user_id):
                 raise AccessError(
-                    "this vault lies in another Telegram account", hint="log in with the one that it was made in"
+                    "this vault is in another Telegram account", hint="log in with the account that it was created in"
                 )
             save_login(self._state, login, self._vault_keys, self._platform)
             if self._account is not None:
@@ -59,9 +59,9 @@ class LoginService:
             end_login(self._settings, "" if before is None else before.session)
 
     def log_out(self) -> bool:
-        """End the login; the vault still knows its account. Return whether there was one. Raises StoreUnavailable."""
+        """End the login, but keep which account the vault is in. Return whether there was a login. Raises StoreUnavailable."""
         with self._lock:
-            before = self._kept()
+            before = self._saved()
             if before is None or not before.session:
                 return False
             if self._account is not None:
@@ -76,11 +76,11 @@ class LoginService:
             return True
 
     def _owner(self, kept: TelegramLogin | None) -> int:
-        """Return the account that the vault lies in, 0 if that is not known."""
+        """Return the id of the account that stores the vault, 0 if it is not known."""
         return load_vault(self._state, self._vault_keys).account or (0 if kept is None else kept.user_id)
 
-    def _kept(self) -> TelegramLogin | None:
-        """Return what is kept; a damaged login counts as none, so that a new one can take its place."""
+    def _saved(self) -> TelegramLogin | None:
+        """Return the saved login; None if it is damaged, so that a new one can replace it."""
         try:
             return load_login(self._state, self._vault_keys)
         except DamageError as error:
@@ -93,13 +93,13 @@ def _end(settings: TelegramSettings, login: TelegramLogin) -> None:
     try:
         log_out(settings, login.session)
     except AccessError:
-        return  # it had ended already
+        return  # it has ended already
     finally:
         lock.release()
 
 
 class ClosedState:
-    """A state that no other process has open: of a vault, or of one to come. Logging in and out there.
+    """Logs in and out for a state that no process has open; the vault may not exist yet.
 
     Raises VaultInUse, AccessError (the secret does not open the vault), DamageError.
     """
@@ -117,7 +117,7 @@ class ClosedState:
             prepare_state(paths, platform.disk)
 
     def log_in(self, login: TelegramLogin) -> None:
-        """Keep the login. Raises as ``LoginService.log_in``, VaultInUse."""
+        """Save the login. Raises as ``LoginService.log_in``, VaultInUse."""
         lock = StateLock(self._paths.lock_file)
         try:
             if self._keeper is not None:

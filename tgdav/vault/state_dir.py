@@ -1,4 +1,8 @@
-"""Folders and small files of the local state: private, and durable when a call returns."""
+"""The state directory: directories and small files, private and durable when a call returns; and the sealed local state.
+
+``state/header`` is a copy of the vault header. ``state/vault`` is sealed under the vault's machine-wrap key and contains a
+``LocalVault`` in msgpack; it is written last when a vault is created or joined, so without it there is no vault here.
+"""
 
 import errno
 import os
@@ -18,10 +22,10 @@ from tgdav.errors import DamageError, LocalFailure, NewerFormat, NoSpace, UsageE
 from tgdav.ids import NamespaceId
 
 
-def make_folder(folder: Path, disk: Disk) -> None:
-    """Make a folder (0700) and its missing parents; their names are durable on return. Raises NoSpace, LocalFailure."""
+def make_directory(directory: Path, disk: Disk) -> None:
+    """Create a directory (0700) and its missing parents, durably. Raises NoSpace, LocalFailure."""
     missing = []
-    each = folder
+    each = directory
     while not each.exists():
         missing.append(each)
         each = each.parent
@@ -30,18 +34,18 @@ def make_folder(folder: Path, disk: Disk) -> None:
             path.mkdir(mode=0o700, exist_ok=True)
             disk.sync_directory(path.parent)
     except OSError as error:
-        raise _translated(error, folder) from error
+        raise _translated(error, directory) from error
 
 
 def prepare_state(paths: StatePaths, disk: Disk) -> None:
-    """Make the folders of the local state, private and durable. Raises NoSpace, LocalFailure."""
-    for folder in (paths.state, paths.state / "staging", paths.state / "outbox", paths.state / "overlay"):
-        make_folder(folder, disk)
-    make_folder(paths.cache, disk)
+    """Create the directories of the local state, private and durable. Raises NoSpace, LocalFailure."""
+    for directory in (paths.state, paths.state / "staging", paths.state / "outbox", paths.state / "overlay"):
+        make_directory(directory, disk)
+    make_directory(paths.cache, disk)
 
 
 def write_file(path: Path, data: bytes, disk: Disk) -> None:
-    """Replace a file's content (0600): after a crash it is the old or the new, whole; durable on return.
+    """Replace a file (0600) atomically: after a crash its content is the old or the new; durable on return.
 
     Raises NoSpace, LocalFailure.
     """
@@ -91,10 +95,10 @@ class LocalNamespace(msgspec.Struct, array_like=True, frozen=True):
 
 
 class LocalVault(msgspec.Struct, array_like=True, frozen=True):
-    """What this state belongs to. ``machine`` is the sealed machine identity.
+    """The vault, machine and namespaces of this state. ``machine`` is the sealed machine identity.
 
-    ``account`` is the number of the Telegram account that the vault lies in, 0 for another store: known here too, so that
-    a login that was lost or damaged is not replaced by another account's.
+    ``account`` is the id of the Telegram account that stores the vault, 0 for another store. It is here too so that a lost or
+    damaged login is not replaced by the login of another account.
     """
 
     machine: bytes
@@ -103,7 +107,7 @@ class LocalVault(msgspec.Struct, array_like=True, frozen=True):
     account: int = 0
 
     def namespace(self, name: str | None) -> LocalNamespace:
-        """Return the namespace of a name, the first one for None. Raises UsageError."""
+        """Return the namespace with a name, the first one for None. Raises UsageError."""
         for each in self.namespaces:
             if name is None or each.name == name:
                 return each
@@ -115,7 +119,7 @@ class LocalVault(msgspec.Struct, array_like=True, frozen=True):
 
 
 def vault_exists(state: Path) -> bool:
-    """Return whether a vault was made or joined here."""
+    """Return whether a vault was created or joined here."""
     return (state / "vault").exists()
 
 
@@ -133,7 +137,7 @@ def save_header(state: Path, header: Header, disk: Disk) -> None:
 
 
 def load_vault(state: Path, vault_keys: VaultKeys) -> LocalVault:
-    """Return what this state belongs to. Raises DamageError, NewerFormat, UsageError (no vault here)."""
+    """Return the opened ``state/vault``. Raises DamageError, NewerFormat, UsageError (no vault here)."""
     try:
         sealed = (state / "vault").read_bytes()
     except FileNotFoundError:

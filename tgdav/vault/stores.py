@@ -1,4 +1,4 @@
-"""From the configuration to a blob store."""
+"""Open the configured store, in its wrappers."""
 
 import threading
 from typing import TYPE_CHECKING
@@ -19,23 +19,23 @@ from tgdav.vault.telegram_login import TelegramLogin
 from tgdav.vault.upload_stats import MeasuringStore
 
 if TYPE_CHECKING:
-    # Telethon takes long to import, and serves one kind of store.
+    # Telethon takes long to import, and only one kind of store needs it.
     from tgdav.blobs.telegram.account_store import AccountStore
     from tgdav.blobs.telegram.rate_limit import RateLimitedStore
 
 _DIRECTORY_RETRY = RetryPolicy(give_up_after=5.0)
-"""A folder that is away is away at once and comes back by hand: who asked is told soon, background work tries again."""
+"""A missing directory does not come back by itself: a call fails after 5 s; background work retries."""
 _TELEGRAM_RETRY = RetryPolicy(give_up_after=20.0)
-"""Long enough for the rests that Telegram asks of a busy account, short enough for who waits for an answer."""
+"""Longer than the flood waits of a busy account usually are, short enough for a caller that waits."""
 
 
 _PROBE_SECONDS = 1.0
-"""How long ``status`` waits for a folder."""
-_NOBODY = BlobName(bytes(16))
+"""How long ``status`` waits for a directory store."""
+_NO_BLOB = BlobName(bytes(16))
 
 
 class Stores(msgspec.Struct, frozen=True):
-    """The store in its wrappers: ``store`` is what to use, the others tell how it goes."""
+    """The store in its wrappers: ``store`` is the outermost one; the others report and control."""
 
     store: BlobStore
     retrying: RetryStore
@@ -48,36 +48,36 @@ class Stores(msgspec.Struct, frozen=True):
 
     @property
     def backoff(self) -> tuple[float, str]:
-        """The seconds until the store is asked again, or until Telegram's pace lets the next message go, and why."""
+        """Seconds until the store is tried again, or until Telegram's rate limit allows the next message; and why."""
         reach = self.retrying.reachability()
         paced, reason = (0.0, "") if self.rate_limit is None else self.rate_limit.backoff
         return max(reach.waiting_seconds, paced), reason or reach.last_error
 
     @property
     def requested_backoff(self) -> tuple[float, str]:
-        """The seconds of rest that a store which answers asks for, and why; 0 for one that merely cannot be reached."""
+        """Seconds of backoff that a reachable store asked for, and why; 0 if it cannot be reached."""
         return (0.0, "") if self.rate_limit is None else self.rate_limit.backoff
 
     def reachability(self) -> Reachability:
-        """Return what is known of the store without asking it, a call that is still under way included."""
+        """Return whether the store can be reached, without calling it; a running call counts too."""
         reach = self.retrying.reachability()
         trouble = None if self.account is None else self.account.unreachable_reason
         return reach if trouble is None else msgspec.structs.replace(reach, reachable=False, last_error=trouble)
 
     def probe(self) -> None:
-        """Ask a folder whether it is there: that is known at once. What is behind a network is not asked."""
+        """Check a directory store; a store behind a network is not called."""
         if self.bounded is None:
             return
         try:
             with self.bounded.time_limit(_PROBE_SECONDS):
-                self.counting.find(_NOBODY)
+                self.counting.find(_NO_BLOB)
         except StoreError as error:
             self.retrying.record_outcome(error)
         else:
             self.retrying.record_outcome(None)
 
     def disconnect(self) -> None:
-        """Cut short what waits for the network; every call fails from now on."""
+        """Abort running calls; every further call fails."""
         self.stopping.set()
         if self.account is not None:
             self.account.close()
@@ -88,10 +88,10 @@ class Stores(msgspec.Struct, frozen=True):
 def open_store(
     config: Config, paths: StatePaths, platform: Platform, *, create: bool = False, login: TelegramLogin | None = None
 ) -> Stores:
-    """Return the configured store; with ``create`` an embedded one is made where there is none.
+    """Return the configured store; with ``create`` a missing directory store is created.
 
-    Nothing touches the network. Telegram's needs a login sooner or later: ``Stores.account.use``. Raises UsageError,
-    VaultInUse (another process uses the login), AccessError.
+    Nothing uses the network yet. A Telegram store needs a login before its first call: ``Stores.account.use``. Raises UsageError,
+    LoginInUse (another process uses the login), AccessError.
     """
     if config.backend() == "telegram":
         return _telegram(config, platform, login)
@@ -131,5 +131,5 @@ def _wrapped(counting: CountingStore, platform: Platform, stopping: threading.Ev
     retrying = RetryStore(
         counting, clock=platform.clock, entropy=platform.entropy, wait=stopping.wait, stop=stopping, policy=policy
     )
-    sending = MeasuringStore(retrying)
-    return Stores(sending, retrying, counting, sending, stopping)
+    measuring = MeasuringStore(retrying)
+    return Stores(measuring, retrying, counting, measuring, stopping)

@@ -1,8 +1,8 @@
-"""The login at Telegram as this machine keeps it: sealed, and whose it is.
+"""The saved Telegram login of this machine: sealed, with the id of its account.
 
 ``state/telegram`` is sealed under the vault's machine-wrap key. Where no vault exists yet, ``state/telegram-new`` holds
-the login: a slot as in the vault's header, with a salt of its own, opens a random key under which it is sealed. Making
-or joining a vault seals it anew and removes that file. Layout: ``docs/formats.md``.
+the login: a slot as in the vault's header, with a salt of its own, opens a random key under which it is sealed. Creating
+or joining a vault seals it again and removes that file. Layout: ``docs/formats.md``.
 """
 
 from pathlib import Path
@@ -28,7 +28,7 @@ _WHAT = "Telegram login"
 
 
 class TelegramLogin(msgspec.Struct, array_like=True, frozen=True):
-    """``session`` is Telethon's StringSession, empty after a logout; ``user_id`` is the account that the vault lies in."""
+    """``session`` is Telethon's StringSession, empty after a logout; ``user_id`` is the account that stores the vault."""
 
     session: str
     user_id: int
@@ -52,7 +52,7 @@ def load_login(state: Path, vault_keys: VaultKeys) -> TelegramLogin | None:
 
 
 def save_login(state: Path, login: TelegramLogin, vault_keys: VaultKeys, platform: Platform) -> None:
-    """Keep the vault's login, durably; the one from before the vault is for the caller to drop. Raises NoSpace, LocalFailure."""
+    """Save the vault's login, durably. The caller removes the one from before the vault. Raises NoSpace, LocalFailure."""
     sealed = vault_keys.machine_wrap.seal(msgspec.msgpack.encode(login), _binding(vault_keys.vault), platform.entropy)
     write_file(state / SEALED, sealed, platform.disk)
 
@@ -75,7 +75,7 @@ def load_pending(state: Path, secret: Secret) -> TelegramLogin | None:
 def save_pending(
     state: Path, login: TelegramLogin, secret: Secret, parameters: Argon2Parameters, platform: Platform
 ) -> None:
-    """Keep a login until there is a vault, durably. Raises NoSpace, LocalFailure."""
+    """Save a login until there is a vault, durably. Raises NoSpace, LocalFailure."""
     key = platform.entropy.bytes(32)
     slot = make_slot(_NO_VAULT, key, secret, 1, parameters, Argon2Limits(), platform.entropy)
     sealed = seal(key, msgspec.msgpack.encode(login), _binding(_NO_VAULT), platform.entropy)
@@ -83,7 +83,7 @@ def save_pending(
 
 
 def drop_pending(state: Path, platform: Platform) -> None:
-    """Remove the login from before the vault, durably; nothing happens if there is none."""
+    """Remove the login from before the vault, if there is one, durably."""
     if (state / PENDING).exists():
         platform.disk.unlink(state / PENDING)
         platform.disk.sync_directory(state)

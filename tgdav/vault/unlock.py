@@ -1,4 +1,4 @@
-"""Opening a vault with a secret: by the header in the store, or by the local state with the store's help."""
+"""Unlock a vault with a secret: by the headers in the store, or by the local header; the key file; the cost of unlocking."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -12,7 +12,7 @@ from tgdav.crypto.passphrase import Argon2Parameters
 from tgdav.crypto.slots import Secret, kind_for
 from tgdav.errors import AccessError, BlobMissing, DamageError, NewerFormat, StoreUnavailable, TgdavError, UsageError
 from tgdav.platform import Platform
-from tgdav.vault.state_dir import LocalVault, load_header, load_vault, make_folder, write_file
+from tgdav.vault.state_dir import LocalVault, load_header, load_vault, make_directory, write_file
 from tgdav.vault.stores import Stores
 
 
@@ -46,11 +46,11 @@ def unlock_store(
         raise
     if problem is not None:
         raise problem
-    raise UsageError("the store holds no vault", hint="use 'tgdav init' to make one")
+    raise UsageError("the store has no vault", hint="use 'tgdav init' to create one")
 
 
 class Unlocked:
-    """What the secret opened: keys and local state, before anything is started.
+    """Keys and local state that the secret opened.
 
     Raises AccessError, DamageError, UsageError (no vault here).
     """
@@ -60,9 +60,9 @@ class Unlocked:
         try:
             self.master, self.header = try_headers([header], secret)
         except AccessError as error:
-            # Another machine may have changed the secret; only the store's headers know.
+            # Another machine may have changed the secret; then only the headers in the store show it.
             if stores.account is not None:
-                # What reaches the store is sealed by this very vault.
+                # The login that reaches the store is sealed by this very vault.
                 raise AccessError(error.message, hint=CHANGED_ELSEWHERE) from None
             self.master, self.header = _from_store(stores.store, secret, header, error)
         self.vault_keys = VaultKeys(self.master, self.header.vault)
@@ -71,7 +71,7 @@ class Unlocked:
 
 
 def _from_store(store: BlobStore, secret: Secret, local: Header, refusal: AccessError) -> tuple[bytes, Header]:
-    """Try what the local header did not: a wrong secret costs no second run for the slot that refused it already."""
+    """Try the headers in the store, except the slot that refused the secret already: each attempt costs an Argon2 run."""
     kind = kind_for(secret)
     tried = local.slot(kind)
     try:
@@ -89,11 +89,11 @@ CHANGED_ELSEWHERE = (
     "if it was changed on another machine, run 'tgdav sync' once with the one from before, then the new one opens;"
     " or set one for all machines with 'tgdav passwd' and the recovery key"
 )
-"""What to do where the login, sealed by the vault, is needed to learn from the store what opens the vault."""
+"""The hint if the headers in the store cannot be read because the login for it is sealed by this vault."""
 
 
 def argon2_parameters(config: Config) -> Argon2Parameters:
-    """Return the configured cost of opening the vault by passphrase."""
+    """Return the configured Argon2 parameters for the passphrase."""
     wanted = config.encryption
     return Argon2Parameters(wanted.argon2_memory_kib, wanted.argon2_iterations, wanted.argon2_parallelism)
 
@@ -108,9 +108,9 @@ def unlock_local(state: Path, secret: Secret) -> VaultKeys:
 
 
 def key_file_passphrase(path: Path, platform: Platform, *, make: bool) -> str | None:
-    """Return the passphrase in the key file; with ``make`` a new one is made where there is none.
+    """Return the passphrase in the key file, None if there is no file; ``make`` creates it with a random passphrase.
 
-    Raises DamageError (nothing is in the file), NoSpace, LocalFailure.
+    Raises DamageError (the file is empty), NoSpace, LocalFailure.
     """
     try:
         found = path.read_text(encoding="utf-8-sig", errors="replace").strip()
@@ -122,6 +122,6 @@ def key_file_passphrase(path: Path, platform: Platform, *, make: bool) -> str | 
             raise DamageError(f"the key file {path} is empty", blob="key file", hint="put the passphrase into it")
         return found
     made = platform.entropy.bytes(32).hex()
-    make_folder(path.parent, platform.disk)
+    make_directory(path.parent, platform.disk)
     write_file(path, made.encode() + b"\n", platform.disk)
     return made

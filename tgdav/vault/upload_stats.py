@@ -1,7 +1,7 @@
-"""What was sent to the store: messages and bytes by kind, today and since the process began.
+"""Upload statistics: messages and bytes by kind, today and since the process started.
 
-On Telegram every blob is a message of the account, so this is what the vault costs. The day's sums are kept in the local
-database, once a second and at the end, so a crash forgets little.
+On Telegram every blob is a message, and accounts are limited in messages and bytes. The sums of the day are saved in the local
+database once a second and at the end, so a crash loses little.
 """
 
 import threading
@@ -23,7 +23,7 @@ from tgdav.metadata import settings
 
 SENT = "store.sent"
 KINDS = ("packs", "segments", "checkpoints", "headers")
-_WORDS = {BlobKind.PACK: "packs", BlobKind.SEGMENT: "segments", BlobKind.CHECKPOINT: "checkpoints"}
+_KINDS_OF = {BlobKind.PACK: "packs", BlobKind.SEGMENT: "segments", BlobKind.CHECKPOINT: "checkpoints"}
 _DAY_NS = 86_400 * 10**9
 
 Sums = dict[str, dict[str, int]]
@@ -31,7 +31,7 @@ Sums = dict[str, dict[str, int]]
 
 
 class MeasuringStore(StoreWrapper):
-    """Tells ``on_sent`` of each blob that was appended: its name, label and bytes."""
+    """Calls ``on_sent`` with the name, label and size in bytes of each blob that was appended."""
 
     def __init__(self, inner: BlobStore) -> None:
         super().__init__(inner)
@@ -54,19 +54,19 @@ class _Day(msgspec.Struct):
 
 
 class UploadStats:
-    """The sums of one vault. Thread-safe."""
+    """Counts the uploads of one vault. Thread-safe."""
 
     def __init__(self, database: Database, vault_keys: VaultKeys, clock: Clock) -> None:
         self._database, self._vault_keys, self._clock = database, vault_keys, clock
         self._lock = threading.Lock()
-        self._total = nothing()
+        self._total = no_uploads()
         self._saved = True
         with database.reading() as connection:
             kept = settings.get(connection, SENT)
-        self._day = msgspec.convert(kept, _Day) if kept else _Day(self._today(), nothing())
+        self._day = msgspec.convert(kept, _Day) if kept else _Day(self._today(), no_uploads())
 
-    def note(self, name: BlobName, label: str, size: int) -> None:
-        """A blob was sent."""
+    def record(self, name: BlobName, label: str, size: int) -> None:
+        """Count a blob that was sent."""
         kind = self._kind(name, label)
         with self._lock:
             for sums in (self._total, self._current().sums):
@@ -87,7 +87,7 @@ class UploadStats:
             return date, _copy(day.sums)
 
     def save(self) -> None:
-        """Keep the day's sums, if they changed. Raises LocalFailure, NoSpace."""
+        """Save the sums of the day, if they changed. Raises LocalFailure, NoSpace."""
         with self._lock:
             if self._saved:
                 return
@@ -103,25 +103,25 @@ class UploadStats:
         if recognise(label):
             return "headers"
         found = decode_label(label, self._vault_keys, name)
-        return "packs" if found is None else _WORDS[found.kind]
+        return "packs" if found is None else _KINDS_OF[found.kind]
 
     def _today(self) -> int:
         return self._clock.now_ns() // _DAY_NS
 
     def _current(self) -> _Day:
-        """Return today's sums, fresh ones on a new day. The caller holds the lock."""
+        """Return the sums of today, new ones on a new day. The caller holds the lock."""
         if self._day.number != self._today():
-            self._day = _Day(self._today(), nothing())
+            self._day = _Day(self._today(), no_uploads())
         return self._day
 
 
-def nothing() -> Sums:
-    """Return sums of nothing."""
+def no_uploads() -> Sums:
+    """Return sums that are all 0."""
     return {kind: {"messages": 0, "bytes": 0} for kind in KINDS}
 
 
 def difference(after: Sums, before: Sums) -> Sums:
-    """Return what came between two sums."""
+    """Return the difference of two sums."""
     return {kind: {what: after[kind][what] - before[kind][what] for what in ("messages", "bytes")} for kind in KINDS}
 
 

@@ -1,6 +1,6 @@
-"""How long the Telegram account lives without use: Telegram deletes one that nobody used for a time its owner chose.
+"""When the Telegram account expires: Telegram deletes an account that was not used for a time that its owner chose.
 
-Asked for once a day and kept, so that it is known without network too (https://core.telegram.org/api/account-deletion).
+The time is requested once a day and saved, so that it is known offline too (https://core.telegram.org/api/account-deletion).
 """
 
 import logging
@@ -22,7 +22,7 @@ LIFE = "store.account-life"
 ASK_SECONDS = 86_400.0
 AGAIN_SECONDS = 600.0
 SHORT_DAYS = 93
-"""A time of up to three months is short: a machine, and its owner, can be away as long."""
+"""A time of up to three months is short: a machine can be unused that long."""
 FEW_DAYS_LEFT = 30
 _WARNING = (
     "choose a longer time in Telegram, Settings, Privacy and Security, 'If away for'; the vault goes with the account"
@@ -31,14 +31,14 @@ _DAY_NS = 86_400 * 10**9
 
 
 class _Life(msgspec.Struct):
-    """``days`` without use after which the account is deleted; ``asked`` in ns since 1970, when it was in use last."""
+    """``days`` without use after which the account is deleted; ``asked``: last known use, in ns since 1970."""
 
     days: int
     asked: int
 
 
 class AccountExpiry:
-    """What Telegram said last. ``ask`` asks it for the days. One caller of ``keep_up`` at a time."""
+    """The last value from Telegram. ``ask`` requests the days. ``refresh_if_due`` must not run twice at once."""
 
     def __init__(self, database: Database, clock: Clock, ask: Callable[[], int]) -> None:
         self._database, self._clock, self._ask = database, clock, ask
@@ -49,24 +49,24 @@ class AccountExpiry:
         if self._life is not None:
             self._next += max(0.0, ASK_SECONDS - max(0, clock.now_ns() - self._life.asked) / 1e9)
 
-    def keep_up(self) -> None:
-        """Ask if a day has passed, and warn of a short time. Raises LocalFailure, NoSpace."""
+    def refresh_if_due(self) -> None:
+        """Request the time if a day has passed, and log a warning if it is short. Raises LocalFailure, NoSpace."""
         if self._clock.monotonic() < self._next:
             return
         self._next = self._clock.monotonic() + AGAIN_SECONDS
         try:
             days = self._ask()
-        except TgdavError as error:  # whatever keeps Telegram away is told where it keeps work from being done
-            _log.debug("Telegram did not say how long the account lives without use: %s", error)
+        except TgdavError as error:  # reported where it keeps work from being done
+            _log.debug("Telegram did not return when the account expires: %s", error)
             return
         self._next = self._clock.monotonic() + ASK_SECONDS
         life = self._life = _Life(days, self._clock.now_ns())
-        self._database.writer.run(lambda transaction: _keep(transaction, life))
+        self._database.writer.run(lambda transaction: _save(transaction, life))
         if days <= SHORT_DAYS:
             _log.warning("Telegram deletes the account after %d days without use: %s", days, _WARNING)
 
     def report(self) -> dict[str, Any] | None:
-        """Return the ``account`` object of ``status``; None while nothing is known."""
+        """Return the ``account`` object of ``status``, None if nothing is known yet."""
         life = self._life
         if life is None:
             return None
@@ -80,5 +80,5 @@ class AccountExpiry:
         }
 
 
-def _keep(transaction: Transaction, life: _Life) -> None:
+def _save(transaction: Transaction, life: _Life) -> None:
     settings.put(transaction, LIFE, msgspec.to_builtins(life))

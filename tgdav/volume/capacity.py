@@ -1,4 +1,4 @@
-"""How much room ``df`` and WebDAV clients see."""
+"""The capacity that ``df`` and WebDAV clients see."""
 
 import os
 from collections.abc import Callable
@@ -8,16 +8,16 @@ from tgdav.config import StatePaths
 from tgdav.errors import StoreUnavailable
 
 UNLIMITED = 1 << 50
-"""What a store without a limit of its own shows as its size: 1 PiB."""
+"""The size that is shown for a store without a limit of its own: 1 PiB."""
 ASK_SECONDS = 1.0
-"""How long whoever asks waits for the disk of the store; then the last answer must do."""
+"""How long a call waits for the disk of the store before it returns the last known value."""
 
 Space = Callable[[], tuple[int, int]]
 
 
 def disk_capacity(paths: StatePaths, used: Callable[[], int], bounded: BoundedStore | None) -> Space:
-    """Return a function that gives (total, free) bytes: of the disk of a store in a folder, which ``bounded`` asks; without
-    that, as good as unlimited.
+    """Return a function that returns (total, free) bytes: of the disk of a directory store, through ``bounded``; without
+    that, practically unlimited.
     """
 
     def unlimited() -> tuple[int, int]:
@@ -35,14 +35,14 @@ def disk_capacity(paths: StatePaths, used: Callable[[], int], bounded: BoundedSt
 
 
 class _DiskSpace:
-    """The free bytes of the store's disk. A network folder whose server is gone does not answer, and keeps nobody waiting."""
+    """The free bytes of the store's disk. ``statvfs`` can hang on a network file system whose server is gone."""
 
     def __init__(self, paths: StatePaths, bounded: BoundedStore) -> None:
         self._paths, self._bounded = paths, bounded
         self._free: int | None = None
 
     def free(self) -> int | None:
-        """Return them as last known, None if they cannot be told."""
+        """Return the last known value, None if there is none."""
         if not self._bounded.is_stuck:
             try:
                 disk = self._bounded.run(lambda: os.statvfs(self._paths.store), ASK_SECONDS)

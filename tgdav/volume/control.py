@@ -1,14 +1,14 @@
 """The control socket: how other commands of this machine reach the process that owns the vault's state.
 
-A Unix socket of mode 0600 that answers only processes of the same user. Socket paths end at about 107 bytes, so it is
-bound beside the note when that is short enough (and the file system can hold a socket), else in a folder of its own
-below one of the short folders; the note says where. One JSON object a line (UTF-8, ended by a newline)::
+A Unix socket of mode 0600 that serves only processes of the same user. Socket paths are limited to about 107 bytes, so it
+is bound beside the pointer file when that is short enough (and the file system supports sockets), else in a directory of its
+own below one of the short directories; the pointer file contains its path. One JSON object per line (UTF-8)::
 
     request   {"command": NAME, "arguments": {…}}
     replies   {"progress": {"stage": TEXT, "done": N, "total": N}}     any number of them
               {"result": {…}}  or  {"error": {"kind", "message", "hint", "exit"}}
 
-Several requests may follow each other on a connection. Arguments may hold secrets: nothing of them is ever logged.
+A connection may carry several requests. Arguments may contain secrets, so they are never logged.
 """
 
 import logging
@@ -37,10 +37,10 @@ Progress = Callable[[str, int, int], None]
 """Called with the stage's name, how much is done and how much there is (0: unknown)."""
 
 Command = Callable[[Mapping[str, Any], Progress], Mapping[str, Any]]
-"""Takes a request's arguments and a progress callback, returns what JSON can hold. Raises TgdavError."""
+"""Gets a request's arguments and a progress callback, returns what JSON can encode. Raises TgdavError."""
 
 Describe = Callable[[Exception], Mapping[str, Any]]
-"""Turns an error into the object that travels: kind, message, hint, exit."""
+"""Returns an error as the object that is sent: kind, message, hint, exit."""
 
 MAX_REQUEST_BYTES = 64 << 10
 MAX_REPLY_BYTES = 64 << 20
@@ -51,8 +51,8 @@ _TIMEOUT = 30.0
 _STOP_TIMEOUT = 5.0
 _LAST_REPLY_TIMEOUT = 0.5
 _PROGRESS_INTERVAL = 0.1
-_FOLDER_PREFIX = "tgdav-"
-_MAX_NOTE_BYTES = 4096
+_DIRECTORY_PREFIX = "tgdav-"
+_MAX_POINTER_BYTES = 4096
 
 
 class _Request(msgspec.Struct, forbid_unknown_fields=True):
@@ -63,20 +63,20 @@ class _Request(msgspec.Struct, forbid_unknown_fields=True):
 class ControlServer:
     """Listens from ``start`` to ``stop`` and runs each request in a thread of its connection.
 
-    ``note`` is written with the socket's path; who starts a server must hold the vault's lock, so that whatever an
-    older note names is left from a crash and is removed. ``short_folders`` are tried in order when the note's own
-    folder cannot hold the socket.
+    ``pointer`` is the file that gets the socket's path. The caller must hold the vault's lock: then what an older pointer
+    names was left by a crash and is removed. ``short_directories`` are tried in order if the socket cannot be bound in the
+    pointer's own directory.
     """
 
     def __init__(
         self,
-        note: Path,
-        short_folders: Sequence[Path],
+        pointer: Path,
+        short_directories: Sequence[Path],
         commands: Mapping[str, Command],
         describe: Describe,
         clock: Clock,
     ) -> None:
-        self._note, self._short_folders = note, short_folders
+        self._pointer, self._short_directories = pointer, short_directories
         self._commands, self._describe, self._clock = commands, describe, clock
         self._path: Path | None = None
         self._wake: socket.socket | None = None
@@ -86,26 +86,28 @@ class ControlServer:
         self._peers: dict[socket.socket, Worker] = {}
 
     def start(self) -> Path:
-        """Listen and return the socket's path. Raises TgdavError when no folder can hold it."""
-        _remove_left_over(self._note)
-        listener, self._path = _bind([self._note.parent / "control.sock"], self._short_folders)
-        _write_note(self._note, self._path)
+        """Listen and return the socket's path. Raises TgdavError if it cannot be bound in any directory."""
+        _remove_stale(self._pointer)
+        listener, self._path = _bind([self._pointer.parent / "control.sock"], self._short_directories)
+        _write_pointer(self._pointer, self._path)
         self._wake, woken = socket.socketpair()
         self._acceptor = Worker("control", lambda: self._accept(listener, woken), restart=False)
         self._acceptor.start()
         return self._path
 
     def stop(self) -> None:
-        """Take no more requests, cut the connections and wait a little for what still runs."""
+        """Accept no more requests, shut the connections down and wait a little for running commands."""
         if self._wake is None or self._acceptor is None:
             return
-        self._note.unlink(missing_ok=True)
+        self._pointer.unlink(missing_ok=True)
         self._wake.close()
         self._wake = None
         self._acceptor.join()
         with self._lock:
             peers = list(self._peers.items())
-        self._cut(peers, socket.SHUT_RD, _LAST_REPLY_TIMEOUT)  # what is nearly done may still answer
+        self._cut(
+            peers, socket.SHUT_RD, _LAST_REPLY_TIMEOUT
+        )  # a command that is nearly done can still send its response
         self._cut(peers, socket.SHUT_RDWR, _STOP_TIMEOUT)
         if self._path is not None:
             _remove(self._path)
@@ -127,7 +129,7 @@ class ControlServer:
             while not any(key.fileobj is woken for key, _ in selector.select()):
                 try:
                     peer, _ = listener.accept()
-                except OSError as error:  # the peer is gone again, or descriptors ran out for the moment
+                except OSError as error:  # the peer disconnected, or descriptors ran out
                     log.debug("the control socket could not accept: %s", error)
                     continue
                 if not self._accepting.run(lambda peer=peer: self._admit(peer)):  # type: ignore[misc]
@@ -155,7 +157,7 @@ class ControlServer:
                 while (reply := self._answer(peer, lines)) is not None:
                     send_line(peer, reply)
                     if "error" in reply:
-                        return  # who sent nonsense may send more of it
+                        return  # after a malformed request the stream may be out of step
         except OSError as error:
             log.debug("a control connection ended: %s", error)
         finally:
@@ -163,7 +165,7 @@ class ControlServer:
                 self._peers.pop(peer, None)
 
     def _answer(self, peer: socket.socket, lines: BinaryIO) -> Mapping[str, Any] | None:
-        """Run the next request and return its last reply; None when the peer has no more. Raises ConnectionError."""
+        """Run the next request and return its response; None at the end of the stream. Raises ConnectionError."""
         line = receive_line(lines, MAX_REQUEST_BYTES)
         if line is None:
             return None
@@ -175,12 +177,12 @@ class ControlServer:
             return {"result": command(request.arguments, _Reporter(peer, self._clock))}
         except ConnectionError:
             raise
-        except Exception as error:  # whatever it is, the peer hears of it and the server goes on
+        except Exception as error:  # sent to the peer; the server continues
             return {"error": self._describe(error)}
 
 
 class _Reporter:
-    """Sends progress to the peer, at most ten times a second; a peer that is gone ends the work (ConnectionError)."""
+    """Sends progress to the peer, at most ten times a second. Raises ConnectionError if the peer is gone, to end the command."""
 
     def __init__(self, peer: socket.socket, clock: Clock) -> None:
         self._peer, self._clock = peer, clock
@@ -197,11 +199,11 @@ def _parse(line: bytes) -> _Request:
     try:
         return msgspec.json.decode(line, type=_Request)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        raise UsageError("the control socket got something that is no request") from None
+        raise UsageError("malformed control request") from None
 
 
 def receive_line(lines: BinaryIO, limit: int) -> bytes | None:
-    """Return the next line without its end; None at the end of the stream. Raises ConnectionError when it is cut off
+    """Return the next line without its newline; None at the end of the stream. Raises ConnectionError if it is cut off
     or longer than ``limit`` bytes, TimeoutError.
     """
     line = lines.readline(limit + 1)
@@ -231,55 +233,57 @@ def peer_user(peer: socket.socket) -> int:
     return int(user)
 
 
-def read_note(note: Path) -> Path | None:
-    """Return the socket's path; None when there is no note, or none that can be read."""
+def read_pointer(pointer: Path) -> Path | None:
+    """Return the socket's path; None if there is no pointer file, or it cannot be read."""
     try:
-        with open(note, "rb") as file:
-            data = file.read(_MAX_NOTE_BYTES)
+        with open(pointer, "rb") as file:
+            data = file.read(_MAX_POINTER_BYTES)
     except OSError:
         return None
     path = data.removesuffix(b"\n")
     return Path(os.fsdecode(path)) if path.startswith(b"/") and b"\0" not in path else None
 
 
-def _write_note(note: Path, path: Path) -> None:
-    """Write the note whole, so that nobody reads half a path. It need not survive a power cut."""
-    draft = note.with_name(note.name + ".tmp")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+def _write_pointer(pointer: Path, path: Path) -> None:
+    """Replace the pointer file atomically, so that no reader sees half a path. It need not survive a power cut."""
+    temporary = pointer.with_name(pointer.name + ".tmp")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     with open(descriptor, "wb") as file:
         file.write(os.fsencode(path) + b"\n")
-    os.replace(draft, note)
+    os.replace(temporary, pointer)
 
 
-def _bind(wanted: Sequence[Path], short_folders: Sequence[Path]) -> tuple[socket.socket, Path]:
+def _bind(wanted: Sequence[Path], short_directories: Sequence[Path]) -> tuple[socket.socket, Path]:
     reason = ""
-    for path in _candidates(wanted, short_folders):
+    for path in _candidates(wanted, short_directories):
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             listener.bind(os.fsencode(path))
             path.chmod(0o600)
             listener.listen(_BACKLOG)
-        except OSError as error:  # too long a path, or a file system without sockets
+        except OSError as error:  # the path is too long, or the file system has no sockets
             reason = error.strerror or str(error)
             listener.close()
             _remove(path)
         else:
             return listener, path
-    raise TgdavError(f"the control socket cannot be made ({reason})", hint="set TMPDIR to a folder with a short path")
+    raise TgdavError(
+        f"the control socket cannot be created ({reason})", hint="set TMPDIR to a directory with a short path"
+    )
 
 
-def _candidates(wanted: Sequence[Path], short_folders: Sequence[Path]) -> Iterator[Path]:
+def _candidates(wanted: Sequence[Path], short_directories: Sequence[Path]) -> Iterator[Path]:
     yield from wanted
-    for folder in short_folders:
+    for directory in short_directories:
         with suppress(OSError):
-            yield Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX, dir=folder)) / "s"
+            yield Path(tempfile.mkdtemp(prefix=_DIRECTORY_PREFIX, dir=directory)) / "s"
 
 
-def _remove_left_over(note: Path) -> None:
-    for path in (read_note(note), note.parent / "control.sock"):
+def _remove_stale(pointer: Path) -> None:
+    for path in (read_pointer(pointer), pointer.parent / "control.sock"):
         if path is not None and _is_own_socket(path):
             _remove(path)
-    note.unlink(missing_ok=True)
+    pointer.unlink(missing_ok=True)
 
 
 def _is_own_socket(path: Path) -> bool:
@@ -291,8 +295,8 @@ def _is_own_socket(path: Path) -> bool:
 
 
 def _remove(path: Path) -> None:
-    """Remove a socket and the folder that was made for it alone."""
+    """Remove a socket, and its directory if it was created for it."""
     with suppress(OSError):
         path.unlink(missing_ok=True)
-        if path.parent.name.startswith(_FOLDER_PREFIX):
+        if path.parent.name.startswith(_DIRECTORY_PREFIX):
             path.parent.rmdir()

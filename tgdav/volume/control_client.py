@@ -1,4 +1,4 @@
-"""The asking side of the control socket."""
+"""The client of the control socket."""
 
 import os
 import socket
@@ -23,7 +23,7 @@ from tgdav.errors import (
     VaultInUse,
     WriterReplaced,
 )
-from tgdav.volume.control import MAX_REPLY_BYTES, Progress, peer_user, read_note, receive_line, send_line
+from tgdav.volume.control import MAX_REPLY_BYTES, Progress, peer_user, read_pointer, receive_line, send_line
 
 _CONNECT_TIMEOUT = 5.0
 
@@ -50,12 +50,12 @@ class ControlClient:
         self._lines = connection.makefile("rb")
 
     @classmethod
-    def connect(cls, note: Path) -> "ControlClient | None":
-        """Return a connection to the owner that ``note`` tells of; None when there is none or it does not answer.
+    def connect(cls, pointer: Path) -> "ControlClient | None":
+        """Return a connection to the process that ``pointer`` names; None if there is none or it does not accept.
 
-        Nothing is sent to a socket that another user's process listens on.
+        Nothing is sent to a socket of another user's process.
         """
-        path = read_note(note)
+        path = read_pointer(pointer)
         if path is None:
             return None
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -80,10 +80,9 @@ class ControlClient:
         self._connection.close()
 
     def call(self, command: str, arguments: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
-        """Run ``command`` at the owner and return its result.
+        """Run ``command`` in the owning process and return its result.
 
-        Raises the TgdavError that the owner raised (by its kind), VaultInUse when the owner went away before it
-        answered.
+        Raises the TgdavError that the owner raised (by its kind), VaultInUse if the owner stopped before it responded.
         """
         try:
             send_line(self._connection, {"command": command, "arguments": arguments})
@@ -96,7 +95,7 @@ class ControlClient:
                 _pass_on(reply.get("progress", {}), progress)
         except OSError:
             pass
-        raise VaultInUse("the running tgdav stopped before it answered", hint="try again")
+        raise VaultInUse("the running tgdav stopped before it responded", hint="try again")
 
 
 def _decode(line: bytes) -> dict[str, dict[str, Any]]:

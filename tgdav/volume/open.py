@@ -1,4 +1,4 @@
-"""From a state folder to what an open volume is made of: lock, store, keys, database, and in whose name it writes."""
+"""Open the parts of a volume: lock, store, keys, database, log identity, content store."""
 
 import logging
 from contextlib import ExitStack
@@ -40,8 +40,8 @@ POLL_SECONDS = 3.0
 
 @dataclass(frozen=True, slots=True)
 class OpenedState:
-    """What opening found. ``namespace`` is its name here; ``is_resumed``: the state had been restored from a backup, and goes
-    on under a fresh incarnation that the store does not know yet.
+    """The opened parts. ``namespace`` is its name; ``is_resumed``: the state had been restored from a backup, and was resumed
+    under a fresh incarnation that the store does not know yet.
     """
 
     paths: StatePaths
@@ -57,19 +57,19 @@ class OpenedState:
     login: "LoginService | None"
 
 
-def open_parts(
+def open_state(
     undo: ExitStack, paths: StatePaths, config: Config, secret: Secret, *, platform: Platform, namespace: str | None
 ) -> OpenedState:
-    """Open them in order; ``undo`` takes in how to close them again.
+    """Open the parts in order, and register with ``undo`` how to close them.
 
-    Raises UsageError (no vault, a mode that is not built), AccessError, VaultInUse, DamageError, LocalFailure.
+    Raises UsageError (no vault, an unsupported mode), AccessError, VaultInUse, DamageError, LocalFailure.
     """
     require_supported(config, namespace)
     paths = paths.for_config(config)
     load_header(paths.state)
     lock = StateLock(paths.lock_file)
     undo.callback(lock.release)
-    Reserve(paths, platform.disk, platform.entropy).make_room()
+    Reserve(paths, platform.disk, platform.entropy).free_space()
     stores = open_store(config, paths, platform)
     undo.callback(stores.store.close)
     opened = Unlocked(paths, secret, stores)
@@ -87,10 +87,10 @@ def open_parts(
 
 
 def _use_login(paths: StatePaths, stores: Stores, opened: Unlocked, platform: Platform) -> "LoginService | None":
-    """Let a store that is Telegram's use the login that is kept here."""
+    """Log the Telegram store in with the saved login; None for another store."""
     if stores.account is None:
         return None
-    # Only where there is Telegram: Telethon takes long to import.
+    # Imported for a Telegram store only: Telethon takes long to import.
     from tgdav.vault.login_service import LoginService
 
     keeper = LoginService(paths.state, opened.vault_keys, stores.account.settings, platform, stores.account)
@@ -102,7 +102,9 @@ def _open_database(paths: StatePaths, namespace: LocalNamespace, opened: Unlocke
     path = paths.state / namespace.database
     if not path.exists():
         raise DamageError(
-            "the local database is gone", blob="database", hint="move the state folder away and run 'tgdav recover'"
+            "the local database is missing",
+            blob="database",
+            hint="move the state directory away and run 'tgdav recover'",
         )
     return Database.open(path, opened.identity.database_key, disk=platform.disk, entropy=platform.entropy)
 
@@ -137,7 +139,7 @@ def _staging_bytes(config: Config) -> int | None:
 
 
 def _log_identity(opened: Unlocked, namespace: LocalNamespace, database: Database) -> LogIdentity:
-    """Return in whose name the log of a namespace is written here. Raises DamageError."""
+    """Return the identity under which this machine writes the log of a namespace. Raises DamageError."""
     secret = unwrap_namespace(opened.vault_keys, namespace.id, namespace.box)
     keys = NamespaceKeys(namespace.id, secret)
     return LogIdentity(

@@ -1,4 +1,4 @@
-"""What ``status`` says."""
+"""The objects of ``status``, ``cache`` and the metrics."""
 
 from typing import Any
 
@@ -80,7 +80,7 @@ def cache(volume: Volume) -> dict[str, Any]:
 
 
 def counters(volume: Volume) -> dict[str, Any]:
-    """Return what was counted since the start: ``store`` by operation, ``cache`` hits and misses; ``queue``: packs now."""
+    """Return counters since the start: ``store`` by operation, ``cache`` hits and misses; and ``queue``: packs waiting now."""
     shown = cache(volume)
     with volume.database.reading() as connection:
         queue = len(waiting_packs(connection))

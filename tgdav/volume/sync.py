@@ -18,13 +18,13 @@ from tgdav.wording import utc_time_after
 
 Progress = Callable[[str, int, int], None]
 
-KEEP_HEADERS, JOIN, PUSH, POLL = "keeping the headers", "joining", "pushing the log", "looking at the log"
-"""The periodic tasks whose work a sync does too."""
+KEEP_HEADERS, JOIN, PUSH, POLL = "keeping the headers", "joining", "pushing the log", "polling the log"
+"""Names of the periodic tasks whose work a sync does too."""
 FLUSH_SECONDS = 3600.0
 STEP_SECONDS = 5.0
 SHORT_STEP_SECONDS = 0.25
-SHORT_REST = 2.0
-"""Seconds of rest that syncing waits for although nobody asked it to wait."""
+SHORT_BACKOFF = 2.0
+"""Seconds of backoff that a sync waits for even without ``wait``."""
 
 
 class Synchronizer(msgspec.Struct, frozen=True):
@@ -56,7 +56,7 @@ class Synchronizer(msgspec.Struct, frozen=True):
                         retrying.enter_context(self.stores.retrying.fail_fast())
                     is_done = self._send(wait, progress)
             except StoreUnavailable:
-                if not self._is_resting():
+                if not self._is_backing_off():
                     raise
                 is_done = self._wait_for_store(wait, progress)
             if is_done or self.tasks.is_stopping:
@@ -64,7 +64,7 @@ class Synchronizer(msgspec.Struct, frozen=True):
 
     def _send(self, wait: bool, progress: Progress | None) -> bool:
         """Check, send what can be sent, and return whether that was all."""
-        self.headers.keep()
+        self.headers.ensure()
         self.replicator.poll()
         pusher = self.replicator.pusher
         stuck = pusher.oldest_unsent()
@@ -81,10 +81,10 @@ class Synchronizer(msgspec.Struct, frozen=True):
 
     def _report(self, before: Sums) -> dict[str, Any]:
         """Return the ``sync`` object."""
-        is_resting = self._is_resting()
-        if not is_resting:
+        is_backing_off = self._is_backing_off()
+        if not is_backing_off:
             self.tasks.clear_errors(KEEP_HEADERS, JOIN, PUSH, POLL)
-        waiting, reason = self.stores.requested_backoff if is_resting else (0.0, "")
+        waiting, reason = self.stores.requested_backoff if is_backing_off else (0.0, "")
         return {
             "pending": self.pending(),
             "sent": difference(self.stats.total(), before),
@@ -93,8 +93,8 @@ class Synchronizer(msgspec.Struct, frozen=True):
             "waiting_until": utc_time_after(self.clock.now_ns(), waiting) if waiting else None,
         }
 
-    def _is_resting(self) -> bool:
-        return self.stores.requested_backoff[0] > SHORT_REST
+    def _is_backing_off(self) -> bool:
+        return self.stores.requested_backoff[0] > SHORT_BACKOFF
 
     def _wait_for_store(self, wait: bool, progress: Progress | None) -> bool:
         """Return True without ``wait``; else wait for the store, one step at most, and return False."""
@@ -125,5 +125,5 @@ class Synchronizer(msgspec.Struct, frozen=True):
                 progress(stage, 0, self.content.pending())
             now = self.clock.monotonic()
             # A flush that returns before its time has given up by itself.
-            if now >= deadline or now - began < step or (not wait and self._is_resting()):
+            if now >= deadline or now - began < step or (not wait and self._is_backing_off()):
                 return False

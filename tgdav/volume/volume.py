@@ -1,7 +1,7 @@
-"""An open volume: everything of one namespace on this machine, put together, started and stopped in order.
+"""An open volume: the parts of one namespace on this machine, composed, started and stopped in order.
 
-Start: lock, header, database, content, file system, then the background work. Stop is the reverse: the front ends are
-gone first, then dirty files settle, background work ends, the log is folded back, the lock goes last.
+Start: lock, header, database, content, file system, then background work. Stop is the reverse: front ends have stopped
+before, dirty files are flushed, background work ends, the WAL is checkpointed, and the lock is released last.
 """
 
 import logging
@@ -29,7 +29,7 @@ from tgdav.replication.replicator import Replicator
 from tgdav.threads import Worker
 from tgdav.vault.disk_reserve import Reserve
 from tgdav.vault.headers import HeaderKeeper
-from tgdav.vault.state_dir import make_folder
+from tgdav.vault.state_dir import make_directory
 from tgdav.vault.stores import Stores
 from tgdav.vault.telegram_login import TelegramLogin
 from tgdav.vault.unlock import argon2_parameters
@@ -37,7 +37,7 @@ from tgdav.vault.upload_stats import UploadStats
 from tgdav.volume.account_expiry import AccountExpiry
 from tgdav.volume.background import NOTHING_TO_DO, PeriodicTask, PeriodicTasks
 from tgdav.volume.capacity import disk_capacity
-from tgdav.volume.open import OpenedState, open_content, open_parts
+from tgdav.volume.open import OpenedState, open_content, open_state
 from tgdav.volume.sync import JOIN, KEEP_HEADERS, POLL, PUSH, Progress, Synchronizer
 
 if TYPE_CHECKING:
@@ -48,28 +48,28 @@ _log = logging.getLogger(__name__)
 WEBDAV_PASSWORD = "webdav.password"  # noqa: S105 - the name of a setting
 GRACE_SECONDS = 5.0
 """How long closing waits for what is being sent; it is sent again by the next start."""
-SAY_SECONDS = 1.5
-"""How long it takes before what is waited for is said."""
+LOG_WAIT_SECONDS = 1.5
+"""How long closing waits before it logs what it waits for."""
 PUSH_SECONDS = 60.0
 JOIN_SECONDS = 5.0
 HEADER_SECONDS, HEADER_RETRY_SECONDS = 3600.0, 60.0
 POLL_SECONDS, POLL_RETRY_SECONDS = 900.0, 60.0
 CHECKPOINT_SECONDS = 30.0
-_COUNTS = "keeping count of what was sent"
+_SAVE_STATS = "saving upload statistics"
 
 
 class Volume:
-    """One namespace of a vault, open. Made by ``Volume.open``; every command and front end works through it."""
+    """One namespace of a vault, open. ``Volume.open`` creates it; every command and front end works through it."""
 
-    def __init__(self, parts: OpenedState) -> None:
-        paths, config, platform = self.paths, self.config, self.platform = parts.paths, parts.config, parts.platform
-        stores, opened, database, log = parts.stores, parts.opened, parts.database, parts.log
-        self.namespace_name = parts.namespace
-        self._lock, self._login = parts.lock, parts.login
+    def __init__(self, state: OpenedState) -> None:
+        paths, config, platform = self.paths, self.config, self.platform = state.paths, state.config, state.platform
+        stores, opened, database, log = state.stores, state.opened, state.database, state.log
+        self.namespace_name = state.namespace
+        self._lock, self._login = state.lock, state.login
         self.vault_keys, self.master, self._stores = opened.vault_keys, opened.master, stores
         self.database, self.log = database, log
         self.upload_stats = UploadStats(database, opened.vault_keys, platform.clock)
-        stores.measuring.on_sent = self.upload_stats.note
+        stores.measuring.on_sent = self.upload_stats.record
         self.journal = Journal(
             database,
             log.keys,
@@ -121,24 +121,24 @@ class Volume:
         platform: Platform,
         namespace: str | None = None,
     ) -> "Volume":
-        """Open the vault of this state. ``start`` begins background work; without it only calls do anything.
+        """Open the vault of this state. ``start`` starts background work; without it only calls do anything.
 
-        Raises UsageError (no vault, a mode that is not built), AccessError, VaultInUse, DamageError, LocalFailure.
+        Raises UsageError (no vault, an unsupported mode), AccessError, VaultInUse, DamageError, LocalFailure.
         """
         with ExitStack() as undo:
-            parts = open_parts(undo, paths, config, secret, platform=platform, namespace=namespace)
-            volume = cls(parts)
-            volume._resume()
+            state = open_state(undo, paths, config, secret, platform=platform, namespace=namespace)
+            volume = cls(state)
+            volume._recover()
             undo.pop_all()
-        if parts.is_resumed:
+        if state.is_resumed:
             with suppress(TgdavError):  # else background work pushes
                 volume.replicator.push()
         return volume
 
-    def _resume(self) -> None:
-        """Resume where the last process stopped."""
-        make_folder(self.paths.state / "outbox", self.platform.disk)
-        make_folder(self.paths.state / "overlay", self.platform.disk)
+    def _recover(self) -> None:
+        """Recover what the last process left."""
+        make_directory(self.paths.state / "outbox", self.platform.disk)
+        make_directory(self.paths.state / "overlay", self.platform.disk)
         self.replicator.start()
         self.content.start()
         try:
@@ -153,18 +153,18 @@ class Volume:
     def _tasks(self) -> Iterator[PeriodicTask]:
         """Return the background work in the order in which it is done."""
         replicator, expiry = self.replicator, self.account_expiry
-        yield PeriodicTask("keeping some of the disk in reserve", self.reserve.keep)
-        yield PeriodicTask("folding the database's log", self.database.checkpoint)
-        yield PeriodicTask(_COUNTS, self.upload_stats.save)
-        yield PeriodicTask("looking at the clock", self._check_clock)
-        yield PeriodicTask(KEEP_HEADERS, self.ensure_headers, interval=HEADER_SECONDS, retry=HEADER_RETRY_SECONDS)
+        yield PeriodicTask("keeping the disk reserve", self.reserve.maintain)
+        yield PeriodicTask("checkpointing the database", self.database.checkpoint)
+        yield PeriodicTask(_SAVE_STATS, self.upload_stats.save)
+        yield PeriodicTask("checking the clock", self._check_clock)
+        yield PeriodicTask(KEEP_HEADERS, self.headers.ensure, interval=HEADER_SECONDS, retry=HEADER_RETRY_SECONDS)
         if expiry is not None:
-            yield PeriodicTask("keeping how long the account lives", expiry.keep_up)
+            yield PeriodicTask("checking when the account expires", expiry.refresh_if_due)
         yield PeriodicTask(JOIN, replicator.push, interval=JOIN_SECONDS, when=self._is_joining)
         writing = self._is_writing
         poll = {"interval": POLL_SECONDS, "retry": POLL_RETRY_SECONDS, "first": POLL_SECONDS}
         yield PeriodicTask(POLL, replicator.poll, when=writing, **poll)
-        yield PeriodicTask("flushing files", self.fs.flush_idle, when=writing)
+        yield PeriodicTask("flushing idle files", self.fs.flush_idle, when=writing)
         pushing = {"interval": PUSH_SECONDS, "first": PUSH_SECONDS}
         yield PeriodicTask(PUSH, self._push_if_pending, when=writing, **pushing)
         checkpoints = {"interval": CHECKPOINT_SECONDS, "first": CHECKPOINT_SECONDS}
@@ -182,7 +182,7 @@ class Volume:
         return self.replicator.push()
 
     def _check_clock(self) -> None:
-        """Log when the machine's clock becomes wrong, as Telegram shows it, and when it is right again."""
+        """Log when this machine's clock becomes wrong, by Telegram's clock, and when it is right again."""
         account = self._stores.account
         problem = None if account is None else account.clock_problem
         if problem is not None and self._clock_problem is None:
@@ -198,39 +198,39 @@ class Volume:
         elif self.replicator.on_notice(blob):
             self.background.run_soon(POLL)
 
-    # ---- life ----------------------------------------------------------------------------------------------------
+    # ---- start and stop ----------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Begin background work."""
+        """Start background work."""
         if self._stores.account is not None:
             self._stores.account.announces = True
             self._stores.account.watch(self._on_notice)
         self.background.start()
 
     def close(self) -> None:
-        """Finish: settle dirty files, end background work, make all durable, give the vault up. Once is enough."""
+        """Flush dirty files, stop background work, make everything durable, release the vault. Idempotent."""
         is_closed, self._is_closed = self._is_closed, True
         if is_closed:
             return
         self.disconnect_soon()
-        with suppress(TgdavError):  # what was written is on disk before anything that may have to wait for the store
+        with suppress(TgdavError):  # what was written is durable before anything waits for the store
             self.fs.sync()
         with ExitStack() as closing:
             closing.callback(self._closed.set)
             closing.callback(self._lock.release)
             closing.callback(self._stores.store.close)
             closing.callback(self.database.close)
-            closing.callback(self.background.run, _COUNTS)
+            closing.callback(self.background.run, _SAVE_STATS)
             closing.callback(self.content.stop)
             closing.callback(self._stores.stopping.set)
             closing.callback(self.fs.stop)
             self.background.stop()
 
     def disconnect_soon(self) -> None:
-        """Let what waits for the store go on for a moment, then cut it short: nothing that stops may wait for a dead line, nor
-        for space that may never come.
+        """Abort calls to the store that have not returned after GRACE_SECONDS, and stop waiting for staging space at once.
 
-        For whoever stops front ends before ``close``. Calling it again changes nothing.
+        Stopping must not wait for a dead connection, nor for space that may never be freed. Call it before stopping front ends;
+        ``close`` calls it too. Idempotent.
         """
         if self._disconnecting is None:
             self.content.stop_waiting()
@@ -238,11 +238,11 @@ class Volume:
             self._disconnecting.start()
 
     def _disconnect_unless_closed(self) -> None:
-        if self._closed.wait(SAY_SECONDS):
+        if self._closed.wait(LOG_WAIT_SECONDS):
             return
-        _log.warning("stopping: waiting for the store to end what is under way, %.0f s at most", GRACE_SECONDS)
-        if not self._closed.wait(GRACE_SECONDS - SAY_SECONDS):
-            _log.warning("the store did not end it: what is not there yet is sent by the next start")
+        _log.warning("stopping: waiting for unfinished calls to the store, %.0f s at most", GRACE_SECONDS)
+        if not self._closed.wait(GRACE_SECONDS - LOG_WAIT_SECONDS):
+            _log.warning("the calls to the store did not finish: the next start sends what is not stored yet")
             self._stores.disconnect()
 
     @property
@@ -261,7 +261,7 @@ class Volume:
         return self.replicator.read_only_reason
 
     def used_bytes(self) -> int:
-        """Bytes of content of all files, holes left out."""
+        """Return the bytes of content of all files, without holes."""
         return self.fs.used_bytes()
 
     # ---- commands ------------------------------------------------------------------------------------------------
@@ -275,10 +275,6 @@ class Volume:
         self.fs.flush_all()
         return self._synchronizer.run(wait=wait, progress=progress)
 
-    def ensure_headers(self) -> None:
-        """See to two copies of the header in the store, and note them. Raises StoreUnavailable."""
-        self.headers.keep()
-
     def check(
         self, read_data: float | None = None, repair: bool = False, progress: Progress | None = None
     ) -> dict[str, Any]:
@@ -288,30 +284,30 @@ class Volume:
         return checker.run(read_data=read_data, repair=repair, progress=progress)
 
     def change_passphrase(self, new: str) -> None:
-        """Open the vault with ``new`` from now on.
+        """Change the passphrase to ``new``.
 
-        Raises StoreUnavailable: then the old one stays, unless the new header reached the store, where the next start
-        finds it and finishes.
+        Raises StoreUnavailable: then the old one stays valid, unless the new header reached the store, where the next start
+        finds it and completes the change.
         """
         parameters = argon2_parameters(self.config)
         header = with_passphrase(self.header, self.master, Passphrase(new), self.platform.entropy, parameters)
         self.headers.replace(header)
 
     def new_recovery_key(self) -> str:
-        """Make a new recovery key and return it as text; the old one no longer opens the vault. Raises as above."""
+        """Create a recovery key and return it as text; the old one no longer opens the vault. Raises as above."""
         recovery = new_recovery_key(self.platform.entropy)
         self.headers.replace(with_recovery_key(self.header, self.master, recovery, self.platform.entropy))
         return format_recovery_key(recovery)
 
     def log_in(self, login: TelegramLogin) -> None:
-        """Use a new login at Telegram from now on. Raises AccessError for another account's, UsageError (no Telegram)."""
+        """Use a new Telegram login from now on. Raises AccessError (another account), UsageError (the store is not Telegram)."""
         self._telegram_login().log_in(login)
         self.background.run_soon(KEEP_HEADERS, JOIN, POLL, PUSH)
-        self.content.flush(0)  # no longer puts off what failed
+        self.content.flush(0)  # retries failed uploads without their delay
         self.content.uploader.wake()
 
     def log_out(self) -> bool:
-        """End the login at Telegram; return whether there was one. Raises StoreUnavailable, UsageError (no Telegram)."""
+        """End the Telegram login; return whether there was one. Raises StoreUnavailable, UsageError (no Telegram store)."""
         return self._telegram_login().log_out()
 
     def _telegram_login(self) -> "LoginService":
@@ -320,7 +316,7 @@ class Volume:
         return self._login
 
     def webdav_password(self) -> tuple[str, bool]:
-        """Return the WebDAV password that was made here, and whether this call made it."""
+        """Return the generated WebDAV password, and whether this call generated it."""
         with self.database.reading() as connection:
             found: str | None = settings.get(connection, WEBDAV_PASSWORD)
         if found is not None:

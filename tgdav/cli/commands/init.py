@@ -17,7 +17,7 @@ from tgdav.cli.secrets import chosen_passphrase, is_terminal, passphrase_or_reco
 from tgdav.config import Config, notices, select_namespace
 from tgdav.errors import NotLoggedIn, StoreUnavailable, UsageError
 from tgdav.replication.blob_listing import header_blobs
-from tgdav.vault.state_dir import make_folder, vault_exists, write_file
+from tgdav.vault.state_dir import make_directory, vault_exists, write_file
 from tgdav.vault.stores import open_store
 from tgdav.vault.telegram_login import PENDING
 from tgdav.volume.initialize import create_vault, join_vault
@@ -111,9 +111,9 @@ def refuse_store(invocation: Invocation, *, joins: bool) -> None:
                 raise
             return  # it is made
     if joins and not has_vault:
-        raise UsageError("the store holds no vault", hint="use 'tgdav init' to make one")
+        raise UsageError("the store has no vault", hint="use 'tgdav init' to make one")
     if has_vault and not joins:
-        raise UsageError("the store holds a vault already", hint="use 'tgdav init --join' to join it")
+        raise UsageError("the store already has a vault", hint="use 'tgdav init --join' to join it")
 
 
 def _create(invocation: Invocation, config: Config) -> int:
@@ -175,7 +175,7 @@ def kept_options(invocation: Invocation, options: dict[str, Any]) -> Iterator[No
         if not lacking:
             yield
             return
-    make_folder(file.parent, invocation.platform.disk)
+    make_directory(file.parent, invocation.platform.disk)
     write_file(file, data, invocation.platform.disk)
     try:
         yield
