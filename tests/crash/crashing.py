@@ -147,14 +147,14 @@ class Sweep:
 
     def _examine(self, stop: "Stop", folder: Path, *, joins: bool) -> None:
         try:
-            self._look(self._machine(folder, "look"), stop.finished, joins=joins)
+            self._check(self._machine(folder, "check"), stop.finished, joins=joins)
         except Exception as error:
             where = f"scenario {self.scenario.name}, seed {self.seed}, crash {stop.number} at {stop.name}"
             raise AssertionError(f"{where}, {stop.finished} steps finished: {error!r}") from error
         self.outcome.crashes[stop.name] += 1
         shutil.rmtree(folder)
 
-    def _look(self, machine: Machine, finished: int, *, joins: bool) -> None:
+    def _check(self, machine: Machine, finished: int, *, joins: bool) -> None:
         volume = self.scenario.reopen(machine, finished)
         try:
             shown = contents(tree(volume))
