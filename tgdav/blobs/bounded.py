@@ -189,6 +189,7 @@ class BoundedStore(StoreWrapper):
         try:
             self._wait_for(call, seconds, progress)
         except BaseException:
+            # The progress callback raised, or the caller was interrupted: the append must not complete.
             if not call.is_abandoned:
                 call.cancel()
             raise
@@ -213,6 +214,7 @@ class BoundedStore(StoreWrapper):
                     with self._lock:
                         self._stuck += 1
                     raise self._unresponsive()
+            # Outside of the lock, because the callback may block.
             if reported is not None:
                 if progress is not None:
                     progress(reported)
@@ -236,7 +238,7 @@ class BoundedStore(StoreWrapper):
         while (call := queue.get()) is not None:
             call.run()
             with self._lock:
-                self._stuck -= call.is_abandoned
+                self._stuck -= call.is_abandoned  # it did return after all
                 if self._is_closed or len(self._idle) >= _IDLE_WORKERS:
                     return
                 self._idle.append(queue)

@@ -20,6 +20,7 @@ ID_DIGITS = 16
 LAST_ID = 10**ID_DIGITS - 1
 MAX_LABEL_CHARACTERS = 255 - ID_DIGITS - 32 - 2
 
+# ASCII, because \d would match the digits of other scripts too.
 _PATTERN = re.compile(rf"(\d{{{ID_DIGITS}}})-([0-9a-f]{{32}})-([A-Za-z0-9_-]{{0,{MAX_LABEL_CHARACTERS}}})", re.ASCII)
 
 _TEMPORARY = re.compile(r"\.tmp-[0-9a-f]{32}-[0-9a-f]{16}")

@@ -85,6 +85,7 @@ _LOGIN = (
     telethon.UnauthorizedError,
     telethon.AuthKeyError,
     telethon.AuthKeyNotFound,
+    # The account moved to another data centre, where this login does not exist.
     telethon.UserMigrateError,
     telethon.NetworkMigrateError,
 )
@@ -122,6 +123,8 @@ def _flood_wait(error: Exception) -> TgdavError | None:
         return PremiumWait("Telegram slows free accounts down", retry_after=float(error.seconds))
     if isinstance(error, _FLOODS):
         return StoreUnavailable(f"Telegram requires a wait of {error.seconds} s", retry_after=float(error.seconds))
+    # Errors of the transport (https://core.telegram.org/mtproto/mtproto-transports#transport-errors): 429 means too
+    # many connections, 404 an unknown authorization key.
     if isinstance(error, telethon.InvalidBufferError) and error.code == 429:
         return TransportFlood("Telegram refuses connections for a while")
     if isinstance(error, telethon.InvalidBufferError) and error.code == 404:

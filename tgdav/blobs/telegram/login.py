@@ -267,7 +267,7 @@ async def _ask_until_right(
             if not left:
                 raise
             prompts.show_error((describe(error) or AccessError("the input is wrong")).message)
-    raise AccessError("the input is wrong")
+    raise AccessError("the input is wrong")  # never reached: the last attempt raises
 
 
 async def _by_qr(client: Any, settings: TelegramSettings, prompts: Prompts) -> Login:
@@ -276,6 +276,7 @@ async def _by_qr(client: Any, settings: TelegramSettings, prompts: Prompts) -> L
     async def on_update(_update: Any) -> None:
         scanned.set()
 
+    # Telegram sends this update when the code was scanned; the token is then exported again, which returns the login.
     client.add_event_handler(on_update, events.Raw(types.UpdateLoginToken))
     try:
         user = await _scanned(client, settings, prompts, scanned)
@@ -290,6 +291,7 @@ async def _scanned(client: Any, settings: TelegramSettings, prompts: Prompts, sc
     for _ in range(QR_CODES):
         answer = await _within(settings, client(request))
         if isinstance(answer, types.auth.LoginTokenMigrateTo):
+            # Telethon switches by itself for phone numbers only, and has no public method for it.
             await _within(settings, client._switch_dc(answer.dc_id))  # noqa: SLF001
             answer = await _within(settings, client(functions.auth.ImportLoginTokenRequest(answer.token)))
         if isinstance(answer, types.auth.LoginTokenSuccess):

@@ -64,6 +64,7 @@ class Chat:
         file = getattr(message.media, "document", None)
         if not isinstance(file, types.Document) or file.mime_type != MIME_TYPE:
             return None
+        # All of this must fit: in Saved Messages the user has documents of other programs too.
         names = [it.file_name for it in file.attributes if isinstance(it, types.DocumentAttributeFilename)]
         match = _FILE_NAME.fullmatch(names[0]) if names else None
         if match is None or not _CAPTION.fullmatch(message.message or ""):
@@ -79,12 +80,14 @@ class Chat:
 
     def page_after(self, after: int) -> list[Any]:
         """Return up to 100 messages after an id, oldest first; empty at the end."""
-        if after >= LARGEST_ID:
+        if after >= LARGEST_ID:  # message ids are signed 32-bit numbers: the request would not be encodable
             return []
         return sorted(self.session.invoke(self.after(after)).messages, key=lambda message: message.id)
 
     def after(self, after: int) -> Any:
         """Return the request for up to 100 messages after an id."""
+        # A history starts below offset_id and goes back in time; a negative add_offset moves it towards newer
+        # messages. So this selects the oldest page above ``after`` (https://core.telegram.org/api/offsets).
         return self.history(offset_id=max(after, 0) + 1, add_offset=-PAGE, min_id=max(after, 0))
 
     def newest(self) -> list[Any]:

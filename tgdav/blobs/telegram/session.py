@@ -191,7 +191,7 @@ class Session:
         """Raise if the login has ended, or while requests of this kind must wait."""
         if self._ended is not None:
             raise AccessError(self._ended.message, hint=self._ended.hint)
-        self._flood_waits.check(kind)
+        self._flood_waits.check(kind)  # a request during a FLOOD_WAIT may extend it
 
     async def _end_login(self, error: AccessError, connection: DcConnection, dc: int) -> None:
         """Record the end of the login; in another data centre only that of its copy there."""
@@ -269,6 +269,7 @@ class Session:
     async def _option(self, home: DcConnection, dc: int) -> Any:
         if not self._options:
             self._options = (await home.invoke(without_updates(functions.help.GetConfigRequest()))).dc_options
+        # cdn: caches of public files; tcpo_only: addresses for obfuscated transports, which tcp_full is not.
         fitting = [it for it in self._options if it.id == dc and not it.ipv6 and not it.cdn and not it.tcpo_only]
         if not fitting:
             raise StoreUnavailable(f"Telegram lists no address of data centre {dc}")
@@ -279,14 +280,14 @@ class Session:
         loop = asyncio.get_running_loop()
         try:
             others = asyncio.all_tasks(loop) - {asyncio.current_task()}
+            # Closing makes pending requests raise; what still connects is cancelled, then closed too.
             await self._close_connections()
             for task in others:
                 task.cancel()
             await asyncio.gather(*others, return_exceptions=True)
             await self._close_connections()
-            await asyncio.sleep(
-                0
-            )  # cancelled connection attempts close their sockets in the next iteration of the loop
+            # Cancelled connection attempts close their sockets in the next iteration of the loop.
+            await asyncio.sleep(0)
         finally:
             loop.stop()
 

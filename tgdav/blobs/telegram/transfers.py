@@ -123,7 +123,7 @@ def random_id(name: BlobName, generation: int) -> int:
     ``generation`` counts the deleted or edited messages of this name: Telegram still knows their ``random_id``.
     """
     digest = hashlib.blake2b(name + generation.to_bytes(4, "big"), digest_size=8, person=b"tgdav random id").digest()
-    return int.from_bytes(digest, "big", signed=True) or 1
+    return int.from_bytes(digest, "big", signed=True) or 1  # 0 would mean that there is no random_id
 
 
 class BlobUpload:
@@ -208,6 +208,7 @@ class BlobUpload:
             file: Any = types.InputFileBig(self._file_id, self.parts, document_name)
         else:
             file = types.InputFile(self._file_id, self.parts, document_name, self._digest)
+        # force_file: Telegram must not turn the document into a photo or a video, whatever its bytes look like.
         media = types.InputMediaUploadedDocument(
             file, MIME_TYPE, [types.DocumentAttributeFilename(document_name)], force_file=True
         )
@@ -293,4 +294,5 @@ class BlobDownload:
                 raise BlobMissing(f"Telegram no longer has the file of blob {self._document.info.id}")
             raise error
         if self._used_references[start] == self._document.reference:
+            # The data centre is kept: it may have been corrected by OtherDc, and the message still names the wrong one.
             self._document = msgspec.structs.replace(self._refetch(), dc=self._document.dc)
