@@ -51,6 +51,7 @@ class StreamBody(ABC):
 
     def read_into(self, buffer: memoryview) -> int:
         """Fill ``buffer`` as far as the body goes; return the count, 0 only at the body's proper end."""
+        # 100 Continue is sent when the handler reads, not before: a refused body is then never sent (RFC 9110 §10.1.1).
         if self._on_first_read is not None:
             announce, self._on_first_read = self._on_first_read, None
             announce()
@@ -66,6 +67,7 @@ class StreamBody(ABC):
         if self.length is not None and self.length > limit:
             raise HttpError(413)
         self.most = limit
+        # One byte more than allowed shows that a chunked body is too long without reading all of it.
         buffer = bytearray(self.length if self.length is not None else limit + 1)
         count = self.read_into(memoryview(buffer))
         if count > limit:

@@ -178,6 +178,7 @@ class Connection:
             return Next.DELAY
         if self._state is State.DRAIN:
             return Next.READ
+        # A kept connection may be idle for longer than a head may take: HEAD_TIME starts with the head's first byte.
         self._head_timed = False
         skipping = self.stream.buffer.is_skipping
         self.deadline = self.server.clock.monotonic() + (SKIP_TIME if skipping else self.server.idle_timeout)
@@ -244,6 +245,7 @@ class Connection:
         self._state = State.DRAIN
         self.stream.buffer.clear()
         self.deadline = self.server.clock.monotonic() + DRAIN_TIME
+        # The client sees the end of the stream and closes; until then ``_drain_before_close`` reads.
         self.socket.shutdown(socket.SHUT_WR)
         return Next.READ
 
@@ -276,6 +278,8 @@ class Connection:
 
     def _next_is_here(self) -> bool:
         """Return whether a complete head is here, or arrives within a moment from a client that logged in."""
+        # Most clients send their next request at once. Waiting for it here saves two thread switches, but would starve others
+        # while connections wait for a thread, and would let clients without a login hold one.
         if not self.authenticated or self.server.has_queued() or self.stream.buffer.is_skipping:
             return False
         if not self.stream.wait(NEXT_REQUEST_WAIT):
@@ -287,16 +291,11 @@ class Connection:
     def _answer(self, head: Head) -> bool:
         choose_cores(head.length)
         body = self._body(head)
-        request = Request(
-            head.method,
-            head.target,
-            head.query,
-            head.headers,
-            body,
-            peer=self.remote_addr,
-            secure=self.server.secure,
-            verified_credentials=self._verified_credentials,
-        )
+        request = Request(head.method, head.target, head.query, head.headers, body)
+        request.peer = self.remote_addr
+        request.secure = self.server.secure
+        # Checking a login costs more than a small request: one that was accepted on this connection is compared as a string.
+        request.verified_credentials = self._verified_credentials
         try:
             response: Response = self.server.handle(request)
         except BodyCutOff as end:
@@ -315,6 +314,7 @@ class Connection:
         keep = keep and self._can_skip(body)
         self._send(response, head.method, keep=keep)
         if keep and isinstance(body, SizedBody):
+            # Skipped by the event loop as it arrives: reading it here would hold this thread.
             body.skip()
         return keep
 
@@ -352,6 +352,7 @@ class Connection:
     def _write(self, response: Response, method: str, *, keep: bool) -> None:
         head = encode_head(response, self.server.date(), keep=keep)
         if isinstance(response.body, bytes):
+            # One write, so that head and body leave in one segment.
             self.stream.write(head if method == "HEAD" else head + response.body)
             return
         blocks = response.body

@@ -85,6 +85,7 @@ class EventLoop:
         self._ended = threading.Event()
         self._ended.set()
         self._expired_at = 0.0
+        # select(2) does not see that another thread added a delayed response; a byte on this pair wakes it.
         self._wake_in, self._wake_out = socket.socketpair()
         self._wake_in.setblocking(False)
         self._wake_out.setblocking(False)
@@ -163,6 +164,7 @@ class EventLoop:
 
     def _run_once(self, interval: float) -> None:
         ready = self._selector.select(self._select_timeout(interval))
+        # Handshakes cost a signature each: a flood of them must not delay clients that have logged in.
         handshakes = HANDSHAKES_AT_ONCE
         for data, connection in _ordered(ready):
             if connection is None:
@@ -297,6 +299,7 @@ class EventLoop:
     def _admit(self, sock: socket.socket, address: str, port: int) -> bool:
         """Accept a connection or close it; return False when it and those after it have to wait."""
         if len(self._open) >= self._limit and not self._make_room():
+            # Already accepted, so it cannot be left in the kernel's queue: kept until there is room.
             self._pending = sock, address, port
             self._pause()
             return False

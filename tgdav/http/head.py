@@ -139,7 +139,7 @@ def _split_fields(fields: bytes) -> dict[str, str]:
         name, _, value = line.partition(":")
         name = name.lower()
         if name in headers:
-            if name in _SINGLE:
+            if name in _SINGLE:  # joined by a comma, two values would mean a third one
                 raise _bad(f"more than one {name}")
             repeated.setdefault(name, [headers[name]]).append(value.strip(" \t"))
         elif name:
@@ -172,6 +172,7 @@ def _body_length(headers: dict[str, str], minor: int) -> int | None:
     length = headers.get("content-length")
     coding = headers.get("transfer-encoding")
     if coding is not None:
+        # Two servers that disagree on which of the two counts see different requests: that is how requests are smuggled.
         if length is not None or not minor:
             raise _bad("Transfer-Encoding does not go with Content-Length or HTTP/1.0")
         if coding.lower() != "chunked":

@@ -60,9 +60,10 @@ class Request:
     """One request whose head has been checked.
 
     ``target`` is the path as sent (still percent-encoded, without query), ``headers`` has lower-case keys and values as Latin-1
-    text. ``names`` (the path decoded) and ``user`` are for the handler to set. ``verified_credentials`` is the Authorization
-    header that was last accepted on this connection and its user, or two empty strings; a handler that accepts another one
-    replaces it. A handler sets ``authenticated`` once the login is right or none is needed.
+    text, ``peer`` the client's address, ``secure`` whether it uses TLS. ``names`` (the path decoded) and ``user`` are for the
+    handler to set. ``verified_credentials`` is the Authorization header last accepted on this connection and its user, or
+    two empty strings; a handler that accepts another one replaces it. A handler sets ``authenticated`` once the login is right or
+    none is needed.
     """
 
     __slots__ = (
@@ -86,19 +87,15 @@ class Request:
         query: str,
         headers: dict[str, str],
         body: Body,
-        *,
-        peer: str = "",
-        secure: bool = False,
-        verified_credentials: tuple[str, str] = ("", ""),
     ) -> None:
         self.method = method
         self.target = target
         self.query = query
         self.headers = headers
         self.body = body
-        self.peer = peer
-        self.secure = secure
-        self.verified_credentials = verified_credentials
+        self.peer = ""
+        self.secure = False
+        self.verified_credentials = ("", "")
         self.names: tuple[bytes, ...] = ()
         self.user = ""
         self.authenticated = False

@@ -183,6 +183,7 @@ class SocketStream:
     def read_line(self, limit: int) -> bytes:
         """Return a line without its CRLF. Raises HttpError 400 when it is longer than ``limit`` or ends in a bare LF."""
         while (line := self.buffer.next_line(limit)) is None:
+            # Not into the buffer of a chunk: what follows the line belongs to the chunk and stays in ``buffer``.
             block = memoryview(bytearray(4096))
             self.buffer.feed(block[: self._receive_into(block)])
         return line
@@ -201,6 +202,7 @@ class SocketStream:
                 sent = self._send(view)
             except NOT_YET as error:
                 if self.may_wait and self._is_ready(error) and not self._shutdown_expired():
+                    # A TLS socket became writable: the client is reading, however slowly.
                     waited = 0.0
                     continue
                 waited += self._limits.call

@@ -46,7 +46,7 @@ class Access:
 
     def _inodes_above(self) -> list[Inode]:
         if not self._context.locks.live() and not self._lists:
-            return []
+            return []  # the usual case: no lookups for locks that do not exist
         inodes = path_inodes(self._context.fs, self._names)
         return inodes[:-1] if len(inodes) > len(self._names) else inodes
 

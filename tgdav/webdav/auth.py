@@ -91,6 +91,7 @@ class Credentials:
         user = _text(name)
         given = self._hash(pair)
         identity = self._users.get(user)
+        # All forms are compared, for an unknown user those of nobody: the time is the same for every name.
         same = [hmac.compare_digest(given, held) for held in (identity or self._nobody).hashes]
         if identity is not None and any(same):
             return user
@@ -171,6 +172,7 @@ class Nonces:
         with self._lock:
             if self._clock.monotonic() - issued > NONCE_SECONDS:
                 return False
+            # Counts of nonces up to the floor were evicted, so a replay could not be told from a first use.
             if nonce not in self._counts and issued <= self._floor:
                 return False
             highest, seen = self._counts.pop(nonce, (0, 0))
@@ -205,7 +207,7 @@ class Authenticator:
         header = request.headers.get("authorization")
         if not header:
             raise self._challenge()
-        if header == request.verified_credentials[0]:
+        if header == request.verified_credentials[0]:  # accepted on this connection before
             return request.verified_credentials[1]
         scheme, _, value = header.partition(" ")
         if scheme.lower() == "basic":

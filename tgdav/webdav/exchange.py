@@ -68,6 +68,7 @@ class Exchange:
         """Evaluate the headers that WsgiDAV must not, and remove them. Raises what our own server would answer."""
         header = self.request.headers.get("if")
         tokens = submitted_tokens(parse_if(header)) if header is not None else frozenset()
+        # Set, so that WsgiDAV does not parse the header itself: it never matches tagged lists, and misreads unspaced ones.
         environ["wsgidav.conditions.if"] = {}
         environ["wsgidav.ifLockTokenList"] = sorted(tokens)
         method = self.request.method
@@ -77,6 +78,7 @@ class Exchange:
             self._prepare_get(environ)
         elif method == "PUT":
             if self.request.body.length is not None:
+                # WsgiDAV reads to the end of the input, which not every WSGI server bounds (wsgiref does not).
                 environ["wsgi.input"] = BoundedInput(environ["wsgi.input"], self.request.body.length)
             self.put = self.closing.enter_context(Put(self.context, self.request, self.request.names, early=True))
         elif method in ("PROPFIND", "PROPPATCH", "LOCK"):

@@ -133,6 +133,7 @@ class LockTable:
         """
         lock = Lock(self._new_token(), inodes[-1], *self._end(details.seconds), details)
         with self._changing:
+            # Checked and added under one mutex: of two conflicting LOCKs one gets 423.
             against = [
                 other for other in (*self.covering(inodes), *inside) if other.details.exclusive or details.exclusive
             ]
@@ -140,6 +141,7 @@ class LockTable:
                 raise LockConflict(against)
             before, self._locks = self._locks, (*self.live(), lock)
         self._save(lock)
+        # Expired locks are removed from the database when the table changes; nothing waits for that.
         for expired in {other.token for other in before} - {other.token for other in self._locks}:
             self._fs.delete_lock(expired)
         return lock

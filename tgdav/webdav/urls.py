@@ -35,6 +35,7 @@ def split_path(target: str) -> tuple[bytes, ...]:
         if _BAD_ESCAPE.search(target):
             raise Refused(400, "malformed escape in the path")
         raw = target.encode("latin-1")
+        # Split before decoding: an encoded slash is part of a name, which _check_name then refuses.
         names = tuple(unquote_to_bytes(part) for part in raw.split(b"/") if part)
     for name in names:
         _check_name(name)

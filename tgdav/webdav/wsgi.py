@@ -89,9 +89,9 @@ def request_of(environ: Mapping[str, Any]) -> Request:
         environ.get("QUERY_STRING", ""),
         headers,
         WsgiBody(environ),
-        peer=environ.get("REMOTE_ADDR", ""),
-        secure=environ.get("wsgi.url_scheme") == "https",
     )
+    request.peer = environ.get("REMOTE_ADDR", "")
+    request.secure = environ.get("wsgi.url_scheme") == "https"
     request.names = names_of(environ["PATH_INFO"])
     request.authenticated = True
     return request

@@ -54,6 +54,7 @@ class CopyMove:
     def finish(self, attributes: Attributes, *, replaced: bool) -> Response:
         """Update the locks, set the requested mtime, and return the response."""
         old = self.target.attributes.inode if self.target.attributes is not None else None
+        # Locks of a replaced resource go on under the same URL (RFC 4918 §7.6); those below it end with what they locked.
         gone = [lock for lock in self.replaced_locks if lock.inode != old]
         self._context.locks.remove(gone)
         for lock in self.replaced_locks:

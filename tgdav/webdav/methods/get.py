@@ -35,6 +35,7 @@ def get(context: WebContext, request: Request) -> Response:
         raise NotFound
     if "if" in request.headers:
         Access(context, request, names).check_conditions(attributes)
+    # Attributes and content are read apart; a file that was replaced in between is looked up again.
     for _ in range(_ATTEMPTS):
         answer = _answer(context, request, attributes)
         if answer is not None:
@@ -126,6 +127,7 @@ def read_range(request: Request, attributes: Attributes, headers: Headers) -> tu
     """
     size = attributes.size
     match = _RANGE.match(request.headers.get("range", ""))
+    # Several ranges, and what is no range, get the whole file, which RFC 9110 §14.2 allows.
     if not match or not range_applies(request.headers, state_of(attributes)):
         return 0, size, 200
     if match[3] is not None:

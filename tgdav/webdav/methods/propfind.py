@@ -143,6 +143,7 @@ class Listing:
         self, nodes: Sequence[Listed], dead: dict[Inode, dict[bytes, bytes]], missing: list[str], *, shown: bool
     ) -> list[str]:
         """Return what follows the live properties of each node; most nodes have no dead ones."""
+        # Rendered once and shared: only nodes with dead properties get an ending of their own.
         usual = self._ending("", [] if self._asked.dead else missing, shown=shown)
         return [
             self._ending(*self._dead_of(node, dead[node.inode], missing), shown=shown) if node.inode in dead else usual
@@ -210,6 +211,7 @@ class Listing:
 
     def _dead_properties(self) -> dict[Inode, dict[bytes, bytes]] | None:
         """Return the entries' dead properties in one query; None if none is asked for."""
+        # Most listings ask for live properties alone: they save the query for dead ones.
         known = {*FILE, *FOLDER, *QUOTA, *ALL, STATE}
         if not self._asked.dead and all(name in known or name.startswith(DAV) for name in self._asked.names):
             return None

@@ -72,6 +72,7 @@ class Put:
         if verifier is not None:
             verifier.check()
         attributes, created = self._upload.commit(
+            # Decided again inside the writer: locks, conditions and the parent may have changed while the body arrived.
             precondition=self._access.check_in(self._parent),
             mtime=self._mtime,
             properties=None if verifier is None else lambda tag: {CHECKSUMS: verifier.property_of(tag)},
