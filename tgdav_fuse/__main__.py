@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from tgdav.cli.app import run_program
-from tgdav.cli.commands.mount import hold, let_go, options_option, placed
+from tgdav.cli.commands.mount import detach, hold, options_option, placed
 from tgdav.cli.errors import ExitCode
 from tgdav.cli.help import Command
 from tgdav.cli.invocation import Invocation, global_options
@@ -35,7 +35,7 @@ def tgdav_fuse(invocation: Invocation, *, paths: Sequence[str], words: Sequence[
 
     def on_ready(where: Path) -> None:
         if ready is not None:
-            let_go(ready, invocation.paths.mount_log)
+            detach(ready, invocation.paths.mount_log)
         else:
             invocation.output.result({"mounted": os.fspath(where)}, [f"mounted at {where}"])
 

@@ -147,7 +147,7 @@ class TestJunk:
         home = Machine(tmp_path, config=config, variables={"TGDAV_PASSPHRASE_FILE": "/no/secret"})
         done = home.run("auth", "--phone", phone, check=False)
         assert done.code == 2
-        assert re.fullmatch(r"tgdav: --phone: .* is no phone number; write it with .*\n", done.stderr)
+        assert re.fullmatch(r"tgdav: --phone: .* is not a phone number; write it with .*\n", done.stderr)
 
     @pytest.mark.parametrize(
         "words", [("--qr", "--phone", "+49151123"), ("--qr", "--logout"), ("--logout", "--phone", "")]
@@ -262,7 +262,7 @@ class TestInit:
         words = ("init", "--api-id", str(API_ID), "--api-hash", API_HASH)
         assert home.run(*words, check=False).code == 3
         log_in(home)
-        assert "vault made in Telegram (Saved Messages)" in home.run("init").stdout
+        assert "vault created in Telegram (Saved Messages)" in home.run("init").stdout
 
     def test_with_another_passphrase_than_the_login(self, machine: Machine) -> None:
         log_in(machine)

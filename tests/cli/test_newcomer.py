@@ -66,10 +66,10 @@ TABLE = [
     Row(
         "status",
         2,
-        r"^tgdav: there is no vault in \S+/home; 'tgdav serve' or 'tgdav init' makes one, 'tgdav init --join'",
+        r"^tgdav: there is no vault in \S+/home; 'tgdav serve' or 'tgdav init' creates one, 'tgdav init --join'",
     ),
     Row("--config /nope config check", 2, r"^/nope: no such file$", "template|allowed"),
-    Row("config check", 0, r"^ok: no configuration file, defaults hold$"),
+    Row("config check", 0, r"^ok: no configuration file, defaults apply$"),
     Row(
         "init --api-id abc",
         2,
@@ -97,17 +97,17 @@ TABLE = [
     ),
     Row("mount /nope", 2, r"^tgdav: /nope is not a directory; create it first"),
     # with a vault
-    Row("auth", 2, r"^tgdav: the store is a folder, which needs no login; ", home=VAULT),
+    Row("auth", 2, r"^tgdav: the store is a directory, which needs no login; ", home=VAULT),
     Row("cache clear", 0, r"^holds       0 B of ", home=VAULT),
     Row("cache --clear", 0, r"^holds       0 B of ", home=VAULT),
     Row("status", 0, r"(?m)^waiting     nothing: everything is in the store$", "segment|header|operations", home=VAULT),
-    Row("status", 0, r"(?m)^store       folder /\S+/store, reachable$", home=VAULT),
+    Row("status", 0, r"(?m)^store       directory /\S+/store, reachable$", home=VAULT),
     Row("status", 0, r"(?m)^sent today  \d+\.\d KiB in \d+ messages$", home=VAULT),
     Row("status", 0, r"(?m)^last error  none$", home=VAULT),
     Row(
         "status -v",
         0,
-        r"(?s)\nqueue .*\nqueue .*\nstaging .*\nprocess     none is running.*\nversion     \d",
+        r"(?s)\nqueue .*\nqueue .*\nstaging .*\nprocess     none: this command.*\nversion     \d",
         home=VAULT,
     ),
     Row(
@@ -119,7 +119,7 @@ TABLE = [
     Row(
         "passwd",
         0,
-        r"(?s)the passphrase is changed\nAnyone who kept an old copy",
+        r"(?s)passphrase changed\nAnyone who kept an old copy",
         home=VAULT,
         input="correct horse battery\n",
     ),
@@ -176,7 +176,7 @@ def test_a_taken_port_leaves_nothing_behind(tmp_path: Path) -> None:
         refused = home.run("serve", "--port", str(port), check=False)
     assert refused.code == 2
     assert re.fullmatch(
-        rf"tgdav: port {port} of 127\.0\.0\.1 is taken by \S+ \(process \d+\); choose another with --port; --port 0 .*\n",
+        rf"tgdav: port {port} of 127\.0\.0\.1 is used by \S+ \(process \d+\); choose another with --port; --port 0 .*\n",
         refused.stderr,
     )
     assert "tls" not in refused.stderr.lower()
@@ -208,7 +208,7 @@ UNASKED = [
     ("vault", ("recover",), 2, "already"),
     ("vault", ("serve", "--no-auth", "--host", "0.0.0.0", "--port", "0"), 2, "loopback"),
     ("vault", ("serve", "--mount", "/nowhere"), 2, "not a directory"),
-    ("vault", ("mount", "/"), 2, "holds the files of tgdav itself"),
+    ("vault", ("mount", "/"), 2, "contains files of tgdav itself"),
     ("vault", ("passwd", "--new-passphrase-file", "/missing"), 2, "/missing"),
     *(
         ("vault", ("--namespace", "none", command), 2, "no namespace 'none'")

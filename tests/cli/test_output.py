@@ -96,31 +96,31 @@ class TestAmount:
     def test_counts(self) -> None:
         watch = Watch()
         amount = Amount("segments", watch)
-        assert amount.words() == ""
-        amount.note(1, 10)
-        assert amount.words() == "1 of 10", "nothing is said of the pace before there is one"
+        assert amount.text() == ""
+        amount.record(1, 10)
+        assert amount.text() == "1 of 10", "nothing is said of the pace before there is one"
         watch.now += 8
-        amount.note(5, 10)
-        assert amount.words() == "5 of 10, 10 s left"
+        amount.record(5, 10)
+        assert amount.text() == "5 of 10, 10 s left"
 
     def test_bytes(self) -> None:
         watch = Watch()
         amount = Amount("reading bytes", watch)
-        amount.note(1 << 20, 10 << 20)
+        amount.record(1 << 20, 10 << 20)
         watch.now += 4
-        amount.note(5 << 20, 10 << 20)
-        assert amount.words() == "5.0 MiB of 10.0 MiB, 1.0 MiB/s, 5 s left"
+        amount.record(5 << 20, 10 << 20)
+        assert amount.text() == "5.0 MiB of 10.0 MiB, 1.0 MiB/s, 5 s left"
 
     def test_bytes_that_are_left(self) -> None:
         watch = Watch()
         amount = Amount("pending bytes", watch)
-        assert amount.note(0, 4 << 20) == (0, 4 << 20)
+        assert amount.record(0, 4 << 20) == (0, 4 << 20)
         watch.now += 2
-        assert amount.note(0, 3 << 20) == (1 << 20, 4 << 20)
-        assert amount.words() == "1.0 MiB of 4.0 MiB, 512.0 KiB/s, 6 s left"
-        assert amount.note(0, 8 << 20) == (0, 8 << 20), "what came meanwhile is sent too"
+        assert amount.record(0, 3 << 20) == (1 << 20, 4 << 20)
+        assert amount.text() == "1.0 MiB of 4.0 MiB, 512.0 KiB/s, 6 s left"
+        assert amount.record(0, 8 << 20) == (0, 8 << 20), "what came meanwhile is sent too"
 
     def test_without_a_total(self) -> None:
         amount = Amount("segments", Watch())
-        amount.note(7, 0)
-        assert amount.words() == "7"
+        amount.record(7, 0)
+        assert amount.text() == "7"

@@ -120,7 +120,7 @@ class TestCommand:
         [
             ("sh -c 'echo hunter2; exit 7'", AccessError, "ended with exit code 7"),
             ("/no/such/program hunter2", UsageError, "No such file"),
-            ("'hunter2", UsageError, "it is no command"),
+            ("'hunter2", UsageError, "not a valid command"),
             ("'' hunter2", UsageError, "cannot be run"),
             ("true hunter2", UsageError, "is empty"),
             ("printf 'hunter2\\n\\nhunter2'", UsageError, "more than one line"),

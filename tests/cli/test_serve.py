@@ -78,8 +78,8 @@ def test_a_second_server_is_exit_6(vault: Machine) -> None:
 def test_a_host_beyond_loopback_is_warned_of(vault: Machine) -> None:
     with Server(vault, "--host", "0.0.0.0") as server:
         said = server.terminate()
-        assert "password and files cross the network in the clear" in said
-        assert "guess at the WebDAV password of tgdav, which is short" in said
+        assert "password and files cross the network unencrypted" in said
+        assert "the WebDAV password of tgdav is short" in said
     with Server(vault) as server:
         assert "in the clear" not in server.terminate()
 
@@ -144,7 +144,7 @@ def test_a_passphrase_that_is_given_makes_no_key_file(tmp_path: Path) -> None:
     with Server(home) as server:
         assert not (home.path / "vault.key").exists()
         said = server.terminate()
-        assert "a recovery key, for the day when the passphrase is forgotten" in said
+        assert "a recovery key, in case the passphrase is forgotten" in said
         assert "neither" not in said
 
 

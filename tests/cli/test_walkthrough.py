@@ -16,7 +16,7 @@ def test_every_step_works_as_written(tmp_path: Path) -> None:
     home = Home(tmp_path, "a")
     store = str(tmp_path / "store")
     made = home.run("init", "--backend", "directory", "--path", store)
-    assert re.search(r"^vault made in ", made.stdout, re.M)
+    assert re.search(r"^vault created in ", made.stdout, re.M)
     assert re.search(r"^recovery key: ([0-9A-Z]{5}-){13}[0-9A-Z]{5}$", made.stdout, re.M)
     config = (home.path / "config.yaml").read_text()
     assert store in config

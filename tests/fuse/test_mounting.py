@@ -32,13 +32,13 @@ def test_mount_returns_when_ready_and_holds_no_stream(vault: MountedVault) -> No
     assert not list(vault.path.iterdir())
     vault.home.run("mount", str(vault.path))  # at once: unmount waited for the process
     assert (vault.path / "file").read_bytes() == b"content"
-    assert "still to be stored" in vault.home.run("unmount", str(vault.path)).stdout
+    assert "not uploaded yet" in vault.home.run("unmount", str(vault.path)).stdout
 
 
 def test_a_mount_warns_of_what_it_hides(vault: MountedVault) -> None:
     (vault.path / "hidden").touch()
     done = vault.home.run("mount", str(vault.path))
-    said = f"tgdav: {vault.path} is not empty: while the drive is mounted there, 1 entry in it cannot be seen\n"
+    said = f"tgdav: {vault.path} is not empty: the mount hides 1 entry in it\n"
     assert done.stderr == said
     vault.home.run("unmount", str(vault.path))
     assert (vault.path / "hidden").exists()

@@ -120,7 +120,7 @@ def test_to_the_bound_and_back(server: Server, drive: Drive, tmp_path: Path, acc
         found = report.status(volume)
         assert found["staging"]["full"]
         shown = _status_lines({**found, "store": {**found["store"], "place": "Telegram"}}, verbose=False)
-        assert any("writing is refused until some of it is in the store" in text for _, text in shown)
+        assert any("writes fail until some of it is uploaded" in text for _, text in shown)
         assert found["staging"]["bytes"] <= BOUND
         assert found["pending"]["bytes"] > len(kept) * MIB
         assert client("MKCOL", "/folder").status == 201

@@ -1,6 +1,6 @@
-"""The command line: thin commands over an open volume or the control socket of the process that has it open.
+"""The command line: each command calls an open volume, or the process that has it open through its control socket.
 
-Here, and in ``tgdav_fuse.__main__``, the environment is read; errors become one line and an exit code; nothing else is decided.
+Only this package, ``tgdav.drive`` and ``tgdav_fuse.__main__`` read the environment. Errors become one line and an exit code.
 """
 
 from tgdav.cli.app import main

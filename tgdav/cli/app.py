@@ -1,4 +1,4 @@
-"""The program: its group of commands, and the one place where errors become a line and an exit code."""
+"""The program: the table of commands, and the one place where exceptions become an error line and an exit code."""
 
 import os
 import sys
@@ -18,36 +18,36 @@ from tgdav.version import __version__
 
 _COMMANDS = {
     "To start": {
-        "init": ("commands.init", "init", "Make a vault in the store, or join the one that is there."),
-        "auth": ("commands.auth", "auth", "Log in to the Telegram account that holds the vault, or is to hold it."),
+        "init": ("commands.init", "init", "Create a vault in the store, or join the existing one."),
+        "auth": ("commands.auth", "auth", "Log in to the Telegram account that holds, or will hold, the vault."),
         "serve": ("commands.serve", "serve", "Serve the drive over WebDAV until SIGTERM or SIGINT."),
         "mount": (
             "commands.mount",
             "mount",
-            "Mount the drive at PATH, an existing folder, and return when it can be used.",
+            "Mount the drive at PATH, an existing directory, and return when it is ready.",
         ),
         "unmount": (
             "commands.mount",
             "unmount",
-            "Unmount PATH; return when all that was written is safe on this machine's disk.",
+            "Unmount PATH, and return when all written data is safe on this machine's disk.",
         ),
     },
     "Every day": {
         "status": (
             "commands.status",
             "status",
-            "Show the store, what waits to be stored, the cache and the last error.",
+            "Show the store, pending uploads, the cache and the last error.",
         ),
-        "sync": ("commands.status", "sync", "Push to the store, and pull from it, now."),
+        "sync": ("commands.status", "sync", "Push changes to the store, and pull from it, now."),
         "check": ("commands.check", "check", "Check the database, the log and the store."),
-        "cache": ("commands.status", "cache", "Show what the cache holds, or empty it."),
+        "cache": ("commands.status", "cache", "Show statistics of the cache, or clear it."),
     },
     "Keys and recovery": {
         "passwd": ("commands.keys", "passwd", "Set a new passphrase, with the old one or the recovery key."),
         "recovery-key": (
             "commands.keys",
             "recovery_key",
-            "Make a new recovery key and print it once; the old one stops working.",
+            "Create a new recovery key and print it once; the old one stops working.",
         ),
         "recover": (
             "commands.recover",
@@ -75,12 +75,12 @@ _COMMANDS = {
 @global_options
 @click.pass_context
 def tgdav(context: click.Context) -> None:
-    """An encrypted drive: files are sealed on this machine, kept in a store, served over WebDAV."""
+    """An encrypted drive: files are encrypted on this machine, kept in a store, and served over WebDAV."""
     show_help(context)
 
 
 def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] | None = None) -> int:
-    """Run the program with ``arguments`` and ``environment`` (default: the process's own) and return its exit code."""
+    """Run the program with ``arguments`` and ``environment`` (default: those of the process); return its exit code."""
     words = sys.argv[1:] if arguments is None else arguments
     code = run_program(tgdav, "tgdav", words, os.environ if environment is None else environment)
     if arguments is None:
@@ -89,7 +89,7 @@ def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
 
 
 def run_program(program: click.Command, name: str, arguments: Sequence[str], environment: Mapping[str, str]) -> int:
-    """Run ``program`` and return its exit code; errors become one line, after ``tgdav:``."""
+    """Run ``program`` and return its exit code. An error is printed as one line after ``tgdav:``."""
     os.umask(0o077)
     process.disable_core_dumps()
     process.tune_allocator()
@@ -107,7 +107,7 @@ def run_program(program: click.Command, name: str, arguments: Sequence[str], env
 def _run(program: click.Command, name: str, words: list[str], invocation: Invocation) -> int:
     try:
         code = program.main(words, prog_name=name, standalone_mode=False, obj=invocation)
-        if sys.stdout is not None:  # it is when the caller closed it
+        if sys.stdout is not None:  # None where the caller closed the stream
             sys.stdout.flush()
         return int(code or 0)
     except click.exceptions.Exit as end:
@@ -118,7 +118,7 @@ def _run(program: click.Command, name: str, words: list[str], invocation: Invoca
         raise
     except click.ClickException as error:
         return _fail(_translated(error), invocation, words)
-    except Exception as error:  # the boundary: whatever went wrong is told in one line
+    except Exception as error:  # the boundary: every other error is reported in one line
         return _fail(error, invocation, words)
 
 
@@ -136,19 +136,19 @@ def _translated(error: click.ClickException) -> TgdavError:
             message = f"{' / '.join(error.param.opts)}: {error.message}"
         case _:
             message = error.format_message()
-    words = " ".join(message.split()).rstrip(".")
-    return UsageError(words[:1].lower() + words[1:], hint=hint)
+    line = " ".join(message.split()).rstrip(".")
+    return UsageError(line[:1].lower() + line[1:], hint=hint)
 
 
 def _fail(error: Exception, invocation: Invocation, words: Sequence[str]) -> int:
     if invocation.verbose:
         traceback.print_exception(error)
     click.echo(f"tgdav: {one_line(error)}", err=True)
-    if invocation.json or "--json" in words:  # click may have stopped reading before it came to the option
+    if invocation.json or "--json" in words:  # click may have stopped parsing before it came to the option
         invocation.output.error(as_json(error))
     return exit_code(error)
 
 
 def _forget_standard_output() -> None:
-    """Nobody reads any more: let the interpreter flush into nothing at its end."""
+    """The reader of the pipe is gone. Without this, the interpreter would fail to flush at its end."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,4 +1,4 @@
-"""What can be asked of an open volume, by name: the same table answers the control socket and this process itself."""
+"""The commands of an open volume by name, for the control socket and for commands that open the volume themselves."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +14,7 @@ from tgdav.volume.volume import Volume
 
 
 def commands(volume: Volume, config: Config, namespace: str | None) -> dict[str, Command]:
-    """Return the commands of ``volume``; each refuses a request for another namespace than the one that is open."""
+    """Return the commands of ``volume``. Each raises UsageError for a request that names another namespace."""
     table: dict[str, Command] = {
         "status": lambda _arguments, _progress: report.status(volume),
         "queues": lambda _arguments, _progress: {"packs": report.counters(volume)["queue"]},
@@ -47,7 +47,7 @@ def _percent(arguments: Mapping[str, Any]) -> float | None:
     if percent is None:
         return None
     if isinstance(percent, bool) or not isinstance(percent, int | float) or not 0 < percent <= 100:
-        raise UsageError("a share of the data is a number of percent above 0, at most 100")
+        raise UsageError("the share of data to read must be a percentage above 0, at most 100")
     return float(percent)
 
 
@@ -74,15 +74,15 @@ def _new_recovery_key(volume: Volume, arguments: Mapping[str, Any]) -> dict[str,
 def _log_in(volume: Volume, arguments: Mapping[str, Any]) -> dict[str, Any]:
     session, user_id = arguments.get("session"), arguments.get("user_id")
     if not isinstance(session, str) or not session or not isinstance(user_id, int):
-        raise UsageError("the control socket got something that is no login")
+        raise UsageError("malformed control request: no login")
     volume.log_in(TelegramLogin(session, user_id))
     return {"logged_in": True}
 
 
 def _require_secret(volume: Volume, arguments: Mapping[str, Any]) -> None:
-    """Raise AccessError unless the request shows what opens the vault; that it is open here is not enough.
+    """Raise AccessError unless the request contains a secret that opens the vault: that it is open here is not enough.
 
-    What opens it now: another machine may have changed that. Raises StoreUnavailable.
+    Raises StoreUnavailable.
     """
-    volume.headers.ensure()
+    volume.headers.ensure()  # another machine may have changed the secrets
     unlock(volume.header, from_wire(arguments.get("secret")))

@@ -1,4 +1,4 @@
-"""The command line as people meet it: groups of commands, their help, misspelt words, and what is not built yet."""
+"""Help: groups of commands, options under headings, proposals for misspelt names, commands of later versions."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -16,20 +16,20 @@ from tgdav.wording import closest
 PAGE = "docs/commands.md"
 SHELLS = ("bash", "zsh", "fish")
 
-UNBUILT = frozenset(
+UNSUPPORTED = frozenset(
     (
         *("cat", "cluster", "conflicts", "diff", "doctor", "find", "gc", "get", "ls", "namespace", "put"),
         *("restore", "service", "setup", "share", "snapshot", "snapshots", "trash", "versions"),
     )
 )
-"""Commands that the documentation names and this version lacks."""
+"""Commands that the documentation announces and this version lacks."""
 
 Table = Mapping[str, Mapping[str, tuple[str, str, str]]]
-"""Heading, command: module below ``tgdav.cli``, function, and the first sentence of its help."""
+"""By heading and command: module below ``tgdav.cli``, function, and the first sentence of its help."""
 
 
 class Command(click.Command):
-    """A command whose help has its own options apart from the global ones, an example, and where to read more."""
+    """A command whose help separates its own options from the global ones, and ends with an example and a reference."""
 
     def __init__(self, *arguments: Any, example: str = "", **settings: Any) -> None:
         super().__init__(*arguments, **settings)
@@ -40,7 +40,7 @@ class Command(click.Command):
         _write_options(self, ctx, formatter)
 
     def format_epilog(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the example, and the page of the documentation."""
+        """Write the example and the page of the documentation."""
         if self.example:
             with formatter.section("Example"):
                 formatter.write(f"{'':>{formatter.current_indent}}{self.example}\n")
@@ -48,12 +48,12 @@ class Command(click.Command):
 
 
 def command(name: str | None = None, *, example: str) -> Callable[[Callable[..., Any]], click.Command]:
-    """Return a decorator that makes a command; ``example`` is one line that a user may type."""
+    """Return a decorator that makes a command; ``example`` is one command line."""
     return click.command(name, cls=Command, example=example)
 
 
 class Group(click.Group):
-    """A group of commands that shows its help when none is given, and proposes the nearest name for a misspelt one."""
+    """A group of commands that shows its help when no command is given, and proposes a name for a misspelt one."""
 
     command_class = Command
 
@@ -72,49 +72,49 @@ class Group(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Return the command that ``args`` begins with. Raises UsageError for a name that there is not."""
+        """Return the command that ``args`` begins with. Raises UsageError for an unknown name."""
         found = self.get_command(ctx, args[0])
         if found is None and not ctx.resilient_parsing and not args[0].startswith("-"):
             raise self.unknown(ctx, args[0])
         return super().resolve_command(ctx, args)
 
     def unknown(self, ctx: click.Context, name: str) -> UsageError:
-        """Return the error for a command that there is not."""
+        """Return the error for an unknown command."""
         proposed = closest(name, self.list_commands(ctx))
         hint = f"did you mean '{proposed}'?" if proposed else f"see '{ctx.command_path} --help'"
         return UsageError(f"there is no command '{name}'", hint=hint)
 
 
 class Commands(Group):
-    """The program's commands, each imported when it is run: all of them together take longer than most of them do."""
+    """The program's commands. Each is imported when it runs: importing all takes longer than most commands do."""
 
     def __init__(self, *arguments: Any, table: Table, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
         self._table = table
-        self._places = {name: place for section in table.values() for name, place in section.items()}
+        self._targets = {name: target for section in table.values() for name, target in section.items()}
 
     def list_commands(self, _ctx: click.Context) -> list[str]:
         """Return the names, sorted."""
-        return sorted(self._places)
+        return sorted(self._targets)
 
     def get_command(self, _ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Return a command, None if there is none of that name."""
-        if cmd_name not in self._places:
+        """Return the command of that name, None if there is none."""
+        if cmd_name not in self._targets:
             return None
-        module, function = self._places[cmd_name][:2]
+        module, function = self._targets[cmd_name][:2]
         found: click.Command = getattr(import_module(f"tgdav.cli.{module}"), function)
         return found
 
     def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the commands under their headings, without importing them."""
-        width = max(map(len, self._places))
+        width = max(map(len, self._targets))
         for heading, section in self._table.items():
             with formatter.section(heading):
-                formatter.write_dl([(f"{name:<{width}}", place[2]) for name, place in section.items()])
+                formatter.write_dl([(f"{name:<{width}}", target[2]) for name, target in section.items()])
 
     def unknown(self, ctx: click.Context, name: str) -> UsageError:
-        """Return the error for a command that there is not, or not yet."""
-        if name in UNBUILT:
+        """Return the error for an unknown command, or one of a later version."""
+        if name in UNSUPPORTED:
             return UsageError(f"'{name}' is not in {__version__} yet", hint=f"see '{ctx.command_path} --help'")
         return super().unknown(ctx, name)
 
@@ -134,7 +134,7 @@ def _write_options(described: click.Command, ctx: click.Context, formatter: clic
 
 
 class Number(click.ParamType):  # type: ignore[type-arg] # generic in newer versions of click only
-    """A whole number from ``least`` to ``most`` (None: any larger one)."""
+    """A whole number from ``least`` to ``most`` (None: no limit)."""
 
     name = "number"
 
@@ -142,7 +142,7 @@ class Number(click.ParamType):  # type: ignore[type-arg] # generic in newer vers
         self._least, self._most = least, most
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Return the number; fail with what is allowed."""
+        """Return the number, or fail with the allowed range."""
         text = str(value)
         if re.fullmatch("[0-9]{1,18}", text) and self._least <= int(text) <= (self._most or int(text)):
             return int(text)
@@ -151,7 +151,7 @@ class Number(click.ParamType):  # type: ignore[type-arg] # generic in newer vers
 
 
 def show_help(context: click.Context) -> None:
-    """Print a group's help where no command was given; scripts get an error. Raises UsageError."""
+    """Print a group's help when no command was given. With ``--json``, raises UsageError instead."""
     if context.invoked_subcommand is not None:
         return
     if context.ensure_object(Invocation).json:

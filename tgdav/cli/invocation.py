@@ -1,4 +1,4 @@
-"""What one run of the program was asked: global options and the environment."""
+"""One run of the program: global options, environment, and the configuration and paths that result."""
 
 import json
 import os
@@ -16,16 +16,16 @@ from tgdav.cli.output import Output
 from tgdav.platform import Platform
 
 if TYPE_CHECKING:
-    # The models of the configuration take longer to import than the rest; what needs none of them goes without.
+    # pydantic's models take longer to import than all the rest, and 'tgdav --help' does not need them.
     from tgdav.config import Config, LoadedConfig, StatePaths
 
 OPTIONS_FILE = "options.json"
-"""Beside the key file: what ``init`` was given that the user's own configuration file lacks."""
+"""Beside the key file: options of ``init`` that the user's configuration file lacks."""
 
 
 @dataclass
 class Invocation:
-    """Global options, filled while click reads them, and where they lead."""
+    """The global options, set while click parses them, and what follows from them."""
 
     environment: Mapping[str, str]
     platform: Platform
@@ -38,7 +38,7 @@ class Invocation:
 
     @cached_property
     def output(self) -> Output:
-        """Where results go."""
+        """Where results are printed."""
         return Output(as_json=self.json)
 
     @cached_property
@@ -50,16 +50,16 @@ class Invocation:
 
     @property
     def options_file(self) -> Path:
-        """Where ``init`` keeps what the configuration file lacks."""
+        """The file in which ``init`` keeps options that the configuration file lacks."""
         return self.initial_paths.key_file.with_name(OPTIONS_FILE)
 
     @property
     def has_config_file(self) -> bool:
-        """Whether there is a configuration file, or one was named."""
+        """Whether a configuration file exists, or was named."""
         return self.initial_paths.config_named or self.initial_paths.config_file.exists()
 
     def load_file(self) -> "LoadedConfig | None":
-        """Read the user's configuration file as it is; None when there is none. Raises ConfigError."""
+        """Load the user's configuration file; None when there is none. Raises ConfigError."""
         from tgdav.config import holds_secrets, load
 
         if not self.has_config_file:
@@ -71,16 +71,16 @@ class Invocation:
         return loaded
 
     def warn_of_readers(self, file: Path, found: os.stat_result) -> None:
-        """Warn when another user owns a file that holds a secret, or may read it. Pipes and devices are not looked at."""
+        """Warn when another user owns a file with a secret, or may read it. Pipes and devices are not checked."""
         if not stat.S_ISREG(found.st_mode):
             return
         if found.st_uid not in (os.geteuid(), 0):
-            self.output.warn(f"{file} holds a secret and belongs to another user, who can read and change it")
+            self.output.warn(f"{file} contains a secret and belongs to another user, who can read and change it")
         elif stat.S_IMODE(found.st_mode) & 0o077:
-            self.output.warn(f"{file} holds a secret, and other users may read it: run chmod 600 {file}")
+            self.output.warn(f"{file} contains a secret, and other users may read it: run chmod 600 {file}")
 
     def warn_of_home(self) -> None:
-        """Warn when another user owns TGDAV_HOME, or may rename what is in it."""
+        """Warn when another user owns TGDAV_HOME, or may replace files in it."""
         home = self.initial_paths.home
         try:
             found = None if home is None else home.stat()
@@ -93,7 +93,7 @@ class Invocation:
 
     @cached_property
     def config(self) -> "Config":
-        """The configuration that holds. Raises ConfigError."""
+        """The configuration in force. Raises ConfigError."""
         from tgdav.config import Config
 
         self.warn_of_home()
@@ -107,14 +107,14 @@ class Invocation:
 
     @property
     def store_place(self) -> str:
-        """Where the store is, in words. Raises ConfigError."""
+        """The location of the store, as text. Raises ConfigError."""
         if self.config.backend() == "directory":
             return str(self.paths.store)
         peer = self.config.telegram.peer
         return f"Telegram ({'Saved Messages' if peer == 'me' else f'the chat {peer}'})"
 
     def completed(self, loaded: "LoadedConfig", options: Mapping[str, Any]) -> "Config":
-        """Return the configuration with what it lacks taken from ``options``, a tree in the words of version 2."""
+        """Return the configuration, completed from ``options``, a tree of version 2."""
         from tgdav.config import parse
 
         if not options:
@@ -134,14 +134,14 @@ class Invocation:
 
 
 def short_path(invocation: Invocation, path: Path) -> str:
-    """Return a path as people write it: with ``~`` for their home."""
+    """Return a path as text, with ``~`` for the user's home directory."""
     home = invocation.environment.get("HOME", "")
     inside = home.startswith("/") and len(home) > 1 and path.is_relative_to(home)
     return f"~/{path.relative_to(home)}" if inside else str(path)
 
 
 def filled(tree: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``tree`` with the values of ``options`` that it lacks; what it has stays."""
+    """Return ``tree``, completed by the values of ``options`` that it lacks."""
     result = dict(tree)
     for key, value in options.items():
         held = result.get(key)
@@ -156,29 +156,29 @@ Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 
 def global_options(decorated: Decorated) -> Decorated:
-    """Add the options that every command takes, before its name or after it."""
+    """Add the options that every command takes, before or after its name."""
     for option in reversed(_GLOBAL_OPTIONS):
         decorated = option(decorated)
     return decorated
 
 
-def _keep(name: str) -> Callable[[click.Context, click.Parameter, Any], Any]:
-    def keep(context: click.Context, _parameter: click.Parameter, value: Any) -> Any:
+def _store(name: str) -> Callable[[click.Context, click.Parameter, Any], Any]:
+    def store(context: click.Context, _parameter: click.Parameter, value: Any) -> Any:
         if value:
             invocation = context.ensure_object(Invocation)
             setattr(invocation, name, value)
             process.set_log_level(invocation.verbose)
         return value
 
-    return keep
+    return store
 
 
 class GlobalOption(click.Option):
     """An option that every command takes."""
 
 
-def _option(*words: str, name: str, **settings: Any) -> Callable[[Decorated], Decorated]:
-    return click.option(*words, name, cls=GlobalOption, callback=_keep(name), expose_value=False, **settings)
+def _option(*declarations: str, name: str, **settings: Any) -> Callable[[Decorated], Decorated]:
+    return click.option(*declarations, name, cls=GlobalOption, callback=_store(name), expose_value=False, **settings)
 
 
 _FILE = click.Path(path_type=Path)
@@ -186,13 +186,13 @@ _GLOBAL_OPTIONS = (
     _option("--config", name="config_option", type=_FILE, metavar="FILE", help="Configuration file."),
     _option("--namespace", name="namespace", metavar="NAME", help="Namespace to open (default: the first one)."),
     _option("--json", name="json", is_flag=True, help="Print one JSON object."),
-    _option("-v", "--verbose", name="verbose", count=True, help="Say more; with errors, where they come from."),
+    _option("-v", "--verbose", name="verbose", count=True, help="Show more; with errors, a traceback."),
     _option("--passphrase-file", name="passphrase_file", type=_FILE, metavar="FILE", help="File with the passphrase."),
 )
 
 
 def recovery_key_option(decorated: Decorated) -> Decorated:
-    """Add ``--recovery-key-file``, kept in the invocation."""
+    """Add the option ``--recovery-key-file``, stored in the invocation."""
 
     def keep(context: click.Context, _parameter: click.Parameter, value: Path | None) -> None:
         context.ensure_object(Invocation).recovery_key_file = value
@@ -203,6 +203,6 @@ def recovery_key_option(decorated: Decorated) -> Decorated:
         metavar="FILE",
         callback=keep,
         expose_value=False,
-        help="File with the recovery key, in place of the passphrase.",
+        help="File with the recovery key, instead of the passphrase.",
     )
     return option(decorated)

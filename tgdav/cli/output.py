@@ -1,4 +1,4 @@
-"""What commands print: a result on standard output, notices and progress on standard error."""
+"""Output of commands: the result on standard output, notices and progress on standard error."""
 
 import json
 import sys
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 DELAY = 0.5
-"""Seconds until a bar is drawn: what ends before shows none."""
+"""Seconds until a progress bar is drawn; quick commands show none."""
 BYTES = "bytes"
-"""A stage whose name ends in this word counts bytes."""
+"""The progress of a stage whose name ends so is in bytes."""
 
 _STAGES = {
     "segments": "reading the log",
@@ -30,9 +30,9 @@ _LEAST_SECONDS = 1.0
 
 
 class Output:
-    """Prints results for people, or with ``json`` one JSON object.
+    """Prints results as text, or with ``as_json`` as one JSON object.
 
-    ``warn`` keeps a line until there is a result: beside an error, nothing but the error is printed.
+    Warnings are kept until there is a result: when a command fails, only its error is printed.
     """
 
     def __init__(self, *, as_json: bool) -> None:
@@ -40,7 +40,7 @@ class Output:
         self._warnings: dict[str, None] = {}
 
     def result(self, found: Mapping[str, Any], lines: Iterable[str]) -> None:
-        """Print the result: ``found`` for scripts, ``lines`` for people."""
+        """Print the result: ``found`` as JSON, or ``lines`` as text."""
         self.print_warnings()
         if self.as_json:
             click.echo(json.dumps(found))
@@ -49,38 +49,38 @@ class Output:
             click.echo(printable(line))
 
     def error(self, found: Mapping[str, Any]) -> None:
-        """Print an error for scripts."""
+        """Print an error as JSON."""
         click.echo(json.dumps(found))
 
     def notice(self, line: str) -> None:
-        """Tell people something beside the result."""
+        """Print a line on standard error, beside the result."""
         click.echo(f"tgdav: {printable(line)}", err=True)
 
     def warn(self, line: str) -> None:
-        """Tell people something, once, before the result is printed."""
+        """Print a line, once, before the result."""
         self._warnings[line] = None
 
     def print_warnings(self) -> None:
-        """Print what ``warn`` was given."""
+        """Print the warnings so far."""
         for line in self.take_warnings():
             self.notice(line)
 
     def take_warnings(self) -> list[str]:
-        """Return what ``warn`` was given since the last call."""
+        """Return the warnings since the last call, in order."""
         warnings, self._warnings = self._warnings, {}
         return list(warnings)
 
     @contextmanager
-    def progress(self, words: str = "working") -> Iterator[Report]:
-        """Return a callback that draws a bar on standard error while it is a terminal, else does nothing.
+    def progress(self, label: str = "working") -> Iterator[Report]:
+        """Yield a callback for progress, drawn as a bar if standard error is a terminal.
 
-        The bar appears after half a second, with ``words`` until a stage is reported.
+        The bar appears after half a second, with ``label`` until a stage is reported.
         """
         if sys.stderr is None or not sys.stderr.isatty():
             yield lambda _stage, _done, _total: None
             return
         bar = _bar()
-        report = _reporter(bar, words)
+        report = _reporter(bar, label)
         appears = threading.Timer(DELAY, bar.start)
         appears.daemon = True
         appears.start()
@@ -93,7 +93,7 @@ class Output:
 
 
 def _bar() -> "Progress":
-    # Imported only where a bar is drawn: scripts and quick commands need none.
+    # Imported here: only terminals get a bar, and rich takes long to import.
     from rich.console import Console
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
@@ -107,23 +107,23 @@ def _bar() -> "Progress":
     return Progress(*columns, console=Console(stderr=True), transient=True, refresh_per_second=5)
 
 
-def _reporter(bar: "Progress", words: str) -> Report:
-    task = bar.add_task(words, total=None, numbers="")
+def _reporter(bar: "Progress", label: str) -> Report:
+    task = bar.add_task(label, total=None, numbers="")
     amounts: dict[str, Amount] = {}
 
     def report(stage: str, done: int, total: int) -> None:
         amount = amounts.setdefault(stage, Amount(stage, bar.get_time))
-        done, total = amount.note(done, total)
+        done, total = amount.record(done, total)
         shown = printable(_STAGES.get(stage, stage))
-        bar.update(task, description=shown, completed=done, total=total or None, numbers=amount.words())
+        bar.update(task, description=shown, completed=done, total=total or None, numbers=amount.text())
 
     return report
 
 
 class Amount:
-    """How much of a stage is done, and how fast; ``now`` returns seconds.
+    """The progress of a stage, and its speed. ``now`` returns seconds.
 
-    A stage that always reports nothing done, and a total that shrinks, reports what is left: ``pending bytes`` does.
+    A stage that always reports 0 done and a decreasing total reports what remains, as ``pending bytes`` does.
     """
 
     def __init__(self, stage: str, now: Callable[[], float]) -> None:
@@ -132,8 +132,8 @@ class Amount:
         self._done = self._total = 0
         self._is_first = True
 
-    def note(self, done: int, total: int) -> tuple[int, int]:
-        """Take a report; return how much is done and how much there is in all, 0 where that is not known."""
+    def record(self, done: int, total: int) -> tuple[int, int]:
+        """Record a report; return the amount done and the total, 0 where it is unknown."""
         self._most = max(self._most, total)
         if self._in_bytes and not done:
             done, total = self._most - total, self._most
@@ -142,8 +142,8 @@ class Amount:
         self._done, self._total = done, total
         return done, total
 
-    def words(self) -> str:
-        """Return the numbers: ``1.5 GiB of 4.0 GiB, 10.0 MiB/s, 4 min 16 s left``."""
+    def text(self) -> str:
+        """Return the progress as text: ``1.5 GiB of 4.0 GiB, 10.0 MiB/s, 4 min 16 s left``."""
         show = readable_size if self._in_bytes else str
         if not self._total:
             return show(self._done) if self._done else ""

@@ -1,9 +1,9 @@
-"""Where passphrases, recovery keys and passwords come from; never from arguments.
+"""Sources of passphrases, recovery keys and passwords. Arguments are none: other users can read them.
 
-The passphrase, first that is there: ``--passphrase-file``, TGDAV_PASSPHRASE_FILE, TGDAV_PASSPHRASE,
-TGDAV_PASSPHRASE_COMMAND, systemd's credential ``tgdav-passphrase``, the key file, a prompt. The recovery key stands in for
-it where a command allows that: ``--recovery-key-file``, TGDAV_RECOVERY_KEY, or typed at the passphrase's prompt. Of each,
-one leading U+FEFF (the BOM that some editors write) and the line's end are dropped.
+The passphrase is the first that exists: ``--passphrase-file``, TGDAV_PASSPHRASE_FILE, TGDAV_PASSPHRASE,
+TGDAV_PASSPHRASE_COMMAND, systemd's credential ``tgdav-passphrase``, the key file, a prompt. Where a command accepts the
+recovery key instead, it is that of ``--recovery-key-file`` or TGDAV_RECOVERY_KEY, or typed at the passphrase's prompt. A
+leading U+FEFF (the BOM that some editors write) and the line end are dropped from all of them.
 """
 
 import getpass
@@ -33,13 +33,13 @@ _EITHER_HINT = f"{HINT}; a recovery key goes into TGDAV_RECOVERY_KEY or --recove
 _LIKE_A_RECOVERY_KEY = 70
 _BOM = "\ufeff"
 _WEAK_SCORE = 2
-"""zxcvbn's scores go from 0 to 4; 3 stands for more than 10^8 guesses."""
+"""The highest zxcvbn score of a weak passphrase. Scores are 0 to 4; 3 means more than 10^8 guesses."""
 _JUDGED_CHARACTERS = 72
-"""zxcvbn takes no more, and its work grows with the square."""
+"""zxcvbn accepts no more, and its run time grows with the square of the length."""
 
 
 def find_passphrase(invocation: Invocation) -> Passphrase | None:
-    """Return the passphrase that is given without asking, None when there is none. Raises UsageError, AccessError."""
+    """Return the passphrase from the sources except the prompt, None when there is none. Raises UsageError, AccessError."""
     environment = invocation.environment
     folder = environment.get("CREDENTIALS_DIRECTORY")
     files: list[Path | None] = [invocation.passphrase_file, _path(environment.get("TGDAV_PASSPHRASE_FILE"))]
@@ -51,14 +51,16 @@ def find_passphrase(invocation: Invocation) -> Passphrase | None:
     if environment.get(COMMAND):
         return Passphrase(_from_command(environment))
     if folder and (credential := Path(folder, CREDENTIAL)).exists():
-        return Passphrase(_read(credential, "passphrase"))  # its folder is systemd's, and closed to others
+        return Passphrase(
+            _read(credential, "passphrase")
+        )  # no check of readers: systemd's directory is closed to others
     if (key_file := invocation.initial_paths.key_file).exists():
         return Passphrase(_read(key_file, "passphrase", invocation))
     return None
 
 
 def has_passphrase(invocation: Invocation) -> bool:
-    """Return whether a passphrase or recovery key is given somewhere, without reading it."""
+    """Return whether a source has a passphrase or recovery key, without reading it."""
     environment = invocation.environment
     names = ("TGDAV_PASSPHRASE_FILE", "TGDAV_PASSPHRASE", COMMAND, "TGDAV_RECOVERY_KEY")
     folder = environment.get("CREDENTIALS_DIRECTORY")
@@ -72,12 +74,12 @@ def has_passphrase(invocation: Invocation) -> bool:
 
 
 def passphrase(invocation: Invocation) -> Passphrase:
-    """Return the vault's passphrase, asking for it at last. Raises AccessError when none is given."""
+    """Return the vault's passphrase, from a prompt if no other source has one. Raises AccessError when none is given."""
     return find_passphrase(invocation) or Passphrase(ask("Passphrase", "passphrase"))
 
 
 def chosen_passphrase(invocation: Invocation) -> Passphrase:
-    """Return the passphrase for a new vault; on a terminal it is asked for twice. A weak one is warned of.
+    """Return the passphrase for a new vault, with a warning if it is weak. A terminal asks for it twice.
 
     Raises UsageError for an empty one.
     """
@@ -87,7 +89,7 @@ def chosen_passphrase(invocation: Invocation) -> Passphrase:
 
 
 def new_passphrase(invocation: Invocation, file: Path | None) -> Passphrase:
-    """Return the passphrase that replaces the one in force: from ``file``, else asked for. A weak one is warned of.
+    """Return the new passphrase, from ``file`` or a prompt, with a warning if it is weak.
 
     Raises UsageError for an empty one.
     """
@@ -97,7 +99,7 @@ def new_passphrase(invocation: Invocation, file: Path | None) -> Passphrase:
 
 
 def _refuse_empty(invocation: Invocation) -> None:
-    """Raise UsageError where nobody can be asked and the variable is there, but empty: a command that failed set it."""
+    """Raise UsageError when nobody can be asked and TGDAV_PASSPHRASE is set but empty, as by a command that failed."""
     if is_terminal():
         return
     if invocation.passphrase_file is None and invocation.environment.get("TGDAV_PASSPHRASE") == "":
@@ -108,7 +110,7 @@ def _refuse_empty(invocation: Invocation) -> None:
 
 def judged(invocation: Invocation, wanted: Passphrase) -> Passphrase:
     """Return the passphrase, with a warning if it is weak."""
-    from zxcvbn import zxcvbn  # dictionaries of 30 000 words: only where a passphrase is chosen
+    from zxcvbn import zxcvbn  # slow to import: it has dictionaries of 30 000 words
 
     found = zxcvbn(wanted.text[:_JUDGED_CHARACTERS])
     if found["score"] <= _WEAK_SCORE:
@@ -121,7 +123,7 @@ def judged(invocation: Invocation, wanted: Passphrase) -> Passphrase:
 
 
 def passphrase_or_recovery_key(invocation: Invocation) -> Secret:
-    """Return the recovery key if one is given, else the passphrase; at the prompt either can be typed."""
+    """Return the recovery key if a source has one, else the passphrase. The prompt accepts both."""
     file = invocation.recovery_key_file
     if file is not None:
         return parse_recovery_key(_read(file, "recovery key", invocation))
@@ -140,7 +142,7 @@ def _either(text: str) -> Secret:
 
 
 def ask(words: str, what: str, hint: str = HINT) -> str:
-    """Ask on the terminal without echo, or read one line when standard input is none. Raises AccessError at its end."""
+    """Ask for a secret: on a terminal without echo, else read a line of standard input. Raises AccessError at its end."""
     text = _asked(words)
     if not text:
         raise AccessError(f"no {what} was given", hint=hint)
@@ -148,9 +150,9 @@ def ask(words: str, what: str, hint: str = HINT) -> str:
 
 
 def ask_new(words: str, what: str = "passphrase", hint: str = HINT) -> str:
-    """Ask for a secret to be; on a terminal twice.
+    """Ask for a new secret, on a terminal twice.
 
-    Raises AccessError when the two differ or the input is at its end, UsageError for an empty one.
+    Raises AccessError when the two differ or the input ends, UsageError for an empty one.
     """
     text = _asked(words)
     if text is None:
@@ -163,19 +165,19 @@ def ask_new(words: str, what: str = "passphrase", hint: str = HINT) -> str:
 
 
 def confirm(question: str) -> None:
-    """Ask for yes on the terminal; raise UsageError on any other answer."""
+    """Ask for confirmation; raise UsageError on any answer but yes."""
     click.echo(f"{question} [y/N] ", nl=False, err=True)
     if read_line().strip().lower() not in ("y", "yes"):
         raise UsageError("nothing was changed", hint="answer y, or give --yes")
 
 
 def is_terminal() -> bool:
-    """Return whether somebody can be asked: standard input is a terminal."""
+    """Return whether standard input is a terminal."""
     return sys.stdin is not None and sys.stdin.isatty()
 
 
 def _asked(words: str) -> str | None:
-    """Return what was typed, without its line's end; None at the end of the input."""
+    """Return a line without its end; None at the end of the input."""
     if is_terminal():
         text = read_hidden(words)
         return None if text is None else _without_ends(text)
@@ -184,21 +186,21 @@ def _asked(words: str) -> str | None:
 
 
 def read_hidden(words: str) -> str | None:
-    """Ask on the terminal, without echo; None at the end of the input. Raises UsageError."""
+    """Return a line typed without echo; None at the end of the input. Raises UsageError."""
     try:
         return getpass.getpass(f"{words}: ")
     except EOFError:
         return None
     except UnicodeDecodeError:
-        raise UsageError("what was typed is not text in UTF-8", hint="look at the terminal's encoding") from None
+        raise UsageError("what was typed is not text in UTF-8", hint="check the terminal's encoding") from None
 
 
 def read_line() -> str:
-    """Return the next line of standard input with its end; nothing at the end of the input. Raises UsageError."""
+    """Return the next line of standard input with its end; empty at the end of the input. Raises UsageError."""
     try:
         line = sys.stdin.readline(MAX_SECRET_BYTES + 1) if sys.stdin is not None else ""
     except UnicodeDecodeError:
-        raise UsageError("standard input is not text in UTF-8", hint="look at what is piped into the command") from None
+        raise UsageError("standard input is not text in UTF-8", hint="check what is piped into the command") from None
     if len(line) > MAX_SECRET_BYTES:
         raise UsageError(f"the line on standard input is longer than {MAX_SECRET_BYTES} characters")
     return line
@@ -206,14 +208,14 @@ def read_line() -> str:
 
 def make_key_file(invocation: Invocation) -> Passphrase:
     """Write a random passphrase into the key file (0600), durably, and return it."""
-    # Making vaults brings the database along; every command reads secrets, one makes this file.
+    # Imported here: it imports the database, which most commands that read secrets do not need.
     from tgdav.vault.unlock import key_file_passphrase
 
     return Passphrase(key_file_passphrase(invocation.initial_paths.key_file, invocation.platform, make=True) or "")
 
 
 def drop_key_file(invocation: Invocation) -> bool:
-    """Remove the key file, whose passphrase opens nothing any more; return whether there was one."""
+    """Remove the key file, whose passphrase no longer opens the vault; return whether there was one."""
     file = invocation.initial_paths.key_file
     if not file.exists():
         return False
@@ -223,9 +225,9 @@ def drop_key_file(invocation: Invocation) -> bool:
 
 
 def webdav_users(invocation: Invocation, own_password: Callable[[], str]) -> dict[str, str]:
-    """Return name and password of each WebDAV user whose password is known; where none is configured, of ``tgdav``.
+    """Return name and password of each WebDAV user whose password is known; without configured users, of ``tgdav``.
 
-    ``own_password`` gives the sealed password; it is asked only when nothing else is given.
+    ``own_password`` returns the generated password; it is called only if TGDAV_WEBDAV_PASSWORD is not set.
     """
     configured = invocation.config.webdav.users
     if configured:
@@ -234,7 +236,7 @@ def webdav_users(invocation: Invocation, own_password: Callable[[], str]) -> dic
 
 
 def webdav_hashes(invocation: Invocation) -> dict[str, str]:
-    """Return name and Argon2id hash of each WebDAV user whose password is given as one."""
+    """Return name and Argon2id hash of each WebDAV user that is configured with a hash."""
     users = invocation.config.webdav.users
     return {user.name: user.password.get_secret_value() for user in users if user.password_is_hash}
 
@@ -247,13 +249,13 @@ def to_wire(secret: Secret) -> dict[str, str]:
 
 
 def from_wire(found: object) -> Secret:
-    """Return the secret that came over the control socket. Raises UsageError."""
+    """Return the secret in a control request. Raises UsageError."""
     match found:
         case {"passphrase": str(text)}:
             return Passphrase(text)
         case {"recovery_key": str(text)} if len(text) == 64 and not set(text) - set("0123456789abcdef"):
             return RecoveryKey(bytes.fromhex(text))
-    raise UsageError("the control socket got something that is no secret")
+    raise UsageError("malformed control request: no secret")
 
 
 def _path(text: str | None) -> Path | None:
@@ -261,20 +263,20 @@ def _path(text: str | None) -> Path | None:
 
 
 def _read(file: Path, what: str, invocation: Invocation | None = None) -> str:
-    """Return the secret in a file; with ``invocation``, warn when others may read it. Raises UsageError."""
+    """Return the secret in a file; with ``invocation``, warn if other users may read it. Raises UsageError."""
     try:
         with open(file, "rb") as source:
             if invocation is not None:
                 invocation.warn_of_readers(file, os.fstat(source.fileno()))
             data = source.read(MAX_SECRET_BYTES + 1)
     except (OSError, ValueError) as error:
-        reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else "an impossible name"
-        raise UsageError(f"{file}: the {what} cannot be read: {reason}", hint="name a file that can be read") from None
+        reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else "not a valid file name"
+        raise UsageError(f"{file}: the {what} cannot be read: {reason}", hint="name a readable file") from None
     return _one_line(data, f"{file}", what)
 
 
 def _one_line(data: bytes, source: str, what: str) -> str:
-    """Return the only line of what ``source`` gave. Raises UsageError."""
+    """Return the only line of ``data``, which came from ``source``. Raises UsageError."""
     try:
         text = data.decode().removeprefix(_BOM).rstrip("\r\n")
     except UnicodeDecodeError:
@@ -289,22 +291,22 @@ def _one_line(data: bytes, source: str, what: str) -> str:
 
 
 def _without_ends(text: str) -> str:
-    """Return ``text`` without one leading BOM and one line's end."""
+    """Return ``text`` without a leading BOM and one line end."""
     text = text.removeprefix(_BOM)
     return text[:-2] if text.endswith("\r\n") else text.removesuffix("\n").removesuffix("\r")
 
 
 def _from_command(environment: Mapping[str, str]) -> str:
-    """Return what the command of the variable prints; it is split as a shell does, and run without one.
+    """Return the output of TGDAV_PASSPHRASE_COMMAND. It is split like a shell command, but run without a shell.
 
-    Raises UsageError (it cannot be run, or prints no line), AccessError (it failed). Neither shows the command.
+    Raises UsageError (it cannot be run, or prints no line), AccessError (it failed). The messages do not show the command.
     """
     try:
         words = shlex.split(environment[COMMAND])
-        kept = None if is_terminal() else subprocess.DEVNULL  # piped input belongs to the prompts
+        kept = None if is_terminal() else subprocess.DEVNULL  # piped input is meant for the prompts
         running = subprocess.Popen(words, stdin=kept, stdout=subprocess.PIPE, env=dict(environment))  # noqa: S603
     except (OSError, ValueError, IndexError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no command"
+        reason = error.strerror if isinstance(error, OSError) else "not a valid command"
         raise UsageError(f"{COMMAND} cannot be run: {reason}", hint="give a program and its arguments") from None
     with running:
         assert running.stdout is not None
@@ -312,5 +314,7 @@ def _from_command(environment: Mapping[str, str]) -> str:
         if len(data) > MAX_SECRET_BYTES:
             running.kill()
     if running.returncode and len(data) <= MAX_SECRET_BYTES:
-        raise AccessError(f"{COMMAND} ended with exit code {running.returncode}", hint="run the command by itself")
+        raise AccessError(
+            f"{COMMAND} ended with exit code {running.returncode}", hint="run the command by itself to see why"
+        )
     return _one_line(data, COMMAND, "passphrase")

@@ -1,4 +1,4 @@
-"""The way to the vault: through the process that has it open, else by opening it here."""
+"""Access to the open vault: through the process that has it open, else by opening it here."""
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -15,7 +15,7 @@ from tgdav.volume.control import Progress
 from tgdav.volume.control_client import ControlClient
 
 if TYPE_CHECKING:
-    # The volume brings database and content along, which commands beside a running server have no use for.
+    # Imported late: it imports the database, which commands beside a running server do not need.
     from tgdav.volume.volume import Volume
 
 Call = Callable[..., Mapping[str, Any]]
@@ -29,9 +29,9 @@ _PAUSE = 0.1
 
 @contextmanager
 def session(invocation: Invocation, ask: Callable[[Invocation], Secret] = passphrase) -> Iterator[Call]:
-    """Yield a call that reaches the open vault.
+    """Yield a function that calls commands of the open vault.
 
-    ``ask`` gives the secret when the vault has to be opened here. Raises UsageError (no vault, bad configuration),
+    ``ask`` returns the secret when the vault has to be opened here. Raises UsageError (no vault, bad configuration),
     AccessError, VaultInUse.
     """
     require_vault(invocation)
@@ -58,23 +58,23 @@ def _wanted(invocation: Invocation) -> dict[str, str]:
 
 
 def require_vault(invocation: Invocation) -> None:
-    """Raise UsageError unless a vault was made or joined here, and ConfigError for a bad configuration."""
+    """Raise UsageError unless a vault was created or joined here, and ConfigError for a bad configuration."""
     if not vault_exists(invocation.paths.state):
         raise no_vault(invocation)
 
 
 def no_vault(invocation: Invocation) -> UsageError:
-    """Return the error where no vault was made or joined; it says where it was looked for."""
+    """Return the error for a home without a vault; it names the directory."""
     config = invocation.config
     is_served = config.backend() == "directory" and config.storage.directory.path is None
     where = invocation.paths.home or invocation.paths.state
     makes = "'tgdav serve' or 'tgdav init'" if is_served else "'tgdav init'"
-    hint = f"{makes} makes one, 'tgdav init --join' opens one that the store holds"
+    hint = f"{makes} creates one, 'tgdav init --join' joins one that the store holds"
     return UsageError(f"there is no vault in {short_path(invocation, where)}", hint=hint)
 
 
 def refuse_running(invocation: Invocation) -> None:
-    """Raise VaultInUse where a process has the vault open and answers: which, since when, where, and what to do."""
+    """Raise VaultInUse if a process has the vault open and answers. The message names it and what to do."""
     client = ControlClient.connect(invocation.paths.control_file)
     if client is None:
         return
@@ -94,7 +94,7 @@ def refuse_running(invocation: Invocation) -> None:
 
 
 def open_volume(invocation: Invocation, secret: Secret) -> "Volume":
-    """Open the vault in this process. Raises as ``Volume.open`` does, UsageError for a mode that is not built."""
+    """Open the vault in this process. Raises as ``Volume.open`` does, and UsageError for an unsupported mode."""
     from tgdav.volume.volume import Volume
 
     config: Config = invocation.config
@@ -104,7 +104,7 @@ def open_volume(invocation: Invocation, secret: Secret) -> "Volume":
 
 
 class _Patience:
-    """Tries the control socket and the vault in turn while another process is between the two."""
+    """Tries the control socket and the vault in turn, while another process is opening or closing the vault."""
 
     def __init__(self, invocation: Invocation) -> None:
         self._invocation = invocation

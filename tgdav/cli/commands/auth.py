@@ -1,4 +1,4 @@
-"""``tgdav auth``: logging in to Telegram and out again. The code and the password are typed, never given as arguments."""
+"""``tgdav auth``: logs in to Telegram, or out. Code and password are typed or piped in, never given as arguments."""
 
 import signal
 import sys
@@ -37,7 +37,7 @@ PHONE_HINT = "write it with the country code, as +49 151 1234567"
 
 
 @command("auth", example="tgdav auth --phone '+49 151 1234567'")
-@click.option("--phone", metavar="+N", help="The account's phone number (default: asked for).")
+@click.option("--phone", metavar="+N", help="The account's phone number (default: a prompt).")
 @click.option(
     "--qr", is_flag=True, help="Show a QR code to scan with Telegram on your phone, instead of asking for a code."
 )
@@ -47,7 +47,7 @@ PHONE_HINT = "write it with the country code, as +49 151 1234567"
 @global_options
 @click.pass_obj
 def auth(invocation: Invocation, *, phone: str | None, qr: bool, logout: bool) -> int:
-    """Log in to the Telegram account that holds the vault, or is to hold it.
+    """Log in to the Telegram account that holds, or will hold, the vault.
 
     Works before and after 'init', and beside a running server.
     """
@@ -55,20 +55,20 @@ def auth(invocation: Invocation, *, phone: str | None, qr: bool, logout: bool) -
         raise _no_telegram(invocation)
     if (logout and (qr or phone is not None)) or (qr and phone is not None):
         raise UsageError("--phone, --qr and --logout exclude each other", hint="give one of them, or none")
-    # Telethon takes long to import; other commands never need it here.
+    # Imported here: Telethon takes long to import.
     from tgdav.blobs.telegram.login import phone_number
     from tgdav.blobs.telegram.settings import telegram_settings
 
     if phone is not None and phone_number(phone) is None:
-        raise UsageError(f"--phone: {phone!r} is no phone number", hint=PHONE_HINT)
+        raise UsageError(f"--phone: {phone!r} is not a phone number", hint=PHONE_HINT)
     settings = telegram_settings(invocation.config)
-    keeper = _Keeper(invocation)
+    keeper = _LoginTarget(invocation)
     return _log_out(invocation, keeper) if logout else _log_in(invocation, keeper, settings, phone, qr=qr)
 
 
 def _no_telegram(invocation: Invocation) -> UsageError:
     if vault_exists(invocation.paths.state) or invocation.config.storage.backend == "directory":
-        return UsageError("the store is a folder, which needs no login", hint="Telegram needs a vault of its own")
+        return UsageError("the store is a directory, which needs no login", hint="Telegram needs a vault of its own")
     return UsageError(
         "nothing is set up for Telegram here",
         hint="run 'tgdav init --api-id N --api-hash H' first; take both from https://my.telegram.org/apps",
@@ -76,7 +76,7 @@ def _no_telegram(invocation: Invocation) -> UsageError:
 
 
 def _log_in(
-    invocation: Invocation, keeper: "_Keeper", settings: "TelegramSettings", phone: str | None, *, qr: bool
+    invocation: Invocation, keeper: "_LoginTarget", settings: "TelegramSettings", phone: str | None, *, qr: bool
 ) -> int:
     from tgdav.blobs.telegram.login import end_login, log_in_by_code, log_in_by_qr
 
@@ -92,16 +92,16 @@ def _log_in(
     return ExitCode.DONE
 
 
-def _log_out(invocation: Invocation, keeper: "_Keeper") -> int:
+def _log_out(invocation: Invocation, keeper: "_LoginTarget") -> int:
     was = keeper.log_out()
     invocation.output.result({"logged_out": was}, ["logged out of Telegram" if was else "there was no login"])
     return ExitCode.DONE
 
 
-class _Keeper:
-    """Brings a login to where it is kept: to the process that has the vault open, else into the state itself.
+class _LoginTarget:
+    """Stores a login: through the process that has the vault open, else in the state itself.
 
-    The secret is asked for at the start, unless a process has the vault open. Raises AccessError, DamageError.
+    Asks for the secret at the start, before the login, unless a process has the vault open. Raises AccessError, DamageError.
     """
 
     def __init__(self, invocation: Invocation) -> None:
@@ -131,7 +131,7 @@ class _Keeper:
         return result if answer is None else bool(answer.get("logged_out"))
 
     def _do(self, command: str, arguments: dict[str, Any], here: Callable[[], None]) -> Mapping[str, Any] | None:
-        """Ask the process that has the vault open, else do it here; wait a little for one between the two."""
+        """Call the process that has the vault open, else ``here``. Retry while a process is opening or closing the vault."""
         clock = self._invocation.platform.clock
         deadline = clock.monotonic() + PATIENCE
         while True:
@@ -159,7 +159,7 @@ class _Keeper:
             return passphrase(self._invocation)
         if is_terminal() and not has_passphrase(self._invocation):
             self._invocation.output.notice(
-                "the login is kept sealed: choose the vault's passphrase now, and give the same one to 'tgdav init'"
+                "the login is stored encrypted: choose the vault's passphrase now, and give the same one to 'tgdav init'"
             )
         return passphrase_or_recovery_key(self._invocation)
 
@@ -174,7 +174,7 @@ class _Keeper:
 
 
 class _Terminal:
-    """Asks on the terminal, or reads a line of standard input for each question; shows codes on standard error."""
+    """Asks on the terminal, or reads a line of standard input for each question. QR codes go to standard error."""
 
     def __init__(self, phone: str | None) -> None:
         self._phone = phone
@@ -184,13 +184,13 @@ class _Terminal:
         return self._phone or _line("Phone number, with the country code (+49 151 1234567)", "phone number")
 
     def code(self) -> str:
-        """Return the code."""
+        """Return the login code."""
         return _line("Code that Telegram sent, to your other devices, by SMS or by mail", "code")
 
     def password(self, hint: str) -> str:
-        """Return the password of the two-step verification."""
+        """Return the password of two-step verification."""
         shown = f" (hint: {printable(hint)})" if hint else ""
-        return _line(f"Password of the two-step verification{shown}", "password", hidden=True)
+        return _line(f"Password of two-step verification{shown}", "password", hidden=True)
 
     def show_qr(self, address: str) -> None:
         """Draw a QR code."""
@@ -201,28 +201,28 @@ class _Terminal:
         sys.stderr.flush()
 
     def show_error(self, text: str) -> None:
-        """Say what was wrong."""
+        """Print what was wrong with the last answer."""
         click.echo(f"tgdav: {printable(text)}; try again", err=True)
 
 
-def _line(words: str, what: str, *, hidden: bool = False) -> str:
-    """Ask for one line, on a terminal until there is one. Raises AccessError when there is none, UsageError (too long)."""
+def _line(prompt: str, what: str, *, hidden: bool = False) -> str:
+    """Ask for one line; a terminal is asked until there is one. Raises AccessError (no line), UsageError (too long)."""
     terminal = is_terminal()
     while True:
         with _interruptible():
-            text = _typed(words, hidden=hidden, terminal=terminal)
+            text = _typed(prompt, hidden=hidden, terminal=terminal)
         if line := text.removeprefix("\ufeff").strip("\r\n"):
             return line
         if not terminal or not text:
             raise AccessError(f"no {what} was given", hint="type it when asked, or give it on standard input")
 
 
-def _typed(words: str, *, hidden: bool, terminal: bool) -> str:
-    """Return a line with its end; nothing at the end of the input."""
+def _typed(prompt: str, *, hidden: bool, terminal: bool) -> str:
+    """Return a line with its end; empty at the end of the input."""
     if hidden and terminal:
-        secret = read_hidden(words)
+        secret = read_hidden(prompt)
         return "" if secret is None else f"{secret}\n"
-    click.echo(f"{words}: ", nl=False, err=True)
+    click.echo(f"{prompt}: ", nl=False, err=True)
     try:
         return read_line()
     finally:
@@ -232,7 +232,7 @@ def _typed(words: str, *, hidden: bool, terminal: bool) -> str:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Let Ctrl-C end the waiting at once: the loop of the login would take note of it only after the line."""
+    """Make Ctrl-C interrupt the prompt: the event loop of the login would handle it only after the line is read."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,4 +1,4 @@
-"""``tgdav check``: whether database, log and store agree and every byte is what was sealed."""
+"""``tgdav check``: verifies that database, log and store are consistent, and that stored data is intact."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -15,10 +15,10 @@ from tgdav.wording import counted, describe_damage, readable_size
 
 
 class _Optional(click.Option):
-    """An option whose value may be left out; a value follows ``=``, or a space."""
+    """An option with an optional value after ``=`` or a space."""
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
-        """Return the option as it is written, and its help."""
+        """Return the option as users type it, and its help."""
         record = super().get_help_record(ctx)
         return None if record is None else (record[0].replace(" [=", "[="), record[1])
 
@@ -32,7 +32,7 @@ def _percent(_context: click.Context, _parameter: click.Parameter, value: str | 
     except ValueError:
         percent = 0.0
     if not 0 < percent <= 100:
-        raise click.BadParameter("give a number of percent above 0, at most 100")
+        raise click.BadParameter("give a percentage above 0, at most 100")
     return percent
 
 
@@ -44,7 +44,7 @@ def _percent(_context: click.Context, _parameter: click.Parameter, value: str | 
     callback=_percent,
     metavar="[=PERCENT]",
     cls=_Optional,
-    help="Read the stored data too: every byte, or as much of it.",
+    help="Read the stored data, too: all of it, or this share.",
 )
 @click.option("--repair", is_flag=True, help="Repair what can be repaired.")
 @global_options
@@ -61,7 +61,7 @@ def check(invocation: Invocation, *, read_data: float | None, repair: bool) -> i
 
 
 def _unopened(error: DamageError) -> dict[str, Any]:
-    """Return the result where damage keeps the vault from being opened at all."""
+    """Return the result when the vault cannot be opened because of damage."""
     damage = {"blob": error.blob, "kind": "local", "reason": str(error), "paths": []}
     return {"ok": False, "files": 0, "blobs": 0, "bytes_read": 0, "damage": [damage], "repaired": [], "left_out": []}
 
@@ -73,6 +73,6 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
         yield f"repaired: {repaired}"
     for damage in found["damage"]:
         yield f"damage: {describe_damage(damage['blob'], damage['kind'], damage['reason'])}"
-        yield from (f"    touches {path}" for path in damage["paths"])
+        yield from (f"    affects {path}" for path in damage["paths"])
     yield from left_out_lines(found["left_out"])
     yield "no damage" if found["ok"] else f"{len(found['damage'])} damaged"

@@ -1,4 +1,4 @@
-"""``tgdav config``: check it, show it, bring it to version 2."""
+"""``tgdav config``: checks, shows and migrates the configuration."""
 
 from pathlib import Path
 from typing import Any
@@ -31,20 +31,20 @@ def config(context: click.Context) -> None:
 @global_options
 @click.pass_obj
 def check(invocation: Invocation) -> int:
-    """Say what is wrong with the configuration. Exit code 2: something is."""
+    """Check the configuration. Exit code 2: it has errors."""
     try:
-        said = notices(invocation.config)
+        lines = notices(invocation.config)
     except ConfigError as error:
         invocation.output.result({"ok": False, "errors": error.problems}, error.message.split("\n"))
         return ExitCode.USAGE
     file = invocation.initial_paths.config_file
-    where = f"ok: {file}" if invocation.has_config_file else "ok: no configuration file, defaults hold"
-    invocation.output.result({"ok": True, "errors": [], "notices": said}, [where, *said])
+    where = f"ok: {file}" if invocation.has_config_file else "ok: no configuration file, defaults apply"
+    invocation.output.result({"ok": True, "errors": [], "notices": lines}, [where, *lines])
     return ExitCode.DONE
 
 
 @config.command("show", example="tgdav config show --secrets")
-@click.option("--secrets", is_flag=True, help="Include secrets, and the WebDAV password that was made here.")
+@click.option("--secrets", is_flag=True, help="Include secrets, and the generated WebDAV password.")
 @global_options
 @click.pass_obj
 def show_command(invocation: Invocation, *, secrets: bool) -> int:
@@ -90,7 +90,7 @@ def _own_user(invocation: Invocation, *, secrets: bool) -> list[dict[str, Any]]:
 @global_options
 @click.pass_obj
 def migrate(invocation: Invocation) -> int:
-    """Print the configuration as version 2; its secrets too, if it holds any."""
+    """Print the configuration as version 2, with the secrets that it contains."""
     loaded = invocation.load_file()
     if loaded is None:
         raise UsageError("there is no configuration file", hint="name one with --config")

@@ -1,4 +1,4 @@
-"""``tgdav init``: a new vault, or joining the one that the store holds."""
+"""``tgdav init``: creates a vault, or joins the one in the store."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -24,9 +24,9 @@ from tgdav.volume.initialize import create_vault, join_vault
 
 
 @command("init", example="tgdav init --backend directory --path /media/disk/store")
-@click.option("--join", is_flag=True, help="Join the vault that the store holds, and become its writer.")
+@click.option("--join", is_flag=True, help="Join the vault in the store, and become its writer.")
 @click.option("--backend", type=click.Choice(["directory", "telegram"]), help="Kind of store.")
-@click.option("--path", type=click.Path(path_type=Path), metavar="P", help="Folder of the directory store.")
+@click.option("--path", type=click.Path(path_type=Path), metavar="P", help="Directory of the directory store.")
 @click.option("--api-id", type=Number(1, 2**31 - 1), metavar="N", help="Application's number at Telegram.")
 @click.option("--api-hash", metavar="H", help="Application's hash at Telegram.")
 @recovery_key_option
@@ -41,12 +41,12 @@ def init(
     api_id: int | None,
     api_hash: str | None,
 ) -> int:
-    """Make a vault in the store, or join the one that is there.
+    """Create a vault in the store, or join the existing one.
 
-    A configuration that is there is used as it is; the options fill what it lacks. The recovery key is printed once.
+    An existing configuration is used unchanged; the options add what it lacks. The recovery key is printed once.
     """
     if vault_exists(invocation.initial_paths.state):
-        raise UsageError("there is a vault here already", hint="to start anew, move its folder away first")
+        raise UsageError("there is a vault here already", hint="to start again, move its directory away first")
     if path is not None and backend == "telegram":
         raise UsageError("--path belongs to the directory store", hint="leave out --path, or --backend telegram")
     options = option_tree(backend, path, api_id, api_hash)
@@ -62,23 +62,23 @@ def init(
 
 
 def _asked_store(invocation: Invocation) -> dict[str, Any]:
-    """Ask on the terminal where the store is to be; return the answer as options."""
+    """Ask on the terminal for the store; return the answer as options."""
     kind = click.prompt(
-        "Where is the store: in a folder, or in Telegram?",
-        type=click.Choice(["folder", "telegram"]),
-        default="folder",
+        "Where is the store: in a directory, or in Telegram?",
+        type=click.Choice(["directory", "telegram"]),
+        default="directory",
         err=True,
     )
-    if kind == "folder":
-        folder = click.prompt("Folder", default=str(invocation.initial_paths.store), err=True)
-        return option_tree("directory", Path(folder).expanduser(), None, None)
+    if kind == "directory":
+        directory = click.prompt("Directory", default=str(invocation.initial_paths.store), err=True)
+        return option_tree("directory", Path(directory).expanduser(), None, None)
     click.echo("Take an api_id and an api_hash of your own from https://my.telegram.org/apps", err=True)
     api_id = click.prompt("api_id", type=Number(1, 2**31 - 1), err=True)
     return option_tree("telegram", None, api_id, click.prompt("api_hash", err=True).strip())
 
 
 def require_account(config: Config, *, wanted: bool) -> None:
-    """Raise UsageError where the store is, or is ``wanted`` in Telegram, and what identifies the application lacks."""
+    """Raise UsageError if a store in Telegram is configured or ``wanted``, and the API id or hash is missing."""
     telegram = config.telegram
     missing = {"--api-id": telegram.api_id, "--api-hash": telegram.api_hash}
     lacking = [option for option, value in missing.items() if value is None]
@@ -94,10 +94,10 @@ def require_account(config: Config, *, wanted: bool) -> None:
 
 
 def refuse_store(invocation: Invocation, *, joins: bool) -> None:
-    """Refuse a store that cannot be what is wanted, before anybody is asked for a secret.
+    """Refuse a store that does not fit the command, before asking for a secret.
 
-    Telegram's can be asked only with the login, which is sealed; whether there is one shows. Raises UsageError (a vault is
-    there, or none to join), StoreUnavailable (to be joined, and away), NotLoggedIn.
+    Of Telegram, only the existence of a login can be checked: the login itself is sealed. Raises UsageError (there is a
+    vault already, or none to join), StoreUnavailable (when joining), NotLoggedIn.
     """
     if invocation.config.backend() != "directory":
         if not (invocation.paths.state / PENDING).exists():
@@ -109,9 +109,9 @@ def refuse_store(invocation: Invocation, *, joins: bool) -> None:
         except StoreUnavailable:
             if joins:
                 raise
-            return  # it is made
+            return  # the directory will be created
     if joins and not has_vault:
-        raise UsageError("the store has no vault", hint="use 'tgdav init' to make one")
+        raise UsageError("the store has no vault", hint="use 'tgdav init' to create one")
     if has_vault and not joins:
         raise UsageError("the store already has a vault", hint="use 'tgdav init --join' to join it")
 
@@ -121,9 +121,9 @@ def _create(invocation: Invocation, config: Config) -> int:
     created = create_vault(invocation.paths, config, passphrase.text, platform=invocation.platform)
     found = {"vault": created.vault.hex(), "recovery_key": created.recovery_key}
     lines = (
-        f"vault made in {invocation.store_place}",
+        f"vault created in {invocation.store_place}",
         f"recovery key: {created.recovery_key}",
-        "Write it down: it is shown this once, and opens the vault when the passphrase is lost.",
+        "Write it down: it is shown only now, and opens the vault if you lose the passphrase.",
     )
     invocation.output.result(found, lines)
     return ExitCode.DONE
@@ -137,29 +137,29 @@ def _join(invocation: Invocation, config: Config) -> int:
 
 
 def option_tree(backend: str | None, path: Path | None, api_id: int | None, api_hash: str | None) -> dict[str, Any]:
-    """Return the options as a configuration of version 2."""
+    """Return the options as a configuration tree of version 2."""
     given = {
         "storage": {"backend": backend or ("directory" if path else None), "directory": {"path": _text(path)}},
         "telegram": {"api_id": api_id, "api_hash": None if api_hash is None else api_hash.replace("${", "$${")},
     }
-    return _without_nothing(given)
+    return _without_empty(given)
 
 
 def _text(path: Path | None) -> str | None:
     return None if path is None else str(path.absolute()).replace("${", "$${")
 
 
-def _without_nothing(tree: Mapping[str, Any]) -> dict[str, Any]:
-    kept = {key: _without_nothing(value) if isinstance(value, Mapping) else value for key, value in tree.items()}
+def _without_empty(tree: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {key: _without_empty(value) if isinstance(value, Mapping) else value for key, value in tree.items()}
     return {key: value for key, value in kept.items() if value not in (None, {})}
 
 
 @contextmanager
 def kept_options(invocation: Invocation, options: dict[str, Any]) -> Iterator[None]:
-    """Keep the options for later commands; when the block fails otherwise than for want of a login, they go again.
+    """Keep the options for later commands, unless the block fails for another reason than a missing login.
 
-    Without a configuration file they become one. A file that is there is the user's: it stays as it is, and what it
-    lacks is kept beside the key file. Raises UsageError when the file says otherwise than an option.
+    Without a configuration file, they become one. An existing file is not changed: what it lacks is kept beside the key
+    file. Raises UsageError when the file contradicts an option.
     """
     if not options:
         yield
@@ -180,14 +180,14 @@ def kept_options(invocation: Invocation, options: dict[str, Any]) -> Iterator[No
     try:
         yield
     except NotLoggedIn:
-        raise  # 'auth' comes next, and needs them
+        raise  # 'tgdav auth' is next, and needs the options
     except BaseException:
         invocation.platform.disk.unlink(file)
         raise
 
 
 def _lacking(raw: Mapping[str, Any], options: Mapping[str, Any], file: str) -> dict[str, Any]:
-    """Return what ``options`` has and ``raw`` lacks. Raises UsageError when both have a value and they differ."""
+    """Return the part of ``options`` that ``raw`` lacks. Raises UsageError when the two contradict each other."""
     result: dict[str, Any] = {}
     for key, value in options.items():
         held = raw.get(key)
@@ -196,7 +196,5 @@ def _lacking(raw: Mapping[str, Any], options: Mapping[str, Any], file: str) -> d
         elif held is None:
             result[key] = value
         elif held != value:
-            raise UsageError(
-                f"{file} has another {key} than the option", hint="leave out the option, or change the file"
-            )
-    return _without_nothing(filled({}, result))
+            raise UsageError(f"{file} and the option differ in {key}", hint="leave out the option, or change the file")
+    return _without_empty(filled({}, result))

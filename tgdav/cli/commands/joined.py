@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from tgdav.vault.join import JoinedVault, MachineReport
 
 
-def print_joined(output: Output, joined: "JoinedVault", word: str) -> int:
-    """Print what joining found and return the exit code: 4 when something is missing."""
-    # This module also gives other commands an option, and they should not wait for the database.
+def print_joined(output: Output, joined: "JoinedVault", done: str) -> int:
+    """Print the result of joining or recovering; return the exit code: 4 when something is missing."""
+    # Imported here: other commands import this module, and do not need the database.
     from tgdav.check.findings import left_out_objects
 
     left_out = left_out_objects(joined.left_out)
@@ -26,12 +26,12 @@ def print_joined(output: Output, joined: "JoinedVault", word: str) -> int:
         "left_out": left_out,
         "held": joined.held or None,
     }
-    output.result(found, (*_lines(joined, word), *left_out_lines(left_out)))
+    output.result(found, (*_lines(joined, done), *left_out_lines(left_out)))
     return ExitCode.DAMAGE if joined.damage or joined.held else ExitCode.DONE
 
 
 def left_out_lines(found: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    """Return a line for each machine whose later work does not count."""
+    """Return a line for each machine whose later changes do not count."""
     for each in found:
         changes = counted(each["changes"], "change")
         verb = "is" if each["changes"] == 1 else "are"
@@ -45,12 +45,12 @@ def _machine(machine: "MachineReport") -> dict[str, Any]:
     return {"id": known, "name": machine.name, "last_operation": time, "last_sequence": machine.last_sequence}
 
 
-def _lines(joined: "JoinedVault", word: str) -> Iterator[str]:
+def _lines(joined: "JoinedVault", done: str) -> Iterator[str]:
     replacing = f", replacing {joined.replaced}" if joined.replaced else ""
     if joined.held:
-        yield f"{word}. This machine is not the writer yet (epoch {joined.epoch}){replacing}"
+        yield f"{done}. This machine is not the writer yet (epoch {joined.epoch}){replacing}"
     else:
-        yield f"{word}. This machine is now the writer (epoch {joined.epoch}){replacing}"
+        yield f"{done}. This machine is now the writer (epoch {joined.epoch}){replacing}"
     names = machine_names([*((machine.id, machine.name) for machine in joined.machines), ("", joined.name)])
     for machine in joined.machines:
         last = iso_time(machine.last_operation) if machine.last_operation else "never"

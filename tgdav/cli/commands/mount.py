@@ -1,4 +1,4 @@
-"""``tgdav mount`` and ``tgdav unmount``, and what holds a mount in the foreground (``tgdav-fuse``)."""
+"""``tgdav mount`` and ``tgdav unmount``, and the mount in the foreground (``tgdav-fuse``)."""
 
 import os
 import select
@@ -29,7 +29,7 @@ from tgdav_fuse import mount_table
 from tgdav_fuse.options import MountOptions, parse_options
 
 PROGRAM = (sys.executable, "-P", "-m", "tgdav_fuse")
-"""``-P``: no module is taken from the current folder, which may be anyone's."""
+"""``-P``: do not import modules from the working directory, which may belong to someone else."""
 _PLACES = {"home": "TGDAV_HOME", "config": "TGDAV_CONFIG", "passphrase_file": "TGDAV_PASSPHRASE_FILE"}
 _END_SECONDS = 60.0
 
@@ -44,7 +44,7 @@ options_option = click.option(
 @global_options
 @click.pass_obj
 def mount(invocation: Invocation, *, path: str, words: Sequence[str]) -> int:
-    """Mount the drive at PATH, an existing folder, and return when it can be used."""
+    """Mount the drive at PATH, an existing directory, and return when it is ready."""
     options = parse_options(words)
     invocation = placed(invocation, options)
     where = mount_table.prepare(path)
@@ -62,7 +62,7 @@ def mount(invocation: Invocation, *, path: str, words: Sequence[str]) -> int:
 
 
 def placed(invocation: Invocation, options: MountOptions) -> Invocation:
-    """Return an invocation with the places that the mount options name (for fstab, which has no environment)."""
+    """Return an invocation with the paths in the mount options: fstab cannot set environment variables."""
     if not options.places:
         return invocation
     changed = {name: options.places[key] for key, name in _PLACES.items() if key in options.places}
@@ -78,14 +78,14 @@ def placed(invocation: Invocation, options: MountOptions) -> Invocation:
 
 
 def _spawn(invocation: Invocation, where: Path, words: Sequence[str]) -> int:
-    """Start the program that holds the mount; return 0 once it is mounted, else the exit code that it ended with.
+    """Start the program that serves the mount; return 0 once it is mounted, else its exit code.
 
-    It says itself what went wrong, on the standard streams that it lets go of when it is mounted.
+    It inherits the standard streams, prints its own errors, and closes the streams when it is mounted.
     """
     require_supported(invocation.config, invocation.namespace)
     require_fuse()
     own_files(invocation.paths, where)
-    # A command that gives the passphrase may need the terminal, which the child leaves: it is run here.
+    # Read the passphrase here: TGDAV_PASSPHRASE_COMMAND may need the terminal, which the child detaches from.
     given = find_passphrase(invocation)
     typed = (given.text if given else ask("Passphrase", "passphrase")) + "\n"
     environment = {name: value for name, value in invocation.environment.items() if name != COMMAND}
@@ -101,7 +101,7 @@ def _spawn(invocation: Invocation, where: Path, words: Sequence[str]) -> int:
         _give(child, typed)
         is_ready = waiting.read(1) == b"+"
     if is_ready:
-        child.returncode = 0  # it lives on; nobody is to wait for it
+        child.returncode = 0  # keeps Popen from warning that the process still runs
         return ExitCode.DONE
     return child.wait() or ExitCode.FAILURE
 
@@ -112,7 +112,7 @@ def _give(child: "subprocess.Popen[bytes]", typed: str) -> None:
         child.stdin.write(typed.encode())
         child.stdin.close()
     except BrokenPipeError:
-        pass  # it ended before it asked, and says why
+        pass  # the child ended before it read; it has printed why
 
 
 def _global_words(invocation: Invocation) -> list[str]:
@@ -128,8 +128,8 @@ def _global_words(invocation: Invocation) -> list[str]:
 
 
 def hold(invocation: Invocation, path: str, options: MountOptions, on_ready: Callable[[Path], None]) -> None:
-    """Mount, answer until unmounted or told to stop, and close, so that all that was written is on disk."""
-    # Only who holds a mount needs a server and a volume; asking another process for one needs neither.
+    """Mount, serve until unmounted or stopped by a signal, and close, so that all written data is on disk."""
+    # Imported here: asking another process for a mount does not need the volume.
     from tgdav.cli.serving.host import MountHost, Running, control_server
 
     stop = threading.Event()
@@ -165,7 +165,7 @@ def hold(invocation: Invocation, path: str, options: MountOptions, on_ready: Cal
 @global_options
 @click.pass_obj
 def unmount(invocation: Invocation, *, path: str) -> int:
-    """Unmount PATH; return when all that was written is safe on this machine's disk."""
+    """Unmount PATH, and return when all written data is safe on this machine's disk."""
     where = mount_table.require_mounted(path)
     if mount_table.is_stale(where):
         mount_table.unmount(where, lazily=True)
@@ -185,7 +185,7 @@ def unmount(invocation: Invocation, *, path: str) -> int:
 
 
 def _ask_owner(invocation: Invocation, where: Path) -> Mapping[str, Any] | None:
-    """Let the process that holds the mount take it away; None when it cannot be reached from here."""
+    """Ask the process that holds the mount to unmount it; None when it cannot be reached from here."""
     client = ControlClient.connect(invocation.paths.control_file)
     if client is None:
         return None
@@ -196,14 +196,14 @@ def _ask_owner(invocation: Invocation, where: Path) -> Mapping[str, Any] | None:
 
 
 def _wait_for_end(process: int) -> None:
-    """Wait until the process that held the mount has closed the vault."""
+    """Wait until the process that held the mount has ended: only then is the vault closed."""
     try:
         descriptor = os.pidfd_open(process)
     except (OSError, AttributeError):
         return
     try:
         if not select.select([descriptor], [], [], _END_SECONDS)[0]:
-            raise TgdavError("the mount is gone, but its process is still at work", hint="look at 'tgdav status'")
+            raise TgdavError("the drive is unmounted, but its process is still running", hint="see 'tgdav status'")
     finally:
         os.close(descriptor)
 
@@ -217,14 +217,14 @@ def _lines(found: Mapping[str, Any], where: Path) -> list[str]:
     pending = found.get("pending")
     if pending is not None and any(pending.values()):
         waiting = f"{readable_size(pending['bytes'])} and {counted(pending['operations'], 'change')}"
-        lines.append(f"still to be stored: {waiting}; they are safe here, 'tgdav sync --wait' sends them")
+        lines.append(f"not uploaded yet: {waiting}; they are safe on this machine, 'tgdav sync --wait' uploads them")
     return lines
 
 
-def let_go(descriptor: int, log: Path) -> None:
-    """Close the inherited standard streams, so that nobody waits for them, and tell the caller that all is ready.
+def detach(descriptor: int, log: Path) -> None:
+    """Replace the inherited standard streams, so that nobody waits for their end, and report that the mount is ready.
 
-    What is said from now on goes to ``log``, begun anew.
+    Standard error goes to ``log``, which is truncated.
     """
     nothing = os.open(os.devnull, os.O_RDWR)
     kept = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_NOFOLLOW, 0o600)

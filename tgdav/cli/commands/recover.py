@@ -17,7 +17,7 @@ from tgdav.vault.state_dir import vault_exists
 def recover(invocation: Invocation) -> int:
     """Rebuild the local state from the store, with the passphrase or the recovery key.
 
-    Prints each machine's last operation. What is missing in the store is named, and the exit code is 4 then.
+    Prints each machine's last operation, and what is missing in the store; the exit code is 4 then.
     """
     from tgdav.cli.commands.init import refuse_store
     from tgdav.config import select_namespace
@@ -25,7 +25,7 @@ def recover(invocation: Invocation) -> int:
 
     config = select_namespace(invocation.config, invocation.namespace)
     if vault_exists(invocation.paths.state):
-        raise UsageError("there is a vault here already", hint="to rebuild it, move its folder away first")
+        raise UsageError("there is a vault here already", hint="to rebuild it, move its directory away first")
     refuse_store(invocation, joins=True)
     secret = passphrase_or_recovery_key(invocation)
     with invocation.output.progress("rebuilding") as progress:

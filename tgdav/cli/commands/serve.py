@@ -1,4 +1,4 @@
-"""``tgdav serve``: the WebDAV server in the foreground, from the first run to the last flush."""
+"""``tgdav serve``: the WebDAV server in the foreground."""
 
 import socket
 import threading
@@ -32,14 +32,14 @@ from tgdav_fuse.options import MountOptions
 @command("serve", example="tgdav serve --port 9000 --mount ~/drive")
 @click.option("--host", metavar="ADDRESS", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=8080, show_default=True, type=Number(0, 65535), help="Port; 0: any free one.")
-@click.option("--mount", metavar="PATH", help="Mount the drive at PATH, an existing folder, too.")
-@click.option("--no-auth", is_flag=True, help="Ask for no password; only on a loopback address.")
+@click.option("--mount", metavar="PATH", help="Also mount the drive at PATH, an existing directory.")
+@click.option("--no-auth", is_flag=True, help="Require no password; only on a loopback address.")
 @global_options
 @click.pass_obj
 def serve(invocation: Invocation, *, host: str, port: int, mount: str | None, no_auth: bool) -> int:
     """Serve the drive over WebDAV until SIGTERM or SIGINT.
 
-    Without a vault and without a store of your own in the configuration, a vault is made in the embedded store.
+    Without a vault, and without a store in the configuration, a vault is created in the default directory store.
     """
     stop = threading.Event()
     with stopping_by_signals(stop):
@@ -72,7 +72,7 @@ def _serve(
     *,
     no_auth: bool,
 ) -> None:
-    """Open, serve until ``stop``, and close in the reverse order, so that all that was answered is on disk.
+    """Open, serve until ``stop`` is set, and close in reverse order, so that everything acknowledged is on disk.
 
     ``reserved`` keeps the address until the server binds it.
     """
@@ -99,7 +99,7 @@ def _serve(
         port = _listen(web, options)
         closing.callback(web.stop)
         closing.callback(volume.disconnect_soon)
-        closing.callback(_unmount, mounts)  # what is mounted reads from the store until nobody uses it any more
+        closing.callback(_unmount, mounts)  # a mount reads from the store until its last user has gone
         running.address = address(options, port)
         invocation.output.result({"listening": running.address}, [f"listening on {running.address}"])
         freeze_objects()
@@ -120,7 +120,7 @@ def _listen(web: WebServer, options: WebOptions) -> int:
 
 
 def _require_vault_or_place(invocation: Invocation) -> None:
-    """Raise UsageError where there is no vault and none is made, because the configuration names a store."""
+    """Raise UsageError if there is no vault, and none is created because the configuration names a store."""
     config = invocation.config
     if not vault_exists(invocation.paths.state) and (
         config.backend() != "directory" or config.storage.directory.path is not None
@@ -129,7 +129,7 @@ def _require_vault_or_place(invocation: Invocation) -> None:
 
 
 def _secret_for_serving(invocation: Invocation) -> Passphrase:
-    """Return what opens the vault; one is made first where there is none."""
+    """Return the secret of the vault, which is created first if there is none."""
     return passphrase(invocation) if vault_exists(invocation.paths.state) else _first_run(invocation)
 
 
@@ -140,11 +140,11 @@ def _first_run(invocation: Invocation) -> Passphrase:
     config = select_namespace(invocation.config, invocation.namespace)
     create_vault(invocation.paths, config, secret.text, platform=invocation.platform)
     notice = invocation.output.notice
-    notice(f"a new vault is made in {invocation.paths.store}")
+    notice(f"created a new vault in {invocation.paths.store}")
     if given is None:
         notice(f"the key file {key_file} opens it: keep a copy, or set a passphrase with 'tgdav passwd'")
     lost = "the key file is lost" if given is None else "the passphrase is forgotten"
-    notice(f"'tgdav recovery-key' prints a recovery key, for the day when {lost}")
+    notice(f"'tgdav recovery-key' prints a recovery key, in case {lost}")
     return secret
 
 
@@ -159,5 +159,5 @@ def _own_password(invocation: Invocation, volume: Volume) -> str:
     password, made = volume.webdav_password()
     if made:
         invocation.output.notice(f"WebDAV asks for user tgdav and password {password}")
-        invocation.output.notice("'tgdav config show --secrets' shows it again; TGDAV_WEBDAV_PASSWORD sets another")
+        invocation.output.notice("'tgdav config show --secrets' shows it again; TGDAV_WEBDAV_PASSWORD overrides it")
     return password

@@ -1,4 +1,4 @@
-"""``tgdav status``, ``sync`` and ``cache``: how things stand."""
+"""``tgdav status``, ``sync`` and ``cache``."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -23,9 +23,9 @@ _LABEL_WIDTH = 12
 @global_options
 @click.pass_obj
 def status(invocation: Invocation) -> int:
-    """Show the store, what waits to be stored, the cache and the last error.
+    """Show the store, pending uploads, the cache and the last error.
 
-    With -v also the queues, and what the running process is.
+    With -v also the queues and the running process.
     """
     with session(invocation) as call, invocation.output.progress("asking") as progress:
         found = dict(call("status", progress))
@@ -37,7 +37,7 @@ def status(invocation: Invocation) -> int:
 
 
 def _optional(call: Call, name: str, progress: Progress) -> Mapping[str, Any] | None:
-    """Return what a command that need not be there says: no process runs, or one of an older version."""
+    """Call a command that may not exist: no process runs, or one of an older version. None then."""
     try:
         return call(name, progress)
     except (KeyError, UsageError):
@@ -45,7 +45,7 @@ def _optional(call: Call, name: str, progress: Progress) -> Mapping[str, Any] | 
 
 
 Line = tuple[str, str]
-"""What a line is about, and what it says."""
+"""A label and a text."""
 
 
 def _columns(lines: Iterable[Line]) -> Iterator[str]:
@@ -55,12 +55,12 @@ def _columns(lines: Iterable[Line]) -> Iterator[str]:
 
 def _status_lines(found: Mapping[str, Any], *, verbose: bool) -> Iterator[Line]:
     store = found["store"]
-    yield "store", f"{_store_words(found)}, {'reachable' if store['reachable'] else 'not reachable'}{_waiting(store)}"
+    yield "store", f"{_store(found)}, {'reachable' if store['reachable'] else 'not reachable'}{_waiting(store)}"
     if found["account"] is not None:
         yield "account", _account(found["account"])
     yield "waiting", _pending(found)
     if found["staging"]["full"]:
-        yield "staging", f"full, {_of(found['staging'])}: writing is refused until some of it is in the store"
+        yield "staging", f"full, {_of(found['staging'])}: writes fail until some of it is uploaded"
     yield "sent today", sent(found["sent_today"])
     yield "files", f"{found['files']}, {readable_size(found['bytes'])}"
     yield "cache", _of(found["cache"])
@@ -81,7 +81,7 @@ def _status_lines(found: Mapping[str, Any], *, verbose: bool) -> Iterator[Line]:
 
 
 def _details(found: Mapping[str, Any]) -> Iterator[Line]:
-    """What ``-v`` adds."""
+    """Yield the lines that ``-v`` adds."""
     pending, queues, process = found["pending"], found["queues"], found["process"]
     if queues is not None:
         yield "queue", f"{counted(queues['packs'], 'pack')} of file contents, {readable_size(pending['bytes'])}"
@@ -90,19 +90,19 @@ def _details(found: Mapping[str, Any]) -> Iterator[Line]:
     for machine in found["machines"]:
         yield "machine", f"{machine['name']} is {machine['id']}"
     if process is None:
-        yield "process", "none is running: this command opened the vault itself"
+        yield "process", "none: this command opened the vault itself"
         yield "version", __version__
         return
     yield "process", f"{process['process']}, since {process['started']}, {readable_duration(process['uptime_seconds'])}"
-    yield "address", process["address"] or "none: it serves a mount only"
+    yield "address", process["address"] or "none: it only serves a mount"
     for mount in process["mounts"] or ["none"]:
         yield "mount", mount
     yield "version", process["version"]
 
 
-def _store_words(found: Mapping[str, Any]) -> str:
+def _store(found: Mapping[str, Any]) -> str:
     store = found["store"]
-    return f"folder {store['place']}" if store["backend"] == "directory" else str(store["place"])
+    return f"directory {store['place']}" if store["backend"] == "directory" else str(store["place"])
 
 
 def _waiting(found: Mapping[str, Any]) -> str:
@@ -131,7 +131,7 @@ def _pending(found: Mapping[str, Any]) -> str:
 
 
 def sent(sums: Mapping[str, Any]) -> str:
-    """Return in words how much went to the store, and in how many blobs: messages in Telegram, files in a folder."""
+    """Return as text how much was uploaded, and in how many blobs: messages in Telegram, files in a directory."""
     kinds = [sums[kind] for kind in ("packs", "segments", "checkpoints", "headers")]
     blobs = sum(kind["messages"] for kind in kinds)
     if not blobs:
@@ -140,11 +140,11 @@ def sent(sums: Mapping[str, Any]) -> str:
 
 
 @command("sync", example="tgdav sync --wait")
-@click.option("--wait", is_flag=True, help="Return when nothing is pending any more.")
+@click.option("--wait", is_flag=True, help="Return when nothing is pending.")
 @global_options
 @click.pass_obj
 def sync(invocation: Invocation, *, wait: bool) -> int:
-    """Push to the store, and pull from it, now."""
+    """Push changes to the store, and pull from it, now."""
     require_supported(invocation.config, invocation.namespace)
     with session(invocation) as call, invocation.output.progress("sending") as progress:
         found = call("sync", progress, wait=wait)
@@ -155,11 +155,11 @@ def sync(invocation: Invocation, *, wait: bool) -> int:
 
 @command("cache", example="tgdav cache clear")
 @click.argument("action", required=False, metavar="[clear]", type=click.Choice(["clear"]))
-@click.option("--clear", is_flag=True, help="Drop what can be fetched again; the same as 'cache clear'.")
+@click.option("--clear", is_flag=True, help="Remove what can be downloaded again; the same as 'cache clear'.")
 @global_options
 @click.pass_obj
 def cache(invocation: Invocation, *, action: str | None, clear: bool) -> int:
-    """Show what the cache holds, or empty it."""
+    """Show statistics of the cache, or clear it."""
     with session(invocation) as call, invocation.output.progress("asking") as progress:
         found = call("cache-clear" if clear or action else "cache", progress)
     lines = (

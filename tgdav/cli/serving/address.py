@@ -1,4 +1,4 @@
-"""The address of ``serve``: whether it can be had, who has it instead, and what to know about it."""
+"""The address of ``serve``: whether it is available, which process uses it, and warnings about exposing it."""
 
 import errno
 import ipaddress
@@ -14,7 +14,7 @@ from tgdav.errors import UsageError
 from tgdav.webdav import WebOptions
 
 SHORT_PASSWORD = 10
-"""Characters below which a password is called short where other machines may guess."""
+"""Passwords with fewer characters are warned about where other machines can try them."""
 
 _PROC = Path("/proc")
 _LISTEN = "0A"
@@ -22,13 +22,13 @@ _LISTEN = "0A"
 
 
 def options_for(host: str, port: int, webdav: Webdav) -> WebOptions:
-    """Return how to serve. Raises UsageError for a certificate or key that cannot be used."""
+    """Return the options of the server. Raises UsageError for a certificate or key that cannot be used."""
     tls, proxies, public = webdav.tls, webdav.trusted_proxies or (), webdav.public_url or ""
     if tls is None:
         return WebOptions(host=host, port=port, trusted_proxies=proxies, public_url=public)
     for file in (tls.certificate, tls.key):
         if not file.is_file():
-            raise UsageError(f"webdav.tls names {file}, which is no file", hint="correct the configuration")
+            raise UsageError(f"webdav.tls: {file} is not a file", hint="correct the configuration")
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(tls.certificate, tls.key, password="")
     except (OSError, ValueError) as error:
@@ -48,9 +48,9 @@ def options_for(host: str, port: int, webdav: Webdav) -> WebOptions:
 
 
 def reserve(options: WebOptions) -> socket.socket:
-    """Return a socket bound to the address. Raises UsageError when the address cannot be had: before a vault is made.
+    """Return a socket bound to the address, so that a taken address is reported before a vault is created.
 
-    It does not listen, so that clients are refused until the server does. Close it right before the server binds.
+    It does not listen: clients are refused until the server does. Close it right before the server binds. Raises UsageError.
     """
     try:
         return _bound(options)
@@ -78,26 +78,27 @@ def _bound(options: WebOptions) -> socket.socket:
 
 
 def refusal(options: WebOptions, error: OSError | UnicodeError) -> UsageError:
-    """Return why the address cannot be had, and what to do."""
+    """Return the error for an address that cannot be bound, with a remedy."""
     where = f"port {options.port} of {options.host}"
     match error:
         case OSError(errno=errno.EADDRINUSE):
             holder = holder_of(options.port) or "another program"
             return UsageError(
-                f"{where} is taken by {holder}", hint="choose another with --port; --port 0 takes a free one"
+                f"{where} is used by {holder}", hint="choose another with --port; --port 0 chooses a free one"
             )
         case OSError(errno=errno.EACCES):
             return UsageError(f"{where} is not allowed to this user", hint="choose one above 1023 with --port")
         case OSError(errno=errno.EADDRNOTAVAIL) | socket.gaierror() | UnicodeError():
             return UsageError(
-                f"this machine has no address {options.host!r}", hint="give one of its own with --host, as 127.0.0.1"
+                f"this machine has no address {options.host!r}",
+                hint="give one that it has with --host, such as 127.0.0.1",
             )
     reason = getattr(error, "strerror", None) or str(error)
     return UsageError(f"{where} cannot be served: {reason}", hint="choose another with --host and --port")
 
 
 def holder_of(port: int) -> str:
-    """Return ``NAME (process N)`` of who listens at a TCP port, as far as this user may see it; else nothing."""
+    """Return the process that listens on a TCP port, as ``NAME (process N)``; empty if this user cannot see it."""
     wanted = {f"socket:[{inode}]" for inode in _inodes(port)}
     for process in _PROC.glob("[0-9]*") if wanted else ():
         with suppress(OSError):
@@ -116,7 +117,7 @@ def _inodes(port: int) -> Iterator[str]:
 
 
 def _name(process: Path) -> str:
-    """Return the program's name; of its arguments nothing is shown."""
+    """Return the program's name, without its arguments."""
     words = (process / "cmdline").read_bytes().split(b"\0")[:4]
     is_ours = any(os.path.basename(word) == b"tgdav" for word in words)
     return "tgdav" if is_ours else (process / "comm").read_text().strip()
@@ -133,22 +134,22 @@ def is_loopback(host: str) -> bool:
 
 
 def exposure(options: WebOptions) -> str | None:
-    """Return what to know where other machines can reach the server without TLS; None where they cannot."""
+    """Return a warning if other machines can reach the server without TLS, else None."""
     if options.certificate or is_loopback(options.host):
         return None
     return (
-        f"{options.host} can be reached from other machines, and without TLS password and files cross the network in"
-        " the clear: set webdav.tls, or put a reverse proxy with TLS before it (docs/webdav.md)"
+        f"{options.host} can be reached from other machines, and without TLS, password and files cross the network"
+        " unencrypted: set webdav.tls, or use a reverse proxy with TLS (docs/webdav.md)"
     )
 
 
 def short_passwords(users: Mapping[str, str], options: WebOptions) -> str | None:
-    """Return what to know where other machines may guess at short passwords; None where all is well."""
+    """Return a warning if other machines can try short passwords, else None."""
     short = sorted(user for user, password in users.items() if len(password) < SHORT_PASSWORD)
     if not short or is_loopback(options.host):
         return None
     return (
-        f"other machines may guess at the WebDAV password of {', '.join(short)}, which is short: "
+        f"the WebDAV password of {', '.join(short)} is short, and other machines can try to guess it: "
         f"set one of at least {SHORT_PASSWORD} characters with TGDAV_WEBDAV_PASSWORD or webdav.users"
     )
 

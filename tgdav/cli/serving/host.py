@@ -1,4 +1,4 @@
-"""The mount that a process with an open volume holds, and the commands that come for it over the control socket."""
+"""What a long-running process with an open volume offers: a mount, and a control socket for other commands."""
 
 import os
 import tempfile
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 
 class MountHost:
-    """At most one mount of ``volume``. ``on_end`` is called whenever it is unmounted, by whomever.
+    """At most one mount of ``volume``. ``on_end`` is called when it is unmounted, for whatever reason.
 
-    ``stays`` tells whether the process goes on after that.
+    ``stays``: the process continues after that.
     """
 
     def __init__(self, volume: Volume, *, stays: bool, on_end: Callable[[], None] = lambda: None) -> None:
@@ -37,12 +37,12 @@ class MountHost:
         self._mount: Mount | None = None
 
     def mount(self, path: str, options: MountOptions) -> Path:
-        """Mount at ``path`` and return where that is. Raises UsageError, TgdavError."""
+        """Mount at ``path``; return its real path. Raises UsageError, TgdavError."""
         mount_class = _mount_class()
         with self._lock:
             if self._mount is not None and not self._mount.ended:
                 raise UsageError(
-                    f"this tgdav has mounted the drive at {self._mount.where}", hint="unmount it first, or use it there"
+                    f"the drive is already mounted at {self._mount.where}", hint="unmount it first, or use it there"
                 )
             where = mount_table.prepare(path)
             own_files(self._volume.paths, where)
@@ -56,7 +56,7 @@ class MountHost:
         self._on_end()
 
     def unmount(self, where: str) -> dict[str, Any]:
-        """Unmount; return what is still to be uploaded, all of it durable here. Raises VaultInUse, UsageError."""
+        """Unmount, and make all data durable here; return what is not uploaded yet. Raises VaultInUse, UsageError."""
         mount = self._mount
         if mount is None or mount.ended or os.fspath(mount.where) != where:
             raise UsageError(f"{where} is not mounted by this tgdav")
@@ -69,7 +69,7 @@ class MountHost:
         return {"unmounted": where, "pending": pending, "process": os.getpid(), "ends": ends, "notices": notices}
 
     def finish(self, say: Callable[[str], None]) -> None:
-        """Unmount as soon as nobody uses it; ``say`` hears that it is busy. An interruption ends it at once."""
+        """Unmount when the last file is closed; ``say`` is called if it is busy. KeyboardInterrupt unmounts at once."""
         if self._mount is not None:
             try:
                 self._mount.unmount_when_free(say)
@@ -99,7 +99,7 @@ class MountHost:
 
 
 class Running:
-    """What this process is, for those who ask over the control socket. ``address`` is None until it serves HTTP."""
+    """Describes this process for other commands. ``address`` is None until it serves HTTP."""
 
     def __init__(self, clock: Clock, mounts: MountHost) -> None:
         self._clock, self._mounts = clock, mounts
@@ -107,7 +107,7 @@ class Running:
         self.address: str | None = None
 
     def commands(self) -> dict[str, Command]:
-        """Return the commands for the control socket, the mounts' among them."""
+        """Return the commands for the control socket, including those of the mount."""
 
         def process(_arguments: Mapping[str, Any], _progress: Progress) -> Mapping[str, Any]:
             return {
@@ -131,12 +131,12 @@ def _mount_class() -> "type[Mount]":
 
 
 def control_server(invocation: Invocation, volume: Volume, running: Running) -> ControlServer:
-    """Return the server of the control socket, for the commands of ``volume``, of its mount and of this process."""
+    """Return the server of the control socket, with the commands of ``volume``, of its mount and of this process."""
     runtime = invocation.environment.get("XDG_RUNTIME_DIR")
     folders = [Path(runtime)] if runtime else []
     return ControlServer(
         invocation.paths.control_file,
-        [*folders, Path(tempfile.gettempdir()), Path("/tmp")],  # noqa: S108 - a fresh folder of 0700 is made there
+        [*folders, Path(tempfile.gettempdir()), Path("/tmp")],  # noqa: S108 - it creates a new directory of mode 0700 there
         commands(volume, invocation.config, invocation.namespace) | running.commands(),
         for_control,
         invocation.platform.clock,

@@ -14,24 +14,24 @@ NO_FUSE = UsageError(
 
 
 def own_files(paths: StatePaths, where: Path) -> None:
-    """Raise UsageError where a mount would hide the files that it needs itself."""
+    """Raise UsageError if the mount would hide files of tgdav itself."""
     for own in (paths.state, paths.cache, paths.store):
         if Path(os.path.realpath(own)).is_relative_to(where):
-            raise UsageError(f"{where} holds the files of tgdav itself", hint="mount somewhere else")
+            raise UsageError(f"{where} contains files of tgdav itself", hint="mount somewhere else")
 
 
 def require_fuse() -> None:
-    """Raise UsageError where the extra for mounting is not installed."""
+    """Raise UsageError unless the extra for mounting is installed."""
     if find_spec("pyfuse3") is None or find_spec("trio") is None:
         raise NO_FUSE
 
 
 def hides(where: Path) -> str | None:
-    """Return what to know of a folder that is to be mounted over, None for an empty one."""
+    """Return a warning if the directory to be mounted over is not empty, else None."""
     try:
         number = len(os.listdir(where))
     except OSError:
         return None
     if not number:
         return None
-    return f"{where} is not empty: while the drive is mounted there, {counted(number, 'entry', 'entries')} in it cannot be seen"
+    return f"{where} is not empty: the mount hides {counted(number, 'entry', 'entries')} in it"
