@@ -196,7 +196,7 @@ def test_a_new_passphrase_replaces_the_old_one(vault: Machine) -> None:
     assert "no new passphrase was given" in nothing.stderr
     assert "--new-passphrase-file" in nothing.stderr
     asked = vault.run("passwd", input="the new one\n")
-    assert "passphrase is changed" in asked.stdout
+    assert "passphrase changed" in asked.stdout
     assert vault.run("status", check=False).code == 3
     assert vault.run("status", variables={"TGDAV_PASSPHRASE": "the new one"}).code == 0
 

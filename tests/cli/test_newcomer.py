@@ -34,8 +34,8 @@ class Row:
 
 TABLE = [
     # first contact
-    Row("", 0, r"(?s)^Usage: tgdav .*\n  init +Make a vault", "missing"),
-    Row("help", 0, r"(?s)^Usage: tgdav .*\n  init +Make a vault"),
+    Row("", 0, r"(?s)^Usage: tgdav .*\n  init +Create a vault", "missing"),
+    Row("help", 0, r"(?s)^Usage: tgdav .*\n  init +Create a vault"),
     Row("help serve", 0, r"(?s)^Usage: tgdav serve .*--port"),
     Row("help config show", 0, r"(?s)^Usage: tgdav config show .*--secrets"),
     Row("help stat", 2, r"^tgdav: there is no command 'stat'; did you mean 'status'\?$"),
@@ -203,8 +203,8 @@ def refused_unasked(home: Machine, *words: str) -> Completed:
 
 UNASKED = [
     ("other", ("init",), 2, "init --join"),
-    ("empty", ("init", "--join"), 5, "is not there"),
-    ("empty", ("recover",), 5, "is not there"),
+    ("empty", ("init", "--join"), 5, "does not exist"),
+    ("empty", ("recover",), 5, "does not exist"),
     ("vault", ("recover",), 2, "already"),
     ("vault", ("serve", "--no-auth", "--host", "0.0.0.0", "--port", "0"), 2, "loopback"),
     ("vault", ("serve", "--mount", "/nowhere"), 2, "not a directory"),
@@ -232,9 +232,9 @@ class TestOnATerminal:
     def test_init_asks_where_the_store_is_to_be(self, tmp_path: Path) -> None:
         home = Machine(tmp_path)
         with terminal(home, "init") as screen:
-            screen.wait_for("in a folder, or in Telegram?")
-            screen.type("folder")
-            screen.wait_for("Folder [")
+            screen.wait_for("in a directory, or in Telegram?")
+            screen.type("directory")
+            screen.wait_for("Directory [")
             screen.type(str(tmp_path / "elsewhere"))
             screen.wait_for("recovery key: ")
             assert screen.finish() == 0
@@ -243,7 +243,7 @@ class TestOnATerminal:
     def test_a_new_recovery_key_needs_a_yes(self, home: Machine) -> None:
         home.run("init")
         with terminal(home, "recovery-key") as screen:
-            screen.wait_for("Make a new one? [y/N]")
+            screen.wait_for("Create a new one? [y/N]")
             screen.type("n")
             screen.wait_for("nothing was changed")
             assert screen.finish() == 2
