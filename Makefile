@@ -34,6 +34,7 @@ bare:
 format: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+	$(BIN)/python -m tools.wrap $(shell git ls-files '*.md')
 
 $(READY): pyproject.toml deploy/install-system-packages
 	deploy/install-system-packages build
