@@ -38,11 +38,11 @@ class Ability(Enum):
     """Contents have tags, and a file can be replaced on condition of one."""
     COPY = auto()
     REPLACE_TREE = auto()
-    """Moves can replace anything, full folders too."""
+    """Moves can replace anything, full directories too."""
     POSIX_RENAME = auto()
     """A rename refuses to replace what rename(2) does."""
     POSIX_REMOVE = auto()
-    """Removing a folder and removing a file are two calls, and full folders are refused."""
+    """Removing a directory and removing a file are two calls, and full directories are refused."""
     NO_REPLACE = auto()
     EXCHANGE = auto()
     HANDLES = auto()

@@ -1,4 +1,4 @@
-"""Removing files and folders."""
+"""Removing files and directories."""
 
 from tests.fs.access import Ability, Access, refused
 from tests.fs.registry import behaviour

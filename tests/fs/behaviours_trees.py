@@ -11,7 +11,7 @@ PROPERTY = b"{urn:example}colour"
 
 
 def make_tree(access: Access, root: bytes) -> None:
-    """Make a folder with a file, and a folder in it with another."""
+    """Make a directory with a file, and a directory in it with another."""
     for folder in (root, root + b"/below"):
         access.mkdir(folder)
         access.write_file(folder + b"/file", folder)

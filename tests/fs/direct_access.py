@@ -152,7 +152,7 @@ class DirectAccess:
         return self._find(path).inode
 
     def _place(self, path: bytes) -> tuple[Inode, bytes]:
-        """Return the folder and the name in it."""
+        """Return the directory and the name in it."""
         above, _, name = path.rpartition(b"/")
         return self._inode(above), name
 

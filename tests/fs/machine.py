@@ -97,7 +97,7 @@ class Machine(RuleBasedStateMachine):
         return paths[number % len(paths)] if paths else ()
 
     def parent(self, number: int) -> Path:
-        """Return the path of a folder, or now and then of something else."""
+        """Return the path of a directory, or now and then of something else."""
         paths = sorted(path for path, attributes in walk(self.oracle) if attributes.is_directory or number % 7 == 0)
         return paths[number % len(paths)]
 
@@ -124,7 +124,7 @@ def at(file_system: FileSystem, path: Path) -> Inode:
 
 
 def place(file_system: FileSystem, path: Path) -> tuple[Inode, bytes]:
-    """Return the folder and the name of a path; of the root's, a name that is none."""
+    """Return the directory and the name of a path; of the root's, a name that is none."""
     return (at(file_system, path[:-1]), path[-1]) if path else (file_system.root, b"gone")
 
 

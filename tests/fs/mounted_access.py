@@ -1,4 +1,4 @@
-"""A file system reached through the kernel (Linux): a mount, or an ordinary folder."""
+"""A file system reached through the kernel (Linux): a mount, or an ordinary directory."""
 # pathlib knows no names in bytes.
 # ruff: noqa: PTH101, PTH102, PTH106, PTH115
 

@@ -46,7 +46,7 @@ def snapshot(file_system: FileSystem, windows: tuple[int, ...]) -> Snapshot:
 
 
 def walk(file_system: FileSystem) -> Iterator[tuple[Path, Attributes]]:
-    """Yield every path and what it names, the root first, each folder before what it holds."""
+    """Yield every path and what it names, the root first, each directory before what it holds."""
     waiting: list[tuple[Path, Attributes]] = [((), file_system.attributes(file_system.root))]
     while waiting:
         path, attributes = waiting.pop(0)

@@ -26,7 +26,7 @@ class Subject(Protocol):
 
 @dataclass(frozen=True)
 class Factory:
-    """Makes a subject with an empty file system in a fresh folder."""
+    """Makes a subject with an empty file system in a fresh directory."""
 
     name: str
     make: Callable[[Path], Subject]

@@ -179,7 +179,7 @@ def test_names_have_64_kib_together(fs: NamespaceFileSystem) -> None:
 
 
 def test_who_has_no_acl_does_not_pay_for_it(fs: NamespaceFileSystem) -> None:
-    """In a folder where things are made, the database is asked once whether there is a default ACL, and never of new files."""
+    """In a directory where things are made, the database is asked once whether there is a default ACL, and never of new files."""
     folder = make(fs, b"folder", Kind.DIRECTORY)
     below = make(fs, b"below", Kind.DIRECTORY, parent=folder)
     asked = 0

@@ -149,7 +149,7 @@ def make_local(change: Change, name: bytes, parent: NodeId = ROOT, content: byte
 
 
 def check_invariants(c: Connection) -> None:
-    """Entries name nodes and stand in folders, link counts are right, every folder's way up ends, nothing leaks."""
+    """Entries name nodes and stand in directories, link counts are right, every directory's way up ends, nothing leaks."""
     nodes = {row[0]: row for row in c.all("SELECT ino, kind, nlink, manifest FROM nodes")}
     entries = c.all("SELECT parent, ino FROM entries")
     for parent, ino in entries:
@@ -180,7 +180,7 @@ def check_invariants(c: Connection) -> None:
 
 
 def _below_trash(above: dict[int, int]) -> set[int]:
-    """Return the trash and all folders somewhere below it."""
+    """Return the trash and all directories somewhere below it."""
     found = {2}
     while more := {child for child, parent in above.items() if parent in found} - found:
         found |= more

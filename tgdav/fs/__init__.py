@@ -1,1 +1,1 @@
-"""THE file system API, which every front end uses: sync, thread-safe, POSIX-shaped."""
+"""The file system for all front ends: synchronous, thread-safe, with the semantics of POSIX."""

@@ -4,8 +4,9 @@ Lock order, outermost first:
 
 0. the flush lock (``tgdav.fs.files.writeback``)
 1. ``OpenFile.lock``, one per node that is open or dirty
-2. the writer (``tgdav.db.writer``): a change must not lock an open file
-3. the lock of the ``OpenFiles`` table, and the content store's own locks; nothing is locked while one of them is held
+2. the lock of the ``OpenFiles`` table: opening a file queries the database under it, which may wait for the writer
+3. the writer (``tgdav.db.writer``): a change must lock neither an open file nor the table
+4. the content store's own locks; nothing else is locked while one of them is held
 
 Changes read the tree inside the writer's transaction, so every decision is based on the state that it changes.
 """
