@@ -23,15 +23,15 @@ def pack(tmp_path: Path) -> PackFile:
 @pytest.fixture
 def begun(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     """The ranges for which writeback was started: (offset, length)."""
-    told: list[tuple[int, int]] = []
+    started: list[tuple[int, int]] = []
     advise = os.posix_fadvise
 
     def note(descriptor: int, start: int, length: int, advice: int) -> None:
-        told.append((start, length))
+        started.append((start, length))
         advise(descriptor, start, length, advice)
 
     monkeypatch.setattr(os, "posix_fadvise", note)
-    return told
+    return started
 
 
 def test_writeback_of_a_pack_starts_before_its_sync(pack: PackFile, begun: list[tuple[int, int]]) -> None:

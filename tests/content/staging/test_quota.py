@@ -63,18 +63,18 @@ def test_a_missing_directory_is_a_local_failure(tmp_path: Path) -> None:
 
 def test_a_writer_waits_only_briefly_if_uploading_frees_nothing(tmp_path: Path) -> None:
     """Nothing is staged, so uploading frees nothing; the message names the disk's reserve."""
-    clock, looks = ManualClock(), 0
+    clock, calls = ManualClock(), 0
     quota = StagingQuota(tmp_path, 1 << 60, clock)
 
-    def look() -> None:
-        nonlocal looks
-        looks += 1
+    def on_shortage() -> None:
+        nonlocal calls
+        calls += 1
         clock.move(1)
 
-    quota.on_shortage = look
+    quota.on_shortage = on_shortage
     with pytest.raises(NoSpace, match="are reserved") as refused:
         quota.admit(1 << 58)
-    assert looks == 2
+    assert calls == 2
     assert str(tmp_path) in str(refused.value)
 
 

@@ -276,7 +276,7 @@ def test_a_full_disk_is_logged_once_a_minute(world: World, caplog: pytest.LogCap
     for seconds in (6.0, 2.0, 2.0, 2.0):
         world.clock.move(seconds)
         uploader.make_space()
-        wait_for(lambda: not uploader._woken, what="the uploader to look")
+        wait_for(lambda: not uploader._woken, what="the uploader to run")
     wait_for(lambda: lines() > 0, what="the failure to be said")
     assert lines() == 1
     world.clock.move(60.0)
