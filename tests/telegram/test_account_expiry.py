@@ -84,15 +84,15 @@ def test_the_remaining_days_decrease_while_telegram_is_unreachable(
 ) -> None:
     life = volume.account_expiry
     assert life is not None
-    life.keep_up()
+    life.refresh_if_due()
     server.stop_listening()
     for days, left, warns in ((100, 83, False), (53, 30, True), (31, 0, True)):
         clock.advance(days * 86_400)
-        life.keep_up()
+        life.refresh_if_due()
         assert (told(volume)["days_left"], told(volume)["warning"] is not None) == (left, warns)
     server.listen_again()
     clock.advance(AGAIN_SECONDS)
-    life.keep_up()
+    life.refresh_if_due()
     assert told(volume)["days_left"] == 183
 
 
