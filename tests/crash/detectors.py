@@ -255,7 +255,7 @@ def staged_damage(folder: Path) -> None:
     pack = next((machine.places.state / "staging").glob("*.pack"))
     flip_bit(pack, 8 * 50_000)
     with Machine(folder, life="after").opened() as volume:
-        volume.sync(wait=False)
+        volume._synchronizer.run(wait=False)
         forget(volume)
         try:
             right = read(volume, "file") == content(1, 200_000)
