@@ -252,7 +252,7 @@ def test_a_vault_is_made_with_the_namespace_that_is_opened(tmp_path: Path) -> No
     assert home.run("--namespace", "docs", "--json", "sync", "--wait").json()["pending"]["bytes"] == 0
     refused = home.run("--namespace", "photos", "sync", check=False)
     assert refused.code == 2
-    assert "which holds: docs" in refused.stderr
+    assert "which contains: docs" in refused.stderr
     second = home.beside("second", config=config_for(tmp_path) + namespaces)
     assert "epoch 2" in second.run("--namespace", "docs", "recover").stdout
 

@@ -58,7 +58,8 @@ class Checker:
     def run(self, *, read_data: float | None, repair: bool, progress: Progress | None = None) -> dict[str, Any]:
         """Check; return the ``check`` object. Raises StoreUnavailable: then nothing is known of the store.
 
-        ``read_data``: the percentage of blobs to read whole, others each time; None: only those that were damaged.
+        ``read_data``: the percentage of blobs to read completely, a different selection each time; None: only those that are
+        recorded as damaged.
         """
         report = progress or _silent
         pusher = self._replicator.pusher
@@ -134,11 +135,11 @@ class Checker:
     def _place(self, blob: KnownBlob, info: BlobInfo) -> None:
         """Record the id of a pack that was lost when this state was rebuilt and is in the store again."""
 
-        def work(transaction: Transaction) -> None:
+        def write_rows(transaction: Transaction) -> None:
             transaction.execute("UPDATE packs SET blob = ?, damaged = 0 WHERE name = ?", (info.id, blob.name))
             transaction.execute(sql.INSERT_BLOB, sql.blob_row(info.id, blob.name, blob.kind, blob.size, blob.hash))
 
-        self._database.writer.run(work)
+        self._database.writer.run(write_rows)
 
     def _label_fits(self, info: BlobInfo, blob: KnownBlob) -> bool:
         if blob.kind == sql.HEADER:
@@ -218,10 +219,10 @@ class Checker:
         reported = newest.id if newest is not None and is_lost else 0
         last = max((info.id for info in listed), default=0)
         bad = set(self._findings.names("pack"))
-        whole = [(bytes.fromhex(name),) for name in self._examined - bad if len(name) == _NAME_DIGITS]
+        intact = [(bytes.fromhex(name),) for name in self._examined - bad if len(name) == _NAME_DIGITS]
         found = [(each.blob, each.kind, each.reason, now) for each in self._findings]
 
-        def work(transaction: Transaction) -> None:
+        def write_rows(transaction: Transaction) -> None:
             # Damage that a read has recorded meanwhile stays.
             transaction.executemany("DELETE FROM damage WHERE blob = ?", [(each,) for each in self._examined])
             transaction.executemany(
@@ -231,12 +232,12 @@ class Checker:
             settings.put(transaction, GAPS_REPORTED, self._findings.names("gap", "segment"))
             # A store that was set back assigns ids again from its present end.
             settings.put(transaction, SEEN, min(settings.get(transaction, SEEN, 0), last))
-            transaction.executemany(_IS_WHOLE, whole)
+            transaction.executemany(_IS_INTACT, intact)
             transaction.executemany(
                 "UPDATE packs SET damaged = 1 WHERE name = ?", [(bytes.fromhex(name),) for name in bad]
             )
 
-        self._database.writer.run(work)
+        self._database.writer.run(write_rows)
 
 
 def _silent(_what: str, _done: int, _total: int) -> None:
@@ -244,5 +245,5 @@ def _silent(_what: str, _done: int, _total: int) -> None:
 
 
 _NAME_DIGITS = 32
-_IS_WHOLE = "UPDATE packs SET damaged = 0 WHERE name = ? AND state = 3 AND blob IS NOT NULL"
+_IS_INTACT = "UPDATE packs SET damaged = 0 WHERE name = ? AND state = 3 AND blob IS NOT NULL"
 _PACK_CHUNKS = "SELECT c.id FROM chunks c JOIN packs p ON p.no = c.pack WHERE p.name = ?"

@@ -148,7 +148,7 @@ FROM chunks c JOIN packs p ON p.no = c.pack WHERE p.state < 3 AND p.blob IS NULL
 _GIVEN_UP = """SELECT p.name FROM packs p WHERE p.state < 3 AND p.damaged = 1
 AND EXISTS (SELECT 1 FROM chunks c WHERE c.pack = p.no)"""
 _UNSENT = "SELECT 1 FROM packs WHERE name = ? AND blob IS NULL"
-LOST = "content that never reached the store is damaged on this machine; store the files anew"
+LOST = "content that never reached the store is damaged on this machine; store the files again"
 
 
 def given_up(connection: Any) -> list[str]:

@@ -66,10 +66,10 @@ class Repairer:
             self._headers.replace_copies(headers)
         pusher = self._replicator.pusher
         segments = pusher.resend(findings.names("segment"))
-        anew = pusher.reseal(findings.names("outbox"))
+        resealed = pusher.reseal(findings.names("outbox"))
         packs = [name for name in findings.names("pack") if self._restore_pack(bytes.fromhex(name))]
         rescued = self._rescue([name for name in findings.names("pack") if name not in packs])
-        return [*headers, *segments, *anew, *packs, *rescued]
+        return [*headers, *segments, *resealed, *packs, *rescued]
 
     def _restore_pack(self, name: bytes) -> bool:
         with self._database.reading() as connection:
@@ -104,26 +104,26 @@ class Repairer:
             return False
         there = self._store.find(name)
         doomed = [BlobId(each) for each in {blob, there.id if there else None} if each is not None]
-        self._forget(number, doomed)
+        self._forget(number, doomed)  # before deleting: see the class
         self._store.delete(doomed)
         info = self._store.append(name, BytesSource(data), label or self._label(name, size, digest))
         self._record_place(number, info, digest)
         return True
 
     def _forget(self, number: int, doomed: list[BlobId]) -> None:
-        def work(transaction: Transaction) -> None:
+        def forget(transaction: Transaction) -> None:
             transaction.execute(_FORGET_PLACE, (number,))
             transaction.executemany(sql.BLOB_GONE, [(each,) for each in doomed])
 
-        self._database.writer.run(work, durable=True)
+        self._database.writer.run(forget, durable=True)
 
     def _record_place(self, number: int, info: BlobInfo, digest: bytes) -> None:
-        def work(transaction: Transaction) -> None:
+        def write_rows(transaction: Transaction) -> None:
             transaction.execute("UPDATE blobs SET gone = 1 WHERE name = ? AND id != ?", (info.name, info.id))
             transaction.execute(sql.PLACE_PACK, (info.id, 0, number))
             transaction.execute(sql.INSERT_BLOB, sql.blob_row(info.id, info.name, BlobKind.PACK, info.size, digest))
 
-        self._database.writer.run(work, durable=True)
+        self._database.writer.run(write_rows, durable=True)
 
     def _label(self, name: BlobName, size: int, digest: bytes) -> str:
         label = Label(
@@ -150,6 +150,7 @@ class Repairer:
         for number in numbers.values():
             self._rescue_chunks(number)
         empty = {name: number for name, number in numbers.items() if self._is_empty(number)}
+        # Packs are retired once the rescued chunks are stored elsewhere.
         if not self._content.flush(FLUSH_SECONDS):
             return []
         self._database.writer.run(

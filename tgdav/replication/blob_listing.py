@@ -79,12 +79,12 @@ class BlobListing:
         groups: dict[tuple[Incarnation, int], dict[int, LabelledBlob]] = {}
         for each in self.of(namespace, BlobKind.CHECKPOINT):
             groups.setdefault((each.label.incarnation, each.label.number), {})[each.label.part] = each
-        whole = [
+        complete = [
             [parts[number] for number in sorted(parts)]
             for parts in groups.values()
             if sorted(parts) == list(range(next(iter(parts.values())).label.parts))
         ]
-        return sorted(whole, key=lambda parts: parts[-1].info.id)
+        return sorted(complete, key=lambda parts: parts[-1].info.id)
 
 
 def _joined(copies: list[LabelledBlob]) -> LabelledBlob:

@@ -93,6 +93,7 @@ class CheckpointWriter:
                 outline = base
         parts = [PartName(name, file.hash) for name, file in sealed]
         root = Root(position, segment, base.root if base else None, parts, counters, now_ns)
+        # The root part is sealed last: it names the hash of every other part.
         name, file = self._seal_part(rest, root)
         sealed.append((name, file))
         if base is None:
@@ -147,13 +148,13 @@ class CheckpointWriter:
             )
             parts.append((number, index, name, file.hash, file.size, file.file, label, None))
 
-        def work(transaction: Transaction) -> None:
+        def write_rows(transaction: Transaction) -> None:
             transaction.execute(sql.INSERT_CHECKPOINT, (*whole, sql.SEALED, root.created))
             transaction.executemany(sql.INSERT_PART, parts)
             if outline is not None:
                 settings.put(transaction, OUTLINE, checkpoint_format.encode_outline(outline))
 
-        self._database.writer.run(work, durable=True, sync=[file for _, file in sealed])
+        self._database.writer.run(write_rows, durable=True, sync=[file for _, file in sealed])
         failpoint("checkpoint.sealed")
 
     def _label(self, number: int, part: int, parts: int, file: SealedFile) -> Label:
@@ -189,28 +190,29 @@ class CheckpointWriter:
                 self._give_up(number)
                 given_up.add(number)
                 continue
+            # The file is removed after the row says that the part is stored: a crash in between leaves a file without a row.
             self._record_stored(number, part, sql.blob_row(info.id, name, BlobKind.CHECKPOINT, size, hash_))
             outbox.remove(self._directory / file, self._disk)
         return len(waiting)
 
     def _record_stored(self, number: int, part: int, blob: tuple[Any, ...]) -> None:
-        def work(transaction: Transaction) -> None:
+        def record(transaction: Transaction) -> None:
             transaction.execute(sql.PART_STORED, (blob[0], number, part))
             transaction.execute(sql.INSERT_BLOB, blob)
             transaction.execute(sql.CHECKPOINT_STORED, (number, number))
 
-        self._database.writer.run(work, durable=True)
+        self._database.writer.run(record, durable=True)
         failpoint("checkpoint.part-stored")
 
     def _give_up(self, number: int) -> None:
         with self._database.reading() as connection:
             files = [row[0] for row in connection.all(sql.PART_FILES, (number,))]
 
-        def work(transaction: Transaction) -> None:
+        def abandon(transaction: Transaction) -> None:
             transaction.execute(sql.DROP_PART_FILES, (number,))
             transaction.execute(sql.GIVE_UP_CHECKPOINT, (number,))
 
-        self._database.writer.run(work, durable=True)
+        self._database.writer.run(abandon, durable=True)
         for file in files:
             outbox.remove(self._directory / file, self._disk)
 
@@ -289,17 +291,17 @@ class CheckpointLoader:
         yield last
 
     def _insert(self, batches: Iterator[Batch]) -> None:
-        def work(transaction: Transaction) -> None:
+        def insert(transaction: Transaction) -> None:
             for batch in batches:
                 transaction.executemany(checkpoint_tables.TABLES[batch.table].insert, batch.rows)
 
-        self._database.writer.run(work)
+        self._database.writer.run(insert)
         self._database.checkpoint()
 
     def _finish(self, root: Root, used: list[tuple[Parts, Root]], outline: Outline) -> None:
         last_number = max(parts[-1].label.number for parts in self._checkpoints)
 
-        def work(transaction: Transaction) -> None:
+        def complete(transaction: Transaction) -> None:
             checkpoint_tables.complete(transaction)
             for key, value in root.settings.items():
                 transaction.execute("INSERT OR REPLACE INTO settings (key, value) VALUES (?, ?)", (key, value))
@@ -308,7 +310,7 @@ class CheckpointLoader:
             for parts, its_root in used:
                 _record(transaction, parts, its_root, outline.number if its_root.base else None)
 
-        self._database.writer.run(work)
+        self._database.writer.run(complete)
 
 
 def _name_of(found: LabelledBlob) -> PartName:

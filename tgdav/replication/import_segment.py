@@ -34,6 +34,7 @@ def import_segment(
     def record(transaction: Transaction) -> None:
         for index in segment.packs:
             _record_pack(transaction, index, segment.number, packs.get(index.name), takes_rows=applied is not None)
+        # The position tells a checkpoint up to which segment its state reaches.
         position = transaction.one(LAST_POSITION)
         transaction.execute(sql.INSERT_SEGMENT, _row(opened, position[0] if position else 0))
         # The store has these operations: remove them from the log of unsent ones.

@@ -74,7 +74,7 @@ def base_of(connection: Connection) -> Base:
         Member(MachineId(machine), name, public_key, sql.incarnation_of(key), epoch, None)
         for machine, name, public_key, key, epoch in connection.all(sql.MEMBERS)
     ]
-    known += [member for member, _ in _recorded(connection).values()]
+    known += [member for member, _ in _left_out_of(connection).values()]
     return Base(heads, {member.incarnation: member for member in known})
 
 
@@ -231,21 +231,21 @@ def record_left_out(transaction: Transaction, links: Sequence[Link], claims: Map
     """Record segments that do not count, for reports."""
     if not links:
         return
-    noted = _recorded(transaction)
+    recorded = _left_out_of(transaction)
     for link in links:
-        _, numbers = noted.setdefault(link.incarnation, (claims[link.incarnation], {}))
+        _, numbers = recorded.setdefault(link.incarnation, (claims[link.incarnation], {}))
         numbers[link.number] = (link.changes, link.time)
     settings.put(
         transaction,
         LEFT_OUT,
-        {key: (msgspec.msgpack.encode(member), numbers) for key, (member, numbers) in noted.items()},
+        {key: (msgspec.msgpack.encode(member), numbers) for key, (member, numbers) in recorded.items()},
     )
 
 
 def left_out(connection: Connection) -> list[LeftOut]:
     """Return what replaced machines wrote and does not count, one item for each chain."""
     found = []
-    for member, numbers in _recorded(connection).values():
+    for member, numbers in _left_out_of(connection).values():
         changes = sum(each[0] for each in numbers.values())
         if changes:
             last = max(time for count, time in numbers.values() if count)
@@ -256,6 +256,6 @@ def left_out(connection: Connection) -> list[LeftOut]:
 _member = msgspec.msgpack.Decoder(Member)
 
 
-def _recorded(connection: Connection) -> dict[Incarnation, tuple[Member, dict[int, tuple[int, int]]]]:
+def _left_out_of(connection: Connection) -> dict[Incarnation, tuple[Member, dict[int, tuple[int, int]]]]:
     kept: dict[Incarnation, Any] = settings.get(connection, LEFT_OUT, {})
     return {key: (_member.decode(member), dict(numbers)) for key, (member, numbers) in kept.items()}

@@ -95,6 +95,7 @@ def begin_log(
     def begin(transaction: Transaction) -> bool:
         settings.put(transaction, INCARNATION, incarnation.to_bytes(8, "big"))
         if epoch > 1:
+            # 0 if the predecessor is unknown: that the setting exists says that this machine joined.
             replaced = predecessor.incarnation if predecessor else 0
             settings.put(transaction, PREDECESSOR, replaced.to_bytes(8, "big"))
         return settings.get(transaction, settings.NAMESPACE) is not None
@@ -111,9 +112,9 @@ def begin_log(
         identity.exchange_public,
     )
 
-    def work(change: Change) -> None:
+    def state_membership(change: Change) -> None:
         if not is_known:
             change.emit(Namespace(namespace_name(config), str(mode), change.time))
         change.emit(member)
 
-    journal.change(work, durable=True)
+    journal.change(state_membership, durable=True)

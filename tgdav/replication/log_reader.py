@@ -25,7 +25,7 @@ def fetch(store: BlobStore, found: LabelledBlob) -> bytes:
         try:
             return _fetch(store, info, found.label)
         except (DamageError, BlobMissing) as error:
-            first_error = first_error or error
+            first_error = first_error or error  # the first copy is the one to report
     assert first_error is not None, "there is one copy at least"
     raise first_error
 
@@ -78,5 +78,5 @@ class LogReader:
         return checkpoint_format.decode(self._unwrap(found, Kind.CHECKPOINT_PART), found.info.name)
 
     def _unwrap(self, found: LabelledBlob, kind: Kind) -> bytes:
-        blob = fetch(self._store, found)
+        blob = fetch(self._store, found)  # its hash is that of the label; opening it authenticates the rest
         return envelope.unwrap(self._vault_keys, self._keys, kind, found.info.name, blob)

@@ -78,7 +78,7 @@ def send(store: BlobStore, directory: Path, file: str, name: BlobName, hash_: by
     info = store.append(name, source, label)
     failpoint("outbox.after-append")
     if info.size != source.size or info.label != label:
-        raise DamageError(f"the store holds another blob under the name {name.hex()}", blob=name.hex())
+        raise DamageError(f"the store has another blob of the name {name.hex()}", blob=name.hex())
     return info
 
 

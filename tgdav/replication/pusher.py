@@ -132,7 +132,7 @@ class Pusher:
         """
         with self._lock:
             pushed = Pushed()
-            self._send_sealed(pushed)
+            self._send_sealed(pushed)  # what an earlier push, or a crash, left unsent
             while self._seal_next():
                 self._send_sealed(pushed)
             return pushed
@@ -145,7 +145,7 @@ class Pusher:
             if not ready:
                 return False
             segment, packs = self._compose(connection, ready)
-        name = BlobName(self._entropy.bytes(16))
+        name = BlobName(self._entropy.bytes(16))  # signed and bound into the envelope, so chosen first
         content = encode_segment(segment, self._log.machine, name)
         log = self._log
         blob = envelope.wrap(log.vault_keys, log.keys, log.box, Kind.SEGMENT, name, content, self._entropy)
@@ -154,6 +154,7 @@ class Pusher:
         try:
             self._record(segment, ready, packs, name, file, label)
         except TgdavError:
+            # Asked of the database: a failed commit may have been written all the same.
             discard_unnamed(self._database, [file])
             raise
         return True
@@ -242,12 +243,12 @@ class Pusher:
             None,
         )
 
-        def work(transaction: Transaction) -> None:
+        def write_rows(transaction: Transaction) -> None:
             transaction.execute(sql.INSERT_SEGMENT, row)
             transaction.executemany(sql.MARK_LOG, [(segment.number, each.position) for each in ready])
             transaction.executemany(sql.MARK_PACKS, [(segment.number, no) for no in packs])
 
-        self._database.writer.run(work, durable=True, sync=[file])
+        self._database.writer.run(write_rows, durable=True, sync=[file])
         failpoint("pusher.sealed")
 
     # ---- sending -------------------------------------------------------------------------------------------------
@@ -290,11 +291,11 @@ class Pusher:
     def _forget_blob(self, incarnation: bytes, number: int, blob: int) -> None:
         """Delete a damaged blob first: ``BlobStore.append`` returns an existing blob of the name instead of storing a new one."""
 
-        def work(transaction: Transaction) -> None:
+        def forget(transaction: Transaction) -> None:
             transaction.execute(sql.SEGMENT_LOST, (incarnation, number))
             transaction.execute(sql.BLOB_GONE, (blob,))
 
-        self._database.writer.run(work, durable=True)
+        self._database.writer.run(forget, durable=True)
         self._store.delete([BlobId(blob)])
 
     def damaged_files(self) -> list[str]:
@@ -322,22 +323,22 @@ class Pusher:
         return undone
 
     def _unseal(self, incarnation: bytes, number: int) -> None:
-        def work(transaction: Transaction) -> None:
+        def unseal(transaction: Transaction) -> None:
             transaction.execute(sql.DROP_SEGMENT, (incarnation, number))
             transaction.execute(sql.UNMARK_LOG, (number,))
             transaction.execute(sql.UNMARK_PACKS, (number,))
 
-        self._database.writer.run(work, durable=True)
+        self._database.writer.run(unseal, durable=True)
 
     def _record_stored(
         self, incarnation: bytes, number: int, name: bytes, hash_: bytes, blob: BlobId, size: int
     ) -> None:
-        def work(transaction: Transaction) -> None:
+        def record(transaction: Transaction) -> None:
             transaction.execute(sql.SEGMENT_STORED, (blob, incarnation, number))
             transaction.execute(sql.INSERT_BLOB, sql.blob_row(blob, name, BlobKind.SEGMENT, size, hash_))
             transaction.execute(sql.FORGET_LOG, (number,))
 
-        self._database.writer.run(work, durable=True)
+        self._database.writer.run(record, durable=True)
         failpoint("pusher.stored")
 
 

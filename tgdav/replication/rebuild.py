@@ -116,7 +116,7 @@ class Rebuilder:
         self._packs = {each.info.name: each.info for each in listing.of(keys.namespace, BlobKind.PACK)}
 
     def run(self) -> tuple[Rebuilt, Journal]:
-        """Rebuild; return what was found, and the journal to go on with.
+        """Rebuild; return what was found, and the journal for further changes.
 
         Raises StoreUnavailable, LocalFailure, NoSpace.
         """
@@ -125,7 +125,7 @@ class Rebuilder:
         journal = self._open_journal()
         for number, link in enumerate(verdict.order, 1):
             self._apply(journal, intake, link)
-            self._database.checkpoint()
+            self._database.checkpoint()  # keeps the WAL small
             self._progress("segments", number, len(verdict.order))
         self._report(intake, verdict)
         self._find_packs()
@@ -136,7 +136,7 @@ class Rebuilder:
 
     def _load_newest_checkpoint(self) -> tuple[Intake, Verdict]:
         """Load the newest checkpoint that opens, contains only what counts, and lacks no segment that the store has; return
-        what comes after it.
+        what follows it.
         """
         checkpoints = self._survey.checkpoints(self._keys.namespace)
         loader = CheckpointLoader(self._database, self._reader, checkpoints)
@@ -150,7 +150,7 @@ class Rebuilder:
                 intake, verdict = self._open_segments()
                 if verdict.base_counts and not self._fills_a_gap():
                     return intake, verdict
-            self._database.writer.run(checkpoint_tables.clear)
+            self._database.writer.run(checkpoint_tables.clear)  # try the checkpoint before
         return self._open_segments()
 
     def _fills_a_gap(self) -> bool:
@@ -232,10 +232,10 @@ class Rebuilder:
         ]
         known += [sql.blob_row(each.id, each.name, sql.HEADER, each.size, None) for each in self._survey.headers]
 
-        def work(transaction: Transaction) -> None:
+        def record(transaction: Transaction) -> None:
             transaction.executemany(sql.INSERT_BLOB, known)
 
-        self._database.writer.run(work)
+        self._database.writer.run(record)
 
     def _damaged(self, blob: str, kind: str, reason: str) -> None:
         self._result.damage.append(Damage(blob, kind, reason))

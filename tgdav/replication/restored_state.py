@@ -163,7 +163,7 @@ class Resumer:
         for link in (*judged.doubles, *judged.behind):
             if link.machine == log.machine_id:
                 raise DamageError(
-                    f"the store holds two different segments {link.number} of this machine: a copy of its state wrote too",
+                    f"the store has two different segments {link.number} of this machine: a copy of its state wrote too",
                     blob=intake.found(link).info.name.hex(),
                     hint=_COPY,
                 )
@@ -196,6 +196,7 @@ class Resumer:
             blind = bool(settings.get(connection, UNSEEN, False))
             overlaid = {row[1] for row in connection.all(sql.OVERLAID)}
             is_clear = comparison.is_clear(lambda node: connection.one(sql.IS_DIRECTORY, (node,)) is not None)
+        # Blind: written while the store could not be checked, so an open file may overlay content that the chain replaced.
         if is_clear and not (blind and overlaid & comparison.changes):
             return
         operations = sum(len(each.group.ops) for each in comparison.never_sent)
@@ -214,7 +215,7 @@ class Resumer:
             waiting = connection.all(sql.SEALED_SEGMENTS)
             checkpoints = connection.all(sql.WAITING_CHECKPOINTS)
 
-        def work(transaction: Transaction) -> None:
+        def resolve(transaction: Transaction) -> None:
             for incarnation, number, name, hash_, _, _, size in waiting:
                 found = there.get(BlobName(name))
                 if found is None:
@@ -229,20 +230,21 @@ class Resumer:
             transaction.executemany(sql.DROP_PART_FILES, checkpoints)
             transaction.executemany(sql.GIVE_UP_CHECKPOINT, checkpoints)
 
-        self._database.writer.run(work, durable=True)
+        self._database.writer.run(resolve, durable=True)
         failpoint("resuming.settled")
 
     def _free_names(self, listing: BlobListing, comparison: Comparison) -> None:
         """Rename unsent packs whose names the store has, and drop overlays of files that the chain has committed."""
         packs = {found.info.name: found.info.label for found in listing.of(self._log.namespace, BlobKind.PACK)}
 
-        def work(transaction: Transaction) -> None:
+        def free_names(transaction: Transaction) -> None:
+            # A pack of the backup may have been filled further and sent after it: its name belongs to those bytes now.
             rename_unsent(transaction, packs, self._entropy)
             committed = [(ino,) for ino, node in transaction.all(sql.OVERLAID) if node in comparison.changes]
             transaction.executemany(sql.DROP_OVERLAY, committed)
             transaction.executemany(sql.IS_CLEAN, committed)
 
-        self._database.writer.run(work, durable=True)
+        self._database.writer.run(free_names, durable=True)
         failpoint("resuming.made-way")
 
     def _apply(self, listing: BlobListing, comparison: Comparison, journal: Journal) -> int:
@@ -251,7 +253,7 @@ class Resumer:
         for opened in self._later(listing):
             is_own = opened.segment.incarnation == self._log.incarnation
             import_segment(journal, opened, packs, comparison.sent if is_own else ())
-            self._database.checkpoint()
+            self._database.checkpoint()  # keeps the WAL small: the log may be large
             count += 1
             failpoint("resuming.segment-taken")
         return count
@@ -299,11 +301,11 @@ class Resumer:
 
 
 def _blob_rows(listing: BlobListing) -> list[tuple[Any, ...]]:
-    noted = [
+    recorded = [
         sql.blob_row(each.info.id, each.info.name, each.label.kind, each.label.size, each.label.body_hash)
         for each in listing.found
     ]
-    return noted + [sql.blob_row(each.id, each.name, sql.HEADER, each.size, None) for each in listing.headers]
+    return recorded + [sql.blob_row(each.id, each.name, sql.HEADER, each.size, None) for each in listing.headers]
 
 
 def resume_if_restored(
@@ -314,7 +316,7 @@ def resume_if_restored(
     platform: Platform,
     poll: Callable[[], WriterStatus | None],
 ) -> LogIdentity:
-    """Return in whose name to go on: as before, or under a fresh incarnation if the store is ahead of this state.
+    """Return the identity to continue with: the same, or one with a fresh incarnation if the store is ahead of this state.
 
     ``poll`` checks the log in the store once and returns None if that fails or takes too long. The state is not changed
     before it returns. A store that is away does not keep the volume from opening: the check is repeated later. Neither does

@@ -148,11 +148,11 @@ class WriterCheck:
             import_segment(journal, opened, packs)
         blobs = self._blob_rows(polled.blobs)
 
-        def work(transaction: Transaction) -> None:
+        def record(transaction: Transaction) -> None:
             transaction.executemany(sql.RECORD_BLOB, blobs)
             _forget_filled_gaps(transaction)
 
-        self._database.writer.run(work)
+        self._database.writer.run(record)
         return self._judge_polled(polled, joining=True)
 
     def missing(self, *, joining: bool) -> list[Damage]:
@@ -173,7 +173,7 @@ class WriterCheck:
                 self._refuse_older_store()
             if found.is_restored:
                 return self._record_restored()
-        self._refilled = found.refilled or self._refilled
+        self._refilled = found.refilled or self._refilled  # a later listing begins above these segments
         held = self._held(found) if found.reason is None else ()
         if blobs.last > blobs.after and not found.missed and not held:
             self._remember(blobs, found, joining=joining)
@@ -265,6 +265,7 @@ class WriterCheck:
         """Return where the packs are that these segments name; those that the store lost are left out."""
         packs = {each.info.name: each.info for each in blobs.of(self._log.namespace, BlobKind.PACK)}
         for name in {index.name for opened in missed for index in opened.segment.packs}:
+            # The last resort: on Telegram ``find`` reads the whole history, once.
             place = packs.get(name) or self._known_place(name) or self._store.find(name)
             if place is not None:
                 packs[name] = place
@@ -306,6 +307,7 @@ class WriterCheck:
         segments = blobs.of(self._log.namespace, BlobKind.SEGMENT)
         unknown = [found for found in segments if not self._is_known(found)]
         intake = Intake(self._reader, base)
+        # ``behind``: a segment with a number that is applied already may be a second one, by a copy of its author's state.
         intake.open_all((found for found in unknown if found.label.incarnation != own), behind=True)
         result = _Findings(is_restored=any(found.label.incarnation == own for found in unknown))
         stored = self._first_stored() or _first_of(own, segments)
@@ -313,6 +315,7 @@ class WriterCheck:
             self._judge_joining(intake, _without(base, own), base.claims.get(own), result)
         else:
             self._judge_joined(intake, base, result)
+        # The first segment of this machine is stored, but nothing was changed since: what came before it in the store counts.
         if joining and stored is not None and result.reason is None:
             late = [link for link in intake.links if intake.found(link).info.id < stored]
             self._find_missed(intake, intake.judge(_without(base, own), late), result)
@@ -381,7 +384,7 @@ class WriterCheck:
             new += self._blob_rows(blobs)
         moved = [each for each in blobs.found if self._has_moved(each)]
 
-        def work(transaction: Transaction) -> None:
+        def record(transaction: Transaction) -> None:
             settings.put(transaction, SEEN, blobs.last)
             transaction.executemany(sql.RECORD_BLOB, new)
             for each in moved:
@@ -393,7 +396,7 @@ class WriterCheck:
             else:
                 record_left_out(transaction, found.left_out, found.claims)
 
-        self._database.writer.run(work, durable=found.reason is not None)
+        self._database.writer.run(record, durable=found.reason is not None)
 
     def _has_moved(self, found: LabelledBlob) -> bool:
         """Whether a known blob that was lost is in the store again under a new id, with the size that its label states."""
@@ -401,6 +404,7 @@ class WriterCheck:
             known = connection.one(sql.KNOWN_BLOB, (found.info.name,))
         if known is None or known[0] == found.info.id or found.info.size != found.label.size:
             return False
+        # It moved only if its old place is empty: two equal copies are no move.
         there = next(iter(self._store.list(BlobId(known[0] - 1))), None)
         return there is None or (there.id, there.name) != (known[0], found.info.name)
 

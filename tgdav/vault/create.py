@@ -46,7 +46,7 @@ def create_state(paths: StatePaths, config: Config, passphrase: str, *, platform
     prepare_state(paths, platform.disk)
     lock = StateLock(paths.lock_file)
     try:
-        refuse_existing(paths)
+        refuse_existing(paths)  # again: another process may have created one before this one had the lock
         login = login_before_vault(paths, config, Passphrase(passphrase))
         with closing(open_store(config, paths, platform, create=True, login=login).store) as store:
             refuse_vault(store.list())
@@ -106,7 +106,7 @@ def refuse_vault(blobs: Iterable[BlobInfo]) -> None:
         others += label_bytes(info.label) is not None
     if others:
         raise UsageError(
-            f"the store holds {others} blobs of a vault, and no header that this version knows",
+            f"the store has {others} blobs of a vault, and no header that this version knows",
             hint="use another directory or chat, or remove what is there if you do not need it",
         )
 
@@ -153,4 +153,4 @@ def save_local(
     sealed = seal_machine(identity, vault_keys, platform.entropy)
     local = LocalVault(sealed, machine_name(config), (namespace,), 0 if login is None else login.user_id)
     save_vault(paths.state, local, vault_keys, platform.entropy, platform.disk)
-    drop_pending(paths.state, platform)
+    drop_pending(paths.state, platform)  # last: until ``save_vault`` returned, the login was needed for another attempt

@@ -77,7 +77,7 @@ class Reserve:
         cache = self._paths.cache
         if not cache.is_dir() or cache.stat().st_dev != self._paths.state.stat().st_dev:
             return
-        files = [path for folder in cache.iterdir() if len(folder.name) == 2 for path in folder.iterdir()]
+        files = [path for directory in cache.iterdir() if len(directory.name) == 2 for path in directory.iterdir()]
         yield from sorted(files, key=lambda path: path.lstat().st_mtime_ns)
 
     def _free(self) -> int:

@@ -60,6 +60,7 @@ def place_headers(store: BlobStore, header: Header, master: bytes, entropy: Entr
     copies = [info for info, each in found if encode(each) == wanted]
     outdated = [info.id for info, each in found if encode(each) != wanted and superseded(each, header)]
     if len(copies) < COPIES:
+        # Copies of a header that a later program superseded would open the vault with an old secret.
         _refuse_later(store, listed)
     while len(copies) < COPIES:
         failpoint("headers.before-append")
@@ -176,6 +177,7 @@ class HeaderKeeper:
         return newest_header(self._store, listed, self._saved, self._master) != self._saved
 
     def _put(self, header: Header) -> None:
+        # The order matters for a crash: stored, recorded, saved locally, and only then the old ones are deleted.
         placed = place_headers(self._store, header, self._master, self._platform.entropy)
         older = self._others(placed.copies) if placed.header != self._saved else placed.outdated
         self._record(placed.copies, [])
@@ -183,6 +185,7 @@ class HeaderKeeper:
             save_header(self._state, placed.header, self._platform.disk)
             self._saved = placed.header
         self.header = placed.header
+        # Recorded as gone before they are deleted: a crash in between leaves blobs that the next call deletes.
         self._record([], older)
         if placed.outdated:
             self._store.delete(placed.outdated)
@@ -203,8 +206,8 @@ class HeaderKeeper:
         if not new and not deleted:
             return
 
-        def work(transaction: Transaction) -> None:
+        def write_rows(transaction: Transaction) -> None:
             transaction.executemany(sql.INSERT_BLOB, new)
             transaction.executemany(sql.BLOB_GONE, [(each,) for each in deleted])
 
-        self._database.writer.run(work, durable=True)
+        self._database.writer.run(write_rows, durable=True)

@@ -65,7 +65,7 @@ def join_state(
     prepare_state(paths, platform.disk)
     lock = StateLock(paths.lock_file)
     try:
-        create.refuse_existing(paths)
+        create.refuse_existing(paths)  # again: another process may have joined before this one had the lock
         return _join_local(paths, config, secret, platform, progress or _silent)
     finally:
         lock.release()

@@ -113,6 +113,7 @@ def _holder(path: Path) -> str:
 
 def _locked(path: Path) -> int | None:
     """Return a descriptor that holds the lock of a file, None when another process does. Raises OSError."""
+    # flock, not fcntl locks: those are released when any descriptor of the file is closed in the process.
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

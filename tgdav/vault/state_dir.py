@@ -32,7 +32,7 @@ def make_directory(directory: Path, disk: Disk) -> None:
     try:
         for path in reversed(missing):
             path.mkdir(mode=0o700, exist_ok=True)
-            disk.sync_directory(path.parent)
+            disk.sync_directory(path.parent)  # a new name is durable once its directory is synced
     except OSError as error:
         raise _translated(error, directory) from error
 
@@ -49,7 +49,7 @@ def write_file(path: Path, data: bytes, disk: Disk) -> None:
 
     Raises NoSpace, LocalFailure.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = path.with_name(f".{path.name}.tmp")  # the same name each time: a crash leaves at most one
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
@@ -58,7 +58,7 @@ def write_file(path: Path, data: bytes, disk: Disk) -> None:
         finally:
             os.close(descriptor)
         disk.rename(temporary, path)
-        disk.sync_directory(path.parent)
+        disk.sync_directory(path.parent)  # else a power cut may undo the rename
     except OSError as error:
         raise _translated(error, path) from error
 
@@ -113,7 +113,7 @@ class LocalVault(msgspec.Struct, array_like=True, frozen=True):
                 return each
         held = ", ".join(each.name for each in self.namespaces)
         raise UsageError(
-            f"the namespace '{name}' is not in this vault, which holds: {held}",
+            f"the namespace '{name}' is not in this vault, which contains: {held}",
             hint="this version keeps one namespace in a vault; make another vault for it, in a TGDAV_HOME and store of its own",
         )
 

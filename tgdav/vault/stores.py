@@ -96,6 +96,7 @@ def open_store(
     if config.backend() == "telegram":
         return _telegram(config, platform, login)
     path = paths.for_config(config).store
+    # From the inside out: the directory, a bound on hanging calls, counters, retries, upload statistics.
     inner = DirectoryStore(path, disk=platform.disk, clock=platform.clock, entropy=platform.entropy)
     bounded = BoundedStore(inner, str(path))
     if create:

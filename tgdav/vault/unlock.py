@@ -28,7 +28,7 @@ def unlock_store(
     AccessError.
     """
     headers: list[Header] = []
-    problem: TgdavError | None = None
+    problem: TgdavError | None = None  # reported only if no header opens; a newer format explains most
     for info in blobs:
         try:
             if (version := later_header_label(info.label)) is not None:

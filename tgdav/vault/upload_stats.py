@@ -92,12 +92,12 @@ class UploadStats:
             if self._saved:
                 return
             kept = msgspec.to_builtins(self._current())
-            self._saved = True
+            self._saved = True  # before the write: what is recorded meanwhile is saved by the next call
 
-        def work(transaction: Transaction) -> None:
+        def write(transaction: Transaction) -> None:
             settings.put(transaction, SENT, kept)
 
-        self._database.writer.run(work)
+        self._database.writer.run(write)
 
     def _kind(self, name: BlobName, label: str) -> str:
         if recognise(label):

@@ -25,7 +25,8 @@ SHORT_DAYS = 93
 """A time of up to three months is short: a machine can be unused that long."""
 FEW_DAYS_LEFT = 30
 _WARNING = (
-    "choose a longer time in Telegram, Settings, Privacy and Security, 'If away for'; the vault goes with the account"
+    "choose a longer time in Telegram, Settings, Privacy and Security, 'If away for';"
+    " the vault is deleted with the account"
 )
 _DAY_NS = 86_400 * 10**9
 

@@ -44,7 +44,7 @@ def join_vault(
     try:
         volume.sync(wait=True)
     except DamageError as error:
-        # The state was rebuilt and the result is shown; joining goes on once a check has reported what is missing.
+        # The state was rebuilt and the result is shown; joining continues once a check has reported what is missing.
         joined.held = str(error)
     finally:
         with volume.database.reading() as connection:

@@ -66,9 +66,10 @@ def open_state(
     """
     require_supported(config, namespace)
     paths = paths.for_config(config)
-    load_header(paths.state)
+    load_header(paths.state)  # fails without a vault, before a lock file is created
     lock = StateLock(paths.lock_file)
     undo.callback(lock.release)
+    # Before the database: opening it needs space.
     Reserve(paths, platform.disk, platform.entropy).free_space()
     stores = open_store(config, paths, platform)
     undo.callback(stores.store.close)

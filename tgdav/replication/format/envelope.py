@@ -36,7 +36,7 @@ def wrap(
     epoch = keys.current_epoch
     preamble = _PREAMBLE.pack(VERSION, epoch, len(box)) + box
     stored = lz4.block.compress(content, store_size=False)
-    codec = _LZ4 if len(stored) < len(content) else _RAW
+    codec = _LZ4 if len(stored) < len(content) else _RAW  # what LZ4 does not shrink is stored as it is
     stored = stored if codec == _LZ4 else content
     plaintext = _BODY.pack(codec, len(content), len(stored)) + stored
     size = padme(len(preamble) + len(plaintext) + OVERHEAD)
@@ -68,6 +68,7 @@ def unwrap(vault_keys: VaultKeys, keys: NamespaceKeys, kind: Kind, name: BlobNam
         raise _damage(name)
     codec, length, stored_length = _BODY.unpack_from(plaintext)
     stored = plaintext[_BODY.size : _BODY.size + stored_length]
+    # Checked before decompressing: LZ4 allocates ``length`` bytes.
     if len(stored) != stored_length or length > MAX_CONTENT:
         raise _damage(name)
     return _decompress(codec, stored, length, name)

@@ -97,6 +97,7 @@ def decode(content: bytes, name: BlobName) -> Segment:
         raise DamageError(f"segment {name.hex()} cannot be read", blob=name.hex()) from error
     if not segment.groups or not all(group.ops for group in segment.groups):
         raise DamageError(f"segment {name.hex()} has no operations", blob=name.hex())
+    # Numbers are limited by their types; what else a hostile author can encode is refused here, before it is applied.
     if not all(is_possible(op) for group in segment.groups for op in group.ops):
         raise DamageError(f"segment {name.hex()} has an impossible attribute", blob=name.hex())
     return segment
