@@ -24,7 +24,7 @@ from tgdav.replication.log_identity import LogIdentity
 from tgdav.replication.pusher import Pusher
 from tgdav.replication.writer_check import WriterCheck
 
-JOINING = "joining this vault is not finished: the store has not been told yet"
+JOINING = "joining this vault is not finished: the store does not have this machine's first segment yet"
 """Why a machine that joined changes nothing until its first segment is stored."""
 _JOIN_HELD = "joining is held up"
 _REPORT = "run 'tgdav check', which reports what is missing"

@@ -5,7 +5,7 @@ is bound beside the pointer file when that is short enough (and the file system 
 own below one of the short directories; the pointer file contains its path. One JSON object per line (UTF-8)::
 
     request   {"command": NAME, "arguments": {…}}
-    replies   {"progress": {"stage": TEXT, "done": N, "total": N}}     any number of them
+    responses {"progress": {"stage": TEXT, "done": N, "total": N}}     any number of them
               {"result": {…}}  or  {"error": {"kind", "message", "hint", "exit"}}
 
 A connection may carry several requests. Arguments may contain secrets, so they are never logged.
