@@ -15,7 +15,6 @@ from tgdav.crdt.membership import Head, Link, Verdict, newest
 from tgdav.crdt.ops import Member
 from tgdav.crypto.keys import NamespaceKeys, NamespaceSecret, VaultKeys
 from tgdav.crypto.label import BlobKind
-from tgdav.crypto.machine import MachineIdentity
 from tgdav.db.database import Database
 from tgdav.db.transaction import Transaction
 from tgdav.errors import BlobMissing, DamageError
@@ -39,7 +38,7 @@ from tgdav.replication.intake import (
     holes,
     record_left_out,
 )
-from tgdav.replication.log_identity import begin_log, open_journal
+from tgdav.replication.log_identity import LogIdentity, begin_log, open_journal
 from tgdav.replication.log_reader import LogReader, fetch
 from tgdav.replication.writer_check import GAPS_REPORTED, SEEN
 
@@ -251,30 +250,28 @@ def rebuild(
     database: Database,
     store: BlobStore,
     listing: BlobListing,
-    vault_keys: VaultKeys,
-    keys: NamespaceKeys,
-    identity: MachineIdentity,
+    log: LogIdentity,
     config: Config,
     platform: Platform,
     progress: Progress,
 ) -> tuple[Rebuilt, int]:
     """Rebuild into an empty database, and log that this machine is the writer; return what was found, and the new epoch.
 
-    Raises StoreUnavailable, LocalFailure, NoSpace.
+    This machine writes under a fresh incarnation, whatever that of ``log`` is. Raises StoreUnavailable, LocalFailure, NoSpace.
     """
     incarnation = Incarnation(0)
 
     def begin() -> Journal:
         nonlocal incarnation
-        journal, incarnation = open_journal(database, config, identity, keys, platform)
+        journal, incarnation = open_journal(database, config, log.machine, log.keys, platform)
         return journal
 
-    rebuilt, journal = Rebuilder(store, listing, vault_keys, keys, database, begin, progress).run()
+    rebuilt, journal = Rebuilder(store, listing, log.vault_keys, log.keys, database, begin, progress).run()
     now = platform.clock.now_ns()
     database.writer.run(lambda transaction: _record_findings(transaction, listing, rebuilt, now))
     # If the beginning of the log is lost, its writer is unknown, but had an epoch of at least 1.
     epoch = rebuilt.writer.epoch + 1 if rebuilt.writer is not None else 2
-    begin_log(database, config, identity, journal, incarnation, epoch=epoch, predecessor=rebuilt.writer)
+    begin_log(database, config, log.machine, journal, incarnation, epoch=epoch, predecessor=rebuilt.writer)
     return rebuilt, epoch
 
 
@@ -284,22 +281,14 @@ def is_unfinished(database: Database) -> bool:
         return bool(settings.get(connection, UNFINISHED, False))
 
 
-def rebuild_again(
-    database: Database,
-    store: BlobStore,
-    vault_keys: VaultKeys,
-    keys: NamespaceKeys,
-    identity: MachineIdentity,
-    config: Config,
-    platform: Platform,
-) -> None:
+def rebuild_again(database: Database, store: BlobStore, log: LogIdentity, config: Config, platform: Platform) -> None:
     """Rebuild a state in which nothing was changed since it joined. The next start repeats an interrupted attempt.
 
     Raises StoreUnavailable, LocalFailure, NoSpace.
     """
-    listing = BlobListing(store.list(), vault_keys)
+    listing = BlobListing(store.list(), log.vault_keys)
     database.writer.run(_clear, durable=True)
-    rebuild(database, store, listing, vault_keys, keys, identity, config, platform, lambda *_: None)
+    rebuild(database, store, listing, log, config, platform, lambda *_: None)
     database.writer.run(lambda transaction: settings.remove(transaction, UNFINISHED), durable=True)
 
 

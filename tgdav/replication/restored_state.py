@@ -348,7 +348,7 @@ def _record_unseen(transaction: Transaction, unseen: bool) -> None:
 
 def _rebuild(database: Database, store: BlobStore, log: LogIdentity, config: Config, platform: Platform) -> LogIdentity:
     """Join once more: what was missing from the log is in the store, and comes before what was applied."""
-    rebuild_again(database, store, log.vault_keys, log.keys, log.machine, config, platform)
+    rebuild_again(database, store, log, config, platform)
     _log.warning("a part of the log that was missing when this machine joined is in the store now and was applied")
     return msgspec.structs.replace(log, incarnation=incarnation_of(database))
 

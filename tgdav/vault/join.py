@@ -14,10 +14,11 @@ from tgdav.crypto.keys import NamespaceKeys, NamespaceSecret, VaultKeys, wrap_na
 from tgdav.crypto.machine import MachineIdentity
 from tgdav.crypto.slots import Secret
 from tgdav.errors import DamageError
+from tgdav.ids import Incarnation
 from tgdav.platform import Platform
 from tgdav.replication.blob_listing import BlobListing
 from tgdav.replication.intake import LeftOut
-from tgdav.replication.log_identity import machine_name, namespace_name
+from tgdav.replication.log_identity import LogIdentity, machine_name, namespace_name
 from tgdav.replication.rebuild import Progress, Rebuilt, find_secret, rebuild
 from tgdav.vault import create
 from tgdav.vault.lock import StateLock
@@ -120,10 +121,11 @@ def _rebuild(
     identity = create.new_identity(config, platform)
     keys = NamespaceKeys(secret.namespace, secret)
     box = wrap_namespace(vault_keys, secret, platform.entropy)
+    log = LogIdentity(vault_keys, keys, secret, box, identity, machine_name(config), Incarnation(0))
     local = LocalNamespace(secret.namespace, namespace_name(config), box)
     database = create.fresh_database(paths, local, identity, platform)
     try:
-        rebuilt, epoch = rebuild(database, store, listing, vault_keys, keys, identity, config, platform, progress)
+        rebuilt, epoch = rebuild(database, store, listing, log, config, platform, progress)
     finally:
         database.close()
     return _report(rebuilt, epoch, machine_name(config)), identity, local
