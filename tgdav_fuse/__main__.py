@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from tgdav.cli.app import run_program
-from tgdav.cli.commands.mount import detach, hold, options_option, placed
+from tgdav.cli.commands.mount import detach, options_option, serve_mount, with_mount_paths
 from tgdav.cli.errors import ExitCode
 from tgdav.cli.help import Command
 from tgdav.cli.invocation import Invocation, global_options
@@ -26,12 +26,12 @@ from tgdav_fuse.options import parse_options
 @click.option("--ready", type=int, hidden=True, help="Descriptor to report on that it is mounted.")
 @global_options
 @click.pass_obj
-def tgdav_fuse(invocation: Invocation, *, paths: Sequence[str], words: Sequence[str], ready: int | None) -> int:
+def tgdav_fuse(invocation: Invocation, *, paths: Sequence[str], option_lists: Sequence[str], ready: int | None) -> int:
     """Mount the drive at PATH, an existing directory, until it is unmounted or receives SIGTERM or SIGINT."""
     if not 1 <= len(paths) <= 2:  # mount(8) passes a SOURCE, which is ignored
         raise UsageError("give the directory to mount at", hint="see 'tgdav-fuse --help'")
-    options = parse_options(words)
-    invocation = placed(invocation, options)
+    options = parse_options(option_lists)
+    invocation = with_mount_paths(invocation, options)
 
     def on_ready(where: Path) -> None:
         if ready is not None:
@@ -39,7 +39,7 @@ def tgdav_fuse(invocation: Invocation, *, paths: Sequence[str], words: Sequence[
         else:
             invocation.output.result({"mounted": os.fspath(where)}, [f"mounted at {where}"])
 
-    hold(invocation, paths[-1], options, on_ready)
+    serve_mount(invocation, paths[-1], options, on_ready)
     return ExitCode.DONE
 
 

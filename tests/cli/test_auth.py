@@ -416,7 +416,7 @@ def test_a_copied_home_is_refused_at_once_while_the_other_uses_the_login(
         return session_open(invocation, secret)
 
     session_open = session.open_volume
-    monkeypatch.setattr(session, "PATIENCE", 1.0)
+    monkeypatch.setattr(session, "BUSY_SECONDS", 1.0)
     monkeypatch.setattr(session, "open_volume", open_volume)
     copy = vault.beside("copy")
     shutil.copytree(vault.path, copy.path, dirs_exist_ok=True)

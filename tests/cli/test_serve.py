@@ -13,7 +13,7 @@ from argon2 import PasswordHasher
 
 from tests.cli.conftest import Machine, config_for
 from tests.support.server import Home, RawClient, Server
-from tgdav.cli.serving.address import short_passwords
+from tgdav.cli.serving.address import short_password_warning
 from tgdav.webdav import WebOptions
 
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"
@@ -278,15 +278,15 @@ def test_no_secret_is_in_arguments_or_logs(vault: Machine) -> None:
 def test_a_short_password_is_noticed_where_others_may_guess(host: str) -> None:
     """One line that names the users and says what to do, never a password."""
     options = WebOptions(host=host)
-    line = short_passwords({"tgdav": "ninechars", "anna": "ten signs.", "otto": "x"}, options)
+    line = short_password_warning({"tgdav": "ninechars", "anna": "ten signs.", "otto": "x"}, options)
     assert line is not None
     assert "\n" not in line
     assert "otto, tgdav" in line
     assert "TGDAV_WEBDAV_PASSWORD" in line
     assert not {"anna", "ninechars"} & {*line.replace(",", " ").split()}
-    assert short_passwords({"anna": "ten signs."}, options) is None
+    assert short_password_warning({"anna": "ten signs."}, options) is None
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", "[::1]", "127.1.2.3"])
 def test_a_short_password_is_fine_on_this_machine(host: str) -> None:
-    assert short_passwords({"tgdav": "x"}, WebOptions(host=host)) is None
+    assert short_password_warning({"tgdav": "x"}, WebOptions(host=host)) is None

@@ -81,8 +81,8 @@ def tgdav(context: click.Context) -> None:
 
 def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] | None = None) -> int:
     """Run the program with ``arguments`` and ``environment`` (default: those of the process); return its exit code."""
-    words = sys.argv[1:] if arguments is None else arguments
-    code = run_program(tgdav, "tgdav", words, os.environ if environment is None else environment)
+    argv = sys.argv[1:] if arguments is None else arguments
+    code = run_program(tgdav, "tgdav", argv, os.environ if environment is None else environment)
     if arguments is None:
         exit_within(code)
     return code
@@ -104,9 +104,9 @@ def run_program(program: click.Command, name: str, arguments: Sequence[str], env
         return ExitCode.FAILURE
 
 
-def _run(program: click.Command, name: str, words: list[str], invocation: Invocation) -> int:
+def _run(program: click.Command, name: str, argv: list[str], invocation: Invocation) -> int:
     try:
-        code = program.main(words, prog_name=name, standalone_mode=False, obj=invocation)
+        code = program.main(argv, prog_name=name, standalone_mode=False, obj=invocation)
         if sys.stdout is not None:  # None where the caller closed the stream
             sys.stdout.flush()
         return int(code or 0)
@@ -117,9 +117,9 @@ def _run(program: click.Command, name: str, words: list[str], invocation: Invoca
     except BrokenPipeError:
         raise
     except click.ClickException as error:
-        return _fail(_translated(error), invocation, words)
+        return _fail(_translated(error), invocation, argv)
     except Exception as error:  # the boundary: every other error is reported in one line
-        return _fail(error, invocation, words)
+        return _fail(error, invocation, argv)
 
 
 def _translated(error: click.ClickException) -> TgdavError:
@@ -140,11 +140,11 @@ def _translated(error: click.ClickException) -> TgdavError:
     return UsageError(line[:1].lower() + line[1:], hint=hint)
 
 
-def _fail(error: Exception, invocation: Invocation, words: Sequence[str]) -> int:
+def _fail(error: Exception, invocation: Invocation, argv: Sequence[str]) -> int:
     if invocation.verbose:
         traceback.print_exception(error)
     click.echo(f"tgdav: {one_line(error)}", err=True)
-    if invocation.json or "--json" in words:  # click may have stopped parsing before it came to the option
+    if invocation.json or "--json" in argv:  # click may have stopped parsing before it came to the option
         invocation.output.error(as_json(error))
     return exit_code(error)
 

@@ -41,7 +41,7 @@ _JUDGED_CHARACTERS = 72
 def find_passphrase(invocation: Invocation) -> Passphrase | None:
     """Return the passphrase from the sources except the prompt, None when there is none. Raises UsageError, AccessError."""
     environment = invocation.environment
-    folder = environment.get("CREDENTIALS_DIRECTORY")
+    directory = environment.get("CREDENTIALS_DIRECTORY")
     files: list[Path | None] = [invocation.passphrase_file, _path(environment.get("TGDAV_PASSPHRASE_FILE"))]
     for file in files:
         if file is not None:
@@ -50,7 +50,7 @@ def find_passphrase(invocation: Invocation) -> Passphrase | None:
         return Passphrase(_without_ends(environment["TGDAV_PASSPHRASE"]))
     if environment.get(COMMAND):
         return Passphrase(_from_command(environment))
-    if folder and (credential := Path(folder, CREDENTIAL)).exists():
+    if directory and (credential := Path(directory, CREDENTIAL)).exists():
         return Passphrase(
             _read(credential, "passphrase")
         )  # no check of readers: systemd's directory is closed to others
@@ -63,12 +63,12 @@ def has_passphrase(invocation: Invocation) -> bool:
     """Return whether a source has a passphrase or recovery key, without reading it."""
     environment = invocation.environment
     names = ("TGDAV_PASSPHRASE_FILE", "TGDAV_PASSPHRASE", COMMAND, "TGDAV_RECOVERY_KEY")
-    folder = environment.get("CREDENTIALS_DIRECTORY")
+    directory = environment.get("CREDENTIALS_DIRECTORY")
     return (
         invocation.passphrase_file is not None
         or invocation.recovery_key_file is not None
         or any(environment.get(name) for name in names)
-        or bool(folder and Path(folder, CREDENTIAL).exists())
+        or bool(directory and Path(directory, CREDENTIAL).exists())
         or invocation.initial_paths.key_file.exists()
     )
 
@@ -85,7 +85,7 @@ def chosen_passphrase(invocation: Invocation) -> Passphrase:
     """
     _refuse_empty(invocation)
     found = find_passphrase(invocation) or Passphrase(ask_new("Passphrase for the new vault"))
-    return judged(invocation, found)
+    return warned_if_weak(invocation, found)
 
 
 def new_passphrase(invocation: Invocation, file: Path | None) -> Passphrase:
@@ -94,8 +94,8 @@ def new_passphrase(invocation: Invocation, file: Path | None) -> Passphrase:
     Raises UsageError for an empty one.
     """
     if file is not None:
-        return judged(invocation, Passphrase(_read(file, "new passphrase", invocation)))
-    return judged(invocation, Passphrase(ask_new("New passphrase", "new passphrase", _NEW_HINT)))
+        return warned_if_weak(invocation, Passphrase(_read(file, "new passphrase", invocation)))
+    return warned_if_weak(invocation, Passphrase(ask_new("New passphrase", "new passphrase", _NEW_HINT)))
 
 
 def _refuse_empty(invocation: Invocation) -> None:
@@ -108,7 +108,7 @@ def _refuse_empty(invocation: Invocation) -> None:
             raise UsageError("the passphrase in TGDAV_PASSPHRASE is empty", hint="set one, or unset the variable")
 
 
-def judged(invocation: Invocation, wanted: Passphrase) -> Passphrase:
+def warned_if_weak(invocation: Invocation, wanted: Passphrase) -> Passphrase:
     """Return the passphrase, with a warning if it is weak."""
     from zxcvbn import zxcvbn  # slow to import: it has dictionaries of 30 000 words
 
@@ -141,20 +141,20 @@ def _either(text: str) -> Secret:
     return Passphrase(text)
 
 
-def ask(words: str, what: str, hint: str = HINT) -> str:
+def ask(prompt: str, what: str, hint: str = HINT) -> str:
     """Ask for a secret: on a terminal without echo, else read a line of standard input. Raises AccessError at its end."""
-    text = _asked(words)
+    text = _asked(prompt)
     if not text:
         raise AccessError(f"no {what} was given", hint=hint)
     return text
 
 
-def ask_new(words: str, what: str = "passphrase", hint: str = HINT) -> str:
+def ask_new(prompt: str, what: str = "passphrase", hint: str = HINT) -> str:
     """Ask for a new secret, on a terminal twice.
 
     Raises AccessError when the two differ or the input ends, UsageError for an empty one.
     """
-    text = _asked(words)
+    text = _asked(prompt)
     if text is None:
         raise AccessError(f"no {what} was given", hint=hint)
     if not text:
@@ -176,19 +176,19 @@ def is_terminal() -> bool:
     return sys.stdin is not None and sys.stdin.isatty()
 
 
-def _asked(words: str) -> str | None:
+def _asked(prompt: str) -> str | None:
     """Return a line without its end; None at the end of the input."""
     if is_terminal():
-        text = read_hidden(words)
+        text = read_hidden(prompt)
         return None if text is None else _without_ends(text)
     line = read_line()
     return _without_ends(line) if line else None
 
 
-def read_hidden(words: str) -> str | None:
+def read_hidden(prompt: str) -> str | None:
     """Return a line typed without echo; None at the end of the input. Raises UsageError."""
     try:
-        return getpass.getpass(f"{words}: ")
+        return getpass.getpass(f"{prompt}: ")
     except EOFError:
         return None
     except UnicodeDecodeError:
@@ -302,9 +302,9 @@ def _from_command(environment: Mapping[str, str]) -> str:
     Raises UsageError (it cannot be run, or prints no line), AccessError (it failed). The messages do not show the command.
     """
     try:
-        words = shlex.split(environment[COMMAND])
+        command = shlex.split(environment[COMMAND])
         kept = None if is_terminal() else subprocess.DEVNULL  # piped input is meant for the prompts
-        running = subprocess.Popen(words, stdin=kept, stdout=subprocess.PIPE, env=dict(environment))  # noqa: S603
+        running = subprocess.Popen(command, stdin=kept, stdout=subprocess.PIPE, env=dict(environment))  # noqa: S603
     except (OSError, ValueError, IndexError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a valid command"
         raise UsageError(f"{COMMAND} cannot be run: {reason}", hint="give a program and its arguments") from None

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Call = Callable[..., Mapping[str, Any]]
 """``call(command, progress, **arguments)``: run a command of an open volume, here or in the process that owns it."""
 
-PATIENCE = 10.0
+BUSY_SECONDS = 10.0
 """Seconds that a command waits while another process opens or closes the vault."""
 
 _PAUSE = 0.1
@@ -35,7 +35,7 @@ def session(invocation: Invocation, ask: Callable[[Invocation], Secret] = passph
     AccessError, VaultInUse.
     """
     require_vault(invocation)
-    opened = _Patience(invocation).open(ask)
+    opened = _Opener(invocation).open(ask)
     if isinstance(opened, ControlClient):
         with opened as client:
             yield lambda name, progress, **arguments: client.call(name, arguments | _wanted(invocation), progress)
@@ -103,13 +103,13 @@ def open_volume(invocation: Invocation, secret: Secret) -> "Volume":
     return Volume.open(paths, config, secret, namespace=invocation.namespace, platform=invocation.platform)
 
 
-class _Patience:
+class _Opener:
     """Tries the control socket and the vault in turn, while another process is opening or closing the vault."""
 
     def __init__(self, invocation: Invocation) -> None:
         self._invocation = invocation
         self._clock = invocation.platform.clock
-        self._deadline = self._clock.monotonic() + PATIENCE
+        self._deadline = self._clock.monotonic() + BUSY_SECONDS
         self._pause = threading.Event()
 
     def open(self, ask: Callable[[Invocation], Secret]) -> "ControlClient | Volume":

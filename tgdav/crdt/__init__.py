@@ -1,1 +1,1 @@
-"""Operations, clocks and merge rules: pure, no I/O. What the log says and how logs of several machines become one."""
+"""The operations of the log, stamps, and which machine writes. Pure: no I/O."""

@@ -21,7 +21,7 @@ from tgdav.cli.secrets import (
     read_hidden,
     read_line,
 )
-from tgdav.cli.session import PATIENCE
+from tgdav.cli.session import BUSY_SECONDS
 from tgdav.crypto.slots import Secret
 from tgdav.errors import AccessError, UsageError, VaultInUse
 from tgdav.vault.state_dir import vault_exists
@@ -133,7 +133,7 @@ class _LoginTarget:
     def _do(self, command: str, arguments: dict[str, Any], here: Callable[[], None]) -> Mapping[str, Any] | None:
         """Call the process that has the vault open, else ``here``. Retry while a process is opening or closing the vault."""
         clock = self._invocation.platform.clock
-        deadline = clock.monotonic() + PATIENCE
+        deadline = clock.monotonic() + BUSY_SECONDS
         while True:
             client = self._running()
             if client is not None:

@@ -19,7 +19,7 @@ from tgdav.cli.help import command
 from tgdav.cli.invocation import Invocation, global_options
 from tgdav.cli.process import await_signal, freeze_objects, notify, stopping_by_signals
 from tgdav.cli.secrets import COMMAND, ask, find_passphrase, passphrase
-from tgdav.cli.serving.mount_point import hides, own_files, require_fuse
+from tgdav.cli.serving.mount_point import nonempty_warning, refuse_own_files, require_fuse
 from tgdav.cli.session import open_volume, refuse_running, require_vault
 from tgdav.config import require_supported
 from tgdav.errors import TgdavError
@@ -34,7 +34,11 @@ _PLACES = {"home": "TGDAV_HOME", "config": "TGDAV_CONFIG", "passphrase_file": "T
 _END_SECONDS = 60.0
 
 options_option = click.option(
-    "-o", "words", multiple=True, metavar="OPTIONS", help="Mount options, separated by commas (see docs/fuse.md)."
+    "-o",
+    "option_lists",
+    multiple=True,
+    metavar="OPTIONS",
+    help="Mount options, separated by commas (see docs/fuse.md).",
 )
 
 
@@ -43,25 +47,25 @@ options_option = click.option(
 @options_option
 @global_options
 @click.pass_obj
-def mount(invocation: Invocation, *, path: str, words: Sequence[str]) -> int:
+def mount(invocation: Invocation, *, path: str, option_lists: Sequence[str]) -> int:
     """Mount the drive at PATH, an existing directory, and return when it is ready."""
-    options = parse_options(words)
-    invocation = placed(invocation, options)
+    options = parse_options(option_lists)
+    invocation = with_mount_paths(invocation, options)
     where = mount_table.prepare(path)
     require_vault(invocation)
-    if (line := hides(where)) is not None:
+    if (line := nonempty_warning(where)) is not None:
         invocation.output.warn(line)
     client = ControlClient.connect(invocation.paths.control_file)
     if client is not None:
         with client, invocation.output.progress("mounting") as progress:
-            client.call("mount", {"path": os.fspath(where), "options": ",".join(words)}, progress)
-    elif code := _spawn(invocation, where, words):
+            client.call("mount", {"path": os.fspath(where), "options": ",".join(option_lists)}, progress)
+    elif code := _spawn(invocation, where, option_lists):
         return code
     invocation.output.result({"mounted": os.fspath(where)}, [f"mounted at {where}"])
     return ExitCode.DONE
 
 
-def placed(invocation: Invocation, options: MountOptions) -> Invocation:
+def with_mount_paths(invocation: Invocation, options: MountOptions) -> Invocation:
     """Return an invocation with the paths in the mount options: fstab cannot set environment variables."""
     if not options.places:
         return invocation
@@ -77,27 +81,27 @@ def placed(invocation: Invocation, options: MountOptions) -> Invocation:
     )
 
 
-def _spawn(invocation: Invocation, where: Path, words: Sequence[str]) -> int:
+def _spawn(invocation: Invocation, where: Path, option_lists: Sequence[str]) -> int:
     """Start the program that serves the mount; return 0 once it is mounted, else its exit code.
 
     It inherits the standard streams, prints its own errors, and closes the streams when it is mounted.
     """
     require_supported(invocation.config, invocation.namespace)
     require_fuse()
-    own_files(invocation.paths, where)
+    refuse_own_files(invocation.paths, where)
     # Read the passphrase here: TGDAV_PASSPHRASE_COMMAND may need the terminal, which the child detaches from.
     given = find_passphrase(invocation)
     typed = (given.text if given else ask("Passphrase", "passphrase")) + "\n"
     environment = {name: value for name, value in invocation.environment.items() if name != COMMAND}
-    ready, told = os.pipe()
-    command = [*PROGRAM, os.fspath(where), "--ready", str(told), *_global_words(invocation)]
-    for word in words:
-        command += ["-o", word]
+    ready, writer = os.pipe()
+    command = [*PROGRAM, os.fspath(where), "--ready", str(writer), *_global_arguments(invocation)]
+    for options in option_lists:
+        command += ["-o", options]
     with os.fdopen(ready, "rb") as waiting:
         child = subprocess.Popen(  # noqa: S603 - this program itself
-            command, stdin=subprocess.PIPE, pass_fds=[told], start_new_session=True, env=environment
+            command, stdin=subprocess.PIPE, pass_fds=[writer], start_new_session=True, env=environment
         )
-        os.close(told)
+        os.close(writer)
         _give(child, typed)
         is_ready = waiting.read(1) == b"+"
     if is_ready:
@@ -115,38 +119,38 @@ def _give(child: "subprocess.Popen[bytes]", typed: str) -> None:
         pass  # the child ended before it read; it has printed why
 
 
-def _global_words(invocation: Invocation) -> list[str]:
-    words = ["--json"] * invocation.json + ["-v"] * invocation.verbose
+def _global_arguments(invocation: Invocation) -> list[str]:
+    arguments = ["--json"] * invocation.json + ["-v"] * invocation.verbose
     named = {
         "--config": invocation.config_option,
         "--namespace": invocation.namespace,
         "--passphrase-file": invocation.passphrase_file,
     }
-    for word, value in named.items():
-        words += [] if value is None else [word, str(value)]
-    return words
+    for option, value in named.items():
+        arguments += [] if value is None else [option, str(value)]
+    return arguments
 
 
-def hold(invocation: Invocation, path: str, options: MountOptions, on_ready: Callable[[Path], None]) -> None:
+def serve_mount(invocation: Invocation, path: str, options: MountOptions, on_ready: Callable[[Path], None]) -> None:
     """Mount, serve until unmounted or stopped by a signal, and close, so that all written data is on disk."""
     # Imported here: asking another process for a mount does not need the volume.
-    from tgdav.cli.serving.host import MountHost, Running, control_server
+    from tgdav.cli.serving.host import MountHost, ProcessInfo, control_server
 
     stop = threading.Event()
     with stopping_by_signals(stop), ExitStack() as closing:
         require_vault(invocation)
         require_supported(invocation.config, invocation.namespace)
         where = mount_table.prepare(path)
-        own_files(invocation.paths, where)
+        refuse_own_files(invocation.paths, where)
         refuse_running(invocation)
         require_fuse()
-        if (line := hides(where)) is not None:
+        if (line := nonempty_warning(where)) is not None:
             invocation.output.warn(line)
         process.set_up_server_logging()
         volume = open_volume(invocation, passphrase(invocation))
         closing.callback(volume.close)
         host = MountHost(volume, stays=False, on_end=stop.set)
-        control = control_server(invocation, volume, Running(invocation.platform.clock, host))
+        control = control_server(invocation, volume, ProcessInfo(invocation.platform.clock, host))
         control.start()
         closing.callback(control.stop)
         where = host.mount(path, options)

@@ -11,11 +11,11 @@ from tgdav.cli.errors import ExitCode
 from tgdav.cli.help import Number, command
 from tgdav.cli.invocation import Invocation, global_options
 from tgdav.cli.process import await_signal, freeze_objects, notify, stopping_by_signals
-from tgdav.cli.secrets import find_passphrase, judged, make_key_file, passphrase, webdav_hashes, webdav_users
-from tgdav.cli.serving.address import address, exposure, options_for, refusal, reserve, short_passwords
-from tgdav.cli.serving.host import MountHost, Running, control_server
+from tgdav.cli.secrets import find_passphrase, make_key_file, passphrase, warned_if_weak, webdav_hashes, webdav_users
+from tgdav.cli.serving.address import bind_error, exposure_warning, reserve, short_password_warning, url_of, web_options
+from tgdav.cli.serving.host import MountHost, ProcessInfo, control_server
 from tgdav.cli.serving.metrics import metrics
-from tgdav.cli.serving.mount_point import hides, own_files, require_fuse
+from tgdav.cli.serving.mount_point import nonempty_warning, refuse_own_files, require_fuse
 from tgdav.cli.session import no_vault, open_volume, refuse_running
 from tgdav.config import notices, require_supported, select_namespace
 from tgdav.crypto.passphrase import Passphrase
@@ -45,18 +45,18 @@ def serve(invocation: Invocation, *, host: str, port: int, mount: str | None, no
     with stopping_by_signals(stop):
         where = None if mount is None else prepare(mount)
         require_supported(invocation.config, invocation.namespace)
-        options = options_for(host, port, invocation.config.webdav)
+        options = web_options(host, port, invocation.config.webdav)
         if no_auth:
             check_loopback(host)
         _require_vault_or_place(invocation)
         refuse_running(invocation)
         if where is not None:
             require_fuse()
-            own_files(invocation.paths, where)
+            refuse_own_files(invocation.paths, where)
         process.set_up_server_logging()
         with reserve(options) as reserved:
-            hidden = None if where is None else hides(where)
-            for line in (*notices(invocation.config), exposure(options), hidden):
+            hidden = None if where is None else nonempty_warning(where)
+            for line in (*notices(invocation.config), exposure_warning(options), hidden):
                 if line is not None:
                     invocation.output.warn(line)
             _serve(invocation, options, reserved, stop, mount, no_auth=no_auth)
@@ -87,7 +87,7 @@ def _serve(
         )
         web = WebServer(volume.fs, options, credentials, platform.clock, platform.entropy, probes)
         mounts = MountHost(volume, stays=True)
-        running = Running(platform.clock, mounts)
+        running = ProcessInfo(platform.clock, mounts)
         control = control_server(invocation, volume, running)
         control.start()
         closing.callback(control.stop)
@@ -100,7 +100,7 @@ def _serve(
         closing.callback(web.stop)
         closing.callback(volume.disconnect_soon)
         closing.callback(_unmount, mounts)  # a mount reads from the store until its last user has gone
-        running.address = address(options, port)
+        running.address = url_of(options, port)
         invocation.output.result({"listening": running.address}, [f"listening on {running.address}"])
         freeze_objects()
         notify(invocation.environment, "READY=1", f"STATUS=listening at port {port}")
@@ -116,7 +116,7 @@ def _listen(web: WebServer, options: WebOptions) -> int:
     try:
         return web.start()
     except OSError as error:
-        raise refusal(options, error) from error
+        raise bind_error(options, error) from error
 
 
 def _require_vault_or_place(invocation: Invocation) -> None:
@@ -136,7 +136,7 @@ def _secret_for_serving(invocation: Invocation) -> Passphrase:
 def _first_run(invocation: Invocation) -> Passphrase:
     given = find_passphrase(invocation)
     key_file = invocation.initial_paths.key_file
-    secret = judged(invocation, given) if given else make_key_file(invocation)
+    secret = warned_if_weak(invocation, given) if given else make_key_file(invocation)
     config = select_namespace(invocation.config, invocation.namespace)
     create_vault(invocation.paths, config, secret.text, platform=invocation.platform)
     notice = invocation.output.notice
@@ -150,7 +150,7 @@ def _first_run(invocation: Invocation) -> Passphrase:
 
 def _credentials(invocation: Invocation, volume: Volume, options: WebOptions) -> Credentials:
     users = webdav_users(invocation, lambda: _own_password(invocation, volume))
-    if line := short_passwords(users, options):
+    if line := short_password_warning(users, options):
         invocation.output.warn(line)
     return Credentials(users, invocation.platform.entropy, webdav_hashes(invocation))
 

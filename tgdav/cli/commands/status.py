@@ -113,10 +113,8 @@ def _waiting(found: Mapping[str, Any]) -> str:
 
 
 def _account(found: Mapping[str, Any]) -> str:
-    words = (
-        f"deleted by Telegram after {found['deleted_after_days']} days without use, not before {found['not_before']}"
-    )
-    return f"{words}: {found['warning']}" if found["warning"] else words
+    text = f"deleted by Telegram after {found['deleted_after_days']} days without use, not before {found['not_before']}"
+    return f"{text}: {found['warning']}" if found["warning"] else text
 
 
 def _of(found: Mapping[str, Any]) -> str:

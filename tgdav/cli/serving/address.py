@@ -21,7 +21,7 @@ _LISTEN = "0A"
 """The state of a listening socket in /proc/net/tcp."""
 
 
-def options_for(host: str, port: int, webdav: Webdav) -> WebOptions:
+def web_options(host: str, port: int, webdav: Webdav) -> WebOptions:
     """Return the options of the server. Raises UsageError for a certificate or key that cannot be used."""
     tls, proxies, public = webdav.tls, webdav.trusted_proxies or (), webdav.public_url or ""
     if tls is None:
@@ -55,7 +55,7 @@ def reserve(options: WebOptions) -> socket.socket:
     try:
         return _bound(options)
     except (OSError, UnicodeError) as error:
-        raise refusal(options, error) from None
+        raise bind_error(options, error) from None
 
 
 def _bound(options: WebOptions) -> socket.socket:
@@ -77,7 +77,7 @@ def _bound(options: WebOptions) -> socket.socket:
     raise OSError(errno.EADDRNOTAVAIL, "no such address")
 
 
-def refusal(options: WebOptions, error: OSError | UnicodeError) -> UsageError:
+def bind_error(options: WebOptions, error: OSError | UnicodeError) -> UsageError:
     """Return the error for an address that cannot be bound, with a remedy."""
     where = f"port {options.port} of {options.host}"
     match error:
@@ -118,8 +118,8 @@ def _inodes(port: int) -> Iterator[str]:
 
 def _name(process: Path) -> str:
     """Return the program's name, without its arguments."""
-    words = (process / "cmdline").read_bytes().split(b"\0")[:4]
-    is_ours = any(os.path.basename(word) == b"tgdav" for word in words)
+    arguments = (process / "cmdline").read_bytes().split(b"\0")[:4]
+    is_ours = any(os.path.basename(argument) == b"tgdav" for argument in arguments)
     return "tgdav" if is_ours else (process / "comm").read_text().strip()
 
 
@@ -133,7 +133,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def exposure(options: WebOptions) -> str | None:
+def exposure_warning(options: WebOptions) -> str | None:
     """Return a warning if other machines can reach the server without TLS, else None."""
     if options.certificate or is_loopback(options.host):
         return None
@@ -143,7 +143,7 @@ def exposure(options: WebOptions) -> str | None:
     )
 
 
-def short_passwords(users: Mapping[str, str], options: WebOptions) -> str | None:
+def short_password_warning(users: Mapping[str, str], options: WebOptions) -> str | None:
     """Return a warning if other machines can try short passwords, else None."""
     short = sorted(user for user, password in users.items() if len(password) < SHORT_PASSWORD)
     if not short or is_loopback(options.host):
@@ -154,7 +154,7 @@ def short_passwords(users: Mapping[str, str], options: WebOptions) -> str | None
     )
 
 
-def address(options: WebOptions, port: int) -> str:
+def url_of(options: WebOptions, port: int) -> str:
     """Return the URL of the server."""
     host = f"[{options.host.strip('[]')}]" if ":" in options.host else options.host
     return f"http{'s' if options.certificate else ''}://{host}:{port}/"

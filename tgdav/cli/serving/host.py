@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tgdav.cli.dispatch import commands
 from tgdav.cli.errors import for_control
 from tgdav.cli.invocation import Invocation
-from tgdav.cli.serving.mount_point import NO_FUSE, own_files
+from tgdav.cli.serving.mount_point import NO_FUSE, refuse_own_files
 from tgdav.clock import Clock
 from tgdav.content.read.chunk_cache import MOUNTED_LIMIT
 from tgdav.errors import UsageError
@@ -45,7 +45,7 @@ class MountHost:
                     f"the drive is already mounted at {self._mount.where}", hint="unmount it first, or use it there"
                 )
             where = mount_table.prepare(path)
-            own_files(self._volume.paths, where)
+            refuse_own_files(self._volume.paths, where)
             clock = self._volume.platform.clock
             self._mount = mount_class.start(self._volume.fs, where, options, clock, self._ended)
             self._volume.content.reader.resize_memory(MOUNTED_LIMIT)
@@ -68,11 +68,11 @@ class MountHost:
         ends = not self._stays
         return {"unmounted": where, "pending": pending, "process": os.getpid(), "ends": ends, "notices": notices}
 
-    def finish(self, say: Callable[[str], None]) -> None:
-        """Unmount when the last file is closed; ``say`` is called if it is busy. KeyboardInterrupt unmounts at once."""
+    def finish(self, report_busy: Callable[[str], None]) -> None:
+        """Unmount when the last file is closed; ``report_busy`` is called if it is busy. KeyboardInterrupt unmounts at once."""
         if self._mount is not None:
             try:
-                self._mount.unmount_when_free(say)
+                self._mount.unmount_when_free(report_busy)
             except KeyboardInterrupt:
                 self._mount.cut()
                 raise
@@ -98,7 +98,7 @@ class MountHost:
         return {"mount": mount, "unmount": unmount, "mounts": mounts}
 
 
-class Running:
+class ProcessInfo:
     """Describes this process for other commands. ``address`` is None until it serves HTTP."""
 
     def __init__(self, clock: Clock, mounts: MountHost) -> None:
@@ -130,13 +130,13 @@ def _mount_class() -> "type[Mount]":
     return Mount
 
 
-def control_server(invocation: Invocation, volume: Volume, running: Running) -> ControlServer:
+def control_server(invocation: Invocation, volume: Volume, running: ProcessInfo) -> ControlServer:
     """Return the server of the control socket, with the commands of ``volume``, of its mount and of this process."""
     runtime = invocation.environment.get("XDG_RUNTIME_DIR")
-    folders = [Path(runtime)] if runtime else []
+    directories = [Path(runtime)] if runtime else []
     return ControlServer(
         invocation.paths.control_file,
-        [*folders, Path(tempfile.gettempdir()), Path("/tmp")],  # noqa: S108 - it creates a new directory of mode 0700 there
+        [*directories, Path(tempfile.gettempdir()), Path("/tmp")],  # noqa: S108 - it creates a new directory of mode 0700 there
         commands(volume, invocation.config, invocation.namespace) | running.commands(),
         for_control,
         invocation.platform.clock,

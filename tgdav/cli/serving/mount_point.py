@@ -13,7 +13,7 @@ NO_FUSE = UsageError(
 )
 
 
-def own_files(paths: StatePaths, where: Path) -> None:
+def refuse_own_files(paths: StatePaths, where: Path) -> None:
     """Raise UsageError if the mount would hide files of tgdav itself."""
     for own in (paths.state, paths.cache, paths.store):
         if Path(os.path.realpath(own)).is_relative_to(where):
@@ -26,7 +26,7 @@ def require_fuse() -> None:
         raise NO_FUSE
 
 
-def hides(where: Path) -> str | None:
+def nonempty_warning(where: Path) -> str | None:
     """Return a warning if the directory to be mounted over is not empty, else None."""
     try:
         number = len(os.listdir(where))
