@@ -62,7 +62,7 @@ class TestByCode:
         assert machine.run("--json", "init").json()["recovery_key"]
         assert not (machine.path / "state" / PENDING).exists()
 
-    def test_everything_is_asked_for(self, server: Server, machine: Machine) -> None:
+    def test_everything_is_prompted_for(self, server: Server, machine: Machine) -> None:
         server.add_account(OTHER, "54321", PASSWORD)
         machine.variables["TGDAV_PASSPHRASE"] = None
         typed = f"{machine.passphrase}\n+{OTHER}\n54321\nwrong\n{PASSWORD}\n"
@@ -113,7 +113,7 @@ class TestByCode:
         done = log_in(Machine(tmp_path, config=config), check=False)
         assert (done.code, "published" in done.stderr) == (3, True)
 
-    def test_told_to_wait(self, server: Server, machine: Machine) -> None:
+    def test_a_flood_wait_is_reported(self, server: Server, machine: Machine) -> None:
         server.arm("flood_wait", "auth.sendCode", seconds=500)
         done = log_in(machine, check=False)
         assert (done.code, "9 minutes" in done.stderr) == (5, True)
@@ -183,7 +183,7 @@ class TestJunk:
         assert machine.run("auth", input=f"what?\n{written}\n{CODE}\n").code == 0
 
 
-def test_what_a_library_says_is_not_printed_before_the_error(server: Server, machine: Machine) -> None:
+def test_library_output_is_not_printed_before_the_error(server: Server, machine: Machine) -> None:
     """A real process: here the log's handlers are pytest's."""
     server.stop_listening()
     done = Home.run(machine, "auth", "--phone", f"+{PHONE}", check=False)
@@ -195,7 +195,7 @@ def test_what_a_library_says_is_not_printed_before_the_error(server: Server, mac
 
 
 class TestOnATerminal:
-    def test_an_empty_line_is_asked_for_again(self, server: Server, machine: Machine) -> None:
+    def test_an_empty_line_is_prompted_for_again(self, server: Server, machine: Machine) -> None:
         server.add_account(OTHER, "54321", PASSWORD)
         with terminal(machine, "auth") as screen:
             place = 0
@@ -428,7 +428,7 @@ def test_a_copied_home_is_refused_at_once_while_the_other_uses_the_login(
 
 
 @pytest.mark.parametrize("words", [("auth",), ("auth", "--logout")])
-def test_a_folder_needs_no_login(tmp_path: Path, words: tuple[str, ...]) -> None:
+def test_a_directory_needs_no_login(tmp_path: Path, words: tuple[str, ...]) -> None:
     done = Machine(tmp_path, config=config_for(tmp_path)).run(*words, check=False)
     assert (done.code, "needs no login" in done.stderr) == (2, True)
 
@@ -452,7 +452,7 @@ def test_a_damaged_login_is_replaced_by_the_next_of_the_same_account(
     vault.run("sync", "--wait")
 
 
-def test_a_wrong_passphrase_is_told_without_telegram(server: Server, vault: Machine) -> None:
+def test_a_wrong_passphrase_is_reported_without_telegram(server: Server, vault: Machine) -> None:
     before = server.statistics()["connections"]
     done = vault.run("status", check=False, variables={"TGDAV_PASSPHRASE": "wrong"})
     assert (done.code, "wrong passphrase" in done.stderr) == (3, True)

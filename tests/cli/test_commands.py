@@ -67,7 +67,7 @@ def test_a_wrong_passphrase_is_exit_3_and_says_nothing_else(vault: Machine) -> N
 
 
 @pytest.mark.parametrize("place", ["before", "after"])
-def test_json_gives_errors_as_one_object(vault: Machine, place: str) -> None:
+def test_json_errors_are_one_object(vault: Machine, place: str) -> None:
     words = ("--json", "status") if place == "before" else ("status", "--json")
     wrong = vault.run(*words, check=False, variables={"TGDAV_PASSPHRASE": "hunter2"})
     assert wrong.code == 3
@@ -257,7 +257,7 @@ def test_a_vault_is_made_with_the_namespace_that_is_opened(tmp_path: Path) -> No
     assert "epoch 2" in second.run("--namespace", "docs", "recover").stdout
 
 
-def test_machines_of_one_name_are_told_apart_wherever_they_are_named(vault: Machine, tmp_path: Path) -> None:
+def test_machines_with_equal_names_are_distinguished_in_all_output(vault: Machine, tmp_path: Path) -> None:
     """Both are named after this host."""
     other = vault.beside("other", config=config_for(tmp_path))
     joined = other.run("init", "--join").stdout

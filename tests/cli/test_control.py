@@ -95,7 +95,7 @@ def test_a_command_gets_its_arguments_and_answers(folder: Path) -> None:
         assert client.call("echo", {}, silent) == {"echo": {}}
 
 
-def test_socket_note_and_folder_are_private(folder: Path) -> None:
+def test_socket_control_file_and_directory_are_private(folder: Path) -> None:
     with serving(folder, COMMANDS):
         path = read_pointer(folder / "control")
         assert path is not None
@@ -123,7 +123,7 @@ def test_nothing_is_left_after_stop(folder: Path) -> None:
     assert ControlClient.connect(folder / "control") is None
 
 
-def test_what_a_crash_left_is_replaced(tmp_path: Path) -> None:
+def test_leftovers_of_a_crash_are_replaced(tmp_path: Path) -> None:
     folder = tmp_path / ("long" * 40)
     folder.mkdir(parents=True)
     left = Path("/tmp", f"tgdav-test-{os.getpid()}")
@@ -138,7 +138,7 @@ def test_what_a_crash_left_is_replaced(tmp_path: Path) -> None:
             assert client.call("echo", {}, silent) == {"echo": {}}
 
 
-def test_a_note_never_makes_us_remove_what_is_no_socket(tmp_path: Path, folder: Path) -> None:
+def test_a_control_file_never_makes_us_remove_anything_but_a_socket(tmp_path: Path, folder: Path) -> None:
     precious = tmp_path / "tgdav-precious"
     precious.mkdir()
     (precious / "file").write_text("keep")
@@ -151,7 +151,7 @@ def test_a_note_never_makes_us_remove_what_is_no_socket(tmp_path: Path, folder: 
 @pytest.mark.parametrize(
     "note", [b"", b"\n", b"relative\n", b"/with\0nul\n", b"/nowhere/at/all\n", b"\xff" * 5000, b"/" * 5000]
 )
-def test_a_senseless_note_means_that_nobody_is_there(folder: Path, note: bytes) -> None:
+def test_a_malformed_control_file_means_that_no_process_runs(folder: Path, note: bytes) -> None:
     folder.mkdir()
     (folder / "control").write_bytes(note)
     assert ControlClient.connect(folder / "control") is None
@@ -172,7 +172,7 @@ def test_each_error_keeps_its_class(folder: Path, error: type[TgdavError]) -> No
         client.call("fails", {}, silent)
 
 
-def test_an_unexpected_error_is_told_and_the_server_goes_on(folder: Path) -> None:
+def test_an_unexpected_error_is_reported_and_the_server_continues(folder: Path) -> None:
     with serving(folder, COMMANDS):
         with connect(folder) as client, pytest.raises(TgdavError) as caught:
             client.call("broken", {}, silent)
@@ -203,7 +203,7 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("data", HOSTILE)
-def test_nonsense_gets_one_error_and_the_end(folder: Path, data: bytes) -> None:
+def test_a_malformed_request_gets_one_error_and_is_closed(folder: Path, data: bytes) -> None:
     with serving(folder, COMMANDS):
         answers = [json.loads(line) for line in raw(folder, data).splitlines()]
         assert [list(answer) for answer in answers] == [["error"]]
@@ -211,7 +211,7 @@ def test_nonsense_gets_one_error_and_the_end(folder: Path, data: bytes) -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b'{"command": "echo"}', b"x" * (MAX_REQUEST_BYTES + 1), b"x" * 3_000_000])
-def test_what_is_cut_off_or_too_long_gets_no_answer(folder: Path, data: bytes) -> None:
+def test_truncated_and_oversized_requests_get_no_response(folder: Path, data: bytes) -> None:
     with serving(folder, COMMANDS):
         assert raw(folder, data) == b""
         with connect(folder) as client:
@@ -247,7 +247,7 @@ def test_progress_arrives_at_most_ten_times_a_second(folder: Path) -> None:
     assert 5 <= len(seen) <= 12
 
 
-def test_work_ends_when_the_asker_is_gone(folder: Path) -> None:
+def test_work_ends_when_the_client_disconnects(folder: Path) -> None:
     clock, ended, asked = ManualClock(), threading.Event(), threading.Event()
 
     def work(_arguments: Any, progress: control.Progress) -> dict[str, Any]:
@@ -269,7 +269,7 @@ def test_work_ends_when_the_asker_is_gone(folder: Path) -> None:
         assert ended.wait(10)
 
 
-def test_stop_cuts_who_waits_and_says_so(folder: Path) -> None:
+def test_stop_interrupts_waiting_clients_with_an_error(folder: Path) -> None:
     asked, go_on = threading.Event(), threading.Event()
 
     def work(_arguments: Any, _progress: Any) -> dict[str, Any]:
@@ -286,7 +286,7 @@ def test_stop_cuts_who_waits_and_says_so(folder: Path) -> None:
         stopping.join()
 
 
-def test_many_silent_connections_are_bounded_and_let_go(folder: Path) -> None:
+def test_silent_connections_are_limited_and_closed(folder: Path) -> None:
     with serving(folder, COMMANDS):
         silent_ones = [ControlClient.connect(folder / "control") for _ in range(MAX_CONNECTIONS + 3)]
         late = silent_ones[-1]
@@ -310,7 +310,7 @@ def test_many_silent_connections_are_bounded_and_let_go(folder: Path) -> None:
 @pytest.mark.parametrize(
     "reply", [b"nonsense\n", b"[]\n", b'{"result": 3}\n', b'{"progress": {"stage": 3}}\n', b"{}\n", b"", b"x"]
 )
-def test_the_client_survives_a_senseless_owner(folder: Path, reply: bytes) -> None:
+def test_the_client_survives_malformed_responses(folder: Path, reply: bytes) -> None:
     folder.mkdir()
     path = folder / "s"
     with socket.socket(socket.AF_UNIX) as listener:

@@ -55,7 +55,7 @@ def test_commands_of_later_versions_are_not_there() -> None:
     assert not UNSUPPORTED & set(tgdav.list_commands(click.Context(tgdav)))
 
 
-def test_the_list_of_commands_says_what_each_says_itself() -> None:
+def test_the_list_of_commands_repeats_the_help_of_each() -> None:
     context = click.Context(tgdav, info_name="tgdav", max_content_width=200, terminal_width=200)
     lines = tgdav.get_help(context).partition("To start:")[2].split("\n")
     listed = dict(line.split(None, 1) for line in lines if line.startswith("  "))

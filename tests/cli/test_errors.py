@@ -44,21 +44,21 @@ def test_every_error_class_is_in_the_cases() -> None:
     assert not {kind for kind in classes if not issubclass(kind, errors.FileSystemError)} - covered
 
 
-def test_a_line_says_what_why_and_what_to_do() -> None:
+def test_an_error_line_has_the_cause_and_the_remedy() -> None:
     assert one_line(errors.AccessError("wrong passphrase", hint="try another")) == "wrong passphrase; try another"
     assert one_line(FileNotFoundError(2, "No such file", "/there")) == "No such file: /there"
 
 
-def test_many_findings_are_one_line() -> None:
+def test_many_problems_are_one_line() -> None:
     line = one_line(ConfigError([PROBLEM, PROBLEM, PROBLEM]))
     assert line == "c.yaml: a.b: found 1, allowed: 2 (and 2 more: run 'tgdav config check')"
 
 
-def test_the_unexpected_tells_nothing_that_it_may_hold() -> None:
+def test_unexpected_errors_reveal_nothing() -> None:
     assert "hunter2" not in one_line(RuntimeError("hunter2"))
     assert as_json(RuntimeError("hunter2"))["error"]["kind"] == "failure"
 
 
-def test_nothing_reaches_the_terminal_that_it_would_act_on() -> None:
+def test_control_characters_never_reach_the_terminal() -> None:
     assert printable("a\x1b[2Jb\nü\u202e\udcff") == "a\\x1b[2Jb\\nü\\u202e\\udcff"
     assert os.linesep not in one_line(errors.UsageError("two\nlines", hint="and\rmore"))

@@ -169,7 +169,7 @@ def test_help_has_two_headings_an_example_and_a_page(words: str, command: click.
     assert everywhere.endswith("More: docs/commands.md")
 
 
-def test_a_taken_port_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_a_port_in_use_leaves_nothing_behind(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         home = Machine(tmp_path, variables={"TGDAV_PASSPHRASE": None, "TGDAV_WEBDAV_PASSWORD": None})
@@ -218,7 +218,7 @@ UNASKED = [
 
 
 @pytest.mark.parametrize(("name", "words", "code", "says"), UNASKED, ids=[" ".join(row[1]) for row in UNASKED])
-def test_what_needs_no_secret_is_refused_before_one_is_asked_for(
+def test_errors_that_need_no_secret_come_before_any_prompt(
     homes: dict[str, Machine], tmp_path: Path, name: str, words: tuple[str, ...], code: int, says: str
 ) -> None:
     vault = homes[VAULT]
@@ -229,7 +229,7 @@ def test_what_needs_no_secret_is_refused_before_one_is_asked_for(
 
 
 class TestOnATerminal:
-    def test_init_asks_where_the_store_is_to_be(self, tmp_path: Path) -> None:
+    def test_init_prompts_for_the_store(self, tmp_path: Path) -> None:
         home = Machine(tmp_path)
         with terminal(home, "init") as screen:
             screen.wait_for("in a directory, or in Telegram?")
@@ -240,7 +240,7 @@ class TestOnATerminal:
             assert screen.finish() == 0
         assert any((tmp_path / "elsewhere").iterdir())
 
-    def test_a_new_recovery_key_needs_a_yes(self, home: Machine) -> None:
+    def test_a_new_recovery_key_needs_confirmation(self, home: Machine) -> None:
         home.run("init")
         with terminal(home, "recovery-key") as screen:
             screen.wait_for("Create a new one? [y/N]")

@@ -57,7 +57,7 @@ def test_near_misses() -> None:
     assert closest("xyzzy", ["status", "sync"]) is None
 
 
-def test_machines_of_one_name_are_told_apart() -> None:
+def test_machines_with_equal_names_are_distinguished() -> None:
     assert machine_names([(A, "laptop"), (B, "desk")]) == {A: "laptop", B: "desk"}
     assert machine_names([(A, "vm"), (B, "vm"), (C, "desk")]) == {A: "vm (0a0a0a0a)", B: "vm (0b0b0b0b)", C: "desk"}
 
@@ -84,11 +84,11 @@ def drawn(monkeypatch: pytest.MonkeyPatch, delay: float) -> str:
     return screen.getvalue()
 
 
-def test_a_bar_says_what_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bar_shows_the_progress(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "3 of 10" in drawn(monkeypatch, 0.0)
 
 
-def test_what_ends_soon_shows_no_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_quick_work_shows_no_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     assert drawn(monkeypatch, 3600.0) == ""
 
 

@@ -8,7 +8,7 @@ def run(code: str) -> str:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60).stdout
 
 
-def test_a_process_that_may_hold_the_key_leaves_no_dumps() -> None:
+def test_a_process_with_keys_writes_no_core_dumps() -> None:
     code = """
 import ctypes, resource
 resource.setrlimit(resource.RLIMIT_CORE, (resource.getrlimit(resource.RLIMIT_CORE)[1],) * 2)
@@ -20,7 +20,7 @@ print(ctypes.CDLL(None).prctl(PR_GET_DUMPABLE), resource.getrlimit(resource.RLIM
     assert run(code).splitlines()[-1] == "0 0"
 
 
-def test_what_lasts_is_left_out_of_the_collectors_rounds() -> None:
+def test_lasting_objects_are_not_scanned_by_the_collector() -> None:
     code = """
 import gc
 from tgdav.cli.process import freeze_objects
@@ -35,7 +35,7 @@ print(gc.collect())
     assert run(code).split() == ["True", "False", "1"]
 
 
-def test_what_one_thread_gave_back_another_can_use() -> None:
+def test_memory_freed_by_one_thread_is_reused_by_another() -> None:
     code = """
 import threading
 from pathlib import Path

@@ -142,7 +142,7 @@ class TestCommand:
 
 class TestStrength:
     @pytest.mark.parametrize("words", [("init",), ("passwd",)])
-    def test_a_weak_one_is_taken_with_one_line_of_advice(self, home: Machine, words: tuple[str, ...]) -> None:
+    def test_a_weak_one_is_accepted_with_one_warning(self, home: Machine, words: tuple[str, ...]) -> None:
         if words == ("passwd",):
             home.run("init")
             done = home.run("passwd", input="hunter2\n")
@@ -154,7 +154,7 @@ class TestStrength:
         assert "hunter2" not in done.stderr
 
     @pytest.mark.parametrize("chosen", ["correct horse battery staple", "correct horse battery stäple" * 100])
-    def test_a_strong_one_is_taken_in_silence(self, home: Machine, chosen: str) -> None:
+    def test_a_strong_one_is_accepted_without_a_warning(self, home: Machine, chosen: str) -> None:
         assert "weak" not in home.run("init", variables={"TGDAV_PASSPHRASE": chosen}).stderr
 
     @pytest.mark.parametrize("place", ["typed", "file", "variable"])
@@ -197,7 +197,7 @@ class TestReaders:
         vault.path.chmod(0o755)
         assert vault.run("--passphrase-file", str(file), "status").stderr == ""
 
-    def test_nothing_is_said_beside_an_error(self, vault: Machine, tmp_path: Path) -> None:
+    def test_no_warning_is_printed_beside_an_error(self, vault: Machine, tmp_path: Path) -> None:
         (tmp_path / "passphrase").write_text("wrong")
         (tmp_path / "passphrase").chmod(0o644)
         done = vault.run("--passphrase-file", str(tmp_path / "passphrase"), "status", check=False)
@@ -238,7 +238,7 @@ def test_a_named_file_must_be_there(tmp_path: Path) -> None:
         secrets.find_passphrase(invocation(tmp_path, TGDAV_PASSPHRASE_FILE=str(tmp_path / "gone")))
 
 
-def test_the_recovery_key_goes_before_the_passphrase(tmp_path: Path) -> None:
+def test_the_recovery_key_takes_precedence_over_the_passphrase(tmp_path: Path) -> None:
     run = invocation(tmp_path, TGDAV_PASSPHRASE="p", TGDAV_RECOVERY_KEY=format_recovery_key(KEY).lower())
     assert secrets.passphrase_or_recovery_key(run) == KEY
     run.recovery_key_file = tmp_path / "file"
@@ -286,7 +286,7 @@ def test_configured_users_go_before_the_variable(tmp_path: Path) -> None:
     assert secrets.webdav_users(run, lambda: "sealed") == {"anna": "secret"}
 
 
-def test_a_hash_is_never_taken_for_a_password(tmp_path: Path) -> None:
+def test_a_hash_is_never_used_as_a_password(tmp_path: Path) -> None:
     hashed = "$argon2id$v=19$m=65536,t=3,p=4$" + "c2FsdHNhbHQ" + "$" + "A" * 43
     (tmp_path / "config.yaml").write_text(
         f"webdav: {{users: [{{name: anna, password: '{hashed}'}}, {{name: berta, password: secret}}]}}\n"

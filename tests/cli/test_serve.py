@@ -175,14 +175,14 @@ def test_a_user_whose_password_is_a_hash(tmp_path: Path) -> None:
         assert any("only Basic authentication works" in line for line in server.errors)
 
 
-def test_what_is_not_built_is_refused_in_plain_words(tmp_path: Path, vault: Machine) -> None:
+def test_unsupported_features_are_refused_with_an_error(tmp_path: Path, vault: Machine) -> None:
     replica = Machine(tmp_path, "replica", config="distribution: {mode: distributed}\n")
     assert replica.run("serve", check=False).code == 2
     assert replica.run("sync", check=False).code == 2
     assert replica.run("config", "check").code == 0
 
 
-def test_a_taken_port_is_exit_2(vault: Machine) -> None:
+def test_a_port_in_use_is_exit_2(vault: Machine) -> None:
     with Server(vault) as server:
         port = server.url.rstrip("/").rpartition(":")[2]
         other = Home(vault.folder, "other")
@@ -211,7 +211,7 @@ def test_status_and_metrics_over_http(vault: Machine) -> None:
         assert client.request("GET", "/-/healthz").status == 200
 
 
-def test_metrics_count_what_was_done(vault: Machine) -> None:
+def test_metrics_count_requests_and_uploads(vault: Machine) -> None:
     """Requests by method and class of status, bytes both ways, the store's messages, failed uploads, the queue, the cache."""
     with Server(vault) as server, server.client() as client:
         client.request("PUT", "/file", body=random.randbytes(200_000))

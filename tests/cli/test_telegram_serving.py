@@ -158,7 +158,7 @@ def _get_if_it_can(serving: Serving, name: str) -> None:
         get(serving, name)
 
 
-def test_what_it_waits_for_is_told(server: Server, home: Machine) -> None:
+def test_the_reason_for_waiting_is_reported(server: Server, home: Machine) -> None:
     with Serving(home) as serving:
         assert put(serving, "file", b"content" * 1000) == 201
         server.arm("flood_wait", "messages.sendMedia", seconds=6)
@@ -195,7 +195,7 @@ def test_an_account_that_would_soon_be_deleted_is_warned_of(server: Server, home
     assert "account     deleted by Telegram after 31 days without use, not before 20" in home.run("status").stdout
 
 
-def test_what_was_sent_is_told_by_kind(home: Machine) -> None:
+def test_uploads_are_reported_by_kind(home: Machine) -> None:
     with Serving(home) as serving:
         assert put(serving, "file", bytes(range(256)) * 1000) == 201
         sent = home.run("--json", "sync", "--wait").json()["sent"]

@@ -72,7 +72,7 @@ def asked(home: Machine) -> Machine:
     return home.beside(home.path.name, variables={"TGDAV_PASSPHRASE": None})
 
 
-def test_a_new_passphrase_is_asked_for_twice_and_not_shown(asked: Machine) -> None:
+def test_a_new_passphrase_is_prompted_for_twice_and_not_shown(asked: Machine) -> None:
     with terminal(asked, "init") as screen:
         place = screen.wait_for("Passphrase for the new vault: ")
         screen.type("hunter2")
@@ -99,7 +99,7 @@ def test_two_different_passphrases_are_refused(asked: Machine) -> None:
     assert not (asked.path / "state" / "vault").exists()
 
 
-def test_what_is_no_text_is_refused_in_one_line(asked: Machine) -> None:
+def test_input_that_is_not_utf8_is_refused_in_one_line(asked: Machine) -> None:
     with terminal(asked, "init") as screen:
         screen.wait_for("Passphrase for the new vault: ")
         os.write(screen._descriptor, b"\xff\xfe\n")

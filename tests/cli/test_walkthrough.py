@@ -66,7 +66,7 @@ def test_the_recovery_key_is_enough(tmp_path: Path) -> None:
     assert home.beside("d", config=config).run("init", "--join", check=False).code == 3
 
 
-def test_a_home_restored_from_a_backup_goes_on(tmp_path: Path) -> None:
+def test_a_home_restored_from_a_backup_continues(tmp_path: Path) -> None:
     config = f"storage: {{directory: {{path: {tmp_path / 'store'}}}}}\n{CHEAP}"
     home = Machine(tmp_path, "a", config=config)
     home.run("init")

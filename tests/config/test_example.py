@@ -49,7 +49,7 @@ def test_as_it_is_the_example_changes_nothing():
     assert parse(EXAMPLE.read_bytes(), EXAMPLE, {}).config == Config()
 
 
-def test_every_key_is_there_with_its_default():
+def test_every_key_is_listed_with_its_default():
     loaded = parse(_uncommented(), EXAMPLE, ENVIRONMENT)
     assert _compare(Config, [loaded.raw], "") == []
 

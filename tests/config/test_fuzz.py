@@ -64,7 +64,7 @@ def test_any_bytes_load_or_are_refused(data):
 
 @settings(max_examples=150, deadline=None)
 @given(st.data())
-def test_a_good_file_with_a_damaged_place_loads_or_is_refused(data):
+def test_a_valid_file_with_damage_loads_or_is_refused(data):
     good = data.draw(st.sampled_from([TELEGRAMFS_2, json.dumps(TELEGRAMFS_1)])).encode()
     at = data.draw(st.integers(0, len(good)))
     cut = data.draw(st.integers(0, 3))

@@ -111,7 +111,7 @@ def test_version_2_may_be_written_as_json(read):
     assert read("{cache: {prefetch_count: 1}, version: 2,}").version == 2
 
 
-def test_paths_start_from_the_files_folder_and_home(read, tmp_path):
+def test_paths_start_from_the_files_directory_and_home(read, tmp_path):
     config = read("cache: {path: kept}\nstorage: {directory: {path: ~/store}}", {"HOME": "/h"}).config
     assert config.cache.path == tmp_path / "kept"
     assert config.storage.directory.path == Path("/h/store")

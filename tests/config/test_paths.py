@@ -16,7 +16,7 @@ def test_everything_is_under_tgdav_home():
     assert paths.lock_file.parent == paths.control_file.parent == HOME / "state"
 
 
-def test_without_a_home_the_platforms_folders_serve(monkeypatch, tmp_path):
+def test_without_a_home_the_platforms_directories_are_used(monkeypatch, tmp_path):
     for kind in ("CONFIG", "DATA", "CACHE", "STATE"):
         monkeypatch.setenv(f"XDG_{kind}_HOME", str(tmp_path / kind))
     paths = StatePaths.from_environment({"TGDAV_HOME": ""})
@@ -28,7 +28,7 @@ def test_without_a_home_the_platforms_folders_serve(monkeypatch, tmp_path):
     assert paths.key_file.is_relative_to(tmp_path / "DATA" / "tgdav")
 
 
-def test_the_option_goes_before_the_variable_and_that_before_home():
+def test_the_option_takes_precedence_over_the_variable_and_home():
     environment = {"TGDAV_HOME": str(HOME), "TGDAV_CONFIG": "/etc/tgdav.yaml"}
     assert StatePaths.from_environment(environment, Path("/opt/c.yaml")).config_file == Path("/opt/c.yaml")
     named = StatePaths.from_environment(environment)
@@ -36,7 +36,7 @@ def test_the_option_goes_before_the_variable_and_that_before_home():
     assert named.state == HOME / "state"
 
 
-def test_relative_places_become_absolute(monkeypatch, tmp_path):
+def test_relative_paths_become_absolute(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     assert StatePaths.from_environment({"TGDAV_HOME": "a"}).state == tmp_path / "a" / "state"
     assert StatePaths.from_environment({}, Path("c.yaml")).config_file == tmp_path / "c.yaml"
@@ -57,7 +57,7 @@ def test_the_configuration_moves_cache_and_store():
     assert (paths.for_config(moved).cache, paths.for_config(moved).store) == (Path("/c"), Path("/s"))
 
 
-def test_only_the_namespace_that_is_opened_must_be_built():
+def test_only_the_namespace_that_is_opened_must_be_supported():
     config = Config.model_validate({"namespaces": [{"name": "private"}, {"name": "shared", "type": "distributed"}]})
     require_supported(config)
     require_supported(config, "private")

@@ -110,7 +110,7 @@ def test_refused_with_its_key_and_what_is_allowed(problems, text, key, allowed):
     assert allowed in found[key][1]
 
 
-def test_all_findings_come_together(problems):
+def test_all_problems_are_reported_together(problems):
     found = problems("cache: {prefetch_count: many}\nfoo: 1\nmachine: {name: '${NOWHERE}'}\ntrash: 5")
     assert found.keys() == {"cache.prefetch_count", "foo", "machine.name", "trash"}
     assert found["cache.prefetch_count"][0] == "'many'"
@@ -149,7 +149,7 @@ def test_a_secret_is_never_shown(problems, text):
     assert SECRET not in str(problems(text.replace("@", SECRET)))
 
 
-def test_api_hash_in_the_place_of_api_id_is_not_shown(problems):
+def test_an_api_hash_given_as_api_id_is_not_shown(problems):
     swapped = "0123456789abcdef0123456789abcdef"
     assert swapped not in str(problems(f"telegram: {{api_id: {swapped}x, api_hash: 5}}").get("telegram.api_hash"))
     assert swapped not in str(problems(f"telegram: {{api_id: '{swapped}'}}"))

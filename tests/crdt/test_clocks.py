@@ -32,7 +32,7 @@ def test_a_clock_set_back_does_not_set_stamps_back() -> None:
     assert source.next() == 9 << 16
 
 
-def test_what_others_stamped_is_behind_us() -> None:
+def test_stamps_of_others_are_smaller_than_the_next_one() -> None:
     source = StampSource(ManualClock(5_000_000), last=7)
     source.observe(100 << 16)
     source.observe(50 << 16)

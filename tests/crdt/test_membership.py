@@ -165,7 +165,7 @@ def test_of_equal_epochs_one_wins_whatever_the_order_and_the_other_is_left_out(s
         assert (names(verdict.order), names(verdict.left_out)) == ([(1, 1), (2, 1), (2, 2)], [(3, 1), (3, 2)])
 
 
-def test_who_joined_after_a_tie_decides_it() -> None:
+def test_a_join_after_a_tie_decides_it() -> None:
     links = [link(1, 1, 1), link(2, 1, 2, [(1, 1)]), link(3, 1, 2, [(1, 1)]), link(4, 1, 3, [(1, 1), (3, 1)])]
     verdict = judge(links)
     assert (names(verdict.order), names(verdict.left_out)) == ([(1, 1), (3, 1), (4, 1)], [(2, 1)])
@@ -221,7 +221,7 @@ def test_a_state_takes_in_what_it_lacks_and_is_not_taken_where_it_holds_too_much
     assert (verdict.base_counts, names(verdict.order), names(verdict.left_out)) == (True, [(2, 2)], [(1, 3), (1, 4)])
 
 
-def test_what_fills_a_hole_behind_the_state_is_told() -> None:
+def test_a_segment_that_fills_a_hole_behind_the_state_is_reported() -> None:
     links = successive(4)
     verdict = judge([links[1]], based(links, (1, 4)))
     assert (verdict.order, names(verdict.behind)) == ([], [(1, 2)])

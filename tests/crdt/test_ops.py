@@ -109,7 +109,7 @@ def test_a_flipped_bit_raises_damage_or_nothing(at: int, bit: int) -> None:
         [17, "main", "standalone", 2**63],
     ],
 )
-def test_numbers_that_no_database_keeps_are_no_operation(fields: list[object]) -> None:
+def test_numbers_beyond_the_database_are_damage(fields: list[object]) -> None:
     with pytest.raises(DamageError):
         decode_ops(msgspec.msgpack.encode([fields]))
 

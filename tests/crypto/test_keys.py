@@ -111,7 +111,7 @@ def test_a_master_key_of_a_wrong_length_is_refused():
         VaultKeys(b"short", VaultId(bytes(16)))
 
 
-def test_what_lasts_and_what_changes_with_the_epoch(secret: NamespaceSecret, entropy: SeededEntropy):
+def test_which_keys_change_with_the_epoch(secret: NamespaceSecret, entropy: SeededEntropy):
     old, new = (NamespaceKeys(secret.namespace, each) for each in (secret, secret.with_new_epoch(entropy)))
     chunk = old.chunk_id(b"data")
     assert (old.current_epoch, new.current_epoch) == (1, 2)

@@ -28,7 +28,7 @@ def test_roundtrip(key: RecoveryKey):
 
 
 @given(KEYS)
-def test_case_spaces_and_look_alikes_do_not_matter(key: RecoveryKey):
+def test_case_spaces_and_similar_characters_do_not_matter(key: RecoveryKey):
     text = format_recovery_key(key)
     assert parse_recovery_key(f"  {text.lower().replace('-', ' ')}\n") == key
     assert parse_recovery_key(text.replace("-", "")) == key

@@ -125,7 +125,7 @@ def test_a_header_is_bound_to_its_vault(vault: Vault):
         unlock(moved, vault.recovery)
 
 
-def test_who_splices_slots_of_two_headers_is_found(vault: Vault):
+def test_spliced_slots_of_two_headers_are_detected(vault: Vault):
     newer = with_recovery_key(vault.header, vault.master, new_recovery_key(SeededEntropy(8)), SeededEntropy(9))
     spliced = decode(encode(msgspec.structs.replace(newer, slots=(newer.slots[0], vault.header.slots[1]))))
     with pytest.raises(DamageError, match="not made by"):
@@ -217,7 +217,7 @@ def test_one_run_may_cost_more_than_all_the_work(vault: Vault, monkeypatch: pyte
     assert try_headers([vault.header], PASSPHRASE) == (vault.master, vault.header)
 
 
-def test_headers_that_do_not_belong_together_are_said_to_be(vault: Vault):
+def test_unrelated_headers_are_reported(vault: Vault):
     headers = [*headers_of_generations(vault, 3), planted(vault, 1, 1, CHEAP), planted(vault, 2, 1, CHEAP)]
     assert families(headers) == 3
     with pytest.raises(AccessError, match="3 unrelated vault headers are in the store"):
