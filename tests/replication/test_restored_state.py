@@ -256,7 +256,7 @@ def test_writes_that_fsync_had_kept_and_that_were_settled_later_do_not_come_back
     assert_goes_on(vault, expected)
 
 
-def test_unsettled_writes_of_a_file_that_was_left_alone_are_kept(vault: Vault) -> None:
+def test_unflushed_writes_of_a_file_that_was_left_alone_are_kept(vault: Vault) -> None:
     with vault.opened() as volume:
         put(volume, "file", b"a" * 100_000)
         volume.sync(wait=True)
