@@ -64,7 +64,7 @@ nodes = Table(
         "nlink", INTEGER, nullable=False, comment="entries not in the trash, nor below it; a folder: 2 + sub-folders"
     ),
     Column("atime", INTEGER, nullable=False, comment="last read, local, never logged"),
-    Column("dirty", INTEGER, nullable=False, comment="overlay counter while an overlay contains unflushed writes, else 0"),
+    Column("dirty", INTEGER, nullable=False, comment="overlay counter while an overlay has unflushed writes, else 0"),
     Column("local", INTEGER, nullable=False, comment="1: junk that stays on this machine, never logged"),
     Index("nodes_local", "ino", sqlite_where=text("local = 1")),
     comment="inodes as they are now",
