@@ -412,17 +412,18 @@ class OpenFile:
         emit, node = change.emit_local if self._local else change.emit, require(change, self.inode)
         ctime = node.ctime if self._ctime is None and not self._moves_times else self._ctime
         emit(Write(self._node, size, tag, manifest, self.tag, node.mtime if self._mtime is None else self._mtime))
-        self._log_deferred(change, {} if ctime is None else {"ctime": ctime})
+        self._log_deferred(change, node, {} if ctime is None else {"ctime": ctime})
         if self._atime is not None:
             change.set_local(self.inode, atime=self._atime)
         if self._has_overlay_row:
             change.transaction.execute(_DELETE_OVERLAY, (self.inode,))
 
-    def _log_deferred(self, change: Change, others: dict[str, int]) -> None:
-        """Emit the deferred attributes, with ``others``. Raises NotFound."""
+    def _log_deferred(self, change: Change, node: Attributes, others: dict[str, int]) -> None:
+        """Emit the deferred attributes, with ``others``. ``node`` is the node before the change: to ask for it again, after
+        the write, would execute a statement for each of the files that are committed together."""
         emit, values = change.emit_local if self._local else change.emit, self._deferred | others
         if "mode" in values:
-            for op in acl_operations(change, require(change, self.inode), values["mode"]):
+            for op in acl_operations(change, node, values["mode"]):
                 emit(op)
         if values:
             emit(Attr(self._node, values))
@@ -464,7 +465,7 @@ class OpenFile:
                 self._context.database.writer.run(lambda t: t.execute(_DELETE_OVERLAY, (self.inode,)), durable=True)
             # They were answered, and belong to the node, not to the content that is lost.
             if self._deferred:
-                self._context.journal.change(lambda change: self._log_deferred(change, {}))
+                self._context.journal.change(lambda change: self._log_deferred(change, require(change, self.inode), {}))
             kept = self.records.kept
             if kept:
                 self._context.database.writer.run(lambda t: t.release(kept), lazy=True)
