@@ -3,6 +3,7 @@
 import base64
 import select
 import socket
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
@@ -98,14 +99,19 @@ class Client:
         """Send a request; header names as keywords with ``_`` for ``-``."""
         data = body.encode() if isinstance(body, str) else body
         self.send_head(method, path, None if chunked else len(data), **headers)
-        if chunked:
-            half = len(data) // 2
-            for part in filter(None, (data[:half], data[half:])):
-                self.send(b"%x\r\n%s\r\n" % (len(part), part))
-            self.send(b"0\r\n\r\n")
-        else:
-            self.send(data)
+        # A server may refuse a body, and close the connection, before it has read all of it: its reply is there.
+        with suppress(BrokenPipeError, ConnectionResetError):
+            self._send_body(data, chunked=chunked)
         return self.reply(method)
+
+    def _send_body(self, data: bytes, *, chunked: bool) -> None:
+        if not chunked:
+            self.send(data)
+            return
+        half = len(data) // 2
+        for part in filter(None, (data[:half], data[half:])):
+            self.send(b"%x\r\n%s\r\n" % (len(part), part))
+        self.send(b"0\r\n\r\n")
 
     def send_head(self, method: str, path: str, length: int | None = 0, **headers: str) -> None:
         lines = [f"{method} {path} HTTP/1.1", f"Host: {self.host}"]
