@@ -28,20 +28,31 @@ class PrivateMachine:
             ["unshare", "--mount", "--propagation", "private", "sh", "-c", "echo ready; exec sleep 600"],
             stdout=subprocess.PIPE,
         )  # fmt: skip
-        assert self._keeper.stdout is not None
-        assert self._keeper.stdout.readline() == b"ready\n"
+        try:
+            self._set_up(self._keeper)
+        except BaseException:
+            self._end(self._keeper)
+            raise
+        return self
+
+    def _set_up(self, keeper: "subprocess.Popen[bytes]") -> None:
+        assert keeper.stdout is not None
+        assert keeper.stdout.readline() == b"ready\n"
         device = self._directory / "device"
         os.mknod(device, 0o020666, os.makedev(10, 229))
         device.chmod(0o666)
         self.show(device, Path("/dev/fuse"))
         self.show(self._directory, VAULT)
-        return self
 
     def __exit__(self, *_: object) -> None:
         assert self._keeper is not None
         self.run("umount", "--lazy", str(VAULT / "mnt"), check=False)
-        self._keeper.kill()
-        self._keeper.communicate()
+        self._end(self._keeper)
+
+    @staticmethod
+    def _end(keeper: "subprocess.Popen[bytes]") -> None:
+        keeper.kill()
+        keeper.communicate()
 
     def show(self, source: Path, target: Path) -> None:
         """Bind ``source`` to ``target``."""
