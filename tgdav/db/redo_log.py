@@ -298,6 +298,7 @@ class RedoLog:
         if kept is None:
             raise NoSpace("the disk is too full to recover the changes that were answered before a crash")
         kept.payload = payload
+        self._files[self._current].large.discard(kept.serial)  # in memory, so it can be copied like a small one
         return kept
 
     def _sweep(self) -> None:
