@@ -233,15 +233,17 @@ class Writer:
 
     def _enter_nowait(self, job: _Job[T]) -> T:
         """Run a lazy job if no other job runs, without waiting for others to join it."""
-        lazy_batch = self._lazy_batch
-        # The job that fills the batch also commits it, which takes milliseconds: not in the event loop.
-        is_easy = job.lazy and (self._has_room() if lazy_batch is None else not lazy_batch.is_nearly_full)
         with self._mutex:
-            if not is_easy or self._busy or self._refusal is not None:
+            if self._busy or self._refusal is not None or not (job.lazy and self._takes_at_once()):
                 raise WouldBlock("the writer is busy")
             self._busy = True
-        self._lead([job])
+        self._lead(job)
         return job.outcome()
+
+    def _takes_at_once(self) -> bool:
+        """Return whether one more lazy job certainly causes no commit, which takes milliseconds: not in the event loop."""
+        lazy_batch = self._lazy_batch
+        return self._has_room() if lazy_batch is None else not lazy_batch.is_nearly_full
 
     def _wait(self, job: _Job[Any]) -> None:
         """Wait until the job is done or its thread is the next leader. An interrupted wait passes the lead on."""
@@ -257,16 +259,19 @@ class Writer:
                 self._hand_over([])
             raise
 
-    def _lead(self, alone: Sequence[_Job[Any]] = ()) -> None:
-        """Run all waiting jobs, or only those in ``alone``."""
-        batch: list[_Job[Any]] = list(alone)
+    def _lead(self, alone: _Job[Any] | None = None) -> None:
+        """Run all waiting jobs, or only ``alone``: a lazy job for which ``_takes_at_once``."""
+        batch: list[_Job[Any]] = []
         self._leader = threading.get_ident()
         try:
-            if not batch:
+            if alone is not None:
+                batch = [alone]
+                self._run_lazy(batch)
+            else:
                 self._wait_for_group()
                 with self._mutex:
                     batch, self._waiting, self._next = self._waiting, [], None
-            self._process(batch)
+                self._process(batch)
         except BaseException:
             self._abandon(batch)
             raise
@@ -314,7 +319,8 @@ class Writer:
                 refused = [job for job in self._waiting if not job.only_commits]
                 self._waiting = [job for job in self._waiting if job.only_commits]
                 _fail(refused, LocalFailure(self._refusal))
-            self._group_size = sum(not (job.lazy or job.only_commits) for job in batch) + len(self._waiting)
+            callers = [job for job in batch if not (job.lazy or job.only_commits)]
+            self._group_size = len(callers) + len(self._waiting)
             self._next = self._waiting[0] if self._waiting else None
             successor = self._next
             if successor is None:
@@ -453,9 +459,10 @@ class Writer:
             return []
         finally:
             self._current = None
-        called = transaction.callbacks
-        job.callbacks = [callback for callback, late in called if not (late and job.lazy)]
-        return [callback for callback, late in called if late and job.lazy]
+        after_commit: list[Callable[[], None]] = []
+        for callback, late in transaction.callbacks:
+            (after_commit if late and job.lazy else job.callbacks).append(callback)
+        return after_commit
 
     def _roll_back(self) -> None:
         if self._connection.in_transaction:

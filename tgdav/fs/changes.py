@@ -183,8 +183,9 @@ def delete(change: Change, entry: DirectoryEntry, name: bytes) -> None:
 
 def unlink(change: Change, parent: Inode, name: bytes) -> None:
     """Remove a name of a node that is not a directory. Raises NotFound, IsADirectory."""
-    with suppress(NotFound):  # only to remember that the directory is reachable, which saves queries later
-        require_directory(change, parent)
+    if change.directories.get(parent) is None:
+        with suppress(NotFound):  # only to remember that the directory is reachable, which saves queries later
+            require_directory(change, parent)
     entry = require(change, parent, name)
     if entry.attributes.is_directory:
         raise IsADirectory

@@ -19,7 +19,7 @@ from tgdav.metadata import history, settings
 from tgdav.metadata.context import GroupContext
 from tgdav.metadata.entry_moves import EntryMover
 from tgdav.metadata.history import ContentState, HistoryPolicy
-from tgdav.metadata.node_rows import NODE_UPDATES, InodeCounter, NodeRows, NodeUpdate
+from tgdav.metadata.node_rows import NODE_UPDATES, InodeCounter, NodeRows
 from tgdav.metadata.types import FILE, Kind
 
 INLINE_BYTES = 320
@@ -139,7 +139,7 @@ class OperationApplier:
                 return False
             ino, replaced = known
             values = self._content(op)
-            self._transaction.defer(NODE_UPDATES, NodeUpdate(ino, values))
+            self._transaction.defer(NODE_UPDATES, (ino, values, 0))
             context.changes.amend(ino, {name: values[name] for name in _CACHED_OF_CONTENT})
             # Long manifests have a table of their own; the cache does not keep them.
             context.changes.written[ino] = op.manifest if values["manifest"] is None else None

@@ -12,7 +12,7 @@ from tgdav.metadata import history, queries
 from tgdav.metadata.apply import OperationApplier
 from tgdav.metadata.conflict_names import CONFLICT_MARK
 from tgdav.metadata.context import LiveDirectories
-from tgdav.metadata.node_rows import NODE_UPDATES, NodeRows, NodeUpdate
+from tgdav.metadata.node_rows import NODE_UPDATES, NodeRows
 from tgdav.metadata.tree_cache import TreeChanges, TreeView
 from tgdav.metadata.types import Attributes, DirectoryEntry, Kind
 
@@ -128,11 +128,10 @@ class Change:
     def _find(self, parent: Inode, name: bytes, *, normalized: bool) -> DirectoryEntry | None:
         if not self.changes.everything and (parent, name) not in self.changes.names:
             known = self._view.find(parent, name)
-            # The cache knows names by their bytes: another spelling, or a conflict name, needs a query.
-            plain = name.isascii() and CONFLICT_MARK not in name
             if isinstance(known, DirectoryEntry) and not self.changes.touches(known.attributes.inode):
                 return known
-            if known is None and plain:
+            # The cache knows names by their bytes: another spelling, or a conflict name, needs a query.
+            if known is None and name.isascii() and CONFLICT_MARK not in name:
                 return None
         return queries.find_entry(self.connection, parent, name, normalized=normalized)
 
@@ -230,7 +229,7 @@ class Change:
         values = {name: value for name, value in given.items() if value is not None}
         self.changes.amend(ino, values)
         # Not through NodeRows.update: a change of these columns must not move ``since``, or it would look like a logged one.
-        self._rows.transaction.defer(NODE_UPDATES, NodeUpdate(ino, values))
+        self._rows.transaction.defer(NODE_UPDATES, (ino, values, 0))
 
     def finish(self) -> tuple[Op, ...]:
         """Write the rows of new nodes and return the operations to log."""

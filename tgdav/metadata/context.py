@@ -1,7 +1,8 @@
 """State that the operations of one group share while they are applied, and what the journal remembers between groups."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+
+import msgspec
 
 from tgdav.ids import ContentTag, EntryId, Inode, MachineId, NodeId, Position
 from tgdav.metadata.tree_cache import TreeChanges
@@ -11,8 +12,7 @@ _MAX_DIRECTORIES = 10_000
 _MAX_FIELDS = 10_000
 
 
-@dataclass(slots=True)
-class GroupContext:
+class GroupContext(msgspec.Struct):
     """The group that is being applied.
 
     ``machine`` is its author. ``stamp`` orders it among all groups, ``time`` (ns) is its wall-clock time, ``position`` its place
@@ -32,16 +32,16 @@ class GroupContext:
     time: int
     empty_tag: ContentTag
     is_own: bool = False
-    directories: "LiveDirectories" = field(default_factory=lambda: LiveDirectories())
-    fields: "FieldCache" = field(default_factory=lambda: FieldCache())
-    fresh: set[bytes] = field(default_factory=set)
-    touched: set[Inode] = field(default_factory=set)
-    touched_fields: set[tuple[Inode, bytes]] = field(default_factory=set)
-    changes: TreeChanges = field(default_factory=TreeChanges)
-    new_directories: set[Inode] = field(default_factory=set)
-    found_nodes: dict[NodeId, tuple[Inode, int, bool]] = field(default_factory=dict)
-    found_empty: set[NodeId] = field(default_factory=set)
-    found_entries: dict[EntryId, tuple[Inode, bytes, Inode]] = field(default_factory=dict)
+    directories: "LiveDirectories" = msgspec.field(default_factory=lambda: LiveDirectories())
+    fields: "FieldCache" = msgspec.field(default_factory=lambda: FieldCache())
+    fresh: set[bytes] = msgspec.field(default_factory=set)
+    touched: set[Inode] = msgspec.field(default_factory=set)
+    touched_fields: set[tuple[Inode, bytes]] = msgspec.field(default_factory=set)
+    changes: TreeChanges = msgspec.field(default_factory=TreeChanges)
+    new_directories: set[Inode] = msgspec.field(default_factory=set)
+    found_nodes: dict[NodeId, tuple[Inode, int, bool]] = msgspec.field(default_factory=dict)
+    found_empty: set[NodeId] = msgspec.field(default_factory=set)
+    found_entries: dict[EntryId, tuple[Inode, bytes, Inode]] = msgspec.field(default_factory=dict)
 
 
 class LiveDirectories:

@@ -5,7 +5,7 @@ directory below itself is skipped, and of two places of one entry the one with t
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 import msgspec
@@ -31,6 +31,8 @@ _OLD = compiled(
 )
 _OTHERS = compiled(select(_e.id, _e.parent, _e.stamp).where(_e.ino == bindparam("ino"), _e.id != bindparam("entry")))
 _NEW_ENTRIES = Inserts(entries, number=2)
+# The rows of both kinds have the id as ``entry``.
+_in_column_order = itemgetter(*("entry" if name == "id" else name for name in _NEW_ENTRIES.columns))
 _MOVE = compiled(
     update(entries).where(_e.id == bindparam("entry")),
     ("parent", "name", "ino", "since", "stamp", "nfc", "origin", "local"),
@@ -66,8 +68,7 @@ class _Moves:
 _MOVES = _Moves()
 
 
-@dataclass(slots=True)
-class _Target:
+class _Target(msgspec.Struct, frozen=True, gc=False):
     """The node that an entry will name."""
 
     ino: Inode
@@ -192,6 +193,7 @@ class EntryMover:
         if pinned and old is not None:
             history.close_entry(self._transaction, op.entry, self._context.position, pinned)
         row = {
+            "entry": op.entry,
             "parent": parent,
             "name": op.name,
             "ino": target.ino,
@@ -205,9 +207,9 @@ class EntryMover:
             # This machine's changes check that the name is free first. Another machine's entry may meet one of the same name.
             changes.set_entry(op.entry, (parent, op.name), target.ino)
         if old is None:
-            self._transaction.defer(_NEW_ENTRIES, tuple(map({"id": op.entry, **row}.get, _NEW_ENTRIES.columns)))
+            self._transaction.defer(_NEW_ENTRIES, _in_column_order(row))
         else:
-            self._transaction.defer(_MOVES, {"entry": op.entry, **row})
+            self._transaction.defer(_MOVES, row)
         self._count(target, before, parent)
 
     def _drop(self, entry: EntryId, target: _Target, before: Inode | None) -> None:

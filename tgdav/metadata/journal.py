@@ -6,8 +6,7 @@ whatever interrupts the program.
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from sqlalchemy import bindparam, func, select, update
 
@@ -72,8 +71,7 @@ class ContentTagger(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class _Ends:
+class _Ends(NamedTuple):
     """The end of the log: the last position, and this machine's last sequence number."""
 
     position: int = 0

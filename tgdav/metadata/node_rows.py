@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import Any
 
 from sqlalchemy import bindparam, func, select, update
 
@@ -111,12 +111,8 @@ class NewNode:
         )
 
 
-class NodeUpdate(NamedTuple):
-    """New values of a node's columns, and the change of its link count."""
-
-    inode: Inode
-    values: Mapping[str, Any]
-    links: int = 0
+NodeUpdate = tuple[Inode, Mapping[str, Any], int]
+"""A node, new values of its columns, and the change of its link count."""
 
 
 class _NodeUpdates:
@@ -129,7 +125,7 @@ class _NodeUpdates:
 
     def values(self, row: NodeUpdate) -> Iterable[Any]:
         """Return the new values."""
-        return row.values.values()
+        return row[1].values()
 
     def write(self, connection: Connection, rows: Sequence[NodeUpdate]) -> None:
         """Update each node once; nodes with the same set of columns share one statement."""
@@ -195,7 +191,7 @@ class NodeRows:
         """Set columns of a node's row and change its link count by ``links``."""
         # ``since`` is the position of the node's last change; snapshots and the upload state depend on it.
         self.context.changes.amend(ino, values, links)
-        self.transaction.defer(NODE_UPDATES, NodeUpdate(ino, {"since": self.context.position, **values}, links))
+        self.transaction.defer(NODE_UPDATES, (ino, {"since": self.context.position, **values}, links))
 
     def keep_pinned(self, ino: Inode) -> None:
         """Copy a node's row to the past if a snapshot pins it. Call this before the row changes."""

@@ -14,7 +14,6 @@ known too. This happens inside the writer, so that it is ordered among the chang
 
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from enum import Enum
 from itertools import islice
 from typing import Any, Final
@@ -44,8 +43,7 @@ class Unknown(Enum):
 UNKNOWN: Final = Unknown.TOKEN
 
 
-@dataclass(slots=True)
-class TreeChanges:
+class TreeChanges(msgspec.Struct):
     """What one change did to names and nodes, as far as the cache must know.
 
     The cache first drops ``names`` and ``nodes``. Then ``shown`` maps names to (entry, node), and ``contents`` maps nodes to
@@ -54,15 +52,15 @@ class TreeChanges:
     are new directories. ``everything`` drops the whole cache.
     """
 
-    names: set[tuple[Inode, bytes]] = field(default_factory=set)
-    nodes: set[Inode] = field(default_factory=set)
-    shown: dict[tuple[Inode, bytes], tuple[EntryId, Inode]] = field(default_factory=dict)
-    removed: set[tuple[Inode, bytes]] = field(default_factory=set)
-    contents: dict[Inode, tuple[Attributes, bytes | None]] = field(default_factory=dict)
-    amended: dict[Inode, dict[str, Any]] = field(default_factory=dict)
-    relinked: dict[Inode, int] = field(default_factory=dict)
-    written: dict[Inode, bytes | None] = field(default_factory=dict)
-    empty: set[Inode] = field(default_factory=set)
+    names: set[tuple[Inode, bytes]] = msgspec.field(default_factory=set)
+    nodes: set[Inode] = msgspec.field(default_factory=set)
+    shown: dict[tuple[Inode, bytes], tuple[EntryId, Inode]] = msgspec.field(default_factory=dict)
+    removed: set[tuple[Inode, bytes]] = msgspec.field(default_factory=set)
+    contents: dict[Inode, tuple[Attributes, bytes | None]] = msgspec.field(default_factory=dict)
+    amended: dict[Inode, dict[str, Any]] = msgspec.field(default_factory=dict)
+    relinked: dict[Inode, int] = msgspec.field(default_factory=dict)
+    written: dict[Inode, bytes | None] = msgspec.field(default_factory=dict)
+    empty: set[Inode] = msgspec.field(default_factory=set)
     everything: bool = False
 
     def touches(self, inode: Inode) -> bool:
