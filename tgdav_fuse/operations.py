@@ -190,9 +190,8 @@ class TgdavOperations(FileOperations):
     ) -> EntryAttributes:
         node = self._node(inode)
         if node.nlink == 0 and node.is_file and not (self.handles.is_open(inode) or is_from_program(fields)):
-            return self._entry(
-                node
-            )  # ctime, written back after each unlink; logging it would double the cost of unlink
+            # ctime, written back after each unlink: logging it would double the cost of unlink. The kernel ignores the reply.
+            return self.translator.gone_entry(inode)
         if (
             fields.update_size and inode in self.resizing
         ):  # our own truncate, made to change the kernel's idea of the size

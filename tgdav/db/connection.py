@@ -79,7 +79,8 @@ class Connection:
     def executemany(self, sql: str, rows: Iterable[Parameters]) -> Any:
         """Execute one changing statement for each row of parameters."""
         try:
-            return self.raw.executemany(sql, (ordered(sql, row) for row in rows))
+            ready = (ordered(sql, row) for row in rows) if type(sql) is Statement else rows
+            return self.raw.executemany(sql, ready)
         except dbapi2.Error as error:
             raise translated(error) from error
 

@@ -126,9 +126,10 @@ class Change:
         return found
 
     def _find(self, parent: Inode, name: bytes, *, normalized: bool) -> DirectoryEntry | None:
-        if not self.changes.everything and (parent, name) not in self.changes.names:
+        changes = self._context.changes
+        if not changes.everything and (parent, name) not in changes.names:
             known = self._view.find(parent, name)
-            if isinstance(known, DirectoryEntry) and not self.changes.touches(known.attributes.inode):
+            if isinstance(known, DirectoryEntry) and not changes.touches(known.attributes.inode):
                 return known
             # The cache knows names by their bytes: another spelling, or a conflict name, needs a query.
             if known is None and name.isascii() and CONFLICT_MARK not in name:

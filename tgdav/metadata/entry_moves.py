@@ -47,6 +47,8 @@ links(ino, count) AS (
  GROUP BY e.ino)
 UPDATE nodes SET nlink = nlink + :sign * links.count FROM links WHERE nodes.ino = links.ino"""
 
+_encode = msgspec.msgpack.Encoder().encode
+
 
 class _Moves:
     """Deferred updates of entries. Rank 1: written after the rows of new entries."""
@@ -62,7 +64,7 @@ class _Moves:
 
     def write(self, connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
         """Update the entries in the order of their moves."""
-        connection.executemany(_MOVE, rows)
+        connection.executemany(_MOVE.text, map(_MOVE.in_order, rows))
 
 
 _MOVES = _Moves()
@@ -287,7 +289,7 @@ class EntryMover:
         if old is not None and old[5] is not None:
             return bytes(old[5])
         parent = self._node_id_of(old[0]) if old is not None else None
-        return msgspec.msgpack.encode((parent or b"", self._context.time))
+        return _encode((parent or b"", self._context.time))
 
     def _node_id_of(self, directory: Inode) -> NodeId | None:
         live = self._context.directories.get(directory)

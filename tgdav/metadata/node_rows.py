@@ -16,6 +16,7 @@ from tgdav.crdt.ops import Make
 from tgdav.db import Connection, Inserts, Transaction, compiled
 from tgdav.db.deferred import register_kind
 from tgdav.db.schema import nodes
+from tgdav.db.statements import Statement
 from tgdav.ids import Inode, NodeId
 from tgdav.metadata import history
 from tgdav.metadata.context import GroupContext
@@ -137,13 +138,14 @@ class _NodeUpdates:
             known["links"] += links
         by_columns: dict[tuple[str, ...], list[dict[str, Any]]] = {}
         for row in merged.values():
-            by_columns.setdefault(tuple(sorted(row)), []).append(row)
+            by_columns.setdefault(tuple(row), []).append(row)
         for columns, same in by_columns.items():
-            connection.executemany(_update(columns), same)
+            statement = _update(columns)
+            connection.executemany(statement.text, map(statement.in_order, same))
 
 
 @lru_cache(maxsize=256)
-def _update(columns: tuple[str, ...]) -> str:
+def _update(columns: tuple[str, ...]) -> Statement:
     changed = [name for name in columns if name not in ("inode", "links")]
     return compiled(
         update(nodes).where(_n.ino == bindparam("inode")).values(nlink=_n.nlink + bindparam("links")), changed

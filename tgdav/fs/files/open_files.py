@@ -153,9 +153,10 @@ class OpenFiles:
 
     def flush_queued(self, *, nowait: bool = False) -> None:
         """Return when no closed file is queued. The caller must not hold a file's lock. With ``nowait``, raise WouldBlock."""
-        if nowait and not self._writeback.is_idle:
+        if not nowait:
+            self._writeback.flush_queued()
+        elif not self._writeback.is_idle:
             raise WouldBlock("a closed file must be flushed first")
-        self._writeback.flush_queued()
 
     def flush(self, wanted: Callable[[OpenFile], bool] = lambda _: True) -> None:
         """Flush the ``wanted`` dirty files. If some fail, the others are flushed all the same; the first error is raised."""
