@@ -10,25 +10,22 @@ from typing import Any
 import msgspec
 from blake3 import blake3
 
-from tgdav.blobs.interface import BlobInfo, BlobStore
+from tgdav.blobs.interface import BlobInfo
+from tgdav.check.context import CheckContext
+from tgdav.check.drill import Drill
 from tgdav.check.expected_blobs import ExpectedBlobs, KnownBlob, role_of
 from tgdav.check.findings import Findings, left_out_report
 from tgdav.check.local import LocalCheck
 from tgdav.check.repair import Repairer
-from tgdav.content.store import ContentStore
 from tgdav.crypto.header import HEADER_BYTES, decode, recognise
 from tgdav.crypto.label import decode_label
-from tgdav.db.database import Database
 from tgdav.db.transaction import Transaction
 from tgdav.errors import BlobMissing, DamageError
 from tgdav.ids import BlobId, ChunkId
 from tgdav.metadata import queries, settings
-from tgdav.platform import Platform
 from tgdav.replication import sql
 from tgdav.replication.blob_listing import BlobListing
-from tgdav.replication.replicator import Replicator
 from tgdav.replication.writer_check import GAPS_REPORTED, REPORTED, SEEN
-from tgdav.vault.headers import HeaderKeeper
 
 Progress = Callable[[str, int, int], None]
 _STEP = 4 * 1024 * 1024
@@ -38,45 +35,42 @@ _ALL = 100.0
 class Checker:
     """One check of an open namespace."""
 
-    def __init__(
-        self,
-        database: Database,
-        store: BlobStore,
-        headers: HeaderKeeper,
-        content: ContentStore,
-        replicator: Replicator,
-        platform: Platform,
-    ) -> None:
-        self._database, self._store, self._headers, self._content = database, store, headers, content
-        self._replicator, self._platform = replicator, platform
-        self._vault_keys = replicator.log.vault_keys
+    def __init__(self, context: CheckContext) -> None:
+        self._context = context
+        self._database, self._store, self._headers = context.database, context.store, context.headers
+        self._replicator, self._platform = context.replicator, context.platform
+        self._vault_keys = context.replicator.log.vault_keys
         self._findings = Findings()
         self._repaired: list[str] = []
         self._examined: set[str] = set()
         self._bytes = 0
 
-    def run(self, *, read_data: float | None, repair: bool, progress: Progress | None = None) -> dict[str, Any]:
+    def run(
+        self, *, read_data: float | None, repair: bool, drill: bool = False, progress: Progress | None = None
+    ) -> dict[str, Any]:
         """Check; return the ``check`` object. Raises StoreUnavailable: then nothing is known of the store.
 
         ``read_data``: the percentage of blobs to read completely, a different selection each time; None: only those that are
-        recorded as damaged.
+        recorded as damaged. ``drill``: rebuild the state from the store, too, and compare; raises WriterReplaced if this
+        machine is not the writer any more.
         """
         report = progress or _silent
+        rebuilds = Drill(self._context, report) if drill else None
         pusher = self._replicator.pusher
-        local = LocalCheck(self._database, self._content, pusher, self._findings, read_data=read_data is not None)
+        content = self._context.content
+        local = LocalCheck(self._database, content, pusher, self._findings, read_data=read_data is not None)
         files = local.run()
         listed = self._check_store(read_data, report)
         if repair and self._findings:
-            repairer = Repairer(
-                self._database, self._store, self._headers, self._content, self._replicator, self._platform
-            )
-            self._repaired = repairer.run(self._findings)
+            self._repaired = Repairer(self._context).run(self._findings)
             self._findings.drop(self._repaired)
             self._check_store(None, report)
         for missing in self._replicator.missing():
             self._findings.add(missing.blob, missing.kind, missing.reason)
         self._name_paths()
         self._record(listed)
+        # A drill's findings are not recorded as damage: the blobs are intact, and only another drill can tell again.
+        drilled = rebuilds.run(self._findings) if rebuilds is not None else []
         return {
             "ok": not self._findings,
             "files": files,
@@ -85,6 +79,7 @@ class Checker:
             "damage": [msgspec.structs.asdict(each) for each in self._findings],
             "repaired": self._repaired,
             "left_out": left_out_report(self._database),
+            "drills": drilled,
         }
 
     def _check_store(self, read_data: float | None, progress: Progress) -> list[BlobInfo]:

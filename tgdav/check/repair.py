@@ -5,20 +5,16 @@ from collections.abc import Iterator
 
 from blake3 import blake3
 
-from tgdav.blobs.interface import BlobInfo, BlobStore, BytesSource
+from tgdav.blobs.interface import BlobInfo, BytesSource
+from tgdav.check.context import CheckContext
 from tgdav.check.findings import Findings
 from tgdav.content.format.chunk import SealedChunk
 from tgdav.content.format.pack import TRAILER_BYTES, PackSeal, open_index, read_trailer
-from tgdav.content.store import ContentStore
 from tgdav.crypto.label import BlobKind, Label, decode_label, encode_label
-from tgdav.db.database import Database
 from tgdav.db.transaction import Transaction
 from tgdav.errors import BlobMissing, DamageError, StoreRejected, WriterReplaced
 from tgdav.ids import BlobId, BlobName, ChunkId
-from tgdav.platform import Platform
 from tgdav.replication import sql
-from tgdav.replication.replicator import Replicator
-from tgdav.vault.headers import HeaderKeeper
 
 _log = logging.getLogger(__name__)
 
@@ -47,17 +43,10 @@ class Repairer:
     first, and recorded as gone before that. A crash in between loses nothing that is here: the next repair continues.
     """
 
-    def __init__(
-        self,
-        database: Database,
-        store: BlobStore,
-        headers: HeaderKeeper,
-        content: ContentStore,
-        replicator: Replicator,
-        platform: Platform,
-    ) -> None:
-        self._database, self._store, self._headers, self._content = database, store, headers, content
-        self._replicator, self._log, self._entropy = replicator, replicator.log, platform.entropy
+    def __init__(self, context: CheckContext) -> None:
+        self._database, self._store, self._headers = context.database, context.store, context.headers
+        self._content, self._replicator = context.content, context.replicator
+        self._log, self._entropy = context.replicator.log, context.platform.entropy
 
     def run(self, findings: Findings) -> list[str]:
         """Repair what can be repaired; return the names of the repaired blobs. Raises StoreUnavailable, LocalFailure."""

@@ -19,7 +19,7 @@ def commands(volume: Volume, config: Config, namespace: str | None) -> dict[str,
         "status": lambda _arguments, _progress: report.status(volume),
         "queues": lambda _arguments, _progress: {"packs": report.counters(volume)["queue"]},
         "sync": lambda arguments, progress: volume.sync(bool(arguments.get("wait")), progress),
-        "check": lambda arguments, progress: volume.check(_percent(arguments), bool(arguments.get("repair")), progress),
+        "check": lambda arguments, progress: _check(volume, arguments, progress),
         "cache": lambda _arguments, _progress: report.cache(volume),
         "cache-clear": lambda _arguments, _progress: _clear_cache(volume),
         "passwd": lambda arguments, _progress: _change_passphrase(volume, arguments),
@@ -40,6 +40,12 @@ def _only_in(opened: str, command: Command) -> Command:
         return command(arguments, progress)
 
     return run
+
+
+def _check(volume: Volume, arguments: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
+    return volume.check(
+        _percent(arguments), bool(arguments.get("repair")), progress, drill=bool(arguments.get("drill"))
+    )
 
 
 def _percent(arguments: Mapping[str, Any]) -> float | None:

@@ -5,7 +5,7 @@ not open, and gaps in a chain, are reported as damage; they never stop the rebui
 is reported too.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -24,7 +24,7 @@ from tgdav.metadata.journal import Journal
 from tgdav.platform import Platform
 from tgdav.replication import sql
 from tgdav.replication.blob_listing import BlobListing, LabelledBlob
-from tgdav.replication.checkpoint import LAST_NUMBER, OUTLINE, CheckpointLoader
+from tgdav.replication.checkpoint import LAST_NUMBER, OUTLINE, CheckpointLoader, Parts
 from tgdav.replication.format import checkpoint_tables, envelope
 from tgdav.replication.import_segment import import_segment
 from tgdav.replication.intake import (
@@ -50,10 +50,11 @@ class Rebuilt(msgspec.Struct):
     """What a rebuild found. ``writer`` is the member with the newest epoch, ``heads`` how far each chain was applied.
 
     ``members`` has the newest membership of each machine whose operations are applied, ``left_out`` segments that do not
-    count.
+    count. ``start`` is the root part of the checkpoint that was loaded, None if there was none.
     """
 
     writer: Member | None = None
+    start: LabelledBlob | None = None
     heads: dict[Incarnation, Head] = {}
     members: dict[MachineId, Member] = {}
     claims: dict[Incarnation, Member] = {}
@@ -94,7 +95,11 @@ def _last_secret(
 
 
 class Rebuilder:
-    """One rebuild into an empty database."""
+    """One rebuild into an empty database.
+
+    ``starts`` are the checkpoints to begin with, oldest first: the newest one that can be used is loaded. None: all that the
+    listing has.
+    """
 
     def __init__(
         self,
@@ -105,8 +110,9 @@ class Rebuilder:
         database: Database,
         open_journal: Callable[[], Journal],
         progress: Progress,
+        starts: Sequence[Parts] | None = None,
     ) -> None:
-        self._survey, self._keys = listing, keys
+        self._survey, self._keys, self._starts = listing, keys, starts
         self._database, self._progress = database, progress
         self._open_journal = open_journal
         self._reader = LogReader(store, vault_keys, keys)
@@ -122,14 +128,21 @@ class Rebuilder:
         intake, verdict = self._load_newest_checkpoint()
         self._result.heads = dict(intake.base.heads)
         journal = self._open_journal()
-        for number, link in enumerate(verdict.order, 1):
-            self._apply(journal, intake, link)
-            self._database.checkpoint()  # keeps the WAL small
-            self._progress("segments", number, len(verdict.order))
+        self._apply_all(journal, intake, verdict)
         self._report(intake, verdict)
         self._find_packs()
         self._record_blobs()
         return self._result, journal
+
+    def follow(self, journal: Journal) -> int:
+        """Apply the segments of the listing that a rebuilt database does not have yet; return how many there were.
+
+        Raises StoreUnavailable, LocalFailure, NoSpace.
+        """
+        intake, verdict = self._open_segments()
+        self._apply_all(journal, intake, verdict)
+        self._find_packs()
+        return len(verdict.order)
 
     # ---- checkpoint ----------------------------------------------------------------------------------------------
 
@@ -139,8 +152,9 @@ class Rebuilder:
         """
         checkpoints = self._survey.checkpoints(self._keys.namespace)
         loader = CheckpointLoader(self._database, self._reader, checkpoints)
-        for number, parts in enumerate(reversed(checkpoints), 1):
-            self._progress("checkpoint", number, len(checkpoints))
+        starts = checkpoints if self._starts is None else self._starts
+        for number, parts in enumerate(reversed(starts), 1):
+            self._progress("checkpoint", number, len(starts))
             try:
                 loader.load(parts)
             except (DamageError, BlobMissing) as error:
@@ -148,6 +162,7 @@ class Rebuilder:
             else:
                 intake, verdict = self._open_segments()
                 if verdict.base_counts and not self._fills_a_gap():
+                    self._result.start = parts[-1]
                     return intake, verdict
             self._database.writer.run(checkpoint_tables.clear)  # try the checkpoint before
         return self._open_segments()
@@ -167,6 +182,12 @@ class Rebuilder:
         return intake, intake.judge()
 
     # ---- segments ------------------------------------------------------------------------------------------------
+
+    def _apply_all(self, journal: Journal, intake: Intake, verdict: Verdict) -> None:
+        for number, link in enumerate(verdict.order, 1):
+            self._apply(journal, intake, link)
+            self._database.checkpoint()  # keeps the WAL small
+            self._progress("segments", number, len(verdict.order))
 
     def _apply(self, journal: Journal, intake: Intake, link: Link) -> None:
         try:

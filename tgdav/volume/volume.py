@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from tgdav.blobs.interface import BlobInfo
 from tgdav.check.checker import Checker
+from tgdav.check.context import CheckContext
+from tgdav.check.drill import DRILL_DIRECTORY, remove_leftovers
 from tgdav.config import Config, StatePaths
 from tgdav.crypto.header import Header, recognise, with_passphrase, with_recovery_key
 from tgdav.crypto.passphrase import Passphrase
@@ -139,6 +141,7 @@ class Volume:
         """Recover what the last process left."""
         make_directory(self.paths.state / "outbox", self.platform.disk)
         make_directory(self.paths.state / "overlay", self.platform.disk)
+        remove_leftovers(self.paths.state / DRILL_DIRECTORY)
         self.replicator.start()
         self.content.start()
         try:
@@ -276,12 +279,25 @@ class Volume:
         return self._synchronizer.run(wait=wait, progress=progress)
 
     def check(
-        self, read_data: float | None = None, repair: bool = False, progress: Progress | None = None
+        self,
+        read_data: float | None = None,
+        repair: bool = False,
+        progress: Progress | None = None,
+        *,
+        drill: bool = False,
     ) -> dict[str, Any]:
         """Return the ``check`` object. ``read_data``: percent of the blobs to read, None for none."""
-        store = self._stores.store
-        checker = Checker(self.database, store, self.headers, self.content, self.replicator, self.platform)
-        return checker.run(read_data=read_data, repair=repair, progress=progress)
+        context = CheckContext(
+            self.database,
+            self._stores.store,
+            self.headers,
+            self.content,
+            self.replicator,
+            self.platform,
+            self.config,
+            self.paths.state / DRILL_DIRECTORY,
+        )
+        return Checker(context).run(read_data=read_data, repair=repair, drill=drill, progress=progress)
 
     def change_passphrase(self, new: str) -> None:
         """Change the passphrase to ``new``.

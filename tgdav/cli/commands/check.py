@@ -1,6 +1,6 @@
 """``tgdav check``: verifies that database, log and store are consistent, and that stored data is intact."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import click
@@ -47,13 +47,14 @@ def _percent(_context: click.Context, _parameter: click.Parameter, value: str | 
     help="Read the stored data, too: all of it, or this share.",
 )
 @click.option("--repair", is_flag=True, help="Repair what can be repaired.")
+@click.option("--drill", is_flag=True, help="Rebuild the metadata from the store alone, and compare.")
 @global_options
 @click.pass_obj
-def check(invocation: Invocation, *, read_data: float | None, repair: bool) -> int:
+def check(invocation: Invocation, *, read_data: float | None, repair: bool, drill: bool) -> int:
     """Check the database, the log and the store. Exit code 4: damage was found."""
     try:
         with session(invocation) as call, invocation.output.progress("checking") as progress:
-            found = call("check", progress, read_data=read_data, repair=repair)
+            found = call("check", progress, read_data=read_data, repair=repair, drill=drill)
     except DamageError as error:
         found = _unopened(error)
     invocation.output.result(found, _lines(found))
@@ -63,7 +64,8 @@ def check(invocation: Invocation, *, read_data: float | None, repair: bool) -> i
 def _unopened(error: DamageError) -> dict[str, Any]:
     """Return the result when the vault cannot be opened because of damage."""
     damage = {"blob": error.blob, "kind": "local", "reason": str(error), "paths": []}
-    return {"ok": False, "files": 0, "blobs": 0, "bytes_read": 0, "damage": [damage], "repaired": [], "left_out": []}
+    nothing = {"files": 0, "blobs": 0, "bytes_read": 0, "repaired": [], "left_out": [], "drills": []}
+    return {"ok": False, "damage": [damage], **nothing}
 
 
 def _lines(found: Mapping[str, Any]) -> Iterator[str]:
@@ -71,8 +73,24 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
     yield f"checked {counted(found['files'], 'file')} and {counted(found['blobs'], 'blob')}{read}"
     for repaired in found["repaired"]:
         yield f"repaired: {repaired}"
+    yield from _drill_lines(found["drills"])
     for damage in found["damage"]:
         yield f"damage: {describe_damage(damage['blob'], damage['kind'], damage['reason'])}"
         yield from (f"    affects {path}" for path in damage["paths"])
     yield from left_out_lines(found["left_out"])
     yield "no damage" if found["ok"] else f"{len(found['damage'])} damaged"
+
+
+def _drill_lines(drills: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    for drill in drills:
+        number = drill["checkpoint"]
+        start = "the beginning of the log" if number is None else f"checkpoint {number}"
+        unsent = (
+            f", with {counted(drill['unsent'], 'change')} that this machine has not sent" if drill["unsent"] else ""
+        )
+        verdict = "equal to this machine's state" if drill["ok"] else "not equal to this machine's state"
+        yield f"drill from {start}{unsent}: {verdict}"
+        yield from (f"    {problem}" for problem in drill["problems"])
+        yield from (f"    {difference}" for difference in drill["differences"])
+        if drill["differing"] > len(drill["differences"]):
+            yield f"    and {drill['differing'] - len(drill['differences'])} more"
