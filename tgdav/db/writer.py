@@ -60,18 +60,8 @@ class _Job(Generic[T]):
     """
 
     __slots__ = (
-        "callbacks",
-        "done",
-        "durable",
-        "error",
-        "gate",
-        "lazy",
-        "only_commits",
-        "outside",
-        "result",
-        "sync",
-        "work",
-    )
+        "callbacks", "done", "durable", "error", "gate", "lazy", "only_commits", "outside", "result", "sync", "work",
+    )  # fmt: skip
 
     def __init__(
         self,
