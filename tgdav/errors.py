@@ -68,11 +68,14 @@ def _describe(problem: dict[str, str]) -> str:
 
 
 class NewerFormat(UsageError):
-    """``what`` has the format ``version`` of a later program. Nothing was changed."""
+    """``what`` was made by a later program: ``part`` (its format, an operation in it) has the number ``version``.
 
-    def __init__(self, what: str, version: int) -> None:
+    Nothing was changed.
+    """
+
+    def __init__(self, what: str, version: int, part: str = "format") -> None:
         super().__init__(
-            f"{what} was made by a newer tgdav (format {version})", hint="update tgdav here; nothing was changed"
+            f"{what} was made by a newer tgdav ({part} {version})", hint="update tgdav here; nothing was changed"
         )
 
 

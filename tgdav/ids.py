@@ -35,6 +35,9 @@ EntryId = NewType("EntryId", bytes)
 Inode = NewType("Inode", int)
 """This machine's local number for a node; 1 is the root. It never occurs in operations."""
 
+SnapshotId = NewType("SnapshotId", bytes)
+"""16 bytes; a snapshot's identity in the log."""
+
 ContentTag = NewType("ContentTag", bytes)
 """16 bytes: keyed hash of a file's manifest; equal content, equal tag."""
 

@@ -18,14 +18,19 @@ from tgdav.crdt.ops import (
     Namespace,
     Op,
     Place,
+    Snapshot,
+    TrashPolicy,
+    Unsnapshot,
+    VersionPolicy,
     Write,
     decode_ops,
     encode_ops,
 )
-from tgdav.errors import DamageError
-from tgdav.ids import ContentTag, EntryId, Incarnation, MachineId, NodeId
+from tgdav.errors import DamageError, NewerFormat
+from tgdav.ids import ContentTag, EntryId, Incarnation, MachineId, NodeId, SnapshotId
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "ops-v1.bin"
+GOLDEN_2 = GOLDEN.with_name("ops-v1-history.bin")
 NODE = NodeId(bytes(range(16)))
 ENTRY = EntryId(bytes(range(16, 32)))
 OPS: tuple[Op, ...] = (
@@ -43,10 +48,21 @@ OPS: tuple[Op, ...] = (
     Field(NODE, b"x:user.comment", b"\x00\xff"),
     Field(NODE, b"p:{DAV:}displayname", None),
 )
+NEW_OPS: tuple[Op, ...] = (
+    Place(ENTRY, NODE, TRASH, b"replaced", because=EntryId(b"c" * 16)),
+    Place(ENTRY, NODE, ROOT, b"made by mkdir", made=True),
+    Place(ENTRY, NODE, ROOT, b"filled again", after=EntryId(b"a" * 16)),
+    Snapshot(SnapshotId(b"s" * 16), "before the move", 1_700_000_000_123_456_789),
+    Snapshot(SnapshotId(b"S" * 16), "hourly-2026-12-01T10", 1_700_000_000_123_456_789, settled=False),
+    Unsnapshot(SnapshotId(b"s" * 16)),
+    TrashPolicy(30),
+    VersionPolicy(10),
+)
 
 
 def test_todays_encoding_is_the_golden_one() -> None:
-    assert encode_ops(OPS) == GOLDEN.read_bytes()
+    assert encode_ops(OPS + NEW_OPS) == GOLDEN_2.read_bytes()
+    assert decode_ops(GOLDEN_2.read_bytes()) == OPS + NEW_OPS
 
 
 def test_the_golden_bytes_are_read_as_they_were_meant() -> None:
@@ -80,7 +96,7 @@ def test_anything_else_is_damage_of_the_log(raw: object) -> None:
 def test_random_bytes_are_operations_or_damage(data: bytes) -> None:
     try:
         ops = decode_ops(data)
-    except DamageError:
+    except (DamageError, NewerFormat):
         return
     assert decode_ops(encode_ops(ops)) == ops
 
@@ -90,7 +106,7 @@ def test_a_flipped_bit_raises_damage_or_nothing(at: int, bit: int) -> None:
     """Most flips give other valid operations, so what is checked is that no other exception is raised."""
     data = bytearray(GOLDEN.read_bytes())
     data[at % len(data)] ^= 1 << bit
-    with suppress(DamageError):
+    with suppress(DamageError, NewerFormat):
         decode_ops(bytes(data))
 
 
@@ -114,5 +130,14 @@ def test_numbers_beyond_the_database_are_damage(fields: list[object]) -> None:
         decode_ops(msgspec.msgpack.encode([fields]))
 
 
+RESERVED = (8, 9, 12, 13, 14, 15, 18, 19, 20, 21)
+
+
 def test_the_numbers_that_are_reserved_stay_free() -> None:
-    assert not {kind.__struct_config__.tag for kind in Op.__args__} & set(range(6, 16))
+    assert not {kind.__struct_config__.tag for kind in Op.__args__} & set(RESERVED)
+
+
+@pytest.mark.parametrize("number", RESERVED)
+def test_an_operation_of_a_later_program_is_no_damage(number: int) -> None:
+    with pytest.raises(NewerFormat, match=f"newer tgdav .operation {number}."):
+        decode_ops(msgspec.msgpack.encode([[number, NODE]]))

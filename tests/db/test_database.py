@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.db.conftest import KEY
-from tgdav.db import schema
+from tgdav.db import migrations
 from tgdav.db.connection import connect
 from tgdav.db.database import Database
 from tgdav.db.schema import VERSION, metadata
@@ -222,14 +222,14 @@ def test_migrations_run_in_order_and_whole(path: Path, database: Database) -> No
         VERSION: lambda c: c.execute("ALTER TABLE settings ADD COLUMN extra"),
         VERSION + 1: lambda c: c.execute("UPDATE settings SET extra = 1"),
     }
-    schema.bring_up_to_date(connection, steps, VERSION + 2)
+    migrations.bring_up_to_date(connection, steps, VERSION + 2)
     assert connection.one("PRAGMA user_version") == (VERSION + 2,)
     broken = {
         VERSION + 2: lambda c: c.execute("DROP TABLE settings"),
         VERSION + 3: lambda c: c.execute("nonsense"),
     }
     with pytest.raises(Exception, match="syntax"):
-        schema.bring_up_to_date(connection, broken, VERSION + 4)
+        migrations.bring_up_to_date(connection, broken, VERSION + 4)
     assert connection.one("PRAGMA user_version") == (VERSION + 2,)
     assert connection.all("SELECT extra FROM settings") == []
     connection.close()

@@ -1,8 +1,13 @@
 """Which earlier states stay."""
 
-from tests.metadata.tree import MACHINE, Tree, extents, write
-from tgdav.crdt.ops import ROOT, Attr, Group, Place, Write
-from tgdav.ids import Incarnation, MachineId, NodeId, Position
+import pytest
+
+from tests.metadata.tree import MACHINE, Tree, extents, make, make_local, write
+from tgdav.crdt.ops import ROOT, TRASH, Attr, Group, Place, Snapshot, Unsnapshot, Write
+from tgdav.errors import NotFound
+from tgdav.ids import Incarnation, MachineId, NodeId, SnapshotId
+from tgdav.metadata.change import Change
+from tgdav.metadata.history import HistoryPolicy
 
 BURST = 5.0
 
@@ -14,11 +19,8 @@ def versions(tree: Tree, node: NodeId) -> list[tuple[object, ...]]:
 
 
 def pin(tree: Tree) -> int:
-    """Pin the present, as a snapshot does."""
-    [(position,)] = tree.rows("SELECT max(position) FROM log")
-    assert isinstance(position, int)
-    tree.history.last_pinned = Position(position)
-    return position
+    """Make a snapshot; return the position whose state it shows."""
+    return tree.snapshot()[1]
 
 
 def test_a_replaced_content_becomes_a_version(tree: Tree) -> None:
@@ -31,13 +33,25 @@ def test_a_replaced_content_becomes_a_version(tree: Tree) -> None:
 
 def test_a_burst_of_saves_is_one_version(tree: Tree) -> None:
     node = tree.make(b"file", content=extents(1))
-    for number in range(5):
-        tree.clock.advance(BURST - 0.001)
+    for number in range(4):
+        tree.clock.advance(BURST / 5)
         tree.write(node, extents(*range(number + 2)))
     assert versions(tree, node) == []
-    tree.clock.advance(BURST)
+    tree.clock.advance(BURST / 5)
     tree.write(node, extents(9))
-    assert versions(tree, node) == [(6000, 6, 7)]
+    assert versions(tree, node) == [(5000, 5, 6)]
+
+
+def test_a_burst_is_counted_from_its_first_save(tree: Tree) -> None:
+    """An editor that saves every four seconds for hours makes more than one version."""
+    node = tree.make(b"file", content=extents(1))
+    for number in range(6):
+        tree.clock.advance(BURST * 0.8)
+        tree.write(node, extents(*range(number + 2)))
+    # Each second save begins a new burst; what it replaces is a version.
+    assert [size for size, *_ in versions(tree, node)] == [2000, 4000, 6000]
+    assert tree.rows("SELECT version FROM nodes_past ORDER BY until") == [(1,), (2,), (3,)]
+    assert tree.rows(f"SELECT version FROM nodes WHERE ino = {tree.ino(node)}") == [(4,)]
 
 
 def test_another_machines_save_is_no_burst(tree: Tree) -> None:
@@ -123,7 +137,7 @@ def test_attributes_names_and_fields_stay_only_where_they_are_pinned(tree: Tree)
 
 def test_a_change_of_many_operations_keeps_one_state_of_before(tree: Tree) -> None:
     node = tree.make(b"file", content=extents(1))
-    pinned = pin(tree)
+    pin(tree)
     [entry] = tree.entries(node)
 
     def work(change):  # type: ignore[no-untyped-def]
@@ -134,7 +148,8 @@ def test_a_change_of_many_operations_keeps_one_state_of_before(tree: Tree) -> No
 
     tree.clock.advance(60)
     tree.journal.change(work)
-    assert versions(tree, node) == [(1000, pinned, pinned + 1)]
+    assert versions(tree, node) == [(1000, 1, 3)]
+    assert tree.rows("SELECT kept FROM nodes_past WHERE ino > 1") == [(1,)]
 
 
 def test_setting_attributes_first_does_not_hide_the_old_content(tree: Tree) -> None:
@@ -142,3 +157,92 @@ def test_setting_attributes_first_does_not_hide_the_old_content(tree: Tree) -> N
     tree.clock.advance(60)
     tree.journal.change(lambda change: [change.emit(Attr(node, {"mode": 0})), write(change, node, extents(2, 3))])
     assert [size for size, *_ in versions(tree, node)] == [1000]
+
+
+def test_a_change_of_attributes_after_a_snapshot_makes_no_version(tree: Tree) -> None:
+    node = tree.make(b"file", content=extents(1))
+    pin(tree)
+    tree.set(node, mode=0o600)
+    assert tree.rows("SELECT kept, version FROM nodes_past WHERE ino > 1") == [(0, 1)]
+    tree.write(node, extents(1, 2))
+    assert tree.rows("SELECT kept, version FROM nodes_past WHERE ino > 1 ORDER BY until") == [(0, 1), (1, 1)]
+
+
+def test_the_same_content_written_again_after_a_snapshot_is_no_version(tree: Tree) -> None:
+    node = tree.make(b"file", content=extents(1))
+    pin(tree)
+    tree.clock.advance(60)
+    tree.write(node, extents(1))
+    assert tree.rows("SELECT kept, size FROM nodes_past WHERE ino > 1") == [(0, 1000)]
+
+
+def test_snapshots_are_kept_over_a_restart(tree: Tree) -> None:
+    node = tree.make(b"file", content=extents(1))
+    _, position = tree.snapshot("before")
+    tree.history = HistoryPolicy(0)
+    tree.reopen()
+    tree.write(node, extents(1, 2))
+    assert versions(tree, node) == [(1000, 1, position + 1)]
+
+
+def test_a_failed_change_leaves_no_snapshot_behind(tree: Tree) -> None:
+    node = tree.make(b"file", content=extents(1))
+
+    def fail(change: Change) -> None:
+        change.emit(Snapshot(SnapshotId(b"s" * 16), "never", change.time))
+        raise NotFound
+
+    with pytest.raises(NotFound):
+        tree.journal.change(fail)
+    tree.set(node, mode=0o600)
+    assert (tree.rows("SELECT * FROM pins"), versions(tree, node)) == ([], [])
+
+
+def test_after_the_last_snapshot_is_deleted_nothing_more_is_kept(tree: Tree) -> None:
+    node = tree.make(b"file", content=extents(1))
+    made, _ = tree.snapshot()
+    tree.journal.change(lambda change: change.emit(Unsnapshot(made)))
+    tree.set(node, mode=0o600)
+    assert (tree.rows("SELECT * FROM pins"), versions(tree, node)) == ([], [])
+
+
+def test_no_inode_number_is_used_twice(tree: Tree) -> None:
+    """Neither after a node is gone, nor after a restart, nor after a change that failed."""
+    node = tree.journal.change(lambda change: make_local(change, b"junk"))
+    used = {tree.ino(node)}
+    [entry] = tree.entries(node)
+    tree.journal.change(lambda change: change.emit_local(Place(entry, node, TRASH, b"junk")))
+    ino = tree.ino(node)
+    tree.journal.change(lambda change: change.drop_local(ino))
+    tree.reopen()
+
+    def fail(change: Change) -> None:
+        make(change, b"failed", ROOT)
+        raise NotFound
+
+    with pytest.raises(NotFound):
+        tree.journal.change(fail)
+    for number in range(3):
+        found = tree.ino(tree.make(b"file %d" % number))
+        assert found not in used
+        used.add(found)
+        tree.reopen()
+
+
+def test_a_snapshot_has_a_file_that_became_junk_and_not_what_was_junk(tree: Tree) -> None:
+    node = tree.make(b"keep.txt", content=extents(1))
+    tree.set_field(node, b"x:a", b"1")
+    junk = tree.journal.change(lambda change: make_local(change, b".DS_Store"))
+    pin(tree)
+    inos = tree.ino(node), tree.ino(junk)
+
+    def work(change: Change) -> None:
+        change.withdraw(inos[0])
+        change.publish(inos[1])
+
+    tree.journal.change(work)
+    assert tree.rows("SELECT ino, id FROM nodes_past WHERE ino > 1") == [(inos[0], node)]
+    assert tree.rows("SELECT name FROM entries_past") == [(b"keep.txt",)]
+    assert tree.rows("SELECT value FROM fields_past") == [(b"1",)]
+    [(position,)] = tree.rows("SELECT position FROM pins")
+    assert tree.rows(f"SELECT ino FROM nodes WHERE ino > 2 AND since <= {position}") == []

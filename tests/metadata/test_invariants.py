@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.metadata.tree import INCARNATION, MACHINE, Tree, check_invariants, extents, tag
 from tgdav.crdt.ops import ROOT, TRASH, Attr, Field, Group, Make, Op, Place, Write, decode_ops
 from tgdav.errors import InvalidArgument, NotFound
-from tgdav.ids import EntryId, Incarnation, MachineId, NodeId, Position
+from tgdav.ids import EntryId, Incarnation, MachineId, NodeId
 
 NODES = [NodeId(b"node %11d" % number) for number in range(7)]
 ENTRIES = [EntryId(b"entry%11d" % number) for number in range(9)]
@@ -77,7 +77,7 @@ def test_invariants_hold_and_the_log_rebuilds_the_tree(steps: list[tuple[str, li
                 group = Group(number, stamp, tree.clock.now_ns(), tuple(ops))
                 tree.journal.apply_groups(MachineId(b"2" * 16), Incarnation(2), [group])
             else:
-                tree.history.last_pinned = Position(tree.rows("SELECT coalesce(max(position), 0) FROM log")[0][0])  # type: ignore[arg-type]
+                tree.snapshot()
             with tree.database.reading() as connection:
                 check_invariants(connection)
         rebuilt = _rebuilt(tree, Path(folder) / "two.db")

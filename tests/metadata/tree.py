@@ -5,10 +5,10 @@ from itertools import count
 from pathlib import Path
 
 from tests.support.platform import ManualClock, SeededEntropy
-from tgdav.crdt.ops import ROOT, TRASH, Attr, Field, Make, Place, Write
+from tgdav.crdt.ops import ROOT, TRASH, Attr, Field, Make, Place, Snapshot, Write
 from tgdav.db import Connection, Database
 from tgdav.disk import Disk, SystemDisk
-from tgdav.ids import ContentTag, EntryId, Incarnation, Inode, MachineId, NodeId
+from tgdav.ids import ContentTag, EntryId, Incarnation, Inode, MachineId, NodeId, SnapshotId
 from tgdav.metadata import queries
 from tgdav.metadata.change import Change
 from tgdav.metadata.history import HistoryPolicy
@@ -93,6 +93,14 @@ class Tree:
 
     def set_field(self, node: NodeId, field: bytes, value: bytes | None) -> None:
         self.journal.change(lambda change: change.emit(Field(node, field, value)))
+
+    def snapshot(self, name: str = "snapshot") -> tuple[SnapshotId, int]:
+        """Make a snapshot; return its id and position."""
+        made = SnapshotId(self.entropy.bytes(16))
+        self.journal.change(lambda change: change.emit(Snapshot(made, name, change.time)))
+        [(position,)] = self.rows("SELECT max(position) FROM pins")
+        assert isinstance(position, int)
+        return made, position
 
     # ---- looking -------------------------------------------------------------------------------------------------
 

@@ -104,6 +104,14 @@ ROOT_PART = Root(
     settings={"namespace": b"\x93\xa7default\xaastandalone\x01"},
     created=1_700_000_000_000_000_000,
 )
+BATCHES_2 = [
+    *BATCHES,
+    Batch("pins", 0, [(b"s" * 16, 9, "before the move", 1_700_000_000_000_000_000, 2, 300, None, 1, 1)]),
+    Batch("authors", 0, [(1, IDENTITY.machine, _INCARNATION.to_bytes(8, "big"))]),
+]
+ROOT_PART_2 = msgspec.structs.replace(
+    ROOT_PART, clock=(ClockEntry(IDENTITY.machine, _INCARNATION, 9, 2, bytes(range(96, 128))),)
+)
 
 
 def overlay(path: Path, *, fresh: bool) -> Overlay:
@@ -132,10 +140,10 @@ def contents() -> dict[str, bytes]:
     entropy = SeededEntropy(201)
     box = wrap_namespace(VAULT_KEYS, SECRET, entropy)
     content = segment.encode(SEGMENT, IDENTITY, SEGMENT_NAME)
-    part = checkpoint_format.encode_part([checkpoint_format.encode_batch(batch) for batch in BATCHES], ROOT_PART)
+    part = checkpoint_format.encode_part([checkpoint_format.encode_batch(batch) for batch in BATCHES_2], ROOT_PART_2)
     return {
         "segment-v1.bin": envelope.wrap(VAULT_KEYS, KEYS, box, Kind.SEGMENT, SEGMENT_NAME, content, entropy),
-        "checkpoint-part-v1.bin": envelope.wrap(
+        "checkpoint-part-v2.bin": envelope.wrap(
             VAULT_KEYS, KEYS, box, Kind.CHECKPOINT_PART, PART_NAME, part, SeededEntropy(202)
         ),
         "overlay-v1.bin": _overlay_file(),

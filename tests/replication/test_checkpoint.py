@@ -103,7 +103,7 @@ def test_a_joined_machine_goes_on_where_the_checkpoint_ended(vault: Vault, volum
         put(second, "a/sub/new", b"new")
         assert rows(second, "SELECT min(position) FROM log WHERE segment IS NULL")[0][0] > positions[0][0]
         assert rows(second, "SELECT stamp FROM entries WHERE name = ?", (b"new",))[0][0] > stamps
-        assert rows(second, "SELECT ino FROM entries WHERE name = ?", (b"new",))[0][0] == before + 1
+        assert rows(second, "SELECT ino FROM entries WHERE name = ?", (b"new",))[0][0] > before
         assert second.fs.resolve([b"a", b"linked"]).nlink == 2
         assert second.fs.resolve([b"a"]).nlink == 4
         second.fs.unlink(*folder_of(second, "a/linked"))

@@ -23,6 +23,7 @@ from tgdav.errors import DamageError, NewerFormat
 from tgdav.ids import BlobName
 from tgdav.replication.format import checkpoint as checkpoint_format
 from tgdav.replication.format import envelope, segment
+from tgdav.replication.format.checkpoint import Batch
 
 
 def blob(name: str) -> bytes:
@@ -60,6 +61,26 @@ def test_checkpoint_part() -> None:
     content = unwrap(Kind.CHECKPOINT_PART, golden.PART_NAME, blob("checkpoint-part-v1.bin"))
     part = checkpoint_format.decode(content, golden.PART_NAME)
     assert (part.version, part.batches, part.root) == (1, golden.BATCHES, golden.ROOT_PART)
+    content = unwrap(Kind.CHECKPOINT_PART, golden.PART_NAME, blob("checkpoint-part-v2.bin"))
+    part = checkpoint_format.decode(content, golden.PART_NAME)
+    assert (part.version, part.batches, part.root) == (2, golden.BATCHES_2, golden.ROOT_PART_2)
+
+
+def test_rows_of_an_earlier_version_are_completed() -> None:
+    entry = (1, b"name", b"e" * 16, 3, 7, 9, None, None)
+    old = msgspec.msgpack.encode((1, [("entries", 0, [entry])], None))
+    assert checkpoint_format.decode(old, golden.PART_NAME).batches == [Batch("entries", 0, [(*entry, None, 0)])]
+    for wrong in ((2, [("entries", 0, [entry])], None), (1, [("pins", 0, [])], None)):
+        with pytest.raises(DamageError):
+            checkpoint_format.decode(msgspec.msgpack.encode(wrong), golden.PART_NAME)
+
+
+def test_a_later_version_is_no_damage() -> None:
+    with pytest.raises(NewerFormat):
+        checkpoint_format.decode(msgspec.msgpack.encode((3, [], None)), golden.PART_NAME)
+    newer = [b"m" * 16, 1, 1, bytes(32), [], [], [[1, 1, 1, [[8, [b"e" * 16]]]]]]
+    with pytest.raises(NewerFormat):
+        segment.decode(bytes(64) + msgspec.msgpack.encode(newer), golden.SEGMENT_NAME)
 
 
 def test_the_namespace_key_comes_from_any_blob() -> None:
@@ -70,6 +91,7 @@ def test_the_namespace_key_comes_from_any_blob() -> None:
 KINDS = {
     "segment-v1.bin": (Kind.SEGMENT, golden.SEGMENT_NAME),
     "segment-v1-author.bin": (Kind.SEGMENT, golden.AUTHORED_NAME),
+    "checkpoint-part-v2.bin": (Kind.CHECKPOINT_PART, golden.PART_NAME),
     "checkpoint-part-v1.bin": (Kind.CHECKPOINT_PART, golden.PART_NAME),
 }
 

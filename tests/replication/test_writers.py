@@ -103,8 +103,8 @@ def test_what_the_first_sent_before_counts_although_the_second_had_looked(
         vault.join("third")
         with vault.opened("third") as third:
             assert names(third) == [b"before", b"in between", b"mine"]
-            assert {row[:4] for row in rows(third, "SELECT name, id, stamp, ino FROM entries")} >= {
-                row[:4] for row in rows(second, "SELECT name, id, stamp, ino FROM entries WHERE name != 'x'")
+            assert {row[:3] for row in rows(third, "SELECT name, id, stamp FROM entries")} >= {
+                row[:3] for row in rows(second, "SELECT name, id, stamp FROM entries WHERE name != 'x'")
             }
 
 

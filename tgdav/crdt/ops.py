@@ -4,16 +4,19 @@ An operation is a msgpack array ``[number, field, field …]``. Numbers are neve
 with defaults. A group consists of the operations of one file-system call: it has one stamp and consecutive sequence
 numbers, and is applied, skipped and undone as a whole.
 
-Numbers reserved for features that do not exist yet: 6 snapshot, 7 unsnapshot, 8 purge, 9 retire (pack), 10 set trash policy,
-11 set version policy, 12 pin version, 13 revoke, 14 admit, 15 acknowledge.
+Numbers reserved for operations that do not exist yet: 8 purge, 9 retire (pack), 12 pin version, 13 revoke, 14 admit,
+15 acknowledge, 18 prune, 19 set conflict policy, 20 rekey, 21 promote. Fields reserved likewise, to be appended: ``seen`` (the
+dots of the contents that it replaces) of Write; ``permissions`` and ``admitted_by`` of Member.
 """
 
-from typing import Annotated, ClassVar
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import Annotated, Any, ClassVar
 
 import msgspec
 
-from tgdav.errors import DamageError
-from tgdav.ids import ContentTag, EntryId, Incarnation, MachineId, NodeId
+from tgdav.errors import DamageError, NewerFormat
+from tgdav.ids import ContentTag, EntryId, Incarnation, MachineId, NodeId, SnapshotId
 
 ROOT = NodeId(bytes(15) + b"\x01")
 """The id of the root directory in every namespace."""
@@ -28,6 +31,7 @@ Count = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
 Number32 = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
 """A user, group or device number."""
 MODE_MAX = 0o7777
+_NAME_MAX = 255
 Mode = Annotated[int, msgspec.Meta(ge=0, le=MODE_MAX)]
 """Permission bits."""
 
@@ -46,12 +50,20 @@ class Make(msgspec.Struct, array_like=True, frozen=True, tag=1):
 
 
 class Place(msgspec.Struct, array_like=True, frozen=True, tag=2):
-    """Set an entry's position to (parent, name): create, link, rename, delete (parent TRASH) and undelete."""
+    """Set an entry's position to (parent, name): create, link, rename, delete (parent TRASH) and undelete.
+
+    ``because``: the entry was deleted as that entry was renamed over it, which makes its content an earlier version of that
+    entry's file. ``made``: a directory that this group creates. ``after``: the entry that had this name until it was renamed
+    away moments before, as editors do; its content is an earlier version too.
+    """
 
     entry: EntryId
     node: NodeId
     parent: NodeId
     name: bytes
+    because: EntryId | None = None
+    made: bool = False
+    after: EntryId | None = None
 
 
 class Write(msgspec.Struct, array_like=True, frozen=True, tag=3):
@@ -86,6 +98,33 @@ class Field(msgspec.Struct, array_like=True, frozen=True, tag=5):
     value: bytes | None
 
 
+class Snapshot(msgspec.Struct, array_like=True, frozen=True, tag=6):
+    """Create a snapshot: a name for the state after this operation's group. ``settled``: no file was being written."""
+
+    id: SnapshotId
+    name: str
+    time: Number
+    settled: bool = True
+
+
+class Unsnapshot(msgspec.Struct, array_like=True, frozen=True, tag=7):
+    """Delete a snapshot."""
+
+    id: SnapshotId
+
+
+class TrashPolicy(msgspec.Struct, array_like=True, frozen=True, tag=10):
+    """Set after how many days deleted entries are purged; 0: at once."""
+
+    retention_days: Count
+
+
+class VersionPolicy(msgspec.Struct, array_like=True, frozen=True, tag=11):
+    """Set how many earlier contents of each file are kept; 0: none."""
+
+    max_versions: Count
+
+
 class Member(msgspec.Struct, array_like=True, frozen=True, tag=16):
     """Make ``machine`` the writer from ``epoch`` on, with this key and incarnation. ``replaces``: the previous writer."""
 
@@ -106,7 +145,11 @@ class Namespace(msgspec.Struct, array_like=True, frozen=True, tag=17):
     time: Number
 
 
-Op = Make | Place | Write | Attr | Field | Member | Namespace
+Op = Make | Place | Write | Attr | Field | Snapshot | Unsnapshot | TrashPolicy | VersionPolicy | Member | Namespace
+_RESERVED = frozenset(range(1, 128)) - {kind.__struct_config__.tag for kind in Op.__args__}
+"""Numbers that a later program may give to operations."""
+BARRIERS = (Snapshot, Unsnapshot)
+"""Operations about everything that was logged before them: they must not overtake a group that is held back."""
 
 
 class Group(msgspec.Struct, array_like=True, frozen=True):
@@ -127,8 +170,15 @@ _encoder = msgspec.msgpack.Encoder()
 _ops_decoder = msgspec.msgpack.Decoder(tuple[Op, ...])
 
 
+def is_snapshot_name(name: str) -> bool:
+    """Return whether a snapshot may have this name: it must be the name of a directory in every front end."""
+    return name.isprintable() and 0 < len(name.encode()) <= _NAME_MAX and "/" not in name and name not in (".", "..")
+
+
 def is_possible(op: Op) -> bool:
     """Return whether the attributes in ``op`` are in range. All other fields are validated by their types."""
+    if isinstance(op, Snapshot):
+        return is_snapshot_name(op.name)
     if not isinstance(op, Attr):
         return True
     values = op.values
@@ -142,8 +192,21 @@ def encode_ops(ops: tuple[Op, ...] | list[Op]) -> bytes:
 
 
 def decode_ops(data: bytes) -> tuple[Op, ...]:
-    """Decode the output of ``encode_ops``. Raises DamageError for anything else."""
+    """Decode the output of ``encode_ops``. Raises NewerFormat for operations of a later program, DamageError."""
     try:
         return _ops_decoder.decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        check_numbers("the log", data, lambda ops: [ops])
         raise DamageError("an operation in the log cannot be read", blob="log") from error
+
+
+def check_numbers(what: str, data: bytes, find_groups: Callable[[Any], Iterable[Any]]) -> None:
+    """Raise NewerFormat if ``data``, which cannot be decoded, contains an operation of a later program.
+
+    ``find_groups`` returns the groups of operations in ``data``, decoded without their types.
+    """
+    with suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError, LookupError, TypeError):
+        for ops in find_groups(msgspec.msgpack.decode(data)):
+            for op in ops:
+                if op[0] in _RESERVED:
+                    raise NewerFormat(what, op[0], "operation")

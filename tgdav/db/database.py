@@ -13,8 +13,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tgdav.db.connection import Connection, connect
+from tgdav.db.migrations import bring_up_to_date
 from tgdav.db.redo_log import RedoLog
-from tgdav.db.schema import bring_up_to_date
 from tgdav.db.writer import Writer
 from tgdav.disk import Disk
 from tgdav.entropy import Entropy, SystemEntropy

@@ -1,24 +1,22 @@
-"""The schema of a namespace's local database, version 1, and its migrations. Each column has a comment with its meaning.
+"""The schema of a namespace's local database, version 2. Each column has a comment with its meaning.
+
+``tgdav.db.migrations`` creates the schema in a new database and migrates older ones to it.
 
 Rows have validity intervals. ``since`` is the position (this machine's order of applied groups) from which a row is valid. The
 tables ``nodes``, ``entries`` and ``fields`` contain the current state; when a later group closes a row, it moves to the
-``*_past`` table with ``until``, the position that closed it, if the history policy keeps it. The state as of position P:
-current rows with ``since <= P`` and past rows with ``since <= P < until``.
+``*_past`` table with ``until``, the position that closed it, if history keeps it. The state as of position P: current rows
+with ``since <= P`` and past rows with ``since <= P < until``.
+
+New columns are appended to their tables and have defaults: an older program may have left statements and rows in its redo log,
+and those must still be executed after the migration.
 
 Times are nanoseconds since 1970 UTC. Ids are the 16- or 32-byte values of ``tgdav.ids``; ``ino`` and the other integer keys
 are this machine's own: no operation names them, only a checkpoint carries them, sealed, within its own rows.
 """
 
-from collections.abc import Callable, Mapping
-
 from sqlalchemy import BLOB, INTEGER, TEXT, Column, Index, MetaData, PrimaryKeyConstraint, Table, text
-from sqlalchemy.schema import CreateIndex, CreateTable
 
-from tgdav.db.connection import Connection
-from tgdav.db.statements import DIALECT
-from tgdav.errors import NewerFormat
-
-VERSION = 1
+VERSION = 2
 ROOT_INODE = 1
 TRASH_INODE = 2
 """The parent of every deleted entry; not reachable by path."""
@@ -46,6 +44,20 @@ def _node_columns() -> list[Column[object]]:
     ]
 
 
+def _content_columns() -> list[Column[object]]:
+    return [
+        _added("burst", "its author's wall clock at the first save of the burst that made the content, ns; 0: unknown"),
+        _added("author", "authors.no of the content's writer; 0: unknown"),
+        _added("seq", "sequence number of the operation that wrote the content; 0: unknown, or never logged"),
+        _added("version", "number of the content in the file's history, from 1; all saves of a burst have the same", 1),
+    ]
+
+
+def _added(name: str, comment: str, default: int = 0) -> Column[object]:
+    """Return a column that an earlier version of the schema did not have."""
+    return Column(name, INTEGER, nullable=False, server_default=text(str(default)), comment=comment)
+
+
 settings = Table(
     "settings",
     metadata,
@@ -66,6 +78,7 @@ nodes = Table(
     Column("atime", INTEGER, nullable=False, comment="last read, local, never logged"),
     Column("dirty", INTEGER, nullable=False, comment="overlay counter while an overlay has unflushed writes, else 0"),
     Column("local", INTEGER, nullable=False, comment="1: junk that stays on this machine, never logged"),
+    *_content_columns(),
     Index("nodes_local", "ino", sqlite_where=text("local = 1")),
     comment="inodes as they are now",
 )
@@ -76,6 +89,9 @@ nodes_past = Table(
     Column("ino", INTEGER, nullable=False, comment="nodes.ino"),
     Column("until", INTEGER, nullable=False, comment="position that closed this state"),
     *_node_columns(),
+    *_content_columns(),
+    Column("id", BLOB, comment="nodes.id; NULL in rows of programs that did not keep it"),
+    _added("kept", "1: an earlier version of the file; 0: a state that only snapshots need", 1),
     PrimaryKeyConstraint("ino", "until"),
     sqlite_with_rowid=False,
     comment="earlier states of inodes: versions, and what snapshots pin",
@@ -93,10 +109,13 @@ entries = Table(
     Column("nfc", BLOB, comment="the name in Unicode NFC where that differs, else NULL"),
     Column("origin", BLOB, comment="in the trash: msgpack [parent's node id, time deleted in ns]; else NULL"),
     Column("local", INTEGER, nullable=False, comment="1: a junk entry, never logged"),
+    Column("deleted", INTEGER, comment="in the trash: when it was deleted, ns; else NULL"),
+    _added("by", "authors.no of the machine that put it here; 0: unknown"),
     PrimaryKeyConstraint("parent", "name", "id"),
     Index("entries_id", "id", unique=True),
     Index("entries_ino", "ino"),
     Index("entries_nfc", "parent", "nfc", sqlite_where=text("nfc IS NOT NULL")),
+    Index("entries_deleted", "deleted", sqlite_where=text("deleted IS NOT NULL")),
     sqlite_with_rowid=False,
     comment="directory entries as they are now",
 )
@@ -110,7 +129,12 @@ entries_past = Table(
     Column("until", INTEGER, nullable=False, comment="position that closed it"),
     Column("ino", INTEGER, nullable=False, comment="as in entries"),
     Column("since", INTEGER, nullable=False, comment="as in entries"),
+    _added("stamp", "as in entries"),
+    Column("nfc", BLOB, comment="as in entries"),
+    _added("by", "as in entries"),
     PrimaryKeyConstraint("parent", "name", "id", "until"),
+    Index("entries_past_id", "id"),
+    Index("entries_past_ino", "ino"),
     sqlite_with_rowid=False,
     comment="earlier places of entries",
 )
@@ -189,6 +213,9 @@ packs = Table(
     Column("announced", INTEGER, comment="number of the segment that carries its index; NULL: none yet"),
     Column("damaged", INTEGER, nullable=False, comment="1: found missing or bad; its chunks are not known"),
     Column("created", INTEGER, nullable=False, comment="time of the first byte, ns"),
+    Column(
+        "retired", INTEGER, comment="number of the own segment that retires it; NULL: not retired, or not sealed yet"
+    ),
     comment="packs from their first byte on",
 )
 
@@ -315,55 +342,66 @@ overlays = Table(
     comment="files of dirty writes that fsync made durable; the file itself says how far; adopted at start",
 )
 
-APPLICATION_ID = 0x54474456
-"""``TGDV``, in the database header's application id."""
+pins = Table(
+    "pins",
+    metadata,
+    Column("id", BLOB, primary_key=True, comment="16-byte snapshot id in the log"),
+    Column("position", INTEGER, comment="it shows the state as of this position"),
+    Column("name", TEXT, nullable=False, comment="the snapshot's name"),
+    Column("time", INTEGER, nullable=False, comment="its author's wall clock, ns"),
+    Column("files", INTEGER, comment="number of files in it; NULL: not counted yet"),
+    Column("bytes", INTEGER, comment="bytes of their contents; NULL: not counted yet"),
+    Column(
+        "new_bytes", INTEGER, comment="bytes of contents that the snapshot before does not have; NULL: not counted yet"
+    ),
+    Column("settled", INTEGER, nullable=False, comment="1: no file was being written"),
+    Column("author", INTEGER, nullable=False, comment="authors.no of the machine that made it"),
+    Index("pins_position", "position"),
+    sqlite_with_rowid=False,
+    comment="snapshots",
+)
 
-MIGRATIONS: Mapping[int, Callable[[Connection], None]] = {}
-"""Version to migrate from, and the function that migrates to the next version inside a transaction."""
+predecessors = Table(
+    "predecessors",
+    metadata,
+    Column("entry", BLOB, nullable=False, comment="entries.id of the entry that replaced another file of its name"),
+    Column("position", INTEGER, nullable=False, comment="position at which it replaced it"),
+    Column("ino", INTEGER, nullable=False, comment="nodes.ino of the replaced file: its content as of position - 1"),
+    Column("id", BLOB, nullable=False, comment="entries.id by which that file was named"),
+    PrimaryKeyConstraint("entry", "position", "ino"),
+    Index("predecessors_id", "id"),
+    Index("predecessors_ino", "ino"),
+    sqlite_with_rowid=False,
+    comment="earlier files of a name, whose contents are versions of the file that has the name now",
+)
 
+tombstones = Table(
+    "tombstones",
+    metadata,
+    Column("id", BLOB, primary_key=True, comment="16-byte node id"),
+    sqlite_with_rowid=False,
+    comment="purged directories whose ids are derived from parent and name: those ids are never used again",
+)
 
-def create_statements() -> list[str]:
-    """Return the statements that create an empty database of the current version."""
-    tables = metadata.sorted_tables
-    indexes = sorted((index for table in tables for index in table.indexes), key=lambda index: str(index.name))
-    definitions = [CreateTable(table) for table in tables] + [CreateIndex(index) for index in indexes]
-    return [str(definition.compile(dialect=DIALECT)) for definition in definitions]
+authors = Table(
+    "authors",
+    metadata,
+    Column("no", INTEGER, primary_key=True, comment="this machine's number for it, from 1"),
+    Column("machine", BLOB, nullable=False, comment="16-byte machine id"),
+    Column("incarnation", BLOB, nullable=False, unique=True, comment="8 bytes big-endian"),
+    comment="incarnations that wrote what the tree contains",
+)
 
-
-def bring_up_to_date(
-    connection: Connection,
-    migrations: Mapping[int, Callable[[Connection], None]] = MIGRATIONS,
-    target: int = VERSION,
-) -> None:
-    """Create the schema in an empty database, or migrate an older one, in one transaction. Raises NewerFormat."""
-    version = _version(connection)
-    if version == target:
-        return
-    if version > target:
-        raise NewerFormat("the local database", version)
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        _change(connection, version, migrations, target)
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
-
-
-def _version(connection: Connection) -> int:
-    row = connection.one("PRAGMA user_version")
-    return int(row[0]) if row else 0
-
-
-def _change(
-    connection: Connection, version: int, migrations: Mapping[int, Callable[[Connection], None]], target: int
-) -> None:
-    if version == 0:
-        for statement in create_statements():
-            connection.execute(statement)
-        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-    else:
-        for step in range(version, target):
-            migrations[step](connection)
-    connection.execute(f"PRAGMA user_version = {target}")
+chains = Table(
+    "chains",
+    metadata,
+    Column("incarnation", BLOB, primary_key=True, comment="8 bytes big-endian"),
+    Column("machine", BLOB, nullable=False, comment="16-byte author"),
+    Column("number", INTEGER, nullable=False, comment="number of its last segment applied or stored"),
+    Column("hash", BLOB, nullable=False, comment="32-byte BLAKE3 of that segment"),
+    Column("sequence", INTEGER, nullable=False, comment="last operation in it"),
+    Column("stamp", INTEGER, nullable=False, comment="stamp of its last group"),
+    Column("position", INTEGER, nullable=False, comment="log position of its last group here"),
+    sqlite_with_rowid=False,
+    comment="the head of each chain of segments; it stays when the rows of the segments are deleted",
+)

@@ -123,7 +123,7 @@ def make(
     default = change.field(parent.inode, XATTR + acl.DEFAULT) if inherits and kind != SYMLINK else None
     mode, access = (mode & ~umask, None) if default is None else acl.inherited(default, mode)
     emit(change, Make(node, int(kind), mode & 0o7777, owner.uid, owner.gid, rdev, change.time, target), local=local)
-    emit(change, Place(entry, node, parent.node, name), local=local)
+    emit(change, Place(entry, node, parent.node, name, made=kind == DIRECTORY), local=local)
     # A directory passes its default ACL on to what is created in it.
     acls = {acl.ACCESS: access, acl.DEFAULT: default if kind == DIRECTORY else None}
     for attribute, value in acls.items():

@@ -11,11 +11,25 @@ from typing import assert_never
 from sqlalchemy import bindparam, delete, func, insert, literal_column, select, update
 from sqlalchemy.dialects import sqlite
 
-from tgdav.crdt.ops import Attr, Field, Group, Make, Member, Namespace, Op, Place, Write
+from tgdav.crdt.ops import (
+    Attr,
+    Field,
+    Group,
+    Make,
+    Member,
+    Namespace,
+    Op,
+    Place,
+    Snapshot,
+    TrashPolicy,
+    Unsnapshot,
+    VersionPolicy,
+    Write,
+)
 from tgdav.db import Transaction, compiled
 from tgdav.db.schema import ROOT_INODE, entries, fields, machines, manifests, nodes
 from tgdav.ids import Inode
-from tgdav.metadata import history, settings
+from tgdav.metadata import history, settings, snapshots
 from tgdav.metadata.context import GroupContext
 from tgdav.metadata.entry_moves import EntryMover
 from tgdav.metadata.history import ContentState, HistoryPolicy
@@ -29,12 +43,13 @@ _LOGGED_ATTRIBUTES = ("mode", "uid", "gid", "mtime", "ctime", "btime")
 _n = nodes.c
 
 _CONTENT_STATE = compiled(
-    select(_n.ino, _n.kind, _n.size, _n.tag, _n.since, _n.writer, _n.written, _n.manifest, _n.local).where(
+    select(_n.ino, _n.kind, _n.size, _n.tag, _n.since, _n.writer, _n.burst, _n.version, _n.manifest, _n.local).where(
         _n.id == bindparam("id")
     )
 )
 _CACHED_OF_CONTENT = ("size", "mtime", "ctime", "tag")
-_PUBLISH = compiled(update(nodes).where(_n.ino == bindparam("inode")).values(local=0))
+# Snapshots do not contain junk, so a published node exists from its publication on.
+_PUBLISH = compiled(update(nodes).where(_n.ino == bindparam("inode")).values(local=0, since=bindparam("position")))
 _INSERT_MANIFEST = compiled(insert(manifests), ("data",))
 _upsert_field = sqlite.insert(fields)
 _SET_FIELD = compiled(
@@ -85,6 +100,14 @@ class OperationApplier:
                 return self._set_attributes(op)
             case Field():
                 return self._set_field(op)
+            case Snapshot():
+                return snapshots.add(self._transaction, self._context, op, self._rows.policy)
+            case Unsnapshot():
+                return snapshots.remove(self._transaction, op, self._rows.policy)
+            case TrashPolicy():
+                return settings.change(self._transaction, settings.TRASH_POLICY, op.retention_days)
+            case VersionPolicy():
+                return settings.change(self._transaction, settings.VERSION_POLICY, op.max_versions)
             case Member():
                 return self._add_member(op)
             case Namespace():
@@ -104,7 +127,7 @@ class OperationApplier:
         if known_local and not local:
             # A local node is published: the same node id becomes part of the log, and its row loses the mark ``local``.
             self._rows.flush()
-            self._transaction.execute(_PUBLISH, {"inode": ino})
+            self._transaction.execute(_PUBLISH, {"inode": ino, "position": self._context.position})
             # They contain the mark.
             self._context.found_nodes.clear()
             self._context.found_empty.clear()
@@ -137,30 +160,41 @@ class OperationApplier:
             known = self._replace_content(op)
             if known is None:
                 return False
-            ino, replaced = known
+            ino, replaced, old = known
             values = self._content(op)
+            if old is not None:
+                values.update(old)
             self._transaction.defer(NODE_UPDATES, (ino, values, 0))
             context.changes.amend(ino, {name: values[name] for name in _CACHED_OF_CONTENT})
             # Long manifests have a table of their own; the cache does not keep them.
             context.changes.written[ino] = op.manifest if values["manifest"] is None else None
         context.touched.add(ino)
+        context.written.add(ino)
         history.drop_manifest(self._transaction, ino, replaced)
         return True
 
-    def _replace_content(self, op: Write) -> tuple[Inode, int | None] | None:
-        """Keep a file's present content as a version if the policy wants it; return the inode, and the number of a manifest
-        that may be unused now. Return None if the node is not a file."""
+    def _replace_content(self, op: Write) -> tuple[Inode, int | None, dict[str, int] | None] | None:
+        """Keep a file's present content if it is a version or a snapshot shows it.
+
+        Return the inode, the number of a manifest that may be unused now, and the new content's place in the file's history;
+        None if that stays. Return None if the node is not a file.
+        """
         rows = self._rows
         if op.node in self._context.found_empty and not rows.policy.last_pinned:
             # The change has just seen that the file is empty: there is nothing to keep, and no query is needed.
             self._context.found_empty.discard(op.node)
-            return self._context.found_nodes[op.node][0], None
+            return self._context.found_nodes[op.node][0], None, None
         row = self._transaction.one(_CONTENT_STATE, {"id": op.node})
         if row is None or row[1] != FILE:
             return None
-        old = ContentState(*row)
-        kept = old.ino not in self._context.touched and self._keep_version(op, old)
-        return old.ino, None if kept else old.manifest
+        old, context = ContentState(*row), self._context
+        # A second write in one group replaces what nobody has seen.
+        if old.ino in context.written:
+            return old.ino, old.manifest, None
+        is_version = self._rows.policy.is_version(old, context.machine, context.time, same=old.tag == op.tag)
+        is_kept = self._keep_content(old, is_version)
+        place = {"burst": context.time, "version": old.version + 1} if is_version else None
+        return old.ino, None if is_kept else old.manifest, place
 
     def _content(self, op: Write) -> dict[str, object]:
         inline, number = op.manifest or None, None
@@ -177,16 +211,24 @@ class OperationApplier:
             "manifest": number,
             "writer": context.machine,
             "written": context.time,
+            "author": context.author,
+            "seq": context.sequence,
         }
 
-    def _keep_version(self, op: Write, old: ContentState) -> bool:
-        """Move the old content to the past if the policy keeps it; return whether it does."""
-        context, policy = self._context, self._rows.policy
-        if not policy.keeps(old, context.machine, context.time, same=old.tag == op.tag):
-            return False
-        history.close_node(self._transaction, old.ino, context.position)
-        history.drop_versions(self._transaction, old.ino, policy)
-        return True
+    def _keep_content(self, old: ContentState, is_version: bool) -> bool:
+        """Copy the old content to the past if it is a version or a snapshot shows it; return whether the past has it."""
+        transaction, position, policy = self._transaction, self._context.position, self._rows.policy
+        if old.ino in self._context.touched:
+            # An earlier operation of the group changed the node, and copied its row if a snapshot shows it.
+            is_there = history.keep_as_version(transaction, old.ino, position, kept=is_version)
+        else:
+            is_there = False
+        if not is_there and (is_version or policy.pins(old)):
+            history.close_content(transaction, old.ino, position, kept=is_version)
+            is_there = True
+        if is_version:
+            history.drop_versions(transaction, old.ino, policy)
+        return is_there
 
     def _set_attributes(self, op: Attr) -> bool:
         values = {name: op.values[name] for name in _LOGGED_ATTRIBUTES if name in op.values}
@@ -250,6 +292,9 @@ def apply_group(
     """Apply all operations of a group; return how many of them changed something."""
     rows = NodeRows(transaction, context, policy, inodes)
     applier = OperationApplier(rows)
-    changed = sum(applier.apply(op) for op in group.ops)
+    changed = 0
+    for op in group.ops:
+        changed += applier.apply(op)
+        context.sequence += 1
     rows.flush()
     return changed

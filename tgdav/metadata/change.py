@@ -17,8 +17,12 @@ from tgdav.metadata.tree_cache import TreeChanges, TreeView
 from tgdav.metadata.types import Attributes, DirectoryEntry, Kind
 
 _n = nodes.c
-_SET_LOCAL_NODE = compiled(update(nodes).where(_n.ino == bindparam("inode")).values(local=1))
-_SET_LOCAL_ENTRIES = compiled(update(entries).where(entries.c.ino == bindparam("inode")).values(local=1))
+_SET_LOCAL_NODE = compiled(
+    update(nodes).where(_n.ino == bindparam("inode")).values(local=1, since=bindparam("position"))
+)
+_SET_LOCAL_ENTRIES = compiled(
+    update(entries).where(entries.c.ino == bindparam("inode")).values(local=1, since=bindparam("position"))
+)
 _LOCAL_MANIFEST = compiled(select(_n.manifest).where(_n.ino == bindparam("ino"), _n.local == 1, _n.nlink == 0))
 _DROP_NODE = compiled(delete(nodes).where(_n.ino == bindparam("ino")))
 _DROP_FIELDS = compiled(delete(fields).where(fields.c.ino == bindparam("ino")))
@@ -158,7 +162,7 @@ class Change:
         would put a directory below itself.
         """
         if self._applier.apply(op):
-            self._ops.append(op)
+            self._log(op)
         else:
             self._refuse(op)
 
@@ -166,6 +170,10 @@ class Change:
         """Apply an operation on a local node without logging it. A local entry that is placed into the trash is deleted."""
         if not self._applier.apply(op, local=True):
             self._refuse(op)
+
+    def _log(self, op: Op) -> None:
+        self._ops.append(op)
+        self._context.sequence += 1
 
     def _refuse(self, op: Op) -> None:
         if isinstance(op, Place) and None not in map(self._rows.find, (op.node, op.parent)):
@@ -208,12 +216,14 @@ class Change:
         # Logged but not applied: other machines delete the node, this one keeps it.
         for entry, parent, name, _ in queries.entries_of(self.connection, ino):
             if parent != TRASH_INODE:
-                self._ops.append(Place(entry, node.node, TRASH, name))
+                self._log(Place(entry, node.node, TRASH, name))
+        # Snapshots show the logged node; what it becomes now is junk, which is in none.
+        self._rows.keep_whole(ino)
         self.changes.nodes.add(ino)
         self._context.found_nodes.clear()
         self._context.found_empty.clear()
-        self.transaction.execute(_SET_LOCAL_NODE, {"inode": ino})
-        self.transaction.execute(_SET_LOCAL_ENTRIES, {"inode": ino})
+        self.transaction.execute(_SET_LOCAL_NODE, {"inode": ino, "position": self.position})
+        self.transaction.execute(_SET_LOCAL_ENTRIES, {"inode": ino, "position": self.position})
 
     def drop_local(self, ino: Inode) -> None:
         """Delete a local node that has no entry any more; any other node is left as it is."""

@@ -15,12 +15,14 @@ _MAX_FIELDS = 10_000
 class GroupContext(msgspec.Struct):
     """The group that is being applied.
 
-    ``machine`` is its author. ``stamp`` orders it among all groups, ``time`` (ns) is its wall-clock time, ``position`` its place
+    ``machine`` is its author, ``author`` the number of its incarnation in ``authors``, ``sequence`` the number of the operation
+    that is applied next. ``stamp`` orders it among all groups, ``time`` (ns) is its wall-clock time, ``position`` its place
     in this machine's log. ``empty_tag`` is the tag of a file without content. In a group of this machine (``is_own``) an unknown
     directory is an error of the caller; in another machine's group it is a gap in the log.
 
     ``fresh`` holds ids that were just made, so that no query is needed to see that they are unknown. ``touched`` (nodes) and
-    ``touched_fields`` are those whose state before this group is already in the past tables, or need not be kept.
+    ``touched_fields`` are those whose state before this group is already in the past tables, or need not be kept; ``written``
+    are files whose content this group has set.
     ``new_directories`` are reachable from the root. ``changes`` collects what the tree cache must apply. ``found_nodes``
     (inode, kind, local), ``found_empty`` (files without content) and ``found_entries`` (directory, name, inode) are results of
     the change's own queries that it has not changed since.
@@ -32,10 +34,13 @@ class GroupContext(msgspec.Struct):
     time: int
     empty_tag: ContentTag
     is_own: bool = False
+    author: int = 0
+    sequence: int = 0
     directories: "LiveDirectories" = msgspec.field(default_factory=lambda: LiveDirectories())
     fields: "FieldCache" = msgspec.field(default_factory=lambda: FieldCache())
     fresh: set[bytes] = msgspec.field(default_factory=set)
     touched: set[Inode] = msgspec.field(default_factory=set)
+    written: set[Inode] = msgspec.field(default_factory=set)
     touched_fields: set[tuple[Inode, bytes]] = msgspec.field(default_factory=set)
     changes: TreeChanges = msgspec.field(default_factory=TreeChanges)
     new_directories: set[Inode] = msgspec.field(default_factory=set)

@@ -30,13 +30,14 @@ _OLD = compiled(
     select(_e.parent, _e.name, _e.ino, _e.since, _e.stamp, _e.origin, _e.local).where(_e.id == bindparam("id"))
 )
 _OTHERS = compiled(select(_e.id, _e.parent, _e.stamp).where(_e.ino == bindparam("ino"), _e.id != bindparam("entry")))
-_NEW_ENTRIES = Inserts(entries, number=2)
+_NEW_ENTRIES = Inserts(entries, number=7)
 # The rows of both kinds have the id as ``entry``.
 _in_column_order = itemgetter(*("entry" if name == "id" else name for name in _NEW_ENTRIES.columns))
-_MOVE = compiled(
-    update(entries).where(_e.id == bindparam("entry")),
-    ("parent", "name", "ino", "since", "stamp", "nfc", "origin", "local"),
-)
+_MOVED = ("parent", "name", "ino", "since", "stamp", "nfc", "origin", "local", "deleted", "by")
+_MOVE = compiled(update(entries).where(_e.id == bindparam("entry")), _MOVED)
+_COLUMNS_1 = [name for name in entries.c.keys() if name not in ("deleted", "by")]  # noqa: SIM118
+# Registered for redo logs of programs that knew the first version of the schema.
+Inserts(entries, _COLUMNS_1, number=2)
 _DROP = compiled(delete(entries).where(_e.id == bindparam("id")))
 # A file in a directory that is in the trash has no name. The link counts of all files below change by the number of their
 # entries there; those of directories do not depend on the trash.
@@ -55,8 +56,8 @@ class _Moves:
 
     rank = 1
 
-    def __init__(self) -> None:
-        self.number = register_kind(5, self)
+    def __init__(self, number: int) -> None:
+        self.number = register_kind(number, self)
 
     def values(self, row: dict[str, Any]) -> Iterable[Any]:
         """Return the new values."""
@@ -67,7 +68,20 @@ class _Moves:
         connection.executemany(_MOVE.text, map(_MOVE.in_order, rows))
 
 
-_MOVES = _Moves()
+class _Moves1(_Moves):
+    """Those in redo logs of programs that knew the first version of the schema."""
+
+    def write(self, connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
+        """Add the columns of the second version."""
+        super().write(connection, [{**row, "deleted": _time_of(row["origin"]), "by": 0} for row in rows])
+
+
+def _time_of(origin: bytes | None) -> int | None:
+    return None if origin is None else int(msgspec.msgpack.decode(origin)[1])
+
+
+_MOVES = _Moves(8)
+_Moves1(5)
 
 
 class _Target(msgspec.Struct, frozen=True, gc=False):
@@ -204,6 +218,8 @@ class EntryMover:
             "nfc": nfc(op.name),
             "origin": self._origin(old) if parent == TRASH_INODE else None,
             "local": int(local),
+            "deleted": self._context.time if parent == TRASH_INODE else None,
+            "by": self._context.author,
         }
         if self._context.is_own and parent != TRASH_INODE:
             # This machine's changes check that the name is free first. Another machine's entry may meet one of the same name.

@@ -4,16 +4,17 @@ A state that a snapshot pins is always kept. Otherwise only contents of files ar
 file. ``HistoryPolicy`` decides and is pure; the functions below it change the ``*_past`` tables.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Select, Table, bindparam, column, delete, insert, literal_column, select
+from sqlalchemy import ColumnElement, Select, Table, bindparam, column, delete, insert, literal_column, select, update
 
 from tgdav.db import Transaction, compiled
 from tgdav.db.schema import entries, entries_past, fields, fields_past, manifests, nodes, nodes_past
 from tgdav.ids import Inode, MachineId, Position
 
 BURST_NS = 5_000_000_000
-"""Saves of one machine less than this apart are one version."""
+"""Saves of one machine within this time of the first of them are one version."""
 
 
 NOTHING_PINNED = Position(0)
@@ -21,25 +22,33 @@ NOTHING_PINNED = Position(0)
 
 @dataclass
 class HistoryPolicy:
-    """``max_versions``: earlier contents of a file that are kept (0: none). ``last_pinned``: position of the newest snapshot."""
+    """``max_versions``: earlier contents of a file that are kept (0: none).
+
+    ``last_pinned`` is the position of the newest snapshot, ``last_snapshot`` its time in ns; 0 without one.
+    """
 
     max_versions: int = 10
     last_pinned: Position = NOTHING_PINNED
+    last_snapshot: int = 0
 
-    def keeps(self, old: "ContentState", machine: MachineId, time: int, *, same: bool) -> bool:
-        """Return whether ``old`` is kept as a version if ``machine`` writes at ``time`` (ns). ``same``: the content is equal."""
-        if old.since <= self.last_pinned:
-            return True
+    def pins(self, old: "ContentState") -> bool:
+        """Return whether a snapshot shows ``old``."""
+        # Junk is in no snapshot.
+        return old.since <= self.last_pinned and not old.local
+
+    def is_version(self, old: "ContentState", machine: MachineId, time: int, *, same: bool) -> bool:
+        """Return whether ``old`` becomes a version when ``machine`` writes at ``time`` (ns). ``same``: the content is equal."""
         # Rewriting the same content, or filling an empty file, makes no version.
         if old.local or same or self.max_versions == 0 or old.size == 0:
             return False
-        # A negative interval (the clock went back) must not merge two versions.
-        return not (old.writer == machine and 0 <= time - old.written < BURST_NS)
+        # A burst never goes on across a snapshot. A negative interval (the clock went back) must not merge two versions.
+        in_burst = old.writer == machine and 0 <= time - old.burst < BURST_NS
+        return not in_burst or old.since <= self.last_pinned or old.burst < self.last_snapshot
 
 
 @dataclass(slots=True)
 class ContentState:
-    """The columns of a file's row that describe its content. ``written`` is in ns, ``manifest`` the number of a long manifest."""
+    """The columns of a file's row that describe its content. ``burst`` is in ns, ``manifest`` the number of a long manifest."""
 
     ino: Inode
     kind: int
@@ -47,26 +56,38 @@ class ContentState:
     tag: bytes | None
     since: int
     writer: bytes | None
-    written: int
+    burst: int
+    version: int
     manifest: int | None
     local: int
 
 
-def _copy(source: Table, target: Table, *keys: str) -> str:
-    """Return a statement that copies rows with ``keys`` that existed at ``:pinned`` to the past, until ``:position``."""
-    names = [name for name in target.c.keys() if name != "until"]  # noqa: SIM118
-    rows = select(*(source.c[name] for name in names), literal_column(":position"))
-    rows = rows.where(*(source.c[key] == bindparam(key) for key in keys), source.c.since <= bindparam("pinned"))
-    return compiled(insert(target).from_select([*names, "until"], rows))
+def _copy(source: Table, target: Table, *keys: str, logged: ColumnElement[bool], given: Sequence[str] = ()) -> str:
+    """Return a statement that copies rows with ``keys`` that existed at ``:pinned`` to the past, until ``:position``.
+
+    ``logged``: the condition that a row is not junk. ``given``: columns whose values are parameters.
+    """
+    names = [name for name in target.c.keys() if name not in ("until", *given)]  # noqa: SIM118
+    more = ["until", *given]
+    rows = select(*(source.c[name] for name in names), *(literal_column(f":{name}") for name in more))
+    rows = rows.where(*(source.c[key] == bindparam(key) for key in keys), source.c.since <= bindparam("pinned"), logged)
+    return compiled(insert(target).from_select([*names, *more], rows))
 
 
-_CLOSE_NODE = _copy(nodes, nodes_past, "ino")
-_CLOSE_ENTRY = _copy(entries, entries_past, "id")
-_CLOSE_FIELD = _copy(fields, fields_past, "ino", "field")
+_IS_JUNK = select(nodes.c.ino).where(nodes.c.local == 1)
+_CLOSE_NODE = _copy(nodes, nodes_past, "ino", logged=nodes.c.local == 0, given=["kept"])
+_CLOSE_ENTRY = _copy(entries, entries_past, "id", logged=entries.c.local == 0)
+_CLOSE_FIELD = _copy(fields, fields_past, "ino", "field", logged=fields.c.ino.not_in(_IS_JUNK))
+_CLOSE_FIELDS = _copy(fields, fields_past, "ino", logged=fields.c.ino.not_in(_IS_JUNK))
+_KEEP = compiled(
+    update(nodes_past)
+    .where(nodes_past.c.ino == bindparam("inode"), nodes_past.c.until == bindparam("position"))
+    .values(kept=bindparam("is_version"))
+)
 _p = nodes_past.c
 _BEYOND = compiled(
     select(_p.until, _p.manifest)
-    .where(_p.ino == bindparam("ino"), _p.since > bindparam("pinned"))
+    .where(_p.ino == bindparam("ino"), _p.since > bindparam("pinned"), _p.kept == literal_column("1"))
     .order_by(_p.until.desc())
     # SQLite has no OFFSET without LIMIT; -1 is no limit.
     .limit(literal_column("-1"))
@@ -88,20 +109,34 @@ _ALWAYS = 1 << 62
 """As ``pinned``: later than any row's ``since``."""
 
 
-def close_node(transaction: Transaction, ino: Inode, position: Position, pinned: int = _ALWAYS) -> bool:
-    """Copy a node's row to the past if it existed at ``pinned``; return whether it did."""
-    params = {"ino": ino, "position": position, "pinned": pinned}
-    return int(transaction.execute(_CLOSE_NODE, params).rowcount) > 0
+def close_node(transaction: Transaction, ino: Inode, position: Position, pinned: int) -> None:
+    """Copy a node's row to the past, for snapshots alone, if it existed at ``pinned``."""
+    transaction.execute(_CLOSE_NODE, {"ino": ino, "until": position, "pinned": pinned, "kept": 0})
+
+
+def close_content(transaction: Transaction, ino: Inode, position: Position, *, kept: bool) -> None:
+    """Copy a node's row to the past; ``kept``: as a version."""
+    transaction.execute(_CLOSE_NODE, {"ino": ino, "until": position, "pinned": _ALWAYS, "kept": int(kept)})
+
+
+def keep_as_version(transaction: Transaction, ino: Inode, position: Position, *, kept: bool) -> bool:
+    """Mark a state that was closed at ``position`` as a version if ``kept``; return whether there is such a state."""
+    return int(transaction.execute(_KEEP, {"inode": ino, "position": position, "is_version": int(kept)}).rowcount) > 0
 
 
 def close_entry(transaction: Transaction, entry: bytes, position: Position, pinned: int) -> None:
     """Copy an entry's row to the past if it existed at ``pinned``."""
-    transaction.execute(_CLOSE_ENTRY, {"id": entry, "position": position, "pinned": pinned})
+    transaction.execute(_CLOSE_ENTRY, {"id": entry, "until": position, "pinned": pinned})
 
 
 def close_field(transaction: Transaction, ino: Inode, field: bytes, position: Position, pinned: int) -> None:
     """Copy a field's row to the past if it existed at ``pinned``."""
-    transaction.execute(_CLOSE_FIELD, {"ino": ino, "field": field, "position": position, "pinned": pinned})
+    transaction.execute(_CLOSE_FIELD, {"ino": ino, "field": field, "until": position, "pinned": pinned})
+
+
+def close_fields(transaction: Transaction, ino: Inode, position: Position, pinned: int) -> None:
+    """Copy to the past those rows of a node's fields that existed at ``pinned``."""
+    transaction.execute(_CLOSE_FIELDS, {"ino": ino, "until": position, "pinned": pinned})
 
 
 def drop_versions(transaction: Transaction, ino: Inode, policy: HistoryPolicy) -> None:

@@ -8,17 +8,18 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import NamedTuple, Protocol, TypeVar
 
-from sqlalchemy import bindparam, func, select, update
+from sqlalchemy import bindparam, func, insert, select, update
 
 from tgdav.clock import Clock
 from tgdav.crdt.clocks import StampSource
 from tgdav.crdt.ops import ROOT, TRASH, Group, Make, Op, encode_ops
 from tgdav.db import Database, Inserts, Syncable, Transaction, compiled
 from tgdav.db.connection import Row
-from tgdav.db.schema import ROOT_INODE, TRASH_INODE, entries, log, machines, nodes, segments
+from tgdav.db.schema import ROOT_INODE, TRASH_INODE, authors, entries, log, machines, nodes, segments
 from tgdav.entropy import Entropy
 from tgdav.errors import LocalFailure, NoSpace, ReadOnly
 from tgdav.ids import ContentTag, Incarnation, Inode, MachineId, NodeId, Position
+from tgdav.metadata import snapshots
 from tgdav.metadata.apply import apply_group
 from tgdav.metadata.change import Change, IdSource
 from tgdav.metadata.context import FieldCache, GroupContext, LiveDirectories
@@ -60,6 +61,8 @@ _NAMES = compiled(
     .where(entries.c.parent == bindparam("parent"))
     .limit(bindparam("most"))
 )
+_AUTHOR = compiled(select(authors.c.no).where(authors.c.incarnation == bindparam("run")))
+_ADD_AUTHOR = compiled(insert(authors), ("machine", "incarnation"))
 _HAS_ROOT = compiled(select(nodes.c.ino).where(nodes.c.ino == ROOT_INODE))
 
 
@@ -112,7 +115,7 @@ class Journal:
         self._directories = LiveDirectories()
         self._fields = FieldCache()
         self._writer.on_loss(self._clear_cache)
-        self._ids, self._inodes = self._writer.run(self._open)
+        self._ids, self._inodes, self._author = self._writer.run(self._open)
 
     def change(
         self,
@@ -169,10 +172,11 @@ class Journal:
 
     # ---- inside the writer ---------------------------------------------------------------------------------------
 
-    def _open(self, transaction: Transaction) -> tuple[IdSource, InodeCounter]:
+    def _open(self, transaction: Transaction) -> tuple[IdSource, InodeCounter, int]:
         if transaction.one(_HAS_ROOT) is None:
             self._make_root(transaction)
-        return IdSource(self._entropy.bytes(8)), InodeCounter(transaction)
+        author = _number_of_author(transaction, self._machine, self._incarnation)
+        return IdSource(self._entropy.bytes(8)), InodeCounter(transaction), author
 
     def _make_root(self, transaction: Transaction) -> None:
         """Create the root and the trash. They are in no log, so their times are the same on every machine: 0."""
@@ -188,16 +192,20 @@ class Journal:
         ends = self._ends
         position, stamp, now = Position(ends.position + 1), self._stamps.next(), self._clock.file_time_ns()
         context = GroupContext(
-            self._machine, position, stamp, now, self._empty_tag, True, self._directories, self._fields
-        )
+            self._machine, position, stamp, now, self._empty_tag, True, self._author, ends.sequence + 1,
+            self._directories, self._fields,
+        )  # fmt: skip
         change = Change(
             NodeRows(transaction, context, self.history, self._inodes), self._ids, self._entropy, self._view
         )
+        pinned = self.history.last_pinned, self.history.last_snapshot
         try:
             result = work(change)
             ops = change.finish()
         except BaseException:
             self._fields.clear()  # it may contain values that the failed change wrote itself
+            self.history.last_pinned, self.history.last_snapshot = pinned
+            self._inodes.on_rollback()
             raise
         # A change without operations uses no position: positions in the log have no gaps.
         if ops:
@@ -235,9 +243,11 @@ class Journal:
         self._fields.clear()
         # The groups may have moved any directory and set any field; finding out which would cost more than the caches save.
         position, last = self._ends.position, None
+        author = _number_of_author(transaction, machine, incarnation)
         for group in groups:
             position, last = position + 1, group
             context = self._context(machine, position, group.stamp, group.time)
+            context.author, context.sequence = author, group.sequence
             apply_group(transaction, context, group, self.history, self._inodes)
             _log(transaction, context, incarnation, group.sequence, group.ops, segment)
         if last is not None:
@@ -277,7 +287,18 @@ class Journal:
         others = (_number(transaction.one(_LAST_LOGGED)), _number(transaction.one(_LAST_SEEN)))
         self._ends = _Ends(_number(transaction.one(LAST_POSITION)), max(logged[0], sent[0]))
         self._stamps.observe(max(logged[1], sent[1], *others))
+        snapshots.read_policy(transaction, self.history)
+        self._inodes.on_rollback()
         self._generation = transaction.generation
+
+
+def _number_of_author(transaction: Transaction, machine: MachineId, incarnation: Incarnation) -> int:
+    key = {"run": incarnation.to_bytes(8, "big")}
+    row = transaction.one(_AUTHOR, key)
+    if row is None:
+        transaction.execute(_ADD_AUTHOR, {"machine": machine, "incarnation": key["run"]})
+        row = transaction.one(_AUTHOR, key)
+    return _number(row)
 
 
 def _number(row: Row | None) -> int:

@@ -10,7 +10,7 @@ from functools import lru_cache
 from operator import itemgetter
 from typing import Any
 
-from sqlalchemy import bindparam, func, select, update
+from sqlalchemy import bindparam, select, update
 
 from tgdav.crdt.ops import Make
 from tgdav.db import Connection, Inserts, Transaction, compiled
@@ -18,7 +18,7 @@ from tgdav.db.deferred import register_kind
 from tgdav.db.schema import nodes
 from tgdav.db.statements import Statement
 from tgdav.ids import Inode, NodeId
-from tgdav.metadata import history
+from tgdav.metadata import history, queries, settings
 from tgdav.metadata.context import GroupContext
 from tgdav.metadata.history import HistoryPolicy
 from tgdav.metadata.types import DIRECTORY, FILE, SYMLINK, Attributes, Kind
@@ -27,24 +27,38 @@ _KINDS = {int(kind): kind for kind in Kind}
 _in_column_order: Callable[[dict[str, Any]], tuple[Any, ...]] = itemgetter(*nodes.c.keys())
 
 _n = nodes.c
-_LARGEST_INODE = compiled(select(func.coalesce(func.max(_n.ino), 0)))
+_LARGEST_INODE = """SELECT coalesce(max(ino), 0) FROM nodes UNION ALL SELECT coalesce(max(ino), 0) FROM nodes_past
+UNION ALL SELECT coalesce(max(ino), 0) FROM entries_past"""
+_RESERVED_AT_ONCE = 1000
 _IDENTITY = compiled(select(_n.ino, _n.kind, _n.local).where(_n.id == bindparam("id")))
 # The number is part of the redo log's format, as is that of NODE_UPDATES.
-NEW_NODES = Inserts(nodes, number=1)
+NEW_NODES = Inserts(nodes, number=6)
+_COLUMNS_1 = [name for name in nodes.c.keys() if name not in ("burst", "author", "seq", "version")]  # noqa: SIM118
+Inserts(nodes, _COLUMNS_1, number=1)  # registered for redo logs of programs that knew the first version of the schema
 
 
 class InodeCounter:
-    """Allocates inode numbers. Numbers of a change that fails are not reused by this process."""
+    """Allocates inode numbers. No number is ever allocated twice, even if its node was deleted.
+
+    A setting holds a number that is at least the largest allocated one. It is raised for many numbers at a time.
+    """
 
     def __init__(self, transaction: Transaction) -> None:
-        # Read once: a query for max(ino) before each new node would slow down every create.
-        row = transaction.one(_LARGEST_INODE)
-        self._last = int(row[0]) if row else 0
+        rows = transaction.all(_LARGEST_INODE)
+        self._last = max(settings.get(transaction, settings.LAST_INODE, 0), *(row[0] for row in rows))
+        self._reserved = self._last
 
-    def next(self) -> Inode:
-        """Return a number that no node has."""
+    def next(self, transaction: Transaction) -> Inode:
+        """Return a number that no node ever had."""
         self._last += 1
+        if self._last > self._reserved:
+            self._reserved = self._last + _RESERVED_AT_ONCE
+            settings.put(transaction, settings.LAST_INODE, self._reserved)
         return Inode(self._last)
+
+    def on_rollback(self) -> None:
+        """A transaction that may have raised the setting was rolled back: raise it again before the next number."""
+        self._reserved = self._last
 
 
 @dataclass(slots=True)
@@ -80,6 +94,10 @@ class NewNode:
             "nlink": 2 if op.kind == DIRECTORY else 0,
             "dirty": 0,
             "local": int(local),
+            "burst": context.time,
+            "author": context.author,
+            "seq": context.sequence,
+            "version": 1,
         }
         return cls(ino, row)
 
@@ -182,10 +200,11 @@ class NodeRows:
 
     def add(self, op: Make, *, local: bool) -> NewNode:
         """Add the node that ``op`` creates; its row is written at the next flush."""
-        new = NewNode.of(op, self._inodes.next(), self.context, local=local)
+        new = NewNode.of(op, self._inodes.next(self.transaction), self.context, local=local)
         self.new[op.node] = new
         # A new node has no earlier state that a snapshot could show.
         self.context.touched.add(new.ino)
+        self.context.written.add(new.ino)
         self.context.fields.add_new(new.ino)
         return new
 
@@ -201,6 +220,15 @@ class NodeRows:
         if pinned and ino not in self.context.touched:
             history.close_node(self.transaction, ino, self.context.position, pinned)
             self.context.touched.add(ino)
+
+    def keep_whole(self, ino: Inode) -> None:
+        """Copy a node's row, its entries and fields to the past if a snapshot pins them. Call this before they change."""
+        self.keep_pinned(ino)
+        pinned, position = self.policy.last_pinned, self.context.position
+        if pinned:
+            for entry, *_ in queries.entries_of(self.transaction, ino):
+                history.close_entry(self.transaction, entry, position, pinned)
+            history.close_fields(self.transaction, ino, position, pinned)
 
     def flush(self) -> None:
         """Write the rows of new nodes."""

@@ -11,6 +11,14 @@ from tgdav.errors import DamageError
 
 NAMESPACE = "namespace"
 """(name, mode, creation time in ns) of the namespace, from the first operation of its log."""
+TRASH_POLICY = "policy.trash"
+"""After how many days deleted entries are purged, by the log."""
+VERSION_POLICY = "policy.versions"
+"""How many earlier contents of each file are kept, by the log."""
+LAST_INODE = "inode.last"
+"""A number that is at least the largest inode number ever allocated."""
+IN_CHECKPOINTS = (NAMESPACE, TRASH_POLICY, VERSION_POLICY, LAST_INODE)
+"""The settings that belong to the namespace, not to this machine."""
 
 _c = schema.settings.c
 _GET = compiled(select(_c.value).where(_c.key == bindparam("name")))
@@ -30,15 +38,23 @@ def get(connection: Connection, key: str, default: Any = None) -> Any:
         raise DamageError(f"the local setting {key} cannot be read", blob="database") from error
 
 
-def everything(connection: Connection, prefix: str) -> dict[str, bytes]:
-    """Return the encoded values of all keys that begin with ``prefix``."""
-    rows = connection.all("SELECT key, value FROM settings WHERE substr(key, 1, ?) = ?", (len(prefix), prefix))
-    return {str(key): bytes(value) for key, value in rows}
+def of_namespace(connection: Connection) -> dict[str, bytes]:
+    """Return the encoded values of the settings that travel in checkpoints."""
+    found = ((key, connection.one(_GET, {"name": key})) for key in IN_CHECKPOINTS)
+    return {key: bytes(row[0]) for key, row in found if row is not None}
 
 
 def put(transaction: Transaction, key: str, value: Any) -> None:
     """Set ``key`` to a value that msgpack can encode."""
     transaction.execute(_SET, {"key": key, "value": msgspec.msgpack.encode(value)})
+
+
+def change(transaction: Transaction, key: str, value: Any) -> bool:
+    """As ``put``; return whether that changed the value."""
+    is_new = bool(get(transaction, key) != value)
+    if is_new:
+        put(transaction, key, value)
+    return is_new
 
 
 def remove(transaction: Transaction, key: str) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tgdav.blobs.interface import BlobStore
+from tgdav.crdt.membership import ClockEntry
 from tgdav.crypto.label import BlobKind, Label, encode_label
 from tgdav.crypto.sealing import Kind
 from tgdav.db.connection import Connection
@@ -19,7 +20,7 @@ from tgdav.disk import Disk
 from tgdav.entropy import Entropy
 from tgdav.errors import DamageError, TgdavError
 from tgdav.failpoints import failpoint
-from tgdav.ids import BlobName
+from tgdav.ids import BlobName, MachineId
 from tgdav.metadata import settings
 from tgdav.metadata.journal import LAST_POSITION
 from tgdav.replication import outbox, sql
@@ -84,6 +85,10 @@ class CheckpointWriter:
                 return False
             position, (segment, number) = last[0], ends
             number = max(number, settings.get(connection, LAST_NUMBER, 0)) + 1
+            clock = tuple(
+                ClockEntry(MachineId(machine), sql.incarnation_of(key), sequence, at, hash_)
+                for key, machine, at, hash_, sequence in connection.all(sql.CHAINS)
+            )
             base = self._base(connection)
             rest = self._seal_changes(connection, base, sealed) if base is not None else None
             if base is None or rest is None:
@@ -92,7 +97,7 @@ class CheckpointWriter:
             else:
                 outline = base
         parts = [PartName(name, file.hash) for name, file in sealed]
-        root = Root(position, segment, base.root if base else None, parts, counters, now_ns)
+        root = Root(position, segment, base.root if base else None, parts, counters, now_ns, clock)
         # The root part is sealed last: it names the hash of every other part.
         name, file = self._seal_part(rest, root)
         sealed.append((name, file))

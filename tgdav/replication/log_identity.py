@@ -5,9 +5,10 @@ import socket
 import msgspec
 
 from tgdav.config import Config
-from tgdav.crdt.ops import Member, Namespace
+from tgdav.crdt.ops import Member, Namespace, TrashPolicy, VersionPolicy
 from tgdav.crypto.keys import NamespaceKeys, NamespaceSecret, VaultKeys
 from tgdav.crypto.machine import MachineIdentity
+from tgdav.db.connection import Connection
 from tgdav.db.database import Database
 from tgdav.db.transaction import Transaction
 from tgdav.errors import DamageError
@@ -50,6 +51,32 @@ class LogIdentity(msgspec.Struct, frozen=True):
 def history_policy(config: Config) -> HistoryPolicy:
     """Return how many old versions are kept, by the configuration."""
     return HistoryPolicy(config.versioning.max_versions if config.versioning.enabled else 0)
+
+
+def new_policies(connection: Connection, config: Config) -> list[TrashPolicy | VersionPolicy]:
+    """Return the policies of the configuration that the namespace does not have yet."""
+    days = config.trash.retention_days
+    versions = config.versioning.max_versions if config.versioning.enabled else 0
+    found: list[TrashPolicy | VersionPolicy] = []
+    if settings.get(connection, settings.TRASH_POLICY) != days:
+        found.append(TrashPolicy(days))
+    if settings.get(connection, settings.VERSION_POLICY) != versions:
+        found.append(VersionPolicy(versions))
+    return found
+
+
+def apply_policies(journal: Journal, database: Database, config: Config) -> None:
+    """Log the policies of the configuration that the namespace does not have yet. Raises LocalFailure, NoSpace, ReadOnly."""
+
+    def log_new(change: Change) -> None:
+        for op in new_policies(change.connection, config):
+            change.emit(op)
+
+    with database.reading() as connection:
+        is_changed = bool(new_policies(connection, config))
+    # A start that changes nothing sends nothing to the store.
+    if is_changed:
+        journal.change(log_new, durable=True)
 
 
 def incarnation_of(database: Database) -> Incarnation:
@@ -116,5 +143,7 @@ def begin_log(
         if not is_known:
             change.emit(Namespace(namespace_name(config), str(mode), change.time))
         change.emit(member)
+        for policy in new_policies(change.connection, config):
+            change.emit(policy)
 
     journal.change(state_membership, durable=True)

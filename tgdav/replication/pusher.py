@@ -15,7 +15,7 @@ from blake3 import blake3
 from tgdav.blobs.interface import BlobStore
 from tgdav.content.format.manifest import decode as decode_manifest
 from tgdav.crdt.membership import FIRST
-from tgdav.crdt.ops import Attr, Field, Group, Make, Member, Op, Place, Write, decode_ops
+from tgdav.crdt.ops import BARRIERS, Attr, Field, Group, Make, Member, Op, Place, Write, decode_ops
 from tgdav.crypto.label import BlobKind, Label, encode_label
 from tgdav.crypto.sealing import Kind
 from tgdav.db.connection import Connection
@@ -63,6 +63,11 @@ class Unsent(msgspec.Struct, frozen=True):
         return {key for op in self.group.ops for key in _changed_by(op)}
 
     @property
+    def is_barrier(self) -> bool:
+        """Whether it depends on all groups before it."""
+        return any(isinstance(op, BARRIERS) for op in self.group.ops)
+
+    @property
     def needs(self) -> set[bytes]:
         """What must exist before it: everything that it changes, and the directories that it adds an entry to."""
         return self.changes | {op.parent for op in self.group.ops if isinstance(op, Place)}
@@ -82,13 +87,16 @@ def choose_ready(unsent: Sequence[Unsent], stored: set[ChunkId], lost: set[Chunk
     """Return the groups that may be sent now, in order. Pure.
 
     The log waits for chunks that are still being uploaded. A group that names a lost chunk can never be sent: later groups
-    that do not depend on it overtake it.
+    that do not depend on it overtake it. A snapshot depends on all groups before it, so it never overtakes one; changes made
+    after a snapshot that is held back still overtake both, because the store must get them.
     """
     ready: list[Unsent] = []
     held: set[bytes] = set()
+    is_held = False
     for each in unsent:
-        if each.chunks & lost or each.needs & held:
+        if each.chunks & lost or each.needs & held or (each.is_barrier and is_held):
             held |= each.changes
+            is_held = True
         elif each.chunks <= stored:
             ready.append(each)
         else:
@@ -245,6 +253,7 @@ class Pusher:
 
         def write_rows(transaction: Transaction) -> None:
             transaction.execute(sql.INSERT_SEGMENT, row)
+            transaction.execute(sql.SET_CHAIN, row[:1])
             transaction.executemany(sql.MARK_LOG, [(segment.number, each.position) for each in ready])
             transaction.executemany(sql.MARK_PACKS, [(segment.number, no) for no in packs])
 
@@ -325,6 +334,7 @@ class Pusher:
     def _unseal(self, incarnation: bytes, number: int) -> None:
         def unseal(transaction: Transaction) -> None:
             transaction.execute(sql.DROP_SEGMENT, (incarnation, number))
+            transaction.execute(sql.SET_CHAIN, (incarnation,))
             transaction.execute(sql.UNMARK_LOG, (number,))
             transaction.execute(sql.UNMARK_PACKS, (number,))
 

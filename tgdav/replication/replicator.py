@@ -146,7 +146,7 @@ class Replicator:
         with self._lock:
             self._check_writer()
             with self._database.reading() as connection:
-                counters = settings.everything(connection, prefix=settings.NAMESPACE)
+                counters = settings.of_namespace(connection)
             if not self.checkpoints.write(counters, self._platform.clock.now_ns()):
                 return False
             self._drop_log_files()

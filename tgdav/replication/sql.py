@@ -24,6 +24,10 @@ MARK_PACKS = "UPDATE packs SET announced = ? WHERE no = ?"
 INSERT_SEGMENT = """INSERT INTO segments
 (incarnation, number, machine, name, hash, size, first, last, last_stamp, position, file, label, blob)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+SET_CHAIN = """INSERT OR REPLACE INTO chains (incarnation, machine, number, hash, sequence, stamp, position)
+SELECT incarnation, machine, number, hash, last, last_stamp, position FROM segments
+WHERE incarnation = ? ORDER BY number DESC LIMIT 1"""
+CHAINS = "SELECT incarnation, machine, number, hash, sequence FROM chains ORDER BY incarnation"
 LAST_SEGMENT = "SELECT number, hash FROM segments WHERE incarnation = ? ORDER BY number DESC LIMIT 1"
 # SQLite takes the bare columns of a group from the row that has the maximum.
 OTHERS_APPLIED = """SELECT machine, incarnation, max(last), number, hash FROM segments

@@ -26,7 +26,7 @@ from tgdav.fs.names import JunkPolicy
 from tgdav.metadata import settings
 from tgdav.metadata.journal import Journal
 from tgdav.platform import Platform
-from tgdav.replication.log_identity import history_policy
+from tgdav.replication.log_identity import apply_policies, history_policy
 from tgdav.replication.replicator import Replicator
 from tgdav.threads import Worker
 from tgdav.vault.disk_reserve import Reserve
@@ -147,6 +147,7 @@ class Volume:
         try:
             if self.read_only_reason is None:
                 self.fs.start()
+                apply_policies(self.replicator.journal, self.database, self.config)
         except BaseException:
             self.content.stop()
             raise

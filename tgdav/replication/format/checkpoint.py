@@ -16,12 +16,14 @@ from typing import Any
 import msgspec
 from blake3 import blake3
 
+from tgdav.crdt.membership import ClockEntry
 from tgdav.db.deferred import LARGEST
 from tgdav.errors import DamageError, NewerFormat
 from tgdav.ids import BlobName
 from tgdav.replication.format.checkpoint_tables import TABLES, Key, Row, Table
 
-VERSION = 1
+VERSION = 2
+"""Version 1 is read too: ``tgdav.replication.format.checkpoint_tables`` completes its rows."""
 BATCH_ROWS = 64
 """A changed row costs the whole batch in the next checkpoint; a batch costs 16 bytes and a key in the outline."""
 MIN_LOG_BYTES = 16 * 1024 * 1024
@@ -50,7 +52,8 @@ class Root(msgspec.Struct, array_like=True, frozen=True):
 
     ``position`` is the log position that they show the state of, ``segment`` the author's last segment that they
     include; ``base`` the root part of the full checkpoint that this one is based on; ``parts`` are those before the root;
-    ``settings`` the counters that travel with the state; ``created`` in ns.
+    ``settings`` the counters that travel with the state; ``created`` in ns. ``clock`` has the last operation of each chain that
+    the state includes. ``heads`` is reserved; it is empty.
     """
 
     position: int
@@ -59,6 +62,8 @@ class Root(msgspec.Struct, array_like=True, frozen=True):
     parts: list[PartName]
     settings: dict[str, bytes]
     created: int
+    clock: tuple[ClockEntry, ...] = ()
+    heads: bytes = b""
 
 
 class Part(msgspec.Struct, array_like=True, frozen=True):
@@ -127,19 +132,26 @@ def decode(content: bytes, name: BlobName) -> Part:
         raise DamageError(f"checkpoint part {name.hex()} cannot be read", blob=name.hex()) from error
     if part.version > VERSION:
         raise NewerFormat(f"checkpoint part {name.hex()}", part.version)
-    if part.version != VERSION or not all(_is_possible(batch) for batch in part.batches):
-        raise DamageError(f"checkpoint part {name.hex()} is of another version", blob=name.hex())
-    return part
+    batches = [_completed(batch, part.version) for batch in part.batches]
+    if part.version < 1 or None in batches:
+        raise DamageError(f"checkpoint part {name.hex()} has impossible rows", blob=name.hex())
+    return Part(part.version, [batch for batch in batches if batch is not None], part.root)
 
 
-def _is_possible(batch: Batch) -> bool:
+def _completed(batch: Batch, version: int) -> Batch | None:
+    """Return a batch with the columns of this version; None if it has an unknown table or an impossible row."""
     table = TABLES.get(batch.table)
-    return table is not None and all(_is_row(row, len(table.columns.split(","))) for row in batch.rows)
+    if table is None or version < table.since_version:
+        return None
+    rows = [table.row_of(row, version) for row in batch.rows]
+    if not all(row is not None and _is_storable(row) for row in rows):
+        return None
+    return Batch(batch.table, batch.number, [row for row in rows if row is not None])
 
 
-def _is_row(row: Row, columns: int) -> bool:
-    """Whether a row has a value for each column, and no integer that the database cannot store."""
-    return len(row) == columns and all(type(value) is not int or value <= LARGEST for value in row)
+def _is_storable(row: Row) -> bool:
+    """Whether a row has no integer that the database cannot store."""
+    return all(type(value) is not int or value <= LARGEST for value in row)
 
 
 def encode_outline(outline: Outline) -> bytes:

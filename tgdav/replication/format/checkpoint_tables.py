@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from tgdav.db import migrations
 from tgdav.db.connection import Connection
 from tgdav.db.transaction import Transaction
 
@@ -18,16 +19,21 @@ Key = tuple[int | bytes, ...]
 """The values of a table's key columns; Python orders them as SQLite does."""
 
 _ATTRIBUTES = "since, kind, mode, uid, gid, rdev, size, mtime, ctime, btime, tag, content, manifest, writer, written"
+_CONTENT = "burst, author, seq, version"
 _NOT_JUNK = "ino NOT IN (SELECT ino FROM nodes WHERE local = 1)"
 # A junk directory raises the link count of its parent on this machine only.
 _NODES_FROM = """WITH junk(parent, count) AS MATERIALIZED
 (SELECT e.parent, count(*) FROM nodes n JOIN entries e ON e.ino = n.ino WHERE n.local = 1 AND n.kind = 2 GROUP BY e.parent)
-SELECT {columns}, nlink - coalesce(junk.count, 0) FROM nodes LEFT JOIN junk ON junk.parent = nodes.ino
+SELECT {columns}, nlink - coalesce(junk.count, 0), {content} FROM nodes LEFT JOIN junk ON junk.parent = nodes.ino
 WHERE local = 0 ORDER BY ino"""
 
 
 class Table(msgspec.Struct, frozen=True):
-    """``columns`` are written to checkpoints; ``rest`` are the other columns that need a value, with its SQL."""
+    """``columns`` are written to checkpoints; ``rest`` are the other columns that need a value, with its SQL.
+
+    ``added`` are the values of the last columns for rows of checkpoints of version 1, which do not have them; ``since_version``
+    is the first version that has the table.
+    """
 
     name: str
     columns: str
@@ -35,6 +41,13 @@ class Table(msgspec.Struct, frozen=True):
     where: str = "1"
     rest: tuple[tuple[str, str], ...] = ()
     query: str = ""
+    added: tuple[Any, ...] = ()
+    since_version: int = 1
+
+    def row_of(self, row: Row, version: int) -> Row | None:
+        """Return a row of a checkpoint of ``version`` with a value for each column; None if it has too many or too few."""
+        completed = (*row, *self.added) if version == 1 else tuple(row)
+        return completed if len(completed) == len(self.columns.split(",")) else None
 
     @property
     def select(self) -> str:
@@ -66,27 +79,51 @@ class Table(msgspec.Struct, frozen=True):
 _TABLES = (
     Table(
         "nodes",
-        f"ino, id, {_ATTRIBUTES}, nlink",
+        f"ino, id, {_ATTRIBUTES}, nlink, {_CONTENT}",
         "ino",
         rest=(("atime", "0"), ("dirty", "0"), ("local", "0")),
-        query=_NODES_FROM.format(columns=f"ino, id, {_ATTRIBUTES}"),
+        query=_NODES_FROM.format(columns=f"ino, id, {_ATTRIBUTES}", content=_CONTENT),
+        added=(0, 0, 0, 1),
     ),
-    Table("nodes_past", f"ino, until, {_ATTRIBUTES}", "ino, until", _NOT_JUNK),
+    # The past tables contain no junk; a file that is junk now may have been logged before.
+    Table("nodes_past", f"ino, until, {_ATTRIBUTES}, {_CONTENT}, id, kept", "ino, until", added=(0, 0, 0, 1, None, 1)),
     Table(
         "entries",
-        "parent, name, id, ino, since, stamp, nfc, origin",
+        "parent, name, id, ino, since, stamp, nfc, origin, deleted, by",
         "parent, name, id",
         "local = 0",
         (("local", "0"),),
+        added=(None, 0),
     ),
-    Table("entries_past", "parent, name, id, until, ino, since", "parent, name, id, until", _NOT_JUNK),
+    Table(
+        "entries_past",
+        "parent, name, id, until, ino, since, stamp, nfc, by",
+        "parent, name, id, until",
+        added=(0, None, 0),
+    ),
     Table("fields", "ino, field, value, since", "ino, field", _NOT_JUNK),
-    Table("fields_past", "ino, field, until, value, since", "ino, field, until", _NOT_JUNK),
+    Table("fields_past", "ino, field, until, value, since", "ino, field, until"),
     Table(
         "manifests",
         "no, data",
         "no",
-        "no NOT IN (SELECT manifest FROM nodes WHERE local = 1 AND manifest IS NOT NULL)",
+        """no NOT IN (SELECT manifest FROM nodes WHERE local = 1 AND manifest IS NOT NULL
+EXCEPT SELECT manifest FROM nodes_past WHERE manifest IS NOT NULL)""",
+    ),
+    Table(
+        "pins",
+        "id, position, name, time, files, bytes, new_bytes, settled, author",
+        "id",
+        since_version=2,
+    ),
+    Table("predecessors", "entry, position, ino, id", "entry, position, ino", since_version=2),
+    Table("tombstones", "id", "id", since_version=2),
+    Table("authors", "no, machine, incarnation", "no", since_version=2),
+    Table(
+        "chains",
+        "incarnation, machine, number, hash, sequence, stamp, position",
+        "incarnation",
+        since_version=2,
     ),
     Table(
         "packs",
@@ -144,6 +181,7 @@ def clear(transaction: Transaction) -> None:
 
 
 def complete(transaction: Transaction) -> None:
-    """Compute, after the last row, the columns that checkpoints do not contain."""
+    """Compute, after the last row, the columns that checkpoints do not contain, or did not contain in an earlier version."""
     for statement in _AFTERWARDS:
         transaction.execute(statement)
+    migrations.fill_version_2(transaction)

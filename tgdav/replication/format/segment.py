@@ -7,12 +7,14 @@ A segment is ``signature (64) ‖ msgpack array``. The Ed25519 signature covers 
 import msgspec
 
 from tgdav.crdt.membership import ClockEntry, Link
-from tgdav.crdt.ops import Count, Group, Member, Namespace, is_possible
+from tgdav.crdt.ops import Count, Group, Member, Namespace, check_numbers, is_possible
 from tgdav.crypto.machine import MachineIdentity, verify
 from tgdav.errors import DamageError
 from tgdav.ids import BlobName, ChunkId, Incarnation, MachineId
 
 _SIGNATURE = 64
+_GROUPS, _OPS = 6, 3
+"""The index of ``groups`` in an encoded segment, and of ``ops`` in an encoded group."""
 
 
 class PackEntry(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -90,11 +92,13 @@ def encode(segment: Segment, identity: MachineIdentity, name: BlobName) -> bytes
 
 
 def decode(content: bytes, name: BlobName) -> Segment:
-    """Return the segment, its signature not yet checked. Raises DamageError."""
+    """Return the segment, its signature not yet checked. Raises DamageError, NewerFormat."""
     try:
         segment = _decoder.decode(content[_SIGNATURE:])
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise DamageError(f"segment {name.hex()} cannot be read", blob=name.hex()) from error
+        what = f"segment {name.hex()}"
+        check_numbers(what, content[_SIGNATURE:], lambda body: [group[_OPS] for group in body[_GROUPS]])
+        raise DamageError(f"{what} cannot be read", blob=name.hex()) from error
     if not segment.groups or not all(group.ops for group in segment.groups):
         raise DamageError(f"segment {name.hex()} has no operations", blob=name.hex())
     # Numbers are limited by their types; what else a hostile author can encode is refused here, before it is applied.
