@@ -39,7 +39,7 @@ def _make_version_1(connection: Connection) -> None:
 
 
 def test_a_migrated_database_equals_a_new_one(tmp_path: Path) -> None:
-    old = connect(tmp_path / "old.db", KEY)
+    old = connect(tmp_path / "old.db", KEY, cache_kib=1024)
     migrations.bring_up_to_date(old)
     new = _columns(old), _indexes(old)
     _make_version_1(old)
@@ -60,7 +60,7 @@ def test_a_migrated_tree_has_its_history(tmp_path: Path) -> None:
     deleted = tree.clock.file_time_ns()
     tree.delete(gone)
     tree.close()
-    connection = connect(tree.path, KEY)
+    connection = connect(tree.path, KEY, cache_kib=1024)
     _make_version_1(connection)
     connection.close()
     tree._open()

@@ -161,6 +161,7 @@ def test_setting_attributes_first_does_not_hide_the_old_content(tree: Tree) -> N
 
 def test_a_change_of_attributes_after_a_snapshot_makes_no_version(tree: Tree) -> None:
     node = tree.make(b"file", content=extents(1))
+    tree.clock.advance(1)
     pin(tree)
     tree.set(node, mode=0o600)
     assert tree.rows("SELECT kept, version FROM nodes_past WHERE ino > 1") == [(0, 1)]
