@@ -120,7 +120,7 @@ def test_a_blob_of_the_log(file: str, kind: Kind, name: BlobName) -> None:
 
 
 def test_a_checkpoint_part() -> None:
-    refused(lambda: checkpoint_format.decode(msgspec.msgpack.encode((2, [], None)), golden.PART_NAME), 2)
+    refused(lambda: checkpoint_format.decode(msgspec.msgpack.encode((3, [], None)), golden.PART_NAME), 3)
 
 
 def test_a_pack(monkeypatch: pytest.MonkeyPatch) -> None:
