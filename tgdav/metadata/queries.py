@@ -91,27 +91,29 @@ _HOLE = bytes(_EXTENT_BYTES - _CHUNK_AT)
 ``tgdav.content.format.manifest``, which this package must not import."""
 
 
-def _attributes(row: Row) -> Attributes:
+def to_attributes(row: Row) -> Attributes:
+    """Return the attributes in a row that begins with the 16 columns of ``Attributes``."""
     ino, node, kind, mode, uid, gid, rdev, nlink, size, atime, mtime, ctime, btime, tag, dirty, local = row[:16]
     kind, local = _KINDS[kind], local == 1
     # Attributes(*row) would make large directories a third slower to list.
     return Attributes(ino, node, kind, mode, uid, gid, rdev, nlink, size, atime, mtime, ctime, btime, tag, dirty, local)
 
 
-def _entry(row: Row) -> DirectoryEntry:
-    return DirectoryEntry(row[16], row[17], _attributes(row))
+def to_entry(row: Row) -> DirectoryEntry:
+    """Return the entry in a row of those columns, and its name and id."""
+    return DirectoryEntry(row[16], row[17], to_attributes(row))
 
 
 def attributes(c: Connection, ino: Inode) -> Attributes | None:
     """Return a node's attributes, even if it has no entry; None if there is no such node."""
     row = c.one(_BY_INODE, {"ino": ino})
-    return _attributes(row) if row else None
+    return to_attributes(row) if row else None
 
 
 def attributes_of(c: Connection, node_id: NodeId) -> Attributes | None:
     """As ``attributes``, by the node's id in the log."""
     row = c.one(_BY_ID, {"id": node_id})
-    return _attributes(row) if row else None
+    return to_attributes(row) if row else None
 
 
 def inode_of(c: Connection, node_id: NodeId) -> Inode | None:
@@ -134,7 +136,7 @@ def find_entry(c: Connection, parent: Inode, name: bytes, *, normalized: bool = 
     """
     row = c.one(_BY_NAME, {"parent": parent, "name": name})
     if row is not None:
-        return _entry(row)
+        return to_entry(row)
     # A conflict name exists only in listings, so the listing is searched.
     if CONFLICT_MARK in name:
         return next((entry for entry in children(c, parent) if entry.name == name), None)
@@ -142,10 +144,11 @@ def find_entry(c: Connection, parent: Inode, name: bytes, *, normalized: bool = 
         return None
     wanted = {"parent": parent, "name": nfc(name) or name}
     rows = [row for row in (c.one(_BY_NAME, wanted), c.one(_BY_NFC, wanted)) if row]
-    return _entry(min(rows, key=_age)) if rows else None
+    return to_entry(min(rows, key=age_of)) if rows else None
 
 
-def _age(row: Row) -> tuple[int, bytes]:
+def age_of(row: Row) -> tuple[int, bytes]:
+    """Return a key that sorts rows of entries, each with its stamp after name and id: the earliest keeps its name."""
     return row[18], row[17]
 
 
@@ -155,10 +158,10 @@ def children(c: Connection, parent: Inode) -> list[DirectoryEntry]:
     Of several entries with one name the earliest keeps it; the others show as ``name (conflict MACHINE DATE)``.
     """
     rows = c.all(_CHILDREN, {"parent": parent})
-    found = [_entry(row) for row in rows]
+    found = [to_entry(row) for row in rows]
     if len({row[16] for row in rows}) == len(found):
         return found
-    return sorted(_with_conflict_names(c, rows), key=lambda entry: entry.name)
+    return sorted(with_conflict_names(c, rows), key=lambda entry: entry.name)
 
 
 def listing(c: Connection, parent: Inode) -> list[Listed]:
@@ -172,15 +175,16 @@ def listing(c: Connection, parent: Inode) -> list[Listed]:
     return [listed(entry.name, entry.attributes) for entry in children(c, parent)]
 
 
-def _with_conflict_names(c: Connection, rows: list[Row]) -> Iterator[DirectoryEntry]:
+def with_conflict_names(c: Connection, rows: list[Row]) -> Iterator[DirectoryEntry]:
+    """Yield a directory's entries; of several with one name all but the earliest get another."""
     names = {row[16] for row in rows}
     taken: set[bytes] = set()
-    for row in sorted(rows, key=_age):
+    for row in sorted(rows, key=age_of):
         name = row[16]
         if name in taken:
             name = conflict_name(name, _author(c, row[17]), row[18], names | taken)
         taken.add(name)
-        yield DirectoryEntry(name, row[17], _attributes(row))
+        yield DirectoryEntry(name, row[17], to_attributes(row))
 
 
 def _author(c: Connection, entry: EntryId) -> str:
