@@ -76,7 +76,10 @@ class _LowLevel:
             if descriptor != self._descriptor:
                 self._poll, self._descriptor = select.poll(), descriptor
                 self._poll.register(descriptor, select.POLLIN)
-            if any(self._poll.poll(0) for _ in range(SPINS)) or self._poll.poll(LINGER_MS):
+            for _ in range(SPINS):
+                if self._poll.poll(0):
+                    return
+            if self._poll.poll(LINGER_MS):
                 return
         await trio.lowlevel.wait_readable(descriptor)
 

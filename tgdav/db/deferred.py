@@ -6,6 +6,7 @@ commit, so no query can observe the delay.
 """
 
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Any, Protocol
 
 from sqlalchemy import Table
@@ -58,14 +59,20 @@ class Inserts:
     rank = 0
 
     def __init__(
-        self, table: Table, columns: Iterable[str] | None = None, ending: str = "", *, number: int | None = None
+        self,
+        table: Table,
+        columns: Iterable[str] | None = None,
+        ending: str = "",
+        *,
+        verb: str = "INSERT",
+        number: int | None = None,
     ) -> None:
         self.number = register_kind(number, self)
         self.columns = tuple(table.c.keys() if columns is None else columns)
         names = ", ".join(f'"{name}"' for name in self.columns)
         values = "(" + ", ".join("?" * len(self.columns)) + ")"
         self._texts = [
-            f"INSERT INTO {table.name} ({names}) VALUES {', '.join([values] * count)}{ending}"  # noqa: S608 (our schema's)
+            f"{verb} INTO {table.name} ({names}) VALUES {', '.join([values] * count)}{ending}"  # our schema's
             for count in range(MOST_ROWS + 1)
         ]
 
@@ -80,7 +87,7 @@ class Inserts:
 
     def insert(self, connection: Connection, rows: Sequence[tuple[Any, ...]]) -> int:
         """Insert up to MOST_ROWS rows with one statement; return how many were inserted or updated."""
-        changed: int = connection.execute(self._texts[len(rows)], [value for row in rows for value in row]).rowcount
+        changed: int = connection.execute(self._texts[len(rows)], [*chain.from_iterable(rows)]).rowcount
         return changed
 
 

@@ -9,7 +9,7 @@ from operator import itemgetter
 from typing import Any
 
 import msgspec
-from sqlalchemy import bindparam, delete, select, update
+from sqlalchemy import bindparam, delete, select
 
 from tgdav.crdt.ops import ROOT, TRASH, Make, Place
 from tgdav.db import Connection, Inserts, compiled
@@ -33,8 +33,8 @@ _OTHERS = compiled(select(_e.id, _e.parent, _e.stamp).where(_e.ino == bindparam(
 _NEW_ENTRIES = Inserts(entries, number=7)
 # The rows of both kinds have the id as ``entry``.
 _in_column_order = itemgetter(*("entry" if name == "id" else name for name in _NEW_ENTRIES.columns))
-_MOVED = ("parent", "name", "ino", "since", "stamp", "nfc", "origin", "local", "deleted", "by")
-_MOVE = compiled(update(entries).where(_e.id == bindparam("entry")), _MOVED)
+# The id is unique, so the new row replaces the old one. An update moves the key of a row at twice the price.
+_REPLACED_ENTRIES = Inserts(entries, verb="INSERT OR REPLACE")
 _COLUMNS_1 = [name for name in entries.c.keys() if name not in ("deleted", "by")]  # noqa: SIM118
 # Registered for redo logs of programs that knew the first version of the schema.
 Inserts(entries, _COLUMNS_1, number=2)
@@ -65,7 +65,7 @@ class _Moves:
 
     def write(self, connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
         """Update the entries in the order of their moves."""
-        connection.executemany(_MOVE.text, map(_MOVE.in_order, rows))
+        _REPLACED_ENTRIES.write(connection, [_in_column_order(row) for row in rows])
 
 
 class _Moves1(_Moves):
