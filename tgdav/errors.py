@@ -217,6 +217,7 @@ class AccessDenied(FileSystemError):
 class ReadOnly(FileSystemError):
     """The file system is read-only"""
 
+    kind = "read-only"
     errno = errno.EROFS
 
 

@@ -42,6 +42,10 @@ _COMMANDS = {
         "check": ("commands.check", "check", "Check the database, the log and the store."),
         "cache": ("commands.status", "cache", "Show statistics of the cache, or clear it."),
     },
+    "History": {
+        "snapshot": ("commands.snapshots", "snapshot", "Keep the present state of the drive under NAME."),
+        "snapshots": ("commands.snapshots", "snapshots", "List the snapshots, or delete one."),
+    },
     "Keys and recovery": {
         "passwd": ("commands.keys", "passwd", "Set a new passphrase, with the old one or the recovery key."),
         "recovery-key": (

@@ -22,6 +22,9 @@ def commands(volume: Volume, config: Config, namespace: str | None) -> dict[str,
         "check": lambda arguments, progress: _check(volume, arguments, progress),
         "cache": lambda _arguments, _progress: report.cache(volume),
         "cache-clear": lambda _arguments, _progress: _clear_cache(volume),
+        "snapshot": lambda arguments, _progress: report.snapshot(volume.make_snapshot(_name(arguments))),
+        "snapshots": lambda _arguments, _progress: {"snapshots": list(map(report.snapshot, volume.list_snapshots()))},
+        "snapshot-delete": lambda arguments, _progress: _delete_snapshot(volume, arguments),
         "passwd": lambda arguments, _progress: _change_passphrase(volume, arguments),
         "recovery-key": lambda arguments, _progress: _new_recovery_key(volume, arguments),
         "webdav-password": lambda _arguments, _progress: {"password": volume.webdav_password()[0]},
@@ -55,6 +58,19 @@ def _percent(arguments: Mapping[str, Any]) -> float | None:
     if isinstance(percent, bool) or not isinstance(percent, int | float) or not 0 < percent <= 100:
         raise UsageError("the share of data to read must be a percentage above 0, at most 100")
     return float(percent)
+
+
+def _name(arguments: Mapping[str, Any]) -> str:
+    name = arguments.get("name")
+    if not isinstance(name, str):
+        raise UsageError("malformed control request: no name")
+    return name
+
+
+def _delete_snapshot(volume: Volume, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    name = _name(arguments)
+    volume.snapshots.delete(name)
+    return {"deleted": name}
 
 
 def _clear_cache(volume: Volume) -> dict[str, Any]:

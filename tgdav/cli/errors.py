@@ -10,6 +10,7 @@ from tgdav.errors import (
     BlobMissing,
     ConfigError,
     DamageError,
+    ReadOnly,
     StoreError,
     TgdavError,
     UsageError,
@@ -47,6 +48,7 @@ TABLE: dict[type[Exception], ExitCode] = {
     StoreError: ExitCode.STORE,
     VaultInUse: ExitCode.IN_USE,
     WriterReplaced: ExitCode.NOT_ALLOWED,
+    ReadOnly: ExitCode.NOT_ALLOWED,
 }
 
 

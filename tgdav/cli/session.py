@@ -38,14 +38,14 @@ def session(invocation: Invocation, ask: Callable[[Invocation], Secret] = passph
     opened = _Opener(invocation).open(ask)
     if isinstance(opened, ControlClient):
         with opened as client:
-            yield lambda name, progress, **arguments: client.call(name, arguments | _wanted(invocation), progress)
+            yield lambda name, progress, /, **arguments: client.call(name, arguments | _wanted(invocation), progress)
         return
     try:
         from tgdav.cli.dispatch import commands
 
         table = commands(opened, invocation.config, invocation.namespace)
 
-        def call(name: str, progress: Progress, **arguments: Any) -> Mapping[str, Any]:
+        def call(name: str, progress: Progress, /, **arguments: Any) -> Mapping[str, Any]:
             return table[name](arguments, progress)
 
         yield call

@@ -199,11 +199,38 @@ class Trash(Section):
     retention_days: int = integer(30, 0, 36_500)
 
 
+_SCHEDULES = {
+    "never": {},
+    "hourly": {"hourly": 24},
+    "daily": {"daily": 30},
+    "weekly": {"weekly": 52},
+    "monthly": {"monthly": 12},
+}
+"""What one word instead of a mapping means."""
+
+
+def _schedule(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    if value not in _SCHEDULES:
+        raise invalid("a mapping with the keys hourly, daily, weekly, monthly")
+    return _SCHEDULES[value]
+
+
+class Schedule(Section):
+    """How many automatic snapshots of each kind are kept; 0: none is made."""
+
+    hourly: int = integer(0, 0, 10_000)
+    daily: int = integer(0, 0, 10_000)
+    weekly: int = integer(0, 0, 10_000)
+    monthly: int = integer(0, 0, 10_000)
+
+
 class Snapshots(Section):
     """Automatic snapshots."""
 
-    schedule: Literal["never", "hourly", "daily", "weekly", "monthly"] = choice(
-        "never", "never", "hourly", "daily", "weekly", "monthly"
+    schedule: Annotated[Schedule, BeforeValidator(_schedule)] = custom(
+        Schedule(), "a mapping with the keys hourly, daily, weekly, monthly"
     )
 
 

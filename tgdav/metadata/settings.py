@@ -17,6 +17,9 @@ VERSION_POLICY = "policy.versions"
 """How many earlier contents of each file are kept, by the log."""
 LAST_INODE = "inode.last"
 """A number that is at least the largest inode number ever allocated."""
+SWEPT = "history.swept"
+"""Up to which row the past tables were swept since a snapshot was deleted last; see ``tgdav.metadata.sweep``. Not there:
+nothing was swept yet."""
 IN_CHECKPOINTS = (NAMESPACE, TRASH_POLICY, VERSION_POLICY, LAST_INODE)
 """The settings that belong to the namespace, not to this machine."""
 

@@ -69,6 +69,11 @@ class PeriodicTasks:
             self._thread.join()
 
     @property
+    def is_running(self) -> bool:
+        """Whether ``start`` was called."""
+        return self._thread is not None
+
+    @property
     def is_stopping(self) -> bool:
         """Whether ``stop`` was called."""
         return self._stop.is_set()

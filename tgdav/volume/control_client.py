@@ -15,6 +15,7 @@ from tgdav.errors import (
     ConfigError,
     DamageError,
     FileSystemError,
+    ReadOnly,
     StoreError,
     StoreRejected,
     StoreUnavailable,
@@ -38,6 +39,7 @@ _KINDS: tuple[type[TgdavError], ...] = (
     VaultInUse,
     WriterReplaced,
     FileSystemError,
+    ReadOnly,
 )
 _ERRORS = {error.kind: error for error in _KINDS}
 

@@ -1,4 +1,4 @@
-"""The objects of ``status``, ``cache`` and the metrics."""
+"""The objects of ``status``, ``cache``, ``snapshots`` and the metrics."""
 
 from typing import Any
 
@@ -7,9 +7,10 @@ import msgspec
 from tgdav.check.findings import left_out_report, uuid_text
 from tgdav.content.pack_table import waiting_packs
 from tgdav.db.database import Database
+from tgdav.metadata.snapshots import SnapshotRow
 from tgdav.threads import failure_counts, last_failure
 from tgdav.volume.volume import Volume
-from tgdav.wording import describe_damage, utc_time_after
+from tgdav.wording import describe_damage, iso_time, utc_time_after
 
 USUAL_CHUNK = 1024 * 1024
 """Bytes that a writer of a large file wants at once."""
@@ -77,6 +78,19 @@ def _clock_ahead(volume: Volume) -> float | None:
 def cache(volume: Volume) -> dict[str, Any]:
     """Return the ``cache`` object."""
     return msgspec.structs.asdict(volume.content.reader.cache.statistics())
+
+
+def snapshot(row: SnapshotRow) -> dict[str, Any]:
+    """Return the object of a snapshot."""
+    return {
+        "name": row.name,
+        "time": iso_time(row.time),
+        "files": row.files,
+        "bytes": row.bytes,
+        "new_bytes": row.new_bytes,
+        "machine": row.machine,
+        "settled": row.settled,
+    }
 
 
 def counters(volume: Volume) -> dict[str, Any]:

@@ -23,8 +23,10 @@ from tgdav.errors import TgdavError, UsageError
 from tgdav.fs.files.context import OpenFileContext
 from tgdav.fs.filesystem import NamespaceFileSystem
 from tgdav.fs.names import JunkPolicy
+from tgdav.fs.snapshots import Snapshots
 from tgdav.metadata import settings
 from tgdav.metadata.journal import Journal
+from tgdav.metadata.snapshots import SnapshotRow
 from tgdav.platform import Platform
 from tgdav.replication.log_identity import apply_policies, history_policy
 from tgdav.replication.replicator import Replicator
@@ -40,6 +42,7 @@ from tgdav.volume.account_expiry import AccountExpiry
 from tgdav.volume.background import NOTHING_TO_DO, PeriodicTask, PeriodicTasks
 from tgdav.volume.capacity import disk_capacity
 from tgdav.volume.open import OpenedState, open_content, open_state
+from tgdav.volume.snapshot_schedule import ScheduledSnapshots, kind_of
 from tgdav.volume.sync import JOIN, KEEP_HEADERS, POLL, PUSH, Progress, Synchronizer
 
 if TYPE_CHECKING:
@@ -57,6 +60,8 @@ JOIN_SECONDS = 5.0
 HEADER_SECONDS, HEADER_RETRY_SECONDS = 3600.0, 60.0
 POLL_SECONDS, POLL_RETRY_SECONDS = 900.0, 60.0
 CHECKPOINT_SECONDS = 30.0
+SCHEDULE_SECONDS, SCHEDULE_FIRST_SECONDS = 30.0, 5.0
+UPKEEP_SECONDS = 0.5
 _SAVE_STATS = "saving upload statistics"
 
 
@@ -102,6 +107,9 @@ class Volume:
         )
         junk, space = JunkPolicy(config.webdav.junk_files), disk_capacity(paths, self.used_bytes, stores.bounded)
         self.fs = NamespaceFileSystem(open_files, junk=junk, space=space)
+        self.snapshots = Snapshots(self.fs.open_files)
+        keep = config.snapshots.schedule.model_dump()
+        self._schedule = ScheduledSnapshots(self.snapshots, database, platform.clock, keep)
         self.reserve = Reserve(paths, platform.disk, platform.entropy)
         self.background = PeriodicTasks(platform.clock, self._tasks())
         self.replicator.on_joined = self.fs.start
@@ -169,6 +177,9 @@ class Volume:
         poll = {"interval": POLL_SECONDS, "retry": POLL_RETRY_SECONDS, "first": POLL_SECONDS}
         yield PeriodicTask(POLL, replicator.poll, when=writing, **poll)
         yield PeriodicTask("flushing idle files", self.fs.flush_idle, when=writing)
+        schedule = {"interval": SCHEDULE_SECONDS, "first": SCHEDULE_FIRST_SECONDS}
+        yield PeriodicTask("making scheduled snapshots", self._schedule.run, when=writing, **schedule)
+        yield PeriodicTask("counting snapshots", self._keep_up_snapshots)
         pushing = {"interval": PUSH_SECONDS, "first": PUSH_SECONDS}
         yield PeriodicTask(PUSH, self._push_if_pending, when=writing, **pushing)
         checkpoints = {"interval": CHECKPOINT_SECONDS, "first": CHECKPOINT_SECONDS}
@@ -184,6 +195,12 @@ class Volume:
         if not self.replicator.pusher.pending_operations():
             return NOTHING_TO_DO
         return self.replicator.push()
+
+    def _keep_up_snapshots(self) -> None:
+        """Do a part of the work that follows changes of snapshots, without keeping other tasks waiting for long."""
+        until = self.platform.clock.monotonic() + UPKEEP_SECONDS
+        while self.snapshots.upkeep() and self.platform.clock.monotonic() < until and not self.background.is_stopping:
+            pass
 
     def _check_clock(self) -> None:
         """Log when this machine's clock becomes wrong, by Telegram's clock, and when it is right again."""
@@ -278,6 +295,19 @@ class Volume:
         """Push now; with ``wait``, until nothing is pending. Raises StoreUnavailable, WriterReplaced, DamageError."""
         self.fs.flush_all()
         return self._synchronizer.run(wait=wait, progress=progress)
+
+    def make_snapshot(self, name: str) -> SnapshotRow:
+        """Make a snapshot that the user has named. Raises UsageError for names of the schedule, and as ``Snapshots.make``."""
+        kind = kind_of(name)
+        if kind is not None:
+            raise UsageError(f"'{name}' is a name of {kind} automatic snapshots", hint="choose another name")
+        return self.snapshots.make(name)
+
+    def list_snapshots(self) -> list[SnapshotRow]:
+        """Return all snapshots, the oldest first. Without background work, those that are not counted yet are counted now."""
+        while not self.background.is_running and self.snapshots.upkeep():
+            pass
+        return self.snapshots.listed()
 
     def check(
         self,

@@ -74,6 +74,11 @@ class OpenFile:
     # ---- reading -------------------------------------------------------------------------------------------------
 
     @property
+    def is_local(self) -> bool:
+        """Whether the file stays on this machine."""
+        return self._local
+
+    @property
     def dirty(self) -> int:
         """The number of unflushed writes."""
         return self._unflushed[1]

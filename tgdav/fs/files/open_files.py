@@ -170,6 +170,14 @@ class OpenFiles:
         if failed is not None:
             raise failed
 
+    def flush_finished(self, now: float) -> None:
+        """Flush the files that are closed, or open without a write for a while: what is left is being written."""
+        self.flush(lambda file: file.handles <= 0 or now - file.last_write >= IDLE_SECONDS)
+
+    def has_unflushed(self) -> bool:
+        """Return whether a file that is logged has unflushed writes. Takes no lock, so that a change may ask."""
+        return any(file.dirty and not file.is_local for file in list(self._files.values()))
+
     def flush_idle(self, now: float) -> None:
         """Flush the files that are due at ``now``, in seconds of the monotonic clock."""
         self.flush(lambda file: now - file.last_write >= IDLE_SECONDS or now - file.dirty_since >= DIRTY_SECONDS)

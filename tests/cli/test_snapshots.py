@@ -1,0 +1,81 @@
+"""``tgdav snapshot`` and ``snapshots``, alone and beside a server."""
+
+import pytest
+
+from tests.cli.conftest import Machine
+from tests.support.waiting import wait_for
+
+
+def names(vault: Machine) -> list[str]:
+    return [each["name"] for each in vault.run("--json", "snapshots").json()["snapshots"]]
+
+
+def test_it_is_made_listed_and_deleted(vault: Machine) -> None:
+    made = vault.run("--json", "snapshot", "one").json()
+    assert (made["name"], made["settled"]) == ("one", True)
+    vault.run("snapshot", "two words")
+    found = vault.run("--json", "snapshots", "list").json()["snapshots"]
+    assert [each["name"] for each in found] == ["one", "two words"]
+    assert found[0] == made | {"files": 0, "bytes": 0, "new_bytes": 0}
+    assert found[0]["time"].endswith("Z")
+    assert found[0]["machine"]
+    assert "two words" in vault.run("snapshots").stdout
+    vault.run("snapshots", "delete", "one")
+    assert names(vault) == ["two words"]
+
+
+BAD = ["", ".", "..", "a/b", "line\nend", "x" * 256, "hourly-2026-12-01T10"]
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_impossible_names_are_refused(vault: Machine, name: str) -> None:
+    refused = vault.run("snapshot", "--", name, check=False)
+    assert refused.code == 2
+    assert len(refused.stderr.splitlines()) == 1
+
+
+def test_a_name_is_given_once_and_only_known_ones_are_deleted(vault: Machine) -> None:
+    vault.run("snapshot", "one")
+    again = vault.run("snapshot", "one", check=False)
+    assert (again.code, "already" in again.stderr) == (2, True)
+    unknown = vault.run("snapshots", "delete", "two", check=False)
+    assert (unknown.code, "no snapshot 'two'" in unknown.stderr) == (2, True)
+    vault.run("snapshots", "delete", "one")
+    vault.run("snapshot", "one")
+    assert names(vault) == ["one"]
+
+
+def test_a_machine_that_was_replaced_makes_none(vault: Machine) -> None:
+    vault.run("snapshot", "one")
+    vault.run("sync", "--wait")
+    other = vault.beside("other", config=(vault.path / "config.yaml").read_text())
+    other.run("init", "--join")
+    assert names(other) == ["one"]
+    vault.run("sync", check=False)
+    for words in (("snapshot", "two"), ("snapshots", "delete", "one")):
+        assert vault.run(*words, check=False).code == 7
+    assert names(vault) == ["one"]
+
+
+def test_beside_a_server_it_has_what_was_answered(vault: Machine) -> None:
+    with vault.server() as running, running.client() as client:
+        assert client.request("PUT", "/a", body=b"x" * 1000).status == 201
+        assert client.request("PUT", "/b", body=b"y" * 100).status == 201
+        made = vault.run("--json", "snapshot", "one").json()
+        assert made["settled"]
+        assert client.request("DELETE", "/a").status == 204
+        assert client.request("PUT", "/c", body=b"z" * 10).status == 201
+        assert client.request("COPY", "/b", headers={"Destination": "/d"}).status == 201
+        vault.run("snapshot", "two")
+        refused = vault.run("snapshot", "two", check=False)
+        assert refused.code == 2
+
+        def counts() -> list[tuple[int, ...]] | None:
+            found = vault.run("--json", "snapshots").json()["snapshots"]
+            known = [(each["files"], each["bytes"], each["new_bytes"]) for each in found]
+            return known if all(None not in each for each in known) else None
+
+        assert wait_for(counts) == [(2, 1100, 1100), (3, 210, 10)]
+        vault.run("snapshots", "delete", "one")
+        assert counts() == [(3, 210, 210)]
+    assert names(vault) == ["two"]

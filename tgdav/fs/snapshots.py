@@ -1,0 +1,88 @@
+"""Snapshots as users see them: made after what is finished was flushed, listed with counts, deleted."""
+
+from contextlib import suppress
+
+from tgdav.crdt.ops import Snapshot, Unsnapshot, is_snapshot_name
+from tgdav.errors import DamageError, StoreError, UsageError
+from tgdav.fs.files.open_files import OpenFiles
+from tgdav.ids import SnapshotId
+from tgdav.metadata import snapshots
+from tgdav.metadata.change import Change
+from tgdav.metadata.snapshot_counts import SnapshotCounter
+from tgdav.metadata.snapshots import SnapshotRow
+from tgdav.metadata.sweep import sweep
+
+
+class Snapshots:
+    """The snapshots of one namespace. Thread-safe, except for ``upkeep``."""
+
+    def __init__(self, open_files: OpenFiles) -> None:
+        self._context, self._open_files = open_files.context, open_files
+        self._journal, self._database = self._context.journal, self._context.database
+        self._counter = SnapshotCounter(self._database)
+
+    def make(self, name: str) -> SnapshotRow:
+        """Make a snapshot of the present state, durably.
+
+        It contains every file that was closed before this call. A file that is being written shows its last committed content.
+        Raises UsageError (the name is taken, or cannot be a name), ReadOnly, LocalFailure, NoSpace.
+        """
+        if not is_snapshot_name(name):
+            raise UsageError(
+                f"'{name}' cannot be the name of a snapshot", hint="use 1 to 255 bytes of text without '/'"
+            )
+        self._flush_finished()
+        identity = SnapshotId(self._context.entropy.bytes(16))
+
+        def work(change: Change) -> None:
+            if snapshots.find(change.connection, name) is not None:
+                raise UsageError(
+                    f"there is a snapshot '{name}' already", hint="delete it first, or choose another name"
+                )
+            settled = not self._open_files.has_unflushed()
+            change.emit(Snapshot(identity, name, change.time, settled))
+
+        self._journal.change(work, durable=True)
+        return self.find(name)
+
+    def _flush_finished(self) -> None:
+        self._open_files.flush_queued()
+        # What cannot be flushed now stays as it is, and the snapshot shows what was committed last.
+        with suppress(DamageError, StoreError):
+            self._open_files.flush_finished(self._context.clock.monotonic())
+
+    def delete(self, name: str) -> None:
+        """Delete a snapshot, durably. Raises UsageError (there is none of this name), ReadOnly, LocalFailure, NoSpace."""
+
+        def work(change: Change) -> None:
+            found = snapshots.find(change.connection, name)
+            if found is None:
+                raise unknown(name)
+            change.emit(Unsnapshot(found.id))
+
+        self._journal.change(work, durable=True)
+
+    def listed(self) -> list[SnapshotRow]:
+        """Return all snapshots, the oldest first."""
+        with self._database.reading() as connection:
+            return snapshots.listed(connection)
+
+    def find(self, name: str) -> SnapshotRow:
+        """Return the snapshot of this name. Raises UsageError if there is none."""
+        with self._database.reading() as connection:
+            found = snapshots.find(connection, name)
+        if found is None:
+            raise unknown(name)
+        return found
+
+    def upkeep(self) -> bool:
+        """Do a part of the work that follows changes of snapshots; return whether there may be more.
+
+        It counts files and bytes, and deletes rows that no snapshot needs any more.
+        """
+        return sweep(self._database) or self._counter.step()
+
+
+def unknown(name: str) -> UsageError:
+    """Return the error for a snapshot that does not exist."""
+    return UsageError(f"there is no snapshot '{name}'", hint="'tgdav snapshots' lists them")
