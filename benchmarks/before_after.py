@@ -91,7 +91,9 @@ def compare_mounts(rounds: Rounds) -> None:
         mounts: dict[str, Mounted] = {}
         for program, words in rounds.programs.items():
             (rounds.folder / program).mkdir()
-            mounts[program] = stack.enter_context(tgdav_mount(rounds.folder / program, words["tgdav-fuse"]))
+            mounts[program] = stack.enter_context(
+                tgdav_mount(rounds.folder / program, words["tgdav-fuse"], words["tgdav"])
+            )
         for number, program in rounds.in_turns():
             mounted = mounts[program]
 

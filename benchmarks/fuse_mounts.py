@@ -13,7 +13,9 @@ import psutil
 
 from benchmarks.contestants import RCLONE, TGDAV, side_by_side
 from benchmarks.http_client import Failed
-from tests.support.mounts import FUSE, MountedVault
+from tests.support.mounts import CONFIG, FUSE, MountedVault
+from tests.support.server import PROGRAM, Home
+from tests.support.volumes import PASSPHRASE
 from tests.support.waiting import wait_for
 from tgdav.config import StatePaths
 from tgdav.volume.control_client import ControlClient
@@ -52,9 +54,12 @@ class Mounted(msgspec.Struct, frozen=True):
 
 
 @contextmanager
-def tgdav_mount(folder: Path, program: Sequence[str] = FUSE) -> Iterator[Mounted]:
-    """Run ``tgdav-fuse`` on a fresh vault; ``program`` replaces the words that start it."""
-    vault = MountedVault(folder)
+def tgdav_mount(folder: Path, program: Sequence[str] = FUSE, maker: Sequence[str] = PROGRAM) -> Iterator[Mounted]:
+    """Run ``tgdav-fuse`` on a fresh vault; ``program`` and ``maker`` replace the words that start it and ``tgdav``."""
+    home = Home(folder, config=CONFIG.format(store=folder / "store"), passphrase=PASSPHRASE)
+    # An older program does not open the vault of a newer one, so each makes its own.
+    subprocess.run([*maker, "init"], env=home.environment(), check=True, stdout=_NOWHERE)
+    vault = MountedVault(folder, home=home)
     vault.start(program=program)
     assert vault.process is not None
     try:
