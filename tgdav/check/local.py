@@ -5,7 +5,10 @@ from typing import Any
 
 import msgspec
 
+from tgdav.check.content_check import UNKNOWN_CHUNKS
 from tgdav.check.findings import Findings
+from tgdav.check.naming import present_paths
+from tgdav.check.structure import structural_problems
 from tgdav.content.format.manifest import decode as decode_manifest
 from tgdav.content.pack_table import PackState
 from tgdav.content.store import ContentStore
@@ -30,9 +33,6 @@ class StagedPack(msgspec.Struct, frozen=True):
 
 _STAGED = """SELECT no, name, state, file, end, size FROM packs WHERE state < 3 AND no >= ?
 AND EXISTS (SELECT 1 FROM chunks WHERE pack = packs.no) ORDER BY no"""
-# A stored pack that is damaged has a finding of its own.
-_SOUND_CHUNKS = """SELECT c.id FROM chunks c LEFT JOIN packs p ON p.no = c.pack
-WHERE c.data IS NOT NULL OR p.state = 3 OR (p.state < 3 AND p.damaged = 0)"""
 _CHUNKS_OF = "SELECT c.id FROM chunks c JOIN packs p ON p.no = c.pack WHERE lower(hex(p.name)) = ?"
 _MANIFESTS = """SELECT n.ino, coalesce(m.data, n.content) FROM nodes n LEFT JOIN manifests m ON m.no = n.manifest
 WHERE n.kind = 1 AND n.size > 0
@@ -40,21 +40,6 @@ UNION ALL SELECT n.ino, coalesce(m.data, n.content) FROM nodes_past n LEFT JOIN 
 WHERE n.kind = 1 AND n.size > 0"""
 # What was missing from the log when this state was rebuilt is missing here, even if the store has it now.
 _GAPS = "SELECT blob, reason FROM damage WHERE kind = 'gap'"
-_STRUCTURE = {
-    "entries name a missing file or directory": (
-        "SELECT count(*) FROM entries e LEFT JOIN nodes n ON n.ino = e.ino WHERE n.ino IS NULL"
-    ),
-    "entries are in a missing directory": (
-        "SELECT count(*) FROM entries e LEFT JOIN nodes n ON n.ino = e.parent WHERE n.ino IS NULL"
-    ),
-    "files name a missing manifest": (
-        "SELECT count(*) FROM nodes n LEFT JOIN manifests m ON m.no = n.manifest"
-        " WHERE n.manifest IS NOT NULL AND m.no IS NULL"
-    ),
-    "files with content have no manifest": (
-        "SELECT count(*) FROM nodes WHERE kind = 1 AND size > 0 AND content IS NULL AND manifest IS NULL"
-    ),
-}
 
 
 class LocalCheck:
@@ -72,11 +57,7 @@ class LocalCheck:
             for (text,) in connection.all("PRAGMA integrity_check(20)"):
                 if text != "ok":
                     self._findings.add("database", "database", str(text))
-            for what, sql in _STRUCTURE.items():
-                row = connection.one(sql)
-                if row is not None and row[0]:
-                    self._findings.add("database", "database", f"{row[0]} {what}")
-            self._check_chunks(connection)
+            self._check_structure(connection)
             files = queries.totals(connection)[0]
             for blob, reason in connection.all(_GAPS):
                 self._findings.add(blob, "gap", reason)
@@ -88,14 +69,19 @@ class LocalCheck:
             self._findings.add(name, "outbox", "an unsent part of the log was changed on the local disk")
         return files
 
-    def _check_chunks(self, connection: Connection) -> None:
-        """Check that every chunk of a file or version is known, and in a pack that is neither retired nor lost."""
-        sound = {row[0] for row in connection.each(_SOUND_CHUNKS)}
-        for inode, manifest in _manifests(connection):
-            missing = [chunk for chunk in decode_manifest(manifest).chunk_ids() if chunk not in sound]
-            if missing:
-                paths = queries.paths_of(connection, inode)
-                self._findings.add("chunks", "database", "files name chunks that do not exist", paths)
+    def _check_structure(self, connection: Connection) -> None:
+        """Check every invariant of the database. Contents whose chunks are unknown are a finding of their own."""
+        broken = []
+        paths: list[bytes] = []
+        for problem in structural_problems(connection, self._content.identity.keys.content_tag):
+            affected = [path for state in problem.examples for path in present_paths(connection, state.ino)]
+            if problem.what == UNKNOWN_CHUNKS:
+                self._findings.add("chunks", "database", problem.reason, affected)
+            else:
+                broken.append(problem.reason)
+                paths += affected
+        if broken:
+            self._findings.add("database", "database", "; ".join(broken), paths)
 
     def _add_named(self, bad: list[tuple[str, str]]) -> None:
         """Add what is bad in staging, unless no file names it any more."""
