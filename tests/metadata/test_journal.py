@@ -51,11 +51,11 @@ def test_numbers_go_on_after_reopening_and_after_the_log_was_pruned(tree: Tree) 
     tree.make(b"1")
     tree.reopen()
     tree.make(b"2")
-    segment = (
-        "INSERT INTO segments (incarnation, number, machine, name, hash, size, first, last, last_stamp, position, label)"
-        f" SELECT incarnation, 1, machine, zeroblob(16), zeroblob(32), 1, 1, 4, {1 << 62}, 2, '' FROM log LIMIT 1"
+    head = (
+        "INSERT INTO chains (incarnation, number, machine, hash, sequence, stamp, position)"
+        f" SELECT incarnation, 1, machine, zeroblob(32), 4, {1 << 62}, 2 FROM log LIMIT 1"
     )
-    tree.database.writer.run(lambda t: [t.execute(segment), t.execute("DELETE FROM log")])
+    tree.database.writer.run(lambda t: [t.execute(head), t.execute("DELETE FROM log")])
     tree.reopen()
     tree.make(b"3")
     [row] = tree.rows(LOG)

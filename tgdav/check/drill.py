@@ -40,8 +40,7 @@ MOST_SHOWN = 100
 """Differences that a report names; the rest is counted."""
 _CHECKPOINTS = 2
 _GROUPS = 1000
-_STORED = "SELECT coalesce(max(number), 0) FROM segments WHERE incarnation = ? AND blob IS NOT NULL"
-_APPLIED = "SELECT coalesce(max(number), 0) FROM segments WHERE incarnation = ?"
+_APPLIED = "SELECT coalesce(max(number), 0) FROM chains WHERE incarnation = ?"
 _UNSENT = """SELECT sequence, stamp, time, ops FROM log WHERE incarnation = ? AND (segment IS NULL OR segment > ?)
 ORDER BY position"""
 _IN_STORE = """SELECT c.id FROM chunks c JOIN packs p ON p.no = c.pack
@@ -165,7 +164,7 @@ class Drill:
         """Whether the live log has dropped groups whose segment the rebuilt state does not have."""
         own = sql.incarnation_key(self._log.incarnation)
         with rebuilt.reading() as connection:
-            return _number(live, _STORED, own) > _number(connection, _APPLIED, own)
+            return _number(live, _APPLIED, own) > _number(connection, _APPLIED, own)
 
     def _follow(self, rebuilt: Database, journal: Journal) -> int:
         """Apply what the store got during the rebuild; return how many segments."""

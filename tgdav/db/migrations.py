@@ -30,7 +30,9 @@ _FILL_2 = (
  version = 1 + (SELECT count(*) FROM nodes_past p WHERE p.ino = nodes_past.ino AND p.until < nodes_past.until)
  WHERE id IS NULL""",
     """INSERT OR IGNORE INTO chains (incarnation, machine, number, hash, sequence, stamp, position)
- SELECT incarnation, machine, max(number), hash, last, last_stamp, position FROM segments GROUP BY incarnation""",
+ SELECT s.incarnation, s.machine, s.number, s.hash, t.last, t.stamp, t.position FROM segments s JOIN
+ (SELECT incarnation, max(number) AS number, max(last) AS last, max(last_stamp) AS stamp, max(position) AS position
+  FROM segments WHERE blob IS NOT NULL GROUP BY incarnation) t USING (incarnation, number)""",
 )
 
 

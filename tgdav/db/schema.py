@@ -399,9 +399,10 @@ chains = Table(
     Column("machine", BLOB, nullable=False, comment="16-byte author"),
     Column("number", INTEGER, nullable=False, comment="number of its last segment applied or stored"),
     Column("hash", BLOB, nullable=False, comment="32-byte BLAKE3 of that segment"),
-    Column("sequence", INTEGER, nullable=False, comment="last operation in it"),
-    Column("stamp", INTEGER, nullable=False, comment="stamp of its last group"),
-    Column("position", INTEGER, nullable=False, comment="log position of its last group here"),
+    Column("sequence", INTEGER, nullable=False, comment="largest number of an operation in the chain so far"),
+    Column("stamp", INTEGER, nullable=False, comment="largest stamp of a group in it so far"),
+    Column("position", INTEGER, nullable=False, comment="largest log position here of a group in it so far"),
+    _added("trimmed", "number of its last segment that no checkpoint needs; it and those before may be deleted"),
     sqlite_with_rowid=False,
     comment="the head of each chain of segments; it stays when the rows of the segments are deleted",
 )

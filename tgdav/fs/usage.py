@@ -29,7 +29,7 @@ _QUICK_SECONDS = 0.005
 """A count that takes less is not cached."""
 
 _IS_LOGGED = """SELECT 1 FROM nodes n LEFT JOIN entries e ON e.ino = n.ino WHERE n.ino = ?
-AND max(n.since, coalesce(e.since, 0)) <= (SELECT coalesce(max(position), 0) FROM segments WHERE blob IS NOT NULL)
+AND max(n.since, coalesce(e.since, 0)) <= (SELECT coalesce(max(position), 0) FROM chains)
 AND NOT EXISTS (SELECT 1 FROM log WHERE segment IS NULL AND position = max(n.since, coalesce(e.since, 0)))"""
 """Whether a node's newest change is in a stored segment."""
 

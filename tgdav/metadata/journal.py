@@ -15,7 +15,7 @@ from tgdav.crdt.clocks import StampSource
 from tgdav.crdt.ops import ROOT, TRASH, Group, Make, Op, encode_ops
 from tgdav.db import Database, Inserts, Syncable, Transaction, compiled
 from tgdav.db.connection import Row
-from tgdav.db.schema import ROOT_INODE, TRASH_INODE, authors, entries, log, machines, nodes, segments
+from tgdav.db.schema import ROOT_INODE, TRASH_INODE, authors, chains, entries, log, machines, nodes
 from tgdav.entropy import Entropy
 from tgdav.errors import LocalFailure, NoSpace, ReadOnly
 from tgdav.ids import ContentTag, Incarnation, Inode, MachineId, NodeId, Position
@@ -32,10 +32,10 @@ T = TypeVar("T")
 
 _EMPTY_MANIFEST = b""
 
-_l, _s, _m = log.c, segments.c, machines.c
+_l, _h, _m = log.c, chains.c, machines.c
 LAST_POSITION = """SELECT max((SELECT coalesce(max(position), 0) FROM log),
- (SELECT coalesce(max(position), 0) FROM segments))"""
-"""Groups are deleted from the log once their segment is stored; the segment's row then has the last position."""
+ (SELECT coalesce(max(position), 0) FROM chains))"""
+"""Groups are deleted from the log once their segment is stored; the head of their chain then has the last position."""
 _LAST_LOGGED = compiled(select(_l.stamp).order_by(_l.position.desc()).limit(1))
 _LAST_OWN = compiled(
     select(_l.sequence + _l.count - 1, _l.stamp)
@@ -43,9 +43,7 @@ _LAST_OWN = compiled(
     .order_by(_l.position.desc())
     .limit(1)
 )
-_LAST_SENT = compiled(
-    select(_s.last, _s.last_stamp).where(_s.incarnation == bindparam("incarnation")).order_by(_s.last.desc()).limit(1)
-)
+_LAST_SENT = compiled(select(_h.sequence, _h.stamp).where(_h.incarnation == bindparam("incarnation")))
 _LAST_SEEN = compiled(select(func.coalesce(func.max(_m.last_stamp), 0)))
 _NEW_GROUPS = Inserts(log, number=3)
 _SET_APPLIED = compiled(

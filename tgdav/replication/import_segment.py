@@ -37,7 +37,7 @@ def import_segment(
         # The position tells a checkpoint up to which segment its state reaches.
         position = transaction.one(LAST_POSITION)
         transaction.execute(sql.INSERT_SEGMENT, _row(opened, position[0] if position else 0))
-        transaction.execute(sql.SET_CHAIN, (sql.incarnation_key(segment.incarnation),))
+        transaction.execute(sql.SET_CHAIN, (sql.incarnation_key(segment.incarnation), segment.number))
         # The store has these operations: remove them from the log of unsent ones.
         incarnation = sql.incarnation_key(segment.incarnation)
         transaction.execute(sql.FORGET_CARRIED, (incarnation, segment.number))

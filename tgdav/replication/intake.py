@@ -207,10 +207,13 @@ def gap_damage(gap: Gap, claims: Mapping[Incarnation, Member]) -> Damage:
 
 
 def holes(connection: Connection) -> list[Gap]:
-    """Return the segments that are missing in the applied chains before the last applied segment of each."""
+    """Return the segments that are missing in the applied chains before the last applied segment of each.
+
+    Those at the beginning of a chain that are trimmed are not missing.
+    """
     found, before = [], (b"", 0)
-    for key, number, machine in connection.all(sql.APPLIED):
-        expected = before[1] + 1 if key == before[0] else 1
+    for key, number, machine, trimmed in connection.all(sql.APPLIED):
+        expected = before[1] + 1 if key == before[0] else trimmed + 1
         if number > expected:
             found.append(Gap(MachineId(machine), sql.incarnation_of(key), expected, number - 1))
         before = (key, number)

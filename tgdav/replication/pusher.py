@@ -253,7 +253,6 @@ class Pusher:
 
         def write_rows(transaction: Transaction) -> None:
             transaction.execute(sql.INSERT_SEGMENT, row)
-            transaction.execute(sql.SET_CHAIN, row[:1])
             transaction.executemany(sql.MARK_LOG, [(segment.number, each.position) for each in ready])
             transaction.executemany(sql.MARK_PACKS, [(segment.number, no) for no in packs])
 
@@ -334,7 +333,6 @@ class Pusher:
     def _unseal(self, incarnation: bytes, number: int) -> None:
         def unseal(transaction: Transaction) -> None:
             transaction.execute(sql.DROP_SEGMENT, (incarnation, number))
-            transaction.execute(sql.SET_CHAIN, (incarnation,))
             transaction.execute(sql.UNMARK_LOG, (number,))
             transaction.execute(sql.UNMARK_PACKS, (number,))
 
@@ -345,6 +343,7 @@ class Pusher:
     ) -> None:
         def record(transaction: Transaction) -> None:
             transaction.execute(sql.SEGMENT_STORED, (blob, incarnation, number))
+            transaction.execute(sql.SET_CHAIN, (incarnation, number))
             transaction.execute(sql.INSERT_BLOB, sql.blob_row(blob, name, BlobKind.SEGMENT, size, hash_))
             transaction.execute(sql.FORGET_LOG, (number,))
 

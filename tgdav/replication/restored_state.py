@@ -225,6 +225,7 @@ class Resumer:
                     continue
                 blob = sql.blob_row(found.info.id, name, BlobKind.SEGMENT, size, hash_)
                 transaction.execute(sql.SEGMENT_STORED, (found.info.id, incarnation, number))
+                transaction.execute(sql.SET_CHAIN, (incarnation, number))
                 transaction.execute(sql.INSERT_BLOB, blob)
                 transaction.execute(sql.FORGET_LOG, (number,))
             transaction.executemany(sql.DROP_PART_FILES, checkpoints)

@@ -24,14 +24,16 @@ MARK_PACKS = "UPDATE packs SET announced = ? WHERE no = ?"
 INSERT_SEGMENT = """INSERT INTO segments
 (incarnation, number, machine, name, hash, size, first, last, last_stamp, position, file, label, blob)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
-SET_CHAIN = """INSERT OR REPLACE INTO chains (incarnation, machine, number, hash, sequence, stamp, position)
-SELECT incarnation, machine, number, hash, last, last_stamp, position FROM segments
-WHERE incarnation = ? ORDER BY number DESC LIMIT 1"""
+# A group that waited for its content may be in a later segment than groups after it: the head has the largest numbers so far.
+SET_CHAIN = """INSERT INTO chains (incarnation, machine, number, hash, sequence, stamp, position)
+SELECT incarnation, machine, number, hash, last, last_stamp, position FROM segments WHERE incarnation = ? AND number = ?
+ON CONFLICT (incarnation) DO UPDATE SET
+ hash = iif(excluded.number > number, excluded.hash, hash), number = max(number, excluded.number),
+ sequence = max(sequence, excluded.sequence), stamp = max(stamp, excluded.stamp), position = max(position, excluded.position)"""
 CHAINS = "SELECT incarnation, machine, number, hash, sequence FROM chains ORDER BY incarnation"
-LAST_SEGMENT = "SELECT number, hash FROM segments WHERE incarnation = ? ORDER BY number DESC LIMIT 1"
-# SQLite takes the bare columns of a group from the row that has the maximum.
-OTHERS_APPLIED = """SELECT machine, incarnation, max(last), number, hash FROM segments
-WHERE incarnation != ? GROUP BY incarnation ORDER BY incarnation"""
+LAST_SEGMENT = "SELECT number, hash FROM chains WHERE incarnation = ?"
+OTHERS_APPLIED = """SELECT machine, incarnation, sequence, number, hash FROM chains
+WHERE incarnation != ? ORDER BY incarnation"""
 SEALED_SEGMENTS = """SELECT incarnation, number, name, hash, file, label, size FROM segments
 WHERE blob IS NULL AND file IS NOT NULL ORDER BY number"""
 SEGMENT_BY_NAME = """SELECT incarnation, number, name, hash, file, label, size, blob FROM segments
@@ -56,22 +58,28 @@ PENDING_OPERATIONS = """SELECT
 
 FORGET_CARRIED = "DELETE FROM log WHERE incarnation = ? AND segment = ?"
 KNOWN_SEGMENT = "SELECT 1 FROM segments WHERE name = ?"
-HEADS = """SELECT incarnation, max(number), machine, hash, last, last_stamp FROM segments
-WHERE blob IS NOT NULL GROUP BY incarnation"""
-APPLIED = "SELECT incarnation, number, machine FROM segments ORDER BY incarnation, number"
+HEADS = "SELECT incarnation, number, machine, hash, sequence, stamp FROM chains"
+APPLIED = """SELECT s.incarnation, s.number, s.machine, coalesce(c.trimmed, 0)
+FROM segments s LEFT JOIN chains c ON c.incarnation = s.incarnation
+WHERE s.number > coalesce(c.trimmed, 0) ORDER BY s.incarnation, s.number"""
 MEMBERS = "SELECT machine, name, public_key, incarnation, epoch FROM machines"
 GAPS = "SELECT blob, kind, reason FROM damage WHERE kind = 'gap' ORDER BY found, blob"
 FORGET_GAP = "DELETE FROM damage WHERE kind = 'gap' AND blob = ?"
 SEGMENT_AT = "SELECT 1 FROM segments WHERE incarnation = ? AND number = ?"
 FIRST_STORED = "SELECT min(blob) FROM segments WHERE incarnation = ? AND blob IS NOT NULL"
 UNSTORE_AFTER = "UPDATE segments SET blob = NULL WHERE incarnation = ? AND last > ? AND file IS NOT NULL"
+DROP_CHAIN = "DELETE FROM chains WHERE incarnation = ?"
+RESTORE_CHAIN = """INSERT INTO chains (incarnation, machine, number, hash, sequence, stamp, position)
+SELECT s.incarnation, s.machine, s.number, s.hash, t.last, t.stamp, t.position FROM segments s JOIN
+ (SELECT incarnation, max(number) AS number, max(last) AS last, max(last_stamp) AS stamp, max(position) AS position
+  FROM segments WHERE incarnation = ? AND blob IS NOT NULL) t USING (incarnation, number)"""
 KNOWN_BLOB = "SELECT id, size FROM blobs WHERE name = ? AND gone = 0 ORDER BY id LIMIT 1"
 FORGET_PLACES = "UPDATE blobs SET gone = 1 WHERE name = ?"
 MOVED_SEGMENT = "UPDATE segments SET blob = ? WHERE name = ? AND blob IS NOT NULL"
 MOVED_PART = "UPDATE checkpoint_parts SET blob = ? WHERE name = ? AND blob IS NOT NULL"
 MOVED_PACK = "UPDATE packs SET blob = ?, damaged = 0 WHERE name = ? AND state = 3"
 LAST_OWN = """SELECT max((SELECT coalesce(max(sequence + count - 1), 0) FROM log WHERE incarnation = ?),
- (SELECT coalesce(max(last), 0) FROM segments WHERE incarnation = ?))"""
+ coalesce((SELECT sequence FROM chains WHERE incarnation = ?), 0))"""
 NEWEST_BLOB = "SELECT id, name FROM blobs WHERE gone = 0 AND kind != 0 ORDER BY id DESC LIMIT 1"
 STORED_PACKS = "SELECT no, name, size, hash, blob, damaged FROM packs WHERE state = 3"
 PLACE_PACK = "UPDATE packs SET blob = ?, damaged = ? WHERE no = ?"
@@ -85,7 +93,7 @@ WHERE machine = ? AND incarnation = ? AND segment IS NULL ORDER BY position"""
 OWN_MEMBER = "SELECT incarnation, epoch FROM machines WHERE machine = ?"
 LAST_STAMP = """SELECT max(
  (SELECT coalesce(max(stamp), 0) FROM log),
- (SELECT coalesce(max(last_stamp), 0) FROM segments),
+ (SELECT coalesce(max(stamp), 0) FROM chains),
  (SELECT coalesce(max(last_stamp), 0) FROM machines))"""
 WAITING_CHECKPOINTS = "SELECT number FROM checkpoints WHERE state = 0"
 OVERLAID = "SELECT o.ino, n.id FROM overlays o JOIN nodes n ON n.ino = o.ino"
@@ -98,7 +106,7 @@ IS_DIRECTORY = "SELECT 1 FROM nodes WHERE id = ? AND kind = 2"
 SEALED, STORED, GIVEN_UP = 0, 1, 2
 """``checkpoints.state``."""
 ENDS = """SELECT
- coalesce((SELECT max(number) FROM segments WHERE incarnation = ? AND blob IS NOT NULL), 0),
+ coalesce((SELECT number FROM chains WHERE incarnation = ?), 0),
  coalesce((SELECT max(number) FROM checkpoints), 0)"""
 SOUND_CHECKPOINT = """SELECT c.state = 1 AND NOT EXISTS
  (SELECT 1 FROM checkpoint_parts p JOIN damage d ON d.blob = lower(hex(p.name)) WHERE p.number = c.number)

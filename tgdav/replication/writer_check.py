@@ -393,6 +393,8 @@ class WriterCheck:
                 settings.put(transaction, REPLACED, found.reason)
                 # What the successor's clock does not cover does not count: it is unsent again.
                 transaction.execute(sql.UNSTORE_AFTER, (self._key, found.bound))
+                transaction.execute(sql.DROP_CHAIN, (self._key,))
+                transaction.execute(sql.RESTORE_CHAIN, (self._key,))
             else:
                 record_left_out(transaction, found.left_out, found.claims)
 

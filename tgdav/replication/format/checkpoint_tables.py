@@ -121,7 +121,7 @@ EXCEPT SELECT manifest FROM nodes_past WHERE manifest IS NOT NULL)""",
     Table("authors", "no, machine, incarnation", "no", since_version=2),
     Table(
         "chains",
-        "incarnation, machine, number, hash, sequence, stamp, position",
+        "incarnation, machine, number, hash, sequence, stamp, position, trimmed",
         "incarnation",
         since_version=2,
     ),
@@ -149,7 +149,9 @@ EXCEPT SELECT manifest FROM nodes_past WHERE manifest IS NOT NULL)""",
         "segments",
         "incarnation, number, machine, name, hash, size, first, last, last_stamp, position, label, blob",
         "incarnation, number",
-        "blob IS NOT NULL",
+        # The checkpoints before this one need the segments that are trimmed, this one and later ones do not.
+        """blob IS NOT NULL AND NOT EXISTS
+(SELECT 1 FROM chains c WHERE c.incarnation = segments.incarnation AND segments.number <= c.trimmed)""",
     ),
 )
 TABLES: dict[str, Table] = {table.name: table for table in _TABLES}
@@ -167,10 +169,9 @@ _AFTERWARDS = (
     # Access times are local to a machine: a file that was never read here gets its modification time.
     "UPDATE nodes SET atime = mtime",
     """UPDATE machines SET
-    last_sequence = coalesce((SELECT s.last FROM segments s WHERE s.incarnation = machines.incarnation
-        ORDER BY s.number DESC LIMIT 1), 0),
-    last_segment = coalesce((SELECT max(s.number) FROM segments s WHERE s.incarnation = machines.incarnation), 0),
-    last_stamp = coalesce((SELECT max(s.last_stamp) FROM segments s WHERE s.machine = machines.machine), 0)""",
+    last_sequence = coalesce((SELECT c.sequence FROM chains c WHERE c.incarnation = machines.incarnation), 0),
+    last_segment = coalesce((SELECT c.number FROM chains c WHERE c.incarnation = machines.incarnation), 0),
+    last_stamp = coalesce((SELECT max(c.stamp) FROM chains c WHERE c.machine = machines.machine), 0)""",
 )
 
 
@@ -182,6 +183,6 @@ def clear(transaction: Transaction) -> None:
 
 def complete(transaction: Transaction) -> None:
     """Compute, after the last row, the columns that checkpoints do not contain, or did not contain in an earlier version."""
+    migrations.fill_version_2(transaction)
     for statement in _AFTERWARDS:
         transaction.execute(statement)
-    migrations.fill_version_2(transaction)
