@@ -140,6 +140,10 @@ def checkpoint(run: Run) -> None:
     assert run.volume.replicator.checkpoint()
 
 
+def trim(run: Run) -> None:
+    assert run.volume.replicator.trim()
+
+
 def _open(run: Run) -> None:
     assert run.volume
 
@@ -326,6 +330,10 @@ SCENARIOS = (
     Scenario("push and checkpoint", furnished, (
         _open, sync, checkpoint, _put("p", 30, 80_000), _remove("a/b/large"), sync, _put("q", 31, 400), sync, checkpoint,
         _put("a/b/c/staged", 32, 95_000), _properties("d", {b"x": b"y"}), sync,
+    )),
+    Scenario("trim the log", furnished, (
+        _open, sync, checkpoint, _put("p", 33, 80_000), sync, checkpoint, _put("q", 34, 400), sync, checkpoint, trim,
+        _put("r", 35, 500), sync,
     )),
     Scenario("a file larger than a pack", with_a_left_over, (_open, _put("huge", 50, 1_500_000), _remove("d"), sync)),
     Scenario("a staging file fails", furnished, (

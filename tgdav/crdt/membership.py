@@ -22,8 +22,8 @@ FIRST = bytes(32)
 class ClockEntry(msgspec.Struct, array_like=True, frozen=True):
     """An entry of a vector clock: the last operation of (machine, incarnation) that the author had applied.
 
-    ``number`` and ``hash`` are those of the segment that ends with it; 0 and empty in the author's own entry, and in
-    segments of programs that did not record them.
+    ``number`` and ``hash`` are those of the last segment of the chain that the author had applied; 0 and empty in the author's
+    own entry, and in segments of programs that did not record them.
     """
 
     machine: MachineId

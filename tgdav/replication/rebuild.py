@@ -22,7 +22,7 @@ from tgdav.ids import BlobId, BlobName, Incarnation, MachineId, NamespaceId
 from tgdav.metadata import settings
 from tgdav.metadata.journal import Journal
 from tgdav.platform import Platform
-from tgdav.replication import sql
+from tgdav.replication import sql, trimming
 from tgdav.replication.blob_listing import BlobListing, LabelledBlob
 from tgdav.replication.checkpoint import LAST_NUMBER, OUTLINE, CheckpointLoader, Parts
 from tgdav.replication.format import checkpoint_tables, envelope
@@ -160,12 +160,17 @@ class Rebuilder:
             except (DamageError, BlobMissing) as error:
                 self._damaged(parts[-1].info.name.hex(), "checkpoint", str(error))
             else:
+                self._adopt_trimming(parts[-1].label.number)
                 intake, verdict = self._open_segments()
                 if verdict.base_counts and not self._fills_a_gap():
                     self._result.start = parts[-1]
                     return intake, verdict
             self._database.writer.run(checkpoint_tables.clear)  # try the checkpoint before
+        self._adopt_trimming(0)
         return self._open_segments()
+
+    def _adopt_trimming(self, checkpoint: int) -> None:
+        self._database.writer.run(lambda t: trimming.adopt(t, self._survey, self._keys.namespace, checkpoint))
 
     def _fills_a_gap(self) -> bool:
         """Whether the store has a segment that the author of the loaded checkpoint was missing."""

@@ -16,7 +16,7 @@ from tgdav.errors import DamageError, WriterReplaced
 from tgdav.metadata import settings
 from tgdav.metadata.journal import Journal
 from tgdav.platform import Platform
-from tgdav.replication import outbox, sql
+from tgdav.replication import outbox, sql, trimming
 from tgdav.replication.checkpoint import CheckpointWriter
 from tgdav.replication.format.checkpoint import is_due
 from tgdav.replication.intake import Damage
@@ -44,7 +44,7 @@ class Replicator:
     ) -> None:
         """``directory`` is the outbox: it holds sealed files until the store has them."""
         self.log, self.journal = log, journal
-        self._database, self._directory, self._platform = database, directory, platform
+        self._database, self._store, self._directory, self._platform = database, store, directory, platform
         self.pusher = Pusher(database, store, log, directory, entropy=platform.entropy, disk=platform.disk)
         self.checkpoints = CheckpointWriter(
             database, store, log, directory, entropy=platform.entropy, disk=platform.disk
@@ -147,10 +147,23 @@ class Replicator:
             self._check_writer()
             with self._database.reading() as connection:
                 counters = settings.of_namespace(connection)
+            self._database.writer.run(trimming.mark)
             if not self.checkpoints.write(counters, self._platform.clock.now_ns()):
                 return False
             self._drop_log_files()
         return True
+
+    def trim(self) -> int:
+        """Delete from the store what the newest two checkpoints have made superfluous; return how many blobs.
+
+        Raises StoreUnavailable, WriterReplaced, DamageError, NoSpace, LocalFailure.
+        """
+        with self._lock:
+            with self._database.reading() as connection:
+                if self.journal.read_only is not None or not trimming.superfluous(connection):
+                    return 0
+            self._check_writer()
+            return trimming.trim(self._database, self._store)
 
     def _drop_log_files(self) -> None:
         """Remove the files of segments that a stored checkpoint covers: they need not be appended again."""

@@ -34,9 +34,8 @@ from tgdav.ids import BlobName, Incarnation, NodeId
 from tgdav.metadata import settings
 from tgdav.metadata.journal import Journal
 from tgdav.platform import Platform
-from tgdav.replication import sql
+from tgdav.replication import sql, trimming
 from tgdav.replication.blob_listing import BlobListing, LabelledBlob
-from tgdav.replication.checkpoint import LAST_NUMBER
 from tgdav.replication.import_segment import import_segment
 from tgdav.replication.intake import Intake, base_of, gap_damage
 from tgdav.replication.log_identity import INCARNATION, PREDECESSOR, LogIdentity, incarnation_of, open_journal
@@ -152,8 +151,20 @@ class Resumer:
             if trouble.found.label.machine == self._log.machine_id:
                 raise DamageError(trouble.reason, blob=trouble.found.info.name.hex())
         judged = intake.judge()
+        if judged.gaps and self._is_trimmed(listing):
+            raise WriterReplaced(
+                "this machine's state was restored from a backup that is older than the log in the store: what it sent"
+                " after the backup is in checkpoints, and its segments are deleted",
+                hint=_COPY,
+            )
         self._refuse(intake, judged)
         yield from (intake.opened(link) for link in judged.order)
+
+    def _is_trimmed(self, listing: BlobListing) -> bool:
+        """Whether checkpoints were written after the backup, so that segments were deleted."""
+        with self._database.reading() as connection:
+            _, known = connection.one(sql.ENDS, (self._key,)) or (0, 0)
+        return any(found.label.number > known for found in listing.of(self._log.namespace, BlobKind.CHECKPOINT))
 
     def _refuse(self, intake: Intake, judged: Verdict) -> None:
         """Raise DamageError if something is missing or was exchanged, WriterReplaced if another machine is the writer."""
@@ -295,8 +306,8 @@ class Resumer:
         settings.put(transaction, INCARNATION, sql.incarnation_key(incarnation))
         settings.put(transaction, PREDECESSOR, sql.incarnation_key(former))
         settings.put(transaction, SEEN, listing.last)
-        newest = [parts[-1].label.number for parts in listing.checkpoints(self._log.namespace)]
-        settings.put(transaction, LAST_NUMBER, max([settings.get(transaction, LAST_NUMBER, 0), *newest]))
+        _, known = transaction.one(sql.ENDS, (self._key,)) or (0, 0)
+        trimming.adopt(transaction, listing, self._log.namespace, known)
         settings.remove(transaction, RESTORED)
         transaction.executemany(sql.RECORD_BLOB, _blob_rows(listing))
 

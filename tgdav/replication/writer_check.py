@@ -169,10 +169,11 @@ class WriterCheck:
         blobs.refuse_later(self._knows)
         found = self._judge(blobs, joining=joining)
         if found.reason is None:
-            if not polled.has_newest:
-                self._refuse_older_store()
+            # First: what a restored state knows may have been deleted on purpose since.
             if found.is_restored:
                 return self._record_restored()
+            if not polled.has_newest:
+                self._refuse_older_store()
         self._refilled = found.refilled or self._refilled  # a later listing begins above these segments
         held = self._held(found) if found.reason is None else ()
         if blobs.last > blobs.after and not found.missed and not held:

@@ -62,6 +62,7 @@ POLL_SECONDS, POLL_RETRY_SECONDS = 900.0, 60.0
 CHECKPOINT_SECONDS = 30.0
 SCHEDULE_SECONDS, SCHEDULE_FIRST_SECONDS = 30.0, 5.0
 UPKEEP_SECONDS = 0.5
+TRIM_SECONDS = 600.0
 _SAVE_STATS = "saving upload statistics"
 
 
@@ -184,6 +185,8 @@ class Volume:
         yield PeriodicTask(PUSH, self._push_if_pending, when=writing, **pushing)
         checkpoints = {"interval": CHECKPOINT_SECONDS, "first": CHECKPOINT_SECONDS}
         yield PeriodicTask("writing a checkpoint", replicator.checkpoint_if_due, when=writing, **checkpoints)
+        trimming = {"interval": TRIM_SECONDS, "retry": CHECKPOINT_SECONDS, "first": CHECKPOINT_SECONDS}
+        yield PeriodicTask("trimming the log", replicator.trim, when=writing, **trimming)
 
     def _is_joining(self) -> bool:
         return self.replicator.is_joining
