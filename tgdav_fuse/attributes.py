@@ -1,18 +1,22 @@
 """Attributes, translated into the kernel's form and back. Pure."""
 
 import stat
+import zlib
 from collections.abc import Callable
 
 import msgspec
 import pyfuse3
 
-from tgdav.fs.api import Capacity
+from tgdav.fs.api import HISTORY_INODES, Capacity
 from tgdav.metadata.types import NAME_MAX, AttributeChange, Attributes
 
 TIMEOUT = 3600.0
 """Seconds for which the kernel may cache names and attributes. Every change of another program invalidates them."""
 
 BLOCK = 4096
+
+HISTORY_TIMEOUT = 1.0
+"""The same for history: it changes with the live tree, and nobody reports what has changed in it."""
 
 WRITTEN_TIMEOUT = 1.0
 """The same for the attributes of a file that is being written, because its blocks grow."""
@@ -68,6 +72,11 @@ class Translator:
             entry.attr_timeout, blocks = WRITTEN_TIMEOUT, max(blocks, WRITTEN_BLOCKS)
         entry.st_size, entry.st_blksize, entry.st_blocks = node.size, BLOCK, blocks
         entry.st_atime_ns, entry.st_mtime_ns, entry.st_ctime_ns = node.atime, node.mtime, node.ctime
+        if node.inode >= HISTORY_INODES:
+            entry.entry_timeout = entry.attr_timeout = HISTORY_TIMEOUT
+            # With a writeback cache the kernel never takes a new size for a file that it knows (a burst of saves changes the
+            # latest version); another generation makes it another file.
+            entry.generation = zlib.crc32(b"%d %d" % (node.size, node.mtime))
         return entry
 
     def gone_entry(self, inode: int) -> pyfuse3.EntryAttributes:
@@ -77,11 +86,11 @@ class Translator:
         entry.entry_timeout = entry.attr_timeout = 0
         return entry
 
-    def negative_entry(self) -> pyfuse3.EntryAttributes:
-        """Return the reply for a name that does not exist, which the kernel caches like an entry."""
+    def negative_entry(self, parent: int) -> pyfuse3.EntryAttributes:
+        """Return the reply for a name that does not exist in ``parent``, which the kernel caches like an entry."""
         entry = pyfuse3.EntryAttributes()
         entry.st_ino = 0
-        entry.entry_timeout = TIMEOUT
+        entry.entry_timeout = HISTORY_TIMEOUT if parent >= HISTORY_INODES else TIMEOUT
         return entry
 
 

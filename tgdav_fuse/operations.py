@@ -58,7 +58,7 @@ class TgdavOperations(FileOperations):
         try:
             return self._count_lookup(self._fs.lookup(Inode(parent_inode), name))
         except NotFound:
-            return self.translator.negative_entry()
+            return self.translator.negative_entry(parent_inode)
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
         """Subtract what the kernel forgets from the lookup counts."""

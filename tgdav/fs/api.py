@@ -27,6 +27,9 @@ from tgdav.metadata.types import AttributeChange, Attributes, DirectoryEntry, Ki
 T = TypeVar("T")
 
 
+HISTORY_INODES = 1 << 48
+"""From this number on, inodes are those of ``/.snapshots``, ``/.versions`` and ``/.trash``, which are read-only."""
+
 UMASK = 0o022
 """For new nodes that are not created by a program with a umask."""
 

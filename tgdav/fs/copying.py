@@ -1,6 +1,7 @@
 """Copies a node with everything below it. A copy is operations only and moves no data, because chunks are shared."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Protocol
 
 from tgdav.content.format.manifest import decode
 from tgdav.content.store import ContentStore
@@ -16,11 +17,60 @@ from tgdav.metadata.change import Change
 from tgdav.metadata.types import Attributes, DirectoryEntry, Kind
 
 
+class Source(Protocol):
+    """The tree that is copied: the live one, or history."""
+
+    def attributes(self, inode: Inode) -> Attributes:
+        """Return a node's attributes. Raises NotFound."""
+        ...
+
+    def list_directory(self, inode: Inode) -> list[DirectoryEntry]:
+        """Return all entries of a directory."""
+        ...
+
+    def content(self, inode: Inode) -> bytes:
+        """Return a file's encoded manifest, or a symlink's target."""
+        ...
+
+    def fields(self, inodes: Iterable[Inode], prefix: bytes) -> dict[Inode, dict[bytes, bytes]]:
+        """Return the extended attributes and properties of nodes whose prefixed names begin with ``prefix``."""
+        ...
+
+
+class LiveSource:
+    """The live tree, inside a change."""
+
+    def __init__(self, change: Change) -> None:
+        self._connection = change.connection
+
+    def attributes(self, inode: Inode) -> Attributes:
+        """Return a node's attributes. Raises NotFound."""
+        found = queries.attributes(self._connection, inode)
+        if found is None:
+            raise NotFound
+        return found
+
+    def list_directory(self, inode: Inode) -> list[DirectoryEntry]:
+        """Return all entries of a directory."""
+        return queries.children(self._connection, inode)
+
+    def content(self, inode: Inode) -> bytes:
+        """Return a file's encoded manifest, or a symlink's target."""
+        return queries.manifest(self._connection, inode)
+
+    def fields(self, inodes: Iterable[Inode], prefix: bytes) -> dict[Inode, dict[bytes, bytes]]:
+        """Return the extended attributes and properties of nodes."""
+        return queries.fields(self._connection, inodes, prefix)
+
+
 class Copier:
     """Copies nodes inside one change."""
 
-    def __init__(self, change: Change, content: ContentStore, keys: NamespaceKeys, policy: JunkPolicy) -> None:
+    def __init__(
+        self, change: Change, content: ContentStore, keys: NamespaceKeys, policy: JunkPolicy, source: "Source"
+    ) -> None:
         self._change, self._content, self._keys, self._policy = change, content, keys, policy
+        self._source = source
 
     def copy(
         self,
@@ -37,9 +87,7 @@ class Copier:
 
         Raises Exists, InvalidArgument, NotFound, and what ``precondition`` raises.
         """
-        source = queries.attributes(self._change.connection, inode)
-        if source is None:
-            raise NotFound
+        source = self._source.attributes(inode)
         if source.is_directory and recursive and self._is_below(source.inode, parent.inode):
             raise InvalidArgument("a directory cannot be copied into itself")
         target = changes.find(self._change, parent.inode, name)
@@ -69,7 +117,7 @@ class Copier:
         while pending:
             directory, into = pending.pop()
             parent = changes.made(self._change, into)
-            for entry in queries.children(self._change.connection, directory.inode):
+            for entry in self._source.list_directory(directory.inode):
                 local = is_junk(entry.name) and self._policy is JunkPolicy.LOCAL
                 made = self._copy_node(entry.attributes, parent, entry.name, local=local)
                 if entry.attributes.is_directory:
@@ -79,7 +127,7 @@ class Copier:
 
     def _copy_node(self, source: Attributes, parent: Attributes, name: bytes, *, local: bool) -> NodeId:
         change = self._change
-        target = queries.link_target(change.connection, source.inode) if source.kind == Kind.SYMLINK else b""
+        target = self._source.content(source.inode) if source.kind == Kind.SYMLINK else b""
         node = changes.make(
             change,
             self._keys,
@@ -94,17 +142,15 @@ class Copier:
             inherits=False,
         )
         if source.local and not local:
-            self._content.publish(change.transaction, decode(queries.manifest(change.connection, source.inode)))
+            self._content.publish(change.transaction, decode(self._source.content(source.inode)))
         for op in self._contents(source, node):
             changes.emit(change, op, local=local)
         return node
 
     def _contents(self, source: Attributes, node: NodeId) -> Iterator[Write | Attr | Field]:
-        connection = self._change.connection
         if source.is_file and source.tag is not None and source.size:
-            manifest = queries.manifest(connection, source.inode)
-            yield Write(node, source.size, source.tag, manifest, None, source.mtime)
+            yield Write(node, source.size, source.tag, self._source.content(source.inode), None, source.mtime)
         yield Attr(node, {"mtime": source.mtime, "btime": source.btime})
-        stored = queries.fields(connection, [source.inode], b"")
+        stored = self._source.fields([source.inode], b"")
         for field, value in stored.get(source.inode, {}).items():
             yield Field(node, field, value)

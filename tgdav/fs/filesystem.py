@@ -20,12 +20,22 @@ from tgdav.crypto.keys import NamespaceKeys
 from tgdav.db import Database, Transaction
 from tgdav.errors import Exists, InvalidArgument, IsADirectory, WouldBlock
 from tgdav.fs import acl, changes, node_attributes
-from tgdav.fs.api import NOBODY, ChangeListener, LockRecord, Owner, Precondition, RenameFlag, XattrFlag
-from tgdav.fs.copying import Copier
+from tgdav.fs.api import (
+    HISTORY_INODES,
+    NOBODY,
+    ChangeListener,
+    FileHandle,
+    LockRecord,
+    Owner,
+    Precondition,
+    RenameFlag,
+    XattrFlag,
+)
+from tgdav.fs.copying import Copier, LiveSource
 from tgdav.fs.files.context import OpenFileContext, require_writable
 from tgdav.fs.files.handle import Handle
 from tgdav.fs.listeners import ChangeListeners
-from tgdav.fs.names import JunkPolicy, check_name, check_new_name
+from tgdav.fs.names import JunkPolicy, check_new_name, check_old_name, read_only
 from tgdav.fs.readable import DiskSpace, ReadableFileSystem
 from tgdav.fs.upload import FileUpload, UploadTarget
 from tgdav.ids import Inode
@@ -129,6 +139,8 @@ class NamespaceFileSystem(ReadableFileSystem):
 
     def link(self, inode: Inode, parent: Inode, name: bytes, *, durable: bool = False) -> Attributes:
         """Add a name to a node that is not a directory."""
+        if inode >= HISTORY_INODES:
+            raise read_only()
         check_new_name(parent, name, self._junk)
 
         linked = self._change(lambda change: changes.link(change, inode, parent, name), durable=durable)
@@ -137,13 +149,13 @@ class NamespaceFileSystem(ReadableFileSystem):
 
     def unlink(self, parent: Inode, name: bytes, *, durable: bool = False) -> None:
         """Remove a name of a node that is not a directory."""
-        check_name(name)
+        check_old_name(parent, name)
         self._change(lambda change: changes.unlink(change, parent, name), durable=durable, removes=True)
         self.listeners.notify(None, parent, name)
 
     def remove_directory(self, parent: Inode, name: bytes, *, durable: bool = False) -> None:
         """Remove an empty directory."""
-        check_name(name)
+        check_old_name(parent, name)
         self._change(lambda change: changes.remove_directory(change, parent, name), durable=durable, removes=True)
         self.listeners.notify(None, parent, name)
 
@@ -151,7 +163,7 @@ class NamespaceFileSystem(ReadableFileSystem):
         self, parent: Inode, name: bytes, *, precondition: Precondition | None = None, durable: bool = False
     ) -> None:
         """Remove a name and everything below it, as one change."""
-        check_name(name)
+        check_old_name(parent, name)
 
         def work(change: Change) -> Inode:
             entry = changes.require(change, parent, name)
@@ -168,7 +180,7 @@ class NamespaceFileSystem(ReadableFileSystem):
         durable: bool = False,
     ) -> bool:  # fmt: skip
         """Move an entry and replace what has the new name, as rename(2)."""
-        check_name(name)
+        check_old_name(parent, name)
         local = check_new_name(new_parent, new_name, self._junk)
         if RenameFlag.EXCHANGE in flags and flags != RenameFlag.EXCHANGE:
             raise InvalidArgument("EXCHANGE cannot be combined with another flag")
@@ -199,7 +211,9 @@ class NamespaceFileSystem(ReadableFileSystem):
 
         def work(change: Change) -> tuple[Attributes, bool]:
             directory = changes.require_directory(change, parent)
-            node, replaced = Copier(change, self.content, self.keys, self._junk).copy(
+            # History reads through the change's own transaction.
+            source = self.history if inode >= HISTORY_INODES else LiveSource(change)
+            node, replaced = Copier(change, self.content, self.keys, self._junk, source).copy(
                 inode, directory, name, recursive=recursive, replace=replace, precondition=precondition, local=local
             )
             return changes.made(change, node), replaced
@@ -224,6 +238,8 @@ class NamespaceFileSystem(ReadableFileSystem):
 
     def set_attributes(self, inode: Inode, change: AttributeChange, *, durable: bool = False) -> Attributes:
         """Set attributes; ``size`` truncates."""
+        if inode >= HISTORY_INODES:
+            raise read_only()
         if self._nonblocking.is_active and (change.size is not None or self.open_files.find(inode) is not None):
             raise WouldBlock("the file is open")
         if change.size is not None:
@@ -244,6 +260,8 @@ class NamespaceFileSystem(ReadableFileSystem):
         drop_set_group_id: bool = False, durable: bool = False,
     ) -> None:  # fmt: skip
         """Set an extended attribute."""
+        if inode >= HISTORY_INODES:
+            raise read_only()
         node_attributes.check_xattr(name, value)
         if name == acl.ACCESS:
             # An ACL sets the mode. A mode that is still deferred would be committed after it.
@@ -258,6 +276,8 @@ class NamespaceFileSystem(ReadableFileSystem):
 
     def remove_xattr(self, inode: Inode, name: bytes, *, durable: bool = False) -> None:
         """Remove an extended attribute."""
+        if inode >= HISTORY_INODES:
+            raise read_only()
         self._change(lambda change: node_attributes.remove_xattr(change, inode, name), durable=durable)
         self.listeners.notify(inode)
 
@@ -266,6 +286,8 @@ class NamespaceFileSystem(ReadableFileSystem):
         durable: bool = True,
     ) -> None:  # fmt: skip
         """Set (or, with None, remove) properties and attributes, all of them or none."""
+        if inode >= HISTORY_INODES:
+            raise read_only()
         if attributes is not None:
             self.open_files.defer_attributes(inode, attributes, blocking=True)
         self._change(lambda change: node_attributes.set_properties(change, inode, values, attributes), durable=durable)
@@ -274,8 +296,14 @@ class NamespaceFileSystem(ReadableFileSystem):
 
     # ---- content -------------------------------------------------------------------------------------------------
 
-    def open(self, inode: Inode, *, writable: bool = False, truncate: bool = False, moves_times: bool = True) -> Handle:
+    def open(
+        self, inode: Inode, *, writable: bool = False, truncate: bool = False, moves_times: bool = True
+    ) -> FileHandle:
         """Open a file."""
+        if inode >= HISTORY_INODES:
+            if writable or truncate:
+                raise read_only()
+            return self.history.open(inode)
         if truncate and self._nonblocking.is_active:
             raise WouldBlock("truncating may have to wait")
         file = self.open_files.acquire(inode)

@@ -3,11 +3,14 @@
 from enum import Enum
 
 from tgdav.db.schema import ROOT_INODE
-from tgdav.errors import InvalidArgument, NameTooLong, NotPermitted
+from tgdav.errors import InvalidArgument, NameTooLong, NotPermitted, ReadOnly
+from tgdav.fs.api import HISTORY_INODES
 from tgdav.ids import Inode
 from tgdav.metadata.types import NAME_MAX
 
-RESERVED = frozenset((b".snapshots", b".versions", b".trash", b"-"))
+HISTORY_NAMES = frozenset((b".snapshots", b".versions", b".trash"))
+"""Names of the directories of history in the root, which does not list them."""
+RESERVED = HISTORY_NAMES | {b"-"}
 """Names in the root that the history and the server's own pages use."""
 
 _NUL, _SLASH = b"\0/"
@@ -35,12 +38,26 @@ def check_name(name: bytes) -> None:
         raise NameTooLong
 
 
+def read_only() -> ReadOnly:
+    """Return the error for a change of history."""
+    return ReadOnly("history cannot be changed", hint="copy what you need out of it")
+
+
+def check_old_name(parent: Inode, name: bytes) -> None:
+    """Check the name of an entry that is to be removed or moved. Raises InvalidArgument, NameTooLong, ReadOnly (history)."""
+    check_name(name)
+    if parent >= HISTORY_INODES or (parent == ROOT_INODE and name in HISTORY_NAMES):
+        raise read_only()
+
+
 def check_new_name(parent: Inode, name: bytes, policy: JunkPolicy) -> bool:
     """Check the name of a new entry; return whether it is junk that stays on this machine.
 
-    Raises InvalidArgument, NameTooLong, NotPermitted (reserved in the root, or junk that is refused).
+    Raises InvalidArgument, NameTooLong, NotPermitted (reserved in the root, or junk that is refused), ReadOnly (in history).
     """
     check_name(name)
+    if parent >= HISTORY_INODES:
+        raise read_only()
     if parent == ROOT_INODE and name in RESERVED:
         raise NotPermitted("this name is reserved")
     if not is_junk(name) or policy is JunkPolicy.STORE:

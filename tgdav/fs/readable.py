@@ -10,10 +10,11 @@ from tgdav.db import Connection, Database
 from tgdav.db.schema import ROOT_INODE, TRASH_INODE
 from tgdav.errors import NotADirectory, NotFound
 from tgdav.fs import acl, node_attributes
-from tgdav.fs.api import Capacity
+from tgdav.fs.api import HISTORY_INODES, Capacity
 from tgdav.fs.files.context import OpenFileContext
 from tgdav.fs.files.open_files import OpenFiles
-from tgdav.fs.names import check_name
+from tgdav.fs.history import History
+from tgdav.fs.names import HISTORY_NAMES, check_name
 from tgdav.fs.usage import SMALL, AllocatedBytes, CachedTotals, upload_state
 from tgdav.ids import Inode
 from tgdav.metadata import queries
@@ -64,15 +65,20 @@ class ReadableFileSystem:
         self._space = space
         self._totals = CachedTotals(self._count, context.clock)
         self._allocated = AllocatedBytes(context.database, context.journal.cache)
+        self.history = History(context.database, context.content)
 
     # ---- names ---------------------------------------------------------------------------------------------------
 
     @retry_if_flushed
     def lookup(self, parent: Inode, name: bytes, *, normalized: bool = False) -> Attributes:
         """Return the attributes of the node that ``name`` in ``parent`` names."""
+        if parent >= HISTORY_INODES:
+            return self.history.lookup(parent, name, normalized=normalized)
         check_name(name)
         entry = self._find(parent, name, normalized=normalized)
         if entry is None:
+            if parent == ROOT_INODE and name in HISTORY_NAMES:
+                return self.history.lookup(parent, name)
             self._require_directory(self._node(parent))
             raise NotFound
         return self.open_files.dirty_attributes(entry.attributes)
@@ -86,6 +92,8 @@ class ReadableFileSystem:
             assert found is not None, "the root always exists"
             entry = self._find(found.inode, name, normalized=normalized)
             if entry is None:
+                if found.inode == ROOT_INODE and name in HISTORY_NAMES:
+                    return self.history.resolve(path, normalized=normalized)
                 self._require_directory(found)
                 raise NotFound
             found = entry.attributes
@@ -111,11 +119,15 @@ class ReadableFileSystem:
     @retry_if_flushed
     def list_directory(self, inode: Inode) -> list[DirectoryEntry]:
         """Return all entries in byte order of their names."""
+        if inode >= HISTORY_INODES:
+            return self.history.list_directory(inode)
         return self.open_files.dirty_entries(self._list(inode, queries.children))
 
     @retry_if_flushed
     def list_briefly(self, inode: Inode) -> list[Listed]:
         """Return what long listings show of all entries, in byte order of their names."""
+        if inode >= HISTORY_INODES:
+            return self.history.list_briefly(inode)
         found = self._list(inode, queries.listing)
         # Only if one of the files is open does the listing need all attributes.
         if self.open_files and any(self.open_files.find(each.inode) for each in found):
@@ -131,6 +143,8 @@ class ReadableFileSystem:
 
     def parent(self, inode: Inode) -> Inode:
         """Return a directory's parent."""
+        if inode >= HISTORY_INODES:
+            return self.history.parent(inode)
         with self.database.reading() as connection:
             found = queries.parent_of(connection, inode)
         if found in (None, TRASH_INODE) and inode != self.root:
@@ -159,6 +173,8 @@ class ReadableFileSystem:
     @retry_if_flushed
     def attributes(self, inode: Inode, *, removed: bool = False) -> Attributes:
         """Return a node's attributes."""
+        if inode >= HISTORY_INODES:
+            return self.history.attributes(inode)
         found = self._node(inode)
         if found is None or (found.nlink == 0 and not removed and self.open_files.find(inode) is None):
             raise NotFound
@@ -166,11 +182,15 @@ class ReadableFileSystem:
 
     def read_link(self, inode: Inode) -> bytes:
         """Return a symlink's target."""
+        if inode >= HISTORY_INODES:
+            return self.history.read_link(inode)
         with self.database.reading() as connection:
             return node_attributes.read_link(connection, inode)
 
     def get_xattr(self, inode: Inode, name: bytes) -> bytes:
         """Return an extended attribute."""
+        if inode >= HISTORY_INODES:
+            return self.history.get_xattr(inode, name)
         with self.database.reading() as connection:
             value = node_attributes.get_xattr(connection, inode, name)
         # A new mode may still wait for the commit of the file's writes, and the ACL with it.
@@ -178,11 +198,17 @@ class ReadableFileSystem:
 
     def list_xattrs(self, inode: Inode) -> list[bytes]:
         """Return the names of a node's extended attributes."""
+        if inode >= HISTORY_INODES:
+            return self.history.list_xattrs(inode)
         with self.database.reading() as connection:
             return node_attributes.list_xattrs(connection, inode)
 
     def properties(self, inodes: Iterable[Inode]) -> dict[Inode, dict[bytes, bytes]]:
         """Return the WebDAV properties of several nodes, in one query."""
+        inodes = list(inodes)
+        # A listing is that of one directory, in history or not.
+        if inodes and inodes[0] >= HISTORY_INODES:
+            return self.history.properties(inodes)
         with self.database.reading() as connection:
             return node_attributes.properties(connection, inodes)
 
@@ -218,10 +244,14 @@ class ReadableFileSystem:
 
     def allocated(self, attributes: Attributes) -> int:
         """Return how many bytes of a node are not holes."""
+        if attributes.inode >= HISTORY_INODES:
+            return self.history.allocated(attributes)
         return self._allocated.of(attributes, self.open_files.find)
 
     def upload_state(self, inode: Inode) -> UploadState:
         """Return how far a node has been uploaded."""
+        if inode >= HISTORY_INODES:
+            return self.history.upload_state(inode)
         file = self.open_files.find(inode)
         if file is not None and file.dirty:
             return UploadState.LOCAL

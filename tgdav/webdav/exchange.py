@@ -23,7 +23,7 @@ from tgdav.webdav.methods.proppatch import Patch, read_patch
 from tgdav.webdav.methods.put import Put
 from tgdav.webdav.open_content import OpenContent, protection
 from tgdav.webdav.resources import Resource, locate
-from tgdav.webdav.urls import PublicUrl, href, is_reserved, split_destination
+from tgdav.webdav.urls import PublicUrl, check_changeable, href, split_destination
 from tgdav.webdav.wsgi import BoundedInput, MemoryBody, protected, request_of, start_line
 
 Environ = dict[str, Any]
@@ -88,8 +88,8 @@ class Exchange:
             ](environ)
         elif method in ("COPY", "MOVE"):
             self._prepare_copy_move(environ)
-        elif method in ("DELETE", "MKCOL") and is_reserved(self.request.names):
-            raise Refused(403)
+        elif method in ("DELETE", "MKCOL"):
+            check_changeable(self.request.names)
         for name in DECIDED_HERE:
             environ.pop(name, None)
 
@@ -146,8 +146,7 @@ class Exchange:
             self.access().check_conditions(resource.attributes)
 
     def _prepare_proppatch(self, _: Environ) -> None:
-        if is_reserved(self.request.names):
-            raise Refused(403)
+        check_changeable(self.request.names)
         resource = self._locate()
         if resource is not None and resource.attributes is not None:
             self.patch = read_patch(self.request, self.access(), resource.attributes)
@@ -167,8 +166,7 @@ class Exchange:
         environ["HTTP_DESTINATION"] = href((*prefix, _NEVER_EXISTS), folder=False)
 
     def _prepare_lock(self, environ: Environ) -> None:
-        if is_reserved(self.request.names):
-            raise Refused(403)
+        check_changeable(self.request.names)
         resource, access = locate(self.context.fs, self.request.names), self.access()
         access.check_conditions(resource.attributes)
         if not self.request.has_body and resource.attributes is not None:

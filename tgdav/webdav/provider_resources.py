@@ -32,7 +32,7 @@ from tgdav.webdav.open_content import OpenContent, protection
 from tgdav.webdav.page import is_listed
 from tgdav.webdav.properties import ALL
 from tgdav.webdav.resources import Resource, locate
-from tgdav.webdav.urls import href, is_reserved, names_of, shown
+from tgdav.webdav.urls import check_changeable, href, names_of, shown
 
 Properties = list[tuple[str, Any]]
 """Names in Clark notation, each with an element, a DAVError, or None if only names were requested."""
@@ -247,8 +247,7 @@ class Folder(_Node, DAVCollection):  # type: ignore[misc]
         exchange, names = self.exchange, (*self.resource.names, name.encode())
         resource = locate(exchange.context.fs, names)
         if exchange.request.method != "PUT" or exchange.request.names != names:
-            if is_reserved(names):
-                raise Refused(403)
+            check_changeable(names)
             attributes, _ = map_name(exchange.context, Access(exchange.context, exchange.request, names), resource)
             resource = Resource(names, resource.parent, resource.name, attributes)
         return File.of(f"{self.path.rstrip('/')}/{name}", self.environ, resource)

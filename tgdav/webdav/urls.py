@@ -11,7 +11,7 @@ from urllib.parse import unquote_to_bytes, urlsplit
 
 import msgspec
 
-from tgdav.fs.names import RESERVED
+from tgdav.fs.names import HISTORY_NAMES, RESERVED
 from tgdav.webdav.errors import Refused
 
 _UNSAFE = re.compile(rb"[^0-9A-Za-z._~!$()*+,;=:@/-]+")
@@ -144,9 +144,12 @@ def href(names: Iterable[bytes], *, folder: bool, below: Iterable[bytes] = ()) -
     return path + "/" if folder and path != "/" else path
 
 
-def is_reserved(names: Sequence[bytes]) -> bool:
-    """Return whether a path is at or below a name that no client may change."""
-    return bool(names) and names[0] in RESERVED
+def check_changeable(names: Sequence[bytes]) -> None:
+    """Raise Refused 403 if a path is at or below a name in the root that no client may change."""
+    if names and names[0] in HISTORY_NAMES:
+        raise Refused(403, "history cannot be changed; copy what you need out of it")
+    if names and names[0] in RESERVED:
+        raise Refused(403, "this name is reserved")
 
 
 def unescaped(names: Sequence[bytes]) -> tuple[bytes, ...]:

@@ -8,7 +8,7 @@ from tgdav.webdav.dates import read_mtime
 from tgdav.webdav.errors import Refused
 from tgdav.webdav.locks import Lock
 from tgdav.webdav.resources import Resource, locate
-from tgdav.webdav.urls import is_reserved, split_destination
+from tgdav.webdav.urls import check_changeable, split_destination
 
 
 class CopyMove:
@@ -20,7 +20,8 @@ class CopyMove:
         self._request = request
         self._overwrite = _read_overwrite(request)
         self.mtime = read_mtime(request.headers)
-        if is_reserved(names) or not names:
+        check_changeable(names)
+        if not names:
             raise Refused(403)
         self.source = locate(context.fs, request.names) if request.names else _root(context)
         if self.source.attributes is None:
@@ -117,14 +118,16 @@ def move(context: WebContext, request: Request) -> Response:
     """Answer MOVE. Locks are not moved: they end. Properties are."""
     if request.headers.get("depth", "infinity").strip().lower() != "infinity":
         raise Refused(400, "the Depth of a MOVE is infinity")
-    if is_reserved(request.names) or not request.names:
+    check_changeable(request.names)
+    if not request.names:
         raise Refused(403)
     return move_to(context, request, read_destination(context, request))
 
 
 def move_to(context: WebContext, request: Request, names: tuple[bytes, ...]) -> Response:
     """Move the request's resource to another path; durable. The root and reserved names are 403."""
-    if is_reserved(request.names) or not request.names:
+    check_changeable(request.names)
+    if not request.names:
         raise Refused(403)
     transfer = CopyMove(context, request, names)
     source, target = transfer.source, transfer.target

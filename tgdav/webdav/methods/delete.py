@@ -5,7 +5,7 @@ from tgdav.webdav.access import Access
 from tgdav.webdav.context import WebContext
 from tgdav.webdav.errors import Refused
 from tgdav.webdav.resources import locate
-from tgdav.webdav.urls import is_reserved
+from tgdav.webdav.urls import check_changeable
 
 
 def delete(context: WebContext, request: Request) -> Response:
@@ -16,7 +16,8 @@ def delete(context: WebContext, request: Request) -> Response:
 
 def remove(context: WebContext, request: Request, names: tuple[bytes, ...], *, depth: str = "infinity") -> None:
     """Remove a resource and all below it; durable. Raises Refused 400, 403, 404, 409, 412 or 423."""
-    if is_reserved(names) or not names:
+    check_changeable(names)
+    if not names:
         raise Refused(403)
     resource = locate(context.fs, names)
     if resource.attributes is None:

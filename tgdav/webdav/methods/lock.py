@@ -12,7 +12,7 @@ from tgdav.webdav.context import WebContext
 from tgdav.webdav.errors import XML, Refused
 from tgdav.webdav.locks import DEFAULT_TIMEOUT, MAX_TIMEOUT, Lock, LockConflict, LockDetails, lockdiscovery, path_inodes
 from tgdav.webdav.resources import Resource, locate
-from tgdav.webdav.urls import is_reserved
+from tgdav.webdav.urls import check_changeable
 from tgdav.webdav.xml import DAV, DECLARATION, children, read_xml, serialize
 
 MAX_OWNER_BYTES = 16 * 1024
@@ -25,8 +25,7 @@ def lock(context: WebContext, request: Request) -> Response:
     """Answer LOCK: take a lock, creating an empty file for an unmapped name; without a body refresh the locks that If names."""
     root = read_xml(request, "lockinfo")
     infinite = _depth_is_infinite(request)
-    if is_reserved(request.names):
-        raise Refused(403)
+    check_changeable(request.names)
     access = Access(context, request, request.names)
     resource = locate(context.fs, request.names)
     if root is None:

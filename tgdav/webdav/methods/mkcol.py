@@ -8,7 +8,7 @@ from tgdav.webdav.access import Access
 from tgdav.webdav.context import WebContext
 from tgdav.webdav.errors import Refused
 from tgdav.webdav.resources import locate
-from tgdav.webdav.urls import is_reserved
+from tgdav.webdav.urls import check_changeable
 
 
 def mkcol(context: WebContext, request: Request) -> Response:
@@ -21,8 +21,7 @@ def mkcol(context: WebContext, request: Request) -> Response:
 
 def create_collection(context: WebContext, request: Request, names: tuple[bytes, ...]) -> None:
     """Create a directory; durable. Raises Refused 403, 405, 409, 412 or 423."""
-    if is_reserved(names):
-        raise Refused(403)
+    check_changeable(names)
     resource = locate(context.fs, names)
     if resource.attributes is not None:
         raise Refused(405)

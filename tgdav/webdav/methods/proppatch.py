@@ -13,7 +13,7 @@ from tgdav.webdav.dates import NO_DATE, read_time
 from tgdav.webdav.errors import XML, Refused
 from tgdav.webdav.properties import PROTECTED, WIN32
 from tgdav.webdav.resources import find
-from tgdav.webdav.urls import href, is_reserved
+from tgdav.webdav.urls import check_changeable, href
 from tgdav.webdav.xml import DAV, DECLARATION, children, empty_element, read_xml, serialize, text_of
 
 _TIMES = {
@@ -100,8 +100,7 @@ class Patch:
 
 def proppatch(context: WebContext, request: Request) -> Response:
     """Answer PROPPATCH."""
-    if is_reserved(request.names):
-        raise Refused(403)
+    check_changeable(request.names)
     attributes = find(context.fs, request.names)
     patch = read_patch(request, Access(context, request, request.names), attributes)
     path = href(request.names, folder=attributes.is_directory, below=context.public.prefix)

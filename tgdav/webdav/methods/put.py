@@ -11,7 +11,7 @@ from tgdav.webdav.dates import read_mtime
 from tgdav.webdav.errors import Refused
 from tgdav.webdav.methods.get import validators
 from tgdav.webdav.resources import find_parent, locate
-from tgdav.webdav.urls import is_reserved
+from tgdav.webdav.urls import check_changeable
 
 _SMALL = 64 * 1024
 _CONDITIONS = frozenset(("if", "if-match", "if-none-match", "if-unmodified-since", "expect"))
@@ -36,8 +36,7 @@ class Put:
             raise Refused(400, "a part of a file cannot be put")
         if not names:
             raise Refused(405)
-        if is_reserved(names):
-            raise Refused(403)
+        check_changeable(names)
         self._mtime = read_mtime(headers)
         checksum = read_checksum(headers)
         self._verifier = Verifier(checksum) if checksum is not None else None
