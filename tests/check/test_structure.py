@@ -144,7 +144,11 @@ INSERT INTO nodes_past SELECT * FROM twice; DROP TABLE twice""",
     "replaced files are later than the log": [
         "INSERT INTO predecessors (entry, position, ino, id) VALUES (zeroblob(16), 77, 5, zeroblob(16))"
     ],
-    "chains are later than the log": ["UPDATE chains SET position = 77"],
+    "chains are behind their segments": [
+        "UPDATE chains SET position = 1",
+        "UPDATE chains SET sequence = 1",
+        "UPDATE chains SET stamp = 1",
+    ],
     "tables have an inode number that would be given away again": [
         "UPDATE settings SET value = x'03' WHERE key = 'inode.last'",
         "INSERT INTO predecessors (entry, position, ino, id) VALUES (zeroblob(16), 1, 100000, zeroblob(16))",

@@ -55,8 +55,12 @@ WHERE state IN (1, 2, 3) AND (size = 0 OR hash IS NULL OR label IS NULL)""",
     ),
     "segments are neither stored nor in the outbox": "SELECT NULL FROM segments WHERE blob IS NULL AND file IS NULL",
     "chains have another head than their segments": """SELECT NULL FROM chains c
-JOIN segments s ON s.incarnation = c.incarnation AND s.number >= c.number WHERE s.number > c.number OR s.hash != c.hash""",
-    "segments are in no chain": """SELECT NULL FROM (SELECT DISTINCT incarnation FROM segments)
+JOIN segments s ON s.incarnation = c.incarnation AND s.number >= c.number AND s.blob IS NOT NULL
+WHERE s.number > c.number OR s.hash != c.hash""",
+    "chains are behind their segments": """SELECT NULL FROM chains c
+JOIN segments s ON s.incarnation = c.incarnation AND s.blob IS NOT NULL
+WHERE s.position > c.position OR s.last > c.sequence OR s.last_stamp > c.stamp""",
+    "segments are in no chain": """SELECT NULL FROM (SELECT DISTINCT incarnation FROM segments WHERE blob IS NOT NULL)
 WHERE incarnation NOT IN (SELECT incarnation FROM chains)""",
     "unsent changes are in a segment that does not exist": """SELECT NULL FROM log l WHERE l.segment IS NOT NULL
 AND NOT EXISTS (SELECT 1 FROM segments s WHERE s.incarnation = l.incarnation AND s.number = l.segment)""",
@@ -74,7 +78,6 @@ _LATER = {
     "files or directories are later than the log": "SELECT ino FROM nodes WHERE since > ?",
     "names are later than the log": "SELECT ino FROM entries WHERE since > ?",
     "replaced files are later than the log": "SELECT ino FROM predecessors WHERE position > ?",
-    "chains are later than the log": "SELECT NULL FROM chains WHERE position > ?",
 }
 _LARGEST_INODES = {
     "nodes": "max(ino)",
@@ -83,7 +86,9 @@ _LARGEST_INODES = {
     "fields_past": "max(ino)",
     "predecessors": "max(ino)",
 }
-_NUMBERS = "SELECT incarnation, number FROM segments ORDER BY incarnation, number"
+# What is trimmed may be deleted in any order.
+_NUMBERS = """SELECT incarnation, number FROM segments s WHERE NOT EXISTS
+(SELECT 1 FROM chains c WHERE c.incarnation = s.incarnation AND s.number <= c.trimmed) ORDER BY incarnation, number"""
 _GAPS = "SELECT blob FROM damage WHERE kind = 'gap'"
 
 
