@@ -18,6 +18,7 @@ from tgdav.crdt.ops import (
     Namespace,
     Op,
     Place,
+    Purge,
     Snapshot,
     TrashPolicy,
     Unsnapshot,
@@ -58,6 +59,15 @@ NEW_OPS: tuple[Op, ...] = (
     TrashPolicy(30),
     VersionPolicy(10),
 )
+
+
+PURGES: tuple[Op, ...] = (Purge((ENTRY,)), Purge((EntryId(b"p" * 16), EntryId(b"q" * 16))), Purge(()))
+
+
+def test_todays_encoding_of_a_purge_is_the_golden_one() -> None:
+    golden = GOLDEN.with_name("ops-v1-purge.bin").read_bytes()
+    assert encode_ops(PURGES) == golden
+    assert decode_ops(golden) == PURGES
 
 
 def test_todays_encoding_is_the_golden_one() -> None:
@@ -130,7 +140,7 @@ def test_numbers_beyond_the_database_are_damage(fields: list[object]) -> None:
         decode_ops(msgspec.msgpack.encode([fields]))
 
 
-RESERVED = (8, 9, 12, 13, 14, 15, 18, 19, 20, 21)
+RESERVED = (9, 12, 13, 14, 15, 18, 19, 20, 21)
 
 
 def test_the_numbers_that_are_reserved_stay_free() -> None:

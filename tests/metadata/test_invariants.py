@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.metadata.tree import INCARNATION, MACHINE, Tree, check_invariants, extents, tag
-from tgdav.crdt.ops import ROOT, TRASH, Attr, Field, Group, Make, Op, Place, Write, decode_ops
+from tgdav.crdt.ops import ROOT, TRASH, Attr, Field, Group, Make, Op, Place, Purge, Write, decode_ops
 from tgdav.errors import InvalidArgument, NotFound
 from tgdav.ids import EntryId, Incarnation, MachineId, NodeId
 
@@ -27,6 +27,7 @@ operation = st.one_of(
         )
     ),
     st.builds(Attr, node, st.dictionaries(st.sampled_from(["mode", "mtime", "odd"]), st.integers(0, 9))),
+    st.builds(Purge, st.lists(st.sampled_from(ENTRIES), min_size=1, max_size=3).map(tuple)),
     st.builds(Field, node, st.sampled_from([b"x:a", b"p:b"]), st.none() | st.binary(max_size=3)),
 )
 STATE = (
@@ -55,7 +56,7 @@ def emit(tree: Tree, ops: list[Op]) -> None:
 @given(
     st.lists(
         st.tuples(
-            st.sampled_from(["own", "own", "own", "other", "pin"]),
+            st.sampled_from(["own", "own", "own", "other", "pin", "sweep"]),
             st.lists(operation, min_size=1, max_size=4),
             st.floats(0, 20),
         ),
@@ -76,10 +77,13 @@ def test_invariants_hold_and_the_log_rebuilds_the_tree(steps: list[tuple[str, li
                 stamp = (tree.clock.now_ns() // 1_000_000 << 16) - number
                 group = Group(number, stamp, tree.clock.now_ns(), tuple(ops))
                 tree.journal.apply_groups(MachineId(b"2" * 16), Incarnation(2), [group])
+            elif kind == "sweep":
+                tree.sweep()
             else:
                 tree.snapshot()
             with tree.database.reading() as connection:
                 check_invariants(connection)
+        tree.sweep()
         rebuilt = _rebuilt(tree, Path(folder) / "two.db")
         assert [rebuilt.rows(sql) for sql in STATE] == [tree.rows(sql) for sql in STATE]
         rebuilt.close()
@@ -95,6 +99,7 @@ def _rebuilt(tree: Tree, path: Path) -> Tree:
         machine, incarnation, sequence, stamp, time, ops = row
         group = Group(sequence, stamp, time, decode_ops(ops))  # type: ignore[arg-type]
         made.journal.apply_groups(MachineId(machine), Incarnation(int.from_bytes(incarnation)), [group])  # type: ignore[arg-type]
+    made.sweep()
     with made.database.reading() as connection:
         check_invariants(connection)
     return made

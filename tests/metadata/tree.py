@@ -1,15 +1,16 @@
 """A journal with short calls, as tests of the tree want them."""
 
+from collections.abc import Callable
 from hashlib import blake2b
 from itertools import count
 from pathlib import Path
 
 from tests.support.platform import ManualClock, SeededEntropy
-from tgdav.crdt.ops import ROOT, TRASH, Attr, Field, Make, Place, Snapshot, Write
+from tgdav.crdt.ops import ROOT, TRASH, Attr, Field, Make, Place, Purge, Snapshot, Write
 from tgdav.db import Connection, Database
 from tgdav.disk import Disk, SystemDisk
 from tgdav.ids import ContentTag, EntryId, Incarnation, Inode, MachineId, NodeId, SnapshotId
-from tgdav.metadata import queries
+from tgdav.metadata import purging, queries
 from tgdav.metadata.change import Change
 from tgdav.metadata.history import HistoryPolicy
 from tgdav.metadata.journal import Journal
@@ -88,6 +89,25 @@ class Tree:
     def delete(self, node: NodeId) -> None:
         self.move(node, TRASH, b"gone")
 
+    def purge(self, *nodes: NodeId) -> None:
+        """Purge the first entry of each node."""
+        found = tuple(self.entries(node)[0] for node in nodes)
+        self.journal.change(lambda change: change.emit(Purge(found)))
+
+    def sweep(self, is_open: Callable[[Inode], bool] = lambda _: False, most: int = 3) -> None:
+        """Remove what was purged, in small steps."""
+        after: purging.Key | None = purging.FIRST
+        rows = 1
+        while after is not None or rows:
+            if after is None:
+                after, rows = purging.FIRST, 0
+            step = self.journal.change(
+                lambda change, after=after: purging.sweep(  # type: ignore[misc]
+                    change.transaction, change.changes, is_open, after=after, most=most
+                )
+            )
+            after, rows = step.after, rows + step.rows
+
     def set(self, node: NodeId, **values: int) -> None:
         self.journal.change(lambda change: change.emit(Attr(node, values)))
 
@@ -162,7 +182,7 @@ def check_invariants(c: Connection) -> None:
     entries = c.all("SELECT parent, ino FROM entries")
     for parent, ino in entries:
         assert ino in nodes, "an entry names no node"
-        assert nodes[parent][1] == Kind.DIRECTORY, "an entry is in what is no folder"
+        assert parent == 0 or nodes[parent][1] == Kind.DIRECTORY, "an entry is in what is no folder"
     above = {child: parent for parent, child in entries if nodes[child][1] == Kind.DIRECTORY}
     assert len(above) == sum(nodes[child][1] == Kind.DIRECTORY for _, child in entries), "a folder is in two places"
     for ino in above:
@@ -188,8 +208,8 @@ def check_invariants(c: Connection) -> None:
 
 
 def _below_trash(above: dict[int, int]) -> set[int]:
-    """Return the trash and all directories somewhere below it."""
-    found = {2}
+    """Return the trash, the parent of what was purged, and all directories somewhere below them."""
+    found = {0, 2}
     while more := {child for child, parent in above.items() if parent in found} - found:
         found |= more
     return found

@@ -78,7 +78,7 @@ def test_rows_of_an_earlier_version_are_completed() -> None:
 def test_a_later_version_is_no_damage() -> None:
     with pytest.raises(NewerFormat):
         checkpoint_format.decode(msgspec.msgpack.encode((3, [], None)), golden.PART_NAME)
-    newer = [b"m" * 16, 1, 1, bytes(32), [], [], [[1, 1, 1, [[8, [b"e" * 16]]]]]]
+    newer = [b"m" * 16, 1, 1, bytes(32), [], [], [[1, 1, 1, [[20, [b"e" * 16]]]]]]
     with pytest.raises(NewerFormat):
         segment.decode(bytes(64) + msgspec.msgpack.encode(newer), golden.SEGMENT_NAME)
 

@@ -52,6 +52,17 @@ def merged(live: Iterator[Keyed], rebuilt: Iterator[Keyed]) -> Iterator[tuple[Ke
             ours, theirs = next(live, None), next(rebuilt, None)
 
 
+# What was purged (its parent is 0) waits for the sweep, on each machine for a different time. A junk directory raises the link
+# count of its parent on this machine only.
+_WITH = """WITH RECURSIVE purged(ino) AS (SELECT ino FROM entries WHERE parent = 0
+ UNION SELECT e.ino FROM purged JOIN entries e ON e.parent = purged.ino),
+gone(ino) AS MATERIALIZED (SELECT ino FROM purged WHERE NOT EXISTS (SELECT 1 FROM entries e
+ WHERE e.ino = purged.ino AND e.parent != 0 AND e.parent NOT IN (SELECT ino FROM purged))),
+junk(parent, count) AS MATERIALIZED
+ (SELECT e.parent, count(*) FROM nodes n JOIN entries e ON e.ino = n.ino WHERE n.local = 1 AND n.kind = 2 GROUP BY e.parent)
+"""
+
+
 class _Stream(msgspec.Struct, frozen=True):
     """A query whose first ``keys`` columns are the key; ``columns`` name the others. ``node``: the column with a node's id."""
 
@@ -64,7 +75,7 @@ class _Stream(msgspec.Struct, frozen=True):
     """Returns the rebuilt values, with those of ``live`` where they may differ."""
 
     def rows(self, connection: Connection) -> Iterator[Keyed]:
-        return ((row[: self.keys], row[self.keys :]) for row in connection.each(self.query))
+        return ((row[: self.keys], row[self.keys :]) for row in connection.each(_WITH + self.query))
 
     def differences(self, live: Connection, rebuilt: Connection) -> Iterator[Difference]:
         for key, ours, theirs in merged(self.rows(live), self.rows(rebuilt)):
@@ -103,13 +114,10 @@ _STREAMS = (
         "attributes",
         1,
         (*_NODE, "nlink"),
-        # A junk directory raises the link count of its parent on this machine only.
-        """WITH junk(parent, count) AS MATERIALIZED
-(SELECT e.parent, count(*) FROM nodes n JOIN entries e ON e.ino = n.ino WHERE n.local = 1 AND n.kind = 2 GROUP BY e.parent)
-SELECT n.id, n.kind, n.mode, n.uid, n.gid, n.rdev, n.size, n.mtime, n.ctime, n.btime, n.tag, coalesce(m.data, n.content),
-n.writer, n.written, n.nlink - coalesce(junk.count, 0)
+        """SELECT n.id, n.kind, n.mode, n.uid, n.gid, n.rdev, n.size, n.mtime, n.ctime, n.btime, n.tag,
+coalesce(m.data, n.content), n.writer, n.written, n.nlink - coalesce(junk.count, 0)
 FROM nodes n LEFT JOIN manifests m ON m.no = n.manifest LEFT JOIN junk ON junk.parent = n.ino
-WHERE n.local = 0 ORDER BY n.id""",
+WHERE n.local = 0 AND n.ino NOT IN (SELECT ino FROM gone) ORDER BY n.id""",
         tolerates=_allow_junk,
     ),
     _Stream(
@@ -117,7 +125,8 @@ WHERE n.local = 0 ORDER BY n.id""",
         1,
         ("directory", "name", "node", "stamp", "nfc", "origin"),
         """SELECT e.id, p.id, e.name, n.id, e.stamp, e.nfc, e.origin
-FROM entries e LEFT JOIN nodes p ON p.ino = e.parent LEFT JOIN nodes n ON n.ino = e.ino WHERE e.local = 0 ORDER BY e.id""",
+FROM entries e LEFT JOIN nodes p ON p.ino = e.parent LEFT JOIN nodes n ON n.ino = e.ino
+WHERE e.local = 0 AND e.parent != 0 AND e.parent NOT IN (SELECT ino FROM purged) ORDER BY e.id""",
         node=3,
     ),
     _Stream(
@@ -126,7 +135,7 @@ FROM entries e LEFT JOIN nodes p ON p.ino = e.parent LEFT JOIN nodes n ON n.ino 
         ("value",),
         # CROSS JOIN keeps the order of the tables: the index of node ids gives the order of the rows.
         """SELECT n.id, f.field, f.value FROM nodes n CROSS JOIN fields f ON f.ino = n.ino
-WHERE n.local = 0 ORDER BY n.id, f.field""",
+WHERE n.local = 0 AND n.ino NOT IN (SELECT ino FROM gone) ORDER BY n.id, f.field""",
     ),
     _Stream(
         "machine",

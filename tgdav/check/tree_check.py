@@ -7,7 +7,7 @@ from operator import itemgetter
 
 from tgdav.check.problem import Problems, State
 from tgdav.db.connection import Connection
-from tgdav.db.schema import ROOT_INODE, TRASH_INODE
+from tgdav.db.schema import PURGED_INODE, ROOT_INODE, TRASH_INODE
 from tgdav.ids import Inode
 from tgdav.metadata.types import DIRECTORY
 
@@ -38,7 +38,7 @@ def check_tree(connection: Connection, problems: Problems) -> None:
         if place is not None and place[0] == ino:
             parents = [row[1] for row in place[1]]
             place = next(entries, None)
-        if any(parent not in directories for parent in parents):
+        if any(parent not in directories and parent != PURGED_INODE for parent in parents):
             problems.add("entries are in a missing directory", State(ino))
         if kind == DIRECTORY:
             right = 2 + subdirectories[ino] if ino != TRASH_INODE else 2
@@ -66,8 +66,11 @@ def _directories(connection: Connection) -> Directories:
 
 
 def _below_trash(directories: Directories, problems: Problems) -> set[Inode]:
-    """Return the trash and the directories below it. A directory that leads neither there nor to the root is in a cycle."""
-    is_deleted: dict[Inode, bool] = {Inode(ROOT_INODE): False, Inode(TRASH_INODE): True}
+    """Return the trash, the parent of what was purged, and all directories below.
+
+    A directory that leads neither there nor to the root is in a cycle.
+    """
+    is_deleted = {Inode(ROOT_INODE): False, Inode(TRASH_INODE): True, Inode(PURGED_INODE): True}
     for directory in directories:
         above = list(_up(directory, directories, is_deleted))
         last = above[-1] if above else directory

@@ -1,12 +1,14 @@
 """The commands of an open volume by name, for the control socket and for commands that open the volume themselves."""
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
+from tgdav.check.findings import shown
 from tgdav.cli.secrets import from_wire
 from tgdav.config import Config, find_namespace
 from tgdav.crypto.header import unlock
-from tgdav.errors import UsageError
+from tgdav.errors import NotFound, UsageError
 from tgdav.vault.telegram_login import TelegramLogin
 from tgdav.volume import report
 from tgdav.volume.control import Command, Progress
@@ -25,6 +27,11 @@ def commands(volume: Volume, config: Config, namespace: str | None) -> dict[str,
         "snapshot": lambda arguments, _progress: report.snapshot(volume.make_snapshot(_name(arguments))),
         "snapshots": lambda _arguments, _progress: {"snapshots": list(map(report.snapshot, volume.list_snapshots()))},
         "snapshot-delete": lambda arguments, _progress: _delete_snapshot(volume, arguments),
+        "trash-list": lambda _arguments, _progress: {
+            "entries": [report.deleted(each) for each in volume.fs.trash.items()]
+        },
+        "trash-restore": lambda arguments, _progress: _restore_deleted(volume, arguments),
+        "trash-empty": lambda arguments, progress: _empty_trash(volume, arguments, progress),
         "passwd": lambda arguments, _progress: _change_passphrase(volume, arguments),
         "recovery-key": lambda arguments, _progress: _new_recovery_key(volume, arguments),
         "webdav-password": lambda _arguments, _progress: {"password": volume.webdav_password()[0]},
@@ -71,6 +78,24 @@ def _delete_snapshot(volume: Volume, arguments: Mapping[str, Any]) -> dict[str, 
     name = _name(arguments)
     volume.snapshots.delete(name)
     return {"deleted": name}
+
+
+def _restore_deleted(volume: Volume, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    wanted = arguments.get("wanted")
+    if not isinstance(wanted, str) or not wanted:
+        raise UsageError("give the id or the path of what to restore")
+    try:
+        return {"path": shown(volume.fs.trash.restore(os.fsencode(wanted)))}
+    except NotFound as error:
+        raise UsageError(error.message, hint="see 'tgdav trash list'") from error
+
+
+def _empty_trash(volume: Volume, arguments: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
+    days = arguments.get("older_than")
+    if days is not None and (isinstance(days, bool) or not isinstance(days, int | float) or not 0 <= days <= 1e6):
+        raise UsageError("the age must be a number of days")
+    before = None if days is None else volume.platform.clock.now_ns() - round(days * 86_400e9)
+    return {"purged": volume.fs.trash.empty(before, lambda done: progress("purging", done, 0))}
 
 
 def _clear_cache(volume: Volume) -> dict[str, Any]:

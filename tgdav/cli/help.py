@@ -19,7 +19,7 @@ SHELLS = ("bash", "zsh", "fish")
 UNSUPPORTED = frozenset(
     (
         *("cat", "cluster", "conflicts", "diff", "doctor", "find", "gc", "get", "ls", "namespace", "put"),
-        *("restore", "service", "setup", "share", "trash", "versions"),
+        *("restore", "service", "setup", "share", "versions"),
     )
 )
 """Commands that the documentation announces and this version lacks."""

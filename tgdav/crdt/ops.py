@@ -4,7 +4,7 @@ An operation is a msgpack array ``[number, field, field …]``. Numbers are neve
 with defaults. A group consists of the operations of one file-system call: it has one stamp and consecutive sequence
 numbers, and is applied, skipped and undone as a whole.
 
-Numbers reserved for operations that do not exist yet: 8 purge, 9 retire (pack), 12 pin version, 13 revoke, 14 admit,
+Numbers reserved for operations that do not exist yet: 9 retire (pack), 12 pin version, 13 revoke, 14 admit,
 15 acknowledge, 18 prune, 19 set conflict policy, 20 rekey, 21 promote. Fields reserved likewise, to be appended: ``seen`` (the
 dots of the contents that it replaces) of Write; ``permissions`` and ``admitted_by`` of Member.
 """
@@ -113,6 +113,12 @@ class Unsnapshot(msgspec.Struct, array_like=True, frozen=True, tag=7):
     id: SnapshotId
 
 
+class Purge(msgspec.Struct, array_like=True, frozen=True, tag=8):
+    """Delete entries that are in the trash for good, with everything below them."""
+
+    entries: tuple[EntryId, ...]
+
+
 class TrashPolicy(msgspec.Struct, array_like=True, frozen=True, tag=10):
     """Set after how many days deleted entries are purged; 0: at once."""
 
@@ -145,10 +151,23 @@ class Namespace(msgspec.Struct, array_like=True, frozen=True, tag=17):
     time: Number
 
 
-Op = Make | Place | Write | Attr | Field | Snapshot | Unsnapshot | TrashPolicy | VersionPolicy | Member | Namespace
+Op = (
+    Make
+    | Place
+    | Write
+    | Attr
+    | Field
+    | Snapshot
+    | Unsnapshot
+    | Purge
+    | TrashPolicy
+    | VersionPolicy
+    | Member
+    | Namespace
+)
 _RESERVED = frozenset(range(1, 128)) - {kind.__struct_config__.tag for kind in Op.__args__}
 """Numbers that a later program may give to operations."""
-BARRIERS = (Snapshot, Unsnapshot)
+BARRIERS = (Snapshot, Unsnapshot, Purge)
 """Operations about everything that was logged before them: they must not overtake a group that is held back."""
 
 

@@ -20,6 +20,8 @@ VERSION = 2
 ROOT_INODE = 1
 TRASH_INODE = 2
 """The parent of every deleted entry; not reachable by path."""
+PURGED_INODE = 0
+"""The parent of purged entries until the sweep has removed their rows. No node has this number."""
 
 metadata = MetaData()
 
@@ -379,8 +381,11 @@ tombstones = Table(
     "tombstones",
     metadata,
     Column("id", BLOB, primary_key=True, comment="16-byte node id"),
+    Column("parent", BLOB, comment="node id of the directory that it was in; NULL: nothing in the trash can need it"),
+    Column("name", BLOB, comment="its name there; NULL likewise"),
+    Index("tombstones_named", "id", sqlite_where=text("name IS NOT NULL")),
     sqlite_with_rowid=False,
-    comment="purged directories whose ids are derived from parent and name: those ids are never used again",
+    comment="purged directories: their ids, which may be derived from parent and name, are never used again",
 )
 
 authors = Table(

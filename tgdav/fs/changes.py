@@ -138,9 +138,9 @@ def _new_ids(
     """Return new ids for a node and its entry."""
     if kind == DIRECTORY and not local:
         # Two machines that create the same directory must get one directory, so its ids are derived from parent and name. If
-        # that id has been used before (the directory was moved or removed), a random one is used.
+        # that id has been used before (the directory was moved, removed or purged), a random one is used.
         node = keys.directory_id(parent.node, name)
-        if queries.inode_of(change.connection, node) is None:
+        if not queries.is_used(change.connection, node):
             return node, keys.directory_entry_id(parent.node, name)
     return NodeId(change.new_id()), EntryId(change.new_id())
 

@@ -37,6 +37,7 @@ from tgdav.fs.files.handle import Handle
 from tgdav.fs.listeners import ChangeListeners
 from tgdav.fs.names import JunkPolicy, check_new_name, check_old_name, read_only
 from tgdav.fs.readable import DiskSpace, ReadableFileSystem
+from tgdav.fs.trash import Trash
 from tgdav.fs.upload import FileUpload, UploadTarget
 from tgdav.ids import Inode
 from tgdav.metadata import queries
@@ -67,6 +68,7 @@ class NamespaceFileSystem(ReadableFileSystem):
         self._junk = junk
         self._locks = LockTable(context.database, context.clock)
         self.listeners = ChangeListeners()
+        self.trash = Trash(self.journal, self.database, self.keys, self.open_files, self.listeners)
         self._nonblocking = NonBlocking()
 
     # ---- start and stop ------------------------------------------------------------------------------------------

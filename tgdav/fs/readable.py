@@ -7,7 +7,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 from tgdav.clock import Clock
 from tgdav.content.store import ContentStore, UploadState
 from tgdav.db import Connection, Database
-from tgdav.db.schema import ROOT_INODE, TRASH_INODE
+from tgdav.db.schema import PURGED_INODE, ROOT_INODE, TRASH_INODE
 from tgdav.errors import NotADirectory, NotFound
 from tgdav.fs import acl, node_attributes
 from tgdav.fs.api import HISTORY_INODES, Capacity
@@ -24,6 +24,8 @@ from tgdav.metadata.types import Attributes, DirectoryEntry, Listed, listed
 T = TypeVar("T")
 P = ParamSpec("P")
 S = TypeVar("S", bound="ReadableFileSystem")
+
+_DELETED = (TRASH_INODE, PURGED_INODE)
 
 DiskSpace = Callable[[], tuple[int, int]]
 """Returns (total, free) bytes of the place where the data is finally stored."""
@@ -147,14 +149,14 @@ class ReadableFileSystem:
             return self.history.parent(inode)
         with self.database.reading() as connection:
             found = queries.parent_of(connection, inode)
-        if found in (None, TRASH_INODE) and inode != self.root:
+        if found in (None, *_DELETED) and inode != self.root:
             raise NotFound
         return found or self.root
 
     def places(self, inode: Inode) -> list[tuple[Inode, bytes]]:
         """Return each (parent, name) of a node outside the trash."""
         with self.database.reading() as connection:
-            return [place for place in queries.places_of(connection, inode) if place[0] != TRASH_INODE]
+            return [place for place in queries.places_of(connection, inode) if place[0] not in _DELETED]
 
     # ---- nodes ---------------------------------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ from tgdav.crdt.ops import (
     Namespace,
     Op,
     Place,
+    Purge,
     Snapshot,
     TrashPolicy,
     Unsnapshot,
@@ -29,7 +30,7 @@ from tgdav.crdt.ops import (
 from tgdav.db import Transaction, compiled
 from tgdav.db.schema import ROOT_INODE, entries, fields, machines, manifests, nodes
 from tgdav.ids import Inode
-from tgdav.metadata import history, settings, snapshots
+from tgdav.metadata import history, purging, settings, snapshots
 from tgdav.metadata.context import GroupContext
 from tgdav.metadata.entry_moves import EntryMover
 from tgdav.metadata.history import ContentState, HistoryPolicy
@@ -104,16 +105,20 @@ class OperationApplier:
                 return snapshots.add(self._transaction, self._context, op, self._rows.policy)
             case Unsnapshot():
                 return snapshots.remove(self._transaction, op, self._rows.policy)
-            case TrashPolicy():
-                return settings.change(self._transaction, settings.TRASH_POLICY, op.retention_days)
-            case VersionPolicy():
-                return settings.change(self._transaction, settings.VERSION_POLICY, op.max_versions)
+            case Purge():
+                return purging.purge(self._transaction, self._context, self._rows.policy, op.entries)
+            case TrashPolicy() | VersionPolicy():
+                return self._set_policy(op)
             case Member():
                 return self._add_member(op)
             case Namespace():
                 return self._set_namespace(op)
             case _:
                 assert_never(op)
+
+    def remove(self, op: Place) -> bool:
+        """Apply a Place into the trash and the Purge of that entry at once."""
+        return EntryMover(self._rows).place(op, local=False, removed=True)
 
     def _make(self, op: Make, local: bool) -> bool:
         known = None if op.node in self._context.fresh else self._rows.find(op.node)
@@ -274,6 +279,12 @@ class OperationApplier:
         times = dict.fromkeys(("mtime", "ctime", "btime"), op.time)
         self._rows.update(Inode(ROOT_INODE), times)
         return True
+
+    def _set_policy(self, op: TrashPolicy | VersionPolicy) -> bool:
+        if isinstance(op, VersionPolicy):
+            return settings.change(self._transaction, settings.VERSION_POLICY, op.max_versions)
+        self._rows.policy.retention_days = op.retention_days
+        return settings.change(self._transaction, settings.TRASH_POLICY, op.retention_days)
 
     def _add_member(self, op: Member) -> bool:
         row = {"machine": op.machine, "name": op.name, "public_key": op.public_key, "epoch": op.epoch}

@@ -2,9 +2,9 @@
 
 from sqlalchemy import bindparam, delete, select, update
 
-from tgdav.crdt.ops import TRASH, Attr, Field, Make, Op, Place, Write
+from tgdav.crdt.ops import TRASH, Attr, Field, Make, Op, Place, Purge, Write
 from tgdav.db import Connection, Transaction, compiled
-from tgdav.db.schema import TRASH_INODE, entries, fields, nodes
+from tgdav.db.schema import PURGED_INODE, TRASH_INODE, entries, fields, nodes
 from tgdav.entropy import Entropy
 from tgdav.errors import InvalidArgument, NotFound
 from tgdav.ids import Inode, NodeId, Position, make_id
@@ -166,6 +166,14 @@ class Change:
         else:
             self._refuse(op)
 
+    def emit_removal(self, op: Place) -> None:
+        """Apply and log a Place into the trash and the Purge of that entry. Raises as ``emit``."""
+        if self._applier.remove(op):
+            self._log(op)
+            self._log(Purge((op.entry,)))
+        else:
+            self._refuse(op)
+
     def emit_local(self, op: Op) -> None:
         """Apply an operation on a local node without logging it. A local entry that is placed into the trash is deleted."""
         if not self._applier.apply(op, local=True):
@@ -215,7 +223,7 @@ class Change:
             return
         # Logged but not applied: other machines delete the node, this one keeps it.
         for entry, parent, name, _ in queries.entries_of(self.connection, ino):
-            if parent != TRASH_INODE:
+            if parent not in (TRASH_INODE, PURGED_INODE):
                 self._log(Place(entry, node.node, TRASH, name))
         # Snapshots show the logged node; what it becomes now is junk, which is in none.
         self._rows.keep_whole(ino)

@@ -15,7 +15,7 @@ from tgdav.crdt.ops import ROOT, TRASH, Make, Place
 from tgdav.db import Connection, Inserts, compiled
 from tgdav.db.connection import Row
 from tgdav.db.deferred import register_kind
-from tgdav.db.schema import ROOT_INODE, TRASH_INODE, entries, nodes
+from tgdav.db.schema import PURGED_INODE, ROOT_INODE, TRASH_INODE, entries, nodes
 from tgdav.ids import EntryId, Inode, NodeId
 from tgdav.metadata import history, queries
 from tgdav.metadata.conflict_names import nfc
@@ -49,6 +49,7 @@ links(ino, count) AS (
 UPDATE nodes SET nlink = nlink + :sign * links.count FROM links WHERE nodes.ino = links.ino"""
 
 _encode = msgspec.msgpack.Encoder().encode
+_DELETED = (TRASH_INODE, PURGED_INODE)
 
 
 class _Moves:
@@ -100,17 +101,22 @@ class EntryMover:
         self._transaction = rows.transaction
         self._context = rows.context
 
-    def place(self, op: Place, local: bool) -> bool:
-        """Put an entry at (parent, name). Return False if the move rule skips it or the node is unknown."""
+    def place(self, op: Place, local: bool, *, removed: bool = False) -> bool:
+        """Put an entry at (parent, name). Return False if the move rule skips it or the node is unknown.
+
+        ``removed``: the group also purges the entry, so that it does not enter the trash.
+        """
         found = self._rows.find(op.node)
         parent = self._directory(op.parent) if found is not None else None
+        if removed:
+            parent = Inode(PURGED_INODE)
         if found is None or parent is None:
             return False
         target = _Target(found[0], found[1] == DIRECTORY, op.node)
         fresh = self._context.fresh
         old = None if op.entry in fresh else self._old(op.entry)
-        # A later move of this entry was applied already.
-        if old is not None and old[4] > self._context.stamp:
+        # A later move of this entry was applied already, or it was purged.
+        if old is not None and (old[4] > self._context.stamp or old[0] == PURGED_INODE):
             return False
         is_known_directory = target.is_directory and op.node not in fresh
         # From now on they are known: another Place of them in this group must query.
@@ -183,9 +189,9 @@ class EntryMover:
             self._transaction.execute(_RELINK_BELOW, {"top": directory, "sign": sign})
 
     def _in_trash(self, directory: Inode) -> bool:
-        if directory in (ROOT_INODE, TRASH_INODE):
-            return directory == TRASH_INODE
-        return not self._is_live(directory) and queries.is_ancestor(self._transaction, Inode(TRASH_INODE), directory)
+        if directory == ROOT_INODE or directory in _DELETED:
+            return directory != ROOT_INODE
+        return not self._is_live(directory) and queries.is_deleted(self._transaction, directory)
 
     def _is_live(self, directory: Inode) -> bool:
         """Return whether a directory is known to be reachable from the root."""
@@ -202,7 +208,7 @@ class EntryMover:
         changes.names.add((parent, op.name))
         if old is not None:
             changes.remove_entry(op.entry, (old[0], old[1]))
-        if local and parent == TRASH_INODE:
+        if local and parent in _DELETED:
             self._drop(op.entry, target, before)
             return
         pinned = self._rows.policy.last_pinned
@@ -216,12 +222,12 @@ class EntryMover:
             "since": self._context.position,
             "stamp": self._context.stamp,
             "nfc": nfc(op.name),
-            "origin": self._origin(old) if parent == TRASH_INODE else None,
+            "origin": self._origin(old) if parent in _DELETED else None,
             "local": int(local),
             "deleted": self._context.time if parent == TRASH_INODE else None,
             "by": self._context.author,
         }
-        if self._context.is_own and parent != TRASH_INODE:
+        if self._context.is_own and parent not in _DELETED:
             # This machine's changes check that the name is free first. Another machine's entry may meet one of the same name.
             changes.set_entry(op.entry, (parent, op.name), target.ino)
         if old is None:
@@ -239,8 +245,8 @@ class EntryMover:
     def _count(self, target: _Target, before: Inode | None, after: Inode | None) -> None:
         """Update link counts and times of both parent directories and of the node itself."""
         # The trash is not counted as a parent: a deleted node has no name.
-        left = before if before != TRASH_INODE else None
-        entered = after if after != TRASH_INODE else None
+        left = before if before not in _DELETED else None
+        entered = after if after not in _DELETED else None
         if left == entered:
             self._touch(entered, 0)
         else:

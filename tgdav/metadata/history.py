@@ -24,10 +24,12 @@ NOTHING_PINNED = Position(0)
 class HistoryPolicy:
     """``max_versions``: earlier contents of a file that are kept (0: none).
 
+    ``retention_days``: how long deleted entries stay in the trash (0: they are purged at once).
     ``last_pinned`` is the position of the newest snapshot, ``last_snapshot`` its time in ns; 0 without one.
     """
 
     max_versions: int = 10
+    retention_days: int = 30
     last_pinned: Position = NOTHING_PINNED
     last_snapshot: int = 0
 

@@ -196,13 +196,14 @@ class Journal:
         change = Change(
             NodeRows(transaction, context, self.history, self._inodes), self._ids, self._entropy, self._view
         )
-        pinned = self.history.last_pinned, self.history.last_snapshot
+        policy = self.history
+        before = policy.last_pinned, policy.last_snapshot, policy.retention_days
         try:
             result = work(change)
             ops = change.finish()
         except BaseException:
             self._fields.clear()  # it may contain values that the failed change wrote itself
-            self.history.last_pinned, self.history.last_snapshot = pinned
+            policy.last_pinned, policy.last_snapshot, policy.retention_days = before
             self._inodes.on_rollback()
             raise
         # A change without operations uses no position: positions in the log have no gaps.

@@ -6,11 +6,11 @@ None of them raises if something does not exist; all raise LocalFailure or Damag
 import json
 from collections.abc import Collection, Iterable, Iterator, Set
 
-from sqlalchemy import bindparam, func, select
+from sqlalchemy import bindparam, func, literal_column, select, union_all
 
 from tgdav.db import Connection, compiled
 from tgdav.db.connection import Row
-from tgdav.db.schema import ROOT_INODE, TRASH_INODE, entries, machines, manifests, nodes
+from tgdav.db.schema import PURGED_INODE, ROOT_INODE, TRASH_INODE, entries, machines, manifests, nodes, tombstones
 from tgdav.db.schema import fields as _fields
 from tgdav.ids import ChunkId, EntryId, Inode, NodeId
 from tgdav.metadata.conflict_names import CONFLICT_MARK, conflict_name, nfc
@@ -27,6 +27,12 @@ _NAMED = select(*_ATTRIBUTES, _e.name, _e.id.label("entry"), _e.stamp).join_from
 _BY_INODE = compiled(select(*_ATTRIBUTES).where(_n.ino == bindparam("ino")))
 _BY_ID = compiled(select(*_ATTRIBUTES).where(_n.id == bindparam("id")))
 _INODE_OF = compiled(select(_n.ino).where(_n.id == bindparam("id")))
+_IS_USED = compiled(
+    union_all(
+        select(_n.ino).where(_n.id == bindparam("id")),
+        select(literal_column("1")).select_from(tombstones).where(tombstones.c.id == bindparam("id")),
+    )
+)
 _NODE_ID_OF = compiled(select(_n.id).where(_n.ino == bindparam("ino")))
 _BY_NAME = compiled(
     _NAMED.where(_e.parent == bindparam("parent"), _e.name == bindparam("name")).order_by(_e.stamp, _e.id).limit(1)
@@ -83,6 +89,10 @@ _ABOVE = (
     "WITH RECURSIVE up(ino) AS (SELECT :ino UNION SELECT entries.parent FROM up JOIN entries ON entries.ino = up.ino)"
     " SELECT 1 FROM up WHERE ino = :ancestor"
 )
+_IS_DELETED = (
+    "WITH RECURSIVE up(ino) AS (SELECT :ino UNION SELECT entries.parent FROM up JOIN entries ON entries.ino = up.ino)"
+    " SELECT 1 FROM up WHERE ino IN (0, 2)"  # PURGED_INODE, TRASH_INODE
+)
 
 _EXTENT_BYTES = 40
 _CHUNK_AT = 8
@@ -120,6 +130,11 @@ def inode_of(c: Connection, node_id: NodeId) -> Inode | None:
     """Return this machine's inode number of a node."""
     row = c.one(_INODE_OF, {"id": node_id})
     return row[0] if row else None
+
+
+def is_used(c: Connection, node_id: NodeId) -> bool:
+    """Return whether a node has this id, or a purged directory had it."""
+    return c.one(_IS_USED, {"id": node_id}) is not None
 
 
 def node_id_of(c: Connection, ino: Inode) -> NodeId | None:
@@ -199,7 +214,7 @@ def is_empty(c: Connection, ino: Inode) -> bool:
 
 
 def parent_of(c: Connection, ino: Inode) -> Inode | None:
-    """Return the parent of a node's earliest entry (TRASH_INODE if it was deleted), None if it has no entry."""
+    """Return the parent of a node's earliest entry (TRASH_INODE or PURGED_INODE if it was deleted), None if it has no entry."""
     row = c.one(_PLACES, {"ino": ino})
     return row[0] if row else None
 
@@ -212,6 +227,11 @@ def entries_of(c: Connection, ino: Inode) -> list[tuple[EntryId, Inode, bytes, b
 def is_ancestor(c: Connection, ancestor: Inode, ino: Inode) -> bool:
     """Return whether ``ancestor`` is the directory ``ino`` or above it."""
     return ancestor == ino or c.one(_ABOVE, {"ancestor": ancestor, "ino": ino}) is not None
+
+
+def is_deleted(c: Connection, directory: Inode) -> bool:
+    """Return whether a directory is in the trash, or was purged, or is below such a directory."""
+    return c.one(_IS_DELETED, {"ino": directory}) is not None
 
 
 def walk(c: Connection, ino: Inode) -> Iterator[tuple[tuple[bytes, ...], DirectoryEntry]]:
@@ -230,7 +250,7 @@ def paths_of(c: Connection, ino: Inode) -> list[bytes]:
     """Return all paths of a node, each beginning with ``/``; none if it is in the trash or has no entry."""
     if ino == ROOT_INODE:
         return [b"/"]
-    if ino == TRASH_INODE:
+    if ino in (TRASH_INODE, PURGED_INODE):
         return []
     return [
         above.rstrip(b"/") + b"/" + name
@@ -240,7 +260,7 @@ def paths_of(c: Connection, ino: Inode) -> list[bytes]:
 
 
 def places_of(c: Connection, ino: Inode) -> list[tuple[Inode, bytes]]:
-    """Return each (parent, name) of a node; the parent may be the trash."""
+    """Return each (parent, name) of a node; the parent may be TRASH_INODE or PURGED_INODE."""
     return [(Inode(parent), name) for parent, name in c.all(_PLACES, {"ino": ino})]
 
 

@@ -88,6 +88,7 @@ def remove(transaction: Transaction, op: Unsnapshot, policy: HistoryPolicy) -> b
 
 
 def read_policy(connection: Connection, policy: HistoryPolicy) -> None:
-    """Set which states snapshots show, from the rows."""
+    """Set which states snapshots show, and how long the trash keeps entries, from the rows."""
     position, time = connection.one(_LAST) or (0, 0)
+    policy.retention_days = settings.get(connection, settings.TRASH_POLICY, policy.retention_days)
     policy.last_pinned, policy.last_snapshot = Position(position), time

@@ -8,9 +8,10 @@ from datetime import UTC, date, datetime, timedelta
 
 import msgspec
 
+from tgdav.crdt.ops import ROOT
 from tgdav.db import Connection
 from tgdav.db.connection import Row
-from tgdav.db.schema import TRASH_INODE
+from tgdav.db.schema import ROOT_INODE, TRASH_INODE
 from tgdav.ids import EntryId, Inode, NodeId
 from tgdav.metadata.types import NAME_MAX
 
@@ -18,13 +19,19 @@ from tgdav.metadata.types import NAME_MAX
 _SHOWN = """FROM entries e WHERE e.deleted IS NOT NULL
 AND NOT EXISTS (SELECT 1 FROM predecessors p WHERE p.id = e.id)"""
 _COLUMNS = "SELECT e.id, e.ino, e.name, e.origin, e.deleted"
-_ALL = f"{_COLUMNS} {_SHOWN} ORDER BY e.deleted DESC, e.id"
-_BETWEEN = f"{_COLUMNS} {_SHOWN} AND e.deleted >= ? AND e.deleted < ? ORDER BY e.deleted, e.id"
+_ALL = f"{_COLUMNS} {_SHOWN} ORDER BY e.deleted DESC, e.stamp DESC, e.id"
+_BETWEEN = f"{_COLUMNS} {_SHOWN} AND e.deleted >= ? AND e.deleted < ? ORDER BY e.deleted, e.stamp, e.id"
 _NAMED = f"""{_COLUMNS} {_SHOWN} AND e.parent = {TRASH_INODE} AND e.name = ?
-AND e.deleted >= ? AND e.deleted < ? ORDER BY e.deleted, e.id LIMIT 1"""
+AND e.deleted >= ? AND e.deleted < ? ORDER BY e.deleted, e.stamp, e.id LIMIT 1"""
 _ONE = f"{_COLUMNS} {_SHOWN} AND e.id = ?"
-_BEFORE = f"{_COLUMNS} {_SHOWN} AND e.deleted < ? ORDER BY e.deleted, e.id LIMIT ?"
+_BEFORE = f"{_COLUMNS} {_SHOWN} AND e.deleted < ? ORDER BY e.deleted, e.stamp, e.id LIMIT ?"
 _NEXT = f"SELECT e.deleted {_SHOWN} AND e.deleted >= ? ORDER BY e.deleted LIMIT 1"
+
+_SIZE = """WITH RECURSIVE below(ino) AS (SELECT ? UNION SELECT e.ino FROM below JOIN entries e ON e.parent = below.ino)
+SELECT coalesce(sum(n.size), 0) FROM below JOIN nodes n ON n.ino = below.ino WHERE n.kind = 1"""
+_DIRECTORY = """SELECT e.name, e.origin, p.id, n.ino FROM nodes n JOIN entries e ON e.ino = n.ino
+LEFT JOIN nodes p ON p.ino = e.parent AND p.ino NOT IN (0, 2) WHERE n.id = ?"""
+_BURIED = "SELECT name, parent FROM tombstones WHERE id = ? AND name IS NOT NULL"
 
 _SECOND = 1_000_000_000
 _EPOCH = date(1970, 1, 1)
@@ -61,6 +68,62 @@ def deleted_entry(c: Connection, entry: EntryId) -> DeletedEntry | None:
     """Return an entry in the trash by its id."""
     row = c.one(_ONE, (entry,))
     return None if row is None else _deleted(row)
+
+
+def size_of(c: Connection, inode: Inode) -> int:
+    """Return the bytes of a file, or of all files below a directory; each file once."""
+    row = c.one(_SIZE, (inode,))
+    return int(row[0]) if row else 0
+
+
+# ---- places --------------------------------------------------------------------------------------------------------
+
+
+class FormerPlace(msgspec.Struct, frozen=True, gc=False):
+    """Where a directory is, or was. ``path`` has the (name, node id) of each directory from the root on.
+
+    ``inode`` is None unless the directory is still there.
+    """
+
+    path: tuple[tuple[bytes, NodeId], ...]
+    inode: Inode | None
+
+
+class FormerPlaces:
+    """Finds the places of the directories that deleted entries were in; remembers those it has found."""
+
+    def __init__(self, c: Connection) -> None:
+        self._c = c
+        self._known: dict[NodeId, FormerPlace] = {ROOT: FormerPlace((), Inode(ROOT_INODE))}
+
+    def of(self, directory: NodeId) -> FormerPlace:
+        """Return a directory's present place, or that which it had when it, or a directory above, was deleted."""
+        steps: list[tuple[NodeId, bytes, Inode | None]] = []
+        seen, node = set[NodeId](), directory
+        while node not in self._known and node not in seen:
+            seen.add(node)
+            name, above, inode = self._step(node)
+            steps.append((node, name, inode))
+            node = above
+        # What came before an unknown directory is lost: its part of the path is the root.
+        place = self._known.get(node) or FormerPlace((), None)
+        for below, name, inode in reversed(steps):
+            if name:
+                place = FormerPlace((*place.path, (name, below)), inode if place.inode is not None else None)
+            self._known[below] = place
+        return self._known[directory]
+
+    def _step(self, node: NodeId) -> tuple[bytes, NodeId, Inode | None]:
+        """Return a directory's name, the directory above, and its inode if it is not in the trash itself."""
+        row = self._c.one(_DIRECTORY, (node,))
+        if row is not None:
+            name, origin, above, inode = row
+            if above is not None:
+                return name, above, inode
+            if origin is not None:
+                return name, NodeId(msgspec.msgpack.decode(origin)[0]), None
+        buried = self._c.one(_BURIED, (node,))
+        return (b"", NodeId(b""), None) if buried is None else (buried[0], NodeId(buried[1]), None)
 
 
 # ---- by day --------------------------------------------------------------------------------------------------------

@@ -1,12 +1,13 @@
-"""The objects of ``status``, ``cache``, ``snapshots`` and the metrics."""
+"""The objects of ``status``, ``cache``, ``snapshots``, ``trash`` and the metrics."""
 
 from typing import Any
 
 import msgspec
 
-from tgdav.check.findings import left_out_report, uuid_text
+from tgdav.check.findings import left_out_report, shown, uuid_text
 from tgdav.content.pack_table import waiting_packs
 from tgdav.db.database import Database
+from tgdav.fs.trash import TrashItem
 from tgdav.metadata.snapshots import SnapshotRow
 from tgdav.threads import failure_counts, last_failure
 from tgdav.volume.volume import Volume
@@ -14,6 +15,12 @@ from tgdav.wording import describe_damage, iso_time, utc_time_after
 
 USUAL_CHUNK = 1024 * 1024
 """Bytes that a writer of a large file wants at once."""
+
+
+def deleted(item: TrashItem) -> dict[str, Any]:
+    """Return an entry of ``trash list``."""
+    path, time = shown(item.path), iso_time(item.deleted)
+    return {"id": item.entry.hex(), "path": path, "deleted": time, "bytes": item.bytes}
 
 
 def status(volume: Volume) -> dict[str, Any]:

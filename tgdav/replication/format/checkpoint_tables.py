@@ -117,7 +117,7 @@ EXCEPT SELECT manifest FROM nodes_past WHERE manifest IS NOT NULL)""",
         since_version=2,
     ),
     Table("predecessors", "entry, position, ino, id", "entry, position, ino", since_version=2),
-    Table("tombstones", "id", "id", since_version=2),
+    Table("tombstones", "id, parent, name", "id", since_version=2),
     Table("authors", "no, machine, incarnation", "no", since_version=2),
     Table(
         "chains",
