@@ -3,6 +3,7 @@
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import msgspec
@@ -10,18 +11,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.metadata.test_invariants import NODES, emit, operation
+from tests.metadata.test_invariants import emit, operation
 from tests.metadata.tree import Tree, extents, make_local
-from tgdav.crdt.ops import ROOT, TRASH, Group, Place
+from tgdav.crdt.ops import ROOT, TRASH, Attr, Field, Group, Place
 from tgdav.db import Connection
 from tgdav.db.statements import Statement
 from tgdav.errors import InvalidArgument, NotFound
 from tgdav.ids import EntryId, Incarnation, Inode, MachineId, Position
 from tgdav.metadata import as_of, queries
-from tgdav.metadata.types import Attributes, DirectoryEntry, listed
+from tgdav.metadata.types import Attributes, DirectoryEntry, Kind, listed
 
 NAMES = [b"a", b"b", b"c", "é".encode(), "e\u0301".encode(), b"._junk"]
-JUNK = [b"._1", b"._2"]
 
 
 def kept(node: Attributes) -> Attributes:
@@ -97,90 +97,138 @@ def copy_of(tree: Tree) -> Copy:
         return Copy(connection, Position(position))
 
 
-def act_on_junk(tree: Tree, act: str, number: int) -> None:
+def act_on_junk(tree: Tree, what: str, number: int) -> None:
     """Make junk, or turn a node into junk and back, as a rename to a junk name and from it does."""
-    name, ino = JUNK[number % 2], Inode(number + 3)
+    ino = Inode(number + 3)
+    # Junk has names of its own: one that a logged entry has too would change what a listing shows of that.
+    name = b"._%d" % tree.rows("SELECT max(ino) + (SELECT coalesce(max(position), 0) FROM log) FROM nodes")[0][0]
 
     def work(change: Any) -> None:
-        if act == "make":
+        if what == "junk":
             make_local(change, name, content=extents(*range(number)))
-        elif act == "publish":
+        elif what == "publish":
             change.publish(ino)
-        elif act == "withdraw":
-            change.withdraw(ino)
         else:
-            for entry, _, old, local in queries.entries_of(change.connection, ino):
+            if what == "withdraw":
+                # As the file system does, which makes no directory junk.
+                found = change.attributes(ino)
+                change.withdraw(ino if found is not None and found.is_file else Inode(0))
+            node = queries.node_id_of(change.connection, ino)
+            for entry, parent, old, local in queries.entries_of(change.connection, ino):
                 if local:
-                    node = queries.node_id_of(change.connection, ino)
-                    change.emit_local(Place(EntryId(entry), node, TRASH, old))
-            change.drop_local(ino)
+                    above = TRASH if what == "drop" else queries.node_id_of(change.connection, parent)
+                    change.emit_local(Place(entry, node, above, name + old))
+            if what == "drop":
+                change.drop_local(ino)
 
     with suppress(NotFound, InvalidArgument):
         tree.journal.change(work)
 
 
-def replace(tree: Tree, first: int, second: int) -> None:
-    """Rename one node's entry over another's, as the file system does: one group."""
+KINDS = [Kind.FILE, Kind.FILE, Kind.DIRECTORY, Kind.SYMLINK]
+ACTS = ["make", "make", "make", "link", "link", "move", "replace", "delete", "restore", "write", "set", "field"]
 
-    def work(change: Any) -> None:
-        places = [
-            (node, queries.entries_of(change.connection, ino))
-            for node in (NODES[first], NODES[second])
-            if (ino := queries.inode_of(change.connection, node)) is not None
-        ]
-        if first == second or len(places) < 2 or not places[0][1] or not places[1][1]:
-            return
-        (source, [(entry, *_), *_]), (target, [(old, parent, name, _), *_]) = places
-        directory = queries.node_id_of(change.connection, parent)
-        change.emit(Place(old, target, TRASH, name))
-        change.emit(Place(entry, source, directory or ROOT, name))
 
+def act(tree: Tree, what: str, a: int, b: int, c: int) -> None:
+    """Do something that is possible, chosen by the three numbers among what there is."""
+    entries = tree.rows(
+        """SELECT e.id, n.id, p.id, e.name, n.kind FROM entries e JOIN nodes n ON n.ino = e.ino
+        JOIN nodes p ON p.ino = e.parent WHERE e.local = 0 ORDER BY e.id"""
+    )
+    directories = [row[0] for row in tree.rows("SELECT id FROM nodes WHERE kind = 2 AND ino != 2 ORDER BY ino")]
+    name, directory = NAMES[b % 5], directories[a % len(directories)]
+    if what == "make" or not entries:
+        kind = KINDS[c % 4]
+        tree.make(name, directory, kind, extents(*range(c % 3)) if kind == Kind.FILE else b"")
+        return
+    (entry, node, parent, old, kind), other = entries[c % len(entries)], entries[a % len(entries)]
+    ops = {
+        "link": []
+        if kind == Kind.DIRECTORY
+        else [Place(EntryId(b"%16d" % (a * 10**4 + b * 100 + c)), node, directory, name)],
+        "move": [Place(entry, node, directory, name)],
+        "replace": [Place(other[0], other[1], TRASH, other[3]), Place(entry, node, other[2], other[3])],
+        "delete": [Place(entry, node, TRASH, old)],
+        "restore": [Place(entry, node, ROOT, name)] if parent == TRASH else [],
+        "set": [Attr(node, {"mode": b, "mtime": a})],
+        "field": [Field(node, [b"x:a", b"p:b"][a % 2], None if b % 3 == 0 else bytes([b]))],
+    }
     with suppress(NotFound, InvalidArgument):
-        tree.journal.change(work)
+        if what == "write" and kind == Kind.FILE:
+            tree.write(node, extents(*range(b % 12)))
+        elif what != "replace" or entry != other[0]:
+            tree.journal.change(lambda change: [change.emit(op) for op in ops.get(what, [])])
 
 
 steps = st.lists(
     st.tuples(
         st.one_of(
             st.tuples(st.sampled_from(["own", "own", "other"]), st.lists(operation, min_size=1, max_size=4)),
-            st.tuples(st.sampled_from(["make", "publish", "withdraw", "drop"]), st.integers(0, 9)),
-            st.tuples(st.just("replace"), st.tuples(st.integers(0, 6), st.integers(0, 6))),
+            st.tuples(st.sampled_from(["junk", "publish", "withdraw", "drop"]), st.integers(0, 9)),
             st.tuples(st.sampled_from(["pin", "pin", "reopen"]), st.none()),
         ),
         st.floats(0, 20),
     ),
-    max_size=25,
+    max_size=40,
 )
+
+
+KINDS_OF_STEPS = [*ACTS, "pin", "reopen", "junk", "publish", "withdraw", "drop"]
+WEIGHTS = [6] * len(ACTS) + [8, 2, 2, 3, 3, 2]
+
+
+class Model:
+    """A tree, and the copies of what its snapshots must show."""
+
+    def __init__(self, path: Path) -> None:
+        self.tree = Tree(path)
+        self.copies: list[Copy] = []
+        self._groups = 0
+
+    def step(self, kind: str, detail: Any, seconds: float) -> None:
+        tree = self.tree
+        tree.clock.advance(seconds)
+        if kind == "own":
+            emit(tree, detail)
+        elif kind == "other":
+            self._groups += 1
+            stamp = (tree.clock.now_ns() // 1_000_000 << 16) - self._groups
+            group = Group(self._groups, stamp, tree.clock.now_ns(), tuple(detail))
+            tree.journal.apply_groups(MachineId(b"2" * 16), Incarnation(2), [group])
+        elif kind == "pin":
+            self.copies.append(copy_of(tree))
+        elif kind == "reopen":
+            tree.reopen()
+        elif kind in ACTS:
+            act(tree, kind, *detail)
+        else:
+            act_on_junk(tree, kind, detail)
+        with tree.database.reading() as connection:
+            for copy in self.copies:
+                copy.check(connection)
 
 
 @settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
 @given(steps)
 def test_each_snapshot_shows_the_tree_as_it_was(steps: list[tuple[tuple[str, Any], float]]) -> None:
+    """Also after senseless operations, those of other machines, and comings and goings of junk."""
     with tempfile.TemporaryDirectory() as folder:
-        tree = Tree(Path(folder) / "one.db")
-        copies: list[Copy] = []
-        number = 0
+        model = Model(Path(folder) / "one.db")
         for (kind, detail), seconds in steps:
-            tree.clock.advance(seconds)
-            if kind == "own":
-                emit(tree, detail)
-            elif kind == "other":
-                number += 1
-                stamp = (tree.clock.now_ns() // 1_000_000 << 16) - number
-                group = Group(number, stamp, tree.clock.now_ns(), tuple(detail))
-                tree.journal.apply_groups(MachineId(b"2" * 16), Incarnation(2), [group])
-            elif kind == "replace":
-                replace(tree, *detail)
-            elif kind == "pin":
-                copies.append(copy_of(tree))
-            elif kind == "reopen":
-                tree.reopen()
-            else:
-                act_on_junk(tree, kind, detail)
-            with tree.database.reading() as connection:
-                for copy in copies:
-                    copy.check(connection)
-        tree.close()
+            model.step(kind, detail, seconds)
+        model.tree.close()
+
+
+@pytest.mark.parametrize("seed", [*range(4), *(pytest.param(n, marks=pytest.mark.torture) for n in range(4, 100))])
+def test_long_histories(tmp_path: Path, seed: int) -> None:
+    """Many sensible changes, so that directories have several entries and files several names."""
+    chance, model = Random(seed), Model(tmp_path / "one.db")
+    for _ in range(70):
+        kind = chance.choices(KINDS_OF_STEPS, WEIGHTS)[0]
+        detail = tuple(chance.randrange(100) for _ in range(3))
+        model.step(kind, detail if kind in ACTS else detail[0] % 20, chance.choice([0.0, 0.5, 6.0]))
+        model.copies = model.copies[-6:]
+    model.tree.close()
 
 
 @pytest.mark.parametrize("name", sorted(name for name, value in vars(as_of).items() if isinstance(value, Statement)))

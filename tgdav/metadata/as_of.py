@@ -215,11 +215,12 @@ def _with_links(c: Connection, at: Position, rows: list[Row]) -> list[Row]:
 def _links(c: Connection, at: Position, rows: list[Row]) -> dict[Inode, int]:
     """Return the link count of each row's node: names outside the trash, or two and the sub-directories."""
     links = {row[0]: (row[7] if row[7] != _UNCOUNTED else 2) if row[2] == DIRECTORY else 0 for row in rows}
-    files = [row[0] for row in rows if row[2] != DIRECTORY]
+    # A file may have several names in one listing; json_each would find its places for each of them.
+    files = list({row[0] for row in rows if row[2] != DIRECTORY})
     changed = [row[0] for row in rows if row[2] == DIRECTORY and row[7] == _UNCOUNTED]
     known = {Inode(ROOT_INODE): True, Inode(TRASH_INODE): False}
     if files:
-        for ino, parent in set(c.all(_PLACES_OF_MANY, {"at": at, "inodes": json.dumps(files)})):
+        for ino, parent in c.all(_PLACES_OF_MANY, {"at": at, "inodes": json.dumps(files)}):
             links[ino] += _is_live(c, at, parent, known)
     if changed:
         for ino, count in c.all(_SUBDIRECTORIES, {"at": at, "inodes": json.dumps(changed)}):
