@@ -240,3 +240,20 @@ def test_every_query_uses_indexes(tree: Tree, name: str) -> None:
         plan = [row[3] for row in connection.all("EXPLAIN QUERY PLAN " + sql, sql.in_order(values))]
     assert [step for step in plan if step.startswith("SEARCH")]
     assert not [step for step in plan if step.startswith("SCAN") and "VIRTUAL TABLE" not in step], plan
+
+
+def test_a_file_that_becomes_junk_stays_in_snapshots(tree: Tree) -> None:
+    node = tree.make(b"file", content=extents(1))
+    tree.set_field(node, b"x:a", b"1")
+    ino, copy = tree.ino(node), copy_of(tree)
+    tree.clock.advance(60)
+    tree.journal.change(lambda change: change.withdraw(ino))
+    tree.journal.change(lambda change: change.emit_local(Field(node, b"x:a", b"2")))
+    [entry] = tree.entries(node)
+    with tree.database.reading() as connection:
+        copy.check(connection)
+    tree.journal.change(lambda change: change.emit_local(Place(entry, node, TRASH, b"file")))
+    tree.journal.change(lambda change: change.drop_local(ino))
+    with tree.database.reading() as connection:
+        assert queries.attributes(connection, ino) is None
+        copy.check(connection)
