@@ -59,6 +59,11 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
 
 
+def shown_path(path: bytes) -> str:
+    """Return a path as people and JSON can read it; bytes that are not UTF-8 as ``\\xNN``."""
+    return path.decode("utf-8", "backslashreplace")
+
+
 def closest(name: str, known: Iterable[str]) -> str | None:
     """Return the known name that is most similar to a misspelt one, None when none is similar."""
     matches = difflib.get_close_matches(name.lower(), list(known), 1)

@@ -79,3 +79,35 @@ def test_beside_a_server_it_has_what_was_answered(vault: Machine) -> None:
         vault.run("snapshots", "delete", "one")
         assert counts() == [(3, 210, 210)]
     assert names(vault) == ["two"]
+
+
+def test_diff(vault: Machine) -> None:
+    with vault.server() as running, running.client() as client:
+        for name in ("/a", "/b", "/c"):
+            client.request("PUT", name, body=name.encode() * 10)
+        client.request("MKCOL", "/d")
+        vault.run("snapshot", "one")
+        client.request("PUT", "/a", body=b"other")
+        client.request("DELETE", "/b")
+        client.request("MOVE", "/c", headers={"Destination": "/d/c"})
+        client.request("PUT", "/%C3%A9", body=b"1234")
+        vault.run("snapshot", "two")
+        client.request("PUT", "/d/e", body=b"12345")
+        expected = [
+            ("/a", "changed", None, 5),
+            ("/b", "removed", None, 20),
+            ("/d/c", "renamed", "/c", 20),
+            ("/é", "added", None, 4),
+        ]
+
+        def changes(*words: str) -> list[tuple[object, ...]]:
+            found = vault.run("--json", "diff", *words).json()["changes"]
+            return [(each["path"], each["change"], each["from"], each["bytes"]) for each in found]
+
+        assert changes("one", "two") == expected
+        assert changes("two") == [("/d/e", "added", None, 5)]
+        assert changes("one") == [*expected[:3], ("/d/e", "added", None, 5), expected[3]]
+        assert changes("two", "two") == []
+        assert ("/d/c", "removed") not in changes("two", "one")
+        assert "renamed   /d/c  (was /c)" in vault.run("diff", "one", "two").stdout
+        assert vault.run("diff", "one", "none", check=False).code == 2

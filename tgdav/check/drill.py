@@ -17,7 +17,7 @@ import msgspec
 from tgdav.check.chunk_set import ChunkSet
 from tgdav.check.comparison import Difference, differences
 from tgdav.check.context import CheckContext
-from tgdav.check.findings import Findings, shown
+from tgdav.check.findings import Findings
 from tgdav.content.format.manifest import decode as decode_manifest
 from tgdav.crdt.ops import Group, Write, decode_ops
 from tgdav.db.connection import Connection
@@ -32,7 +32,7 @@ from tgdav.replication.checkpoint import Parts
 from tgdav.replication.log_identity import open_journal
 from tgdav.replication.rebuild import Progress, Rebuilder, Rebuilt
 from tgdav.vault.state_dir import make_directory
-from tgdav.wording import counted
+from tgdav.wording import counted, shown_path
 
 DRILL_DIRECTORY = "drill"
 """The scratch directory's name in the state directory."""
@@ -222,7 +222,7 @@ class Drill:
 
     def _note(self, paths: list[bytes], text: str, result: DrillResult) -> None:
         result.paths.update(paths)
-        result.differences.append(f"{shown(paths[0])}: {text}" if paths else text)
+        result.differences.append(f"{shown_path(paths[0])}: {text}" if paths else text)
 
 
 def _number(connection: Connection, statement: str, incarnation: bytes) -> int:

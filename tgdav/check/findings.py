@@ -8,7 +8,7 @@ import msgspec
 
 from tgdav.db.database import Database
 from tgdav.replication.intake import LeftOut, left_out
-from tgdav.wording import utc_time_after
+from tgdav.wording import shown_path, utc_time_after
 
 
 class Finding(msgspec.Struct):
@@ -35,7 +35,7 @@ class Findings:
     def add(self, blob: str, kind: str, reason: str, paths: Iterable[bytes] = ()) -> None:
         """Add a finding, or paths to the one that is there."""
         finding = self._by_blob.setdefault(blob, Finding(blob, kind, reason, []))
-        finding.paths.extend(shown(path) for path in paths)
+        finding.paths.extend(shown_path(path) for path in paths)
 
     def names(self, *kinds: str) -> list[str]:
         """Return the blobs of some kinds."""
@@ -45,11 +45,6 @@ class Findings:
         """Remove the findings of these blobs."""
         for blob in blobs:
             self._by_blob.pop(blob, None)
-
-
-def shown(path: bytes) -> str:
-    """Return a path as people and JSON can read it."""
-    return path.decode("utf-8", "backslashreplace")
 
 
 def left_out_report(database: Database) -> list[dict[str, Any]]:

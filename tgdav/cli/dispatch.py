@@ -4,7 +4,6 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from tgdav.check.findings import shown
 from tgdav.cli.secrets import from_wire
 from tgdav.config import Config, find_namespace
 from tgdav.crypto.header import unlock
@@ -13,6 +12,7 @@ from tgdav.vault.telegram_login import TelegramLogin
 from tgdav.volume import report
 from tgdav.volume.control import Command, Progress
 from tgdav.volume.volume import Volume
+from tgdav.wording import shown_path
 
 
 def commands(volume: Volume, config: Config, namespace: str | None) -> dict[str, Command]:
@@ -32,6 +32,7 @@ def commands(volume: Volume, config: Config, namespace: str | None) -> dict[str,
         },
         "trash-restore": lambda arguments, _progress: _restore_deleted(volume, arguments),
         "trash-empty": lambda arguments, progress: _empty_trash(volume, arguments, progress),
+        "diff": lambda arguments, _progress: _diff(volume, arguments),
         "passwd": lambda arguments, _progress: _change_passphrase(volume, arguments),
         "recovery-key": lambda arguments, _progress: _new_recovery_key(volume, arguments),
         "webdav-password": lambda _arguments, _progress: {"password": volume.webdav_password()[0]},
@@ -67,10 +68,10 @@ def _percent(arguments: Mapping[str, Any]) -> float | None:
     return float(percent)
 
 
-def _name(arguments: Mapping[str, Any]) -> str:
-    name = arguments.get("name")
+def _name(arguments: Mapping[str, Any], key: str = "name") -> str:
+    name = arguments.get(key)
     if not isinstance(name, str):
-        raise UsageError("malformed control request: no name")
+        raise UsageError(f"malformed control request: no {key}")
     return name
 
 
@@ -85,7 +86,7 @@ def _restore_deleted(volume: Volume, arguments: Mapping[str, Any]) -> dict[str, 
     if not isinstance(wanted, str) or not wanted:
         raise UsageError("give the id or the path of what to restore")
     try:
-        return {"path": shown(volume.fs.trash.restore(os.fsencode(wanted)))}
+        return {"path": shown_path(volume.fs.trash.restore(os.fsencode(wanted)))}
     except NotFound as error:
         raise UsageError(error.message, hint="see 'tgdav trash list'") from error
 
@@ -96,6 +97,12 @@ def _empty_trash(volume: Volume, arguments: Mapping[str, Any], progress: Progres
         raise UsageError("the age must be a number of days")
     before = None if days is None else volume.platform.clock.now_ns() - round(days * 86_400e9)
     return {"purged": volume.fs.trash.empty(before, lambda done: progress("purging", done, 0))}
+
+
+def _diff(volume: Volume, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    second = None if arguments.get("second") is None else _name(arguments, "second")
+    found = volume.snapshots.diff(_name(arguments, "first"), second)
+    return {"changes": [report.difference(each) for each in found]}
 
 
 def _clear_cache(volume: Volume) -> dict[str, Any]:

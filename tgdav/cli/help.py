@@ -18,7 +18,7 @@ SHELLS = ("bash", "zsh", "fish")
 
 UNSUPPORTED = frozenset(
     (
-        *("cat", "cluster", "conflicts", "diff", "doctor", "find", "gc", "get", "ls", "namespace", "put"),
+        *("cat", "cluster", "conflicts", "doctor", "find", "gc", "get", "ls", "namespace", "put"),
         *("restore", "service", "setup", "share", "versions"),
     )
 )

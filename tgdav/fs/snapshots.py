@@ -1,16 +1,21 @@
 """Snapshots as users see them: made after what is finished was flushed, listed with counts, deleted."""
 
+from collections.abc import Iterator
 from contextlib import suppress
 
 from tgdav.crdt.ops import Snapshot, Unsnapshot, is_snapshot_name
+from tgdav.db import Connection
+from tgdav.db.schema import ROOT_INODE
 from tgdav.errors import DamageError, StoreError, UsageError
 from tgdav.fs.files.open_files import OpenFiles
-from tgdav.ids import SnapshotId
-from tgdav.metadata import snapshots
+from tgdav.ids import Inode, Position, SnapshotId
+from tgdav.metadata import as_of, snapshots
 from tgdav.metadata.change import Change
+from tgdav.metadata.difference import NOW, Comparison, Difference, Side
 from tgdav.metadata.snapshot_counts import SnapshotCounter
 from tgdav.metadata.snapshots import SnapshotRow
 from tgdav.metadata.sweep import sweep
+from tgdav.metadata.types import Attributes
 
 
 class Snapshots:
@@ -75,12 +80,36 @@ class Snapshots:
             raise unknown(name)
         return found
 
+    def diff(self, first: str, second: str | None) -> list[Difference]:
+        """Return what differs between two snapshots, or between one and the present, sorted by path.
+
+        Raises UsageError for an unknown name, LocalFailure, DamageError.
+        """
+        if second is None:
+            self._flush_finished()
+        with self._database.reading() as connection:
+            sides = [Side(connection, at, _root(connection, at)) for at in self._positions(connection, first, second)]
+            return Comparison(*sides).run()
+
+    def _positions(self, connection: Connection, *names: str | None) -> Iterator[Position]:
+        for name in names:
+            found = None if name is None else snapshots.find(connection, name)
+            if name is not None and found is None:
+                raise unknown(name)
+            yield NOW if found is None else found.position
+
     def upkeep(self) -> bool:
         """Do a part of the work that follows changes of snapshots; return whether there may be more.
 
         It counts files and bytes, and deletes rows that no snapshot needs any more.
         """
         return sweep(self._database) or self._counter.step()
+
+
+def _root(connection: Connection, at: Position) -> Attributes:
+    root = as_of.attributes(connection, at, Inode(ROOT_INODE))
+    assert root is not None, "every state has a root"
+    return root
 
 
 def unknown(name: str) -> UsageError:

@@ -1,17 +1,18 @@
-"""The objects of ``status``, ``cache``, ``snapshots``, ``trash`` and the metrics."""
+"""The objects of ``status``, ``cache``, ``snapshots``, ``diff``, ``trash`` and the metrics."""
 
 from typing import Any
 
 import msgspec
 
-from tgdav.check.findings import left_out_report, shown, uuid_text
+from tgdav.check.findings import left_out_report, uuid_text
 from tgdav.content.pack_table import waiting_packs
 from tgdav.db.database import Database
 from tgdav.fs.trash import TrashItem
+from tgdav.metadata.difference import CHANGED, Difference, path_of
 from tgdav.metadata.snapshots import SnapshotRow
 from tgdav.threads import failure_counts, last_failure
 from tgdav.volume.volume import Volume
-from tgdav.wording import describe_damage, iso_time, utc_time_after
+from tgdav.wording import describe_damage, iso_time, shown_path, utc_time_after
 
 USUAL_CHUNK = 1024 * 1024
 """Bytes that a writer of a large file wants at once."""
@@ -19,7 +20,7 @@ USUAL_CHUNK = 1024 * 1024
 
 def deleted(item: TrashItem) -> dict[str, Any]:
     """Return an entry of ``trash list``."""
-    path, time = shown(item.path), iso_time(item.deleted)
+    path, time = shown_path(item.path), iso_time(item.deleted)
     return {"id": item.entry.hex(), "path": path, "deleted": time, "bytes": item.bytes}
 
 
@@ -97,6 +98,17 @@ def snapshot(row: SnapshotRow) -> dict[str, Any]:
         "new_bytes": row.new_bytes,
         "machine": row.machine,
         "settled": row.settled,
+    }
+
+
+def difference(found: Difference, top: bytes = b"") -> dict[str, Any]:
+    """Return the object of a path that differs, below the path ``top``."""
+    return {
+        "path": shown_path(path_of(found.names, top)),
+        "change": found.change,
+        "from": None if found.source is None else shown_path(path_of(found.source, top)),
+        "bytes": found.size,
+        "modified": found.modified or found.change == CHANGED,
     }
 
 

@@ -1,4 +1,4 @@
-"""``tgdav snapshot`` and ``tgdav snapshots``."""
+"""``tgdav snapshot``, ``snapshots`` and ``diff``."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -73,3 +73,21 @@ def _lines(found: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             counts = f"{counted(each['files'], 'file')}, {readable_size(each['bytes'])}"
             counts += f", {readable_size(each['new_bytes'])} new" if each["new_bytes"] is not None else ""
         yield f"{each['name']:<{width}}  {each['time'][:19].replace('T', ' ')}  {counts}"
+
+
+@command("diff", example="tgdav diff monday tuesday")
+@click.argument("first", metavar="A")
+@click.argument("second", metavar="[B]", required=False)
+@global_options
+@click.pass_obj
+def diff(invocation: Invocation, *, first: str, second: str | None) -> int:
+    """Show what changed between two snapshots, or between one and now."""
+    with session(invocation) as call, invocation.output.progress("comparing") as progress:
+        found = call("diff", progress, first=first, second=second)
+    invocation.output.result(found, map(_change_line, found["changes"]))
+    return ExitCode.DONE
+
+
+def _change_line(change: Mapping[str, Any]) -> str:
+    source = "" if change["from"] is None else f"  (was {change['from']})"
+    return f"{change['change']:<8}  {change['path']}{source}"
