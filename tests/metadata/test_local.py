@@ -68,7 +68,7 @@ def test_a_published_node_is_elsewhere_as_it_is_here(tree: Tree, other: Tree) ->
     tree.clock.advance(60)
 
     def rename(change):  # type: ignore[no-untyped-def]
-        change.publish(tree.ino(node), placed=False)
+        change.publish(tree.ino(node), moved=entry)
         change.emit(Place(entry, node, folder, b"kept"))
 
     tree.journal.change(rename)

@@ -24,7 +24,7 @@ _NEW_IN_2 = {
 # They change only what programs of version 1 wrote.
 _FILL_2 = (
     """UPDATE nodes SET version = 1 + (SELECT count(*) FROM nodes_past p WHERE p.ino = nodes.ino)
- WHERE burst = 0 AND ino IN (SELECT ino FROM nodes_past)""",
+ WHERE burst = 0 AND kind = 1 AND ino IN (SELECT ino FROM nodes_past)""",
     "UPDATE nodes SET burst = written WHERE burst = 0",
     """UPDATE nodes_past SET burst = written, id = (SELECT n.id FROM nodes n WHERE n.ino = nodes_past.ino),
  version = 1 + (SELECT count(*) FROM nodes_past p WHERE p.ino = nodes_past.ino AND p.until < nodes_past.until)

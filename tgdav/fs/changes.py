@@ -294,7 +294,7 @@ def _move(
     # The log has never seen this file: all of it is logged, and the Place below logs its entry.
     if was_local and not local:
         content.publish(change.transaction, decode(queries.manifest(change.connection, inode)))
-        change.publish(inode, placed=False)
+        change.publish(inode, moved=source.entry)
         was_local = False
     elif local and not was_local and source.attributes.is_file:
         change.withdraw(inode)

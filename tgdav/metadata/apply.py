@@ -49,8 +49,9 @@ _CONTENT_STATE = compiled(
     )
 )
 _CACHED_OF_CONTENT = ("size", "mtime", "ctime", "tag")
-# Snapshots do not contain junk, so a published node exists from its publication on.
-_PUBLISH = compiled(update(nodes).where(_n.ino == bindparam("inode")).values(local=0, since=bindparam("position")))
+# Snapshots do not contain junk, so a published node exists from its publication on: on other machines it is new.
+_PUBLISH = """UPDATE nodes SET local = 0, since = :position, writer = iif(kind = 1, :machine, NULL), written = :time,
+burst = :time, author = :author, seq = :sequence, version = 1 WHERE ino = :inode"""
 _INSERT_MANIFEST = compiled(insert(manifests), ("data",))
 _upsert_field = sqlite.insert(fields)
 _SET_FIELD = compiled(
@@ -132,7 +133,7 @@ class OperationApplier:
         if known_local and not local:
             # A local node is published: the same node id becomes part of the log, and its row loses the mark ``local``.
             self._rows.flush()
-            self._transaction.execute(_PUBLISH, {"inode": ino, "position": self._context.position})
+            self._publish(ino)
             # They contain the mark.
             self._context.found_nodes.clear()
             self._context.found_empty.clear()
@@ -140,6 +141,13 @@ class OperationApplier:
             self._context.touched.add(ino)
             return True
         return self._make_placeholder_real(op, ino)
+
+    def _publish(self, ino: Inode) -> None:
+        context = self._context
+        author = {"machine": context.machine, "author": context.author, "sequence": context.sequence}
+        place = {"inode": ino, "position": context.position, "time": context.time}
+        self._transaction.execute(_PUBLISH, {**author, **place})
+        self._transaction.execute(history.SET_SINCE_OF_FIELDS, {"inode": ino, "position": context.position})
 
     def _make_placeholder_real(self, op: Make, ino: Inode) -> bool:
         """Set the attributes of a placeholder, a directory known only from its entries, and remove it from ``lost+found``."""

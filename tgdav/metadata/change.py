@@ -7,8 +7,8 @@ from tgdav.db import Connection, Transaction, compiled
 from tgdav.db.schema import PURGED_INODE, TRASH_INODE, entries, fields, nodes
 from tgdav.entropy import Entropy
 from tgdav.errors import InvalidArgument, NotFound
-from tgdav.ids import Inode, NodeId, Position, make_id
-from tgdav.metadata import history, queries
+from tgdav.ids import EntryId, Inode, NodeId, Position, make_id
+from tgdav.metadata import history, queries, settings
 from tgdav.metadata.apply import OperationApplier
 from tgdav.metadata.conflict_names import CONFLICT_MARK
 from tgdav.metadata.context import LiveDirectories
@@ -190,8 +190,8 @@ class Change:
         if not isinstance(op, Make):
             raise NotFound
 
-    def publish(self, ino: Inode, *, placed: bool = True) -> None:
-        """Log a local node as it is, and its entries too unless ``placed`` is False; then it is no longer local.
+    def publish(self, ino: Inode, *, moved: EntryId | None = None) -> None:
+        """Log a local node as it is, and its entries too except ``moved``, which the caller places; it is no longer local then.
 
         The caller allows its chunks to be packed. A node that is not local is left as it is.
         """
@@ -200,12 +200,12 @@ class Change:
         if not node.local:
             return
         content = queries.manifest(connection, ino)
-        places = queries.entries_of(connection, ino) if placed else []
+        places = queries.entries_of(connection, ino)
         target = content if node.kind == Kind.SYMLINK else b""
         self.emit(Make(node.node, node.kind, node.mode, node.uid, node.gid, node.rdev, node.btime, target))
         for entry, parent, name, _ in places:
             above = queries.node_id_of(connection, parent)
-            if above is not None:
+            if above is not None and entry != moved:
                 self.emit(Place(entry, node.node, above, name))
         if node.tag is not None and node.size:
             self.emit(Write(node.node, node.size, node.tag, content, None, node.mtime))
@@ -222,9 +222,17 @@ class Change:
         if node.local:
             return
         # Logged but not applied: other machines delete the node, this one keeps it.
-        for entry, parent, name, _ in queries.entries_of(self.connection, ino):
+        places = queries.entries_of(self.connection, ino)
+        for entry, parent, name, _ in places:
             if parent not in (TRASH_INODE, PURGED_INODE):
                 self._log(Place(entry, node.node, TRASH, name))
+                self._rows.keep_pinned(parent)
+                self._rows.update(parent, dict.fromkeys(("mtime", "ctime"), self._context.time))
+        withdrawn = settings.get(self.connection, settings.WITHDRAWN, [])
+        ids = [node.node, *(entry for entry, *_ in places)]
+        settings.put(
+            self.transaction, settings.WITHDRAWN, [*withdrawn, *(each for each in ids if each not in withdrawn)]
+        )
         # Snapshots show the logged node; what it becomes now is junk, which is in none.
         self._rows.keep_whole(ino)
         self.changes.nodes.add(ino)
@@ -232,6 +240,7 @@ class Change:
         self._context.found_empty.clear()
         self.transaction.execute(_SET_LOCAL_NODE, {"inode": ino, "position": self.position})
         self.transaction.execute(_SET_LOCAL_ENTRIES, {"inode": ino, "position": self.position})
+        self.transaction.execute(history.SET_SINCE_OF_FIELDS, {"inode": ino, "position": self.position})
 
     def drop_local(self, ino: Inode) -> None:
         """Delete a local node that has no entry any more; any other node is left as it is."""

@@ -86,6 +86,10 @@ _KEEP = compiled(
     .where(nodes_past.c.ino == bindparam("inode"), nodes_past.c.until == bindparam("position"))
     .values(kept=bindparam("is_version"))
 )
+SET_SINCE_OF_FIELDS = compiled(
+    update(fields).where(fields.c.ino == bindparam("inode")).values(since=bindparam("position"))
+)
+"""For a node that becomes junk, or is junk no longer: snapshots show nothing of junk."""
 _p = nodes_past.c
 _BEYOND = compiled(
     select(_p.until, _p.manifest)

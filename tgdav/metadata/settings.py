@@ -20,6 +20,8 @@ LAST_INODE = "inode.last"
 SWEPT = "history.swept"
 """Up to which row the past tables were swept since a snapshot was deleted last; see ``tgdav.metadata.sweep``. Not there:
 nothing was swept yet."""
+WITHDRAWN = "junk.withdrawn"
+"""Ids of nodes and entries that became junk here, and that the log deleted: other machines have them in the trash."""
 IN_CHECKPOINTS = (NAMESPACE, TRASH_POLICY, VERSION_POLICY, LAST_INODE)
 """The settings that belong to the namespace, not to this machine."""
 
