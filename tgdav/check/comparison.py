@@ -1,22 +1,23 @@
 """Compare the trees of two databases by what they mean: ids, names, attributes and contents, not inodes and positions.
 
 Each table becomes a stream of (key, values), sorted by a key that means the same on every machine, and two streams are
-merged: so a million files need no more memory than one. Left out is what belongs to one machine alone: junk, access times,
-overlays, staged chunks.
+merged: so a million files need little more memory than one. Left out is what belongs to one machine alone: junk, access times,
+overlays, staged chunks, and states that neither a version nor a snapshot needs, which are swept at different times.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import msgspec
 
+from tgdav.check.history_rows import AUTHOR, NODE, OF_NODE, Keyed, Meaning, Values, states, versions
 from tgdav.db.connection import Connection
 from tgdav.ids import NodeId
+from tgdav.metadata import settings
+from tgdav.metadata.settings import NAMESPACE, TRASH_POLICY, VERSION_POLICY
 from tgdav.metadata.types import DIRECTORY
 
-Key = tuple[bytes, ...]
-Values = tuple[Any, ...]
-Keyed = tuple[Key, Values]
+Key = tuple[Any, ...]
 
 
 class Difference(msgspec.Struct, frozen=True):
@@ -52,51 +53,47 @@ def merged(live: Iterator[Keyed], rebuilt: Iterator[Keyed]) -> Iterator[tuple[Ke
             ours, theirs = next(live, None), next(rebuilt, None)
 
 
-# What was purged (its parent is 0) waits for the sweep, on each machine for a different time. A junk directory raises the link
-# count of its parent on this machine only.
-_WITH = """WITH RECURSIVE purged(ino) AS (SELECT ino FROM entries WHERE parent = 0
- UNION SELECT e.ino FROM purged JOIN entries e ON e.parent = purged.ino),
-gone(ino) AS MATERIALIZED (SELECT ino FROM purged WHERE NOT EXISTS (SELECT 1 FROM entries e
- WHERE e.ino = purged.ino AND e.parent != 0 AND e.parent NOT IN (SELECT ino FROM purged))),
-junk(parent, count) AS MATERIALIZED
- (SELECT e.parent, count(*) FROM nodes n JOIN entries e ON e.ino = n.ino WHERE n.local = 1 AND n.kind = 2 GROUP BY e.parent)
-"""
+Rows = Callable[[Connection, Meaning], Iterator[Keyed]]
 
 
 class _Stream(msgspec.Struct, frozen=True):
-    """A query whose first ``keys`` columns are the key; ``columns`` name the others. ``node``: the column with a node's id."""
+    """``columns`` name the values. ``node``: where in key and values a node's id is."""
 
     what: str
-    keys: int
     columns: tuple[str, ...]
-    query: str
+    rows: Rows
     node: int | None = 0
     tolerates: Callable[[Values, Values], Values] = lambda _live, rebuilt: rebuilt
     """Returns the rebuilt values, with those of ``live`` where they may differ."""
 
-    def rows(self, connection: Connection) -> Iterator[Keyed]:
-        return ((row[: self.keys], row[self.keys :]) for row in connection.each(_WITH + self.query))
-
-    def differences(self, live: Connection, rebuilt: Connection) -> Iterator[Difference]:
-        for key, ours, theirs in merged(self.rows(live), self.rows(rebuilt)):
+    def differences(self, live: Connection, rebuilt: Connection, left_out: Collection[bytes]) -> Iterator[Difference]:
+        streams = (self.rows(connection, Meaning(connection)) for connection in (live, rebuilt))
+        for key, ours, theirs in merged(*streams):
+            if key[0] in left_out:
+                continue
             columns: tuple[str, ...] = ()
             if ours is not None and theirs is not None:
                 theirs = self.tolerates(ours, theirs)
-                columns = tuple(
-                    name for name, one, other in zip(self.columns, ours, theirs, strict=True) if one != other
-                )
+                pairs = zip(self.columns, ours, theirs, strict=True)
+                columns = tuple(name for name, one, other in pairs if one != other)
                 if not columns:
                     continue
-            yield Difference(
-                self.what, self._node(key, ours or theirs or ()), ours is not None, theirs is not None, columns
-            )
-
-    def _node(self, key: Key, values: Values) -> NodeId | None:
-        return None if self.node is None else (*key, *values)[self.node]
+            node = None if self.node is None else (*key, *(ours or theirs or ()))[self.node]
+            yield Difference(self.what, node, ours is not None, theirs is not None, columns)
 
 
-_NODE = ("kind", "mode", "uid", "gid", "rdev", "size", "mtime", "ctime", "btime", "tag", "content", "writer", "written")
-_KIND, _MTIME, _CTIME = (_NODE.index(name) for name in ("kind", "mtime", "ctime"))
+def _query(sql: str, keys: int = 1, author: int | None = None) -> Rows:
+    """Return the rows of a query: its first ``keys`` columns are the key; ``author`` is the column with an author's number."""
+
+    def rows(connection: Connection, meaning: Meaning) -> Iterator[Keyed]:
+        for row in connection.each(sql):
+            values = row if author is None else meaning.with_author(row, author)
+            yield values[:keys], values[keys:]
+
+    return rows
+
+
+_KIND, _MTIME, _CTIME = (NODE.index(name) for name in ("kind", "mtime", "ctime"))
 
 
 def _allow_junk(live: Values, rebuilt: Values) -> Values:
@@ -109,52 +106,60 @@ def _allow_junk(live: Values, rebuilt: Values) -> Values:
     return tuple(allowed)
 
 
-_STREAMS = (
-    _Stream(
-        "attributes",
-        1,
-        (*_NODE, "nlink"),
-        """SELECT n.id, n.kind, n.mode, n.uid, n.gid, n.rdev, n.size, n.mtime, n.ctime, n.btime, n.tag,
-coalesce(m.data, n.content), n.writer, n.written, n.nlink - coalesce(junk.count, 0)
+# A junk directory raises the link count of its parent on this machine only.
+_NODES = f"""WITH junk(parent, count) AS MATERIALIZED
+(SELECT e.parent, count(*) FROM nodes n JOIN entries e ON e.ino = n.ino WHERE n.local = 1 AND n.kind = 2 GROUP BY e.parent)
+SELECT n.id, {", ".join(OF_NODE)}, n.nlink - coalesce(junk.count, 0)
 FROM nodes n LEFT JOIN manifests m ON m.no = n.manifest LEFT JOIN junk ON junk.parent = n.ino
-WHERE n.local = 0 AND n.ino NOT IN (SELECT ino FROM gone) ORDER BY n.id""",
-        tolerates=_allow_junk,
-    ),
+WHERE n.local = 0 ORDER BY n.id"""  # noqa: S608 - constants
+_ENTRIES = """SELECT e.id, p.id, e.name, n.id, e.stamp, e.nfc, e.origin, e.deleted, e.by
+FROM entries e LEFT JOIN nodes p ON p.ino = e.parent LEFT JOIN nodes n ON n.ino = e.ino WHERE e.local = 0 ORDER BY e.id"""
+# CROSS JOIN keeps the order of the tables: the index of node ids gives the order of the rows.
+_FIELDS = """SELECT n.id, f.field, f.value FROM nodes n CROSS JOIN fields f ON f.ino = n.ino
+WHERE n.local = 0 ORDER BY n.id, f.field"""
+_PREDECESSORS = """SELECT r.entry, (SELECT count(*) FROM predecessors o WHERE o.entry = r.entry AND o.position < r.position),
+coalesce(n.id, (SELECT p.id FROM nodes_past p WHERE p.ino = r.ino LIMIT 1)), r.id
+FROM predecessors r LEFT JOIN nodes n ON n.ino = r.ino ORDER BY r.entry, r.position, r.id"""
+_MACHINES = "SELECT machine, name, public_key, incarnation, epoch FROM machines ORDER BY machine"
+_PINS = """SELECT id, name, time, settled, (SELECT count(*) FROM pins o WHERE o.position < pins.position), author
+FROM pins ORDER BY id"""
+_SETTINGS = f"""SELECT key, value FROM settings
+WHERE key IN ('{NAMESPACE}', '{TRASH_POLICY}', '{VERSION_POLICY}') ORDER BY key"""  # noqa: S608 - constants
+
+# Purged entries (their parent is 0) whose rows are not swept yet, what is below them, the files that they had replaced, and the
+# nodes that have no other entry.
+_PURGED = """WITH RECURSIVE purged(id, ino) AS (SELECT id, ino FROM entries WHERE parent = 0
+ UNION SELECT e.id, e.ino FROM purged p JOIN entries e ON e.parent = p.ino
+ UNION SELECT e.id, e.ino FROM purged p JOIN predecessors r ON r.entry = p.id JOIN entries e ON e.id = r.id AND e.parent = 2)
+SELECT id FROM purged UNION ALL SELECT n.id FROM purged p JOIN nodes n ON n.ino = p.ino
+WHERE NOT EXISTS (SELECT 1 FROM entries e WHERE e.ino = p.ino AND e.id NOT IN (SELECT id FROM purged))"""
+
+_STREAMS = (
+    _Stream("attributes", (*NODE, "nlink"), _query(_NODES, author=1 + AUTHOR), tolerates=_allow_junk),
     _Stream(
         "name",
-        1,
-        ("directory", "name", "node", "stamp", "nfc", "origin"),
-        """SELECT e.id, p.id, e.name, n.id, e.stamp, e.nfc, e.origin
-FROM entries e LEFT JOIN nodes p ON p.ino = e.parent LEFT JOIN nodes n ON n.ino = e.ino
-WHERE e.local = 0 AND e.parent != 0 AND e.parent NOT IN (SELECT ino FROM purged) ORDER BY e.id""",
+        ("directory", "name", "node", "stamp", "nfc", "origin", "deleted", "author"),
+        _query(_ENTRIES, author=8),
         node=3,
     ),
+    _Stream("extended attribute or property", ("value",), _query(_FIELDS, keys=2)),
+    _Stream("versions", ("versions",), versions),
+    _Stream("earlier files of a name", (), _query(_PREDECESSORS, keys=4), node=2),
+    _Stream("in snapshots: attributes", ("states",), lambda c, meaning: states(c, meaning, "nodes")),
+    _Stream("in snapshots: name", ("states", "node"), lambda c, meaning: states(c, meaning, "entries"), node=2),
     _Stream(
-        "extended attribute or property",
-        2,
-        ("value",),
-        # CROSS JOIN keeps the order of the tables: the index of node ids gives the order of the rows.
-        """SELECT n.id, f.field, f.value FROM nodes n CROSS JOIN fields f ON f.ino = n.ino
-WHERE n.local = 0 AND n.ino NOT IN (SELECT ino FROM gone) ORDER BY n.id, f.field""",
+        "in snapshots: extended attribute or property", ("states",), lambda c, meaning: states(c, meaning, "fields")
     ),
-    _Stream(
-        "machine",
-        1,
-        ("name", "public_key", "incarnation", "epoch"),
-        "SELECT machine, name, public_key, incarnation, epoch FROM machines ORDER BY machine",
-        node=None,
-    ),
-    _Stream(
-        "setting",
-        1,
-        ("value",),
-        "SELECT key, value FROM settings WHERE key = 'namespace' ORDER BY key",
-        node=None,
-    ),
+    _Stream("snapshot", ("name", "time", "settled", "order", "author"), _query(_PINS, author=5), node=None),
+    _Stream("purged directory", (), _query("SELECT id FROM tombstones ORDER BY id"), node=None),
+    _Stream("machine", ("name", "public_key", "incarnation", "epoch"), _query(_MACHINES), node=None),
+    _Stream("setting", ("value",), _query(_SETTINGS), node=None),
 )
 
 
 def differences(live: Connection, rebuilt: Connection) -> Iterator[Difference]:
     """Yield everything in which two databases differ."""
+    # On this machine the first are junk, on every other one deleted; the others wait until nobody has them open.
+    left_out = {*settings.get(live, settings.WITHDRAWN, []), *(row[0] for row in live.each(_PURGED))}
     for stream in _STREAMS:
-        yield from stream.differences(live, rebuilt)
+        yield from stream.differences(live, rebuilt, left_out)

@@ -1,5 +1,6 @@
 """What checking, repairing and the drill work with: the parts of an open volume."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,10 @@ from tgdav.vault.headers import HeaderKeeper
 
 @dataclass(frozen=True, slots=True)
 class CheckContext:
-    """The parts of a volume. ``scratch`` is the directory for the databases of drills; it is empty between them."""
+    """The parts of a volume. ``scratch`` is the directory for the databases of drills; it is empty between them.
+
+    ``sweep`` removes the rows of entries that were purged from the trash.
+    """
 
     database: Database
     store: BlobStore
@@ -24,3 +28,4 @@ class CheckContext:
     platform: Platform
     config: Config
     scratch: Path
+    sweep: Callable[[], None]

@@ -23,9 +23,10 @@ from tgdav.crdt.ops import Group, Write, decode_ops
 from tgdav.db.connection import Connection
 from tgdav.db.database import Database
 from tgdav.errors import DamageError
-from tgdav.ids import ChunkId, NodeId
-from tgdav.metadata import queries
+from tgdav.ids import ChunkId, Inode, NodeId
+from tgdav.metadata import purging, queries
 from tgdav.metadata.journal import Journal
+from tgdav.metadata.tree_cache import TreeChanges
 from tgdav.replication import sql
 from tgdav.replication.blob_listing import BlobListing
 from tgdav.replication.checkpoint import Parts
@@ -101,6 +102,8 @@ class Drill:
         self._log = context.replicator.log
         with suppress(DamageError):  # the check itself reports it
             context.replicator.poll()
+        if context.replicator.read_only_reason is None:
+            context.sweep()
 
     def run(self, findings: Findings) -> list[dict[str, Any]]:
         """Rebuild from each start; add what differs to ``findings``; return an object for each rebuild.
@@ -174,6 +177,7 @@ class Drill:
 
     def _compare(self, live: Connection, rebuilt: Database, journal: Journal, result: DrillResult) -> None:
         unsent = self._apply_unsent(live, rebuilt, journal, result)
+        _sweep(rebuilt)
         self._progress("comparing", 0, 0)
         with rebuilt.reading() as connection:
             for each in differences(live, connection):
@@ -223,6 +227,20 @@ class Drill:
     def _note(self, paths: list[bytes], text: str, result: DrillResult) -> None:
         result.paths.update(paths)
         result.differences.append(f"{shown_path(paths[0])}: {text}" if paths else text)
+
+
+def _sweep(rebuilt: Database) -> None:
+    """Remove the rows of purged entries, as the live state does in the background."""
+    rows, after = 1, None
+    while rows or after is not None:
+        start = purging.FIRST if after is None else after
+        step = rebuilt.writer.run(lambda t, start=start: purging.sweep(t, TreeChanges(), _nobody, after=start))  # type: ignore[misc]
+        rows = step.rows if after is None else rows + step.rows
+        after = step.after
+
+
+def _nobody(_ino: Inode) -> bool:
+    return False
 
 
 def _number(connection: Connection, statement: str, incarnation: bytes) -> int:

@@ -330,6 +330,7 @@ class Volume:
             self.platform,
             self.config,
             self.paths.state / DRILL_DIRECTORY,
+            self.fs.trash.sweep,
         )
         return Checker(context).run(read_data=read_data, repair=repair, drill=drill, progress=progress)
 
