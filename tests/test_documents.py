@@ -1,5 +1,6 @@
 """The documents: README's commands run, links lead somewhere, commands, options and files that a page names exist."""
 
+import math
 import os
 import re
 import socket
@@ -121,7 +122,8 @@ def problem(words: list[str]) -> str | None:
     """Return what is wrong with ``tgdav WORDS``, None if nothing is."""
     command: click.Command = tgdav
     known = options_of(tgdav) | {"--help", "-h"}
-    arguments, skip = 0, False
+    arguments: float = 0
+    skip = False
     for raw in words:
         word = raw.strip("[].,:\"'…")
         if skip or not word:
@@ -139,12 +141,17 @@ def problem(words: list[str]) -> str | None:
                 return f"no command {word}"
             command = found
             known |= options_of(command)
-            arguments = sum(isinstance(parameter, click.Argument) for parameter in command.params)
+            arguments = sum(taken(parameter) for parameter in command.params if isinstance(parameter, click.Argument))
         elif word.startswith((">", "<")):
             return None
         elif (arguments := arguments - 1) < 0:
             return f"{command.name} takes no argument {word}"
     return None
+
+
+def taken(argument: click.Argument) -> float:
+    """Return how many words an argument takes at most."""
+    return math.inf if argument.nargs == -1 else argument.nargs
 
 
 def takes_value(command: click.Command, name: str) -> bool:

@@ -42,6 +42,13 @@ _COMMANDS = {
         "check": ("commands.check", "check", "Check the database, the log and the store."),
         "cache": ("commands.status", "cache", "Show statistics of the cache, or clear it."),
     },
+    "Files, without a mount": {
+        "ls": ("commands.files", "ls", "List directories of the drive."),
+        "find": ("commands.files", "find", "Print the paths of what is below a directory, or of a part of it."),
+        "cat": ("commands.files", "cat", "Print the content of files."),
+        "get": ("commands.transfer", "get_command", "Copy files and directories from the drive to this machine."),
+        "put": ("commands.transfer", "put_command", "Copy files and directories of this machine into the drive."),
+    },
     "History": {
         "snapshot": ("commands.snapshots", "snapshot", "Keep the present state of the drive under NAME."),
         "snapshots": ("commands.snapshots", "snapshots", "List the snapshots, or delete one."),

@@ -1,18 +1,23 @@
 """The commands of an open volume by name, for the control socket and for commands that open the volume themselves."""
 
 import os
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
+from tgdav.cli.files.access import VolumeFiles
+from tgdav.cli.files.remote import file_commands, file_streams
 from tgdav.cli.secrets import from_wire
 from tgdav.config import Config, find_namespace
 from tgdav.crypto.header import unlock
 from tgdav.errors import NotFound, UsageError
 from tgdav.vault.telegram_login import TelegramLogin
 from tgdav.volume import report
-from tgdav.volume.control import Command, Progress
+from tgdav.volume.control import Command, Progress, StreamCommand
 from tgdav.volume.volume import Volume
 from tgdav.wording import shown_path
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 def commands(volume: Volume, config: Config, namespace: str | None) -> dict[str, Command]:
@@ -38,17 +43,25 @@ def commands(volume: Volume, config: Config, namespace: str | None) -> dict[str,
         "webdav-password": lambda _arguments, _progress: {"password": volume.webdav_password()[0]},
         "telegram-login": lambda arguments, _progress: _log_in(volume, arguments),
         "telegram-logout": lambda _arguments, _progress: {"logged_out": volume.log_out()},
+        **file_commands(VolumeFiles(volume.fs, volume.pending)),
     }
     opened = find_namespace(config, namespace).name
     return {name: _only_in(opened, command) for name, command in table.items()}
 
 
-def _only_in(opened: str, command: Command) -> Command:
-    def run(arguments: Mapping[str, Any], progress: Progress) -> Mapping[str, Any]:
+def streams(volume: Volume, config: Config, namespace: str | None) -> dict[str, StreamCommand]:
+    """Return the commands of ``volume`` that send or receive streams. They raise as ``commands``."""
+    opened = find_namespace(config, namespace).name
+    table = file_streams(VolumeFiles(volume.fs, volume.pending))
+    return {name: _only_in(opened, command) for name, command in table.items()}
+
+
+def _only_in(opened: str, command: Callable[[Mapping[str, Any], T], R]) -> Callable[[Mapping[str, Any], T], R]:
+    def run(arguments: Mapping[str, Any], extra: T) -> R:
         wanted = arguments.get("namespace")
         if wanted not in (None, opened):
             raise UsageError(f"the running tgdav has opened the namespace '{opened}'", hint="stop it first")
-        return command(arguments, progress)
+        return command(arguments, extra)
 
     return run
 

@@ -6,10 +6,19 @@ from enum import IntEnum
 from typing import Any
 
 from tgdav.errors import (
+    AccessDenied,
     AccessError,
     BlobMissing,
     ConfigError,
     DamageError,
+    Exists,
+    FileSystemError,
+    InvalidArgument,
+    IsADirectory,
+    NameTooLong,
+    NotADirectory,
+    NotFound,
+    NotPermitted,
     ReadOnly,
     StoreError,
     TgdavError,
@@ -48,7 +57,8 @@ TABLE: dict[type[Exception], ExitCode] = {
     StoreError: ExitCode.STORE,
     VaultInUse: ExitCode.IN_USE,
     WriterReplaced: ExitCode.NOT_ALLOWED,
-    ReadOnly: ExitCode.NOT_ALLOWED,
+    **dict.fromkeys((NotFound, Exists, NotADirectory, IsADirectory, NameTooLong, InvalidArgument), ExitCode.USAGE),
+    **dict.fromkeys((ReadOnly, NotPermitted, AccessDenied), ExitCode.NOT_ALLOWED),
 }
 
 
@@ -100,9 +110,11 @@ def for_control(error: Exception) -> dict[str, Any]:
     """Return the response for the control socket; log an unexpected error."""
     if not isinstance(error, TgdavError | OSError):
         _log.error("a command failed: %s", type(error).__name__, exc_info=_log.isEnabledFor(logging.INFO))
+    number = {"errno": error.errno} if isinstance(error, FileSystemError) else {}
     return {
         "kind": kind_of(error),
         "message": message_of(error),
         "hint": hint_of(error),
         "exit": int(exit_code(error)),
+        **number,
     }

@@ -18,7 +18,7 @@ SHELLS = ("bash", "zsh", "fish")
 
 UNSUPPORTED = frozenset(
     (
-        *("cat", "cluster", "conflicts", "doctor", "find", "gc", "get", "ls", "namespace", "put"),
+        *("cluster", "conflicts", "doctor", "gc", "namespace"),
         *("restore", "service", "setup", "share", "versions"),
     )
 )

@@ -25,6 +25,8 @@ _STAGES = {
     "checkpoint": "reading the checkpoint",
     "reading bytes": "reading stored data",
     "pending bytes": "sending",
+    "fetched bytes": "fetching",
+    "stored bytes": "storing",
 }
 _LEAST_SECONDS = 1.0
 
@@ -70,13 +72,18 @@ class Output:
         warnings, self._warnings = self._warnings, {}
         return list(warnings)
 
+    @property
+    def shows_progress(self) -> bool:
+        """Whether progress is drawn: standard error is a terminal."""
+        return sys.stderr is not None and sys.stderr.isatty()
+
     @contextmanager
     def progress(self, label: str = "working") -> Iterator[Report]:
         """Yield a callback for progress, drawn as a bar if standard error is a terminal.
 
         The bar appears after half a second, with ``label`` until a stage is reported.
         """
-        if sys.stderr is None or not sys.stderr.isatty():
+        if not self.shows_progress:
             yield lambda _stage, _done, _total: None
             return
         bar = _bar()

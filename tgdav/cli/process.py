@@ -135,6 +135,16 @@ def stopping_by_signals(stop: threading.Event) -> Iterator[None]:
             signal.signal(number, handler)
 
 
+@contextmanager
+def interrupted_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM raise KeyboardInterrupt, as SIGINT does, so that temporary files are removed."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def notify(environment: Mapping[str, str], *lines: str) -> None:
     """Send ``lines`` (READY=1, STOPPING=1, STATUS=…) to the service manager, if there is one (sd_notify(3))."""
     address = environment.get("NOTIFY_SOCKET", "")

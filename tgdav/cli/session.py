@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from tgdav.cli.invocation import Invocation, short_path
@@ -15,6 +15,8 @@ from tgdav.volume.control import Progress
 from tgdav.volume.control_client import ControlClient
 
 if TYPE_CHECKING:
+    from tgdav.cli.files.access import Files
+
     # Imported late: it imports the database, which commands beside a running server do not need.
     from tgdav.volume.volume import Volume
 
@@ -34,13 +36,11 @@ def session(invocation: Invocation, ask: Callable[[Invocation], Secret] = passph
     ``ask`` returns the secret when the vault has to be opened here. Raises UsageError (no vault, bad configuration),
     AccessError, VaultInUse.
     """
-    require_vault(invocation)
-    opened = _Opener(invocation).open(ask)
-    if isinstance(opened, ControlClient):
-        with opened as client:
-            yield lambda name, progress, /, **arguments: client.call(name, arguments | _wanted(invocation), progress)
-        return
-    try:
+    with _opened(invocation, ask) as opened:
+        if isinstance(opened, ControlClient):
+            client, wanted = opened, _wanted(invocation)
+            yield lambda name, progress, /, **arguments: client.call(name, arguments | wanted, progress)
+            return
         from tgdav.cli.dispatch import commands
 
         table = commands(opened, invocation.config, invocation.namespace)
@@ -49,8 +49,29 @@ def session(invocation: Invocation, ask: Callable[[Invocation], Secret] = passph
             return table[name](arguments, progress)
 
         yield call
-    finally:
-        opened.close()
+
+
+@contextmanager
+def files_session(invocation: Invocation, ask: Callable[[Invocation], Secret] = passphrase) -> Iterator["Files"]:
+    """Yield the files of the open vault. Raises as ``session``."""
+    from tgdav.cli.files.access import VolumeFiles
+    from tgdav.cli.files.remote import RemoteFiles
+
+    with _opened(invocation, ask) as opened:
+        if not isinstance(opened, ControlClient):
+            yield VolumeFiles(opened.fs, opened.pending)
+            return
+        pointer = invocation.paths.control_file
+        with closing(RemoteFiles(lambda: ControlClient.connect(pointer), _wanted(invocation))) as files:
+            yield files
+
+
+@contextmanager
+def _opened(invocation: Invocation, ask: Callable[[Invocation], Secret]) -> "Iterator[ControlClient | Volume]":
+    """Yield the vault, opened here, or a connection to the process that has it open."""
+    require_vault(invocation)
+    with closing(_Opener(invocation).open(ask)) as opened:
+        yield opened
 
 
 def _wanted(invocation: Invocation) -> dict[str, str]:
@@ -89,7 +110,8 @@ def refuse_running(invocation: Invocation) -> None:
     stop = f"'kill {found['process']}'" if found else "SIGTERM"
     raise VaultInUse(
         f"a tgdav{which} has this vault open{at}",
-        hint=f"status, sync, check, cache, passwd, recovery-key, mount and unmount work beside it; {stop} stops it",
+        hint="status, sync, check, cache, ls, find, cat, get, put, passwd, recovery-key, mount and unmount work beside it; "
+        f"{stop} stops it",
     )
 
 

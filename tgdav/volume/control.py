@@ -2,13 +2,8 @@
 
 A Unix socket of mode 0600 that serves only processes of the same user. Socket paths are limited to about 107 bytes, so it
 is bound beside the pointer file when that is short enough (and the file system supports sockets), else in a directory of its
-own below one of the short directories; the pointer file contains its path. One JSON object per line (UTF-8)::
-
-    request   {"command": NAME, "arguments": {…}}
-    responses {"progress": {"stage": TEXT, "done": N, "total": N}}     any number of them
-              {"result": {…}}  or  {"error": {"kind", "message", "hint", "exit"}}
-
-A connection may carry several requests. Arguments may contain secrets, so they are never logged.
+own below one of the short directories; the pointer file contains its path. ``control_messages`` describes the protocol.
+Arguments may contain secrets, so they are never logged.
 """
 
 import logging
@@ -21,8 +16,9 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, BinaryIO
 
 import msgspec
@@ -30,6 +26,7 @@ import msgspec
 from tgdav.clock import Clock
 from tgdav.errors import TgdavError, UsageError
 from tgdav.threads import Guard, Worker
+from tgdav.volume.control_messages import Stream, receive_line, send_line
 
 log = logging.getLogger(__name__)
 
@@ -39,11 +36,13 @@ Progress = Callable[[str, int, int], None]
 Command = Callable[[Mapping[str, Any], Progress], Mapping[str, Any]]
 """Gets a request's arguments and a progress callback, returns what JSON can encode. Raises TgdavError."""
 
+StreamCommand = Callable[[Mapping[str, Any], Stream], Mapping[str, Any]]
+"""As ``Command``, for a request that sends or receives blocks of bytes before its result."""
+
 Describe = Callable[[Exception], Mapping[str, Any]]
-"""Returns an error as the object that is sent: kind, message, hint, exit."""
+"""Returns an error as the object that is sent: kind, message, hint, exit, and errno if it has one."""
 
 MAX_REQUEST_BYTES = 64 << 10
-MAX_REPLY_BYTES = 64 << 20
 MAX_CONNECTIONS = 32
 
 _BACKLOG = 128
@@ -75,9 +74,11 @@ class ControlServer:
         commands: Mapping[str, Command],
         describe: Describe,
         clock: Clock,
+        streams: Mapping[str, StreamCommand] = MappingProxyType({}),
     ) -> None:
         self._pointer, self._short_directories = pointer, short_directories
-        self._commands, self._describe, self._clock = commands, describe, clock
+        self._commands, self._streams = commands, streams
+        self._describe, self._clock = describe, clock
         self._path: Path | None = None
         self._wake: socket.socket | None = None
         self._acceptor: Worker | None = None
@@ -171,6 +172,9 @@ class ControlServer:
             return None
         try:
             request = _parse(line)
+            if (streaming := self._streams.get(request.command)) is not None:
+                with _patiently(peer):
+                    return {"result": streaming(request.arguments, Stream(peer, lines))}
             command = self._commands.get(request.command)
             if command is None:
                 raise UsageError("the running tgdav does not know this command", hint="restart it in this version")
@@ -179,6 +183,20 @@ class ControlServer:
             raise
         except Exception as error:  # sent to the peer; the server continues
             return {"error": self._describe(error)}
+
+
+@contextmanager
+def _patiently(peer: socket.socket) -> Iterator[None]:
+    """Wait for blocks without limit: the other end of a stream may be a pager, or a program that computes for an hour.
+
+    A peer that ends closes the socket, and ``ControlServer.stop`` shuts it down.
+    """
+    peer.settimeout(None)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            peer.settimeout(_TIMEOUT)
 
 
 class _Reporter:
@@ -200,26 +218,6 @@ def _parse(line: bytes) -> _Request:
         return msgspec.json.decode(line, type=_Request)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         raise UsageError("malformed control request") from None
-
-
-def receive_line(lines: BinaryIO, limit: int) -> bytes | None:
-    """Return the next line without its newline; None at the end of the stream. Raises ConnectionError if it is cut off
-    or longer than ``limit`` bytes, TimeoutError.
-    """
-    line = lines.readline(limit + 1)
-    if not line:
-        return None
-    if not line.endswith(b"\n"):
-        raise ConnectionAbortedError("a control message was too long or cut off")
-    return line[:-1]
-
-
-def send_line(peer: socket.socket, message: Mapping[str, Any]) -> None:
-    """Send one message. Raises ConnectionError when the peer is gone or does not read."""
-    try:
-        peer.sendall(msgspec.json.encode(message) + b"\n")
-    except OSError as error:
-        raise ConnectionAbortedError("the peer of the control socket is gone") from error
 
 
 def peer_user(peer: socket.socket) -> int:

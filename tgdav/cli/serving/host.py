@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tgdav.cli.dispatch import commands
+from tgdav.cli.dispatch import commands, streams
 from tgdav.cli.errors import for_control
 from tgdav.cli.invocation import Invocation
 from tgdav.cli.serving.mount_point import NO_FUSE, refuse_own_files
@@ -140,4 +140,5 @@ def control_server(invocation: Invocation, volume: Volume, running: ProcessInfo)
         commands(volume, invocation.config, invocation.namespace) | running.commands(),
         for_control,
         invocation.platform.clock,
+        streams(volume, invocation.config, invocation.namespace),
     )

@@ -1,0 +1,163 @@
+"""From the drive to the local disk. A file appears under its name only when it is complete."""
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from tgdav.cli.files.access import Entry, Files
+from tgdav.cli.files.transfer import Transfer, naming
+from tgdav.entropy import Entropy
+from tgdav.metadata.types import DIRECTORY, SYMLINK, Kind
+from tgdav.wording import shown_path
+
+PREFIX, SUFFIX = ".tgdav-", ".part"
+"""The name of a file that is not complete begins and ends so."""
+
+
+def get(files: Files, remote: bytes, local: str, transfer: Transfer, entropy: Entropy) -> None:
+    """Copy what ``remote`` names to the path ``local``, with all below it; directories that exist are merged.
+
+    Raises NotFound and other errors of ``remote`` itself; ``transfer`` records those of what is below it.
+    """
+    with closing(files.walk(remote)) as entries:
+        with naming(remote):
+            top = next(entries)
+        _Getter(files, transfer, len(top.path.rstrip(b"/")), local, entropy).run(top, entries)
+
+
+class _Getter:
+    """Copies a tree, whose paths lose their first ``cut`` bytes and get ``local`` instead."""
+
+    def __init__(self, files: Files, transfer: Transfer, cut: int, local: str, entropy: Entropy) -> None:
+        self._files, self._transfer, self._cut, self._local = files, transfer, cut, local
+        self._entropy = entropy
+        self._directories: list[tuple[str, Entry]] = []
+        self._left_out: bytes | None = None
+
+    def run(self, top: Entry, entries: Iterator[Entry]) -> None:
+        self._copy(top)
+        for entry in entries:
+            if self._left_out is None or not entry.path.startswith(self._left_out):
+                self._copy(entry)
+        # Last, because what is created in a directory changes its mtime, and its mode may forbid that.
+        for target, entry in reversed(self._directories):
+            with self._transfer.attempt(shown_path(entry.path)):
+                self._set_attributes(target, entry)
+
+    def _copy(self, entry: Entry) -> None:
+        target = self._local + os.fsdecode(entry.path[self._cut :])
+        shown = shown_path(entry.path)
+        done = False
+        with self._transfer.attempt(shown), naming(entry.path):
+            match entry.kind:
+                case Kind.DIRECTORY:
+                    _make_directory(target)
+                    self._directories.append((target, entry))
+                    self._transfer.directories += 1
+                case Kind.FILE:
+                    self._fetch(entry, target)
+                case Kind.SYMLINK:
+                    self._make_symlink(target, entry)
+                    self._transfer.symlinks += 1
+                case _:
+                    self._transfer.skip(shown, entry.kind.name.lower().replace("_", " "))
+            done = True
+        if not done and entry.kind == DIRECTORY:
+            self._left_out = entry.path + b"/"
+
+    def _fetch(self, entry: Entry, target: str) -> None:
+        count = 0
+
+        def write(block: bytes) -> None:
+            nonlocal count
+            file.write(block)
+            count += len(block)
+            self._transfer.moved(len(block))
+
+        is_special = target == self._local and _is_special(target)
+        with _special_file(target) if is_special else _new_file(target, self._beside(target)) as (file, name):
+            found = self._files.read(entry.path, write)
+            file.flush()
+            if not is_special:
+                self._set_attributes(name, found)
+        self._transfer.files += 1
+        self._transfer.bytes += count
+
+    def _make_symlink(self, target: str, entry: Entry) -> None:
+        _require_replaceable(target)
+        name = self._beside(target)
+        with _replacing(target, name):
+            os.symlink(os.fsdecode(entry.target), name)
+            self._set_attributes(name, entry)
+
+    def _beside(self, target: str) -> str:
+        """Return a temporary name in the directory of ``target``."""
+        return os.path.join(os.path.dirname(target), f"{PREFIX}{self._entropy.bytes(8).hex()}{SUFFIX}")
+
+    def _set_attributes(self, target: str, entry: Entry) -> None:
+        if entry.kind != SYMLINK:
+            try:
+                Path(target).chmod(entry.mode)
+            except PermissionError:  # FAT and some network shares
+                self._transfer.warn(f"the modes of files cannot be kept in {os.path.dirname(target) or '.'}")
+        os.utime(target, ns=(entry.mtime, entry.mtime), follow_symlinks=False)
+
+
+@contextmanager
+def _new_file(target: str, name: str) -> Iterator[tuple[BinaryIO, str]]:
+    """Yield a new file, and its temporary ``name``; at the end it replaces ``target``. Raises FileExistsError."""
+    _require_replaceable(target)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    with _replacing(target, name), open(os.open(name, flags, 0o600), "wb") as file:
+        yield file, name
+
+
+@contextmanager
+def _replacing(target: str, name: str) -> Iterator[None]:
+    """Rename ``name`` to ``target`` at the end of the block; remove it if the block ends with an exception."""
+    try:
+        yield
+        os.replace(name, target)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def _special_file(target: str) -> Iterator[tuple[BinaryIO, str]]:
+    """Yield a device or pipe, opened, and its name."""
+    with open(target, "wb") as file:
+        yield file, target
+
+
+def _make_directory(target: str) -> None:
+    """Create a directory that only this user can enter until its mode is set. Raises FileExistsError for other kinds."""
+    try:
+        Path(target).mkdir(0o700)
+    except FileExistsError:
+        if not stat.S_ISDIR(os.lstat(target).st_mode):  # through a symlink, the tree would end up elsewhere
+            raise
+
+
+def _is_special(target: str) -> bool:
+    """Return whether a path names, or leads to, a device or a pipe, which is written to and not replaced."""
+    try:
+        kind = stat.S_IFMT(os.stat(target).st_mode)
+    except OSError:
+        return False
+    return kind not in (stat.S_IFREG, stat.S_IFDIR)
+
+
+def _require_replaceable(target: str) -> None:
+    """Raise FileExistsError if the name belongs to a directory, a device or a pipe."""
+    try:
+        kind = stat.S_IFMT(os.lstat(target).st_mode)
+    except FileNotFoundError:
+        return
+    if kind not in (stat.S_IFREG, stat.S_IFLNK):
+        what = "a directory" if kind == stat.S_IFDIR else "a device or a pipe"
+        raise FileExistsError(errno.EEXIST, f"{what} is in the way", target)
