@@ -12,7 +12,7 @@ from tgdav.errors import FileSystemError, InvalidArgument, IsADirectory, NoAttri
 from tgdav.fs.api import HISTORY_INODES, FileSystem, RenameFlag
 from tgdav.fs.filesystem import NamespaceFileSystem
 from tgdav.ids import Inode
-from tgdav.metadata.types import AttributeChange, Attributes, Kind
+from tgdav.metadata.types import AttributeChange, Attributes, Kind, listed
 
 BIG = 300_000
 TODAY = re.compile(rb"\d{4}-\d\d-\d\d\Z")
@@ -147,7 +147,7 @@ def everything(fs: NamespaceFileSystem) -> Iterator[tuple[bytes, Attributes]]:
         briefly = {each.name: each for each in fs.list_briefly(node.inode)}
         for entry in fs.list_directory(node.inode):
             assert fs.lookup(node.inode, entry.name) == entry.attributes
-            assert briefly[entry.name].inode == entry.attributes.inode
+            assert briefly[entry.name] == listed(entry.name, entry.attributes)
             if entry.attributes.is_directory:
                 assert fs.parent(entry.attributes.inode) == node.inode
             waiting.append((path + b"/" + entry.name, entry.attributes))

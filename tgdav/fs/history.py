@@ -152,6 +152,9 @@ class History:
 
     def list_briefly(self, inode: Inode) -> list[Listed]:
         """As ``list_directory``, but only what long listings show."""
+        with self._at(inode) as (c, view, key):
+            if isinstance(view, SnapshotTree):
+                return view.listing(c, key)
         return [listed(entry.name, entry.attributes) for entry in self.list_directory(inode)]
 
     def parent(self, inode: Inode) -> Inode:

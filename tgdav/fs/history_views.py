@@ -17,7 +17,7 @@ from tgdav.errors import NotADirectory, NotFound
 from tgdav.fs.api import HISTORY_INODES
 from tgdav.ids import Inode, NodeId, Position, SnapshotId
 from tgdav.metadata import as_of, queries, snapshots, trash, versions
-from tgdav.metadata.types import DIRECTORY, Attributes
+from tgdav.metadata.types import DIRECTORY, Attributes, Listed
 from tgdav.metadata.versions import Version
 
 _KEY_BITS = 40
@@ -197,6 +197,14 @@ class SnapshotTree:
         if not found:
             _require_directory(as_of.attributes(c, at, Inode(key)))
         return [(entry.name, _renumbered(self._region, entry.attributes)) for entry in found]
+
+    def listing(self, c: Connection, key: int) -> list[Listed]:
+        """As ``children``, but only what long listings show, in half the time."""
+        at = self._position(c)
+        found = as_of.listing(c, at, Inode(key))
+        if not found:
+            _require_directory(as_of.attributes(c, at, Inode(key)))
+        return [msgspec.structs.replace(each, inode=number(self._region, each.inode)) for each in found]
 
     def parent(self, c: Connection, key: int) -> Inode:
         """Return the directory that contained a directory."""
