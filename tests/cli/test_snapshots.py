@@ -111,3 +111,37 @@ def test_diff(vault: Machine) -> None:
         assert ("/d/c", "removed") not in changes("two", "one")
         assert "renamed   /d/c  (was /c)" in vault.run("diff", "one", "two").stdout
         assert vault.run("diff", "one", "none", check=False).code == 2
+
+
+def test_restore(vault: Machine) -> None:
+    with vault.server() as running, running.client() as client:
+        client.request("MKCOL", "/d")
+        for name in ("/a", "/d/b"):
+            client.request("PUT", name, body=name.encode() * 10)
+        vault.run("snapshot", "one")
+        client.request("PUT", "/a", body=b"other")
+        client.request("DELETE", "/d")
+        client.request("PUT", "/new", body=b"new")
+        planned = vault.run("--json", "restore", "one", "--dry-run").json()
+        assert (planned["restored"], planned["removed"]) == (3, 1)
+        assert [(each["path"], each["change"]) for each in planned["changes"]] == [
+            ("/a", "changed"), ("/d", "removed"), ("/d/b", "removed"), ("/new", "added")
+        ]  # fmt: skip
+        assert "would restore /d/b" in vault.run("restore", "one", "--dry-run").stdout
+        assert client.request("GET", "/a").body == b"other"
+        vault.run("restore", "one", "--path", "/d", "--to", "/copy")
+        assert client.request("GET", "/copy/b").body == b"/d/b" * 10
+        assert client.request("GET", "/d/b").status == 404
+        vault.run("restore", "one", "--path", "/d")
+        assert client.request("GET", "/d/b").body == b"/d/b" * 10
+        assert client.request("GET", "/new").body == b"new"
+        assert vault.run("--json", "restore", "one").json() == {"restored": 1, "removed": 3}
+        assert client.request("GET", "/a").body == b"/a" * 10
+        assert client.request("GET", "/new").status == 404
+        assert vault.run("--json", "diff", "one").json()["changes"] == []
+        for words in (
+            ["none"], ["one", "--path", "/none"], ["one", "--path", "d"], ["one", "--path", "/d/.."], ["one", "--to", "/d"],
+            ["one", "--path", "/a", "--to", "/a/b"],
+        ):  # fmt: skip
+            refused = vault.run("restore", *words, check=False)
+            assert (refused.code, len(refused.stderr.splitlines())) == (2, 1), words

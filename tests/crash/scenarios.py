@@ -148,6 +148,34 @@ def _open(run: Run) -> None:
     assert run.volume
 
 
+def _snapshot(name: str) -> Step:
+    return lambda run: run.volume.make_snapshot(name) and None
+
+
+def _restore(name: str, path: str = "", to: str | None = None) -> Step:
+    def step(run: Run) -> None:
+        place = None if to is None else tuple(path_of(to))
+        run.volume.restorer.restore(name, tuple(path_of(path)) if path else (), place, lambda *_: None)
+
+    return step
+
+
+def _delete_snapshot(name: str) -> Step:
+    return lambda run: run.volume.snapshots.delete(name)
+
+
+def upkeep(run: Run) -> None:
+    """Sweep and count."""
+    while run.volume.snapshots.upkeep():
+        pass
+
+
+def reopen_and_resume(machine: Machine, _finished: int) -> Volume:
+    volume = machine.open()
+    volume.restorer.resume()
+    return volume
+
+
 def with_a_left_over(machine: Machine) -> None:
     """A process died after it made a staging file and before it named it."""
     furnished(machine)
@@ -335,6 +363,11 @@ SCENARIOS = (
         _open, sync, checkpoint, _put("p", 33, 80_000), sync, checkpoint, _put("q", 34, 400), sync, checkpoint, trim,
         _put("r", 35, 500), sync,
     )),
+    # The second snapshot is made so that the restore needs not wait until the last save is no burst any more.
+    Scenario("snapshots", furnished, (
+        _open, _snapshot("one"), _remove("a/b"), _put("a/small", 90, 70_000), _put("new", 91, 300), _rename("d", "e"),
+        _snapshot("two"), _restore("one"), _restore("two", "e", "f/g"), _delete_snapshot("one"), upkeep, sync,
+    ), reopen_and_resume),
     Scenario("a file larger than a pack", with_a_left_over, (_open, _put("huge", 50, 1_500_000), _remove("d"), sync)),
     Scenario("a staging file fails", furnished, (
         on_a_failing_disk, _put("good", 62, 80_000), put_in_vain, sync, _put("good", 63, 70_000), sync,

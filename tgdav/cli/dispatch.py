@@ -10,6 +10,7 @@ from tgdav.cli.secrets import from_wire
 from tgdav.config import Config, find_namespace
 from tgdav.crypto.header import unlock
 from tgdav.errors import NotFound, UsageError
+from tgdav.metadata.difference import ADDED, path_of
 from tgdav.vault.telegram_login import TelegramLogin
 from tgdav.volume import report
 from tgdav.volume.control import Command, Progress, StreamCommand
@@ -37,6 +38,7 @@ def commands(volume: Volume, config: Config, namespace: str | None) -> dict[str,
         },
         "trash-restore": lambda arguments, _progress: _restore_deleted(volume, arguments),
         "trash-empty": lambda arguments, progress: _empty_trash(volume, arguments, progress),
+        "restore": lambda arguments, progress: _restore(volume, arguments, progress),
         "diff": lambda arguments, _progress: _diff(volume, arguments),
         "passwd": lambda arguments, _progress: _change_passphrase(volume, arguments),
         "recovery-key": lambda arguments, _progress: _new_recovery_key(volume, arguments),
@@ -116,6 +118,33 @@ def _diff(volume: Volume, arguments: Mapping[str, Any]) -> dict[str, Any]:
     second = None if arguments.get("second") is None else _name(arguments, "second")
     found = volume.snapshots.diff(_name(arguments, "first"), second)
     return {"changes": [report.difference(each) for each in found]}
+
+
+def _restore(volume: Volume, arguments: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
+    snapshot = _name(arguments, "snapshot")
+    path, to = _path(arguments, "path") or (), _path(arguments, "to")
+    if arguments.get("dry_run"):
+        top = path_of(path if to is None else to)
+        found = volume.restorer.differences(snapshot, path, to)
+        added = sum(each.change == ADDED for each in found)
+        return {
+            "restored": len(found) - added,
+            "removed": added,
+            "changes": [report.difference(each, top) for each in found],
+        }
+    done = volume.restorer.restore(snapshot, path, to, progress)
+    return {"restored": done.restored, "removed": done.removed}
+
+
+def _path(arguments: Mapping[str, Any], key: str) -> tuple[bytes, ...] | None:
+    """Return the names of a path, None if it was not given."""
+    text = arguments.get(key)
+    if text is None:
+        return None
+    names = tuple(name for name in os.fsencode(_name(arguments, key)).split(b"/") if name)
+    if not text.startswith("/") or b"." in names or b".." in names:
+        raise UsageError(f"'{text}' is no path of the drive", hint="paths begin with / and contain no . or ..")
+    return names
 
 
 def _clear_cache(volume: Volume) -> dict[str, Any]:

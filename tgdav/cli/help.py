@@ -19,7 +19,7 @@ SHELLS = ("bash", "zsh", "fish")
 UNSUPPORTED = frozenset(
     (
         *("cluster", "conflicts", "doctor", "gc", "namespace"),
-        *("restore", "service", "setup", "share", "versions"),
+        *("service", "setup", "share", "versions"),
     )
 )
 """Commands that the documentation announces and this version lacks."""

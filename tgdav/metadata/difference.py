@@ -91,10 +91,10 @@ class Side:
 
 
 class Comparison:
-    """Compares two states. Use it within one read transaction."""
+    """Compares two states. Use it within one read transaction. ``times``: the times of directories count too."""
 
-    def __init__(self, before: Side, after: Side) -> None:
-        self._before, self._after = before, after
+    def __init__(self, before: Side, after: Side, *, times: bool = False) -> None:
+        self._before, self._after, self._times = before, after, times
         self._connection = before.connection
         self._renamed: dict[Names, Names] = {}
         self._used: set[Names] = set()
@@ -187,7 +187,14 @@ class Comparison:
     def _is_modified(self, before: Attributes, after: Attributes) -> bool:
         if before.inode == after.inode and before.inode not in self._nodes:
             return False
-        return _compared(before) != _compared(after) or self._has_other_content(before, after)
+        return self._compared(before) != self._compared(after) or self._has_other_content(before, after)
+
+    def _compared(self, node: Attributes) -> tuple[object, ...]:
+        """Return the attributes that count. A directory's mtime changes with its entries, which are compared themselves."""
+        same = (node.kind, node.mode, node.uid, node.gid, node.rdev)
+        if node.is_directory:
+            return (*same, node.mtime) if self._times else same
+        return (*same, node.mtime, node.size, node.tag)
 
     def _has_other_content(self, before: Attributes, after: Attributes) -> bool:
         first, second = self._before, self._after
@@ -197,12 +204,6 @@ class Comparison:
         return before.tag is None and as_of.manifest(self._connection, first.at, before.inode) != as_of.manifest(
             self._connection, second.at, after.inode
         )
-
-
-def _compared(node: Attributes) -> tuple[object, ...]:
-    """Return the attributes that count. A directory's times change with its entries, which are compared themselves."""
-    same = (node.kind, node.mode, node.uid, node.gid, node.rdev)
-    return same if node.is_directory else (*same, node.mtime, node.size, node.tag)
 
 
 def path_of(names: Iterable[bytes], top: bytes = b"") -> bytes:

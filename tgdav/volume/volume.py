@@ -23,6 +23,7 @@ from tgdav.errors import TgdavError, UsageError
 from tgdav.fs.files.context import OpenFileContext
 from tgdav.fs.filesystem import NamespaceFileSystem
 from tgdav.fs.names import JunkPolicy
+from tgdav.fs.restoring import Restorer
 from tgdav.fs.snapshots import Snapshots
 from tgdav.metadata import settings
 from tgdav.metadata.journal import Journal
@@ -109,6 +110,7 @@ class Volume:
         junk, space = JunkPolicy(config.webdav.junk_files), disk_capacity(paths, self.used_bytes, stores.bounded)
         self.fs = NamespaceFileSystem(open_files, junk=junk, space=space)
         self.snapshots = Snapshots(self.fs.open_files)
+        self.restorer = Restorer(self.fs.open_files, log.keys, self.fs.listeners, junk)
         keep = config.snapshots.schedule.model_dump()
         self._schedule = ScheduledSnapshots(self.snapshots, database, platform.clock, keep)
         self.reserve = Reserve(paths, platform.disk, platform.entropy)
@@ -180,6 +182,7 @@ class Volume:
         yield PeriodicTask("flushing idle files", self.fs.flush_idle, when=writing)
         schedule = {"interval": SCHEDULE_SECONDS, "first": SCHEDULE_FIRST_SECONDS}
         yield PeriodicTask("making scheduled snapshots", self._schedule.run, when=writing, **schedule)
+        yield PeriodicTask("finishing a restore", self.restorer.resume, when=self._may_restore)
         yield PeriodicTask("counting snapshots", self._keep_up_snapshots)
         pushing = {"interval": PUSH_SECONDS, "first": PUSH_SECONDS}
         yield PeriodicTask(PUSH, self._push_if_pending, when=writing, **pushing)
@@ -187,6 +190,9 @@ class Volume:
         yield PeriodicTask("writing a checkpoint", replicator.checkpoint_if_due, when=writing, **checkpoints)
         trimming = {"interval": TRIM_SECONDS, "retry": CHECKPOINT_SECONDS, "first": CHECKPOINT_SECONDS}
         yield PeriodicTask("trimming the log", replicator.trim, when=writing, **trimming)
+
+    def _may_restore(self) -> bool:
+        return self.restorer.may_be_pending and self._is_writing()
 
     def _is_joining(self) -> bool:
         return self.replicator.is_joining
