@@ -1,6 +1,8 @@
 """Commands in a process of their own: results, refusals and their exit codes."""
 
 import json
+import random
+import re
 import shutil
 import stat
 from pathlib import Path
@@ -145,6 +147,27 @@ def test_status_and_cache_have_their_keys(vault: Machine) -> None:
         assert set(vault.run("--json", *words).json()) >= {"bytes", "max_bytes", "chunks", "hits", "misses"}
     for words in (("status",), ("cache",), ("sync",), ("check",)):
         assert vault.run(*words).stdout
+
+
+def test_gc_deletes_what_was_purged(vault: Machine, tmp_path: Path) -> None:
+    with Server(vault) as server, server.client() as client:
+        assert client.request("PUT", "/file", body=random.Random(1).randbytes(300_000)).status == 201
+        assert client.request("PUT", "/other", body=b"x").status == 201
+        vault.run("sync", "--wait")
+        assert vault.run("--json", "gc").json()["packs_deleted"] == 0
+        assert client.request("DELETE", "/file").status == 204
+        assert vault.run("--json", "gc").json()["packs_deleted"] == 0, "it is in the trash"
+        vault.run("trash", "empty")
+        before = sum(blob.stat().st_size for blob in (tmp_path / "store").iterdir())
+        forecast = vault.run("--json", "gc", "--dry-run").json()
+        assert (forecast["packs_deleted"], forecast["dry_run"]) == (1, True)
+        assert re.match("would delete 1 pack, ", vault.run("gc", "--dry-run").stdout)
+        done = vault.run("--json", "gc").json()
+        assert {**done, "dry_run": True} == forecast
+        assert done["bytes_freed"] >= 200_000
+        assert sum(blob.stat().st_size for blob in (tmp_path / "store").iterdir()) < before
+    assert vault.run("gc").stdout == "nothing to delete\n"
+    assert vault.run("check", "--read-data").code == 0
 
 
 def test_check_finds_a_missing_blob(vault: Machine, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from tgdav.crdt.ops import (
     Op,
     Place,
     Purge,
+    Retire,
     Snapshot,
     TrashPolicy,
     Unsnapshot,
@@ -28,7 +29,7 @@ from tgdav.crdt.ops import (
     encode_ops,
 )
 from tgdav.errors import DamageError, NewerFormat
-from tgdav.ids import ContentTag, EntryId, Incarnation, MachineId, NodeId, SnapshotId
+from tgdav.ids import BlobName, ContentTag, EntryId, Incarnation, MachineId, NodeId, SnapshotId
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "ops-v1.bin"
 GOLDEN_2 = GOLDEN.with_name("ops-v1-history.bin")
@@ -77,6 +78,13 @@ def test_todays_encoding_is_the_golden_one() -> None:
 
 def test_the_golden_bytes_are_read_as_they_were_meant() -> None:
     assert decode_ops(GOLDEN.read_bytes()) == OPS
+
+
+def test_the_encoding_of_a_retirement_is_the_golden_one() -> None:
+    golden = GOLDEN.with_name("ops-v1-retire.bin").read_bytes()
+    ops = (Retire((BlobName(b"p" * 16), BlobName(b"q" * 16))),)
+    assert encode_ops(ops) == golden
+    assert decode_ops(golden) == ops
 
 
 def test_fields_added_later_are_skipped_and_missing_ones_have_defaults() -> None:
@@ -140,7 +148,7 @@ def test_numbers_beyond_the_database_are_damage(fields: list[object]) -> None:
         decode_ops(msgspec.msgpack.encode([fields]))
 
 
-RESERVED = (9, 12, 13, 14, 15, 18, 19, 20, 21)
+RESERVED = (12, 13, 14, 15, 18, 19, 20, 21)
 
 
 def test_the_numbers_that_are_reserved_stay_free() -> None:

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Collection
 
-from tgdav.check.chunk_set import ChunkSet
 from tgdav.check.problem import Problems, State
+from tgdav.content.chunk_set import ChunkSet
 from tgdav.content.format.manifest import decode
 from tgdav.db.connection import Connection, Row
 from tgdav.errors import DamageError

@@ -14,10 +14,10 @@ from typing import Any
 
 import msgspec
 
-from tgdav.check.chunk_set import ChunkSet
 from tgdav.check.comparison import Difference, differences
 from tgdav.check.context import CheckContext
 from tgdav.check.findings import Findings
+from tgdav.content.chunk_set import ChunkSet
 from tgdav.content.format.manifest import decode as decode_manifest
 from tgdav.crdt.ops import Group, Write, decode_ops
 from tgdav.db.connection import Connection

@@ -40,6 +40,7 @@ _COMMANDS = {
         ),
         "sync": ("commands.status", "sync", "Push changes to the store, and pull from it, now."),
         "check": ("commands.check", "check", "Check the database, the log and the store."),
+        "gc": ("commands.gc", "gc", "Delete from the store what no file, version, snapshot or trash entry refers to."),
         "cache": ("commands.status", "cache", "Show statistics of the cache, or clear it."),
     },
     "Files, without a mount": {

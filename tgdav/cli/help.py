@@ -18,7 +18,7 @@ SHELLS = ("bash", "zsh", "fish")
 
 UNSUPPORTED = frozenset(
     (
-        *("cluster", "conflicts", "doctor", "gc", "namespace"),
+        *("cluster", "conflicts", "doctor", "namespace"),
         *("service", "setup", "share", "versions"),
     )
 )

@@ -1,8 +1,8 @@
 """The content store: files' content in and out."""
 
 import logging
-from collections.abc import Iterable
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from enum import StrEnum
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from tgdav.content.read.chunk_loader import ChunkLoader
 from tgdav.content.read.damage_log import DamageLog
 from tgdav.content.read.disk_cache import DiskCache
 from tgdav.content.read.reader import ContentReader, ReadSettings
+from tgdav.content.repacking import PackRewriter
 from tgdav.content.staging.context import ContentContext, ContentSettings
 from tgdav.content.staging.pack_file import StagingDirectory
 from tgdav.content.staging.quota import StagingQuota
@@ -26,7 +27,7 @@ from tgdav.content.upload.uploader import Uploader
 from tgdav.db.database import Database
 from tgdav.db.transaction import Transaction
 from tgdav.errors import LocalFailure
-from tgdav.ids import ChunkId
+from tgdav.ids import BlobName, ChunkId
 from tgdav.platform import Platform
 
 _log = logging.getLogger(__name__)
@@ -57,7 +58,12 @@ class ContentStore:
     """Streams new content in and reads stored content. Thread-safe. Made by ``open``."""
 
     def __init__(
-        self, context: ContentContext, uploader: Uploader, reader: ContentReader, damage_log: DamageLog
+        self,
+        context: ContentContext,
+        blobs: BlobStore,
+        uploader: Uploader,
+        reader: ContentReader,
+        damage_log: DamageLog,
     ) -> None:
         self._context = context
         self._damage_log = damage_log
@@ -67,6 +73,7 @@ class ContentStore:
         self.sealer = context.sealer
         self.staging = context.staging
         self.uploader = uploader
+        self.rewriter = PackRewriter(context, blobs, reader, uploader)
         # Callbacks upward are set here: staging imports neither reading nor uploading.
         context.on_small = reader.remember
         context.on_staged = uploader.notify_staged
@@ -103,7 +110,7 @@ class ContentStore:
         cache = cache or DiskCache(directory / "no-cache", 0, disk=disk, clock=clock)
         damage_log = DamageLog(database, clock)
         loader = ChunkLoader(database, staging, blobs, cache, sealer, damage_log)
-        return cls(context, uploader, ContentReader(loader, read_settings or ReadSettings()), damage_log)
+        return cls(context, blobs, uploader, ContentReader(loader, read_settings or ReadSettings()), damage_log)
 
     def start(self) -> None:
         """Start uploading, and start to scan the disk cache."""
@@ -147,6 +154,41 @@ class ContentStore:
 
         if sizes:
             transaction.after_commit(count)
+
+    # ---- garbage collection ----------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def removing(self, chunks: Iterable[ChunkId]) -> Iterator[bool]:
+        """Keep streams from pinning these chunks during the ``with`` block, a change that retires their pack.
+
+        Yields whether they may be removed: False, and nothing is kept from anything, if one is pinned or was pinned since
+        ``record_pins``.
+        """
+        wanted, pins = set(chunks), self._context.pins
+        free = pins.start_removal(wanted)
+        try:
+            yield free == wanted
+        finally:
+            pins.end_removal(free)
+
+    def record_pins(self, on: bool) -> None:
+        """Remember from now on which chunks streams pin, or forget it."""
+        if on:
+            self._context.pins.start_recording()
+        else:
+            self._context.pins.stop_recording()
+
+    def is_pinned(self, chunk: ChunkId) -> bool:
+        """Return whether a stream has pinned a chunk, now or since ``record_pins``."""
+        return self._context.pins.was_pinned(chunk)
+
+    def idle_since(self) -> float:
+        """Return the monotonic time at which something was last staged."""
+        return max(self._context.backlog.touched, self._context.last_chunk)
+
+    def forget_pack(self, name: BlobName, size: int) -> None:
+        """Drop what the disk cache has of a pack that was deleted."""
+        self.reader.cache.drop(name, 0, size)
 
     # ---- the state of things ---------------------------------------------------------------------------------------------
 

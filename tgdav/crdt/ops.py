@@ -4,7 +4,7 @@ An operation is a msgpack array ``[number, field, field …]``. Numbers are neve
 with defaults. A group consists of the operations of one file-system call: it has one stamp and consecutive sequence
 numbers, and is applied, skipped and undone as a whole.
 
-Numbers reserved for operations that do not exist yet: 9 retire (pack), 12 pin version, 13 revoke, 14 admit,
+Numbers reserved for operations that do not exist yet: 12 pin version, 13 revoke, 14 admit,
 15 acknowledge, 18 prune, 19 set conflict policy, 20 rekey, 21 promote. Fields reserved likewise, to be appended: ``seen`` (the
 dots of the contents that it replaces) of Write; ``permissions`` and ``admitted_by`` of Member.
 """
@@ -16,7 +16,7 @@ from typing import Annotated, Any, ClassVar
 import msgspec
 
 from tgdav.errors import DamageError, NewerFormat
-from tgdav.ids import ContentTag, EntryId, Incarnation, MachineId, NodeId, SnapshotId
+from tgdav.ids import BlobName, ContentTag, EntryId, Incarnation, MachineId, NodeId, SnapshotId
 
 ROOT = NodeId(bytes(15) + b"\x01")
 """The id of the root directory in every namespace."""
@@ -119,6 +119,12 @@ class Purge(msgspec.Struct, array_like=True, frozen=True, tag=8):
     entries: tuple[EntryId, ...]
 
 
+class Retire(msgspec.Struct, array_like=True, frozen=True, tag=9):
+    """Retire packs in which nothing is referenced any more: nobody uses their chunks from now on, and they may be deleted."""
+
+    packs: tuple[BlobName, ...]
+
+
 class TrashPolicy(msgspec.Struct, array_like=True, frozen=True, tag=10):
     """Set after how many days deleted entries are purged; 0: at once."""
 
@@ -151,23 +157,11 @@ class Namespace(msgspec.Struct, array_like=True, frozen=True, tag=17):
     time: Number
 
 
-Op = (
-    Make
-    | Place
-    | Write
-    | Attr
-    | Field
-    | Snapshot
-    | Unsnapshot
-    | Purge
-    | TrashPolicy
-    | VersionPolicy
-    | Member
-    | Namespace
-)
+NamespaceOp = Snapshot | Unsnapshot | Purge | Retire | TrashPolicy | VersionPolicy | Member | Namespace
+Op = Make | Place | Write | Attr | Field | NamespaceOp
 _RESERVED = frozenset(range(1, 128)) - {kind.__struct_config__.tag for kind in Op.__args__}
 """Numbers that a later program may give to operations."""
-BARRIERS = (Snapshot, Unsnapshot, Purge)
+BARRIERS = (Snapshot, Unsnapshot, Purge, Retire)
 """Operations about everything that was logged before them: they must not overtake a group that is held back."""
 
 

@@ -215,9 +215,7 @@ packs = Table(
     Column("announced", INTEGER, comment="number of the segment that carries its index; NULL: none yet"),
     Column("damaged", INTEGER, nullable=False, comment="1: found missing or bad; its chunks are not known"),
     Column("created", INTEGER, nullable=False, comment="time of the first byte, ns"),
-    Column(
-        "retired", INTEGER, comment="number of the own segment that retires it; NULL: not retired, or not sealed yet"
-    ),
+    Column("retired", INTEGER, comment="log position of the group that retired it; NULL: not retired"),
     comment="packs from their first byte on",
 )
 

@@ -18,9 +18,11 @@ from tgdav.crdt.ops import (
     Make,
     Member,
     Namespace,
+    NamespaceOp,
     Op,
     Place,
     Purge,
+    Retire,
     Snapshot,
     TrashPolicy,
     Unsnapshot,
@@ -28,7 +30,7 @@ from tgdav.crdt.ops import (
     Write,
 )
 from tgdav.db import Transaction, compiled
-from tgdav.db.schema import ROOT_INODE, entries, fields, machines, manifests, nodes
+from tgdav.db.schema import ROOT_INODE, entries, fields, machines, manifests, nodes, packs
 from tgdav.ids import Inode
 from tgdav.metadata import history, purging, settings, snapshots
 from tgdav.metadata.context import GroupContext
@@ -81,6 +83,15 @@ _SET_MEMBER = compiled(
 )
 
 
+_RETIRE = compiled(
+    update(packs)
+    .where(packs.c.name == bindparam("pack"), packs.c.state == bindparam("stored"))
+    .values(state=bindparam("is_retired"), retired=bindparam("position"))
+)
+_STORED, _RETIRED = 3, 4
+"""``packs.state``."""
+
+
 class OperationApplier:
     """Applies the operations of one group."""
 
@@ -102,12 +113,19 @@ class OperationApplier:
                 return self._set_attributes(op)
             case Field():
                 return self._set_field(op)
+            case _:
+                return self._apply_to_namespace(op)
+
+    def _apply_to_namespace(self, op: NamespaceOp) -> bool:
+        match op:
             case Snapshot():
                 return snapshots.add(self._transaction, self._context, op, self._rows.policy)
             case Unsnapshot():
                 return snapshots.remove(self._transaction, op, self._rows.policy)
             case Purge():
                 return purging.purge(self._transaction, self._context, self._rows.policy, op.entries)
+            case Retire():
+                return self._retire(op)
             case TrashPolicy() | VersionPolicy():
                 return self._set_policy(op)
             case Member():
@@ -279,6 +297,11 @@ class OperationApplier:
             self._rows.keep_pinned(ino)
             self._rows.update(ino, {"ctime": context.time})
         return True
+
+    def _retire(self, op: Retire) -> bool:
+        states = {"stored": _STORED, "is_retired": _RETIRED, "position": self._context.position}
+        changed = [self._transaction.execute(_RETIRE, {"pack": name, **states}).rowcount for name in op.packs]
+        return any(changed)
 
     def _set_namespace(self, op: Namespace) -> bool:
         """Record the namespace's name; its root directory gets the namespace's creation time."""

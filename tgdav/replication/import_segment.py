@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping
 from tgdav.blobs.interface import BlobInfo
 from tgdav.content.chunk_table import StoredPack, record_stored_pack
 from tgdav.content.format.chunk import IndexEntry
+from tgdav.crdt.ops import Retire
 from tgdav.db.transaction import Transaction
 from tgdav.ids import BlobName
 from tgdav.metadata.journal import LAST_POSITION, Journal
@@ -35,8 +36,13 @@ def import_segment(
         for index in segment.packs:
             _record_pack(transaction, index, segment.number, packs.get(index.name), takes_rows=applied is not None)
         # The position tells a checkpoint up to which segment its state reaches.
-        position = transaction.one(LAST_POSITION)
-        transaction.execute(sql.INSERT_SEGMENT, _row(opened, position[0] if position else 0))
+        position = (transaction.one(LAST_POSITION) or (0,))[0]
+        # Packs are recorded after the groups are applied, so one that the same segment retires was not known then.
+        retired = [
+            (position, name) for group in groups for op in group.ops if isinstance(op, Retire) for name in op.packs
+        ]
+        transaction.executemany(sql.RETIRE_PACK, retired)
+        transaction.execute(sql.INSERT_SEGMENT, _row(opened, position))
         transaction.execute(sql.SET_CHAIN, (sql.incarnation_key(segment.incarnation), segment.number))
         # The store has these operations: remove them from the log of unsent ones.
         incarnation = sql.incarnation_key(segment.incarnation)

@@ -56,6 +56,7 @@ PENDING_OPERATIONS = """SELECT
 
 # ---- applying -----------------------------------------------------------------------------------------------------
 
+RETIRE_PACK = "UPDATE packs SET state = 4, retired = ? WHERE name = ? AND state = 3"
 FORGET_CARRIED = "DELETE FROM log WHERE incarnation = ? AND segment = ?"
 KNOWN_SEGMENT = "SELECT 1 FROM segments WHERE name = ?"
 HEADS = "SELECT incarnation, number, machine, hash, sequence, stamp FROM chains"

@@ -42,6 +42,7 @@ from tgdav.vault.upload_stats import UploadStats
 from tgdav.volume.account_expiry import AccountExpiry
 from tgdav.volume.background import NOTHING_TO_DO, PeriodicTask, PeriodicTasks
 from tgdav.volume.capacity import disk_capacity
+from tgdav.volume.collector import Collector
 from tgdav.volume.open import OpenedState, open_content, open_state
 from tgdav.volume.snapshot_schedule import ScheduledSnapshots, kind_of
 from tgdav.volume.sync import JOIN, KEEP_HEADERS, POLL, PUSH, Progress, Synchronizer
@@ -64,6 +65,7 @@ CHECKPOINT_SECONDS = 30.0
 SCHEDULE_SECONDS, SCHEDULE_FIRST_SECONDS = 30.0, 5.0
 UPKEEP_SECONDS = 0.5
 TRIM_SECONDS = 600.0
+_COLLECTING = {"interval": 0.0, "retry": 600.0, "first": 60.0}
 _SAVE_STATS = "saving upload statistics"
 
 
@@ -114,6 +116,15 @@ class Volume:
         keep = config.snapshots.schedule.model_dump()
         self._schedule = ScheduledSnapshots(self.snapshots, database, platform.clock, keep)
         self.reserve = Reserve(paths, platform.disk, platform.entropy)
+        self.collector = Collector(
+            database,
+            stores.store,
+            self.content,
+            self.replicator,
+            self.fs.open_files,
+            self._prepare_collection,
+            platform.clock,
+        )
         self.background = PeriodicTasks(platform.clock, self._tasks())
         self.replicator.on_joined = self.fs.start
         self._synchronizer = Synchronizer(
@@ -190,6 +201,8 @@ class Volume:
         yield PeriodicTask("writing a checkpoint", replicator.checkpoint_if_due, when=writing, **checkpoints)
         trimming = {"interval": TRIM_SECONDS, "retry": CHECKPOINT_SECONDS, "first": CHECKPOINT_SECONDS}
         yield PeriodicTask("trimming the log", replicator.trim, when=writing, **trimming)
+        if self.config.gc.automatic:
+            yield PeriodicTask("collecting garbage", self.collector.tick, when=writing, **_COLLECTING)
 
     def _may_restore(self) -> bool:
         return self.restorer.may_be_pending and self._is_writing()
@@ -339,6 +352,14 @@ class Volume:
             self.fs.trash.sweep,
         )
         return Checker(context).run(read_data=read_data, repair=repair, drill=drill, progress=progress)
+
+    def _prepare_collection(self) -> None:
+        self.fs.flush_all()
+        self.fs.trash.sweep()
+
+    def gc(self, dry_run: bool = False, progress: Progress | None = None) -> dict[str, Any]:
+        """Return the ``gc`` object. Raises as ``Collector.run``."""
+        return self.collector.run(dry_run=dry_run, progress=progress)
 
     def change_passphrase(self, new: str) -> None:
         """Change the passphrase to ``new``.

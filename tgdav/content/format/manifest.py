@@ -6,7 +6,7 @@ that equal content has equal bytes and therefore an equal tag (``docs/formats/ma
 
 import struct
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from itertools import accumulate, chain
 
@@ -17,6 +17,8 @@ from tgdav.errors import DamageError
 from tgdav.ids import ChunkId
 
 RECORD = struct.Struct("<Q32s")
+_PREFIX = struct.Struct(">8xQ24x")
+"""A record, but only the first 8 bytes of the chunk's id."""
 MAX_SIZE = 2**63 - 1
 """Largest content in bytes: the maximum of ``off_t``."""
 
@@ -109,6 +111,16 @@ def decode(data: bytes) -> Manifest:
     manifest = Manifest(extents)
     _check(manifest)
     return manifest
+
+
+def chunk_prefixes(data: bytes) -> Iterator[int]:
+    """Yield the first 8 bytes of each chunk's id in an encoded manifest, as a big-endian number; 0 for a hole.
+
+    Much faster than decoding: a garbage collection reads every manifest. Raises DamageError for a broken record.
+    """
+    if len(data) % RECORD.size:
+        raise _damage("has a broken record")
+    return (prefix for (prefix,) in _PREFIX.iter_unpack(data))
 
 
 def _check(manifest: Manifest) -> None:

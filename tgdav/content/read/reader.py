@@ -5,6 +5,7 @@ reader for the bytes: chunks come from memory, others are loaded, each by one th
 """
 
 import threading
+import weakref
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -42,13 +43,23 @@ class ContentReader:
         self.cache = loader.cache
         self._loader = loader
         self._chunks = ChunkCache(settings.memory_bytes)
+        self._lock = threading.Lock()
+        self._open: weakref.WeakSet[FileReader] = weakref.WeakSet()
         # A local store is read faster than a chunk is handed from thread to thread.
         count = settings.prefetch_count if settings.prefetch_enabled and not loader.is_store_local else 0
         self._read_ahead = ReadAhead(self.chunk, self.is_remote, self._chunks, count)
 
     def open(self, manifest: Manifest) -> "FileReader":
         """Return a reader for one handle, which fetches ahead while it is read in sequence; close it after use."""
-        return FileReader(self, self._read_ahead, manifest)
+        reader = FileReader(self, self._read_ahead, manifest)
+        with self._lock:
+            self._open.add(reader)
+        return reader
+
+    def open_manifests(self) -> list[Manifest]:
+        """Return the contents of all open readers: the files may be deleted already."""
+        with self._lock:
+            return [reader.manifest for reader in self._open if not reader.is_closed]
 
     def read(self, manifest: Manifest, offset: int, length: int) -> bytes:
         """Return the bytes of a range, clipped at the end; holes are zeros.
@@ -126,6 +137,11 @@ class FileReader:
         return not any(
             extent.chunk is not None and self._reader.is_remote(extent.chunk) for extent in self.manifest.extents
         )
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether ``close`` was called."""
+        return self._is_closed
 
     def close(self) -> None:
         """Cancel the requests that have not begun."""

@@ -55,19 +55,40 @@ class Pins:
         self._lock = threading.Lock()
         self._pinned: Counter[ChunkId] = Counter()
         self._removing: set[ChunkId] = set()
+        self._recorded: set[ChunkId] | None = None
+
+    def start_recording(self) -> None:
+        """From now on, remember every chunk that is pinned, those that are pinned now among them."""
+        with self._lock:
+            self._recorded = set(self._pinned)
+
+    def stop_recording(self) -> None:
+        """Forget what was remembered."""
+        with self._lock:
+            self._recorded = None
+
+    def was_pinned(self, chunk: ChunkId) -> bool:
+        """Return whether a chunk is pinned, or was since ``start_recording``."""
+        recorded = self._recorded
+        return chunk in self._pinned or (recorded is not None and chunk in recorded)
 
     def pin(self, chunk: ChunkId) -> bool:
         """Pin a stored chunk once more; False (and no pin) if it is being deleted."""
         with self._lock:
             if chunk in self._removing:
                 return False
-            self._pinned[chunk] += 1
+            self._add(chunk)
             return True
 
     def hold(self, chunk: ChunkId) -> None:
         """Pin a chunk that the caller is about to record itself."""
         with self._lock:
-            self._pinned[chunk] += 1
+            self._add(chunk)
+
+    def _add(self, chunk: ChunkId) -> None:
+        self._pinned[chunk] += 1
+        if self._recorded is not None:
+            self._recorded.add(chunk)
 
     def unpin(self, chunks: Iterable[ChunkId]) -> None:
         """Undo ``pin`` or ``hold``, once for each chunk given."""
@@ -80,7 +101,12 @@ class Pins:
     def start_removal(self, chunks: Iterable[ChunkId]) -> set[ChunkId]:
         """Return those of ``chunks`` that are not pinned; they cannot be until ``end_removal``."""
         with self._lock:
-            free = {chunk for chunk in chunks if chunk not in self._pinned and chunk not in self._removing}
+            recorded = self._recorded or ()
+            free = {
+                chunk
+                for chunk in chunks
+                if chunk not in self._pinned and chunk not in self._removing and chunk not in recorded
+            }
             self._removing |= free
             return free
 

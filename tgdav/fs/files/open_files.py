@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 
-from tgdav.content.format.manifest import EMPTY
+from tgdav.content.format.manifest import EMPTY, Manifest
 from tgdav.content.format.manifest import decode as decode_manifest
 from tgdav.errors import (
     DamageError,
@@ -60,6 +60,11 @@ class OpenFiles:
     def find(self, inode: Inode) -> OpenFile | None:
         """Return the open file of a node, None if it is neither open nor dirty."""
         return self._files.get(inode)
+
+    def open_manifests(self) -> list[Manifest]:
+        """Return the contents over which the open files lie."""
+        with self._lock:
+            return [file.manifest for file in self._files.values()]
 
     def dirty_attributes(self, attributes: Attributes) -> Attributes:
         """Return a node's attributes with its unflushed writes, if it has any."""

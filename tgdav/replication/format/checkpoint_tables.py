@@ -127,10 +127,12 @@ EXCEPT SELECT manifest FROM nodes_past WHERE manifest IS NOT NULL)""",
     ),
     Table(
         "packs",
-        "no, name, epoch, size, hash, label, blob, announced, created",
+        "no, name, epoch, size, hash, label, blob, announced, created, retired",
         "no",
-        "state = 3",
+        # Retired ones too, so that another machine can delete them.
+        "state = 3 OR (state = 4 AND retired IS NOT NULL)",
         (("state", "3"), ("end", "0"), ("damaged", "0")),
+        added=(None,),
     ),
     Table(
         "chunks",
@@ -166,6 +168,7 @@ def _getter_of(table: Table) -> "itemgetter[Any]":
 _GETTERS = {table.name: _getter_of(table) for table in _TABLES}
 
 _AFTERWARDS = (
+    "UPDATE packs SET state = 4 WHERE retired IS NOT NULL",
     # Access times are local to a machine: a file that was never read here gets its modification time.
     "UPDATE nodes SET atime = mtime",
     """UPDATE machines SET

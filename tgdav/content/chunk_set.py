@@ -14,6 +14,13 @@ class ChunkSet:
     def __init__(self, chunks: Iterable[bytes]) -> None:
         self._prefixes = array("Q", (int.from_bytes(chunk[:8], "big") for chunk in chunks))
 
+    @classmethod
+    def of_prefixes(cls, prefixes: "array[int]") -> "ChunkSet":
+        """Return a set of chunks by the first 8 bytes of their ids as numbers, in any order, perhaps several times."""
+        found = cls(())
+        found._prefixes = array("Q", sorted(prefixes))
+        return found
+
     def __contains__(self, chunk: bytes) -> bool:
         wanted = int.from_bytes(chunk[:8], "big")
         at = bisect_left(self._prefixes, wanted)
