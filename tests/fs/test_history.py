@@ -191,6 +191,7 @@ def test_versions_of_a_file(subject: VolumeSubject, access: DirectAccess) -> Non
 
 def test_deleted_entries_are_in_the_trash_by_day(subject: VolumeSubject, access: DirectAccess) -> None:
     assert access.listdir(b".trash") == []
+    assert access.status(b".trash").mode == 0o700
     access.mkdir(b"d")
     access.write_file(b"d/f", b"one")
     access.set_xattr(b"d/f", b"user.x", b"1")

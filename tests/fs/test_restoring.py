@@ -387,6 +387,8 @@ def spoil(drive: Drive) -> None:
     """Change much of a full drive."""
     drive.put("a", b"other")
     drive.remove("b")
+    drive.mkdir("b")
+    drive.put("b/in", b"in the way")
     drive.move("d/e", "e2")
     drive.put("e2/new", b"new")
     drive.remove("e2/y")
@@ -397,7 +399,7 @@ def spoil(drive: Drive) -> None:
     drive.volume.fs.set_attributes(drive.node("d").inode, AttributeChange(mode=0o711))
 
 
-@pytest.mark.parametrize(("path", "to"), [("", None), ("d", None), ("d", "new/copy")])
+@pytest.mark.parametrize(("path", "to"), [("", None), ("d", None), ("b", None), ("d", "new/copy")])
 def test_interrupted_anywhere_it_is_finished_later(
     full: Drive, monkeypatch: pytest.MonkeyPatch, path: str, to: str | None
 ) -> None:
@@ -429,7 +431,7 @@ def test_interrupted_anywhere_it_is_finished_later(
         if to is not None:
             full.remove(to.split("/")[0])
         full.restore("then")
-    assert number > 5
+    assert number >= 5
 
 
 def test_background_work_finishes_it(full: Drive) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.mounts import MountedVault
 from tests.support.raw_client import RawClient
+from tests.support.server import Home
 
 HELD = b"held " * 4000
 SHORT, LONG = b"short", b"a longer content " * 5000
@@ -19,8 +20,8 @@ SHORT, LONG = b"short", b"a longer content " * 5000
 class Both:
     """WebDAV and a mount of one vault."""
 
-    def __init__(self, path: Path, client: RawClient) -> None:
-        self.path, self._client = path, client
+    def __init__(self, path: Path, client: RawClient, home: Home) -> None:
+        self.path, self._client, self.home = path, client, home
 
     def dav(self, method: str, name: str, body: bytes = b"", **headers: str) -> bytes:
         answer = self._client.request(method, f"/{name}", body=body, headers=headers)
@@ -35,7 +36,7 @@ class Both:
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
     vault = MountedVault(tmp_path_factory.mktemp("served"))
     with vault.home.server("--mount", str(vault.path)) as server, server.client() as client:
-        yield Both(vault.path, client)
+        yield Both(vault.path, client, vault.home)
         server.terminate()
     vault.clear()
 
@@ -149,6 +150,40 @@ def test_names_change_while_a_directory_is_read(served: Both) -> None:
     assert set(seen) >= {f"file-{number:04}" for number in range(599)}
     assert not (directory / "file-0599").exists()
     assert (directory / "file-0000").stat().st_size == len(LONG)
+
+
+def test_a_restore(served: Both) -> None:
+    top = served.path / "restored"
+    (top / "d").mkdir(parents=True)
+    for name in ("a", "b", "d/x", "d/y"):
+        (top / name).write_bytes(name.encode() * 5000)
+    os.link(top / "a", top / "a2")
+    os.utime(top / "d/y", ns=(10**18, 10**18))
+    before = _contents(top)
+    served.home.run("snapshot", "before")
+    with (top / "a").open("r+b", buffering=0) as file:
+        file.write(b"other, and not closed")
+        (top / "b").unlink()
+        (top / "d").rename(top / "e")
+        (top / "e/x").write_bytes(SHORT)
+        (top / "e/y").write_bytes(LONG)
+        (top / "d").write_bytes(b"a file now")
+        (top / "new").mkdir()
+        assert _contents(top) != before
+        served.home.run("restore", "before", "--path", "/restored")
+        assert _contents(top) == before
+        file.seek(0)
+        assert file.read() == b"a" * 5000
+    assert _contents(top) == before
+    assert (top / "d/y").stat().st_mtime_ns == 10**18
+    assert (top / "a").stat().st_ino == (top / "a2").stat().st_ino
+    served.home.run("restore", "before", "--path", "/restored", "--to", "/copied")
+    assert _contents(served.path / "copied") == before
+
+
+def _contents(top: Path) -> dict[str, bytes]:
+    """Return the content of each file below a directory; of a directory, nothing."""
+    return {str(path.relative_to(top)): b"" if path.is_dir() else path.read_bytes() for path in sorted(top.rglob("*"))}
 
 
 def test_the_state_is_readable_by_name_only(served: Both) -> None:

@@ -137,6 +137,23 @@ def test_what_was_deleted_is_in_the_trash(mounted: MountedVault, directory: Path
     assert os.listdir(day / folder) == []
 
 
+def test_an_emptied_trash_shows_nothing(vault: MountedVault) -> None:
+    with vault:
+        (vault.path / "f").write_bytes(BIG)
+        call(vault, "sync", wait=True)
+        (vault.path / "f").unlink()
+        top = vault.path / ".trash"
+        [day] = top.iterdir()
+        with (day / "f").open("rb") as file:
+            assert file.read(10) == BIG[:10]
+            assert call(vault, "trash-empty") == {"purged": 1}
+            wait_for(lambda: os.listdir(top) == [], what="the day to disappear")
+            wait_for(lambda: not (day / "f").exists(), what="the file to disappear")
+            # Who has it open reads on.
+            file.seek(0)
+            assert file.read() == BIG
+
+
 def test_the_root_does_not_list_them(mounted: MountedVault) -> None:
     assert not [name for name in os.listdir(mounted.path) if name.startswith(".")]
     for name in (".snapshots", ".versions", ".trash"):

@@ -1,8 +1,10 @@
 """A group that names lost content holds up only what depends on it."""
 
+import pytest
+
 from tgdav.content.format.manifest import Extent, Manifest, encode
-from tgdav.crdt.ops import ROOT, Group, Make, Op, Place, Write
-from tgdav.ids import ChunkId, ContentTag, EntryId, NodeId
+from tgdav.crdt.ops import ROOT, Group, Make, Op, Place, Snapshot, Unsnapshot, Write
+from tgdav.ids import ChunkId, ContentTag, EntryId, NodeId, SnapshotId
 from tgdav.replication.pusher import Unsent, choose_ready
 
 LOST, STORED, COMING = (ChunkId(bytes([number]) * 32) for number in (1, 2, 3))
@@ -50,3 +52,17 @@ def test_what_goes_into_a_held_folder_is_held_and_holds_in_turn() -> None:
     held = (make(1, 2), place(1, b"folder"), make(2), write(2, LOST))
     inside = (make(3), place(3, b"inside", node(1)))
     assert chosen(held, inside, (write(3, STORED),), (make(4), place(4, b"other"))) == [4]
+
+
+SNAPSHOT = SnapshotId(bytes(16))
+
+
+@pytest.mark.parametrize("op", [Snapshot(SNAPSHOT, "one", 0), Unsnapshot(SNAPSHOT)])
+def test_a_snapshot_stands_on_all_before_it(op: Op) -> None:
+    held = (make(1), write(1, LOST))
+    other = (make(2), place(2, b"b"))
+    assert chosen(other, (op,), (make(3),)) == [1, 2, 3]
+    assert chosen(held, (op,)) == []
+    # Changes after it go their way; a later snapshot stands on the held ones, too.
+    assert chosen(held, other, (op,), (make(3),), (op,)) == [2, 4]
+    assert chosen(other, (make(1), write(1, COMING)), (op,)) == [1]

@@ -159,6 +159,9 @@ def test_copies_out_of_history(drive: Drive) -> None:
     assert dav("GET", "/g").body == b"old"
     assert dav("COPY", "/.snapshots/a/g", Destination="/g", Overwrite="F").status == 412
     assert dav("COPY", "/.snapshots/a/none", Destination="/x").status == 404
+    assert dav("COPY", "/.snapshots/a", Destination="/whole").status == 201
+    assert dav("PROPFIND", "/whole", Depth="1").hrefs == ["/whole/", "/whole/d/", "/whole/g"]
+    assert dav("GET", "/whole/d/f").body == BIG
     assert drive.volume.pending()["bytes"] <= pending
 
 

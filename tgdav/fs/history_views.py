@@ -73,7 +73,8 @@ def _directory(inode: Inode, mode: int, time: int, like: Attributes | None = Non
     """Return the attributes of a directory that only history has; ``like`` gives the owner."""
     uid, gid = (0, 0) if like is None else (like.uid, like.gid)
     times = (time, time, time, time)
-    return Attributes(inode, NodeId(b""), DIRECTORY, mode, uid, gid, 0, 2, 0, *times, None, 0, False)
+    # One link: the number of sub-directories is not known (as on btrfs). With two, find(1) would look for none.
+    return Attributes(inode, NodeId(b""), DIRECTORY, mode, uid, gid, 0, 1, 0, *times, None, 0, False)
 
 
 def _renumbered(region: int, node: Attributes) -> Attributes:
@@ -147,7 +148,7 @@ class SnapshotList(_Directories):
     def find(self, c: Connection, key: int, name: bytes, *, normalized: bool) -> Attributes:  # noqa: ARG002
         """Return the root directory of the snapshot of that name."""
         found = snapshots.find(c, name.decode(errors="replace"))
-        if found is None:
+        if found is None or found.name.encode() != name:
             raise NotFound("there is no snapshot of this name")
         return self._root(c, found.id)
 
@@ -346,16 +347,18 @@ class TrashDays(_Directories):
         top = _require(queries.attributes(c, Inode(TRASH_INODE)))
         if not key:
             # Deleted entries have left the directories whose modes protected them.
-            return _directory(number(DAYS, 0), top.mode, top.mtime)
+            last = next(reversed(trash.days(c)), None)
+            return self._of_day(last, top.mode, key=0) if last else _directory(number(DAYS, 0), top.mode, top.mtime)
         day = _day(key)
         if day not in trash.days(c):
             raise NotFound
         return self._of_day(day, top.mode)
 
     @staticmethod
-    def _of_day(day: str, mode: int) -> Attributes:
-        key = date.fromisoformat(day).toordinal()
-        return _directory(number(DAYS, key), mode, (key - _EPOCH) * _DAY)
+    def _of_day(day: str, mode: int, key: int | None = None) -> Attributes:
+        """Return a directory with a day's time: that of the day, or that with another key."""
+        ordinal = date.fromisoformat(day).toordinal()
+        return _directory(number(DAYS, ordinal if key is None else key), mode, (ordinal - _EPOCH) * _DAY)
 
     def find(self, c: Connection, key: int, name: bytes, *, normalized: bool) -> Attributes:  # noqa: ARG002
         """Return a day, or what was deleted on it."""

@@ -76,10 +76,11 @@ class Steps:
         node = queries.attributes_of(self._change.connection, want.node.node)
         if node is None or node.local:
             raise NotFound
+        # Also if the entry is there: an interrupted restore may have left the directory that had its name.
+        self._clear(parent, want, node)
         present = now_entry(connection, want.entry)
         if present == EntryRow(want.entry, parent, want.name, node.inode):
             return
-        self._clear(parent, want, node)
         self._change.emit(Place(want.entry, want.node.node, want.parent, want.name))
         self.told.append((node.inode, parent, want.name))
         if present is not None:
