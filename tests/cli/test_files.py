@@ -254,6 +254,54 @@ def test_a_large_directory(drive: Machine, tmp_path: Path) -> None:
     assert first.stdout == b"/\n/many\n"
 
 
+# ---- history ---------------------------------------------------------------------------------------------------------
+
+
+def test_snapshots(drive: Machine, tmp_path: Path) -> None:
+    source = tree(tmp_path / "tree")
+    before = listed(source)
+    drive.run("put", str(source), "/")
+    drive.run("snapshot", "before")
+    (source / "small").unlink()
+    (source / "small").write_text("longer than before")
+    shutil.copy(source / "small", source / "new")
+    drive.run("put", str(source / "new"), str(source / "small"), "/tree")
+    assert "/tree/new" in drive.run("find").stdout
+    assert "/tree/new" not in drive.run("find", "--at", "before").stdout
+    assert drive.run("ls", "--at", "before", "/tree").stdout == drive.run("ls", "/.snapshots/before/tree").stdout
+    entries = drive.run("--json", "ls", "--at", "before", "/tree/small").json()["entries"]
+    assert [(entry["path"], entry["bytes"]) for entry in entries] == [("/tree/small", 6)]
+    assert raw(drive, "cat", "--at", "before", "/tree/small").stdout == b"small\n"
+    assert raw(drive, "get", "/tree/small", "--at=before", "-").stdout == b"small\n"
+    assert raw(drive, "cat", "/.snapshots/before/tree/small", "/tree/small").stdout == b"small\nlonger than before"
+    assert drive.run("--json", "get", "--at", "before", "/tree", str(tmp_path / "back")).json()["failed"] == []
+    assert listed(tmp_path / "back") == before
+    refused = drive.run("get", "--at", "never", "/tree", str(tmp_path / "back"), check=False)
+    assert refused.code == 2
+    assert refused.stderr == "tgdav: there is no snapshot 'never'; 'tgdav snapshots' lists them\n"
+    assert drive.run("ls", "--at", "before", "/tree/new", check=False).code == 2
+    assert drive.run("put", str(source), "/.snapshots/before", check=False).code == 7
+
+
+def test_versions(drive: Machine, tmp_path: Path) -> None:
+    for number in (1, 2, 3):
+        (tmp_path / "file").write_text(f"content {number}")
+        os.utime(tmp_path / "file", ns=(OLD, OLD + number))
+        drive.run("put", str(tmp_path / "file"), "/")
+        drive.run("snapshot", f"after-{number}")  # one burst of saves would be one version
+    assert raw(drive, "cat", "/file").stdout == b"content 3"
+    assert [raw(drive, "cat", "--version", str(number), "/file").stdout for number in (1, 2, 3)] == [
+        b"content 1", b"content 2", b"content 3",
+    ]  # fmt: skip
+    drive.run("get", "/file", "--version", "2", str(tmp_path / "second"))
+    assert (tmp_path / "second").read_text() == "content 2"
+    assert (tmp_path / "second").stat().st_mtime_ns == OLD + 2
+    for words in (["--version", "9", "/file"], ["--version", "1", "/"], ["--version", "0", "/file"]):
+        assert drive.run("get", *words, str(tmp_path / "none"), check=False).code == 2
+    assert drive.run("get", "--version", "1", "--at", "after-1", "/file", str(tmp_path / "none"), check=False).code == 2
+    assert not (tmp_path / "none").exists()
+
+
 # ---- content on standard streams -------------------------------------------------------------------------------------
 
 

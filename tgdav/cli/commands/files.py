@@ -23,13 +23,36 @@ from tgdav.cli.files.conditions import (
     parse_time,
 )
 from tgdav.cli.files.transfer import Transfer, naming
-from tgdav.cli.help import command
+from tgdav.cli.help import Number, command
 from tgdav.cli.invocation import Invocation, global_options
 from tgdav.cli.session import files_session
+from tgdav.errors import UsageError
 from tgdav.metadata.types import DIRECTORY, FORMATS
 from tgdav.wording import iso_time, readable_size, shown_path
 
 _SIZE_WIDTH = 10
+
+
+def _checked(_context: click.Context, _parameter: click.Parameter, name: str | None) -> str | None:
+    """Return the name of a snapshot, which is text."""
+    try:
+        return None if name is None else name.encode().decode()
+    except UnicodeEncodeError:
+        raise click.BadParameter("the name of a snapshot is text in UTF-8") from None
+
+
+at_option = click.option(
+    "--at", "snapshot", metavar="SNAPSHOT", callback=_checked, help="Look at the drive as it was in this snapshot."
+)
+version_option = click.option(
+    "--version", "version", type=Number(1), metavar="N", help="Take version N of the file; 'tgdav versions' lists them."
+)
+
+
+def refuse_both(snapshot: str | None, version: int | None) -> None:
+    """Raise UsageError if both options are given."""
+    if snapshot is not None and version is not None:
+        raise UsageError("--at and --version exclude each other", hint="give one of them, or none")
 
 
 @command("ls", example="tgdav ls -l /photos")
@@ -38,9 +61,18 @@ _SIZE_WIDTH = 10
 @click.option("-R", "--recursive", is_flag=True, help="List everything below the directories, as paths.")
 @click.option("-d", "--directory", is_flag=True, help="Show directories themselves, not what is in them.")
 @click.option("-a", "--all", is_flag=True, expose_value=False, help="Changes nothing: all names are always shown.")
+@at_option
 @global_options
 @click.pass_obj
-def ls(invocation: Invocation, *, paths: tuple[str, ...], long: bool, recursive: bool, directory: bool) -> int:
+def ls(
+    invocation: Invocation,
+    *,
+    paths: tuple[str, ...],
+    long: bool,
+    recursive: bool,
+    directory: bool,
+    snapshot: str | None,
+) -> int:
     """List directories of the drive.
 
     PATH begins with a slash; without one, the root is listed.
@@ -48,7 +80,7 @@ def ls(invocation: Invocation, *, paths: tuple[str, ...], long: bool, recursive:
     depth = 0 if directory else None if recursive else 1
     wanted = [os.fsencode(path) for path in paths] or [b"/"]
     with files_session(invocation) as files:
-        listings = [_listing(files, path, depth) for path in wanted]
+        listings = [_listing(files.as_of(snapshot), path, depth) for path in wanted]
         if invocation.json:
             invocation.output.result({"entries": [entry_object(each) for _, found in listings for each in found]}, ())
             return ExitCode.DONE
@@ -109,11 +141,13 @@ def entry_object(entry: Entry) -> dict[str, Any]:
 @click.option("--newer", metavar="WHEN", help="Changed after WHEN: an age (7d, 12h), a time, or the path of a file.")
 @click.option("--older", metavar="WHEN", help="Changed before WHEN.")
 @click.option("--print0", is_flag=True, help="End each path with a NUL instead of a line end, and escape nothing.")
+@at_option
 @global_options
 @click.pass_obj
 def find(
     invocation: Invocation, *, paths: tuple[str, ...], name: str | None, iname: str | None, kind: str | None,
     size: str | None, newer: str | None, older: str | None, print0: bool,
+    snapshot: str | None,
 ) -> int:  # fmt: skip
     """Print the paths of what is below a directory, or of a part of it.
 
@@ -123,7 +157,8 @@ def find(
     conditions = [is_named(glob, ignores_case=glob is iname) for glob in (name, iname) if glob is not None]
     conditions += [is_of_kind(kind)] if kind else []
     conditions += [parse_size(size)] if size else []
-    with files_session(invocation) as files:
+    with files_session(invocation) as present:
+        files = present.as_of(snapshot)
         conditions += [is_since(_moment(files, newer, now))] if newer else []
         conditions += [is_before(_moment(files, older, now))] if older else []
         found = _matching(files, [os.fsencode(path) for path in paths] or [b"/"], conditions)
@@ -159,18 +194,21 @@ def _matching(files: Files, paths: Iterable[bytes], conditions: list[Condition])
 
 @command("cat", example="tgdav cat /notes/todo.txt")
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True)
+@at_option
+@version_option
 @global_options
 @click.pass_obj
-def cat(invocation: Invocation, *, paths: tuple[str, ...]) -> int:
+def cat(invocation: Invocation, *, paths: tuple[str, ...], snapshot: str | None, version: int | None) -> int:
     """Print the content of files.
 
     A file that cannot be read is reported, and the next one is printed.
     """
+    refuse_both(snapshot, version)
     transfer = Transfer(invocation.output, lambda _stage, _done, _total: None, "", 0)
     out = sys.stdout.buffer
     with files_session(invocation) as files:
         for path in map(os.fsencode, paths):
             with transfer.attempt(shown_path(path)), naming(path):
-                files.read(path, out.write)
+                files.as_of(snapshot).read(path, out.write, version)
     out.flush()
     return transfer.code

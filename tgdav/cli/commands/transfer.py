@@ -7,9 +7,10 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import click
 
+from tgdav.cli.commands.files import at_option, refuse_both, version_option
 from tgdav.cli.errors import ExitCode
 from tgdav.cli.files.access import BLOCK_BYTES, Entry, Files, NewAttributes, names_of, path_of
-from tgdav.cli.files.get import get
+from tgdav.cli.files.get import Getter
 from tgdav.cli.files.put import owner, put, total_bytes
 from tgdav.cli.files.transfer import Transfer, naming
 from tgdav.cli.help import command
@@ -37,39 +38,52 @@ _recursive = click.option(
 @command("get", example="tgdav get /photos/2026 ~/Pictures")
 @click.argument("paths", metavar="REMOTE... [LOCAL]", nargs=-1, required=True)
 @_recursive
+@at_option
+@version_option
 @global_options
 @click.pass_obj
-def get_command(invocation: Invocation, *, paths: tuple[str, ...]) -> int:
+def get_command(invocation: Invocation, *, paths: tuple[str, ...], snapshot: str | None, version: int | None) -> int:
     """Copy files and directories from the drive to this machine.
 
     Times, modes and symbolic links are kept. LOCAL is a directory, or the new name of a single REMOTE; without it, the copies
     go to the current directory. '-' is standard output.
     """
+    refuse_both(snapshot, version)
     sources, local = (paths, ".") if len(paths) == 1 else (paths[:-1], paths[-1])
     remote = [os.fsencode(path) for path in sources]
     if local == STANDARD:
-        return _print(invocation, remote)
+        return _print(invocation, remote, snapshot, version)
     output = invocation.output
-    with interrupted_by_sigterm(), files_session(invocation) as files, output.progress("fetching") as progress:
+    with interrupted_by_sigterm(), files_session(invocation) as present, output.progress("fetching") as progress:
+        files = present.as_of(snapshot)
         tops = [_entry(files, path) for path in remote]
+        if version is not None:
+            _require_files(tops)
         targets = _local_targets(tops, local)
         total = _total(files, remote) if output.shows_progress else 0
         transfer = Transfer(output, progress, "fetched bytes", total)
+        getter = Getter(files, transfer, invocation.platform.entropy)
         for path, target in zip(remote, targets, strict=True):
-            get(files, path, target, transfer, invocation.platform.entropy)
+            getter.get(path, target, version)
     output.result(transfer.result(), [transfer.line("fetched")])
     return transfer.code
 
 
-def _print(invocation: Invocation, remote: Iterable[bytes]) -> int:
+def _print(invocation: Invocation, remote: Iterable[bytes], snapshot: str | None, version: int | None) -> int:
     if invocation.json:
         raise UsageError("standard output is for the content, so there is no place for JSON", hint="omit --json")
     with files_session(invocation) as files:
         for path in remote:
             with naming(path):
-                files.read(path, sys.stdout.buffer.write)
+                files.as_of(snapshot).read(path, sys.stdout.buffer.write, version)
     sys.stdout.buffer.flush()
     return ExitCode.DONE
+
+
+def _require_files(tops: Iterable[Entry]) -> None:
+    for top in tops:
+        if top.kind != Kind.FILE:
+            raise UsageError(f"{shown_path(top.path)} is not a file", hint="only files have versions")
 
 
 def _entry(files: Files, path: bytes) -> Entry:

@@ -2,14 +2,18 @@
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing, suppress
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from tgdav.errors import InvalidArgument, NotFound
-from tgdav.fs.api import UMASK, FileSystem, Owner
+from tgdav.errors import InvalidArgument, NotFound, UsageError
+from tgdav.fs.api import UMASK, Owner
 from tgdav.ids import Inode
 from tgdav.metadata.types import SYMLINK, AttributeChange, Attributes, Kind
+
+if TYPE_CHECKING:
+    # It imports the database, which commands beside a running server do not need.
+    from tgdav.fs.filesystem import NamespaceFileSystem
 
 BLOCK_BYTES = 1 << 20
 """How much of a file is read, sent and kept in memory at once."""
@@ -38,11 +42,15 @@ class NewAttributes(msgspec.Struct, frozen=True):
 
 
 class Files(Protocol):
-    """The drive. Paths are bytes that begin with ``/``; symlinks are not followed.
+    """The drive, as it is now or was in a snapshot. Paths are bytes that begin with ``/``; symlinks are not followed.
 
     Each call raises NotFound, NotADirectory, NameTooLong and InvalidArgument for a path, and VaultInUse if the process that has
     the vault open stops.
     """
+
+    def as_of(self, snapshot: str | None) -> "Files":
+        """Return the drive as it was in a snapshot; None: as it is now. Calls raise UsageError if there is no such snapshot."""
+        ...
 
     def entry(self, path: bytes) -> Entry:
         """Return what a path names."""
@@ -55,8 +63,8 @@ class Files(Protocol):
         """
         ...
 
-    def read(self, path: bytes, write: Write) -> Entry:
-        """Pass the content of a file to ``write``, and return the file's entry as of that content.
+    def read(self, path: bytes, write: Write, version: int | None = None) -> Entry:
+        """Pass the content of a file, or of one of its versions, to ``write``; return the file's entry as of that content.
 
         Raises IsADirectory, InvalidArgument (not a regular file), DamageError, BlobMissing and StoreUnavailable.
         """
@@ -101,8 +109,14 @@ def path_of(names: Iterable[bytes]) -> bytes:
 class VolumeFiles:
     """``Files`` of a volume that is open in this process. ``pending`` returns what is not in the store yet."""
 
-    def __init__(self, filesystem: FileSystem, pending: Callable[[], Mapping[str, Any]]) -> None:
-        self._fs, self._pending = filesystem, pending
+    def __init__(
+        self, filesystem: "NamespaceFileSystem", pending: Callable[[], Mapping[str, Any]], snapshot: str | None = None
+    ) -> None:
+        self._fs, self._pending, self._snapshot = filesystem, pending, snapshot
+
+    def as_of(self, snapshot: str | None) -> "VolumeFiles":
+        """Return the drive as it was in a snapshot."""
+        return VolumeFiles(self._fs, self._pending, snapshot)
 
     # ---- reading -------------------------------------------------------------------------------------------------
 
@@ -135,10 +149,13 @@ class VolumeFiles:
                 for entry in self._fs.list_directory(directory.inode):
                     yield above + b"/" + entry.name, entry.attributes
 
-    def read(self, path: bytes, write: Write) -> Entry:
-        """Pass the content of a file to ``write``; return the file's entry as of that content."""
+    def read(self, path: bytes, write: Write, version: int | None = None) -> Entry:
+        """Pass the content of a file, or of one of its versions, to ``write``; return the file's entry as of that content."""
         names = names_of(path)
-        with closing(self._fs.open(self._resolve(names).inode)) as handle:
+        inode = self._resolve(names).inode
+        if version is not None:
+            inode = self._fs.history.version(inode, version).inode
+        with closing(self._fs.open(inode)) as handle:
             while True:
                 tag = handle.keep_content()
                 attributes = self._fs.attributes(handle.inode, removed=True)
@@ -151,7 +168,13 @@ class VolumeFiles:
         return self._entry(path_of(names), attributes)
 
     def _resolve(self, names: list[bytes]) -> Attributes:
-        return self._fs.resolve(names, normalized=True)
+        if self._snapshot is None:
+            return self._fs.resolve(names, normalized=True)
+        try:
+            root = self._fs.history.snapshot(self._snapshot)
+        except NotFound as error:  # an error of the snapshot's name, not of the path
+            raise UsageError(error.message, hint=error.hint) from error
+        return self._fs.history.resolve(names, normalized=True, start=root.inode)
 
     def _entry(self, path: bytes, attributes: Attributes) -> Entry:
         a = attributes

@@ -5,6 +5,7 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,58 +19,56 @@ PREFIX, SUFFIX = ".tgdav-", ".part"
 """The name of a file that is not complete begins and ends so."""
 
 
-def get(files: Files, remote: bytes, local: str, transfer: Transfer, entropy: Entropy) -> None:
-    """Copy what ``remote`` names to the path ``local``, with all below it; directories that exist are merged.
+class Getter:
+    """Copies from ``files``. ``transfer`` records the errors of what is below a path."""
 
-    Raises NotFound and other errors of ``remote`` itself; ``transfer`` records those of what is below it.
-    """
-    with closing(files.walk(remote)) as entries:
-        with naming(remote):
-            top = next(entries)
-        _Getter(files, transfer, len(top.path.rstrip(b"/")), local, entropy).run(top, entries)
+    def __init__(self, files: Files, transfer: Transfer, entropy: Entropy) -> None:
+        self._files, self._transfer, self._entropy = files, transfer, entropy
 
+    def get(self, remote: bytes, local: str, version: int | None = None) -> None:
+        """Copy what ``remote`` names, or a version of that file, to the path ``local``, with all below it.
 
-class _Getter:
-    """Copies a tree, whose paths lose their first ``cut`` bytes and get ``local`` instead."""
-
-    def __init__(self, files: Files, transfer: Transfer, cut: int, local: str, entropy: Entropy) -> None:
-        self._files, self._transfer, self._cut, self._local = files, transfer, cut, local
-        self._entropy = entropy
-        self._directories: list[tuple[str, Entry]] = []
-        self._left_out: bytes | None = None
-
-    def run(self, top: Entry, entries: Iterator[Entry]) -> None:
-        self._copy(top)
-        for entry in entries:
-            if self._left_out is None or not entry.path.startswith(self._left_out):
-                self._copy(entry)
+        Directories that exist are merged. Raises NotFound and other errors of ``remote`` itself.
+        """
+        directories: list[tuple[str, Entry]] = []
+        left_out: bytes | None = None
+        with closing(self._files.walk(remote)) as entries:
+            with naming(remote):
+                top = next(entries)
+            cut = len(top.path.rstrip(b"/"))
+            for entry in chain((top,), entries):
+                if left_out is not None and entry.path.startswith(left_out):
+                    continue
+                target = local + os.fsdecode(entry.path[cut:])
+                is_copied = self._copy(entry, target, version, is_named=target == local)
+                if entry.kind == DIRECTORY and is_copied:
+                    directories.append((target, entry))
+                elif entry.kind == DIRECTORY:
+                    left_out = entry.path + b"/"
         # Last, because what is created in a directory changes its mtime, and its mode may forbid that.
-        for target, entry in reversed(self._directories):
+        for target, entry in reversed(directories):
             with self._transfer.attempt(shown_path(entry.path)):
                 self._set_attributes(target, entry)
 
-    def _copy(self, entry: Entry) -> None:
-        target = self._local + os.fsdecode(entry.path[self._cut :])
-        shown = shown_path(entry.path)
-        done = False
+    def _copy(self, entry: Entry, target: str, version: int | None, *, is_named: bool) -> bool:
+        """Copy one node; return whether that was done. ``is_named``: the user named the target."""
+        shown, is_done = shown_path(entry.path), False
         with self._transfer.attempt(shown), naming(entry.path):
             match entry.kind:
                 case Kind.DIRECTORY:
                     _make_directory(target)
-                    self._directories.append((target, entry))
                     self._transfer.directories += 1
                 case Kind.FILE:
-                    self._fetch(entry, target)
+                    self._fetch(entry, target, version, is_special=is_named and _is_special(target))
                 case Kind.SYMLINK:
                     self._make_symlink(target, entry)
                     self._transfer.symlinks += 1
                 case _:
                     self._transfer.skip(shown, entry.kind.name.lower().replace("_", " "))
-            done = True
-        if not done and entry.kind == DIRECTORY:
-            self._left_out = entry.path + b"/"
+            is_done = True
+        return is_done
 
-    def _fetch(self, entry: Entry, target: str) -> None:
+    def _fetch(self, entry: Entry, target: str, version: int | None, *, is_special: bool) -> None:
         count = 0
 
         def write(block: bytes) -> None:
@@ -78,9 +77,8 @@ class _Getter:
             count += len(block)
             self._transfer.moved(len(block))
 
-        is_special = target == self._local and _is_special(target)
         with _special_file(target) if is_special else _new_file(target, self._beside(target)) as (file, name):
-            found = self._files.read(entry.path, write)
+            found = self._files.read(entry.path, write, version)
             file.flush()
             if not is_special:
                 self._set_attributes(name, found)

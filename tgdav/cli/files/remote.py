@@ -25,6 +25,8 @@ class _Request(msgspec.Struct, omit_defaults=True):
     path: bytes = b"/"
     depth: int | None = None
     target: bytes = b""
+    at: str | None = None
+    version: int | None = None
     new: NewAttributes = NewAttributes(NOBODY)
 
 
@@ -37,9 +39,15 @@ class RemoteFiles:
     ``arguments`` are added to each request.
     """
 
-    def __init__(self, connect: Connect, arguments: Mapping[str, Any]) -> None:
-        self._connect, self._arguments = connect, arguments
+    def __init__(self, connect: Connect, arguments: Mapping[str, Any], at: str | None = None) -> None:
+        self._connect, self._arguments, self._at = connect, arguments, at
         self._idle: list[ControlClient] = []
+
+    def as_of(self, snapshot: str | None) -> "RemoteFiles":
+        """Return the drive as it was in a snapshot."""
+        found = RemoteFiles(self._connect, self._arguments, snapshot)
+        found._idle = self._idle
+        return found
 
     def close(self) -> None:
         """Close the connections that no call uses."""
@@ -59,10 +67,10 @@ class RemoteFiles:
                 *lines, rest = (rest + block).split(b"\n")
                 yield from map(_ENTRY.decode, lines)
 
-    def read(self, path: bytes, write: Write) -> Entry:
-        """Pass the content of a file to ``write``; return the file's entry as of that content."""
+    def read(self, path: bytes, write: Write, version: int | None = None) -> Entry:
+        """Pass the content of a file, or of one of its versions, to ``write``; return the file's entry as of that content."""
         with self._connection() as client:
-            blocks = client.receive("file-read", self._encoded(path=path))
+            blocks = client.receive("file-read", self._encoded(path=path, version=version))
             while True:
                 try:
                     block = next(blocks)
@@ -96,7 +104,7 @@ class RemoteFiles:
             return client.call(command, self._encoded(**arguments), lambda _stage, _done, _total: None)
 
     def _encoded(self, **arguments: Any) -> dict[str, Any]:
-        return {**msgspec.to_builtins(_Request(**arguments)), **self._arguments}
+        return {**msgspec.to_builtins(_Request(at=self._at, **arguments)), **self._arguments}
 
     @contextmanager
     def _connection(self) -> Iterator[ControlClient]:
@@ -136,7 +144,7 @@ def file_commands(files: Files) -> dict[str, Command]:
         return answer
 
     return {
-        "file-entry": command(lambda request: {"entry": files.entry(request.path)}),
+        "file-entry": command(lambda request: {"entry": files.as_of(request.at).entry(request.path)}),
         "file-make-directory": command(lambda request: files.make_directory(request.path, request.new)),
         "file-make-symlink": command(lambda request: files.make_symlink(request.path, request.new, request.target)),
         "file-set-attributes": command(lambda request: files.set_attributes(request.path, request.new)),
@@ -150,7 +158,7 @@ def file_streams(files: Files) -> dict[str, StreamCommand]:
     def walk(arguments: Mapping[str, Any], stream: Stream) -> Mapping[str, Any]:
         request = _request(arguments)
         lines = bytearray()
-        for entry in files.walk(request.path, request.depth):
+        for entry in files.as_of(request.at).walk(request.path, request.depth):
             lines += msgspec.json.encode(entry) + b"\n"
             if len(lines) >= _BATCH_BYTES:
                 stream.send(bytes(lines))
@@ -159,7 +167,8 @@ def file_streams(files: Files) -> dict[str, StreamCommand]:
         return {}
 
     def read(arguments: Mapping[str, Any], stream: Stream) -> Mapping[str, Any]:
-        return {"entry": files.read(_request(arguments).path, stream.send)}
+        request = _request(arguments)
+        return {"entry": files.as_of(request.at).read(request.path, stream.send, request.version)}
 
     def write(arguments: Mapping[str, Any], stream: Stream) -> Mapping[str, Any]:
         request = _request(arguments)
