@@ -52,8 +52,8 @@ class Getter:
 
     def _copy(self, entry: Entry, target: str, version: int | None, *, is_named: bool) -> bool:
         """Copy one node; return whether that was done. ``is_named``: the user named the target."""
-        shown, is_done = shown_path(entry.path), False
-        with self._transfer.attempt(shown), naming(entry.path):
+        shown = shown_path(entry.path)
+        with self._transfer.attempt(shown) as attempt, naming(entry.path):
             match entry.kind:
                 case Kind.DIRECTORY:
                     _make_directory(target)
@@ -65,8 +65,7 @@ class Getter:
                     self._transfer.symlinks += 1
                 case _:
                     self._transfer.skip(shown, entry.kind.name.lower().replace("_", " "))
-            is_done = True
-        return is_done
+        return not attempt.failed
 
     def _fetch(self, entry: Entry, target: str, version: int | None, *, is_special: bool) -> None:
         count = 0

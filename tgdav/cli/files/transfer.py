@@ -3,6 +3,7 @@
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from tgdav.cli.errors import ExitCode, as_json, exit_code, message_of
@@ -25,6 +26,13 @@ def naming(path: bytes) -> Iterator[None]:
         raise
 
 
+@dataclass
+class Attempt:
+    """Whether what was tried has failed."""
+
+    failed: bool = False
+
+
 class Transfer:
     """Counts what is copied, and lets the run continue after errors that concern a single file.
 
@@ -44,13 +52,15 @@ class Transfer:
         self._progress(self._stage, self._moved, self._total)
 
     @contextmanager
-    def attempt(self, path: str) -> Iterator[None]:
+    def attempt(self, path: str) -> Iterator[Attempt]:
         """Record an error that concerns only the file at ``path``, and go on; pass on all others."""
+        attempt = Attempt()
         try:
-            yield
+            yield attempt
         except (FileSystemError, DamageError, BlobMissing, OSError) as error:
             if isinstance(error, _ENDS) or getattr(error, "errno", None) in _ENDING_ERRNOS:
                 raise
+            attempt.failed = True
             self._failed.append((path, error))
             self._output.notice(message_of(error))
 
