@@ -144,6 +144,12 @@ def trim(run: Run) -> None:
     assert run.volume.replicator.trim()
 
 
+def collect(run: Run) -> None:
+    found = run.volume.gc()
+    assert found["packs_repacked"], found
+    assert found["packs_deleted"] > found["packs_repacked"], found
+
+
 def _open(run: Run) -> None:
     assert run.volume
 
@@ -368,6 +374,10 @@ SCENARIOS = (
         _open, _snapshot("one"), _remove("a/b"), _put("a/small", 90, 70_000), _put("new", 91, 300), _rename("d", "e"),
         _snapshot("two"), _restore("one"), _restore("two", "e", "f/g"), _delete_snapshot("one"), upkeep, sync,
     ), reopen_and_resume),
+    Scenario("collect garbage", furnished, (
+        _open, sync, _put("dead", 36, 200_000), sync, _put("sparse", 37, 300_000), _put("in use", 38, 60_000), sync,
+        _put("dead", 39, 0), _put("sparse", 40, 900), sync, collect, _put("later", 41, 30_000), sync,
+    )),
     Scenario("a file larger than a pack", with_a_left_over, (_open, _put("huge", 50, 1_500_000), _remove("d"), sync)),
     Scenario("a staging file fails", furnished, (
         on_a_failing_disk, _put("good", 62, 80_000), put_in_vain, sync, _put("good", 63, 70_000), sync,
