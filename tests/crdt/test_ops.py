@@ -12,12 +12,14 @@ from tgdav.crdt.ops import (
     ROOT,
     TRASH,
     Attr,
+    Dot,
     Field,
     Make,
     Member,
     Namespace,
     Op,
     Place,
+    Prune,
     Purge,
     Retire,
     Snapshot,
@@ -71,8 +73,19 @@ def test_todays_encoding_of_a_purge_is_the_golden_one() -> None:
     assert decode_ops(golden) == PURGES
 
 
+VERSIONS: tuple[Op, ...] = (
+    Write(NODE, 4096, ContentTag(b"t" * 16), b"\x00\x10" + bytes(38), None, 1, restores=True),
+    Prune(NODE, (Dot(Incarnation(2**64 - 1), 2**40), Dot(Incarnation(0), 7))),
+)
+
+
 def test_todays_encoding_is_the_golden_one() -> None:
-    assert encode_ops(OPS + NEW_OPS) == GOLDEN_2.read_bytes()
+    golden = GOLDEN.with_name("ops-v1-versions.bin").read_bytes()
+    assert encode_ops(OPS + NEW_OPS + VERSIONS) == golden
+    assert decode_ops(golden) == OPS + NEW_OPS + VERSIONS
+
+
+def test_the_golden_bytes_of_before_are_read_as_they_were_meant() -> None:
     assert decode_ops(GOLDEN_2.read_bytes()) == OPS + NEW_OPS
 
 
@@ -148,7 +161,7 @@ def test_numbers_beyond_the_database_are_damage(fields: list[object]) -> None:
         decode_ops(msgspec.msgpack.encode([fields]))
 
 
-RESERVED = (12, 13, 14, 15, 18, 19, 20, 21)
+RESERVED = (12, 13, 14, 15, 19, 20, 21)
 
 
 def test_the_numbers_that_are_reserved_stay_free() -> None:

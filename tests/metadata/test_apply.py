@@ -139,7 +139,7 @@ def test_a_change_that_fails_leaves_nothing_and_no_gap_in_the_numbers(tree: Tree
 
 
 def test_long_manifests_have_a_row_of_their_own_and_lose_it_with_their_content(tree: Tree) -> None:
-    tree.history.max_versions = 0
+    tree.keep(0)
     node = tree.make(b"file", content=extents(*range(8)))
     assert tree.rows("SELECT count(*) FROM manifests") == [(0,)]
     for last in (20, 21):

@@ -80,31 +80,11 @@ def test_nothing_and_the_same_are_no_versions(tree: Tree) -> None:
 
 
 def test_without_versioning_nothing_is_kept(tree: Tree) -> None:
-    tree.history.max_versions = 0
+    tree.keep(0)
     node = tree.make(b"file", content=extents(1))
     tree.clock.advance(60)
     tree.write(node, extents(2))
     assert versions(tree, node) == []
-
-
-def test_the_newest_versions_stay_and_long_manifests_of_the_others_go(tree: Tree) -> None:
-    tree.history.max_versions = 2
-    node = tree.make(b"file", content=extents(*range(10)))
-    for size in range(11, 16):
-        tree.clock.advance(60)
-        tree.write(node, extents(*range(size)))
-    assert [size for size, *_ in versions(tree, node)] == [13000, 14000]
-    assert tree.rows("SELECT count(*) FROM manifests") == [(3,)]
-
-
-def test_what_a_snapshot_pins_stays_beyond_all_numbers(tree: Tree) -> None:
-    tree.history.max_versions = 1
-    node = tree.make(b"file", content=extents(1))
-    pin(tree)
-    for size in (2, 3, 4):
-        tree.clock.advance(60)
-        tree.write(node, extents(*range(size)))
-    assert [size for size, *_ in versions(tree, node)] == [1000, 3000]
 
 
 def test_a_burst_never_goes_across_a_snapshot(tree: Tree) -> None:
@@ -180,7 +160,7 @@ def test_the_same_content_written_again_after_a_snapshot_is_no_version(tree: Tre
 def test_snapshots_are_kept_over_a_restart(tree: Tree) -> None:
     node = tree.make(b"file", content=extents(1))
     _, position = tree.snapshot("before")
-    tree.history = HistoryPolicy(0)
+    tree.history = HistoryPolicy()
     tree.reopen()
     tree.write(node, extents(1, 2))
     assert versions(tree, node) == [(1000, 1, position + 1)]

@@ -66,7 +66,7 @@ def emit(tree: Tree, ops: list[Op]) -> None:
 def test_invariants_hold_and_the_log_rebuilds_the_tree(steps: list[tuple[str, list[Op], float]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         tree = Tree(Path(folder) / "one.db")
-        tree.history.max_versions = 2
+        tree.keep(2)
         number = 0
         for kind, ops, seconds in steps:
             tree.clock.advance(seconds)
@@ -93,7 +93,7 @@ def test_invariants_hold_and_the_log_rebuilds_the_tree(steps: list[tuple[str, li
 def _rebuilt(tree: Tree, path: Path) -> Tree:
     """Apply the whole log to an empty database, as a recovery does, but with another history."""
     made = Tree(path, machine=MachineId(b"3" * 16), incarnation=Incarnation(3))
-    made.history.max_versions = 0
+    made.keep(0)
     rows = tree.rows("SELECT machine, incarnation, sequence, stamp, time, ops FROM log ORDER BY position")
     for row in rows:
         machine, incarnation, sequence, stamp, time, ops = row

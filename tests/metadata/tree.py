@@ -6,7 +6,7 @@ from itertools import count
 from pathlib import Path
 
 from tests.support.platform import ManualClock, SeededEntropy
-from tgdav.crdt.ops import ROOT, TRASH, Attr, Field, Make, Place, Purge, Snapshot, Write
+from tgdav.crdt.ops import ROOT, TRASH, Attr, Field, Make, Place, Purge, Snapshot, VersionPolicy, Write
 from tgdav.db import Connection, Database
 from tgdav.disk import Disk, SystemDisk
 from tgdav.ids import ContentTag, EntryId, Incarnation, Inode, MachineId, NodeId, SnapshotId
@@ -113,6 +113,10 @@ class Tree:
 
     def set_field(self, node: NodeId, field: bytes, value: bytes | None) -> None:
         self.journal.change(lambda change: change.emit(Field(node, field, value)))
+
+    def keep(self, most: int) -> None:
+        """Set how many earlier contents of a file are kept."""
+        self.journal.change(lambda change: change.emit(VersionPolicy(most)))
 
     def snapshot(self, name: str = "snapshot") -> tuple[SnapshotId, int]:
         """Make a snapshot; return its id and position."""

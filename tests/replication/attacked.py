@@ -193,7 +193,7 @@ def join(folder: Path, history: History, segments: Iterable[Sent | Blob]) -> Fre
 
         def begin() -> Journal:
             clock, entropy = _Still(), SeededEntropy(1)
-            policy = HistoryPolicy(0)
+            policy = HistoryPolicy()
             return Journal(database, keys, MachineId(b"fresh machine id"), Incarnation(1), clock, entropy, policy)
 
         rebuilt, _ = Rebuilder(store, survey, history.vault_keys, keys, database, begin, lambda *_: None).run()

@@ -158,7 +158,7 @@ class Drill:
     def _rebuilder(self, rebuilt: Database, listing: BlobListing, starts: list[Parts]) -> Rebuilder:
         def begin() -> Journal:
             context = self._context
-            return open_journal(rebuilt, context.config, self._log.machine, self._log.keys, context.platform)[0]
+            return open_journal(rebuilt, self._log.machine, self._log.keys, context.platform)[0]
 
         store, log = self._context.store, self._log
         return Rebuilder(store, listing, log.vault_keys, log.keys, rebuilt, begin, self._progress, starts)

@@ -5,7 +5,7 @@ with defaults. A group consists of the operations of one file-system call: it ha
 numbers, and is applied, skipped and undone as a whole.
 
 Numbers reserved for operations that do not exist yet: 12 pin version, 13 revoke, 14 admit,
-15 acknowledge, 18 prune, 19 set conflict policy, 20 rekey, 21 promote. Fields reserved likewise, to be appended: ``seen`` (the
+15 acknowledge, 19 set conflict policy, 20 rekey, 21 promote. Fields reserved likewise, to be appended: ``seen`` (the
 dots of the contents that it replaces) of Write; ``permissions`` and ``admitted_by`` of Member.
 """
 
@@ -69,7 +69,8 @@ class Place(msgspec.Struct, array_like=True, frozen=True, tag=2):
 class Write(msgspec.Struct, array_like=True, frozen=True, tag=3):
     """Set a node's content to ``manifest`` (``tgdav.content.format.manifest``).
 
-    ``replaces`` is the tag of the content that the author saw, for finding concurrent writes. ``mtime`` is in ns.
+    ``replaces`` is the tag of the content that the author saw, for finding concurrent writes. ``mtime`` is in ns. ``restores``:
+    the replaced content becomes a version even if it is of the same burst of saves.
     """
 
     node: NodeId
@@ -78,6 +79,7 @@ class Write(msgspec.Struct, array_like=True, frozen=True, tag=3):
     manifest: bytes
     replaces: ContentTag | None
     mtime: Number
+    restores: bool = False
 
 
 class Attr(msgspec.Struct, array_like=True, frozen=True, tag=4):
@@ -137,6 +139,21 @@ class VersionPolicy(msgspec.Struct, array_like=True, frozen=True, tag=11):
     max_versions: Count
 
 
+class Dot(msgspec.Struct, array_like=True, frozen=True):
+    """The identity of a content: the operation that wrote it. In rows of programs that did not keep it: incarnation 0, and the
+    position that closed the content (0: the file still has it)."""
+
+    incarnation: Incarnation
+    sequence: Count
+
+
+class Prune(msgspec.Struct, array_like=True, frozen=True, tag=18):
+    """Drop earlier contents that this node had. A content that a named file still has is only no version of others any more."""
+
+    node: NodeId
+    dots: tuple[Dot, ...]
+
+
 class Member(msgspec.Struct, array_like=True, frozen=True, tag=16):
     """Make ``machine`` the writer from ``epoch`` on, with this key and incarnation. ``replaces``: the previous writer."""
 
@@ -158,7 +175,7 @@ class Namespace(msgspec.Struct, array_like=True, frozen=True, tag=17):
 
 
 NamespaceOp = Snapshot | Unsnapshot | Purge | Retire | TrashPolicy | VersionPolicy | Member | Namespace
-Op = Make | Place | Write | Attr | Field | NamespaceOp
+Op = Make | Place | Write | Attr | Field | Prune | NamespaceOp
 _RESERVED = frozenset(range(1, 128)) - {kind.__struct_config__.tag for kind in Op.__args__}
 """Numbers that a later program may give to operations."""
 BARRIERS = (Snapshot, Unsnapshot, Purge, Retire)

@@ -23,11 +23,12 @@ from tgdav.errors import (
 )
 from tgdav.fs import acl
 from tgdav.fs.api import Owner, Precondition, RenameFlag
+from tgdav.fs.departures import Departures
 from tgdav.fs.node_attributes import XATTR, check_numbers
 from tgdav.ids import EntryId, Inode, NodeId
 from tgdav.metadata import queries
 from tgdav.metadata.change import Change
-from tgdav.metadata.types import DIRECTORY, SYMLINK, Attributes, DirectoryEntry, Kind
+from tgdav.metadata.types import DIRECTORY, FILE, SYMLINK, Attributes, DirectoryEntry, Kind
 
 # As ext4.
 LINK_MAX = 65_000
@@ -112,10 +113,12 @@ def make(
     local: bool = False,
     umask: int = 0,
     inherits: bool = True,
+    departures: Departures | None = None,
 ) -> NodeId:
     """Create a node and its first entry, whose name must be free; return the node's id. Raises InvalidArgument.
 
     With ``inherits`` the node inherits the default ACL of its directory. If there is none, ``umask`` is removed from its mode.
+    With ``departures``, a file continues the history of one that has just left the name.
     """
     check_numbers(owner.uid, owner.gid, rdev)
     node, entry = _new_ids(change, keys, parent, name, kind, local=local)
@@ -123,7 +126,10 @@ def make(
     default = change.field(parent.inode, XATTR + acl.DEFAULT) if inherits and kind != SYMLINK else None
     mode, access = (mode & ~umask, None) if default is None else acl.inherited(default, mode)
     emit(change, Make(node, int(kind), mode & 0o7777, owner.uid, owner.gid, rdev, change.time, target), local=local)
-    emit(change, Place(entry, node, parent.node, name, made=kind == DIRECTORY), local=local)
+    after = None
+    if departures is not None and kind == FILE and not local:
+        after = departures.fill((parent.inode, name), entry, change.time)
+    emit(change, Place(entry, node, parent.node, name, made=kind == DIRECTORY, after=after), local=local)
     # A directory passes its default ACL on to what is created in it.
     acls = {acl.ACCESS: access, acl.DEFAULT: default if kind == DIRECTORY else None}
     for attribute, value in acls.items():
@@ -176,12 +182,12 @@ def link(change: Change, inode: Inode, directory: Inode, name: bytes) -> Attribu
     return made(change, node.node)
 
 
-def delete(change: Change, entry: DirectoryEntry, name: bytes) -> None:
-    """Move an entry, and everything below it, to the trash."""
-    emit(change, Place(entry.entry, entry.attributes.node, TRASH, name), local=entry.attributes.local)
+def delete(change: Change, entry: DirectoryEntry, name: bytes, because: EntryId | None = None) -> None:
+    """Move an entry, and everything below it, to the trash. ``because``: the entry whose file has its content as a version."""
+    emit(change, Place(entry.entry, entry.attributes.node, TRASH, name, because), local=entry.attributes.local)
 
 
-def unlink(change: Change, parent: Inode, name: bytes) -> None:
+def unlink(change: Change, parent: Inode, name: bytes, departures: Departures) -> None:
     """Remove a name of a node that is not a directory. Raises NotFound, IsADirectory."""
     if change.directories.get(parent) is None:
         with suppress(NotFound):  # only to remember that the directory is reachable, which saves queries later
@@ -189,7 +195,7 @@ def unlink(change: Change, parent: Inode, name: bytes) -> None:
     entry = require(change, parent, name)
     if entry.attributes.is_directory:
         raise IsADirectory
-    delete(change, entry, name)
+    delete(change, entry, name, departures.successor(entry.entry, change.time))
 
 
 def remove_directory(change: Change, parent: Inode, name: bytes) -> None:
@@ -214,6 +220,7 @@ def rename(
     replace_tree: bool,
     precondition: Precondition | None,
     local: bool,
+    departures: Departures,
 ) -> bool:
     """Move an entry; return whether something was replaced. Raises as ``FileSystem.rename``."""
     source = require(change, parent, name)
@@ -237,9 +244,21 @@ def rename(
             _check_replaceable(change, source, target)
         # Replacing a directory that contains the source would remove the source as well.
         _check_no_cycle(change, target, parent)
-        delete(change, target, new_name)
-    _move(change, content, source, new_parent, new_name, local=local)
+        takes_over = is_logged_file(source) and is_logged_file(target) and not local
+        delete(change, target, new_name, source.entry if takes_over else None)
+    after = None
+    if source.attributes.is_file and not local:
+        if target is None:
+            after = departures.fill((new_parent.inode, new_name), source.entry, change.time)
+        if not source.attributes.local:
+            departures.leave((parent, name), source.entry, change.time)
+    _move(change, content, source, new_parent, new_name, after, local=local)
     return target is not None
+
+
+def is_logged_file(entry: DirectoryEntry) -> bool:
+    """Return whether an entry names a file that does not stay on this machine."""
+    return entry.attributes.is_file and not entry.attributes.local
 
 
 def _check_no_cycle(change: Change, entry: DirectoryEntry, new_parent: Inode) -> None:
@@ -275,8 +294,10 @@ def _exchange(
     node = queries.node_id_of(change.connection, parent)
     assert node is not None, "the parent of an entry exists"
     first, second = source.attributes, target.attributes
-    emit(change, Place(source.entry, first.node, new_parent.node, new_name), local=first.local)
-    emit(change, Place(target.entry, second.node, node, name), local=second.local)
+    take_over = is_logged_file(source) and is_logged_file(target)
+    after, other = (target.entry, source.entry) if take_over else (None, None)
+    emit(change, Place(source.entry, first.node, new_parent.node, new_name, after=after), local=first.local)
+    emit(change, Place(target.entry, second.node, node, name, after=other), local=second.local)
 
 
 def _move(
@@ -285,6 +306,7 @@ def _move(
     source: DirectoryEntry,
     new_parent: Attributes,
     new_name: bytes,
+    after: EntryId | None,
     *,
     local: bool,
 ) -> None:
@@ -299,4 +321,4 @@ def _move(
     elif local and not was_local and source.attributes.is_file:
         change.withdraw(inode)
         was_local = True
-    emit(change, Place(source.entry, node, new_parent.node, new_name), local=was_local)
+    emit(change, Place(source.entry, node, new_parent.node, new_name, after=after), local=was_local)

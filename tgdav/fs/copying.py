@@ -11,7 +11,7 @@ from tgdav.errors import Exists, InvalidArgument, NotFound
 from tgdav.fs import changes
 from tgdav.fs.api import Owner, Precondition
 from tgdav.fs.names import JunkPolicy, is_junk
-from tgdav.ids import Inode, NodeId
+from tgdav.ids import EntryId, Inode, NodeId
 from tgdav.metadata import queries
 from tgdav.metadata.change import Change
 from tgdav.metadata.types import Attributes, DirectoryEntry, Kind
@@ -94,8 +94,14 @@ class Copier:
         if precondition is not None:
             precondition(target.attributes if target else None)
         if target is not None:
-            self._remove_target(source, target, name, replace=replace)
+            self._check_target(source, target, replace=replace)
+        # A file that replaces another must be there before: that one's content is a version of it.
+        is_later = target is not None and source.is_file and not local and changes.is_logged_file(target)
+        if target is not None and not is_later:
+            changes.delete(self._change, target, name)
         node = self._copy_node(source, parent, name, local=local)
+        if target is not None and is_later:
+            changes.delete(self._change, target, name, self._entry_of(node))
         if source.is_directory and recursive:
             self._copy_children(source, node)
         return node, target is not None
@@ -103,14 +109,17 @@ class Copier:
     def _is_below(self, directory: Inode, inode: Inode) -> bool:
         return directory == inode or queries.is_ancestor(self._change.connection, directory, inode)
 
-    def _remove_target(self, source: Attributes, target: DirectoryEntry, name: bytes, *, replace: bool) -> None:
+    def _entry_of(self, node: NodeId) -> EntryId:
+        [(entry, *_)] = queries.entries_of(self._change.connection, changes.made(self._change, node).inode)
+        return entry
+
+    def _check_target(self, source: Attributes, target: DirectoryEntry, *, replace: bool) -> None:
         if not replace:
             raise Exists
         if target.attributes.inode == source.inode:
             raise InvalidArgument("source and target are the same")
         if target.attributes.is_directory and self._is_below(target.attributes.inode, source.inode):
             raise InvalidArgument("the target contains the source")
-        changes.delete(self._change, target, name)
 
     def _copy_children(self, source: Attributes, node: NodeId) -> None:
         pending: list[tuple[Attributes, NodeId]] = [(source, node)]

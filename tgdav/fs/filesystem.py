@@ -65,7 +65,7 @@ class NamespaceFileSystem(ReadableFileSystem):
     def __init__(self, context: OpenFileContext, *, junk: JunkPolicy, space: DiskSpace) -> None:
         super().__init__(context, space)
         self.keys: NamespaceKeys = context.keys
-        self._junk = junk
+        self._junk, self._departures = junk, context.departures
         self._locks = LockTable(context.database, context.clock)
         self.listeners = ChangeListeners()
         self.trash = Trash(self.journal, self.database, self.keys, self.open_files, self.listeners)
@@ -131,7 +131,7 @@ class NamespaceFileSystem(ReadableFileSystem):
                 raise Exists
             node = changes.make(
                 change, self.keys, directory, name, kind, mode, owner, rdev=rdev, target=target, local=local,
-                umask=umask,
+                umask=umask, departures=self._departures,
             )  # fmt: skip
             return changes.made_alone(change, node)
 
@@ -152,7 +152,9 @@ class NamespaceFileSystem(ReadableFileSystem):
     def unlink(self, parent: Inode, name: bytes, *, durable: bool = False) -> None:
         """Remove a name of a node that is not a directory."""
         check_old_name(parent, name)
-        self._change(lambda change: changes.unlink(change, parent, name), durable=durable, removes=True)
+        self._change(
+            lambda change: changes.unlink(change, parent, name, self._departures), durable=durable, removes=True
+        )
         self.listeners.notify(None, parent, name)
 
     def remove_directory(self, parent: Inode, name: bytes, *, durable: bool = False) -> None:
@@ -171,7 +173,7 @@ class NamespaceFileSystem(ReadableFileSystem):
             entry = changes.require(change, parent, name)
             if precondition is not None:
                 precondition(entry.attributes)
-            changes.delete(change, entry, name)
+            changes.delete(change, entry, name, self._departures.successor(entry.entry, change.time))
             return entry.attributes.inode
 
         self.listeners.notify(self._change(work, durable=durable, removes=True), parent, name)
@@ -191,7 +193,7 @@ class NamespaceFileSystem(ReadableFileSystem):
             directory = changes.require_directory(change, new_parent)
             replaced = changes.rename(
                 change, self.content, parent, name, directory, new_name, flags, replace_tree=replace_tree,
-                precondition=precondition, local=local,
+                precondition=precondition, local=local, departures=self._departures,
             )  # fmt: skip
             if RenameFlag.WHITEOUT in flags:
                 changes.make_whiteout(change, self.keys, parent, name, whiteout_owner)

@@ -309,7 +309,7 @@ class Versions:
 
     def content(self, c: Connection, key: int) -> bytes:
         """Return the version's encoded manifest."""
-        return self._version(c, key).manifest
+        return versions.manifest_of(c, self._version(c, key))
 
     def fields(self, c: Connection, keys: Sequence[Inode], prefix: bytes) -> dict[Inode, dict[bytes, bytes]]:  # noqa: ARG002
         """Return nothing: fields are not kept with versions."""

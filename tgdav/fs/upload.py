@@ -114,7 +114,7 @@ class FileUpload:
         if entry is None:
             made = changes.make(
                 change, self._open_files.context.keys, parent, target.name, Kind.FILE, target.mode, target.owner,
-                local=target.local, umask=UMASK,
+                local=target.local, umask=UMASK, departures=self._open_files.context.departures,
             )  # fmt: skip
             return made, target.local
         if entry.attributes.is_directory:

@@ -21,6 +21,7 @@ from tgdav.crdt.ops import (
     NamespaceOp,
     Op,
     Place,
+    Prune,
     Purge,
     Retire,
     Snapshot,
@@ -32,7 +33,7 @@ from tgdav.crdt.ops import (
 from tgdav.db import Transaction, compiled
 from tgdav.db.schema import ROOT_INODE, entries, fields, machines, manifests, nodes, packs
 from tgdav.ids import Inode
-from tgdav.metadata import history, purging, settings, snapshots
+from tgdav.metadata import history, pruning, purging, settings, snapshots
 from tgdav.metadata.context import GroupContext
 from tgdav.metadata.entry_moves import EntryMover
 from tgdav.metadata.history import ContentState, HistoryPolicy
@@ -113,6 +114,8 @@ class OperationApplier:
                 return self._set_attributes(op)
             case Field():
                 return self._set_field(op)
+            case Prune():
+                return pruning.prune(self._rows, op)
             case _:
                 return self._apply_to_namespace(op)
 
@@ -222,7 +225,8 @@ class OperationApplier:
         # A second write in one group replaces what nobody has seen.
         if old.ino in context.written:
             return old.ino, old.manifest, None
-        is_version = self._rows.policy.is_version(old, context.machine, context.time, same=old.tag == op.tag)
+        is_same = old.tag == op.tag
+        is_version = rows.policy.is_version(old, context.machine, context.time, same=is_same, restores=op.restores)
         is_kept = self._keep_content(old, is_version)
         place = {"burst": context.time, "version": old.version + 1} if is_version else None
         return old.ino, None if is_kept else old.manifest, place
@@ -258,7 +262,7 @@ class OperationApplier:
             history.close_content(transaction, old.ino, position, kept=is_version)
             is_there = True
         if is_version:
-            history.drop_versions(transaction, old.ino, policy)
+            self._context.versioned.add(old.ino)
         return is_there
 
     def _set_attributes(self, op: Attr) -> bool:

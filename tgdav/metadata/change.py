@@ -2,13 +2,13 @@
 
 from sqlalchemy import bindparam, delete, select, update
 
-from tgdav.crdt.ops import TRASH, Attr, Field, Make, Op, Place, Purge, Write
+from tgdav.crdt.ops import TRASH, Attr, Field, Make, Op, Place, Prune, Purge, Write
 from tgdav.db import Connection, Transaction, compiled
 from tgdav.db.schema import PURGED_INODE, TRASH_INODE, entries, fields, nodes
 from tgdav.entropy import Entropy
 from tgdav.errors import InvalidArgument, NotFound
 from tgdav.ids import EntryId, Inode, NodeId, Position, make_id
-from tgdav.metadata import history, queries, settings
+from tgdav.metadata import history, pruning, queries, settings
 from tgdav.metadata.apply import OperationApplier
 from tgdav.metadata.conflict_names import CONFLICT_MARK
 from tgdav.metadata.context import LiveDirectories
@@ -186,8 +186,8 @@ class Change:
     def _refuse(self, op: Op) -> None:
         if isinstance(op, Place) and None not in map(self._rows.find, (op.node, op.parent)):
             raise InvalidArgument("the parent of an entry must be a directory that is not below the entry")
-        # A Make of a node that exists changes nothing, which is no error.
-        if not isinstance(op, Make):
+        # A Make of a node that exists, or a Prune of what is gone, changes nothing, which is no error.
+        if not isinstance(op, Make | Prune):
             raise NotFound
 
     def publish(self, ino: Inode, *, moved: EntryId | None = None) -> None:
@@ -260,9 +260,17 @@ class Change:
         self._rows.transaction.defer(NODE_UPDATES, (ino, values, 0))
 
     def finish(self) -> tuple[Op, ...]:
-        """Write the rows of new nodes and return the operations to log."""
+        """Drop versions that are too many, write the rows of new nodes, and return the operations to log."""
+        if self._context.versioned:
+            self._prune()
         self._rows.flush()
         return tuple(self._ops)
+
+    def _prune(self) -> None:
+        most = settings.get(self.connection, settings.VERSION_POLICY)
+        for ino in sorted(self._context.versioned) if most is not None else ():
+            for op in pruning.beyond(self.connection, ino, most, self.time):
+                self.emit(op)
 
     def _require(self, ino: Inode) -> Attributes:
         found = queries.attributes(self.connection, ino)

@@ -22,7 +22,7 @@ class GroupContext(msgspec.Struct):
 
     ``fresh`` holds ids that were just made, so that no query is needed to see that they are unknown. ``touched`` (nodes) and
     ``touched_fields`` are those whose state before this group is already in the past tables, or need not be kept; ``written``
-    are files whose content this group has set.
+    are files whose content this group has set, ``versioned`` those that have a version more.
     ``new_directories`` are reachable from the root. ``changes`` collects what the tree cache must apply. ``found_nodes``
     (inode, kind, local), ``found_empty`` (files without content) and ``found_entries`` (directory, name, inode) are results of
     the change's own queries that it has not changed since.
@@ -41,6 +41,7 @@ class GroupContext(msgspec.Struct):
     fresh: set[bytes] = msgspec.field(default_factory=set)
     touched: set[Inode] = msgspec.field(default_factory=set)
     written: set[Inode] = msgspec.field(default_factory=set)
+    versioned: set[Inode] = msgspec.field(default_factory=set)
     touched_fields: set[tuple[Inode, bytes]] = msgspec.field(default_factory=set)
     changes: TreeChanges = msgspec.field(default_factory=TreeChanges)
     new_directories: set[Inode] = msgspec.field(default_factory=set)

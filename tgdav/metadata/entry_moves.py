@@ -17,9 +17,10 @@ from tgdav.db.connection import Row
 from tgdav.db.deferred import register_kind
 from tgdav.db.schema import PURGED_INODE, ROOT_INODE, TRASH_INODE, entries, nodes
 from tgdav.ids import EntryId, Inode, NodeId
-from tgdav.metadata import history, queries
+from tgdav.metadata import history, predecessors, queries
 from tgdav.metadata.conflict_names import nfc
 from tgdav.metadata.node_rows import NodeRows
+from tgdav.metadata.predecessors import Outcome
 from tgdav.metadata.types import DIRECTORY
 
 LOST_FOUND = NodeId(bytes(15) + b"\x03")
@@ -204,6 +205,9 @@ class EntryMover:
 
     def _move(self, op: Place, target: _Target, parent: Inode, old: Row | None, local: bool) -> None:
         before = old[0] if old is not None else None
+        outcome = Outcome.DELETED if local else self._keep_versions(op, parent, old)
+        if outcome is Outcome.NOTHING:
+            parent = Inode(PURGED_INODE)
         changes = self._context.changes
         changes.names.add((parent, op.name))
         if old is not None:
@@ -222,9 +226,9 @@ class EntryMover:
             "since": self._context.position,
             "stamp": self._context.stamp,
             "nfc": nfc(op.name),
-            "origin": self._origin(old) if parent in _DELETED else None,
+            "origin": self._origin(old) if parent in _DELETED and outcome is Outcome.DELETED else None,
             "local": int(local),
-            "deleted": self._context.time if parent == TRASH_INODE else None,
+            "deleted": self._context.time if parent == TRASH_INODE and outcome is Outcome.DELETED else None,
             "by": self._context.author,
         }
         if self._context.is_own and parent not in _DELETED:
@@ -235,6 +239,15 @@ class EntryMover:
         else:
             self._transaction.defer(_MOVES, row)
         self._count(target, before, parent)
+
+    def _keep_versions(self, op: Place, parent: Inode, old: Row | None) -> Outcome:
+        """Make contents of another file versions if the operation says that one file takes the other's name."""
+        if op.because is not None and parent == TRASH_INODE:
+            return predecessors.replace(self._rows, op)
+        # Applied a second time, it finds the entry that it made.
+        if op.after is not None and parent != TRASH_INODE and (old is None or old[4] < self._context.stamp):
+            predecessors.follow(self._rows, op)
+        return Outcome.DELETED
 
     def _drop(self, entry: EntryId, target: _Target, before: Inode | None) -> None:
         """Delete an entry that was never logged, instead of moving it to the trash."""

@@ -1,7 +1,7 @@
 """Which earlier states of rows are kept, and the statements that keep them.
 
-A state that a snapshot pins is always kept. Otherwise only contents of files are kept, as versions, the newest few of each
-file. ``HistoryPolicy`` decides and is pure; the functions below it change the ``*_past`` tables.
+A state that a snapshot pins is always kept. Otherwise only contents of files are kept, as versions; ``tgdav.metadata.pruning``
+drops versions beyond the policy. ``HistoryPolicy`` decides and is pure; the functions below it change the ``*_past`` tables.
 """
 
 from collections.abc import Sequence
@@ -22,13 +22,10 @@ NOTHING_PINNED = Position(0)
 
 @dataclass
 class HistoryPolicy:
-    """``max_versions``: earlier contents of a file that are kept (0: none).
-
-    ``retention_days``: how long deleted entries stay in the trash (0: they are purged at once).
+    """``retention_days``: how long deleted entries stay in the trash (0: they are purged at once).
     ``last_pinned`` is the position of the newest snapshot, ``last_snapshot`` its time in ns; 0 without one.
     """
 
-    max_versions: int = 10
     retention_days: int = 30
     last_pinned: Position = NOTHING_PINNED
     last_snapshot: int = 0
@@ -38,14 +35,23 @@ class HistoryPolicy:
         # Junk is in no snapshot.
         return old.since <= self.last_pinned and not old.local
 
-    def is_version(self, old: "ContentState", machine: MachineId, time: int, *, same: bool) -> bool:
-        """Return whether ``old`` becomes a version when ``machine`` writes at ``time`` (ns). ``same``: the content is equal."""
+    def is_version(
+        self, old: "ContentState", machine: MachineId, time: int, *, same: bool, restores: bool = False
+    ) -> bool:
+        """Return whether ``old`` becomes a version when ``machine`` writes at ``time`` (ns). ``same``: the content is equal.
+
+        ``restores``: whatever the time.
+        """
         # Rewriting the same content, or filling an empty file, makes no version.
-        if old.local or same or self.max_versions == 0 or old.size == 0:
+        if old.local or same or old.size == 0:
             return False
+        return restores or not self.in_burst(old, machine, time)
+
+    def in_burst(self, old: "ContentState", machine: MachineId, time: int) -> bool:
+        """Return whether a save by ``machine`` at ``time`` (ns) is of the same burst as the one that wrote ``old``."""
         # A burst never goes on across a snapshot. A negative interval (the clock went back) must not merge two versions.
-        in_burst = old.writer == machine and 0 <= time - old.burst < BURST_NS
-        return not in_burst or old.since <= self.last_pinned or old.burst < self.last_snapshot
+        is_soon = old.writer == machine and 0 <= time - old.burst < BURST_NS
+        return is_soon and old.since > self.last_pinned and old.burst >= self.last_snapshot
 
 
 @dataclass(slots=True)
@@ -90,16 +96,6 @@ SET_SINCE_OF_FIELDS = compiled(
     update(fields).where(fields.c.ino == bindparam("inode")).values(since=bindparam("position"))
 )
 """For a node that becomes junk, or is junk no longer: snapshots show nothing of junk."""
-_p = nodes_past.c
-_BEYOND = compiled(
-    select(_p.until, _p.manifest)
-    .where(_p.ino == bindparam("ino"), _p.since > bindparam("pinned"), _p.kept == literal_column("1"))
-    .order_by(_p.until.desc())
-    # SQLite has no OFFSET without LIMIT; -1 is no limit.
-    .limit(literal_column("-1"))
-    .offset(bindparam("keep"))
-)
-_DROP_PAST = compiled(delete(nodes_past).where(_p.ino == bindparam("ino"), _p.until == bindparam("before")))
 _NAMES_MANIFEST: Select[tuple[int]] = select(literal_column("1")).where(
     column("ino") == bindparam("ino"), column("manifest") == bindparam("no")
 )
@@ -143,15 +139,6 @@ def close_field(transaction: Transaction, ino: Inode, field: bytes, position: Po
 def close_fields(transaction: Transaction, ino: Inode, position: Position, pinned: int) -> None:
     """Copy to the past those rows of a node's fields that existed at ``pinned``."""
     transaction.execute(_CLOSE_FIELDS, {"ino": ino, "until": position, "pinned": pinned})
-
-
-def drop_versions(transaction: Transaction, ino: Inode, policy: HistoryPolicy) -> None:
-    """Delete a file's oldest versions beyond the policy's number, except those that a snapshot may pin."""
-    params = {"ino": ino, "pinned": policy.last_pinned, "keep": policy.max_versions}
-    # A manifest may be shared by several versions, so each is dropped only if no row refers to it.
-    for until, manifest in transaction.all(_BEYOND, params):
-        transaction.execute(_DROP_PAST, {"ino": ino, "before": until})
-        drop_manifest(transaction, ino, manifest)
 
 
 def drop_manifest(transaction: Transaction, ino: Inode, number: int | None) -> None:

@@ -34,6 +34,8 @@ FIRST: Key = (b"", b"")
 # In the statements 0 is PURGED_INODE and 2 is TRASH_INODE.
 _PLACE = "SELECT parent, name FROM entries WHERE id = ?"
 _PURGE = "UPDATE entries SET parent = 0, since = ?, deleted = NULL WHERE id = ?"
+_IS_VERSION = "SELECT 1 FROM predecessors WHERE id = ? LIMIT 1"
+_HIDE = "UPDATE entries SET since = ?, origin = NULL, deleted = NULL WHERE id = ?"
 _ANY_PURGED = "SELECT 1 FROM entries WHERE parent = 0 LIMIT 1"
 _PURGED = """SELECT e.name, e.id, e.ino, e.since, e.origin, n.kind, n.id,
 EXISTS (SELECT 1 FROM entries o WHERE o.ino = e.ino AND o.id != e.id)
@@ -65,8 +67,9 @@ AND no NOT IN (SELECT manifest FROM nodes_past WHERE ino IN (SELECT value FROM j
 # ---- entries -------------------------------------------------------------------------------------------------------
 _DROP_ENTRY = "DELETE FROM entries WHERE id = ?"
 # The files that the entry's file replaced are its versions: they go with it.
-_PURGE_REPLACED = """UPDATE entries SET parent = 0, since = ?, deleted = NULL
-WHERE parent = 2 AND id IN (SELECT id FROM predecessors WHERE entry = ?)"""
+_PURGE_REPLACED = """UPDATE entries SET parent = 0, since = ?1
+WHERE parent = 2 AND deleted IS NULL AND id IN (SELECT id FROM predecessors WHERE entry = ?2)
+AND NOT EXISTS (SELECT 1 FROM predecessors p WHERE p.id = entries.id AND p.entry != ?2)"""
 _FORGET_REPLACED = "DELETE FROM predecessors WHERE entry = ?"
 _BURY = "INSERT OR REPLACE INTO tombstones (id, parent, name) VALUES (?, ?, ?)"
 _FORGET_NAMES = """UPDATE tombstones SET parent = NULL, name = NULL WHERE name IS NOT NULL
@@ -107,7 +110,9 @@ def _purge(transaction: Transaction, context: GroupContext, policy: HistoryPolic
         return False
     if policy.last_pinned:
         history.close_entry(transaction, entry, context.position, policy.last_pinned)
-    transaction.execute(_PURGE, (context.position, entry))
+    # A deleted backup of an editor, whose content is a version of another file: it stays for that.
+    is_version = transaction.one(_IS_VERSION, (entry,)) is not None
+    transaction.execute(_HIDE if is_version else _PURGE, (context.position, entry))
     context.changes.names.add((Inode(TRASH_INODE), row[1]))
     return True
 

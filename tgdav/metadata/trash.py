@@ -1,6 +1,6 @@
 """Queries of the trash: deleted entries, where they were, and by day as ``/.trash`` shows them.
 
-No query lists an entry that another file replaced: a row of ``predecessors`` names it, and it is an earlier version of that file.
+An entry that another one replaced is there without a time of deletion, for its versions alone. No query lists it.
 """
 
 from collections.abc import Iterable, Iterator
@@ -15,9 +15,7 @@ from tgdav.db.schema import ROOT_INODE, TRASH_INODE
 from tgdav.ids import EntryId, Inode, NodeId
 from tgdav.metadata.types import NAME_MAX
 
-# Exactly the entries in the trash have a time of deletion.
-_SHOWN = """FROM entries e WHERE e.deleted IS NOT NULL
-AND NOT EXISTS (SELECT 1 FROM predecessors p WHERE p.id = e.id)"""
+_SHOWN = "FROM entries e WHERE e.deleted IS NOT NULL"
 _COLUMNS = "SELECT e.id, e.ino, e.name, e.origin, e.deleted"
 _ALL = f"{_COLUMNS} {_SHOWN} ORDER BY e.deleted DESC, e.stamp DESC, e.id"
 _BETWEEN = f"{_COLUMNS} {_SHOWN} AND e.deleted >= ? AND e.deleted < ? ORDER BY e.deleted, e.stamp, e.id"

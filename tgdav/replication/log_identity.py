@@ -48,11 +48,6 @@ class LogIdentity(msgspec.Struct, frozen=True):
         return self.machine.machine
 
 
-def history_policy(config: Config) -> HistoryPolicy:
-    """Return how many old versions are kept, by the configuration."""
-    return HistoryPolicy(config.versioning.max_versions if config.versioning.enabled else 0)
-
-
 def new_policies(connection: Connection, config: Config) -> list[TrashPolicy | VersionPolicy]:
     """Return the policies of the configuration that the namespace does not have yet."""
     days = config.trash.retention_days
@@ -99,12 +94,12 @@ def namespace_name(config: Config) -> str:
 
 
 def open_journal(
-    database: Database, config: Config, identity: MachineIdentity, keys: NamespaceKeys, platform: Platform
+    database: Database, identity: MachineIdentity, keys: NamespaceKeys, platform: Platform
 ) -> tuple[Journal, Incarnation]:
     """Open the journal under a fresh incarnation."""
     incarnation = Incarnation(int.from_bytes(platform.entropy.bytes(8), "big"))
-    policy = history_policy(config)
-    return Journal(database, keys, identity.machine, incarnation, platform.clock, platform.entropy, policy), incarnation
+    journal = Journal(database, keys, identity.machine, incarnation, platform.clock, platform.entropy, HistoryPolicy())
+    return journal, incarnation
 
 
 def begin_log(

@@ -15,7 +15,7 @@ from blake3 import blake3
 from tgdav.blobs.interface import BlobStore
 from tgdav.content.format.manifest import decode as decode_manifest
 from tgdav.crdt.membership import FIRST
-from tgdav.crdt.ops import BARRIERS, Attr, Field, Group, Make, Member, Op, Place, Purge, Write, decode_ops
+from tgdav.crdt.ops import BARRIERS, Attr, Field, Group, Make, Member, Op, Place, Prune, Purge, Write, decode_ops
 from tgdav.crypto.label import BlobKind, Label, encode_label
 from tgdav.crypto.sealing import Kind
 from tgdav.db.connection import Connection
@@ -77,7 +77,7 @@ def _changed_by(op: Op) -> tuple[bytes, ...]:
     match op:
         case Place():
             return (op.entry, op.node, op.parent + op.name)
-        case Make() | Write() | Attr() | Field():
+        case Make() | Write() | Attr() | Field() | Prune():
             return (op.node,)
         case Purge():
             return op.entries

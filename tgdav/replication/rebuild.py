@@ -289,7 +289,7 @@ def rebuild(
 
     def begin() -> Journal:
         nonlocal incarnation
-        journal, incarnation = open_journal(database, config, log.machine, log.keys, platform)
+        journal, incarnation = open_journal(database, log.machine, log.keys, platform)
         return journal
 
     rebuilt, journal = Rebuilder(store, listing, log.vault_keys, log.keys, database, begin, progress).run()

@@ -348,7 +348,7 @@ def resume_if_restored(
         if was_unseen != (status is None):
             database.writer.run(lambda transaction: _record_unseen(transaction, status is None), durable=True)
         return log
-    return _resume(database, store, log, config, platform)
+    return _resume(database, store, log, platform)
 
 
 def _record_unseen(transaction: Transaction, unseen: bool) -> None:
@@ -365,10 +365,10 @@ def _rebuild(database: Database, store: BlobStore, log: LogIdentity, config: Con
     return msgspec.structs.replace(log, incarnation=incarnation_of(database))
 
 
-def _resume(database: Database, store: BlobStore, log: LogIdentity, config: Config, platform: Platform) -> LogIdentity:
+def _resume(database: Database, store: BlobStore, log: LogIdentity, platform: Platform) -> LogIdentity:
     resumer = Resumer(database, store, log, clock=platform.clock, entropy=platform.entropy)
     try:
-        done = resumer.run(lambda: open_journal(database, config, log.machine, log.keys, platform))
+        done = resumer.run(lambda: open_journal(database, log.machine, log.keys, platform))
     except (WriterReplaced, DamageError) as error:
         reason = f"{error.message}; {error.hint}" if error.hint else error.message
         _log.error("%s", reason)

@@ -68,7 +68,7 @@ def _create_local(
     local = LocalNamespace(namespace, namespace_name(config), wrap_namespace(vault_keys, secret, entropy))
     database = fresh_database(paths, local, identity, platform)
     try:
-        journal, incarnation = open_journal(database, config, identity, NamespaceKeys(namespace, secret), platform)
+        journal, incarnation = open_journal(database, identity, NamespaceKeys(namespace, secret), platform)
         begin_log(database, config, identity, journal, incarnation, epoch=1)
     finally:
         database.close()

@@ -26,10 +26,11 @@ from tgdav.fs.names import JunkPolicy
 from tgdav.fs.restoring import Restorer
 from tgdav.fs.snapshots import Snapshots
 from tgdav.metadata import settings
+from tgdav.metadata.history import HistoryPolicy
 from tgdav.metadata.journal import Journal
 from tgdav.metadata.snapshots import SnapshotRow
 from tgdav.platform import Platform
-from tgdav.replication.log_identity import apply_policies, history_policy
+from tgdav.replication.log_identity import apply_policies
 from tgdav.replication.replicator import Replicator
 from tgdav.threads import Worker
 from tgdav.vault.disk_reserve import Reserve
@@ -88,7 +89,7 @@ class Volume:
             log.incarnation,
             platform.clock,
             platform.entropy,
-            history_policy(config),
+            HistoryPolicy(),
         )
         self.headers = HeaderKeeper(
             paths.state, database, stores.store, opened.header, opened.saved_header, opened.master, platform

@@ -10,6 +10,7 @@ from tgdav.db.database import Database
 from tgdav.disk import Disk
 from tgdav.entropy import Entropy
 from tgdav.errors import ReadOnly
+from tgdav.fs.departures import Departures
 from tgdav.fs.files.sequential_buffer import BufferBudget
 from tgdav.metadata.journal import Journal
 
@@ -36,6 +37,7 @@ class OpenFileContext:
         self.journal, self.database, self.content, self.keys = journal, database, content, keys
         self.identity, self.overlay_directory = identity, overlay_directory
         self.clock, self.entropy, self.disk = clock, entropy, disk
+        self.departures = Departures()
         self.buffer_budget = BufferBudget()
         # An object, not a counter: comparing identities needs no lock.
         self.last_flush = object()
