@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 
 from tests.metadata.test_invariants import emit, operation
 from tests.metadata.tree import Tree, extents, make_local
-from tgdav.crdt.ops import ROOT, TRASH, Attr, Field, Group, Place
+from tgdav.crdt.ops import ROOT, TRASH, Attr, Field, Group, Place, Purge, Unsnapshot
 from tgdav.db import Connection
 from tgdav.db.statements import Statement
 from tgdav.errors import InvalidArgument, NotFound
 from tgdav.ids import EntryId, Incarnation, Inode, MachineId, Position
 from tgdav.metadata import as_of, queries
+from tgdav.metadata.sweep import sweep_all
 from tgdav.metadata.types import Attributes, DirectoryEntry, Kind, listed
 
 NAMES = [b"a", b"b", b"c", "é".encode(), "e\u0301".encode(), b"._junk"]
@@ -33,14 +34,22 @@ def kept_entry(entry: DirectoryEntry) -> DirectoryEntry:
     return DirectoryEntry(entry.name, entry.entry, kept(entry.attributes))
 
 
+# What was purged goes as soon as no snapshot before needs it.
+_NODES = """WITH RECURSIVE purged(ino) AS (
+ SELECT 0 UNION SELECT e.ino FROM purged JOIN entries e ON e.parent = purged.ino
+ WHERE NOT EXISTS (SELECT 1 FROM entries o WHERE o.ino = e.ino AND o.parent != purged.ino))
+SELECT ino FROM nodes WHERE local = 0 AND ino NOT IN purged ORDER BY ino"""
+
+
 class Copy:
     """A copy of a tree at one moment, without junk: all that ``queries`` tell of it."""
 
     def __init__(self, c: Connection, position: Position) -> None:
         self.position = position
-        inodes = [Inode(row[0]) for row in c.all("SELECT ino FROM nodes WHERE local = 0")]
+        inodes = [Inode(row[0]) for row in c.all(_NODES)]
         found = [queries.attributes(c, ino) for ino in inodes]
         self.nodes = {node.inode: kept(node) for node in found if node is not None}
+        self.last = max(row[0] for row in c.all("SELECT ino FROM nodes"))
         self.contents = {ino: queries.manifest(c, ino) for ino in inodes}
         self.fields = queries.fields(c, inodes, b"")
         directories = [ino for ino in inodes if self.nodes[ino].is_directory]
@@ -52,7 +61,7 @@ class Copy:
             (ino, name): queries.find_entry(c, ino, name, normalized=True) for ino in directories for name in NAMES
         }
         self.paths = {ino: queries.paths_of(c, ino) for ino in inodes}
-        self.parents = {ino: queries.parent_of(c, ino) for ino in inodes}
+        self.parents = {ino: parent for ino in inodes if (parent := queries.parent_of(c, ino))}
         self.walked = [
             (path, kept_entry(entry)) for path, entry in queries.walk(c, Inode(1)) if not entry.attributes.local
         ]
@@ -66,7 +75,7 @@ class Copy:
             assert as_of.attributes(c, at, ino) == node
             assert as_of.manifest(c, at, ino) == as_of.link_target(c, at, ino) == self.contents[ino]
             assert as_of.paths_of(c, at, ino) == self.paths[ino]
-            assert as_of.parent_of(c, at, ino) == self.parents[ino]
+            assert self.parents.get(ino) in (None, as_of.parent_of(c, at, ino))
         assert as_of.fields(c, at, self.nodes, b"") == self.fields
         assert as_of.fields(c, at, self.nodes, b"x:") == {
             ino: found
@@ -86,7 +95,7 @@ class Copy:
             assert found == (None if entry is None or entry.attributes.local else kept_entry(entry))
         assert list(as_of.walk(c, at, Inode(1))) == self.walked
         assert as_of.totals(c, at) == self.totals
-        later = [Inode(row[0]) for row in c.all("SELECT ino FROM nodes") if row[0] not in self.nodes]
+        later = [Inode(row[0]) for row in c.all("SELECT ino FROM nodes WHERE ino > ?", (self.last,))]
         assert all(as_of.attributes(c, at, ino) is None for ino in later)
 
 
@@ -126,7 +135,21 @@ def act_on_junk(tree: Tree, what: str, number: int) -> None:
 
 
 KINDS = [Kind.FILE, Kind.FILE, Kind.DIRECTORY, Kind.SYMLINK]
-ACTS = ["make", "make", "make", "link", "link", "move", "replace", "delete", "restore", "write", "set", "field"]
+ACTS = [
+    "make",
+    "make",
+    "make",
+    "link",
+    "link",
+    "move",
+    "replace",
+    "delete",
+    "restore",
+    "purge",
+    "write",
+    "set",
+    "field",
+]
 
 
 def act(tree: Tree, what: str, a: int, b: int, c: int) -> None:
@@ -150,6 +173,7 @@ def act(tree: Tree, what: str, a: int, b: int, c: int) -> None:
         "replace": [Place(other[0], other[1], TRASH, other[3]), Place(entry, node, other[2], other[3])],
         "delete": [Place(entry, node, TRASH, old)],
         "restore": [Place(entry, node, ROOT, name)] if parent == TRASH else [],
+        "purge": [Purge((EntryId(entry),))] if parent == TRASH else [],
         "set": [Attr(node, {"mode": b, "mtime": a})],
         "field": [Field(node, [b"x:a", b"p:b"][a % 2], None if b % 3 == 0 else bytes([b]))],
     }
@@ -173,8 +197,8 @@ steps = st.lists(
 )
 
 
-KINDS_OF_STEPS = [*ACTS, "pin", "reopen", "junk", "publish", "withdraw", "drop"]
-WEIGHTS = [6] * len(ACTS) + [8, 2, 2, 3, 3, 2]
+KINDS_OF_STEPS = [*ACTS, "pin", "unpin", "sweep", "reopen", "junk", "publish", "withdraw", "drop"]
+WEIGHTS = [6] * len(ACTS) + [10, 4, 3, 2, 2, 3, 3, 2]
 
 
 class Model:
@@ -199,6 +223,14 @@ class Model:
             self.copies.append(copy_of(tree))
         elif kind == "reopen":
             tree.reopen()
+        elif kind == "sweep":
+            tree.sweep()
+        elif kind == "unpin":
+            if self.copies:
+                gone = self.copies.pop(detail % len(self.copies))
+                [(snapshot,)] = tree.rows(f"SELECT id FROM pins WHERE position = {gone.position}")
+                tree.journal.change(lambda change: change.emit(Unsnapshot(snapshot)))
+            sweep_all(tree.database)
         elif kind in ACTS:
             act(tree, kind, *detail)
         else:
@@ -227,7 +259,6 @@ def test_long_histories(tmp_path: Path, seed: int) -> None:
         kind = chance.choices(KINDS_OF_STEPS, WEIGHTS)[0]
         detail = tuple(chance.randrange(100) for _ in range(3))
         model.step(kind, detail if kind in ACTS else detail[0] % 20, chance.choice([0.0, 0.5, 6.0]))
-        model.copies = model.copies[-6:]
     model.tree.close()
 
 

@@ -113,16 +113,15 @@ def _kind_of(ino: ColumnElement[int]) -> ColumnElement[int]:
     return func.coalesce(known.scalar_subquery(), gone.scalar_subquery())
 
 
-_SUBDIRECTORIES = _in_both(
-    entries,
-    entries_past,
-    lambda entry: (
-        select(entry.c.parent, func.count())
-        .join_from(_WANTED, entry, entry.c.parent == _WANTED.c.value)
-        .where(_kind_of(entry.c.ino) == int(DIRECTORY))
-        .group_by(entry.c.parent)
-    ),
-)
+def _subdirectories(entry: Table, *conditions: ColumnElement[bool]) -> Select[Any]:
+    counted = select(entry.c.parent, func.count()).join_from(_WANTED, entry, entry.c.parent == _WANTED.c.value)
+    return counted.where(_kind_of(entry.c.ino) == int(DIRECTORY), *conditions).group_by(entry.c.parent)
+
+
+_LINKS_NOW = compiled(select(nodes.c.ino, nodes.c.nlink).join_from(_WANTED, nodes, nodes.c.ino == _WANTED.c.value))
+_ENTERED_SINCE = compiled(_subdirectories(entries, entries.c.since > _AT, entries.c.local == 0))
+_LEFT_SINCE = compiled(_subdirectories(entries_past, _holds(entries_past)))
+_STAYED = compiled(_subdirectories(entries, _holds(entries)))
 
 
 def _with_manifest(node: Table) -> FromClause:
@@ -223,8 +222,25 @@ def _links(c: Connection, at: Position, rows: list[Row]) -> dict[Inode, int]:
         for ino, parent in c.all(_PLACES_OF_MANY, {"at": at, "inodes": json.dumps(files)}):
             links[ino] += _is_live(c, at, parent, known)
     if changed:
-        for ino, count in c.all(_SUBDIRECTORIES, {"at": at, "inodes": json.dumps(changed)}):
+        links.update(_links_of_directories(c, at, changed))
+    return links
+
+
+def _links_of_directories(c: Connection, at: Position, inodes: list[Inode]) -> dict[Inode, int]:
+    """Return the link counts of directories that have changed since: the present one, and what has come and gone."""
+    wanted = {"at": at, "inodes": json.dumps(inodes)}
+    links: dict[Inode, int] = {ino: count for ino, count in c.all(_LINKS_NOW, wanted)}  # noqa: C416 - typed
+    # Counting all sub-directories would read the nodes of all entries.
+    for ino, count in c.all(_ENTERED_SINCE, wanted):
+        if ino in links:
+            links[ino] -= count
+    gone = [ino for ino in inodes if ino not in links]
+    links.update(dict.fromkeys(gone, 2))
+    if gone:
+        for ino, count in c.all(_STAYED, {"at": at, "inodes": json.dumps(gone)}):
             links[ino] += count
+    for ino, count in c.all(_LEFT_SINCE, wanted):
+        links[ino] += count
     return links
 
 
