@@ -12,7 +12,7 @@ from typing import Protocol
 import msgspec
 
 from tgdav.db import Connection
-from tgdav.db.schema import ROOT_INODE, TRASH_INODE
+from tgdav.db.schema import PURGED_INODE, ROOT_INODE, TRASH_INODE
 from tgdav.errors import NotADirectory, NotFound
 from tgdav.fs.api import HISTORY_INODES
 from tgdav.ids import Inode, NodeId, Position, SnapshotId
@@ -27,6 +27,8 @@ LIST, MIRROR, DAYS, TRASH, SNAPSHOTS, VERSIONS = 0, 1, 2, 3, 1 << 10, 1 << 21
 
 _DAY = 86_400 * 1_000_000_000
 _EPOCH = date(1970, 1, 1).toordinal()
+
+_DELETED = (TRASH_INODE, PURGED_INODE)
 
 Named = tuple[bytes, Attributes]
 
@@ -212,9 +214,9 @@ class SnapshotTree:
         if key == ROOT_INODE:
             return number(LIST, 0)
         found = as_of.parent_of(c, self._position(c), Inode(key))
-        if found in (None, TRASH_INODE):
+        if found is None or found in _DELETED:
             raise NotFound
-        return number(self._region, found or 0)
+        return number(self._region, found)
 
     def content(self, c: Connection, key: int) -> bytes:
         """Return a file's encoded manifest, or a symlink's target."""
@@ -277,7 +279,7 @@ class Mirror(_Directories):
         if key == ROOT_INODE:
             return Inode(ROOT_INODE)
         found = queries.parent_of(c, Inode(key))
-        if found is None or found == TRASH_INODE:
+        if found is None or found in _DELETED:
             raise NotFound
         return number(MIRROR, found)
 
@@ -420,7 +422,7 @@ class TrashTree:
     def parent(self, c: Connection, key: int) -> Inode:
         """Return the directory that contains a directory: for a deleted one, the day."""
         found = queries.parent_of(c, Inode(key))
-        if found is None:
+        if found is None or found == PURGED_INODE:
             raise NotFound
         if found != TRASH_INODE:
             return number(TRASH, found)
