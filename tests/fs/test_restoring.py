@@ -1,6 +1,8 @@
 """A restore makes the tree, or a part of it, as the snapshot shows it, whatever happened since and where it is interrupted."""
 
 import random
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
@@ -432,6 +434,25 @@ def test_interrupted_anywhere_it_is_finished_later(
             full.remove(to.split("/")[0])
         full.restore("then")
     assert number >= 5
+
+
+def test_a_process_killed_in_each_part_of_it(full: Drive) -> None:
+    wanted = full.state(full.volume.snapshots.find("then").position)
+    number, code = 0, -9
+    while code == -9:
+        spoil(full)
+        number += 1
+        full.tick()
+        full.volume.close()
+        arguments = [str(full.vault.folder), str(full.vault.clock.now_ns()), str(number)]
+        code = subprocess.run([sys.executable, "-m", "tests.fs.restore_worker", *arguments], check=False).returncode
+        full.volume = full.vault.open()
+        full.tick()
+        full.volume.restorer.resume()
+        assert full.state() == wanted
+        full.tick()
+    assert code == 0
+    assert number > 5
 
 
 def test_background_work_finishes_it(full: Drive) -> None:

@@ -39,14 +39,16 @@ Step = Want | State | Removal | Times
 
 
 class Steps:
-    """Takes steps in a change.
+    """Takes steps in a change. ``made`` are the nodes that this pass of the restore has made; the steps add to them.
 
     ``told`` are the notices for listeners, ``written`` the files with new content (encoded manifest, tag), ``later`` steps that
     must follow after all others.
     """
 
-    def __init__(self, change: Change, scope: Scope, plan: Plan) -> None:
+    def __init__(self, change: Change, scope: Scope, plan: Plan, made: set[NodeId]) -> None:
         self._change, self._scope, self._plan = change, scope, plan
+        self._made = made
+        self._inodes: dict[NodeId, Inode | None] = {}
         self.told: list[Told] = []
         self.written: dict[Inode, tuple[bytes, ContentTag | None]] = {}
         self.later: list[Step] = []
@@ -67,13 +69,17 @@ class Steps:
     # ---- names ---------------------------------------------------------------------------------------------------
 
     def _want(self, want: Want) -> None:
-        connection = self._change.connection
-        parent = queries.inode_of(connection, want.parent)
+        connection, wanted = self._change.connection, want.node.node
+        parent = self._inode_of(want.parent)
         if parent is None:
             raise NotFound
-        if want.node.is_made and queries.inode_of(connection, want.node.node) is None:
+        if want.node.is_made and queries.inode_of(connection, wanted) is None:
             self._make(want)
-        node = queries.attributes_of(self._change.connection, want.node.node)
+            if want.parent in self._made:  # so its name is free
+                self._change.emit(Place(want.entry, wanted, want.parent, want.name))
+                self.told.append((None, parent, want.name))
+                return
+        node = queries.attributes_of(self._change.connection, wanted)
         if node is None or node.local:
             raise NotFound
         # Also if the entry is there: an interrupted restore may have left the directory that had its name.
@@ -81,10 +87,15 @@ class Steps:
         present = now_entry(connection, want.entry)
         if present == EntryRow(want.entry, parent, want.name, node.inode):
             return
-        self._change.emit(Place(want.entry, want.node.node, want.parent, want.name))
+        self._change.emit(Place(want.entry, wanted, want.parent, want.name))
         self.told.append((node.inode, parent, want.name))
         if present is not None:
             self.told.append((None, present.parent, present.name))
+
+    def _inode_of(self, node: NodeId) -> Inode | None:
+        if self._inodes.get(node) is None:
+            self._inodes[node] = queries.inode_of(self._change.connection, node)
+        return self._inodes[node]
 
     def _clear(self, parent: Inode, want: Want, node: Attributes) -> None:
         """Send what has the wanted name to the trash. A directory waits until all that was elsewhere has left it."""
@@ -123,8 +134,13 @@ class Steps:
         self._change.emit(Attr(node, {"mtime": then.mtime, "btime": then.btime}))
         for field, value in self._fields_then(want.then).items():
             self._change.emit(Field(node, field, value))
+        self._made.add(node)
+        if then.is_directory:
+            self.later.append(Times(want.then))
 
     def _set_state(self, ino: Inode) -> None:
+        if self._plan.nodes[ino].node in self._made:
+            return
         then, now = self._then(ino), self._now(ino)
         if then.kind != now.kind:
             return

@@ -19,7 +19,7 @@ from tgdav.fs.files.open_files import OpenFiles
 from tgdav.fs.listeners import ChangeListeners
 from tgdav.fs.names import JunkPolicy, check_new_name
 from tgdav.fs.restore_steps import Removal, State, Step, Steps
-from tgdav.ids import EntryId, Inode, Position
+from tgdav.ids import EntryId, Inode, NodeId, Position
 from tgdav.metadata import as_of, queries, settings, snapshots
 from tgdav.metadata.change import Change
 from tgdav.metadata.difference import ADDED, NOW, REMOVED, Comparison, Difference, Names, Side, path_of
@@ -28,7 +28,7 @@ from tgdav.metadata.restore_plan import Plan, Planner, Scope, then_entry
 from tgdav.metadata.types import Attributes, Kind
 from tgdav.wording import shown_path
 
-STEPS = 150
+STEPS = 100
 """Steps of one change: with a few operations each, other writers wait some 10 ms."""
 PASSES = 8
 """How often a restore begins again because the tree differs after all: somebody else changes it meanwhile."""
@@ -241,15 +241,16 @@ class Restorer:
             plan = Planner(connection, scope).plan()
         steps: list[Step] = [*plan.wants, *map(State, plan.nodes), *map(Removal, plan.removals)]
         done = 0
+        made: set[NodeId] = set()
         while done < len(steps):
             batch = steps[done : done + STEPS]
-            steps += self._take(scope, plan, batch)
+            steps += self._take(scope, plan, batch, made)
             done += len(batch)
             failpoint("restore.batch")
             progress("restoring", done, len(steps))
 
-    def _take(self, scope: Scope, plan: Plan, batch: Sequence[Step]) -> list[Step]:
-        """Take some steps in one change; return those that must follow after all others."""
+    def _take(self, scope: Scope, plan: Plan, batch: Sequence[Step], made: set[NodeId]) -> list[Step]:
+        """Take some steps in one change; return those that must follow after all others. ``made``: nodes made so far."""
         with ExitStack() as locks:
             # From here to the end of the change nobody writes to them.
             for file in self._files(plan, batch):
@@ -257,7 +258,7 @@ class Restorer:
                 file.flush()
 
             def work(change: Change) -> Steps:
-                steps = Steps(change, scope, plan)
+                steps = Steps(change, scope, plan, made)
                 for step in batch:
                     steps.take(step)
                 return steps

@@ -54,6 +54,7 @@ class Side:
         self.connection, self.at, self.top = connection, at, top
         self._found: dict[Names, DirectoryEntry | None] = {(): DirectoryEntry(b"", b"", top)}  # type: ignore[arg-type]
         self._paths: dict[Inode, list[Names]] = {top.inode: [()]}
+        self._fields: dict[Inode, dict[bytes, bytes]] = {}
 
     def find(self, names: Names) -> DirectoryEntry | None:
         """Return what a path names, None if it does not exist."""
@@ -74,6 +75,10 @@ class Side:
         children = as_of.children(self.connection, self.at, entry.attributes.inode)
         found = {(*names, child.name): child for child in children}
         self._found.update(found)
+        inodes = [child.attributes.inode for child in children]
+        # One statement for all of a directory.
+        known = as_of.fields(self.connection, self.at, inodes, b"")
+        self._fields.update((ino, known.get(ino, {})) for ino in inodes)
         return list(found)
 
     def paths(self, ino: Inode) -> list[Names]:
@@ -87,7 +92,9 @@ class Side:
 
     def fields(self, ino: Inode) -> dict[bytes, bytes]:
         """Return a node's extended attributes and properties."""
-        return as_of.fields(self.connection, self.at, [ino], b"").get(ino, {})
+        if ino not in self._fields:
+            self._fields[ino] = as_of.fields(self.connection, self.at, [ino], b"").get(ino, {})
+        return self._fields[ino]
 
 
 class Comparison:
