@@ -4,7 +4,7 @@ from tests.metadata.tree import Tree, extents, make
 from tgdav.crdt.ops import ROOT, TRASH, Group, Make, Member, Place
 from tgdav.db.schema import ROOT_INODE, TRASH_INODE
 from tgdav.db.statements import Statement
-from tgdav.ids import ChunkId, EntryId, Incarnation, Inode, MachineId, NodeId
+from tgdav.ids import EntryId, Incarnation, Inode, MachineId, NodeId
 from tgdav.metadata import queries
 from tgdav.metadata.conflict_names import conflict_name, nfc
 
@@ -162,17 +162,6 @@ def test_totals_count_files_outside_the_trash_once(tree: Tree) -> None:
         assert queries.totals(connection) == (2, 2000)
         assert queries.is_empty(connection, Inode(ROOT_INODE)) is False
         assert queries.is_empty(connection, tree.ino(node)) is True
-
-
-def test_files_are_found_by_the_chunks_that_they_name(tree: Tree) -> None:
-    tree.make(b"short", content=extents(1, 2))
-    long = tree.make(b"long", content=extents(*range(3, 30)))
-    tree.link(long, b"link")
-    tree.make(b"other", content=extents(50))
-    tree.make(b"empty")
-    with tree.database.reading() as connection:
-        for chunk, paths in ((2, [b"/short"]), (29, [b"/link", b"/long"]), (99, [])):
-            assert queries.paths_naming_chunks(connection, {ChunkId(bytes([chunk]) * 32)}) == paths
 
 
 def test_what_is_not_there_is_none_or_empty(tree: Tree) -> None:

@@ -11,18 +11,20 @@ import msgspec
 from blake3 import blake3
 
 from tgdav.blobs.interface import BlobInfo
+from tgdav.check import bad_chunks
 from tgdav.check.context import CheckContext
 from tgdav.check.drill import Drill
 from tgdav.check.expected_blobs import ExpectedBlobs, KnownBlob, role_of
 from tgdav.check.findings import Findings, left_out_report
 from tgdav.check.local import LocalCheck
+from tgdav.check.naming import Names, states_naming
 from tgdav.check.repair import Repairer
 from tgdav.crypto.header import HEADER_BYTES, decode, recognise
 from tgdav.crypto.label import decode_label
 from tgdav.db.transaction import Transaction
 from tgdav.errors import BlobMissing, DamageError
-from tgdav.ids import BlobId, ChunkId
-from tgdav.metadata import queries, settings
+from tgdav.ids import BlobId, BlobName, ChunkId
+from tgdav.metadata import settings
 from tgdav.replication import sql
 from tgdav.replication.blob_listing import BlobListing
 from tgdav.replication.writer_check import GAPS_REPORTED, REPORTED, SEEN
@@ -56,10 +58,7 @@ class Checker:
         """
         report = progress or _silent
         rebuilds = Drill(self._context, report) if drill else None
-        pusher = self._replicator.pusher
-        content = self._context.content
-        local = LocalCheck(self._database, content, pusher, self._findings, read_data=read_data is not None)
-        files = local.run()
+        files = LocalCheck(self._context, self._findings, read_data=read_data is not None).run()
         listed = self._check_store(read_data, report)
         if repair and self._findings:
             self._repaired = Repairer(self._context).run(self._findings)
@@ -67,7 +66,7 @@ class Checker:
             self._check_store(None, report)
         for missing in self._replicator.missing():
             self._findings.add(missing.blob, missing.kind, missing.reason)
-        self._name_paths()
+        self._name_paths(listed)
         self._record(listed)
         # A drill's findings are not recorded as damage: the blobs are intact, and only another drill can tell again.
         drilled = rebuilds.run(self._findings) if rebuilds is not None else []
@@ -198,13 +197,17 @@ class Checker:
 
     # ---- afterwards ----------------------------------------------------------------------------------------------
 
-    def _name_paths(self) -> None:
+    def _name_paths(self, listed: list[BlobInfo]) -> None:
+        there = {info.name: info for info in listed}
+        blobs = dict[ChunkId, str]()
+        for blob in (each for each in self._findings.names("pack") if len(each) == _NAME_DIGITS):
+            name = BlobName(bytes.fromhex(blob))
+            chunks = bad_chunks.stored(self._context.content, self._store, name, there.get(name))
+            blobs |= dict.fromkeys(chunks, blob)
         with self._database.reading() as connection:
-            for name in self._findings.names("pack", "staging"):
-                if len(name) != _NAME_DIGITS:
-                    continue
-                chunks = {ChunkId(row[0]) for row in connection.all(_PACK_CHUNKS, (bytes.fromhex(name),))}
-                self._findings.add(name, "pack", "", queries.paths_naming_chunks(connection, chunks))
+            names = Names(connection)
+            for blob, states in states_naming(connection, blobs).items():
+                self._findings.add(blob, "pack", "", names.paths(states))
 
     def _record(self, listed: list[BlobInfo]) -> None:
         now = self._platform.clock.now_ns()
@@ -241,4 +244,3 @@ def _silent(_what: str, _done: int, _total: int) -> None:
 
 _NAME_DIGITS = 32
 _IS_INTACT = "UPDATE packs SET damaged = 0 WHERE name = ? AND state = 3 AND blob IS NOT NULL"
-_PACK_CHUNKS = "SELECT c.id FROM chunks c JOIN packs p ON p.no = c.pack WHERE p.name = ?"

@@ -17,6 +17,8 @@ import msgspec
 from tgdav.check.comparison import Difference, differences
 from tgdav.check.context import CheckContext
 from tgdav.check.findings import Findings
+from tgdav.check.naming import Names
+from tgdav.check.problem import State
 from tgdav.content.chunk_set import ChunkSet
 from tgdav.content.format.manifest import decode as decode_manifest
 from tgdav.crdt.ops import Group, Write, decode_ops
@@ -261,10 +263,10 @@ def _problems(found: Rebuilt, start: Parts | None) -> list[str]:
 
 
 def _paths(node: NodeId, live: Connection, rebuilt: Connection) -> list[bytes]:
-    """Return a node's paths, in the live state if it has any."""
+    """Return where a node is, in the live state if it is anywhere there."""
     for connection in (live, rebuilt):
         inode = queries.inode_of(connection, node)
-        paths = [] if inode is None else queries.paths_of(connection, inode)
+        paths = [] if inode is None else Names(connection).paths([State(inode)])
         if paths:
             return paths
     return []

@@ -6,14 +6,18 @@ import msgspec
 
 from tgdav.ids import Inode
 
-MOST_EXAMPLES = 100
+MOST_EXAMPLES = 10_000
+
+
+NOT_IN_SNAPSHOTS = 1 << 62
+"""As ``since``: a later position than any, so that no snapshot shows the state."""
 
 
 class State(msgspec.Struct, frozen=True):
     """A state of a node: from position ``since`` until, not including, ``until``; None: it is the present one."""
 
     ino: Inode
-    since: int = 0
+    since: int = NOT_IN_SNAPSHOTS
     until: int | None = None
 
 

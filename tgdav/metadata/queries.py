@@ -4,7 +4,7 @@ None of them raises if something does not exist; all raise LocalFailure or Damag
 """
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Set
+from collections.abc import Iterable, Iterator
 
 from sqlalchemy import bindparam, func, literal_column, select, union_all
 
@@ -12,7 +12,7 @@ from tgdav.db import Connection, compiled
 from tgdav.db.connection import Row
 from tgdav.db.schema import PURGED_INODE, ROOT_INODE, TRASH_INODE, entries, machines, manifests, nodes, tombstones
 from tgdav.db.schema import fields as _fields
-from tgdav.ids import ChunkId, EntryId, Inode, NodeId
+from tgdav.ids import EntryId, Inode, NodeId
 from tgdav.metadata.conflict_names import CONFLICT_MARK, conflict_name, nfc
 from tgdav.metadata.types import Attributes, DirectoryEntry, Kind, Listed, listed
 
@@ -77,11 +77,6 @@ _TOTALS = compiled(
 _CONTENTS_WITH_HOLES = (
     "SELECT coalesce(manifests.data, nodes.content) AS held FROM nodes LEFT JOIN manifests ON manifests.no = nodes.manifest"
     " WHERE nodes.kind = :kind AND nodes.nlink > 0 AND nodes.size > :least AND instr(held, :hole)"
-)
-_CONTENTS = compiled(
-    select(_n.ino, func.coalesce(manifests.c.data, _n.content))
-    .join_from(nodes, manifests, manifests.c.no == _n.manifest, isouter=True)
-    .where(_n.kind == int(Kind.FILE), _n.size > 0)
 )
 _MACHINE_OF = compiled(select(machines.c.name).where(machines.c.incarnation == bindparam("incarnation")).limit(1))
 _UNNAMED_LOCAL = compiled(select(_n.ino).where(_n.local == 1, _n.nlink == 0))
@@ -314,21 +309,6 @@ def hole_bytes(c: Connection, least: int) -> int:
         for at in range(0, len(content), _EXTENT_BYTES)
         if content[at + _CHUNK_AT : at + _EXTENT_BYTES] == _HOLE
     )
-
-
-def nodes_naming_chunks(c: Connection, chunks: Set[ChunkId] | Collection[ChunkId]) -> list[Inode]:
-    """Return the files whose present content contains one of ``chunks``. Reads every manifest."""
-    wanted = frozenset(chunks)
-    return [ino for ino, content in c.execute(_CONTENTS) if content and not wanted.isdisjoint(_chunks_of(content))]
-
-
-def _chunks_of(content: bytes) -> Iterator[bytes]:
-    return (content[at + _CHUNK_AT : at + _EXTENT_BYTES] for at in range(0, len(content), _EXTENT_BYTES))
-
-
-def paths_naming_chunks(c: Connection, chunks: Set[ChunkId] | Collection[ChunkId]) -> list[bytes]:
-    """Return the sorted paths of the files whose content contains one of ``chunks``, for reports of damage."""
-    return sorted(path for ino in nodes_naming_chunks(c, chunks) for path in paths_of(c, ino))
 
 
 def unnamed_local(c: Connection) -> list[Inode]:
