@@ -76,7 +76,7 @@ class Translator:
             entry.entry_timeout = entry.attr_timeout = HISTORY_TIMEOUT
             # With a writeback cache the kernel never takes a new size for a file that it knows (a burst of saves changes the
             # latest version); another generation makes it another file.
-            entry.generation = zlib.crc32(b"%d %d" % (node.size, node.mtime))
+            entry.generation = zlib.crc32(node.tag or b"", node.mtime & 0xFFFFFFFF)
         return entry
 
     def gone_entry(self, inode: int) -> pyfuse3.EntryAttributes:

@@ -114,6 +114,10 @@ def test_versions_follow_the_file(mounted: MountedVault, directory: Path) -> Non
     wait_for(lambda: _last(top / "f") == b"longer content", what="the version to change")
     (directory / "f").write_bytes(b"short")
     wait_for(lambda: _last(top / "f") == b"short", what="the version to change again")
+    mtime = (directory / "f").stat().st_mtime_ns
+    (directory / "f").write_bytes(b"SHORT")
+    os.utime(directory / "f", ns=(mtime, mtime))
+    wait_for(lambda: _last(top / "f") == b"SHORT", what="the version to change, of the same size and time")
     (directory / "g").mkdir()
     assert sorted(os.listdir(top)) == ["f", "g"]
 
