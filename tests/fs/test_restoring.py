@@ -3,7 +3,6 @@
 import random
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -33,8 +32,8 @@ def silent(_stage: str, _done: int, _total: int) -> None:
 class Drive:
     """A volume with short calls. Each moves the clock, so that no two saves are one burst."""
 
-    def __init__(self, folder: Path) -> None:
-        self.vault = Vault(folder)
+    def __init__(self, folder: Path, **sections: dict[str, Any]) -> None:
+        self.vault = Vault(folder, **sections)
         self.volume = self.vault.open()
 
     def reopen(self) -> None:
@@ -348,15 +347,9 @@ def test_open_files_follow(full: Drive) -> None:
         assert queries.attributes(c, inode).size == 50_000  # type: ignore[union-attr]
 
 
-def test_a_burst_is_not_lost(full: Drive, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_burst_is_not_lost(full: Drive) -> None:
     """What was saved a moment ago becomes a version, too."""
 
-    class Waiting(threading.Event):
-        def wait(self, timeout: float | None = None) -> bool:
-            full.vault.clock.advance(timeout or 0)
-            return False
-
-    monkeypatch.setattr(restoring, "Event", Waiting)
     full.put("b", b"first")
     full.volume.fs.sync()
     full.volume.restorer.restore("then", (b"b",), None, silent)
@@ -533,9 +526,9 @@ class Vandal:
         drive.tick()
 
 
-def wreck(folder: Path, seed: int, steps: int) -> int:
+def wreck(folder: Path, seed: int, steps: int, **sections: dict[str, Any]) -> int:
     """Change at random, make snapshots, restore some of them or parts of them, also interrupted; return how many."""
-    drive = Drive(folder)
+    drive = Drive(folder, **sections)
     vandal = Vandal(drive, seed)
     pick = vandal.random
     known: dict[str, State] = {}
@@ -599,6 +592,13 @@ def restore_some(drive: Drive, pick: random.Random, known: dict[str, State]) -> 
 def test_at_random(tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(restoring, "STEPS", 3)
     assert wreck(tmp_path, seed, 80) > 0
+
+
+@pytest.mark.parametrize("sections", [{"trash": {"retention_days": 0}}, {"versioning": {"max_versions": 0}}], ids=str)
+def test_at_random_without_history(tmp_path: Path, sections: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Snapshots need neither a trash nor versions."""
+    monkeypatch.setattr(restoring, "STEPS", 3)
+    assert wreck(tmp_path, 7, 80, **sections) > 0
 
 
 @pytest.mark.torture

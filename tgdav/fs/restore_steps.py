@@ -148,7 +148,7 @@ class Steps:
             self.later.append(Times(ino))
         if then.tag is not None and then.tag != now.tag:
             manifest = as_of.manifest(self._change.connection, self._scope.at, ino)
-            self._change.emit(Write(now.node, then.size, then.tag, manifest, now.tag, then.mtime))
+            self._change.emit(Write(now.node, then.size, then.tag, manifest, now.tag, then.mtime, restores=True))
             self.written[now.inode] = manifest, then.tag
             now = self._now(ino)
         names = ["mode", "uid", "gid", "btime", *([] if then.is_directory else ["mtime"])]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from threading import Event, Lock
+from threading import Lock
 
 import msgspec
 
@@ -23,7 +23,6 @@ from tgdav.ids import EntryId, Inode, NodeId, Position
 from tgdav.metadata import as_of, queries, settings, snapshots
 from tgdav.metadata.change import Change
 from tgdav.metadata.difference import ADDED, NOW, REMOVED, Comparison, Difference, Names, Side, path_of
-from tgdav.metadata.history import BURST_NS
 from tgdav.metadata.restore_plan import Plan, Planner, Scope, then_entry
 from tgdav.metadata.types import Attributes, Kind
 from tgdav.wording import shown_path
@@ -35,9 +34,6 @@ PASSES = 8
 
 PENDING = "restore.pending"
 """The restore that was begun and is not done: a ``_Restore``."""
-
-_LATEST_BURST = """SELECT max(burst) FROM nodes WHERE since > max(?, (SELECT coalesce(max(position), 0) FROM pins))
-AND kind = 1 AND local = 0"""
 
 Progress = Callable[[str, int, int], None]
 
@@ -157,7 +153,6 @@ class Restorer:
     def _repeat(self, wanted: _Restore, progress: Progress) -> None:
         self._open_files.flush_or_fsync()
         for _ in range(PASSES):
-            self._wait_for_bursts(wanted)
             self._make_base(wanted)
             self._pass(wanted, progress)
             with self._database.reading() as connection:
@@ -174,14 +169,6 @@ class Restorer:
     def _finish(self) -> None:
         self._database.writer.run(lambda transaction: settings.remove(transaction, PENDING), durable=True)
         self.may_be_pending = False
-
-    def _wait_for_bursts(self, wanted: _Restore) -> None:
-        """Wait until no file is so new that replacing its content would count as the same burst of saves, and lose it."""
-        with self._database.reading() as connection:
-            row = connection.one(_LATEST_BURST, (_position(connection, wanted) or 0,))
-        age = self._context.clock.file_time_ns() - (row[0] if row and row[0] else 0)
-        if 0 <= age < BURST_NS and wanted.to is None:
-            Event().wait((BURST_NS - age) / 1e9)
 
     def _make_base(self, wanted: _Restore) -> None:
         """Make the directories above the top that are missing: as they were then, or for a copy plain ones."""
