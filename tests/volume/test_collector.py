@@ -150,6 +150,26 @@ def test_versions_snapshots_trash_and_junk_stay(tmp_path: Path) -> None:
         assert_sound(volume)
 
 
+def test_what_only_a_deleted_snapshot_showed_goes(vault: Vault, volume: Volume) -> None:
+    files = fill(volume)
+    volume.make_snapshot("one")
+    volume.fs.remove_tree(*folder_of(volume, "folder-0/6"))
+    volume.fs.trash.empty()
+    overwrite(volume, files, ["folder-0/5"], 400)
+    volume.gc()
+    before = sum(path.stat().st_size for path in vault.blobs())
+    volume.restorer.restore("one", (b"folder-0", b"6"), (b"again",), lambda *_: None)
+    assert read(volume, "again") == files["folder-0/6"]
+    volume.fs.remove_tree(*folder_of(volume, "again"))
+    volume.fs.trash.empty()
+    volume.snapshots.delete("one")
+    assert volume.gc()["bytes_freed"] > 2_000_000
+    assert sum(path.stat().st_size for path in vault.blobs()) < before - 1_500_000
+    del files["folder-0/6"]
+    assert_shows(volume, files)
+    assert_sound(volume)
+
+
 def test_an_open_handle_of_a_deleted_file_reads_on(volume: Volume) -> None:
     put(volume, "file", content(1, 500_000))
     volume.sync(wait=True)

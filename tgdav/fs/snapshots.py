@@ -14,7 +14,7 @@ from tgdav.metadata.change import Change
 from tgdav.metadata.difference import NOW, Comparison, Difference, Side
 from tgdav.metadata.snapshot_counts import SnapshotCounter
 from tgdav.metadata.snapshots import SnapshotRow
-from tgdav.metadata.sweep import sweep
+from tgdav.metadata.sweep import sweep, sweep_all
 from tgdav.metadata.types import Attributes
 
 
@@ -97,6 +97,10 @@ class Snapshots:
             if name is not None and found is None:
                 raise unknown(name)
             yield NOW if found is None else found.position
+
+    def sweep(self) -> None:
+        """Delete all rows that no snapshot needs any more: they still name contents."""
+        sweep_all(self._database)
 
     def upkeep(self) -> bool:
         """Do a part of the work that follows changes of snapshots; return whether there may be more.

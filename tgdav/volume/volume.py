@@ -357,6 +357,7 @@ class Volume:
     def _prepare_collection(self) -> None:
         self.fs.flush_all()
         self.fs.trash.sweep()
+        self.snapshots.sweep()
 
     def gc(self, dry_run: bool = False, progress: Progress | None = None) -> dict[str, Any]:
         """Return the ``gc`` object. Raises as ``Collector.run``."""
