@@ -27,11 +27,14 @@ from tgdav.crypto.sealing import OVERHEAD
 from tgdav.db.redo_log import RedoLog
 from tgdav.db.writer import Writer
 from tgdav.disk import SystemDisk
+from tgdav.fs import liveness
 from tgdav.fs.files.redo import FileRecords
+from tgdav.fs.liveness import LiveChunks
 from tgdav.fs.upload import FileUpload
 from tgdav.http.bodies import SizedBody
 from tgdav.metadata.change import IdSource
 from tgdav.vault.lock import StateLock
+from tgdav.volume import collector
 
 
 @dataclass(frozen=True)
@@ -277,6 +280,24 @@ def a_closed_pack_is_not_read_back() -> None:
         return CheckedData(entries, blake3(pack.read(0, pack.length)))
 
     _replace(PackFinalizer, "_read_back", read_back)
+
+
+# ---- garbage collection ----------------------------------------------------------------------------------------------
+
+
+@mutant("garbage", r"gc deleted what is in use: .*saved|gc deleted what is in use: .*chunks that are nowhere")
+def gc_ignores_earlier_contents() -> None:
+    _replace(liveness, "_CONTENTS", "SELECT content FROM nodes WHERE kind = 1 AND content IS NOT NULL")
+
+
+@mutant("garbage", r"a machine that joins misses .*the store does not have it")
+def packs_are_deleted_before_their_retirement_is_stored() -> None:
+    _replace(collector, "_COVERED", f"SELECT {1 << 62}")
+
+
+@mutant("garbage", r"gc deleted what is in use|a machine that joins misses")
+def dead_and_live_packs_are_the_same() -> None:
+    _replace(LiveChunks, "__contains__", lambda _live, _chunk: False)
 
 
 @mutant("forged_parameters", r"an Argon2 run outside the limits was done")
