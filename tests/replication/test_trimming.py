@@ -141,6 +141,7 @@ def test_a_join_while_the_deletion_is_not_done(vault: Vault, volume: Volume) -> 
     assert_joins(vault, volume)
     with vault.opened("second") as second:
         assert set(kinds(second)[BlobKind.CHECKPOINT]) == needed(second), "those of the machine before are trimmed too"
+        assert len(kinds(second)[BlobKind.SEGMENT]) == len(rows(second, "SELECT 1 FROM segments"))
 
 
 def test_a_join_from_the_older_checkpoint(vault: Vault, volume: Volume) -> None:
