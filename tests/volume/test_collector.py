@@ -1,11 +1,13 @@
 """Garbage collection: what nothing uses leaves the store, and nothing else does, whatever comes in between."""
 
 import random
+import shutil
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from tests.replication.test_restored_state import back_up, restore
 from tests.support.platform import CrashAt, SimulatedCrash
 from tests.support.vaults import Vault, content, folder_of, make_folder, name_of, put, read, rows
 from tgdav.content.staging.stream import StagedContent
@@ -528,3 +530,38 @@ def test_overwriting_again_and_again_stays_small(tmp_path: Path) -> None:
 def test_a_tick_does_not_wait_for_a_run_by_hand(volume: Volume) -> None:
     with volume.collector._lock:
         assert volume.collector.tick() is background.NOTHING_TO_DO
+
+
+# ---- a restored backup -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("repacked", [False, True])
+def test_a_backup_whose_unsent_changes_need_what_was_deleted(vault: Vault, repacked: bool) -> None:
+    """A copy that the backup never sent names content that was collected after the backup: it is refused, and kept."""
+    data = content(1, 200_000)
+    with vault.opened() as volume:
+        put(volume, "file", data)
+        if repacked:
+            put(volume, "large", content(2, 700_000))
+        volume.sync(wait=True)
+        assert volume.replicator.checkpoint()
+    shutil.copytree(vault.folder / "home", vault.folder / "before")
+    with vault.opened() as volume:
+        volume.fs.copy(volume.fs.resolve([b"file"]).inode, volume.fs.root, b"copy", replace=False, durable=True)
+    back_up(vault)
+    restore(vault, "before")
+    with vault.opened() as volume:
+        put(volume, "large" if repacked else "file", b"")
+        volume.sync(wait=True)
+        found = volume.gc()
+        assert found["packs_deleted"] == 1
+        assert found["packs_repacked"] == int(repacked)
+    restore(vault)
+    with vault.opened() as volume:
+        if repacked:
+            assert volume.read_only_reason is None
+            volume.sync(wait=True)
+            assert read(volume, "copy") == data
+        else:
+            assert volume.read_only_reason is not None
+            assert b"copy" in {entry.name for entry in volume.fs.list_directory(volume.fs.root)}

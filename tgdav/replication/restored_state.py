@@ -22,7 +22,7 @@ from tgdav.config import Config
 from tgdav.content.staging.recovery import rename_unsent
 from tgdav.crdt.clocks import next_stamp
 from tgdav.crdt.membership import Verdict
-from tgdav.crdt.ops import Group, Make, Member, Place, decode_ops
+from tgdav.crdt.ops import Group, Make, Member, Place, Retire, decode_ops
 from tgdav.crypto.label import BlobKind
 from tgdav.db.connection import Connection
 from tgdav.db.database import Database
@@ -30,12 +30,13 @@ from tgdav.db.transaction import Transaction
 from tgdav.entropy import Entropy
 from tgdav.errors import DamageError, TgdavError, WriterReplaced
 from tgdav.failpoints import failpoint
-from tgdav.ids import BlobName, Incarnation, NodeId
+from tgdav.ids import BlobName, ChunkId, Incarnation, NodeId
 from tgdav.metadata import settings
 from tgdav.metadata.journal import Journal
 from tgdav.platform import Platform
 from tgdav.replication import sql, trimming
 from tgdav.replication.blob_listing import BlobListing, LabelledBlob
+from tgdav.replication.format.segment import PackIndex
 from tgdav.replication.import_segment import import_segment
 from tgdav.replication.intake import Intake, base_of, gap_damage
 from tgdav.replication.log_identity import INCARNATION, PREDECESSOR, LogIdentity, incarnation_of, open_journal
@@ -71,6 +72,8 @@ class Comparison:
         self.changes: set[bytes] = set()
         self._needs: set[bytes] = set()
         self._moves: set[NodeId] = set()
+        self._retired: set[bytes] = set()
+        self._moved_to: dict[ChunkId, BlobName] = {}
 
     @property
     def never_sent(self) -> list[Unsent]:
@@ -84,9 +87,21 @@ class Comparison:
             self.sent.add(group.sequence)
             return
         each = Unsent(0, group, 0)
+        self._retired.update(name for op in group.ops if isinstance(op, Retire) for name in op.packs)
         self.changes |= each.changes
         self._needs |= each.needs
         self._moves |= _moved(group)
+
+    def add_packs(self, packs: Sequence[PackIndex]) -> None:
+        """Add the packs that a segment of the chain announces."""
+        wanted = set[ChunkId]().union(*(each.chunks for each in self._unsent.values()))
+        for pack in packs:
+            self._moved_to.update({entry.id: pack.name for entry in pack.entries if entry.id in wanted})
+
+    def lacks_content(self, pack_of: Callable[[ChunkId], BlobName | None]) -> bool:
+        """Whether the unsent groups name chunks whose packs were retired after the backup. ``pack_of`` is asked for others."""
+        wanted = set[ChunkId]().union(*(each.chunks for each in self.never_sent))
+        return any((self._moved_to.get(chunk) or pack_of(chunk)) in self._retired for chunk in wanted)
 
     def is_clear(self, is_folder: Callable[[NodeId], bool]) -> bool:
         """Whether the unsent groups and the chain commute: they touch different things.
@@ -133,6 +148,7 @@ class Resumer:
             is_own = opened.segment.incarnation == self._log.incarnation
             for group in opened.segment.groups:
                 comparison.add(group, is_own=is_own)
+            comparison.add_packs(opened.segment.packs)
         self._refuse_conflict(comparison)
         self._free_names(listing, comparison)
         journal, incarnation = open_journal()
@@ -207,13 +223,15 @@ class Resumer:
             blind = bool(settings.get(connection, UNSEEN, False))
             overlaid = {row[1] for row in connection.all(sql.OVERLAID)}
             is_clear = comparison.is_clear(lambda node: connection.one(sql.IS_DIRECTORY, (node,)) is not None)
+            lacks_content = comparison.lacks_content(lambda chunk: _pack_of(connection, chunk))
         # Blind: written while the store could not be checked, so an open file may overlay content that the chain replaced.
-        if is_clear and not (blind and overlaid & comparison.changes):
+        if is_clear and not lacks_content and not (blind and overlaid & comparison.changes):
             return
         operations = sum(len(each.group.ops) for each in comparison.never_sent)
         raise WriterReplaced(
             "this machine's state was restored from a backup, and what was changed here without the store"
-            f" ({operations} operations) concerns the same files as what it had sent since that backup; all of it is kept",
+            f" ({operations} operations) concerns the same files as what it had sent since that backup, or content that was"
+            " deleted for good since; all of it is kept",
             hint=_COPY,
         )
 
@@ -310,6 +328,11 @@ class Resumer:
         trimming.adopt(transaction, listing, self._log.namespace, known)
         settings.remove(transaction, RESTORED)
         transaction.executemany(sql.RECORD_BLOB, _blob_rows(listing))
+
+
+def _pack_of(connection: Connection, chunk: ChunkId) -> BlobName | None:
+    row = connection.one(sql.CHUNK_PACK, (chunk,))
+    return None if row is None else BlobName(row[0])
 
 
 def _blob_rows(listing: BlobListing) -> list[tuple[Any, ...]]:

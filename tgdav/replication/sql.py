@@ -15,7 +15,7 @@ OLDEST_UNSENT = "SELECT min(position) FROM log WHERE segment IS NULL"
 STORED_CHUNKS = """SELECT c.id FROM chunks c JOIN packs p ON p.no = c.pack
 WHERE p.state = 3 AND p.damaged = 0 AND c.id IN ({})"""
 COMING_CHUNKS = """SELECT c.id FROM chunks c LEFT JOIN packs p ON p.no = c.pack
-WHERE (c.data IS NOT NULL OR p.damaged = 0) AND c.id IN ({})"""
+WHERE (c.data IS NOT NULL OR (p.damaged = 0 AND p.state < 4)) AND c.id IN ({})"""
 NEW_PACKS = """SELECT no, name, size, hash, epoch FROM packs
 WHERE state = 3 AND announced IS NULL ORDER BY no"""
 PACK_CHUNKS = "SELECT id, offset, stored, length, codec, epoch FROM chunks WHERE pack = ? ORDER BY offset"
@@ -100,6 +100,7 @@ WAITING_CHECKPOINTS = "SELECT number FROM checkpoints WHERE state = 0"
 OVERLAID = "SELECT o.ino, n.id FROM overlays o JOIN nodes n ON n.ino = o.ino"
 DROP_OVERLAY = "DELETE FROM overlays WHERE ino = ?"
 IS_CLEAN = "UPDATE nodes SET dirty = 0 WHERE ino = ?"
+CHUNK_PACK = "SELECT p.name FROM chunks c JOIN packs p ON p.no = c.pack WHERE c.id = ?"
 IS_DIRECTORY = "SELECT 1 FROM nodes WHERE id = ? AND kind = 2"
 
 # ---- checkpoints ---------------------------------------------------------------------------------------------------
