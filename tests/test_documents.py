@@ -155,7 +155,7 @@ def taken(argument: click.Argument) -> float:
 
 
 def takes_value(command: click.Command, name: str) -> bool:
-    for parameter in (*tgdav.params, *command.params):
+    for parameter in (*command.params, *tgdav.params):
         if name in parameter.opts and isinstance(parameter, click.Option):
             return not parameter.is_flag and not parameter.count and parameter.is_eager is False
     return False

@@ -51,7 +51,7 @@ def test_no_command_lacks_its_help() -> None:
 
 
 def test_commands_of_later_versions_are_not_there() -> None:
-    assert {"versions"} <= UNSUPPORTED
+    assert {"setup"} <= UNSUPPORTED
     assert not UNSUPPORTED & set(tgdav.list_commands(click.Context(tgdav)))
 
 

@@ -54,7 +54,8 @@ _COMMANDS = {
         "snapshot": ("commands.snapshots", "snapshot", "Keep the present state of the drive under NAME."),
         "snapshots": ("commands.snapshots", "snapshots", "List the snapshots, or delete one."),
         "trash": ("commands.trash", "trash", "List what was deleted, put it back, or delete it for good."),
-        "restore": ("commands.restore", "restore", "Bring back what a snapshot shows: all of it, or one path."),
+        "versions": ("commands.restore", "versions", "List the contents that a file has now and had before."),
+        "restore": ("commands.restore", "restore", "Bring back what a snapshot shows, or a version of a file."),
         "diff": ("commands.snapshots", "diff", "Show what changed between two snapshots, or between one and now."),
     },
     "Keys and recovery": {

@@ -9,8 +9,9 @@ from tgdav.cli.files.remote import file_commands, file_streams
 from tgdav.cli.secrets import from_wire
 from tgdav.config import Config, find_namespace
 from tgdav.crypto.header import unlock
-from tgdav.errors import NotFound, UsageError
+from tgdav.errors import Exists, NotADirectory, NotFound, UsageError
 from tgdav.metadata.difference import ADDED, path_of
+from tgdav.metadata.types import Attributes
 from tgdav.vault.telegram_login import TelegramLogin
 from tgdav.volume import report
 from tgdav.volume.control import Command, Progress, StreamCommand
@@ -40,6 +41,8 @@ def commands(volume: Volume, config: Config, namespace: str | None) -> dict[str,
         "trash-restore": lambda arguments, _progress: _restore_deleted(volume, arguments),
         "trash-empty": lambda arguments, progress: _empty_trash(volume, arguments, progress),
         "restore": lambda arguments, progress: _restore(volume, arguments, progress),
+        "versions": lambda arguments, _progress: _versions(volume, arguments),
+        "restore-version": lambda arguments, _progress: _restore_version(volume, arguments),
         "diff": lambda arguments, _progress: _diff(volume, arguments),
         "passwd": lambda arguments, _progress: _change_passphrase(volume, arguments),
         "recovery-key": lambda arguments, _progress: _new_recovery_key(volume, arguments),
@@ -135,6 +138,33 @@ def _restore(volume: Volume, arguments: Mapping[str, Any], progress: Progress) -
         }
     done = volume.restorer.restore(snapshot, path, to, progress)
     return {"restored": done.restored, "removed": done.removed}
+
+
+def _versions(volume: Volume, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    found = volume.versions.listed(_resolve(volume, _path(arguments, "path") or ()).inode)
+    return {"versions": list(map(report.version, found))}
+
+
+def _restore_version(volume: Volume, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    path, to, number = _path(arguments, "path") or (), _path(arguments, "to"), arguments.get("version")
+    if isinstance(number, bool) or not isinstance(number, int):
+        raise UsageError("the version must be a number")
+    if to == ():
+        raise UsageError("the root is no file", hint="give the path of a new file")
+    target = None if to is None else (_resolve(volume, to[:-1]).inode, to[-1])
+    try:
+        found = volume.versions.restore(_resolve(volume, path).inode, number, target)
+    except Exists as error:
+        raise UsageError(f"{shown_path(path_of(to or ()))} exists", hint="give the path of a new file") from error
+    return {"path": shown_path(path_of(path if to is None else to)), **report.version(found)}
+
+
+def _resolve(volume: Volume, names: tuple[bytes, ...]) -> Attributes:
+    try:
+        return volume.fs.resolve(names, normalized=True)
+    except (NotFound, NotADirectory) as error:
+        hint = "if it was deleted, 'tgdav trash restore PATH' puts it back"
+        raise UsageError(f"there is no {shown_path(path_of(names))}", hint=hint) from error
 
 
 def _path(arguments: Mapping[str, Any], key: str) -> tuple[bytes, ...] | None:

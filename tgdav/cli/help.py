@@ -19,7 +19,7 @@ SHELLS = ("bash", "zsh", "fish")
 UNSUPPORTED = frozenset(
     (
         *("cluster", "conflicts", "doctor", "namespace"),
-        *("service", "setup", "share", "versions"),
+        *("service", "setup", "share"),
     )
 )
 """Commands that the documentation announces and this version lacks."""

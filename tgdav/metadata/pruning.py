@@ -32,6 +32,10 @@ _IS_NAMED = "SELECT 1 FROM entries WHERE ino = ? AND (parent != 2 OR deleted IS 
 _REPLACED = "SELECT id FROM entries WHERE ino = ? AND parent = 2 AND deleted IS NULL"
 _HAS_VERSIONS = "SELECT 1 FROM predecessors WHERE ino = ? LIMIT 1"
 _EMPTY = "UPDATE nodes SET size = 0, tag = ?, content = NULL, manifest = NULL, since = ? WHERE ino = ?"
+_WITH_VERSIONS = """SELECT ino FROM (SELECT ino FROM nodes_past WHERE kept = 1 AND ino > :after
+ UNION SELECT e.ino FROM predecessors p JOIN entries e ON e.id = p.entry WHERE e.ino > :after)
+WHERE EXISTS (SELECT 1 FROM entries e WHERE e.ino = ino AND parent != 0 AND (parent != 2 OR deleted IS NOT NULL))
+ORDER BY ino LIMIT :count"""
 _NEVER = Position(2**62)
 """Later than every position."""
 
@@ -48,6 +52,11 @@ def beyond(c: Connection, ino: Inode, most: int, now: int) -> Iterator[Prune]:
         dots.setdefault(earlier[index].attributes.node, []).append(earlier[index].dot)
     for node, pruned in dots.items():
         yield Prune(node, tuple(pruned))
+
+
+def with_versions(c: Connection, after: Inode, count: int) -> list[Inode]:
+    """Return the next ``count`` files after an inode that have earlier contents, by inode. Replaced files do not count."""
+    return [Inode(row[0]) for row in c.all(_WITH_VERSIONS, {"after": after, "count": count})]
 
 
 def prune(rows: NodeRows, op: Prune) -> bool:

@@ -22,6 +22,8 @@ SWEPT = "history.swept"
 nothing was swept yet."""
 WITHDRAWN = "junk.withdrawn"
 """Ids of nodes and entries that became junk here, and that the log deleted: other machines have them in the trash."""
+PRUNED = "versions.pruned"
+"""(limit, inode): the limit that versions were pruned to, and the last file that was; None: all files were."""
 IN_CHECKPOINTS = (NAMESPACE, TRASH_POLICY, VERSION_POLICY, LAST_INODE)
 """The settings that belong to the namespace, not to this machine."""
 

@@ -10,6 +10,7 @@ from tgdav.db.database import Database
 from tgdav.fs.trash import TrashItem
 from tgdav.metadata.difference import CHANGED, Difference, path_of
 from tgdav.metadata.snapshots import SnapshotRow
+from tgdav.metadata.versions import Version
 from tgdav.threads import failure_counts, last_failure
 from tgdav.volume.volume import Volume
 from tgdav.wording import describe_damage, iso_time, shown_path, utc_time_after
@@ -98,6 +99,17 @@ def snapshot(row: SnapshotRow) -> dict[str, Any]:
         "new_bytes": row.new_bytes,
         "machine": row.machine,
         "settled": row.settled,
+    }
+
+
+def version(found: Version) -> dict[str, Any]:
+    """Return the object of a version."""
+    return {
+        "number": found.number,
+        "time": iso_time(found.time),
+        "bytes": found.attributes.size,
+        "machine": found.machine,
+        "current": found.is_current,
     }
 
 

@@ -6,7 +6,7 @@ before, dirty files are flushed, background work ends, the WAL is checkpointed, 
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ from tgdav.fs.filesystem import NamespaceFileSystem
 from tgdav.fs.names import JunkPolicy
 from tgdav.fs.restoring import Restorer
 from tgdav.fs.snapshots import Snapshots
+from tgdav.fs.versions import Versions
 from tgdav.metadata import settings
 from tgdav.metadata.history import HistoryPolicy
 from tgdav.metadata.journal import Journal
@@ -114,6 +115,7 @@ class Volume:
         self.fs = NamespaceFileSystem(open_files, junk=junk, space=space)
         self.snapshots = Snapshots(self.fs.open_files)
         self.restorer = Restorer(self.fs.open_files, log.keys, self.fs.listeners, junk)
+        self.versions = Versions(self.fs.open_files, self.fs.listeners, log.keys, junk)
         keep = config.snapshots.schedule.model_dump()
         self._schedule = ScheduledSnapshots(self.snapshots, database, platform.clock, keep)
         self.reserve = Reserve(paths, platform.disk, platform.entropy)
@@ -196,6 +198,7 @@ class Volume:
         yield PeriodicTask("making scheduled snapshots", self._schedule.run, when=writing, **schedule)
         yield PeriodicTask("finishing a restore", self.restorer.resume, when=self._may_restore)
         yield PeriodicTask("counting snapshots", self._keep_up_snapshots)
+        yield PeriodicTask("dropping versions beyond the limit", self._keep_up_versions, when=writing)
         pushing = {"interval": PUSH_SECONDS, "first": PUSH_SECONDS}
         yield PeriodicTask(PUSH, self._push_if_pending, when=writing, **pushing)
         checkpoints = {"interval": CHECKPOINT_SECONDS, "first": CHECKPOINT_SECONDS}
@@ -220,9 +223,15 @@ class Volume:
         return self.replicator.push()
 
     def _keep_up_snapshots(self) -> None:
-        """Do a part of the work that follows changes of snapshots, without keeping other tasks waiting for long."""
+        self._keep_up(self.snapshots.upkeep)
+
+    def _keep_up_versions(self) -> None:
+        self._keep_up(self.versions.upkeep)
+
+    def _keep_up(self, upkeep: Callable[[], bool]) -> None:
+        """Do a part of some work in small steps, without keeping other tasks waiting for long."""
         until = self.platform.clock.monotonic() + UPKEEP_SECONDS
-        while self.snapshots.upkeep() and self.platform.clock.monotonic() < until and not self.background.is_stopping:
+        while upkeep() and self.platform.clock.monotonic() < until and not self.background.is_stopping:
             pass
 
     def _check_clock(self) -> None:

@@ -1,15 +1,16 @@
-"""``tgdav restore``: brings back what a snapshot shows."""
+"""``tgdav restore``: brings back what a snapshot shows, or a version of a file; ``tgdav versions`` lists those."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import click
 
 from tgdav.cli.errors import ExitCode
-from tgdav.cli.help import command
+from tgdav.cli.help import Number, command
 from tgdav.cli.invocation import Invocation, global_options
 from tgdav.cli.session import session
-from tgdav.wording import counted
+from tgdav.errors import UsageError
+from tgdav.wording import counted, readable_size
 
 _WORDS = {"added": "remove", "removed": "restore", "changed": "restore", "renamed": "move back"}
 """What a restore does about a difference."""
@@ -17,20 +18,61 @@ _WORDS = {"added": "remove", "removed": "restore", "changed": "restore", "rename
 
 @command("restore", example="tgdav restore monday --path /photos --to /photos-of-monday")
 @click.argument("name", metavar="NAME")
+@click.option(
+    "--version",
+    "version",
+    type=Number(1),
+    metavar="N",
+    help="Bring back version N of the file NAME; 'tgdav versions' lists them.",
+)
 @click.option("--path", metavar="P", help="Restore this path only.")
 @click.option("--to", "to", metavar="DEST", help="Make a copy there instead: the new path of P, or of the root.")
 @click.option("--dry-run", is_flag=True, help="Show what would be done, and do nothing.")
 @global_options
 @click.pass_obj
-def restore(invocation: Invocation, *, name: str, path: str | None, to: str | None, dry_run: bool) -> int:
-    """Bring back what a snapshot shows: all of it, or one path.
+def restore(
+    invocation: Invocation, *, name: str, version: int | None, path: str | None, to: str | None, dry_run: bool
+) -> int:
+    """Bring back what a snapshot shows, or a version of a file.
 
-    What is newer is not lost: contents become earlier versions, and names go to the trash.
+    NAME is that of the snapshot; with --version, it is the path of the file. What is newer is not lost: contents become
+    earlier versions, and names go to the trash.
     """
+    if version is not None:
+        if path is not None or dry_run:
+            raise UsageError("--version goes with --to alone", hint="the path is the argument")
+        return _restore_version(invocation, name, version, to)
     with session(invocation) as call, invocation.output.progress("restoring") as progress:
         found = call("restore", progress, snapshot=name, path=path, to=to, dry_run=dry_run)
     invocation.output.result(found, _lines(found, dry_run=dry_run))
     return ExitCode.DONE
+
+
+def _restore_version(invocation: Invocation, path: str, version: int, to: str | None) -> int:
+    with session(invocation) as call, invocation.output.progress("restoring") as progress:
+        found = call("restore-version", progress, path=path, version=version, to=to)
+    invocation.output.result(found, [f"restored version {version} of {path} to {found['path']}"])
+    return ExitCode.DONE
+
+
+@command("versions", example="tgdav versions /letters/to-anna.odt")
+@click.argument("path", metavar="PATH")
+@global_options
+@click.pass_obj
+def versions(invocation: Invocation, *, path: str) -> int:
+    """List the contents that a file has now and had before."""
+    with session(invocation) as call, invocation.output.progress("listing") as progress:
+        found = call("versions", progress, path=path)
+    invocation.output.result(found, _table(found["versions"]))
+    return ExitCode.DONE
+
+
+def _table(found: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    width = max(len(str(each["number"])) for each in found)
+    size = max(len(readable_size(each["bytes"])) for each in found)
+    for each in found:
+        when, present = each["time"][:19].replace("T", " "), "  (present)" if each["current"] else ""
+        yield f"{each['number']:>{width}}  {when}  {readable_size(each['bytes']):>{size}}  {each['machine']}{present}"
 
 
 def _lines(found: Mapping[str, Any], *, dry_run: bool) -> Iterator[str]:
