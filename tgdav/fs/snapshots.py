@@ -8,6 +8,8 @@ from tgdav.db import Connection
 from tgdav.db.schema import ROOT_INODE
 from tgdav.errors import DamageError, StoreError, UsageError
 from tgdav.fs.files.open_files import OpenFiles
+from tgdav.fs.history import TOPS
+from tgdav.fs.listeners import ChangeListeners
 from tgdav.ids import Inode, Position, SnapshotId
 from tgdav.metadata import as_of, snapshots
 from tgdav.metadata.change import Change
@@ -21,8 +23,8 @@ from tgdav.metadata.types import Attributes
 class Snapshots:
     """The snapshots of one namespace. Thread-safe, except for ``upkeep``."""
 
-    def __init__(self, open_files: OpenFiles) -> None:
-        self._context, self._open_files = open_files.context, open_files
+    def __init__(self, open_files: OpenFiles, listeners: ChangeListeners) -> None:
+        self._context, self._open_files, self._listeners = open_files.context, open_files, listeners
         self._journal, self._database = self._context.journal, self._context.database
         self._counter = SnapshotCounter(self._database)
 
@@ -48,7 +50,11 @@ class Snapshots:
             change.emit(Snapshot(identity, name, change.time, settled))
 
         self._journal.change(work, durable=True)
+        self._tell(name)
         return self.find(name)
+
+    def _tell(self, name: str) -> None:
+        self._listeners.notify(None, TOPS[b".snapshots"], name.encode())
 
     def _flush_finished(self) -> None:
         self._open_files.flush_queued()
@@ -66,6 +72,7 @@ class Snapshots:
             change.emit(Unsnapshot(found.id))
 
         self._journal.change(work, durable=True)
+        self._tell(name)
 
     def listed(self) -> list[SnapshotRow]:
         """Return all snapshots, the oldest first."""

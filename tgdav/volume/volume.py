@@ -113,7 +113,7 @@ class Volume:
         )
         junk, space = JunkPolicy(config.webdav.junk_files), disk_capacity(paths, self.used_bytes, stores.bounded)
         self.fs = NamespaceFileSystem(open_files, junk=junk, space=space)
-        self.snapshots = Snapshots(self.fs.open_files)
+        self.snapshots = Snapshots(self.fs.open_files, self.fs.listeners)
         self.restorer = Restorer(self.fs.open_files, log.keys, self.fs.listeners, junk)
         self.versions = Versions(self.fs.open_files, self.fs.listeners, log.keys, junk)
         keep = config.snapshots.schedule.model_dump()
