@@ -20,7 +20,7 @@ import msgspec
 
 from tgdav.errors import UsageError
 
-MAX_REPLY_BYTES = 64 << 20
+MAX_REPLY_BYTES = 512 << 20
 MAX_BLOCK_BYTES = 1 << 20
 
 _MAX_FRAME_BYTES = 100
