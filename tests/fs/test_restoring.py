@@ -19,7 +19,9 @@ from tgdav.fs.api import Owner, RenameFlag
 from tgdav.ids import Inode, Position
 from tgdav.metadata import as_of, queries, settings
 from tgdav.metadata.difference import NOW
+from tgdav.metadata.restore_plan import Planner
 from tgdav.metadata.types import AttributeChange, Attributes, Kind
+from tgdav.metadata.versions import versions_of
 from tgdav.volume.volume import Volume
 
 State = dict[bytes, tuple[Any, ...]]
@@ -165,8 +167,6 @@ def test_everything_changed(full: Drive) -> None:
     assert read(full.volume, "d/a2") == b"a" * 50_000
     # The new content is a version, and new names are in the trash.
     with full.volume.database.reading() as c:
-        from tgdav.metadata.versions import versions_of
-
         assert [each.attributes.size for each in versions_of(c, full.node("a").inode)] == [50_000, 5, 50_000]
     assert {item.path for item in full.volume.fs.trash.items()} >= {b"/new", b"/d/e/new"}
 
@@ -197,14 +197,47 @@ def test_file_and_directory_exchanged(full: Drive) -> None:
 def test_names_exchanged(full: Drive) -> None:
     fs = full.volume.fs
     fs.rename(*full.place("a"), *full.place("b"), flags=RenameFlag.EXCHANGE)
+    inode = full.node("b").inode
+
+    def numbers() -> list[int]:
+        with full.volume.database.reading() as c:
+            return [each.number for each in versions_of(c, inode)]
+
+    before = numbers()
     check(full)
     assert read(full.volume, "a") == b"a" * 50_000
+    assert full.node("a").inode == inode
+    assert full.volume.fs.trash.items() == []
+    assert numbers() == before
 
 
 def test_directories_turned_inside_out(full: Drive) -> None:
     full.move("d/e", "e")
     full.move("d", "e/d")
     check(full)
+
+
+def test_new_directories_go_to_the_trash_as_a_whole(full: Drive) -> None:
+    full.mkdir("new")
+    full.mkdir("new/er")
+    full.put("new/er/x", b"x")
+    full.put("d/e/new", b"y")
+    check(full)
+    assert {item.path for item in full.volume.fs.trash.items()} == {b"/new", b"/d/e/new"}
+
+
+def test_a_path_that_is_there_keeps_its_entry(full: Drive) -> None:
+    def entries() -> list[Any]:
+        with full.volume.database.reading() as c:
+            return [queries.entries_of(c, full.node(path).inode) for path in ("b", "d")]
+
+    before = entries()
+    full.put("b", b"other")
+    full.put("d/x", b"other")
+    check(full, path="b")
+    check(full, path="d")
+    assert entries() == before
+    assert full.volume.fs.trash.items() == []
 
 
 def test_a_saved_file_keeps_its_history(full: Drive) -> None:
@@ -347,14 +380,32 @@ def test_open_files_follow(full: Drive) -> None:
         assert queries.attributes(c, inode).size == 50_000  # type: ignore[union-attr]
 
 
+def test_what_is_written_while_it_runs_is_not_lost(full: Drive, monkeypatch: pytest.MonkeyPatch) -> None:
+    full.put("b", b"second")
+    handle = full.volume.fs.open(full.node("b").inode, writable=True)
+    plan = Planner.plan
+
+    def planned(planner: Planner) -> Any:
+        found = plan(planner)
+        full.tick()
+        handle.write(0, b"third, at the last moment")
+        return found
+
+    monkeypatch.setattr(Planner, "plan", planned)
+    full.restore("then", "b")
+    handle.close()
+    assert read(full.volume, "b") == b"b" * 50_000
+    with full.volume.database.reading() as c:
+        sizes = [each.attributes.size for each in versions_of(c, full.node("b").inode)]
+    assert sizes == [50_000, 6, 25, 50_000]
+
+
 def test_a_burst_is_not_lost(full: Drive) -> None:
     """What was saved a moment ago becomes a version, too."""
 
     full.put("b", b"first")
     full.volume.fs.sync()
     full.volume.restorer.restore("then", (b"b",), None, silent)
-    from tgdav.metadata.versions import versions_of
-
     with full.volume.database.reading() as c:
         sizes = [each.attributes.size for each in versions_of(c, full.node("b").inode)]
     assert sizes == [50_000, 5, 50_000]

@@ -1,5 +1,7 @@
 """Past rows that no snapshot needs go; those that one needs, and versions, stay."""
 
+from typing import Any
+
 import pytest
 
 from tests.metadata.tree import Tree, extents
@@ -115,6 +117,27 @@ def test_a_snapshot_that_is_deleted_meanwhile_makes_it_begin_again(tree: Tree, m
     for _ in range(3):
         assert sweep.sweep(tree.database)
     unsnapshot(tree, keeping)
+    sweep_all(tree.database)
+    assert past(tree) == needed(tree)
+
+
+def test_a_snapshot_that_is_deleted_within_a_step(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    node = tree.make(b"a")
+    keeping, _ = tree.snapshot("keeping")
+    tree.set(node, mode=0o600)
+    sweep_all(tree.database)
+    other, _ = tree.snapshot("other")
+    unsnapshot(tree, other)
+    beginning = sweep._beginning
+    numbers: list[int] = []
+
+    def interrupted(number: int) -> tuple[int, list[Any]]:
+        numbers.append(number)
+        if numbers.count(1) == 1 and number == 1:
+            unsnapshot(tree, keeping)
+        return beginning(number)
+
+    monkeypatch.setattr(sweep, "_beginning", interrupted)
     sweep_all(tree.database)
     assert past(tree) == needed(tree)
 

@@ -18,8 +18,7 @@ VERSION_POLICY = "policy.versions"
 LAST_INODE = "inode.last"
 """A number that is at least the largest inode number ever allocated."""
 SWEPT = "history.swept"
-"""Up to which row the past tables were swept since a snapshot was deleted last; see ``tgdav.metadata.sweep``. Not there:
-nothing was swept yet."""
+"""Up to which row the past tables were swept since a snapshot was deleted last; see ``tgdav.metadata.sweep``."""
 WITHDRAWN = "junk.withdrawn"
 """Ids of nodes and entries that became junk here, and that the log deleted: other machines have them in the trash."""
 PRUNED = "versions.pruned"
@@ -67,3 +66,9 @@ def change(transaction: Transaction, key: str, value: Any) -> bool:
 def remove(transaction: Transaction, key: str) -> None:
     """Delete ``key``, if it exists."""
     transaction.execute(_DELETE, {"name": key})
+
+
+def begin_sweep(transaction: Transaction) -> None:
+    """Let the past tables be swept from the beginning, also if a sweep is at work just now."""
+    # Another number than before: the step at work finds that its beginning is not the latest one.
+    put(transaction, SWEPT, [get(transaction, SWEPT, [0])[0]])

@@ -82,7 +82,7 @@ def remove(transaction: Transaction, op: Unsnapshot, policy: HistoryPolicy) -> b
     row = transaction.one(_REMOVE, {"id": op.id})
     if row is not None:
         transaction.execute(_COMPARE_NEXT, (row[0],))
-        settings.remove(transaction, settings.SWEPT)
+        settings.begin_sweep(transaction)
     read_policy(transaction, policy)
     return row is not None
 

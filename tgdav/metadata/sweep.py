@@ -41,16 +41,15 @@ _TABLES = (
     _table("fields_past", "ino, field, until", [0, b"", 0]),
 )
 
-Place = tuple[int, list[Any]]
-"""How far a sweep has come: the number of the table, and the key of its last row that was read."""
-_DONE: Place = (len(_TABLES), [])
+Place = tuple[int, int, list[Any]]
+"""How far a sweep has come: its own number, that of the table, and the key of the table's last row that was read."""
 
 
 def sweep(database: Database) -> bool:
     """Do one step; return whether there may be more to do. Raises LocalFailure, NoSpace, DamageError."""
     with database.reading() as connection:
-        number, key = place = _place(connection)
-        if place == _DONE:
+        sweep_number, number, key = place = _place(connection)
+        if number == len(_TABLES):
             return False
         rows = connection.all(_TABLES[number].page.format(ROWS_READ), key)
     following = (number, list(rows[-1][:-1])) if len(rows) == ROWS_READ else _beginning(number + 1)
@@ -58,7 +57,7 @@ def sweep(database: Database) -> bool:
     for start in range(0, len(unneeded), ROWS_DELETED):
         batch = unneeded[start : start + ROWS_DELETED]
         database.writer.run(lambda transaction, batch=batch: _drop(transaction, number, batch))  # type: ignore[misc]
-    database.writer.run(lambda transaction: _proceed(transaction, place, following))
+    database.writer.run(lambda transaction: _proceed(transaction, place, (sweep_number, *following)))
     return True
 
 
@@ -68,13 +67,15 @@ def sweep_all(database: Database) -> None:
         pass
 
 
-def _beginning(number: int) -> Place:
-    return _DONE if number == len(_TABLES) else (number, _TABLES[number].first)
+def _beginning(number: int) -> tuple[int, list[Any]]:
+    return number, [] if number == len(_TABLES) else _TABLES[number].first
 
 
 def _place(connection: Connection) -> Place:
-    number, key = settings.get(connection, settings.SWEPT, _beginning(0))
-    return number, key
+    # A sweep that has just begun has a number only; before the first one there is none.
+    sweep_number, *begun = settings.get(connection, settings.SWEPT, [0])
+    number, key = begun or _beginning(0)
+    return sweep_number, number, key
 
 
 def _drop(transaction: Transaction, number: int, keys: Sequence[Sequence[Any]]) -> None:
