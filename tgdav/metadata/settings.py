@@ -71,4 +71,4 @@ def remove(transaction: Transaction, key: str) -> None:
 def begin_sweep(transaction: Transaction) -> None:
     """Let the past tables be swept from the beginning, also if a sweep is at work just now."""
     # Another number than before: the step at work finds that its beginning is not the latest one.
-    put(transaction, SWEPT, [get(transaction, SWEPT, [0])[0]])
+    put(transaction, SWEPT, [get(transaction, SWEPT, [0])[0] + 1])
