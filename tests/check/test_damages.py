@@ -1,5 +1,7 @@
 """Random damages of a vault with a past: found, named by every path that cannot be read, and repaired where data is here."""
 
+import random
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -10,8 +12,9 @@ import pytest
 from tests.crash.damaging import any_seed
 from tests.support.damage import preserved, random_damage
 from tests.support.vaults import Vault, content, folder_of, make_folder, name_of, put, rows
+from tests.support.volumes import copy_folder
 from tgdav.errors import DamageError, StoreError
-from tgdav.ids import Inode
+from tgdav.ids import BlobName, Inode
 from tgdav.volume.volume import Volume
 
 TOPS = (b"", b".snapshots", b".versions", b".trash")
@@ -129,6 +132,80 @@ class Bench:
                 self.counts["present paths"] += sum(not path.startswith(("/.s", "/.v", "/.t")) for path in bad)
         self.volume.content.reader.clear()
         assert self.volume.check(read_data=100.0)["ok"]
+
+
+def copied(vault: Vault, folder: Path) -> Vault:
+    """Return a copy of a vault that nobody has open."""
+    copy_folder(vault.folder, folder)
+    copy = Vault.__new__(Vault)
+    copy.folder, copy.sections, copy.clock = folder, vault.sections, vault.clock
+    return copy
+
+
+def keep_some(volume: Volume, blobs: list[Path], choose: random.Random) -> None:
+    """Have the cache hold some of these packs: whole, or some of their chunks, or nothing."""
+    volume.content.reader.clear()
+    for blob in blobs:
+        name, data = BlobName(bytes.fromhex(name_of(blob))), blob.read_bytes()
+        kept = choose.choice(("nothing", "pieces", "pieces", "whole"))
+        chunks = "SELECT offset, stored FROM chunks WHERE pack = (SELECT no FROM packs WHERE name = ?)"
+        for offset, stored in rows(volume, chunks, (name,)) if kept == "pieces" else ():
+            if choose.random() < 0.6:
+                volume.content.reader.cache.put(name, offset, data[offset : offset + stored])
+        if kept == "whole":
+            volume.content.reader.cache.put(name, 0, data)
+
+
+def repair_damages(vault: Vault, folder: Path, seed: int, count: int) -> Counter[str]:
+    """Damage and repair copies of a vault; assert that what was readable before with what is here is in the store after.
+
+    Of what it cannot repair, exactly the paths that cannot be read are named.
+    """
+    choose, counts = random.Random(seed), Counter[str]()
+    for number in range(count):
+        copy = copied(vault, folder / str(number))
+        with copy.opened() as volume:
+            bench = Bench(copy, volume)
+            packs = bench.packs
+            [harm] = random_damage(packs, seed + number, 1, ("flip", "truncate", "zero", "swap", "delete"))
+            keep_some(volume, list(harm.paths), choose)
+            harm.do()
+            text = f"seed {seed}, number {number}: {harm}"
+            lost = bench.unreadable()
+            found = volume.check(read_data=100.0, repair=True)
+            volume.content.reader.clear()
+            assert bench.unreadable() == lost, f"{text}: the store does not have what was here"
+            named = {path for each in found["damage"] for path in each["paths"]}
+            assert lost <= named, f"{text}: {lost - named} are not named"
+            if not lost:
+                assert found["ok"], f"{text}: {found['damage']}"
+                assert volume.check(read_data=100.0, drill=True)["ok"], text
+            counts["repaired" if not lost else "lost in part"] += 1
+        shutil.rmtree(folder / str(number))
+    return counts
+
+
+@pytest.fixture(scope="module")
+def furnished(tmp_path_factory: pytest.TempPathFactory) -> Vault:
+    vault = Vault(tmp_path_factory.mktemp("damages") / "vault")
+    with vault.opened() as volume:
+        furnish(vault, volume)
+    return vault
+
+
+def test_damages_are_repaired_where_local_data_allows(furnished: Vault, tmp_path: Path) -> None:
+    seed = any_seed()
+    counts = repair_damages(furnished, tmp_path, seed, 12)
+    print(f"\nrepairs: seed {seed}, {dict(counts)}")
+
+
+@pytest.mark.torture
+def test_200_damages_are_repaired_where_local_data_allows(furnished: Vault, tmp_path: Path) -> None:
+    seed = any_seed()
+    counts = repair_damages(furnished, tmp_path, seed, 200)
+    print(f"\nrepairs: seed {seed}, {dict(counts)}")
+    assert counts["repaired"] > 50
+    assert counts["lost in part"] > 10
 
 
 @pytest.fixture

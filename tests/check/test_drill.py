@@ -79,7 +79,7 @@ class History:
         self.snapshots = 0
         self.steps = [self.put, self.put, self.put, self.mkdir, self.rename, self.rename, self.remove, self.link]
         self.steps += [self.attributes, self.property, self.snapshot, self.unsnapshot, self.sync, self.checkpoint]
-        self.steps += [self.restore, self.purge]
+        self.steps += [self.restore, self.purge, self.collect]
 
     def run(self, count: int) -> None:
         for _ in range(count):
@@ -135,6 +135,9 @@ class History:
 
     def purge(self) -> None:
         self.volume.fs.trash.empty(self.vault.clock.now_ns() - self.random.choice((0, 500)) * 10**9)
+
+    def collect(self) -> None:
+        self.volume.gc()
 
     def sync(self) -> None:
         self.volume.sync(wait=True)

@@ -15,7 +15,7 @@ from tgdav.check import bad_chunks
 from tgdav.check.context import CheckContext
 from tgdav.check.drill import Drill
 from tgdav.check.expected_blobs import ExpectedBlobs, KnownBlob, role_of
-from tgdav.check.findings import Findings, left_out_report
+from tgdav.check.findings import Findings, Repair, left_out_report
 from tgdav.check.local import LocalCheck
 from tgdav.check.naming import Names, states_naming
 from tgdav.check.repair import Repairer
@@ -43,27 +43,31 @@ class Checker:
         self._replicator, self._platform = context.replicator, context.platform
         self._vault_keys = context.replicator.log.vault_keys
         self._findings = Findings()
-        self._repaired: list[str] = []
+        self._repairs: list[Repair] = []
         self._examined: set[str] = set()
         self._bytes = 0
 
     def run(
-        self, *, read_data: float | None, repair: bool, drill: bool = False, progress: Progress | None = None
+        self,
+        *,
+        read_data: float | None,
+        repair: bool,
+        dry_run: bool = False,
+        drill: bool = False,
+        progress: Progress | None = None,
     ) -> dict[str, Any]:
         """Check; return the ``check`` object. Raises StoreUnavailable: then nothing is known of the store.
 
         ``read_data``: the percentage of blobs to read completely, a different selection each time; None: only those that are
-        recorded as damaged. ``drill``: rebuild the state from the store, too, and compare; raises WriterReplaced if this
-        machine is not the writer any more.
+        recorded as damaged. ``dry_run``: only report what a repair would do. ``drill``: rebuild the state from the store, too,
+        and compare; raises WriterReplaced if this machine is not the writer any more.
         """
         report = progress or _silent
         rebuilds = Drill(self._context, report) if drill else None
         files = LocalCheck(self._context, self._findings, read_data=read_data is not None).run()
         listed = self._check_store(read_data, report)
-        if repair and self._findings:
-            self._repaired = Repairer(self._context).run(self._findings)
-            self._findings.drop(self._repaired)
-            self._check_store(None, report)
+        if (repair or dry_run) and self._findings:
+            files = self._repair(listed, report, files, dry_run=dry_run)
         for missing in self._replicator.missing():
             self._findings.add(missing.blob, missing.kind, missing.reason)
         self._name_paths(listed)
@@ -76,10 +80,26 @@ class Checker:
             "blobs": len(listed),
             "bytes_read": self._bytes,
             "damage": [msgspec.structs.asdict(each) for each in self._findings],
-            "repaired": self._repaired,
+            "repaired": [each.blob for each in self._repairs if each.done],
+            "repairs": [msgspec.structs.asdict(each) for each in self._repairs],
             "left_out": left_out_report(self._database),
             "drills": drilled,
         }
+
+    def _repair(self, listed: list[BlobInfo], report: Progress, files: int, *, dry_run: bool) -> int:
+        """Repair, and check again what may be whole now; return the number of files."""
+        if not dry_run:
+            self._record(listed)  # nothing is sent to a store that lacks its newest blob before that was reported
+        self._repairs = Repairer(self._context, dry_run=dry_run).run(self._findings)
+        if dry_run:
+            return files
+        self._findings.drop(each.blob for each in self._repairs if each.done)
+        local = self._findings.names("database", "staging", "outbox")
+        if local or any(each.kind in ("database", "staging") for each in self._repairs):
+            self._findings.drop(local)
+            files = LocalCheck(self._context, self._findings, read_data=True).run()
+        self._check_store(None, report)
+        return files
 
     def _check_store(self, read_data: float | None, progress: Progress) -> list[BlobInfo]:
         # Read what is expected before listing: blobs that are stored in between must not be reported as missing.

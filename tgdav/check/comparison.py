@@ -159,7 +159,14 @@ _STREAMS = (
 
 def differences(live: Connection, rebuilt: Connection) -> Iterator[Difference]:
     """Yield everything in which two databases differ."""
-    # On this machine the first are junk, on every other one deleted; the others wait until nobody has them open.
-    left_out = {*settings.get(live, settings.WITHDRAWN, []), *(row[0] for row in live.each(_PURGED))}
+    left_out = ids_left_out(live)
     for stream in _STREAMS:
         yield from stream.differences(live, rebuilt, left_out)
+
+
+def ids_left_out(live: Connection) -> set[bytes]:
+    """Return ids of nodes and entries that cannot be compared.
+
+    Some are junk on this machine and deleted on every other one; some were purged, and stay here while they are open.
+    """
+    return {*settings.get(live, settings.WITHDRAWN, []), *(row[0] for row in live.each(_PURGED))}

@@ -1,12 +1,14 @@
 """Checks contents: every file's manifest, present or earlier, is whole and fits its size and tag, and its chunks are known."""
 
 from collections.abc import Callable, Collection
+from contextlib import suppress
 
 from tgdav.check.problem import Problems, State
 from tgdav.content.chunk_set import ChunkSet
 from tgdav.content.format.manifest import decode
 from tgdav.db.connection import Connection, Row
 from tgdav.errors import DamageError
+from tgdav.ids import ChunkId
 from tgdav.metadata.types import FILE, SYMLINK
 
 ContentTagger = Callable[[bytes], bytes]
@@ -68,3 +70,15 @@ def _wrong_file(row: Row, tag_of: ContentTagger, known: ChunkSet) -> str | None:
 
 
 UNKNOWN_CHUNKS = "files name chunks that are nowhere"
+
+
+def unknown_chunks(connection: Connection) -> set[ChunkId]:
+    """Return the chunks that contents name and the database does not know, or only in a pack that is gone."""
+    known = ChunkSet(row[0] for row in connection.each(_SOUND_CHUNKS))
+    unknown = set[ChunkId]()
+    for query in (PRESENT, PAST):
+        for row in connection.each(query):
+            with suppress(DamageError):  # a manifest that cannot be read is a problem of its own
+                chunks = decode(row[8] if row[7] is not None else row[6] or b"").chunk_ids() if row[3] == FILE else ()
+                unknown.update(chunk for chunk in chunks if chunk not in known)
+    return unknown

@@ -20,6 +20,15 @@ class Finding(msgspec.Struct):
     paths: list[str] = []
 
 
+class Repair(msgspec.Struct, frozen=True):
+    """What was done about a finding, or with ``--dry-run`` would be. ``done``: it is whole again."""
+
+    blob: str
+    kind: str
+    action: str
+    done: bool
+
+
 class Findings:
     """Findings by blob; the first finding of a blob is kept."""
 

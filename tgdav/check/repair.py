@@ -1,225 +1,100 @@
-"""``check --repair``: append again what this machine still has intact."""
+"""``check --repair``: store again what this machine still has intact, and say of each thing what was done."""
 
-import logging
-from collections.abc import Iterator
-
-from blake3 import blake3
-
-from tgdav.blobs.interface import BlobInfo, BytesSource
+from tgdav.check import bad_chunks
 from tgdav.check.context import CheckContext
-from tgdav.check.findings import Findings
-from tgdav.content.format.chunk import SealedChunk
-from tgdav.content.format.pack import TRAILER_BYTES, PackSeal, open_index, read_trailer
-from tgdav.crypto.label import BlobKind, Label, decode_label, encode_label
-from tgdav.db.transaction import Transaction
-from tgdav.errors import BlobMissing, DamageError, StoreRejected, WriterReplaced
+from tgdav.check.findings import Findings, Repair
+from tgdav.check.repair_index import repair_index
+from tgdav.check.repair_packs import PackRepairer
+from tgdav.errors import DamageError, WriterReplaced
 from tgdav.ids import BlobId, BlobName, ChunkId
-from tgdav.replication import sql
+from tgdav.metadata import settings
+from tgdav.replication.checkpoint import OUTLINE
+from tgdav.replication.deletion import delete_blobs
 
-_log = logging.getLogger(__name__)
-
-FLUSH_SECONDS = 3600.0
-_TOGETHER = 8 * 1024 * 1024
-"""Bytes of sealed chunks that are rescued in one batch."""
-_PACK = "SELECT no, size, hash, label, blob FROM packs WHERE name = ? AND state = 3"
-_NUMBER = "SELECT no FROM packs WHERE name = ? AND state >= 3"
-_FORGET_PLACE = "UPDATE packs SET blob = NULL, damaged = 1 WHERE no = ?"
-
-
-_CHUNKS = "SELECT id FROM chunks WHERE pack = ? ORDER BY offset"
-_OTHERS = "SELECT name, epoch, size, blob FROM packs WHERE state = 3 AND blob IS NOT NULL AND no != ? ORDER BY no DESC"
-_IS_EMPTY = "SELECT 1 FROM packs WHERE no = ? AND NOT EXISTS (SELECT 1 FROM chunks WHERE pack = packs.no)"
-_RETIRE = "UPDATE packs SET state = 4, blob = NULL WHERE no = ?"
-_NAME_GONE = "UPDATE blobs SET gone = 1 WHERE name = ?"
+_NUMBERS = """SELECT DISTINCT c.number FROM checkpoints c JOIN checkpoint_parts p ON p.number = c.number WHERE p.name = ?
+UNION SELECT d.number FROM checkpoints d JOIN checkpoint_parts p ON p.number = d.base WHERE p.name = ?"""
+_PARTS = "SELECT blob, name FROM checkpoint_parts WHERE number = ? AND blob IS NOT NULL"
+_BLOBS = "SELECT id, name FROM blobs WHERE name = ? AND gone = 0"
+_SUPERSEDE = "UPDATE checkpoints SET state = 2 WHERE number = ?"
 
 
 class Repairer:
-    """Repairs headers, segments that are in the outbox, and packs: complete from the cache, else chunk by chunk.
+    """Repairs headers, segments and packs from what is here, and replaces damaged checkpoints by a new one.
 
-    Chunks that are in this machine's caches, still readable in the damaged pack, or in another pack too, are stored again in
-    new packs; a pack without chunks is abandoned.
-
-    ``BlobStore.append`` returns an existing blob of the name instead of storing a new one, so a damaged blob is deleted
-    first, and recorded as gone before that. A crash in between loses nothing that is here: the next repair continues.
+    With ``dry_run`` it finds out what it would do, and changes nothing.
     """
 
-    def __init__(self, context: CheckContext) -> None:
-        self._database, self._store, self._headers = context.database, context.store, context.headers
-        self._content, self._replicator = context.content, context.replicator
-        self._log, self._entropy = context.replicator.log, context.platform.entropy
+    def __init__(self, context: CheckContext, *, dry_run: bool = False) -> None:
+        self._context, self._dry_run = context, dry_run
+        self._packs = PackRepairer(context, dry_run=dry_run)
 
-    def run(self, findings: Findings) -> list[str]:
-        """Repair what can be repaired; return the names of the repaired blobs. Raises StoreUnavailable, LocalFailure."""
-        headers = findings.names("header")
-        if headers:
-            self._headers.replace_copies(headers)
-        pusher = self._replicator.pusher
-        segments = pusher.resend(findings.names("segment"))
-        resealed = pusher.reseal(findings.names("outbox"))
-        packs = [name for name in findings.names("pack") if self._restore_pack(bytes.fromhex(name))]
-        rescued = self._rescue([name for name in findings.names("pack") if name not in packs])
-        return [*headers, *segments, *resealed, *packs, *rescued]
+    def run(self, findings: Findings) -> list[Repair]:
+        """Repair what can be repaired; return what was done. Raises StoreUnavailable, LocalFailure, NoSpace."""
+        repairs = self._headers(findings.names("header"))
+        repairs += self._segments(findings.names("segment"), findings.names("outbox"))
+        if "chunks" in findings.names("database"):
+            repairs += repair_index(self._context, dry_run=self._dry_run)
+        if findings.names("staging"):
+            repairs += self._packs.run_staged(self._bad_staged())
+        repairs += self._packs.run(findings.names("pack"))
+        return repairs + self._checkpoints(findings.names("checkpoint"))
 
-    def _restore_pack(self, name: bytes) -> bool:
-        with self._database.reading() as connection:
-            row = connection.one(_PACK, (name,))
-        if row is None:
-            return False
-        number, size, digest, label, blob = row
-        return self._relocate(number, BlobName(name), size, digest) or self._append(
-            number, BlobName(name), size, digest, label, blob
-        )
+    def _repair(self, blob: str, kind: str, action: str, *, done: bool = True) -> Repair:
+        return Repair(blob, kind, action, done and not self._dry_run)
 
-    def _relocate(self, number: int, name: BlobName, size: int, digest: bytes) -> bool:
-        """Find an intact copy of a pack elsewhere in the store, and record its id."""
-        info = self._store.find(name)
-        if info is None or info.size != size or not self._is_right(info, digest):
-            return False
-        label = decode_label(info.label, self._log.vault_keys, info.name)
-        if label is None or (label.kind, label.body_hash) != (BlobKind.PACK, digest):
-            return False  # its caption was edited
-        self._record_place(number, info, digest)
-        return True
+    def _headers(self, names: list[str]) -> list[Repair]:
+        if names and not self._dry_run:
+            self._context.headers.replace_copies(names)
+        return [self._repair(name, "header", "a new copy is stored, and this one is deleted") for name in names]
 
-    def _is_right(self, info: BlobInfo, digest: bytes) -> bool:
-        try:
-            return bytes(blake3(self._store.read(info.id, 0, info.size)).digest()) == digest
-        except DamageError:
-            return False
+    def _segments(self, lost: list[str], unsent: list[str]) -> list[Repair]:
+        pusher = self._context.replicator.pusher
+        sent = pusher.resendable(lost) if self._dry_run else pusher.resend(lost)
+        undone = pusher.resealable(unsent) if self._dry_run else pusher.reseal(unsent)
+        again = "it is stored again from this machine's outbox, and the damaged copy is deleted"
+        anew = "its file is dropped, and its changes are sealed again from the log"
+        return [
+            *(self._repair(name, "segment", again) for name in sent),
+            *(self._repair(name, "outbox", anew) for name in undone),
+        ]
 
-    def _append(self, number: int, name: BlobName, size: int, digest: bytes, label: str, blob: int | None) -> bool:
-        data = self._content.reader.cache.get(name, 0, size, counted=False)
-        if data is None or blake3(data).digest() != digest:
-            return False
-        there = self._store.find(name)
-        doomed = [BlobId(each) for each in {blob, there.id if there else None} if each is not None]
-        self._forget(number, doomed)  # before deleting: see the class
-        self._store.delete(doomed)
-        info = self._store.append(name, BytesSource(data), label or self._label(name, size, digest))
-        self._record_place(number, info, digest)
-        return True
-
-    def _forget(self, number: int, doomed: list[BlobId]) -> None:
-        def forget(transaction: Transaction) -> None:
-            transaction.execute(_FORGET_PLACE, (number,))
-            transaction.executemany(sql.BLOB_GONE, [(each,) for each in doomed])
-
-        self._database.writer.run(forget, durable=True)
-
-    def _record_place(self, number: int, info: BlobInfo, digest: bytes) -> None:
-        def write_rows(transaction: Transaction) -> None:
-            transaction.execute("UPDATE blobs SET gone = 1 WHERE name = ? AND id != ?", (info.name, info.id))
-            transaction.execute(sql.PLACE_PACK, (info.id, 0, number))
-            transaction.execute(sql.INSERT_BLOB, sql.blob_row(info.id, info.name, BlobKind.PACK, info.size, digest))
-
-        self._database.writer.run(write_rows, durable=True)
-
-    def _label(self, name: BlobName, size: int, digest: bytes) -> str:
-        label = Label(
-            kind=BlobKind.PACK,
-            namespace=self._log.namespace,
-            machine=self._log.machine_id,
-            incarnation=self._log.incarnation,
-            body_hash=digest,
-            size=size,
-        )
-        return encode_label(label, self._log.vault_keys, name, self._entropy)
-
-    # ---- chunk by chunk ------------------------------------------------------------------------------------------
-
-    def _rescue(self, names: list[str]) -> list[str]:
-        """Store what can be read of packs (names in hex) again; return the packs from which nothing is missing any more.
-
-        The log or a checkpoint publishes the new places, so the old packs are deleted after that. A machine that may not
-        write cannot publish, and rescues nothing.
-        """
-        numbers = {name: number for name in names if (number := self._number(name)) is not None}
-        if not numbers or self._replicator.read_only_reason is not None:
-            return []
-        for number in numbers.values():
-            self._rescue_chunks(number)
-        empty = {name: number for name, number in numbers.items() if self._is_empty(number)}
-        # Packs are retired once the rescued chunks are stored elsewhere.
-        if not self._content.flush(FLUSH_SECONDS):
-            return []
-        self._database.writer.run(
-            lambda t: t.executemany(_RETIRE, [(number,) for number in empty.values()]), durable=True
-        )
-        if not self._publish():
-            return []
-        for name in empty:
-            self._delete_pack(BlobName(bytes.fromhex(name)))
-        return [*empty]
-
-    def _publish(self) -> bool:
-        """Publish the new places of chunks; return whether that was possible. If not, the next repair does it."""
-        try:
-            self._replicator.push()
-            return self._replicator.checkpoint()
-        except (DamageError, WriterReplaced) as error:
-            _log.warning("rescued chunks cannot be published yet: %s", error.message)
-            return False
-
-    def _number(self, name: str) -> int | None:
-        with self._database.reading() as connection:
-            row = connection.one(_NUMBER, (bytes.fromhex(name),))
-        return None if row is None else int(row[0])
-
-    def _is_empty(self, number: int) -> bool:
-        with self._database.reading() as connection:
-            return connection.one(_IS_EMPTY, (number,)) is not None
-
-    def _rescue_chunks(self, number: int) -> None:
-        content = self._content
-        with self._database.reading() as connection:
-            wanted = [ChunkId(row[0]) for row in connection.all(_CHUNKS, (number,))]
-        missing: set[ChunkId] = set()
-        saved: list[SealedChunk] = []
-        for chunk in wanted:
-            try:
-                plaintext = content.reader.chunk(chunk)
-            except (DamageError, StoreRejected):
-                missing.add(chunk)
-            else:
-                saved.append(content.sealer.seal(chunk, plaintext))
-            if sum(len(each.data) for each in saved) >= _TOGETHER:
-                content.uploader.rescue(saved, number)
-                saved = []
-        saved += self._from_other_packs(missing, number)
-        content.uploader.rescue(saved, number)
-
-    def _from_other_packs(self, missing: set[ChunkId], number: int) -> list[SealedChunk]:
-        """Search the indexes of the other packs: the database knows only one place of a chunk that was stored twice."""
-        found: list[SealedChunk] = []
-        with self._database.reading() as connection:
-            others = connection.all(_OTHERS, (number,)) if missing else []
-        for name, epoch, size, blob in others:
-            if not missing:
-                break
-            try:
-                found += self._from_pack(missing, BlobName(name), epoch, size, BlobId(blob))
-            except (DamageError, BlobMissing):
-                continue  # that pack has findings of its own
+    def _bad_staged(self) -> dict[str, set[ChunkId]]:
+        found = dict[str, set[ChunkId]]()
+        for each in bad_chunks.staged(self._context.content, read_data=True):
+            found.setdefault(each.blob, set()).add(each.chunk)
         return found
 
-    def _from_pack(
-        self, missing: set[ChunkId], name: BlobName, epoch: int, size: int, blob: BlobId
-    ) -> Iterator[SealedChunk]:
-        identity = self._content.identity
-        seal = PackSeal(identity.keys, identity.vault_keys.vault, name, epoch)
-        trailer = read_trailer(seal, self._store.read(blob, size - TRAILER_BYTES, TRAILER_BYTES), size)
-        sizes = trailer.sizes
-        for entry in open_index(seal, self._store.read(blob, sizes.data_end, sizes.index_length), sizes):
-            if entry.id in missing:
-                sealed = self._store.read(blob, entry.offset, entry.stored)
-                chunk = SealedChunk(entry.id, entry.length, entry.codec, entry.epoch, sealed)
-                self._content.sealer.open(entry.binding, sealed, name.hex())
-                missing.discard(entry.id)
-                yield chunk
+    # ---- checkpoints ---------------------------------------------------------------------------------------------
 
-    def _delete_pack(self, name: BlobName) -> None:
-        """Delete a pack from which the published log names nothing any more; it is not expected from now on."""
-        there = self._store.find(name)
-        self._database.writer.run(lambda transaction: transaction.execute(_NAME_GONE, (name,)), durable=True)
-        if there is not None:
-            self._store.delete([there.id])
+    def _checkpoints(self, names: list[str]) -> list[Repair]:
+        """Write a new, full checkpoint in the place of damaged ones, and then delete those and what is based on them."""
+        if not names or self._context.replicator.read_only_reason is not None:
+            return []
+        done = not self._dry_run and self._write_checkpoint()
+        if done:
+            self._delete(names)
+        action = "a new checkpoint of the whole state is written, and this one and those based on it are deleted"
+        if not done and not self._dry_run:
+            action = "a new checkpoint can be written once all changes are in the store"
+        return [self._repair(name, "checkpoint", action, done=done) for name in names]
+
+    def _write_checkpoint(self) -> bool:
+        # Not based on a damaged one.
+        self._context.database.writer.run(lambda transaction: settings.remove(transaction, OUTLINE), durable=True)
+        try:
+            self._context.replicator.push()
+            return self._context.replicator.checkpoint()
+        except (DamageError, WriterReplaced):
+            return False
+
+    def _delete(self, names: list[str]) -> None:
+        database, doomed = self._context.database, dict[BlobId, BlobName]()
+        with database.reading() as connection:
+            blobs = [bytes.fromhex(name) for name in names]
+            numbers = {row[0] for blob in blobs for row in connection.all(_NUMBERS, (blob, blob))}
+            for blob in blobs:
+                doomed.update({BlobId(row[0]): BlobName(row[1]) for row in connection.all(_BLOBS, (blob,))})
+            for number in numbers:
+                doomed.update({BlobId(row[0]): BlobName(row[1]) for row in connection.all(_PARTS, (number,))})
+        database.writer.run(lambda t: t.executemany(_SUPERSEDE, [(number,) for number in numbers]), durable=True)
+        delete_blobs(database, self._context.store, doomed)

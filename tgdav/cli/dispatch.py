@@ -73,9 +73,8 @@ def _only_in(opened: str, command: Callable[[Mapping[str, Any], T], R]) -> Calla
 
 
 def _check(volume: Volume, arguments: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
-    return volume.check(
-        _percent(arguments), bool(arguments.get("repair")), progress, drill=bool(arguments.get("drill"))
-    )
+    wanted = {name: bool(arguments.get(name)) for name in ("repair", "dry_run", "drill")}
+    return volume.check(_percent(arguments), progress=progress, **wanted)
 
 
 def _percent(arguments: Mapping[str, Any]) -> float | None:

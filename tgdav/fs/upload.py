@@ -98,6 +98,9 @@ class FileUpload:
         # The chunks become part of the database in the same transaction as the content that refers to them.
         staged.record(change.transaction)
         node, local = self._node(change, parent, entry)
+        if target.local and not local:
+            # A further name of a logged file: its content goes to the store, whatever the name.
+            self._open_files.context.content.publish(change.transaction, staged.manifest)
         emit = change.emit_local if local else change.emit
         replaces = entry.attributes.tag if entry else None
         modified = change.time if mtime is None else nearest_time(mtime)

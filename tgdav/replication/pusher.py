@@ -292,6 +292,12 @@ class Pusher:
                 sent.append(name)
         return sent
 
+    def resendable(self, names: Sequence[str]) -> list[str]:
+        """Return those of the segments that ``resend`` would send."""
+        with self._database.reading() as connection:
+            rows = [(name, connection.one(sql.SEGMENT_BY_NAME, (_blob_name(name),))) for name in names]
+        return [name for name, row in rows if row is not None and self._is_whole(row[4], row[3])]
+
     def _is_whole(self, file: str, hash_: bytes) -> bool:
         try:
             return bytes(blake3((self._directory / file).read_bytes()).digest()) == hash_
@@ -319,18 +325,28 @@ class Pusher:
 
         Return the names of those that were unsealed.
         """
-        undone = []
         with self._lock:
-            for name in names:
-                with self._database.reading() as connection:
-                    row = connection.one(sql.SEGMENT_BY_NAME, (_blob_name(name),))
-                    number = row[1] if row is not None and row[7] is None else 0
-                    logged = connection.one(sql.LOGGED_IN, (number,))
-                if row is None or logged is None or not logged[0] or self._store.find(BlobName(row[2])) is not None:
-                    continue
-                self._unseal(row[0], number)
-                undone.append(name)
-        return undone
+            undone = self._resealable(names)
+            for incarnation, number in undone.values():
+                self._unseal(incarnation, number)
+        return [*undone]
+
+    def resealable(self, names: Sequence[str]) -> list[str]:
+        """Return those of the segments that ``reseal`` would unseal."""
+        return [*self._resealable(names)]
+
+    def _resealable(self, names: Sequence[str]) -> dict[str, tuple[bytes, int]]:
+        """Return incarnation and number of those whose operations are in the log, and that the store does not have."""
+        found = {}
+        for name in names:
+            with self._database.reading() as connection:
+                row = connection.one(sql.SEGMENT_BY_NAME, (_blob_name(name),))
+                number = row[1] if row is not None and row[7] is None else 0
+                logged = connection.one(sql.LOGGED_IN, (number,))
+            if row is None or logged is None or not logged[0] or self._store.find(BlobName(row[2])) is not None:
+                continue
+            found[name] = (row[0], number)
+        return found
 
     def _unseal(self, incarnation: bytes, number: int) -> None:
         def unseal(transaction: Transaction) -> None:

@@ -347,6 +347,7 @@ class Volume:
         repair: bool = False,
         progress: Progress | None = None,
         *,
+        dry_run: bool = False,
         drill: bool = False,
     ) -> dict[str, Any]:
         """Return the ``check`` object. ``read_data``: percent of the blobs to read, None for none."""
@@ -361,7 +362,7 @@ class Volume:
             self.paths.state / DRILL_DIRECTORY,
             self.fs.trash.sweep,
         )
-        return Checker(context).run(read_data=read_data, repair=repair, drill=drill, progress=progress)
+        return Checker(context).run(read_data=read_data, repair=repair, dry_run=dry_run, drill=drill, progress=progress)
 
     def _prepare_collection(self) -> None:
         self.fs.flush_all()

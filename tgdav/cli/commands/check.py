@@ -10,7 +10,7 @@ from tgdav.cli.errors import ExitCode
 from tgdav.cli.help import command
 from tgdav.cli.invocation import Invocation, global_options
 from tgdav.cli.session import session
-from tgdav.errors import DamageError
+from tgdav.errors import DamageError, UsageError
 from tgdav.wording import counted, describe_damage, readable_size
 
 
@@ -47,14 +47,18 @@ def _percent(_context: click.Context, _parameter: click.Parameter, value: str | 
     help="Read the stored data, too: all of it, or this share.",
 )
 @click.option("--repair", is_flag=True, help="Repair what can be repaired.")
+@click.option("--dry-run", is_flag=True, help="With --repair: say what it would do, and change nothing.")
 @click.option("--drill", is_flag=True, help="Rebuild the metadata from the store alone, and compare.")
 @global_options
 @click.pass_obj
-def check(invocation: Invocation, *, read_data: float | None, repair: bool, drill: bool) -> int:
+def check(invocation: Invocation, *, read_data: float | None, repair: bool, dry_run: bool, drill: bool) -> int:
     """Check the database, the log and the store. Exit code 4: damage was found."""
+    if dry_run and not repair:
+        raise UsageError("--dry-run says what --repair would do", hint="give both")
+    arguments = {"repair": repair and not dry_run, "dry_run": dry_run, "drill": drill}
     try:
         with session(invocation) as call, invocation.output.progress("checking") as progress:
-            found = call("check", progress, read_data=read_data, repair=repair, drill=drill)
+            found = call("check", progress, read_data=read_data, **arguments)
     except DamageError as error:
         found = _unopened(error)
     invocation.output.result(found, _lines(found))
@@ -64,15 +68,16 @@ def check(invocation: Invocation, *, read_data: float | None, repair: bool, dril
 def _unopened(error: DamageError) -> dict[str, Any]:
     """Return the result when the vault cannot be opened because of damage."""
     damage = {"blob": error.blob, "kind": "local", "reason": str(error), "paths": []}
-    nothing = {"files": 0, "blobs": 0, "bytes_read": 0, "repaired": [], "left_out": [], "drills": []}
+    nothing = {"files": 0, "blobs": 0, "bytes_read": 0, "repaired": [], "repairs": [], "left_out": [], "drills": []}
     return {"ok": False, "damage": [damage], **nothing}
 
 
 def _lines(found: Mapping[str, Any]) -> Iterator[str]:
     read = f", {readable_size(found['bytes_read'])} read" if found["bytes_read"] else ""
     yield f"checked {counted(found['files'], 'file')} and {counted(found['blobs'], 'blob')}{read}"
-    for repaired in found["repaired"]:
-        yield f"repaired: {repaired}"
+    for repair in found["repairs"]:
+        state = "repaired" if repair["done"] else "repair"
+        yield f"{state}: {describe_damage(repair['blob'], repair['kind'], repair['action'])}"
     yield from _drill_lines(found["drills"])
     for damage in found["damage"]:
         yield f"damage: {describe_damage(damage['blob'], damage['kind'], damage['reason'])}"

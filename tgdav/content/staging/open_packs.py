@@ -64,6 +64,13 @@ class OpenPacks:
         with self._lock:
             return self._idle.pop(pack.file, None) is not None
 
+    def set_aside(self, file: str) -> None:
+        """Let nothing more be appended to an idle pack: it waits to be closed."""
+        with self._lock:
+            pack = self._idle.pop(file, None)
+            if pack is not None:
+                self._full.append(pack)
+
     def claim_full(self) -> PackFile | None:
         """Take a pack that waits to be closed, if there is one."""
         with self._lock:

@@ -168,6 +168,10 @@ class Uploader:
     def rescue(self, chunks: Sequence[SealedChunk], pack: int) -> None:
         """Stage chunks of a lost or damaged pack again. Raises NoSpace, LocalFailure."""
         with self._step_lock:
+            with self._context.database.reading() as connection:
+                row = pack_table.pack(connection, pack)
+            if row is not None and row.file is not None:
+                self._context.open_packs.set_aside(row.file)  # else they may be appended to the bad pack itself
             self._repacker.move_chunks(chunks, pack)
         self.wake()
 

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 
 from tgdav.content.format.manifest import Manifest
+from tgdav.content.format.manifest import decode as decode_manifest
 from tgdav.content.format.manifest import encode as encode_manifest
 from tgdav.content.overlay import Overlay
 from tgdav.crdt.ops import Attr, Write
@@ -414,7 +415,12 @@ class OpenFile:
 
     def log(self, change: Change, size: int, manifest: bytes, tag: ContentTag) -> None:
         """Emit the new content and the deferred attributes. Raises NotFound."""
-        emit, node = change.emit_local if self._local else change.emit, require(change, self.inode)
+        node = require(change, self.inode)
+        if self._local and not node.local:
+            # It was renamed from a junk name while it was open.
+            self._context.content.publish(change.transaction, decode_manifest(manifest))
+        self._local = node.local
+        emit = change.emit_local if node.local else change.emit
         ctime = node.ctime if self._ctime is None and not self._moves_times else self._ctime
         emit(Write(self._node, size, tag, manifest, self.tag, node.mtime if self._mtime is None else self._mtime))
         self._log_deferred(change, node, {} if ctime is None else {"ctime": ctime})
@@ -426,7 +432,7 @@ class OpenFile:
     def _log_deferred(self, change: Change, node: Attributes, others: dict[str, int]) -> None:
         """Emit the deferred attributes, with ``others``. ``node`` is the node before the change: to ask for it again, after
         the write, would execute a statement for each of the files that are committed together."""
-        emit, values = change.emit_local if self._local else change.emit, self._deferred | others
+        emit, values = change.emit_local if node.local else change.emit, self._deferred | others
         if "mode" in values:
             for op in acl_operations(change, node, values["mode"]):
                 emit(op)
