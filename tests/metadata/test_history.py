@@ -90,6 +90,7 @@ def test_without_versioning_nothing_is_kept(tree: Tree) -> None:
 def test_a_burst_never_goes_across_a_snapshot(tree: Tree) -> None:
     node = tree.make(b"file", content=extents(1))
     pin(tree)
+    tree.clock.advance(1)
     tree.write(node, extents(1, 2))
     tree.write(node, extents(1, 2, 3))
     assert [size for size, *_ in versions(tree, node)] == [1000]

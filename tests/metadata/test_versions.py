@@ -144,6 +144,15 @@ def test_a_burst_of_renames_never_goes_across_a_snapshot(tree: Tree) -> None:
     assert sizes(tree, node) == [(1, 1), (2, 2)]
 
 
+def test_a_rename_in_the_tick_of_the_snapshot_keeps_the_old_content(tree: Tree) -> None:
+    """The clock of files ticks every few milliseconds."""
+    node = tree.make(b"file", content=extents(1))
+    tree.snapshot()
+    tree.move(node, ROOT, b"other")
+    node = save_by_rename(tree, node, extents(1, 2), seconds=0)
+    assert sizes(tree, node) == [(1, 1), (2, 2)]
+
+
 def back_up(tree: Tree, node: NodeId, content: bytes, backup: bytes = b"file~") -> NodeId:
     """Save as vim and emacs do: the file is renamed to a backup, and its name filled again."""
     [entry] = tree.entries(node)

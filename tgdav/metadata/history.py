@@ -51,7 +51,8 @@ class HistoryPolicy:
         """Return whether a save by ``machine`` at ``time`` (ns) is of the same burst as the one that wrote ``old``."""
         # A burst never goes on across a snapshot. A negative interval (the clock went back) must not merge two versions.
         is_soon = old.writer == machine and 0 <= time - old.burst < BURST_NS
-        return is_soon and old.since > self.last_pinned and old.burst >= self.last_snapshot
+        # A rename has moved ``since``, and the clock ticks every few milliseconds: better a version too many than one lost.
+        return is_soon and old.since > self.last_pinned and old.burst > self.last_snapshot
 
 
 @dataclass(slots=True)
