@@ -337,8 +337,9 @@ def test_a_copy_goes_over_nothing(full: Drive) -> None:
             full.restore("then", "b", to)
     with pytest.raises(UsageError, match="/a is not a directory"):
         full.restore("then", "b", "a/b")
-    with pytest.raises(FileSystemError):
-        full.restore("then", "b", ".snapshots")
+    for to in (".snapshots", ".DS_Store", "d/._x", "x" * 256):
+        with pytest.raises(UsageError):
+            full.restore("then", "b", to)
 
 
 def test_what_does_not_exist(full: Drive) -> None:
@@ -602,7 +603,14 @@ def wreck(folder: Path, seed: int, steps: int, **sections: dict[str, Any]) -> in
                 pass
         for name, wanted in known.items():
             assert drive.state(drive.volume.snapshots.find(name).position) == wanted
+    last = drive.state()
+    drive.volume.sync(wait=True)
     drive.volume.close()
+    drive.vault.join("other")
+    with drive.vault.opened("other") as other:
+        assert state(other) == last
+        for name, wanted in known.items():
+            assert state(other, other.snapshots.find(name).position) == wanted
     return restores
 
 

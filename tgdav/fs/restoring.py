@@ -10,7 +10,7 @@ from tgdav.content.format.manifest import EMPTY, decode
 from tgdav.crypto.keys import NamespaceKeys
 from tgdav.db import Connection, Transaction
 from tgdav.db.schema import ROOT_INODE
-from tgdav.errors import TgdavError, UsageError
+from tgdav.errors import FileSystemError, TgdavError, UsageError
 from tgdav.failpoints import failpoint
 from tgdav.fs import changes
 from tgdav.fs.api import Owner
@@ -91,7 +91,6 @@ class Restorer:
             found = self.differences(snapshot, path, to)
             with self._database.reading() as connection:
                 wanted = self._request(connection, snapshot, path, to)
-            self._check_names(wanted)
             self.may_be_pending = True
             self._journal.change(lambda change: _save(change.transaction, wanted), durable=True)
             failpoint("restore.begun")
@@ -127,14 +126,19 @@ class Restorer:
             raise UsageError(f"there is no snapshot '{snapshot}'", hint="'tgdav snapshots' lists them")
         if _find(_whole(connection, row.position), path) is None:
             raise UsageError(f"the snapshot '{snapshot}' has no {shown_path(path_of(path))}")
+        self._check_names(to or ())
         _check_base(_whole(connection, NOW), path if to is None else to)
         return _Restore(self._context.entropy.bytes(16), row.id, path, to)
 
-    def _check_names(self, wanted: _Restore) -> None:
-        parent = Inode(ROOT_INODE)
-        for name in wanted.to or ():
-            check_new_name(parent, name, self._junk)
-            parent = Inode(0)
+    def _check_names(self, names: Names) -> None:
+        """Raise UsageError if a new path cannot have these names."""
+        for number, name in enumerate(names):
+            try:
+                is_junk = check_new_name(Inode(-1 if number else ROOT_INODE), name, self._junk)
+            except FileSystemError as error:
+                raise UsageError(f"{shown_path(path_of(names))}: {error.message}") from error
+            if is_junk:
+                raise UsageError(f"{shown_path(name)} is a name of files that stay on this machine")
 
     def _refuse_taken(self, connection: Connection, wanted: _Restore) -> None:
         place = wanted.to
