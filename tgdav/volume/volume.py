@@ -65,10 +65,11 @@ HEADER_SECONDS, HEADER_RETRY_SECONDS = 3600.0, 60.0
 POLL_SECONDS, POLL_RETRY_SECONDS = 900.0, 60.0
 CHECKPOINT_SECONDS = 30.0
 SCHEDULE_SECONDS, SCHEDULE_FIRST_SECONDS = 30.0, 5.0
-UPKEEP_SECONDS = 0.5
+UPKEEP_INTERVAL_SECONDS, UPKEEP_SECONDS = 3.0, 1.0
 TRIM_SECONDS = 600.0
 _COLLECTING = {"interval": 0.0, "retry": 600.0, "first": 60.0}
 _SAVE_STATS = "saving upload statistics"
+_COUNT, _PRUNE = "counting snapshots", "dropping versions beyond the limit"
 
 
 class Volume:
@@ -197,8 +198,9 @@ class Volume:
         schedule = {"interval": SCHEDULE_SECONDS, "first": SCHEDULE_FIRST_SECONDS}
         yield PeriodicTask("making scheduled snapshots", self._schedule.run, when=writing, **schedule)
         yield PeriodicTask("finishing a restore", self.restorer.resume, when=self._may_restore)
-        yield PeriodicTask("counting snapshots", self._keep_up_snapshots)
-        yield PeriodicTask("dropping versions beyond the limit", self._keep_up_versions, when=writing)
+        often = {"interval": UPKEEP_INTERVAL_SECONDS}
+        yield PeriodicTask(_COUNT, self._keep_up_snapshots, **often)
+        yield PeriodicTask(_PRUNE, self._keep_up_versions, when=writing, **often)
         pushing = {"interval": PUSH_SECONDS, "first": PUSH_SECONDS}
         yield PeriodicTask(PUSH, self._push_if_pending, when=writing, **pushing)
         checkpoints = {"interval": CHECKPOINT_SECONDS, "first": CHECKPOINT_SECONDS}
@@ -223,16 +225,18 @@ class Volume:
         return self.replicator.push()
 
     def _keep_up_snapshots(self) -> None:
-        self._keep_up(self.snapshots.upkeep)
+        self._keep_up(_COUNT, self.snapshots.upkeep)
 
     def _keep_up_versions(self) -> None:
-        self._keep_up(self.versions.upkeep)
+        self._keep_up(_PRUNE, self.versions.upkeep)
 
-    def _keep_up(self, upkeep: Callable[[], bool]) -> None:
+    def _keep_up(self, name: str, upkeep: Callable[[], bool]) -> None:
         """Do a part of some work in small steps, without keeping other tasks waiting for long."""
         until = self.platform.clock.monotonic() + UPKEEP_SECONDS
-        while upkeep() and self.platform.clock.monotonic() < until and not self.background.is_stopping:
-            pass
+        while upkeep():
+            if self.platform.clock.monotonic() >= until or self.background.is_stopping:
+                self.background.run_soon(name)
+                return
 
     def _check_clock(self) -> None:
         """Log when this machine's clock becomes wrong, by Telegram's clock, and when it is right again."""
