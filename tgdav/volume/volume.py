@@ -198,9 +198,9 @@ class Volume:
         schedule = {"interval": SCHEDULE_SECONDS, "first": SCHEDULE_FIRST_SECONDS}
         yield PeriodicTask("making scheduled snapshots", self._schedule.run, when=writing, **schedule)
         yield PeriodicTask("finishing a restore", self.restorer.resume, when=self._may_restore)
-        often = {"interval": UPKEEP_INTERVAL_SECONDS}
-        yield PeriodicTask(_COUNT, self._keep_up_snapshots, **often)
-        yield PeriodicTask(_PRUNE, self._keep_up_versions, when=writing, **often)
+        often = UPKEEP_INTERVAL_SECONDS
+        yield PeriodicTask(_COUNT, self._keep_up_snapshots, interval=often)
+        yield PeriodicTask(_PRUNE, self._keep_up_versions, interval=often, when=writing)
         pushing = {"interval": PUSH_SECONDS, "first": PUSH_SECONDS}
         yield PeriodicTask(PUSH, self._push_if_pending, when=writing, **pushing)
         checkpoints = {"interval": CHECKPOINT_SECONDS, "first": CHECKPOINT_SECONDS}
