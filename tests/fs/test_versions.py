@@ -132,6 +132,22 @@ def test_a_file_that_is_open_while_it_is_replaced_stays_as_it_is(drive: Drive) -
     assert drive.versions(b"file") == [(4, 9)]
 
 
+def test_a_replaced_file_that_is_open_and_has_older_versions_stays_as_it_is(drive: Drive) -> None:
+    drive.volume.journal.change(lambda change: change.emit(VersionPolicy(2)))
+    inode = drive.save(b"file", b"1", b"old content")
+    file = drive.access.open(b"file")
+    for content in (b"333", b"4444"):
+        drive.save(b"new", content)
+        drive.fs.rename(drive.fs.root, b"new", drive.fs.root, b"file")
+    assert drive.versions(b"file") == [(1, 1), (3, 3), (4, 4)]
+    assert file.read(0, 100) == b"old content"
+    assert file.status().size == drive.fs.attributes(inode).size == len(b"old content")
+    file.close()
+    assert drive.fs.attributes(inode, removed=True).size == 0
+    drive.save(b"file", b"55555", b"666666")
+    assert drive.versions(b"file") == [(1, 1), (5, 5), (6, 6)]
+
+
 def test_backups_are_known_for_a_while_and_not_after_a_restart(drive: Drive) -> None:
     root = drive.fs.root
     for backup, pause, is_version in ((b"a", 30, True), (b"b", 61, False), (b"c", 10, True)):

@@ -5,6 +5,8 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 
+import msgspec
+
 from tgdav.content.format.manifest import EMPTY, Manifest
 from tgdav.content.format.manifest import decode as decode_manifest
 from tgdav.errors import (
@@ -69,7 +71,11 @@ class OpenFiles:
     def dirty_attributes(self, attributes: Attributes) -> Attributes:
         """Return a node's attributes with its unflushed writes, if it has any."""
         found = self._files.get(attributes.inode)
-        return attributes if found is None else found.with_unflushed(attributes)
+        if found is None:
+            return attributes
+        shown = found.with_unflushed(attributes)
+        # The content of a file without a name may be dropped as a version while the file is open.
+        return shown if shown.nlink else msgspec.structs.replace(shown, size=found.size)
 
     def dirty_entries(self, entries: list[DirectoryEntry]) -> list[DirectoryEntry]:
         """As ``dirty_attributes``, for all entries of a directory."""
