@@ -232,7 +232,7 @@ def listing_an_unknown_folder_is_refused(access: Access) -> None:
 @behaviour(Ability.RESERVED_NAMES)
 def reserved_names_of_the_root_are_refused(access: Access) -> None:
     # A kernel that finds the directories of history does not ask whether they may be made.
-    for name in (b".snapshots", b".versions", b".trash", b"-"):
+    for name in (b".snapshots", b".versions", b".trash", b".namespaces", b".conflicts", b"-"):
         with refused(NotPermitted, Exists):
             access.mkdir(name)
         with refused(NotPermitted, IsADirectory):
@@ -250,6 +250,6 @@ def renaming_to_a_reserved_name_is_refused(access: Access) -> None:
 @behaviour()
 def reserved_names_are_free_below_the_root(access: Access) -> None:
     access.mkdir(b"folder")
-    for name in (b".snapshots", b".versions", b".trash", b"-"):
+    for name in (b".snapshots", b".versions", b".trash", b".namespaces", b".conflicts", b"-"):
         access.write_file(b"folder/" + name, name)
     assert access.read_file(b"folder/.trash") == b".trash"

@@ -12,7 +12,7 @@ from tgdav.ids import ContentTag, EntryId, Inode, NodeId
 from tgdav.metadata.types import NAME_MAX, Attributes, DirectoryEntry, Kind
 
 ROOT = Inode(1)
-RESERVED = frozenset({b".snapshots", b".versions", b".trash", b"-"})
+RESERVED = frozenset({b".snapshots", b".versions", b".trash", b".namespaces", b".conflicts", b"-"})
 """Names in the root that show something else."""
 
 

@@ -50,7 +50,7 @@ def test_names_too_long(dav: Client) -> None:
     assert dav("MKCOL", "/" + "n" * 256).status == 414
 
 
-@pytest.mark.parametrize("name", [".snapshots", ".versions", ".trash", "-"])
+@pytest.mark.parametrize("name", [".snapshots", ".versions", ".trash", ".namespaces", ".conflicts", "-"])
 def test_reserved_names(dav: Client, name: str) -> None:
     """What history and the server's own pages use cannot be made, moved to or locked: 403."""
     put(dav, "/f")

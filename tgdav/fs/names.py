@@ -10,8 +10,8 @@ from tgdav.metadata.types import NAME_MAX
 
 HISTORY_NAMES = frozenset((b".snapshots", b".versions", b".trash"))
 """Names of the directories of history in the root, which does not list them."""
-RESERVED = HISTORY_NAMES | {b"-"}
-"""Names in the root that the history and the server's own pages use."""
+RESERVED = HISTORY_NAMES | {b".namespaces", b".conflicts", b"-"}
+"""Names in the root that nothing can be created under: history, other namespaces, conflicts, the server's own pages."""
 
 _NUL, _SLASH = b"\0/"
 _JUNK = frozenset((b".DS_Store", b"Thumbs.db", b"desktop.ini"))
