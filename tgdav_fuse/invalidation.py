@@ -1,20 +1,22 @@
 """Notifying the kernel of changes that were made otherwise than through the mount: it caches for an hour.
 
-With a writeback cache the kernel trusts only itself about the size of a file. So a file that it knows but does not have open
-gets a new generation: the next lookup makes a new inode. A file that it has open is truncated or extended through the
-mount itself, by a request that comes back to this process and changes nothing.
+With a writeback cache the kernel trusts only itself about the size and mtime of a file. So a file that it knows but does not have
+open gets a new generation: the next lookup makes a new inode. A file that it has open gets its size and times through the
+mount itself, by requests that come back to this process and change nothing.
 """
 
 import errno
 import logging
 import os
 from collections.abc import Callable
+from contextlib import suppress
 
 import pyfuse3
 
 from tgdav.errors import NotFound
 from tgdav.fs.api import ObservedFileSystem
 from tgdav.ids import Inode
+from tgdav.metadata.types import Attributes
 from tgdav_fuse.mount_state import MountState
 
 _log = logging.getLogger(__name__)
@@ -53,15 +55,15 @@ class Invalidation:
                 self._state.removed_directories.add(inode)
             self._invalidate_attributes(inode)
         # A new generation would leave an open file with the old inode, so its size is changed instead.
-        elif self._state.handles.is_open(inode) and self._resize(inode, node.size):
+        elif self._state.handles.is_open(inode) and self._replace(inode, node):
             return
         else:
             self._state.translator.renew(inode)
         for parent, name in self._fs.places(inode):
             self._invalidate_name(parent, name)
 
-    def _resize(self, inode: Inode, size: int) -> bool:
-        """Make the kernel drop an open file's pages and accept its size. Return whether it did."""
+    def _replace(self, inode: Inode, node: Attributes) -> bool:
+        """Make the kernel drop an open file's pages and accept its size and times. Return whether it did."""
         try:
             pyfuse3.invalidate_inode(inode)
         except OSError as error:
@@ -69,14 +71,16 @@ class Invalidation:
         path = self._path(inode)
         if path is None:
             return True
-        self._state.resizing.add(inode)  # tells setattr to reply without changing anything
+        self._state.replacing.add(inode)  # tells setattr to reply without changing anything
         try:
-            os.truncate(path, size)
+            os.truncate(path, node.size)
+            with suppress(PermissionError):  # with default_permissions, another's file keeps its old times
+                os.utime(path, ns=(node.atime, node.mtime))
         except OSError as error:
-            _log.debug("an open file could not be resized: %s", error)
+            _log.debug("an open file keeps its old size: %s", error)
             return False
         finally:
-            self._state.resizing.discard(inode)
+            self._state.replacing.discard(inode)
         return True
 
     def _path(self, inode: Inode) -> bytes | None:

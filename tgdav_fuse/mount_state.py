@@ -29,8 +29,8 @@ class MountState(pyfuse3.Operations):
     """What the handlers share.
 
     ``lookup_counts`` has the kernel's count of lookups for each inode that it knows. ``removed_directories`` are those that
-    the kernel knows but that have no name any more. ``resizing`` are inodes whose size ``Invalidation`` is passing to the
-    kernel. ``stale_pages`` are inodes of which the kernel may have pages from before a direct write. ``changes`` counts
+    the kernel knows but that have no name any more. ``replacing`` are inodes whose size and times ``Invalidation`` is passing
+    to the kernel. ``stale_pages`` are inodes of which the kernel may have pages from before a direct write. ``changes`` counts
     changes of the tree, so that a listing knows whether it is out of date. Handlers run in the loop's thread;
     ``Invalidation`` uses these fields from other threads, one operation at a time.
     """
@@ -57,7 +57,7 @@ class MountState(pyfuse3.Operations):
         self.xattrs = Xattrs(fs)
         self.lookup_counts: dict[int, int] = {}
         self.removed_directories: set[int] = set()
-        self.resizing: set[int] = set()
+        self.replacing: set[int] = set()
         self.stale_pages: set[int] = set()
         self.changes = 0
         self.in_progress = 0

@@ -192,9 +192,8 @@ class TgdavOperations(FileOperations):
         if node.nlink == 0 and node.is_file and not (self.handles.is_open(inode) or is_from_program(fields)):
             # ctime, written back after each unlink: logging it would double the cost of unlink. The kernel ignores the reply.
             return self.translator.gone_entry(inode)
-        if (
-            fields.update_size and inode in self.resizing
-        ):  # our own truncate, made to change the kernel's idea of the size
+        is_equal = fields.update_size or (fields.update_mtime and attr.st_mtime_ns == node.mtime)
+        if is_equal and inode in self.replacing:  # our own request, made to change the kernel's idea of the file
             return self._entry(node)
         change = self._requested(node, attr, fields, ctx)
         if fields.update_size:

@@ -81,6 +81,17 @@ def test_new_content_of_a_file_that_is_open(served: Both, content: bytes) -> Non
         assert file.read_bytes() == content
 
 
+def test_the_time_of_a_file_that_is_open(served: Both) -> None:
+    file = served.path / "open-time"
+    file.write_bytes(HELD)
+    with open(file, "rb") as held:
+        held.read()
+        served.dav("PUT", file.name, SHORT, **{"X-OC-Mtime": "1000000000"})
+        assert os.fstat(held.fileno()).st_mtime == 1_000_000_000
+    assert file.stat().st_mtime == 1_000_000_000
+    assert "Sun, 09 Sep 2001 01:46:40 GMT" in served.dav("PROPFIND", file.name, Depth="0").decode()
+
+
 def test_all_names_of_a_file_show_its_new_content(served: Both) -> None:
     first, second = served.path / "first", served.path / "second"
     first.write_bytes(HELD)
