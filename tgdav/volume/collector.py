@@ -59,7 +59,9 @@ AUTOMATIC_BUDGET = 512 * 1024 * 1024
 """Bytes that an automatic collection moves at most."""
 _MOST_STAGED = 128 * 1024 * 1024
 _PACKS_TOGETHER = 100
-"""Packs that are retired by one operation, deleted or forgotten at once."""
+"""Packs that are deleted at once."""
+_RETIRED_TOGETHER, _ROWS_TOGETHER = 16, 2000
+"""Packs that one change retires, and rows of chunks that one transaction deletes: other writers wait for it."""
 _FLUSH_SECONDS, _SHORT_FLUSH_SECONDS = 60.0, 0.3
 _ATTEMPTS = 50
 """Attempts to have everything in the store at one moment: others may be writing all the time."""
@@ -73,7 +75,7 @@ _RETIRED = """SELECT count(*) FILTER (WHERE retired > :covered), count(*) FILTER
 FROM packs WHERE state = 4 AND retired IS NOT NULL"""
 _DELETABLE = "SELECT no, name, size FROM packs WHERE state = 4 AND retired <= ? ORDER BY no LIMIT ?"
 _PLACES = "SELECT id FROM blobs WHERE name = ?"
-_FORGET_CHUNKS = "DELETE FROM chunks WHERE pack = ?"
+_FORGET_CHUNKS = "DELETE FROM chunks WHERE no IN (SELECT no FROM chunks WHERE pack = ? LIMIT ?)"
 _FORGET_BLOBS = "DELETE FROM blobs WHERE gone = 1 AND name = (SELECT name FROM packs WHERE no = ?)"
 _FORGET_PACK = "DELETE FROM packs WHERE no = ?"
 _DAMAGE = "SELECT blob, kind, reason FROM damage ORDER BY found"
@@ -303,7 +305,7 @@ class Collector:
 
     def _retire(self, collection: _Collection) -> None:
         """Retire packs that nothing uses, in one change. Those that something uses by now are left alone."""
-        packs = collection.state.retire[:_PACKS_TOGETHER]
+        packs = collection.state.retire[:_RETIRED_TOGETHER]
         with self._database.reading() as connection:
             if connection.one(_LOST_STAGED) is not None:
                 raise _refusal("staged content is damaged", "staging")
@@ -357,13 +359,16 @@ class Collector:
                 collection.freed -= padme(sum(pack.live for pack in collection.plan.repack))
 
     def _forget(self, collection: _Collection) -> None:
-        numbers = [(number,) for number in collection.state.deleted]
+        writer, numbers = self._database.writer, [(number,) for number in collection.state.deleted]
+        for (number,) in numbers:
+            while writer.run(lambda t, number=number: _forget_chunks(t, number)):  # type: ignore[misc]
+                continue
 
         def forget(transaction: Transaction) -> None:
-            for statement in (_FORGET_CHUNKS, _FORGET_BLOBS, _FORGET_PACK):
+            for statement in (_FORGET_BLOBS, _FORGET_PACK):
                 transaction.executemany(statement, numbers)
 
-        self._database.writer.run(forget, durable=True)
+        writer.run(forget, durable=True)
         collection.state.deleted.clear()
         failpoint("gc.forgotten")
 
@@ -371,6 +376,11 @@ class Collector:
 _LOST_STAGED = """SELECT 1 FROM packs p WHERE p.state < 3 AND p.damaged = 1
 AND EXISTS (SELECT 1 FROM chunks c WHERE c.pack = p.no)"""
 """Whether content that was never stored is damaged: what moved into such a pack is still in the pack that it came from."""
+
+
+def _forget_chunks(transaction: Transaction, pack: int) -> bool:
+    """Delete some rows of a pack's chunks; return whether there may be more."""
+    return int(transaction.execute(_FORGET_CHUNKS, (pack, _ROWS_TOGETHER)).rowcount) == _ROWS_TOGETHER
 
 
 def _packs(connection: Connection) -> Iterator[PackContents]:
