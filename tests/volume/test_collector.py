@@ -2,6 +2,7 @@
 
 import random
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -10,12 +11,12 @@ import pytest
 from tests.replication.test_restored_state import back_up, restore
 from tests.support.platform import CrashAt, SimulatedCrash
 from tests.support.vaults import Vault, content, folder_of, make_folder, name_of, put, read, rows
+from tests.support.waiting import wait_for
 from tgdav.content.staging.stream import StagedContent
 from tgdav.errors import DamageError, LocalFailure, StoreUnavailable, WriterReplaced
 from tgdav.failpoints import installed
 from tgdav.fs.api import Owner
 from tgdav.ids import ChunkId
-from tgdav.volume import background
 from tgdav.volume.volume import Volume
 
 SECTIONS = {
@@ -479,14 +480,14 @@ def test_another_machine_finishes_what_was_begun(vault: Vault) -> None:
 # ---- automatically ---------------------------------------------------------------------------------------------------
 
 
-def collect(volume: Volume, vault: Vault, ticks: int = 40) -> list[object]:
+def collect(volume: Volume, vault: Vault, ticks: int = 40) -> list[bool]:
     """Let time pass, and tick as background work does."""
     vault.clock.advance(3600)
     steps = []
     for _ in range(ticks):
         steps.append(volume.collector.tick())
         vault.clock.advance(120)
-        if steps[-1] is background.NOTHING_TO_DO:
+        if not steps[-1]:
             break
     return steps
 
@@ -496,13 +497,13 @@ def test_it_runs_by_itself_when_idle(vault: Vault, volume: Volume) -> None:
     before = in_store(vault, volume)
     volume.collector.tick()
     steps = collect(volume, vault)
-    assert steps[-1] is background.NOTHING_TO_DO
+    assert not steps[-1]
     assert len(steps) > 3
     assert before - in_store(vault, volume)
     assert_shows(volume, files)
     assert_sound(volume)
     seen = set(vault.blobs())
-    assert collect(volume, vault) == [background.NOTHING_TO_DO], "nothing has changed since"
+    assert collect(volume, vault) == [False], "nothing has changed since"
     assert set(vault.blobs()) == seen
 
 
@@ -529,7 +530,7 @@ def test_overwriting_again_and_again_stays_small(tmp_path: Path) -> None:
 
 def test_a_tick_does_not_wait_for_a_run_by_hand(volume: Volume) -> None:
     with volume.collector._lock:
-        assert volume.collector.tick() is background.NOTHING_TO_DO
+        assert not volume.collector.tick()
 
 
 # ---- a restored backup -----------------------------------------------------------------------------------------------
@@ -565,3 +566,26 @@ def test_a_backup_whose_unsent_changes_need_what_was_deleted(vault: Vault, repac
         else:
             assert volume.read_only_reason is not None
             assert b"copy" in {entry.name for entry in volume.fs.list_directory(volume.fs.root)}
+
+
+def test_nothing_is_deleted_during_a_check(vault: Vault, volume: Volume) -> None:
+    garbage(volume, content(1, 300_000))
+    for number in range(3):
+        put(volume, f"{number}", b"x")
+        volume.sync(wait=True)
+        assert volume.replicator.checkpoint()
+    before = set(vault.blobs())
+    stages: list[str] = []
+
+    def report(stage: str, _done: int, _total: int) -> None:
+        stages.append(stage)
+
+    with ThreadPoolExecutor(1) as pool:
+        with volume.collector.paused():
+            assert collect(volume, vault) == [False]
+            assert not volume.collector.trim()
+            running = pool.submit(volume.gc, False, report)
+            wait_for(lambda: "waiting for a check" in stages)
+            assert set(vault.blobs()) == before
+        assert running.result()["packs_deleted"] == 1
+    assert_sound(volume)

@@ -8,7 +8,7 @@ delete them. What is in use is decided anew each time.
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from itertools import groupby
 from typing import Any
 
@@ -47,7 +47,6 @@ from tgdav.metadata.journal import LAST_POSITION
 from tgdav.replication.deletion import delete_blobs
 from tgdav.replication.rebuild import is_unfinished
 from tgdav.replication.replicator import Replicator
-from tgdav.volume.background import NOTHING_TO_DO
 
 _log = logging.getLogger(__name__)
 
@@ -63,6 +62,7 @@ _PACKS_TOGETHER = 100
 _RETIRED_TOGETHER, _ROWS_TOGETHER = 16, 2000
 """Packs that one change retires, and rows of chunks that one transaction deletes: other writers wait for it."""
 _FLUSH_SECONDS, _SHORT_FLUSH_SECONDS = 60.0, 0.3
+_WAIT_SECONDS = 1.0
 _ATTEMPTS = 50
 """Attempts to have everything in the store at one moment: others may be writing all the time."""
 
@@ -128,7 +128,9 @@ class Collector:
         LocalFailure.
         """
         report = progress or _silent
-        with self._lock:
+        while not self._lock.acquire(timeout=_WAIT_SECONDS):
+            report("waiting for a check", 0, 0)
+        with self._locked():
             self._end()
             self._require_writer()
             try:
@@ -138,6 +140,27 @@ class Collector:
                 return self._run(dry_run, report)
             finally:
                 self._end()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Delete nothing during the ``with`` block: a check compares the store with what this machine knows."""
+        with self._lock:
+            yield
+
+    def trim(self) -> int:
+        """Trim the log, unless a check or a collection is at work; return how many blobs. Raises as ``Replicator.trim``."""
+        if not self._lock.acquire(blocking=False):
+            return 0
+        with self._locked():
+            return self._replicator.trim()
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Release the lock at the end."""
+        try:
+            yield
+        finally:
+            self._lock.release()
 
     def _run(self, dry_run: bool, report: Progress) -> dict[str, Any]:
         report("looking for what is in use", 0, 0)
@@ -162,28 +185,30 @@ class Collector:
 
     # ---- automatically -------------------------------------------------------------------------------------------
 
-    def tick(self) -> object:
-        """Do the next step of an automatic collection, if one is due; none takes long. Raises as ``run``."""
+    def tick(self) -> bool:
+        """Do the next step of an automatic collection and return True, if one is due; none takes long. Raises as ``run``."""
         if not self._lock.acquire(blocking=False):
-            return NOTHING_TO_DO
-        try:
-            collection = self._collection
-            if collection is None:
-                if not self._is_due():
-                    return NOTHING_TO_DO
-                collection = self._begin(GcRule(budget=AUTOMATIC_BUDGET))
-            step = next_step(collection.state, self._facts())
-            if step is GcStep.DONE:
-                self._remember(collection)
+            return False
+        with self._locked():
+            try:
+                return self._tick()
+            except TgdavError:
                 self._end()
-            else:
-                self._do(step, collection, _SHORT_FLUSH_SECONDS)
-            return step
-        except TgdavError:
+                raise
+
+    def _tick(self) -> bool:
+        collection = self._collection
+        if collection is None:
+            if not self._is_due():
+                return False
+            collection = self._begin(GcRule(budget=AUTOMATIC_BUDGET))
+        step = next_step(collection.state, self._facts())
+        if step is GcStep.DONE:
+            self._remember(collection)
             self._end()
-            raise
-        finally:
-            self._lock.release()
+        else:
+            self._do(step, collection, _SHORT_FLUSH_SECONDS)
+        return True
 
     def _is_due(self) -> bool:
         now = self._clock.monotonic()

@@ -67,7 +67,7 @@ CHECKPOINT_SECONDS = 30.0
 SCHEDULE_SECONDS, SCHEDULE_FIRST_SECONDS = 30.0, 5.0
 UPKEEP_INTERVAL_SECONDS, UPKEEP_SECONDS = 3.0, 1.0
 TRIM_SECONDS = 600.0
-_COLLECTING = {"interval": 0.0, "retry": 600.0, "first": 60.0}
+_COLLECTING = {"interval": 5.0, "retry": 600.0, "first": 60.0}
 _SAVE_STATS = "saving upload statistics"
 _COUNT, _PRUNE = "counting snapshots", "dropping versions beyond the limit"
 
@@ -206,9 +206,13 @@ class Volume:
         checkpoints = {"interval": CHECKPOINT_SECONDS, "first": CHECKPOINT_SECONDS}
         yield PeriodicTask("writing a checkpoint", replicator.checkpoint_if_due, when=writing, **checkpoints)
         trimming = {"interval": TRIM_SECONDS, "retry": CHECKPOINT_SECONDS, "first": CHECKPOINT_SECONDS}
-        yield PeriodicTask("trimming the log", replicator.trim, when=writing, **trimming)
+        yield PeriodicTask("trimming the log", self.collector.trim, when=writing, **trimming)
         if self.config.gc.automatic:
-            yield PeriodicTask("collecting garbage", self.collector.tick, when=writing, **_COLLECTING)
+            yield PeriodicTask("collecting garbage", self._collect, when=writing, **_COLLECTING)
+
+    def _collect(self) -> object:
+        """Do a step of a garbage collection; the next one is due at the next tick."""
+        return NOTHING_TO_DO if self.collector.tick() else None
 
     def _may_restore(self) -> bool:
         return self.restorer.may_be_pending and self._is_writing()
@@ -366,7 +370,8 @@ class Volume:
             self.paths.state / DRILL_DIRECTORY,
             self.fs.trash.sweep,
         )
-        return Checker(context).run(read_data=read_data, repair=repair, dry_run=dry_run, drill=drill, progress=progress)
+        with self.collector.paused():
+            return Checker(context).run(read_data=read_data, repair=repair, dry_run=dry_run, drill=drill, progress=progress)
 
     def _prepare_collection(self) -> None:
         self.fs.flush_all()
