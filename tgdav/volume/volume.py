@@ -371,7 +371,9 @@ class Volume:
             self.fs.trash.sweep,
         )
         with self.collector.paused():
-            return Checker(context).run(read_data=read_data, repair=repair, dry_run=dry_run, drill=drill, progress=progress)
+            return Checker(context).run(
+                read_data=read_data, repair=repair, dry_run=dry_run, drill=drill, progress=progress
+            )
 
     def _prepare_collection(self) -> None:
         self.fs.flush_all()
