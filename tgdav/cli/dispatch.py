@@ -49,7 +49,7 @@ def commands(volume: Volume, config: Config, namespace: str | None) -> dict[str,
         "webdav-password": lambda _arguments, _progress: {"password": volume.webdav_password()[0]},
         "telegram-login": lambda arguments, _progress: _log_in(volume, arguments),
         "telegram-logout": lambda _arguments, _progress: {"logged_out": volume.log_out()},
-        **file_commands(VolumeFiles(volume.fs, volume.pending)),
+        **file_commands(VolumeFiles(volume)),
     }
     opened = find_namespace(config, namespace).name
     return {name: _only_in(opened, command) for name, command in table.items()}
@@ -58,7 +58,7 @@ def commands(volume: Volume, config: Config, namespace: str | None) -> dict[str,
 def streams(volume: Volume, config: Config, namespace: str | None) -> dict[str, StreamCommand]:
     """Return the commands of ``volume`` that send or receive streams. They raise as ``commands``."""
     opened = find_namespace(config, namespace).name
-    table = file_streams(VolumeFiles(volume.fs, volume.pending))
+    table = file_streams(VolumeFiles(volume))
     return {name: _only_in(opened, command) for name, command in table.items()}
 
 

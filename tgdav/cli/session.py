@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tgdav.cli.invocation import Invocation, short_path
@@ -52,17 +53,20 @@ def session(invocation: Invocation, ask: Callable[[Invocation], Secret] = passph
 
 
 @contextmanager
-def files_session(invocation: Invocation, ask: Callable[[Invocation], Secret] = passphrase) -> Iterator["Files"]:
-    """Yield the files of the open vault. Raises as ``session``."""
+def files_session(
+    invocation: Invocation, snapshot: str | None = None, ask: Callable[[Invocation], Secret] = passphrase
+) -> Iterator["Files"]:
+    """Yield the files of the open vault, as they are now or were in a snapshot. Raises as ``session``."""
     from tgdav.cli.files.access import VolumeFiles
     from tgdav.cli.files.remote import RemoteFiles
 
     with _opened(invocation, ask) as opened:
         if not isinstance(opened, ControlClient):
-            yield VolumeFiles(opened.fs, opened.pending)
+            yield VolumeFiles(opened, snapshot)
             return
         pointer = invocation.paths.control_file
-        with closing(RemoteFiles(lambda: ControlClient.connect(pointer), _wanted(invocation))) as files:
+        connect = partial(ControlClient.connect, pointer)
+        with closing(RemoteFiles(connect, _wanted(invocation), snapshot)) as files:
             yield files
 
 

@@ -94,6 +94,11 @@ class ControlClient:
             self._lines.close()
         self._connection.close()
 
+    def interrupt(self) -> None:
+        """Let the command that another thread runs on this connection fail."""
+        with suppress(OSError):
+            self._connection.shutdown(socket.SHUT_RDWR)
+
     @property
     def is_open(self) -> bool:
         """Whether the owner still has this connection, on which no command runs, open."""

@@ -79,8 +79,8 @@ def ls(
     """
     depth = 0 if directory else None if recursive else 1
     wanted = [os.fsencode(path) for path in paths] or [b"/"]
-    with files_session(invocation) as files:
-        listings = [_listing(files.as_of(snapshot), path, depth) for path in wanted]
+    with files_session(invocation, snapshot) as files:
+        listings = [_listing(files, path, depth) for path in wanted]
         if invocation.json:
             invocation.output.result({"entries": [entry_object(each) for _, found in listings for each in found]}, ())
             return ExitCode.DONE
@@ -157,8 +157,7 @@ def find(
     conditions = [is_named(glob, ignores_case=glob is iname) for glob in (name, iname) if glob is not None]
     conditions += [is_of_kind(kind)] if kind else []
     conditions += [parse_size(size)] if size else []
-    with files_session(invocation) as present:
-        files = present.as_of(snapshot)
+    with files_session(invocation, snapshot) as files:
         conditions += [is_since(_moment(files, newer, now))] if newer else []
         conditions += [is_before(_moment(files, older, now))] if older else []
         found = _matching(files, [os.fsencode(path) for path in paths] or [b"/"], conditions)
@@ -206,9 +205,9 @@ def cat(invocation: Invocation, *, paths: tuple[str, ...], snapshot: str | None,
     refuse_both(snapshot, version)
     transfer = Transfer(invocation.output, lambda _stage, _done, _total: None, "", 0)
     out = sys.stdout.buffer
-    with files_session(invocation) as files:
+    with files_session(invocation, snapshot) as files:
         for path in map(os.fsencode, paths):
             with transfer.attempt(shown_path(path)), naming(path):
-                files.as_of(snapshot).read(path, out.write, version)
+                files.read(path, out.write, version)
     out.flush()
     return transfer.code

@@ -54,8 +54,11 @@ def get_command(invocation: Invocation, *, paths: tuple[str, ...], snapshot: str
     if local == STANDARD:
         return _print(invocation, remote, snapshot, version)
     output = invocation.output
-    with interrupted_by_sigterm(), files_session(invocation) as present, output.progress("fetching") as progress:
-        files = present.as_of(snapshot)
+    with (
+        interrupted_by_sigterm(),
+        files_session(invocation, snapshot) as files,
+        output.progress("fetching") as progress,
+    ):
         tops = [_entry(files, path) for path in remote]
         if version is not None:
             _require_files(tops)
@@ -72,10 +75,10 @@ def get_command(invocation: Invocation, *, paths: tuple[str, ...], snapshot: str
 def _print(invocation: Invocation, remote: Iterable[bytes], snapshot: str | None, version: int | None) -> int:
     if invocation.json:
         raise UsageError("standard output is for the content, so there is no place for JSON", hint="omit --json")
-    with files_session(invocation) as files:
+    with files_session(invocation, snapshot) as files:
         for path in remote:
             with naming(path):
-                files.as_of(snapshot).read(path, sys.stdout.buffer.write, version)
+                files.read(path, sys.stdout.buffer.write, version)
     sys.stdout.buffer.flush()
     return ExitCode.DONE
 
@@ -144,7 +147,7 @@ def put_command(invocation: Invocation, *, paths: tuple[str, ...]) -> int:
         raise UsageError("'-' cannot be combined with other paths", hint="give it alone")
     output = invocation.output
     ask = _passphrase_beside_content if local == (STANDARD,) else passphrase
-    with files_session(invocation, ask) as files, output.progress("storing") as progress:
+    with files_session(invocation, ask=ask) as files, output.progress("storing") as progress:
         targets = _remote_targets(files, local, remote)
         total = sum(map(total_bytes, local)) if output.shows_progress and local != (STANDARD,) else 0
         transfer = Transfer(output, progress, "stored bytes", total)
@@ -164,15 +167,16 @@ def _put(files: Files, local: str, remote: bytes, transfer: Transfer) -> None:
         return
     with naming(remote):
         files.write(remote, NewAttributes(owner()), _standard_input(transfer))
-    transfer.files += 1
 
 
 def _standard_input(transfer: Transfer) -> Iterator[bytes]:
+    count = 0
     # Not 'sys.stdin.buffer.read': between the system calls that it makes, it notices no signal.
     while block := os.read(sys.stdin.fileno(), BLOCK_BYTES):
         yield block
-        transfer.bytes += len(block)
+        count += len(block)
         transfer.moved(len(block))
+    transfer.copied(count)
 
 
 def _remote_targets(files: Files, local: Sequence[str], remote: bytes) -> list[bytes]:

@@ -13,7 +13,7 @@ from tgdav.metadata.types import SYMLINK, AttributeChange, Attributes, Kind
 
 if TYPE_CHECKING:
     # It imports the database, which commands beside a running server do not need.
-    from tgdav.fs.filesystem import NamespaceFileSystem
+    from tgdav.volume.volume import Volume
 
 BLOCK_BYTES = 1 << 20
 """How much of a file is read, sent and kept in memory at once."""
@@ -44,12 +44,12 @@ class NewAttributes(msgspec.Struct, frozen=True):
 class Files(Protocol):
     """The drive, as it is now or was in a snapshot. Paths are bytes that begin with ``/``; symlinks are not followed.
 
-    Each call raises NotFound, NotADirectory, NameTooLong and InvalidArgument for a path, and VaultInUse if the process that has
-    the vault open stops.
+    Each call raises NotFound, NotADirectory, NameTooLong and InvalidArgument for a path, UsageError if there is no such snapshot,
+    and VaultInUse if the process that has the vault open stops. Thread-safe.
     """
 
-    def as_of(self, snapshot: str | None) -> "Files":
-        """Return the drive as it was in a snapshot; None: as it is now. Calls raise UsageError if there is no such snapshot."""
+    def cancel(self) -> None:
+        """Let the calls of other threads that wait for the store, or for the process that has the vault open, fail soon."""
         ...
 
     def entry(self, path: bytes) -> Entry:
@@ -107,16 +107,18 @@ def path_of(names: Iterable[bytes]) -> bytes:
 
 
 class VolumeFiles:
-    """``Files`` of a volume that is open in this process. ``pending`` returns what is not in the store yet."""
+    """``Files`` of a volume that is open in this process. ``snapshot`` None: the drive as it is now."""
 
-    def __init__(
-        self, filesystem: "NamespaceFileSystem", pending: Callable[[], Mapping[str, Any]], snapshot: str | None = None
-    ) -> None:
-        self._fs, self._pending, self._snapshot = filesystem, pending, snapshot
+    def __init__(self, volume: "Volume", snapshot: str | None = None) -> None:
+        self._volume, self._fs, self._snapshot = volume, volume.fs, snapshot
 
     def as_of(self, snapshot: str | None) -> "VolumeFiles":
-        """Return the drive as it was in a snapshot."""
-        return VolumeFiles(self._fs, self._pending, snapshot)
+        """Return the drive as it was in a snapshot, or as it is now."""
+        return VolumeFiles(self._volume, snapshot)
+
+    def cancel(self) -> None:
+        """Let calls to the store end soon: the command ends, and the volume is closed."""
+        self._volume.disconnect_soon()
 
     # ---- reading -------------------------------------------------------------------------------------------------
 
@@ -225,7 +227,7 @@ class VolumeFiles:
     def sync(self) -> Mapping[str, Any]:
         """Make all changes so far survive a power cut; return what is not in the store yet."""
         self._fs.sync()
-        return self._pending()
+        return self._volume.pending()
 
     def _place(self, path: bytes) -> tuple[Inode, bytes]:
         """Return the directory and the name of a path whose name may be free."""

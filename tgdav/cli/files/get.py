@@ -2,9 +2,12 @@
 
 import errno
 import os
+import queue
 import stat
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
@@ -13,10 +16,16 @@ from tgdav.cli.files.access import Entry, Files
 from tgdav.cli.files.transfer import Transfer, naming
 from tgdav.entropy import Entropy
 from tgdav.metadata.types import DIRECTORY, SYMLINK, Kind
+from tgdav.threads import Worker
 from tgdav.wording import shown_path
 
 PREFIX, SUFFIX = ".tgdav-", ".part"
 """The name of a file that is not complete begins and ends so."""
+THREADS = 4
+"""How many files are fetched at once."""
+
+# As in ``process.await_signal``: a signal that the kernel gives to another thread does not wake up this one.
+_SIGNAL_SECONDS = 0.1
 
 
 class Getter:
@@ -32,7 +41,7 @@ class Getter:
         """
         directories: list[tuple[str, Entry]] = []
         left_out: bytes | None = None
-        with closing(self._files.walk(remote)) as entries:
+        with closing(self._files.walk(remote)) as entries, _Tasks(self._files.cancel) as tasks:
             with naming(remote):
                 top = next(entries)
             cut = len(top.path.rstrip(b"/"))
@@ -40,7 +49,11 @@ class Getter:
                 if left_out is not None and entry.path.startswith(left_out):
                     continue
                 target = local + os.fsdecode(entry.path[cut:])
-                is_copied = self._copy(entry, target, version, is_named=target == local)
+                is_special = target == local and _is_special(target)
+                if entry.kind == Kind.FILE:
+                    tasks.add(partial(self._fetch, entry, target, version, is_special=is_special))
+                    continue
+                is_copied = self._copy(entry, target)
                 if entry.kind == DIRECTORY and is_copied:
                     directories.append((target, entry))
                 elif entry.kind == DIRECTORY:
@@ -50,16 +63,14 @@ class Getter:
             with self._transfer.attempt(shown_path(entry.path)):
                 self._set_attributes(target, entry)
 
-    def _copy(self, entry: Entry, target: str, version: int | None, *, is_named: bool) -> bool:
-        """Copy one node; return whether that was done. ``is_named``: the user named the target."""
+    def _copy(self, entry: Entry, target: str) -> bool:
+        """Copy a node that is not a file; return whether that was done."""
         shown = shown_path(entry.path)
         with self._transfer.attempt(shown) as attempt, naming(entry.path):
             match entry.kind:
                 case Kind.DIRECTORY:
                     _make_directory(target)
                     self._transfer.directories += 1
-                case Kind.FILE:
-                    self._fetch(entry, target, version, is_special=is_named and _is_special(target))
                 case Kind.SYMLINK:
                     self._make_symlink(target, entry)
                     self._transfer.symlinks += 1
@@ -67,22 +78,26 @@ class Getter:
                     self._transfer.skip(shown, entry.kind.name.lower().replace("_", " "))
         return not attempt.failed
 
-    def _fetch(self, entry: Entry, target: str, version: int | None, *, is_special: bool) -> None:
+    def _fetch(
+        self, entry: Entry, target: str, version: int | None, stopping: threading.Event, *, is_special: bool
+    ) -> None:
         count = 0
 
         def write(block: bytes) -> None:
             nonlocal count
+            if stopping.is_set():
+                raise _Stopped
             file.write(block)
             count += len(block)
             self._transfer.moved(len(block))
 
-        with _special_file(target) if is_special else _new_file(target, self._beside(target)) as (file, name):
+        opened = _special_file(target) if is_special else _new_file(target, self._beside(target))
+        with self._transfer.attempt(shown_path(entry.path)), naming(entry.path), opened as (file, name):
             found = self._files.read(entry.path, write, version)
             file.flush()
             if not is_special:
                 self._set_attributes(name, found)
-        self._transfer.files += 1
-        self._transfer.bytes += count
+            self._transfer.copied(count)
 
     def _make_symlink(self, target: str, entry: Entry) -> None:
         _require_replaceable(target)
@@ -102,6 +117,86 @@ class Getter:
             except PermissionError:  # FAT and some network shares
                 self._transfer.warn(f"the modes of files cannot be kept in {os.path.dirname(target) or '.'}")
         os.utime(target, ns=(entry.mtime, entry.mtime), follow_symlinks=False)
+
+
+class _Stopped(Exception):
+    """The run ends before this file was complete. It reaches nobody."""
+
+
+class _Tasks:
+    """Runs tasks in ``THREADS`` threads, because the store may be far away. A context manager.
+
+    The first exception of a task, or of the block, ends all others, and is raised; ``cancel`` makes their calls fail. A task is
+    called with an event, which is set then.
+    """
+
+    def __init__(self, cancel: Callable[[], None]) -> None:
+        self._cancel = cancel
+        self._stopping = threading.Event()
+        self._waiting: queue.Queue[Callable[[threading.Event], None] | None] = queue.Queue(THREADS)
+        self._error: BaseException | None = None
+        self._unasked = THREADS
+        self._ended = [threading.Event() for _ in range(THREADS)]
+
+    def add(self, task: Callable[[threading.Event], None]) -> None:
+        """Run ``task`` when a thread is free for it; wait while many others wait. Raises what an earlier task has raised."""
+        while not self._has_put(task):
+            pass
+        if self._error is not None:
+            raise self._error
+
+    def _has_put(self, task: Callable[[threading.Event], None] | None) -> bool:
+        """Queue a task, or a thread's end; return False if there was no place for a while."""
+        try:
+            self._waiting.put(task, timeout=_SIGNAL_SECONDS)
+        except queue.Full:
+            return False
+        return True
+
+    def _work(self, ended: threading.Event) -> None:
+        try:
+            while (task := self._waiting.get()) is not None:
+                if not self._stopping.is_set():
+                    self._run(task)
+        finally:
+            ended.set()
+
+    def _run(self, task: Callable[[threading.Event], None]) -> None:
+        try:
+            task(self._stopping)
+        except BaseException as error:  # raised by 'add', or at the end
+            self._stop(error)
+
+    def _stop(self, error: BaseException) -> None:
+        if not self._stopping.is_set():
+            self._error = error
+            self._stopping.set()
+            self._cancel()
+
+    def _finish(self) -> None:
+        """Wait until all threads have ended. May be called again after it was interrupted, unlike ``Thread.join``."""
+        while self._unasked:
+            self._unasked -= self._has_put(None)
+        for ended in self._ended:
+            while not ended.wait(_SIGNAL_SECONDS):
+                pass
+
+    def __enter__(self) -> "_Tasks":
+        for ended in self._ended:
+            Worker("tgdav-get", partial(self._work, ended), restart=False).start()
+        return self
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if error is not None:
+            self._stop(error)
+        try:
+            self._finish()
+        except BaseException as interrupt:  # Ctrl-C while the last files are fetched
+            self._stop(interrupt)
+            self._finish()
+            raise
+        if self._error is not None and self._error is not error:  # what the block has raised is then a consequence
+            raise self._error
 
 
 @contextmanager

@@ -92,5 +92,4 @@ class _Putter:
                     self._transfer.moved(len(block))
 
             self._files.write(target, new, blocks())
-        self._transfer.files += 1
-        self._transfer.bytes += count
+        self._transfer.copied(count)

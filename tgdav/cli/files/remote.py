@@ -1,12 +1,13 @@
 """The drive through the control socket: the requests of commands, and how the process that has the vault open answers them."""
 
+import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from typing import Any
 
 import msgspec
 
-from tgdav.cli.files.access import Entry, Files, NewAttributes, Write
+from tgdav.cli.files.access import Entry, NewAttributes, VolumeFiles, Write
 from tgdav.errors import TgdavError, UsageError, VaultInUse
 from tgdav.fs.api import NOBODY
 from tgdav.volume.control import Command, Progress, StreamCommand
@@ -36,23 +37,26 @@ _ENTRY = msgspec.json.Decoder(Entry)
 class RemoteFiles:
     """``Files`` of the process that has the vault open. Several calls may run at once, each on a connection of its own.
 
-    ``arguments`` are added to each request.
+    ``arguments`` are added to each request, ``at`` is the name of a snapshot.
     """
 
     def __init__(self, connect: Connect, arguments: Mapping[str, Any], at: str | None = None) -> None:
         self._connect, self._arguments, self._at = connect, arguments, at
+        self._lock = threading.Lock()
         self._idle: list[ControlClient] = []
-
-    def as_of(self, snapshot: str | None) -> "RemoteFiles":
-        """Return the drive as it was in a snapshot."""
-        found = RemoteFiles(self._connect, self._arguments, snapshot)
-        found._idle = self._idle
-        return found
+        self._busy: set[ControlClient] = set()
 
     def close(self) -> None:
         """Close the connections that no call uses."""
-        while self._idle:
-            self._idle.pop().close()
+        with self._lock:
+            while self._idle:
+                self._idle.pop().close()
+
+    def cancel(self) -> None:
+        """Let the calls of other threads fail."""
+        with self._lock:
+            for client in self._busy:
+                client.interrupt()
 
     def entry(self, path: bytes) -> Entry:
         """Return what a path names."""
@@ -109,19 +113,32 @@ class RemoteFiles:
     @contextmanager
     def _connection(self) -> Iterator[ControlClient]:
         """Yield a connection for one call. It is kept for the next one unless the call fails."""
-        client = self._idle.pop() if self._idle else None
-        if client is not None and not client.is_open:  # the owner closes those that are idle for long
-            client.close()
-            client = None
-        client = client or self._connect()
-        if client is None:
-            raise VaultInUse("the running tgdav stopped", hint="try again")
+        client = self._take()
         try:
             yield client
         except BaseException:
+            with self._lock:
+                self._busy.discard(client)
             client.close()
             raise
-        self._idle.append(client)
+        with self._lock:
+            self._busy.discard(client)
+            self._idle.append(client)
+
+    def _take(self) -> ControlClient:
+        with self._lock:
+            while self._idle:
+                client = self._idle.pop()
+                if client.is_open:  # the owner closes those that are idle for long
+                    self._busy.add(client)
+                    return client
+                client.close()
+        new = self._connect()
+        if new is None:
+            raise VaultInUse("the running tgdav stopped", hint="try again")
+        with self._lock:
+            self._busy.add(new)
+        return new
 
 
 def _entry(found: Mapping[str, Any]) -> Entry:
@@ -134,7 +151,7 @@ def _entry(found: Mapping[str, Any]) -> Entry:
 # ---- the process that has the vault open ------------------------------------------------------------------------------
 
 
-def file_commands(files: Files) -> dict[str, Command]:
+def file_commands(files: VolumeFiles) -> dict[str, Command]:
     """Return the commands of ``files`` for the control socket."""
 
     def command(run: Callable[[_Request], Mapping[str, Any] | None]) -> Command:
@@ -152,7 +169,7 @@ def file_commands(files: Files) -> dict[str, Command]:
     }
 
 
-def file_streams(files: Files) -> dict[str, StreamCommand]:
+def file_streams(files: VolumeFiles) -> dict[str, StreamCommand]:
     """Return the commands of ``files`` that send or receive a stream."""
 
     def walk(arguments: Mapping[str, Any], stream: Stream) -> Mapping[str, Any]:

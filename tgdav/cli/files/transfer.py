@@ -1,9 +1,12 @@
 """One run of ``get`` or ``put``: what was copied, what failed and what was skipped, and which errors end the run."""
 
 import errno
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 from tgdav.cli.errors import ExitCode, as_json, exit_code, message_of
@@ -22,8 +25,9 @@ def naming(path: bytes) -> Iterator[None]:
     try:
         yield
     except (FileSystemError, DamageError, BlobMissing) as error:
-        error.message = f"{shown_path(path)}: {error.message}"
-        raise
+        named = copy(error)  # several readers of one chunk get the same exception
+        named.message = f"{shown_path(path)}: {error.message}"
+        raise named from error
 
 
 @dataclass
@@ -34,7 +38,7 @@ class Attempt:
 
 
 class Transfer:
-    """Counts what is copied, and lets the run continue after errors that concern a single file.
+    """Counts what is copied, and lets the run continue after errors that concern a single file. Thread-safe.
 
     ``stage`` names the progress, ``total`` is the number of bytes to copy (0: unknown).
     """
@@ -43,13 +47,21 @@ class Transfer:
         self._output, self._progress, self._stage, self._total = output, progress, stage, total
         self.files = self.directories = self.symlinks = self.bytes = 0
         self._moved = 0
+        self._lock = threading.Lock()
         self._failed: list[tuple[str, Exception]] = []
         self._skipped: list[str] = []
 
     def moved(self, count: int) -> None:
         """Report that ``count`` more bytes were copied."""
-        self._moved += count
-        self._progress(self._stage, self._moved, self._total)
+        with self._lock:
+            self._moved += count
+            self._progress(self._stage, self._moved, self._total)
+
+    def copied(self, count: int) -> None:
+        """Count a file of ``count`` bytes."""
+        with self._lock:
+            self.files += 1
+            self.bytes += count
 
     @contextmanager
     def attempt(self, path: str) -> Iterator[Attempt]:
@@ -61,8 +73,9 @@ class Transfer:
             if isinstance(error, _ENDS) or getattr(error, "errno", None) in _ENDING_ERRNOS:
                 raise
             attempt.failed = True
-            self._failed.append((path, error))
-            self._output.notice(message_of(error))
+            with self._lock:
+                self._failed.append((path, error))
+                self._output.notice(message_of(error))
 
     def skip(self, path: str, kind: str) -> None:
         """Record that something was left out because of its kind."""
@@ -81,7 +94,7 @@ class Transfer:
 
     def result(self) -> dict[str, Any]:
         """Return the object for JSON."""
-        failed = [{"path": path, **as_json(error)["error"]} for path, error in self._failed]
+        failed = [{"path": path, **as_json(error)["error"]} for path, error in sorted(self._failed, key=itemgetter(0))]
         counts = {"files": self.files, "directories": self.directories, "symlinks": self.symlinks, "bytes": self.bytes}
         return counts | {"failed": failed, "skipped": self._skipped}
 
