@@ -60,7 +60,7 @@ TABLE = [
     Row("status --jsn", 2, r"^tgdav: there is no option '--jsn'; did you mean '--json'\?$"),
     *(
         Row(words, 2, rf"^tgdav: '{words.split()[0]}' is not in \d+\.\d+\.\d+ yet; see 'tgdav --help'$")
-        for words in ("versions x", "share create", "cluster", "doctor")
+        for words in ("share create", "cluster", "doctor")
     ),
     # before there is a vault
     Row(
