@@ -185,6 +185,9 @@ def test_new_bytes_are_of_contents_that_the_snapshot_before_lacks(volume: Volume
         return [(each.name, each.files, each.bytes, each.new_bytes) for each in volume.list_snapshots()]
 
     assert counts() == [("one", 2, 1200, 1200), ("two", 4, 2230, 30), ("three", 3, 2200, 0), ("four", 4, 2230, 30)]
+    volume.make_snapshot("same")
+    assert counts()[-1] == ("same", 4, 2230, 0)
+    volume.snapshots.delete("same")
     volume.snapshots.delete("three")
     assert counts() == [("one", 2, 1200, 1200), ("two", 4, 2230, 30), ("four", 4, 2230, 0)]
     volume.snapshots.delete("one")

@@ -8,6 +8,7 @@ from tgdav.db import Connection, Database, Transaction
 from tgdav.db.connection import Row
 from tgdav.db.schema import ROOT_INODE
 from tgdav.ids import Position
+from tgdav.metadata.difference import changed_nodes
 from tgdav.metadata.types import DIRECTORY, FILE
 
 ROWS = 5_000
@@ -16,6 +17,7 @@ ROWS = 5_000
 _NEXT = """SELECT id, position, (SELECT max(position) FROM pins b WHERE b.position < a.position) FROM pins a
 WHERE (files IS NULL OR new_bytes IS NULL) AND position IS NOT NULL ORDER BY position LIMIT 1"""
 _SAVE = "UPDATE pins SET files = ?, bytes = ?, new_bytes = ? WHERE id = ? AND position = ?"
+_COUNTS_AT = "SELECT files, bytes FROM pins WHERE position = ?"
 _IS_PREDECESSOR = "SELECT 1 FROM pins WHERE position = ?"
 # A row of either table holds from ``since`` on; a past one until ``until``.
 _PAGE = """SELECT e.name, e.id, e.ino, coalesce(n.kind, p.kind), coalesce(n.size, p.size),
@@ -58,25 +60,36 @@ class SnapshotCounter:
         return True
 
     def _count(self, snapshot: bytes, position: Position, previous: Position | None) -> Iterator[None]:
-        known: array[int] = array("Q")
-        if previous is not None:
-            for page in _files(self._database, previous):
-                known.extend(content for _, content in page)
+        counts = None if previous is None else self._unchanged(previous, position)
+        if counts is None:
+            known: array[int] = array("Q")
+            if previous is not None:
+                for page in _files(self._database, previous):
+                    known.extend(content for _, content in page)
+                    yield
+                known = array("Q", sorted(known))
+            files = size = new = 0
+            for page in _files(self._database, position):
+                files += len(page)
+                size += sum(each for each, _ in page)
+                new += sum(each for each, content in page if not _contains(known, content))
                 yield
-            known = array("Q", sorted(known))
-        files = size = new = 0
-        for page in _files(self._database, position):
-            files += len(page)
-            size += sum(each for each, _ in page)
-            new += sum(each for each, content in page if not _contains(known, content))
-            yield
+            counts = files, size, new
 
         def save(transaction: Transaction) -> None:
             # While this was counted, the snapshot before may have been deleted, and rows swept.
             if previous is None or transaction.one(_IS_PREDECESSOR, (previous,)) is not None:
-                transaction.execute(_SAVE, (files, size, new, snapshot, position))
+                transaction.execute(_SAVE, (*counts, snapshot, position))
 
         self._database.writer.run(save)
+
+    def _unchanged(self, previous: Position, position: Position) -> tuple[int, int, int] | None:
+        """Return the counts if nothing has changed since the snapshot before, None if they must be counted."""
+        with self._database.reading() as connection:
+            row = connection.one(_COUNTS_AT, (previous,))
+            if row is None or None in row or changed_nodes(connection, previous, position):
+                return None
+        return row[0], row[1], 0
 
 
 def _contains(known: "array[int]", content: int) -> bool:

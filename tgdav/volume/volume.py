@@ -65,6 +65,7 @@ HEADER_SECONDS, HEADER_RETRY_SECONDS = 3600.0, 60.0
 POLL_SECONDS, POLL_RETRY_SECONDS = 900.0, 60.0
 CHECKPOINT_SECONDS = 30.0
 SCHEDULE_SECONDS, SCHEDULE_FIRST_SECONDS = 30.0, 5.0
+RESTORE_RETRY_SECONDS = 60.0
 UPKEEP_INTERVAL_SECONDS, UPKEEP_SECONDS = 3.0, 1.0
 TRIM_SECONDS = 600.0
 _COLLECTING = {"interval": 5.0, "retry": 600.0, "first": 60.0}
@@ -197,7 +198,8 @@ class Volume:
         yield PeriodicTask("flushing idle files", self.fs.flush_idle, when=writing)
         schedule = {"interval": SCHEDULE_SECONDS, "first": SCHEDULE_FIRST_SECONDS}
         yield PeriodicTask("making scheduled snapshots", self._schedule.run, when=writing, **schedule)
-        yield PeriodicTask("finishing a restore", self.restorer.resume, when=self._may_restore)
+        retry = RESTORE_RETRY_SECONDS
+        yield PeriodicTask("finishing a restore", self.restorer.resume, when=self._may_restore, retry=retry)
         often = UPKEEP_INTERVAL_SECONDS
         yield PeriodicTask(_COUNT, self._keep_up_snapshots, interval=often)
         yield PeriodicTask(_PRUNE, self._keep_up_versions, interval=often, when=writing)
