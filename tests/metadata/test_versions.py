@@ -247,6 +247,32 @@ def test_exchanged_files_have_each_others_contents(tree: Tree) -> None:
     assert [each.attributes.size for each in listed(tree, one)][-1] == 1000
 
 
+@pytest.mark.parametrize("gone", [(0,), (1,), (0, 1), (1, 0)])
+def test_exchanged_files_are_purged(tree: Tree, gone: tuple[int, ...]) -> None:
+    """Each is a version of the other, and that is no reason to keep both for ever."""
+    nodes = [tree.make(b"file", content=extents(1)), tree.make(b"new", content=extents(1, 2))]
+    for _ in range(2):
+        [first], [second] = (tree.entries(node) for node in nodes)
+
+        def work(change: Change, first: EntryId = first, second: EntryId = second) -> None:
+            change.emit(Place(second, nodes[1], ROOT, b"file", after=first))
+            change.emit(Place(first, nodes[0], ROOT, b"new", after=second))
+
+        later(tree, work)
+    for index in gone:
+        [entry] = tree.entries(nodes[index])
+        tree.journal.change(
+            lambda change, entry=entry, index=index: change.emit(Place(entry, nodes[index], TRASH, b"x"))
+        )  # type: ignore[misc]
+        tree.journal.change(lambda change, entry=entry: change.emit(Purge((entry,))))  # type: ignore[misc]
+        tree.sweep()
+    if len(gone) == 1:
+        assert {size for _, size in sizes(tree, nodes[1 - gone[0]])} == {1, 2}
+    else:
+        assert tree.rows("SELECT ino FROM nodes WHERE kind = 1") == []
+        assert tree.rows("SELECT * FROM predecessors") == []
+
+
 @pytest.mark.parametrize("way", ["in place", "rename", "backup", "mixed"])
 @pytest.mark.parametrize("most", [0, 1, 2, 5])
 def test_the_limit_is_hard_and_the_newest_earlier_content_stays(tree: Tree, way: str, most: int) -> None:

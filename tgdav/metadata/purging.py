@@ -34,11 +34,17 @@ FIRST: Key = (b"", b"")
 # In the statements 0 is PURGED_INODE and 2 is TRASH_INODE.
 _PLACE = "SELECT parent, name FROM entries WHERE id = ?"
 _PURGE = "UPDATE entries SET parent = 0, since = ?, deleted = NULL WHERE id = ?"
-_IS_VERSION = "SELECT 1 FROM predecessors WHERE id = ? LIMIT 1"
+# Two files that were exchanged have each other's contents: what counts is a file that is named, or in the trash by itself.
+_IS_VERSION = """WITH RECURSIVE taken(entry) AS (SELECT entry FROM predecessors WHERE id = :entry
+ UNION SELECT p.entry FROM taken t JOIN predecessors p ON p.id = t.entry)
+SELECT 1 FROM taken t JOIN entries e ON e.id = t.entry
+WHERE e.id != :entry AND e.parent != 0 AND (e.parent != 2 OR e.deleted IS NOT NULL) LIMIT 1"""
 _HIDE = "UPDATE entries SET since = ?, origin = NULL, deleted = NULL WHERE id = ?"
+_RETURN = "UPDATE entries SET parent = 2, origin = NULL WHERE id = ?"
 _ANY_PURGED = "SELECT 1 FROM entries WHERE parent = 0 LIMIT 1"
 _PURGED = """SELECT e.name, e.id, e.ino, e.since, e.origin, n.kind, n.id,
-EXISTS (SELECT 1 FROM entries o WHERE o.ino = e.ino AND o.id != e.id)
+EXISTS (SELECT 1 FROM entries o WHERE o.ino = e.ino AND o.id != e.id),
+EXISTS (SELECT 1 FROM predecessors p WHERE p.id = e.id)
 FROM entries e LEFT JOIN nodes n ON n.ino = e.ino
 WHERE e.parent = 0 AND (e.name, e.id) > (?, ?) ORDER BY e.name, e.id LIMIT ?"""
 _LAST_PIN = "SELECT coalesce(max(position), 0) FROM pins WHERE position < ?"
@@ -67,9 +73,8 @@ AND no NOT IN (SELECT manifest FROM nodes_past WHERE ino IN (SELECT value FROM j
 # ---- entries -------------------------------------------------------------------------------------------------------
 _DROP_ENTRY = "DELETE FROM entries WHERE id = ?"
 # The files that the entry's file replaced are its versions: they go with it.
-_PURGE_REPLACED = """UPDATE entries SET parent = 0, since = ?1
-WHERE parent = 2 AND deleted IS NULL AND id IN (SELECT id FROM predecessors WHERE entry = ?2)
-AND NOT EXISTS (SELECT 1 FROM predecessors p WHERE p.id = entries.id AND p.entry != ?2)"""
+_REPLACED = """SELECT e.id FROM predecessors p JOIN entries e ON e.id = p.id
+WHERE p.entry = ? AND e.parent = 2 AND e.deleted IS NULL"""
 _FORGET_REPLACED = "DELETE FROM predecessors WHERE entry = ?"
 _BURY = "INSERT OR REPLACE INTO tombstones (id, parent, name) VALUES (?, ?, ?)"
 _FORGET_NAMES = """UPDATE tombstones SET parent = NULL, name = NULL WHERE name IS NOT NULL
@@ -111,7 +116,7 @@ def _purge(transaction: Transaction, context: GroupContext, policy: HistoryPolic
     if policy.last_pinned:
         history.close_entry(transaction, entry, context.position, policy.last_pinned)
     # A deleted backup of an editor, whose content is a version of another file: it stays for that.
-    is_version = transaction.one(_IS_VERSION, (entry,)) is not None
+    is_version = _is_version(transaction, entry)
     transaction.execute(_HIDE if is_version else _PURGE, (context.position, entry))
     context.changes.names.add((Inode(TRASH_INODE), row[1]))
     return True
@@ -130,7 +135,7 @@ class Swept(msgspec.Struct, frozen=True):
 
 
 class _Purged(msgspec.Struct, frozen=True, gc=False):
-    """A purged entry and the node that it names. ``has_other``: so does another entry."""
+    """A purged entry and the node that it names. ``has_other``: so does another entry. ``may_be_version``: it was replaced."""
 
     name: bytes
     entry: EntryId
@@ -140,6 +145,7 @@ class _Purged(msgspec.Struct, frozen=True, gc=False):
     kind: int | None
     node: bytes | None
     has_other: int
+    may_be_version: int
 
 
 def sweep(
@@ -154,6 +160,10 @@ def sweep(
     for each in found:
         if each.kind == DIRECTORY and (moved := _purge_children(transaction, each, most)):
             rows += moved
+        elif each.may_be_version and _is_version(transaction, each.entry):
+            # It was in a purged directory. The file that has its content as a version is elsewhere.
+            transaction.execute(_RETURN, (each.entry,))
+            rows += 1
         elif each.has_other:
             _drop_entry(transaction, each)
             rows += 1
@@ -189,8 +199,16 @@ def _drop_entry(transaction: Transaction, purged: _Purged) -> None:
 
 
 def _purge_versions(transaction: Transaction, purged: _Purged) -> None:
-    transaction.execute(_PURGE_REPLACED, (purged.position, purged.entry))
+    replaced = transaction.all(_REPLACED, (purged.entry,))
     transaction.execute(_FORGET_REPLACED, (purged.entry,))
+    for (entry,) in replaced:
+        if not _is_version(transaction, entry):
+            transaction.execute(_PURGE, (purged.position, entry))
+
+
+def _is_version(connection: Connection, entry: EntryId) -> bool:
+    """Return whether the content of the file that an entry names is a version of a file that is not purged."""
+    return connection.one(_IS_VERSION, {"entry": entry}) is not None
 
 
 def _drop_nodes(transaction: Transaction, position: int, purged: Iterable[_Purged]) -> None:
