@@ -27,6 +27,7 @@ from tgdav.errors import DamageError, Exists, LocalFailure, TgdavError, VaultInU
 from tgdav.failpoints import installed
 from tgdav.fs.api import Owner
 from tgdav.metadata.types import Attributes
+from tgdav.volume.volume import Volume
 
 
 def power_cut(folder: Path) -> None:
@@ -291,6 +292,33 @@ def garbage(folder: Path) -> None:
         assert found["ok"], f"gc deleted what is in use: {found['damage']}"
 
 
+def versions(folder: Path) -> None:
+    """The versions of a file are those of its name, within the limit, and the same on a machine that joins."""
+    machine = Machine(folder)
+    machine.create()
+    with machine.opened() as volume:
+        clock = volume.platform.clock
+        assert isinstance(clock, ManualClock)
+        for size in range(1, 15):
+            clock.advance(60)
+            put(volume, "new" if size % 2 else "file", content(size, size))
+            if size % 2:
+                volume.fs.rename(volume.fs.root, b"new", volume.fs.root, b"file")
+        before = _sizes_of_versions(volume)
+        volume.sync(wait=True)
+    assert len(before) == 11, f"a rename or the limit left {len(before)} versions"
+    assert before[-2:] == [13, 14], f"the content before the last save is gone: {before}"
+    Machine(folder, "second").join()
+    with Machine(folder, "second", life="after").opened() as second:
+        after = _sizes_of_versions(second)
+    assert after == before, f"a machine that joins has other versions: {after}, not {before}"
+
+
+def _sizes_of_versions(volume: Volume) -> list[int]:
+    found = volume.versions.listed(volume.fs.resolve([b"file"]).inode)
+    return [each.attributes.size for each in found[::-1]]
+
+
 def forged_parameters(_folder: Path) -> None:
     """A header's demand beyond the limits is refused before any work."""
     try:
@@ -304,6 +332,6 @@ DETECTORS: dict[str, Callable[[Path], None]] = {
     detector.__name__: detector
     for detector in (
         power_cut, order_of_steps, failed_syncs, segments_follow_packs, crashes, answers, one_of_two_creates, two_owners,
-        a_body_cut_off, damage, rollback, staged_damage, garbage, forged_parameters,
+        a_body_cut_off, damage, rollback, staged_damage, garbage, versions, forged_parameters,
     )
 }  # fmt: skip

@@ -21,6 +21,7 @@ from tgdav.content.overlay import Overlay
 from tgdav.content.staging.finalize import PackFinalizer
 from tgdav.content.staging.pack_file import PackFile
 from tgdav.content.staging.stream import StagedContent
+from tgdav.crdt.ops import Op, Prune
 from tgdav.crypto.chunk_seal import ChunkBinding
 from tgdav.crypto.passphrase import Argon2Limits
 from tgdav.crypto.sealing import OVERHEAD
@@ -32,7 +33,8 @@ from tgdav.fs.files.redo import FileRecords
 from tgdav.fs.liveness import LiveChunks
 from tgdav.fs.upload import FileUpload
 from tgdav.http.bodies import SizedBody
-from tgdav.metadata.change import IdSource
+from tgdav.metadata import predecessors, retention
+from tgdav.metadata.change import Change, IdSource
 from tgdav.vault.lock import StateLock
 from tgdav.volume import collector
 
@@ -298,6 +300,35 @@ def packs_are_deleted_before_their_retirement_is_stored() -> None:
 @mutant("garbage", r"gc deleted what is in use|a machine that joins misses")
 def dead_and_live_packs_are_the_same() -> None:
     _replace(LiveChunks, "__contains__", lambda _live, _chunk: False)
+
+
+# ---- versions --------------------------------------------------------------------------------------------------------
+
+
+@mutant("versions", r"a machine that joins has other versions")
+def prunes_are_not_logged() -> None:
+    log = Change._log
+
+    def log_others(change: Change, op: Op) -> None:
+        if not isinstance(op, Prune):
+            log(change, op)
+
+    _replace(Change, "_log", log_others)
+
+
+@mutant("versions", r"the content before the last save is gone")
+def the_newest_earlier_content_is_pruned() -> None:
+    _replace(retention, "thin", lambda times, most, _now: list(range(len(times)))[most:])
+
+
+@mutant("versions", r"a rename or the limit left \d+ versions")
+def a_replaced_file_is_only_deleted() -> None:
+    _replace(predecessors, "replace", lambda _rows, _op: predecessors.Outcome.DELETED)
+
+
+@mutant("versions", r"a rename or the limit left \d+ versions")
+def nothing_is_pruned() -> None:
+    _replace(Change, "_prune", _nothing)
 
 
 @mutant("forged_parameters", r"an Argon2 run outside the limits was done")
