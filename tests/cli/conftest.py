@@ -2,14 +2,17 @@
 
 import io
 import os
+import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.server import CommandFailed, Completed, Home
+from tests.support.server import PROGRAM, CommandFailed, Completed, Home, Server
+from tests.support.volumes import PASSPHRASE, new_vault
 from tgdav.cli import main
 
 CHEAP = "encryption: {argon2_memory_kib: 1024, argon2_iterations: 1, argon2_parallelism: 1}\n"
@@ -60,3 +63,28 @@ def vault(home: Machine) -> Machine:
     """A home with a vault."""
     home.run("init")
     return home
+
+
+@pytest.fixture
+def copied_vault(tmp_path: Path) -> Machine:
+    """A home with a vault, which is copied and not made."""
+    new_vault(tmp_path)
+    return Machine(tmp_path, config=config_for(tmp_path), passphrase=PASSPHRASE)
+
+
+@pytest.fixture(params=["alone", "beside a server"])
+def drive(request: pytest.FixtureRequest, copied_vault: Machine) -> Iterator[Machine]:
+    """A machine whose vault is open in a server, or in no process."""
+    if request.param == "alone":
+        yield copied_vault
+        return
+    with Server(copied_vault):
+        # Without the passphrase, commands have to ask the server.
+        yield copied_vault.beside(copied_vault.path.name, variables={"TGDAV_PASSPHRASE": None})
+
+
+def raw(home: Machine, *words: str, input: bytes = b"") -> subprocess.CompletedProcess[bytes]:  # noqa: A002
+    """Run a command in a process of its own, for content that is not text."""
+    return subprocess.run(
+        [*PROGRAM, *words], env=home.environment(), input=input, capture_output=True, timeout=60, check=False
+    )

@@ -1,9 +1,7 @@
 """``ls``, ``find``, ``cat``, ``get`` and ``put``, alone and beside a server."""
 
-import json
 import os
 import shutil
-import signal
 import stat
 import subprocess
 from collections.abc import Callable, Iterator
@@ -12,35 +10,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
-from tests.cli.conftest import Machine, config_for
-from tests.support.damage import flip_bit
+from tests.cli.conftest import Machine, config_for, raw
 from tests.support.server import PROGRAM, Home, Server
-from tests.support.volumes import PASSPHRASE, new_vault
-from tests.support.waiting import wait_for
+from tgdav.cli.output import Output
 
 NOT_TEXT = b"not \xe9 text"
 OLD = 1_500_000_000_123_456_789
-
-
-@pytest.fixture
-def vault(tmp_path: Path) -> Machine:
-    """A home with a vault, which is copied and not made."""
-    new_vault(tmp_path)
-    return Machine(tmp_path, config=config_for(tmp_path), passphrase=PASSPHRASE)
-
-
-@pytest.fixture(params=["alone", "beside a server"])
-def drive(request: pytest.FixtureRequest, vault: Machine) -> Iterator[Machine]:
-    """A machine whose vault is open in a server, or in no process."""
-    if request.param == "alone":
-        yield vault
-        return
-    with Server(vault):
-        # Without the passphrase, commands have to ask the server.
-        yield vault.beside(vault.path.name, variables={"TGDAV_PASSPHRASE": None})
 
 
 def tree(folder: Path) -> Path:
@@ -79,13 +56,6 @@ def _described(path: Path) -> tuple[Any, ...]:
         return ("link", os.readlink(path), found.st_mtime_ns)  # noqa: PTH115 - a Path would change its spelling
     content = path.read_bytes() if path.is_file() else None
     return (stat.S_IFMT(found.st_mode), stat.S_IMODE(found.st_mode), found.st_mtime_ns, content)
-
-
-def raw(home: Machine, *words: str, input: bytes = b"") -> subprocess.CompletedProcess[bytes]:  # noqa: A002
-    """Run a command in a process of its own, for content that is not text."""
-    return subprocess.run(
-        [*PROGRAM, *words], env=home.environment(), input=input, capture_output=True, timeout=60, check=False
-    )
 
 
 # ---- whole trees -----------------------------------------------------------------------------------------------------
@@ -184,6 +154,23 @@ def test_a_link_in_the_way_of_a_tree_is_not_followed(drive: Machine, tmp_path: P
     assert [failed["path"] for failed in done.json()["failed"]] == ["/tree/sub"]
     assert (out / "tree" / "z").exists()
     assert list(elsewhere.iterdir()) == []
+
+
+def test_progress_is_in_bytes_of_a_known_total(drive: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reports: list[tuple[str, int, int]] = []
+
+    @contextmanager
+    def progress(_self: Output, _label: str) -> Iterator[Callable[..., None]]:
+        yield lambda *report: reports.append(report)
+
+    monkeypatch.setattr(Output, "shows_progress", True)
+    monkeypatch.setattr(Output, "progress", progress)
+    source = tree(tmp_path / "source")
+    size = drive.run("--json", "put", str(source), "/").json()["bytes"]
+    assert reports[-1] == ("stored bytes", size, size)
+    assert len(reports) > len(list(source.rglob("*"))) // 2
+    drive.run("get", "/source", str(tmp_path / "back"))
+    assert reports[-1] == ("fetched bytes", size, size)
 
 
 # ---- listing ---------------------------------------------------------------------------------------------------------
@@ -318,12 +305,12 @@ def test_standard_streams(drive: Machine) -> None:
     assert mixed.stderr.count(b"tgdav: /") == 2
 
 
-def test_content_on_standard_input_is_never_taken_for_a_passphrase(vault: Machine) -> None:
-    asked = vault.beside(vault.path.name, variables={"TGDAV_PASSPHRASE": None})
-    refused = raw(asked, "put", "-", "/file", input=vault.passphrase.encode() + b"\ncontent")
+def test_content_on_standard_input_is_never_taken_for_a_passphrase(copied_vault: Machine) -> None:
+    asked = copied_vault.beside(copied_vault.path.name, variables={"TGDAV_PASSPHRASE": None})
+    refused = raw(asked, "put", "-", "/file", input=copied_vault.passphrase.encode() + b"\ncontent")
     assert refused.returncode == 3
     assert b"standard input is the content" in refused.stderr
-    assert vault.run("ls").stdout == ""
+    assert copied_vault.run("ls").stdout == ""
 
 
 def test_devices_and_pipes_are_written_to(drive: Machine, tmp_path: Path) -> None:
@@ -348,6 +335,7 @@ def test_devices_and_pipes_are_written_to(drive: Machine, tmp_path: Path) -> Non
     [
         (["ls", "/none"], 2, "/none: No such file or directory"),
         (["ls", "/file/below"], 2, "/file/below: Not a directory"),
+        (["--namespace", "other", "ls"], 2, "the running tgdav has opened the namespace 'default'"),
         (["ls", "relative"], 2, "relative: a path in the drive begins with '/'"),
         (["ls", "/.."], 2, "/..: invalid name"),
         (["ls", "/" + "n" * 256], 2, "The name is longer than 255 bytes"),
@@ -407,167 +395,13 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
         yield home
 
 
-def test_a_replaced_machine_may_read_and_not_write(vault: Machine, tmp_path: Path) -> None:
+def test_a_replaced_machine_may_read_and_not_write(copied_vault: Machine, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("content")
-    vault.run("put", str(tmp_path / "file"), "/")
-    vault.run("sync", "--wait")
-    vault.beside("other", config=config_for(tmp_path)).run("init", "--join")
-    assert vault.run("sync", check=False).code == 7
-    refused = vault.run("put", str(tmp_path / "file"), "/other", check=False)
+    copied_vault.run("put", str(tmp_path / "file"), "/")
+    copied_vault.run("sync", "--wait")
+    copied_vault.beside("other", config=config_for(tmp_path)).run("init", "--join")
+    assert copied_vault.run("sync", check=False).code == 7
+    refused = copied_vault.run("put", str(tmp_path / "file"), "/other", check=False)
     assert refused.code == 7
-    assert vault.run("ls").stdout == "file\n"
-    vault.run("get", "/file", str(tmp_path / "back"))
-
-
-# ---- damage, and a store that is away --------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def stored(drive: Machine, tmp_path: Path) -> Machine:
-    """A machine whose files are in the store only, each in a blob of its own."""
-    for name in ("damaged", "large", "small"):
-        folder = tmp_path / "source" / "tree" / name
-        folder.mkdir(parents=True)
-        (folder / "file").write_bytes(os.urandom(2000 if name == "small" else 400_000))
-        drive.run("put", str(tmp_path / "source" / "tree"), "/")
-        drive.run("sync", "--wait")
-        shutil.rmtree(folder)
-    drive.run("cache", "clear")
-    return drive
-
-
-def test_a_damaged_file_is_reported_and_the_rest_fetched(stored: Machine, tmp_path: Path) -> None:
-    blobs = sorted((tmp_path / "store").iterdir(), key=lambda path: path.stat().st_mtime_ns)
-    damaged = next(path for path in blobs if path.stat().st_size > 400_000)
-    flip_bit(damaged, 8 * 200_000)
-    done = stored.run("--json", "get", "/tree", str(tmp_path / "out"), check=False)
-    assert done.code == 4
-    assert [(failed["path"], failed["kind"]) for failed in done.json()["failed"]] == [("/tree/damaged/file", "damage")]
-    assert "tgdav: /tree/damaged/file: " in done.stderr
-    found = sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*"))
-    assert found == ["damaged", "large", "large/file", "small", "small/file"]
-    printed = raw(stored, "cat", "/tree/damaged/file", "/tree/small/file")
-    assert printed.returncode == 4
-    assert printed.stdout[-2000:] == (tmp_path / "out" / "small" / "file").read_bytes()
-
-
-def test_a_store_that_is_away(stored: Machine, tmp_path: Path) -> None:
-    (tmp_path / "store").rename(tmp_path / "away")
-    done = stored.run("--json", "get", "/tree", str(tmp_path / "out"), check=False)
-    assert done.code == 5
-    assert [path for path in (tmp_path / "out").rglob("*") if path.is_file()] == []
-    assert "small" in stored.run("ls", "/tree").stdout
-
-
-# ---- processes that end in the middle --------------------------------------------------------------------------------
-
-HALF = 6_000_000
-
-
-@contextmanager
-def putting(home: Machine, path: str) -> Iterator["subprocess.Popen[bytes]"]:
-    """A ``put`` that has sent some megabytes, and waits for more."""
-    with subprocess.Popen([*PROGRAM, "put", "-", path], env=home.environment(), stdin=subprocess.PIPE) as process:
-        try:
-            assert process.stdin is not None
-            process.stdin.write(os.urandom(HALF))  # far more than pipe and socket hold, so the server has most of it
-            process.stdin.flush()
-            yield process
-        finally:
-            process.kill()
-
-
-@pytest.mark.parametrize("path", ["/new", "/old"])
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_a_put_that_is_killed_leaves_nothing(vault: Machine, path: str, number: signal.Signals) -> None:
-    with Server(vault) as server:
-        assert raw(vault, "put", "-", "/old", input=b"as before").returncode == 0
-        with putting(vault, path) as process:
-            process.send_signal(number)
-            process.wait(30)
-        wait_for(lambda: is_alone(server), what="the end of the command in the server")
-        assert vault.run("ls").stdout == "old\n"
-        assert raw(vault, "cat", "/old").stdout == b"as before"
-        assert server.code is None
-
-
-def is_alone(server: Server) -> bool:
-    """Return whether the server has no connection on its control socket: each command has ended there, too."""
-    sockets = psutil.Process(server.pid).net_connections("unix")
-    return sum(bool(each.laddr) for each in sockets) == 1
-
-
-@pytest.mark.parametrize("path", ["/new", "/old"])
-def test_a_put_whose_server_is_killed_fails(vault: Machine, path: str) -> None:
-    with Server(vault) as server:
-        assert raw(vault, "put", "-", "/old", input=b"as before").returncode == 0
-        with putting(vault, path) as process:
-            server.kill()
-            assert process.stdin is not None
-            process.stdin.close()
-            assert process.wait(30) == 6
-    assert vault.run("ls").stdout == "old\n"
-    assert raw(vault, "cat", "/old").stdout == b"as before"
-    assert vault.run("check", "--read-data").code == 0
-
-
-@contextmanager
-def getting(home: Machine, out: Path) -> Iterator["subprocess.Popen[bytes]"]:
-    """A ``get`` of a large file that has begun to write, a moment ago."""
-    with subprocess.Popen([*PROGRAM, "get", "/large", str(out)], env=home.environment()) as process:
-        try:
-            wait_for(lambda: list(out.glob(".tgdav-*.part")), 30, interval=0.001, what="the temporary file")
-            yield process
-        finally:
-            process.kill()
-
-
-@pytest.fixture
-def large(vault: Machine, tmp_path: Path) -> Machine:
-    """A machine with a large file, which takes little space."""
-    with open(tmp_path / "large", "wb") as file:
-        file.truncate(300 << 20)
-    vault.run("put", str(tmp_path / "large"), "/")
-    return vault
-
-
-Ending = Callable[[Server, "subprocess.Popen[bytes]"], None]
-ENDINGS: dict[str, tuple[Ending, int]] = {
-    "the server is killed": (lambda server, _process: server.kill(), 6),
-    "the client is interrupted": (lambda _server, process: process.send_signal(signal.SIGINT), 130),
-    "the client is terminated": (lambda _server, process: process.send_signal(signal.SIGTERM), 130),
-}
-
-
-@pytest.mark.parametrize("ending", ENDINGS)
-def test_a_get_that_ends_in_the_middle_leaves_no_file(large: Machine, tmp_path: Path, ending: str) -> None:
-    out, (end, code) = tmp_path / "out", ENDINGS[ending]
-    out.mkdir()
-    (out / "large").write_text("as before")
-    with Server(large) as server, getting(large, out) as process:
-        end(server, process)
-        assert process.wait(30) == code
-    assert [path.name for path in out.iterdir()] == ["large"]
-    assert (out / "large").read_text() == "as before"
-
-
-def test_a_get_that_is_killed_leaves_no_file_of_that_name(large: Machine, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    out.mkdir()
-    with Server(large) as server:
-        with getting(large, out) as process:
-            process.kill()
-            process.wait(30)
-        assert not (out / "large").exists()
-        assert server.code is None
-        large.run("get", "/large", str(out))
-        assert (out / "large").stat().st_size == 300 << 20
-
-
-def test_a_server_that_stops_waits_for_no_stream(vault: Machine) -> None:
-    with Server(vault) as server, putting(vault, "/new") as process:
-        server.terminate()
-        assert process.stdin is not None
-        process.stdin.close()
-        assert process.wait(30) == 6
-    assert json.loads(vault.run("--json", "ls").stdout) == {"entries": []}
+    assert copied_vault.run("ls").stdout == "file\n"
+    copied_vault.run("get", "/file", str(tmp_path / "back"))
