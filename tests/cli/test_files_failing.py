@@ -57,7 +57,7 @@ def test_a_store_that_is_away(stored: Machine, tmp_path: Path) -> None:
     assert "small" in stored.run("ls", "/tree").stdout
 
 
-# ---- processes that end, and those that end in the middle --------------------------------------------------------------------------------
+# ---- processes that end, and those that end in the middle --------------------------------------------------------
 
 HALF = 6_000_000
 
