@@ -145,3 +145,29 @@ def test_restore(vault: Machine) -> None:
         ):  # fmt: skip
             refused = vault.run("restore", *words, check=False)
             assert (refused.code, len(refused.stderr.splitlines())) == (2, 1), words
+
+
+def test_a_server_makes_those_of_the_schedule(home: Machine) -> None:
+    (home.path / "config.yaml").write_text(
+        (home.path / "config.yaml").read_text() + "snapshots: {schedule: {hourly: 2, monthly: 1}}\n"
+    )
+    home.run("init")
+    with home.server():
+        kinds = wait_for(lambda: sorted(name.partition("-")[0] for name in names(home)))
+        assert kinds in (["hourly", "monthly"], ["hourly"])
+        wait_for(lambda: len(names(home)) >= 2)
+    assert home.run("restore", names(home)[0]).code == 0
+
+
+def test_a_killed_server_leaves_what_was_answered(vault: Machine) -> None:
+    with vault.server() as running, running.client() as client:
+        client.request("PUT", "/a", body=b"one")
+        vault.run("snapshot", "one")
+        client.request("PUT", "/a", body=b"another")
+        vault.run("restore", "one")
+        running.kill()
+    assert names(vault) == ["one"]
+    assert vault.run("--json", "diff", "one").json()["changes"] == []
+    with vault.server() as running, running.client() as client:
+        assert client.request("GET", "/a").body == b"one"
+    assert vault.run("check").code == 0
