@@ -3,6 +3,8 @@
 A snapshot ends a burst of saves, so that tests need not wait.
 """
 
+import os
+
 import pytest
 
 from tests.cli.conftest import Machine
@@ -44,6 +46,29 @@ def test_they_are_listed_and_restored_beside_a_server(vault: Machine) -> None:
     assert len(listed(vault, "/a")) == 5
     vault.run("sync", "--wait")
     assert vault.run("check", "--drill").code == 0
+
+
+def test_names_that_are_not_utf_8(vault: Machine) -> None:
+    name = os.fsdecode(b"/\xff name")
+
+    def works() -> None:
+        vault.run("put", __file__, name)
+        assert len(listed(vault, name)) == 1
+        done = vault.run("restore", name, "--version", "1", "--to", name + "2")
+        assert done.stdout == "restored version 1 of /\\xff name to /\\xff name2\n"
+        vault.run("restore", "before", "--path", name)
+        vault.run("restore", "before", "--path", name, "--to", name + "3")
+        vault.run("restore", "before")
+        assert vault.run("--json", "trash", "restore", name + "2").json() == {"path": "/\\xff name2"}
+        refused = vault.run("snapshot", name.strip("/"), check=False)
+        assert (refused.code, "Error" in refused.stderr) == (2, False)
+        vault.run("restore", "before")
+
+    vault.run("put", __file__, name)
+    vault.run("snapshot", "before")
+    works()
+    with vault.server():
+        works()
 
 
 @pytest.mark.parametrize(

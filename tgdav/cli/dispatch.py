@@ -1,8 +1,9 @@
 """The commands of an open volume by name, for the control socket and for commands that open the volume themselves."""
 
-import os
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
+
+import msgspec
 
 from tgdav.cli.files.access import VolumeFiles
 from tgdav.cli.files.remote import file_commands, file_streams
@@ -100,11 +101,11 @@ def _delete_snapshot(volume: Volume, arguments: Mapping[str, Any]) -> dict[str, 
 
 
 def _restore_deleted(volume: Volume, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    wanted = arguments.get("wanted")
-    if not isinstance(wanted, str) or not wanted:
+    wanted = _bytes(arguments, "wanted")
+    if not wanted:
         raise UsageError("give the id or the path of what to restore")
     try:
-        return {"path": shown_path(volume.fs.trash.restore(os.fsencode(wanted)))}
+        return {"path": shown_path(volume.fs.trash.restore(wanted))}
     except NotFound as error:
         raise UsageError(error.message, hint="see 'tgdav trash list'") from error
 
@@ -168,13 +169,22 @@ def _resolve(volume: Volume, names: tuple[bytes, ...]) -> Attributes:
 
 def _path(arguments: Mapping[str, Any], key: str) -> tuple[bytes, ...] | None:
     """Return the names of a path, None if it was not given."""
-    text = arguments.get(key)
-    if text is None:
+    path = None if arguments.get(key) is None else _bytes(arguments, key)
+    if path is None:
         return None
-    names = tuple(name for name in os.fsencode(_name(arguments, key)).split(b"/") if name)
-    if not text.startswith("/") or b"." in names or b".." in names:
-        raise UsageError(f"'{text}' is no path of the drive", hint="paths begin with / and contain no . or ..")
+    names = tuple(name for name in path.split(b"/") if name)
+    if not path.startswith(b"/") or b"." in names or b".." in names:
+        hint = "paths begin with / and contain no . or .."
+        raise UsageError(f"'{shown_path(path)}' is no path of the drive", hint=hint)
     return names
+
+
+def _bytes(arguments: Mapping[str, Any], key: str) -> bytes:
+    """Return an argument that is bytes here and Base64 in the JSON of the control socket."""
+    try:
+        return msgspec.convert(arguments.get(key), bytes)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"malformed control request: no {key}") from error
 
 
 def _clear_cache(volume: Volume) -> dict[str, Any]:

@@ -143,6 +143,8 @@ class ControlClient:
     def _request(self, command: str, arguments: Mapping[str, Any]) -> None:
         try:
             send_line(self._connection, {"command": command, "arguments": arguments})
+        except UnicodeEncodeError:
+            raise UsageError("an argument is not UTF-8 text", hint="give one that is") from None
         except ConnectionError:
             raise _stopped() from None
 

@@ -1,5 +1,6 @@
 """``tgdav restore``: brings back what a snapshot shows, or a version of a file; ``tgdav versions`` lists those."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ from tgdav.cli.help import Number, command
 from tgdav.cli.invocation import Invocation, global_options
 from tgdav.cli.session import session
 from tgdav.errors import UsageError
-from tgdav.wording import counted, readable_size
+from tgdav.wording import counted, readable_size, shown_path
 
 _WORDS = {"added": "remove", "removed": "restore", "changed": "restore", "renamed": "move back"}
 """What a restore does about a difference."""
@@ -43,15 +44,17 @@ def restore(
             raise UsageError("--version goes with --to alone", hint="the path is the argument")
         return _restore_version(invocation, name, version, to)
     with session(invocation) as call, invocation.output.progress("restoring") as progress:
-        found = call("restore", progress, snapshot=name, path=path, to=to, dry_run=dry_run)
+        found = call("restore", progress, snapshot=name, path=_bytes(path), to=_bytes(to), dry_run=dry_run)
     invocation.output.result(found, _lines(found, dry_run=dry_run))
     return ExitCode.DONE
 
 
 def _restore_version(invocation: Invocation, path: str, version: int, to: str | None) -> int:
     with session(invocation) as call, invocation.output.progress("restoring") as progress:
-        found = call("restore-version", progress, path=path, version=version, to=to)
-    invocation.output.result(found, [f"restored version {version} of {path} to {found['path']}"])
+        found = call("restore-version", progress, path=os.fsencode(path), version=version, to=_bytes(to))
+    invocation.output.result(
+        found, [f"restored version {version} of {shown_path(os.fsencode(path))} to {found['path']}"]
+    )
     return ExitCode.DONE
 
 
@@ -62,9 +65,14 @@ def _restore_version(invocation: Invocation, path: str, version: int, to: str | 
 def versions(invocation: Invocation, *, path: str) -> int:
     """List the contents that a file has now and had before."""
     with session(invocation) as call, invocation.output.progress("listing") as progress:
-        found = call("versions", progress, path=path)
+        found = call("versions", progress, path=os.fsencode(path))
     invocation.output.result(found, _table(found["versions"]))
     return ExitCode.DONE
+
+
+def _bytes(path: str | None) -> bytes | None:
+    """Return the bytes of a path, which need not be UTF-8: JSON has them in Base64."""
+    return None if path is None else os.fsencode(path)
 
 
 def _table(found: Sequence[Mapping[str, Any]]) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """``tgdav trash``."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -35,7 +36,7 @@ def list_command(invocation: Invocation) -> int:
 def restore_command(invocation: Invocation, *, wanted: str) -> int:
     """Put back what was deleted: by its id, or the newest with that path."""
     with session(invocation) as call, invocation.output.progress("restoring") as progress:
-        found = call("trash-restore", progress, wanted=wanted)
+        found = call("trash-restore", progress, wanted=os.fsencode(wanted))
     invocation.output.result(found, [f"restored {found['path']}"])
     return ExitCode.DONE
 
