@@ -174,6 +174,27 @@ def test_what_only_a_deleted_snapshot_showed_goes(vault: Vault, volume: Volume) 
     assert_sound(volume)
 
 
+def test_what_versions_and_snapshots_give_up_goes(tmp_path: Path) -> None:
+    """Pruned versions, and what a deleted snapshot alone showed, are collected; the others read on."""
+    vault = Vault(tmp_path / "vault", **{**SECTIONS, "versioning": {"max_versions": 2}})
+    with vault.opened() as volume:
+        for number in range(6):
+            put(volume, "file", content(number, 200_000))
+            volume.sync(wait=True)
+            vault.clock.advance(3600)
+            if number == 1:
+                volume.make_snapshot("early")
+        volume.gc()
+        assert_sound(volume)
+        kept = len(packs(volume))
+        assert kept == 4, "the present content, two versions, and that of the snapshot"
+        volume.snapshots.delete("early")
+        assert volume.gc()["packs_deleted"] == 1
+        assert len(packs(volume)) == 3
+        assert read(volume, "file") == content(5, 200_000)
+        assert_sound(volume)
+
+
 def test_an_open_handle_of_a_deleted_file_reads_on(volume: Volume) -> None:
     put(volume, "file", content(1, 500_000))
     volume.sync(wait=True)

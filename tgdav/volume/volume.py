@@ -380,6 +380,8 @@ class Volume:
     def _prepare_collection(self) -> None:
         self.fs.flush_all()
         self.fs.trash.sweep()
+        while self.versions.upkeep():
+            continue
         self.snapshots.sweep()
 
     def gc(self, dry_run: bool = False, progress: Progress | None = None) -> dict[str, Any]:
