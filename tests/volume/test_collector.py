@@ -254,6 +254,47 @@ def test_an_unsent_group_keeps_its_content(volume: Volume, monkeypatch: pytest.M
     assert_sound(volume)
 
 
+def staged(volume: Volume) -> list[tuple[int, int]]:
+    """(bytes, local) of the chunks that are staged as rows."""
+    return rows(volume, "SELECT length(data), local FROM chunks WHERE data IS NOT NULL ORDER BY no")
+
+
+def test_junk_that_is_gone_leaves_no_rows(volume: Volume) -> None:
+    put(volume, ".DS_Store", content(1, 90_000))
+    put(volume, "file", content(2, 500_000))
+    volume.sync(wait=True)
+    assert {local for _, local in staged(volume)} == {1}
+    volume.gc()
+    assert read(volume, ".DS_Store") == content(1, 90_000)
+    volume.fs.unlink(volume.fs.root, b".DS_Store")
+    volume.gc()
+    assert staged(volume) == []
+    assert_sound(volume)
+
+
+def test_what_was_never_sent_and_nothing_uses_is_not_sent(volume: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
+    volume.sync(wait=True)
+    put(volume, "kept", content(1, 900))
+    with volume.fs.upload(volume.fs.root, b"failed", owner=Owner()) as upload:
+        upload.write(content(2, 20_000))
+        upload.write(content(3, 20_000))
+    volume.database.writer.run(
+        lambda t: t.execute(
+            "INSERT INTO chunks (id, length, stored, codec, epoch, pack, offset, data, local)"
+            " SELECT zeroblob(32), length, stored, codec, epoch, pack, offset, data, local FROM chunks"
+        )
+    )
+    used, backlog = volume.content._context.quota.used, volume.content._context.backlog
+    backlog.add(1, 1000)
+    with monkeypatch.context() as patched:
+        patched.setattr(volume.collector, "_send", lambda _seconds: None)
+        volume.gc()
+    assert len(staged(volume)) == 1
+    assert volume.content._context.quota.used < used
+    assert backlog.count == 1
+    assert read(volume, "kept") == content(1, 900)
+
+
 # ---- while others write --------------------------------------------------------------------------------------------
 
 

@@ -4,18 +4,20 @@ import os
 import random
 import shutil
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from tests.crash.machines import MINUTES
-from tests.support.vaults import put, read
+from tests.support.vaults import read
 from tests.support.volumes import new_vault, open_volume
 from tests.support.waiting import wait_for
+from tgdav.fs.api import Owner
 from tgdav.volume.volume import Volume
 
-GB = 1_000_000_000
+MIB, GB = 1 << 20, 1_000_000_000
 BYTES = int(float(os.environ.get("TGDAV_GC_GB", "10")) * GB)
 ROUNDS = 20
 FILES = 200
@@ -33,7 +35,17 @@ def store_bytes(folder: Path) -> int:
 def fill(volume: Volume, seed: int, sizes: list[int]) -> None:
     """Write every file anew, each with bytes of its own."""
     for number, size in enumerate(sizes):
-        put(volume, f"file-{number}", random.Random(f"{seed} {number}").randbytes(size))
+        with volume.fs.upload(volume.fs.root, f"file-{number}".encode(), owner=Owner()) as upload:
+            for piece in pieces(f"{seed} {number}", size):
+                upload.write(piece)
+            upload.commit()
+
+
+def pieces(seed: str, size: int) -> Iterator[bytes]:
+    """Random bytes, a MiB at a time."""
+    source = random.Random(seed)
+    for start in range(0, size, MIB):
+        yield source.randbytes(min(MIB, size - start))
 
 
 def spread(total: int, seed: int) -> list[int]:
@@ -70,7 +82,7 @@ def test_overwriting_again_and_again(tmp_path: Path) -> None:
             found = volume.check(read_data=100.0)
             assert found["ok"], (seed, done, found["damage"])
         number = random.Random(seed).randrange(FILES)
-        data = random.Random(f"{seed + done - 1} {number}").randbytes(sizes[number])
+        data = b"".join(pieces(f"{seed + done - 1} {number}", sizes[number]))
         assert read(volume, f"file-{number}") == data
         volume.gc()
         assert volume.check(read_data=100.0, drill=True)["ok"]

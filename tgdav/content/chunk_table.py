@@ -4,11 +4,12 @@ Functions that read take a ``Connection``, those that write a ``Transaction``. T
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import msgspec
-from sqlalchemy import and_, bindparam, case, func, null, or_, select, update
+from sqlalchemy import and_, bindparam, case, delete, func, null, or_, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from tgdav.content.format.chunk import IndexEntry, SealedChunk
@@ -139,6 +140,14 @@ _STAGED_SIZES = compiled(
     .where(_STAGED, chunks.c.no > bindparam("after"))
     .order_by(chunks.c.no)
     .limit(bindparam("count"))
+)
+_ALL_STAGED = compiled(
+    select(chunks.c.no, chunks.c.id, chunks.c.stored, chunks.c.local).where(chunks.c.data.is_not(None))
+)
+_DROP_STAGED = compiled(
+    delete(chunks).where(
+        chunks.c.no == bindparam("number"), chunks.c.data.is_not(None), chunks.c.local == bindparam("is_local")
+    )
 )
 _STAGED_TOTAL = compiled(select(func.count(), func.coalesce(func.sum(chunks.c.stored), 0)).where(_STAGED))
 _ENTRIES = compiled(
@@ -287,6 +296,27 @@ def staged_rows(connection: Connection, after: int, count: int) -> list[StagedRo
 def staged_sizes(connection: Connection, after: int, count: int) -> list[tuple[int, int]]:
     """Return (number, sealed bytes) of the rows that ``staged_rows`` returns."""
     return [(row[0], row[1]) for row in connection.all(_STAGED_SIZES, {"after": after, "count": count})]
+
+
+class DeadRow(msgspec.Struct, frozen=True, gc=False):
+    """A chunk that is staged as a row and that nothing refers to."""
+
+    no: int
+    id: ChunkId
+    size: int
+    local: int
+
+
+def dead_rows(connection: Connection, live: Container[bytes], most: int) -> list[DeadRow]:
+    """Return up to ``most`` chunks that are staged as rows, or are of this machine alone, and are not live."""
+    dead = (DeadRow(*row) for row in connection.each(_ALL_STAGED) if row[1] not in live)
+    return list(islice(dead, most))
+
+
+def drop_row(transaction: Transaction, row: DeadRow) -> bool:
+    """Delete a staged chunk; return False if it is not there any more as it was."""
+    params = {"number": row.no, "is_local": row.local}
+    return int(transaction.execute(_DROP_STAGED, params).rowcount) > 0
 
 
 def staged_total(connection: Connection) -> tuple[int, int]:

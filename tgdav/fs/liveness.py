@@ -10,7 +10,7 @@ A chunk is live if one of these refers to it:
 - an open reader, of a file that may have been deleted
 - a running stream, or one that ran since the pins began to be recorded (``content.is_pinned``)
 
-Chunks that are staged as rows are not in a pack yet, so nothing is deleted with them.
+The same decides which chunks that are staged as rows, or belong to junk, are deleted before they are ever in a pack.
 """
 
 from array import array

@@ -17,6 +17,7 @@ import msgspec
 from tgdav.blobs.interface import BlobStore
 from tgdav.check.structure import structural_problems
 from tgdav.clock import Clock
+from tgdav.content.chunk_table import DeadRow, dead_rows
 from tgdav.content.collecting import (
     Activity,
     GcPlan,
@@ -59,6 +60,8 @@ AUTOMATIC_BUDGET = 512 * 1024 * 1024
 _MOST_STAGED = 128 * 1024 * 1024
 _PACKS_TOGETHER = 100
 """Packs that are deleted at once."""
+_DEAD_ROWS = 100_000
+"""Staged chunks that one collection deletes at most."""
 _RETIRED_TOGETHER, _ROWS_TOGETHER = 16, 2000
 """Packs that one change retires, and rows of chunks that one transaction deletes: other writers wait for it."""
 _FLUSH_SECONDS, _SHORT_FLUSH_SECONDS = 60.0, 0.3
@@ -164,7 +167,7 @@ class Collector:
 
     def _run(self, dry_run: bool, report: Progress) -> dict[str, Any]:
         report("looking for what is in use", 0, 0)
-        collection = self._begin(GcRule())
+        collection = self._begin(GcRule(), dry_run=dry_run)
         if dry_run:
             return self._forecast(collection.plan)
         steps = len(collection.plan.repack) + 1
@@ -241,7 +244,7 @@ class Collector:
         if reason is not None:
             raise WriterReplaced(f"nothing is deleted: {reason}")
 
-    def _begin(self, rule: GcRule) -> _Collection:
+    def _begin(self, rule: GcRule, *, dry_run: bool = False) -> _Collection:
         self._require_writer()
         self._planned = self._clock.monotonic()
         self._content.record_pins(True)
@@ -249,12 +252,20 @@ class Collector:
             (position,) = connection.one(LAST_POSITION) or (0,)
             live = live_chunks(connection, self._content, self._files)
             found = plan(_packs(connection), live, rule)
-            if found or sum(connection.one(_RETIRED, {"covered": 0}) or (0, 0)):
+            dead = dead_rows(connection, live, _DEAD_ROWS)
+            if found or dead or sum(connection.one(_RETIRED, {"covered": 0}) or (0, 0)):
                 self._refuse_damage(connection, live)
+        if not dry_run:
+            self._drop_rows(dead)
         state = GcState([*found.repack], [*found.drop], [])
         self._collection = _Collection(live, found, state, position, {pack.number for pack in found.repack})
         failpoint("gc.planned")
         return self._collection
+
+    def _drop_rows(self, dead: list[DeadRow]) -> None:
+        for start in range(0, len(dead), _ROWS_TOGETHER):
+            self._content.uploader.drop_rows(dead[start : start + _ROWS_TOGETHER])
+            failpoint("gc.rows-dropped")
 
     def _end(self) -> None:
         self._collection = None

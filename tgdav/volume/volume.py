@@ -380,6 +380,7 @@ class Volume:
     def _prepare_collection(self) -> None:
         self.fs.flush_all()
         self.fs.trash.sweep()
+        self.fs.sweep_local()
         while self.versions.upkeep():
             continue
         self.snapshots.sweep()

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import msgspec
 
 from tgdav.content import chunk_table, pack_table
+from tgdav.content.chunk_table import DeadRow
 from tgdav.content.format.chunk import IndexEntry, SealedChunk
 from tgdav.content.pack_table import PackRow
 from tgdav.content.staging.context import ContentContext
@@ -42,6 +43,21 @@ class Repacker:
         with self._context.database.reading() as connection:
             count = _fitting(chunk_table.staged_sizes(connection, after, _BATCH_ROWS))
             return chunk_table.staged_rows(connection, after, count) if count else []
+
+    def drop_rows(self, rows: Sequence[DeadRow]) -> None:
+        """Delete chunks that are staged as rows and that nothing refers to, save those that a stream has pinned meanwhile."""
+        context = self._context
+        free = context.pins.start_removal(row.id for row in rows)
+        try:
+            wanted = [row for row in rows if row.id in free]
+            dropped = context.database.writer.run(
+                lambda transaction: [row for row in wanted if chunk_table.drop_row(transaction, row)]
+            )
+        finally:
+            context.pins.end_removal(free)
+        sizes = [row.size for row in dropped if not row.local]
+        context.quota.charge(-sum(sizes))
+        context.backlog.remove(len(sizes), sum(sizes))
 
     def move_chunks(self, chunks: Sequence[SealedChunk], old: int) -> None:
         """Stage chunks of pack ``old``, sealed again, in other packs; chunks that left it meanwhile are not moved.

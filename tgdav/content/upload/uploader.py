@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from tgdav.blobs.interface import BlobStore
 from tgdav.content import chunk_table, pack_table
+from tgdav.content.chunk_table import DeadRow
 from tgdav.content.format.chunk import SealedChunk
 from tgdav.content.pack_table import PackRow, PackState
 from tgdav.content.staging.context import ContentContext
@@ -174,6 +175,11 @@ class Uploader:
                 self._context.open_packs.set_aside(row.file)  # else they may be appended to the bad pack itself
             self._repacker.move_chunks(chunks, pack)
         self.wake()
+
+    def drop_rows(self, rows: Sequence[DeadRow]) -> None:
+        """Delete staged chunks that nothing refers to: they need not be sent. Raises NoSpace, LocalFailure."""
+        with self._step_lock:
+            self._repacker.drop_rows(rows)
 
     def send_waiting(self) -> None:
         """Send all closed packs in this thread, one after another. Raises StoreError, LocalFailure."""
