@@ -376,7 +376,8 @@ SCENARIOS = (
     ), reopen_and_resume),
     Scenario("collect garbage", furnished, (
         _open, sync, _put("dead", 36, 200_000), sync, _put("sparse", 37, 300_000), _put("in use", 38, 60_000), sync,
-        _put("dead", 39, 0), _put("sparse", 40, 900), _put(".DS_Store", 42, 5000), _remove(".DS_Store"), sync, collect, _put("later", 41, 30_000), sync,
+        _put("dead", 39, 0), _put("sparse", 40, 900), _put(".DS_Store", 42, 5000), _remove(".DS_Store"), sync,
+        collect, _put("later", 41, 30_000), sync,
     )),
     Scenario("a file larger than a pack", with_a_left_over, (_open, _put("huge", 50, 1_500_000), _remove("d"), sync)),
     Scenario("a staging file fails", furnished, (
