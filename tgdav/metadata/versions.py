@@ -29,7 +29,7 @@ contents(ino, until, ended) AS (
 listed(ino, until, ended) AS (
  SELECT :ino, NULL, NULL
  UNION ALL
- SELECT ino, until, min(ended) FROM contents WHERE ino != :ino OR until IS NOT NULL GROUP BY ino, until)
+ SELECT ino, until, max(ended) FROM contents WHERE ino != :ino OR until IS NOT NULL GROUP BY ino, until)
 """
 _COLUMNS = """n.kind, n.mode, n.uid, n.gid, n.rdev, 1, n.size, n.mtime, n.mtime, n.ctime, n.btime, n.tag, 0, 0,
  n.written, n.version, l.until, l.ended, a.incarnation, n.seq, m.name"""
