@@ -39,6 +39,7 @@ def furnish(volume: Volume, *, checkpoints: int = 2) -> None:
     put(volume, "gone", content(4, 10_000))
     put(volume, "directory/file", content(5, 30_000), {b"{urn:a}b": b"another"})
     fs.rename(*folder_of(volume, "symlink"), *folder_of(volume, "directory/renamed"), durable=True)
+    volume.sync(wait=True)  # what was never sent would not go to the trash
     fs.remove_tree(fs.root, b"gone", durable=True)
     put(volume, "directory/.DS_Store", b"more junk")
     volume.sync(wait=True)

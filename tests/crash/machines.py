@@ -170,6 +170,8 @@ def tree(volume: Volume) -> Tree:
     for path, each in listed:
         kept = tuple(sorted(properties.get(each.inode, {}).items()))
         shown[path] = Shown(_shown_content(volume, each), each.size, each.mtime, kept)
+    for item in volume.fs.trash.items():
+        shown[b"in the trash: " + item.path] = Shown(f"{item.bytes} bytes", item.bytes, 0, ())
     return shown
 
 

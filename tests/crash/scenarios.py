@@ -2,6 +2,7 @@
 
 import errno
 import shutil
+from unittest import mock
 
 from tests.crash.crashing import Run, Scenario, Step
 from tests.crash.machines import PASSPHRASE, Machine, content, folder_of, make_folder, path_of, put
@@ -9,6 +10,7 @@ from tests.support.platform import FailingDisk
 from tests.support.volumes import copy_folder
 from tgdav.crypto.passphrase import Passphrase
 from tgdav.errors import AccessError, LocalFailure
+from tgdav.fs import trash
 from tgdav.fs.api import Owner
 from tgdav.metadata.types import AttributeChange, Kind
 from tgdav.vault.state_dir import vault_exists
@@ -60,6 +62,19 @@ def _copy(source: str, target: str) -> Step:
 
 def _remove(path: str) -> Step:
     return lambda run: run.volume.fs.remove_tree(*folder_of(run.volume, path), durable=True)
+
+
+def _undelete(path: str) -> Step:
+    def step(run: Run) -> None:
+        assert run.volume.fs.trash.restore(b"/" + path.encode()) == b"/" + path.encode()
+
+    return step
+
+
+def empty_trash(run: Run) -> None:
+    """Empty it, in steps of a few entries and rows."""
+    with mock.patch.object(trash, "PURGED_AT_ONCE", 2):
+        run.volume.fs.trash.empty()
 
 
 def _write_and_fsync(path: str, pieces: list[tuple[int, bytes]]) -> Step:
@@ -364,6 +379,11 @@ SCENARIOS = (
     Scenario("push and checkpoint", furnished, (
         _open, sync, checkpoint, _put("p", 30, 80_000), _remove("a/b/large"), sync, _put("q", 31, 400), sync, checkpoint,
         _put("a/b/c/staged", 32, 95_000), _properties("d", {b"x": b"y"}), sync,
+    )),
+    Scenario("trash", furnished, (
+        _open, sync, _remove("a/b"), _undelete("a/b"), _remove("a/b"), _put("tmp", 36, 900), _put("tmp2", 37, 90_000),
+        _put("kept", 36, 900), _remove("tmp"), _remove("tmp2"), empty_trash, sync, _put("tmp", 38, 90_000), _remove("tmp"),
+        _remove("a/small"), sync, checkpoint, empty_trash, sync,
     )),
     Scenario("trim the log", furnished, (
         _open, sync, checkpoint, _put("p", 33, 80_000), sync, checkpoint, _put("q", 34, 400), sync, checkpoint, trim,

@@ -608,10 +608,15 @@ def wreck(folder: Path, seed: int, steps: int, **sections: dict[str, Any]) -> in
     drive.volume.close()
     drive.vault.join("other")
     with drive.vault.opened("other") as other:
-        assert state(other) == last
+        assert sent(state(other)) == sent(last)
         for name, wanted in known.items():
-            assert state(other, other.snapshots.find(name).position) == wanted
+            assert sent(state(other, other.snapshots.find(name).position)) == sent(wanted)
     return restores
+
+
+def sent(found: State) -> State:
+    """Return what other machines have: files that were made and deleted at once moved the time of their directory here alone."""
+    return {path: (*row[:6], 0, *row[7:]) if row[0] == Kind.DIRECTORY else row for path, row in found.items()}
 
 
 def restore_some(drive: Drive, pick: random.Random, known: dict[str, State]) -> None:

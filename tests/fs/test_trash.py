@@ -1,14 +1,16 @@
 """The trash of a real volume: list, restore, empty; what is open, what has other names, what a snapshot shows."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.fs.direct_access import DirectAccess
 from tests.support.platform import ManualClock
 from tests.support.volumes import new_vault, open_volume
-from tgdav.errors import NotFound
+from tgdav.errors import NotFound, TgdavError
 from tgdav.fs.api import Owner
 from tgdav.fs.trash import TrashItem
 from tgdav.ids import Inode
@@ -22,15 +24,16 @@ OWNER = Owner(1000, 100)
 class Drive:
     """A volume whose clock stands until it is moved, and short calls."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, **sections: dict[str, Any]) -> None:
+        self._folder, self._sections = folder, sections
         new_vault(folder)
         self.clock = ManualClock()
         self._open()
 
     def _open(self) -> None:
         system = Platform.system()
-        self.volume: Volume = open_volume(self._folder, platform=Platform(self.clock, system.entropy, system.disk))
+        platform = Platform(self.clock, system.entropy, system.disk)
+        self.volume: Volume = open_volume(self._folder, platform=platform, **self._sections)
         self.fs = self.volume.fs
         self.access = DirectAccess(self.fs)
 
@@ -70,6 +73,9 @@ class Drive:
 
     def paths(self) -> list[bytes]:
         return [item.path for item in self.items()]
+
+    def blobs(self) -> list[str]:
+        return sorted(path.name for path in (self._folder / "store").iterdir())
 
     def rows(self, sql: str) -> list[tuple[object, ...]]:
         with self.volume.database.reading() as connection:
@@ -223,6 +229,16 @@ def test_emptying_removes_the_rows_and_keeps_what_has_other_names(drive: Drive) 
     assert drive.fs.trash.empty() == 0
 
 
+def test_a_file_goes_with_the_last_of_its_names(drive: Drive) -> None:
+    inode = drive.write(b"/one")
+    drive.fs.link(inode, drive.fs.root, b"two")
+    drive.later()
+    drive.delete(b"/one")
+    drive.delete(b"/two")
+    drive.fs.trash.empty()
+    assert drive.rows("SELECT count(*) FROM nodes WHERE ino > 2") == [(0,)]
+
+
 def test_only_what_is_older_is_purged(drive: Drive) -> None:
     for name in (b"/old", b"/new"):
         drive.write(name)
@@ -248,6 +264,202 @@ def test_an_open_file_works_until_it_is_closed(drive: Drive) -> None:
     drive.fs.trash.sweep()
     assert drive.rows(f"SELECT count(*) FROM nodes WHERE ino = {inode}") == [(0,)]
     assert drive.rows("SELECT count(*) FROM entries") == [(0,)]
+
+
+def test_what_expired_is_purged(drive: Drive) -> None:
+    for name in (b"/old", b"/new"):
+        drive.write(name)
+        drive.later()
+        drive.delete(name)
+        drive.clock.advance(20 * 86_400)
+        drive.fs.trash.purge_expired()
+    assert drive.paths() == [b"/new"]
+    drive.restart()
+    drive.clock.advance(11 * 86_400)
+    drive.fs.trash.purge_expired()
+    assert drive.paths() == []
+
+
+def test_a_clock_that_goes_years_ahead_does_not_empty_the_trash_at_once(drive: Drive) -> None:
+    drive.write(b"/f")
+    drive.later()
+    drive.delete(b"/f")
+    drive.fs.trash.purge_expired()
+    drive.clock.set_wall(drive.clock.now_ns() + 3 * 365 * 86_400 * 10**9)
+    for hour in range(25):
+        # The hour before a restart does not count.
+        if hour == 10:
+            drive.restart()
+        with pytest.raises(TgdavError, match=r"109\d days ahead"):
+            drive.fs.trash.purge_expired()
+        assert drive.paths() == [b"/f"]
+        drive.clock.advance(3600)
+    drive.fs.trash.purge_expired()
+    assert drive.paths() == []
+
+
+def test_a_clock_that_comes_back_is_believed_again(drive: Drive) -> None:
+    drive.write(b"/f")
+    drive.later()
+    drive.delete(b"/f")
+    drive.fs.trash.purge_expired()
+    right = drive.clock.now_ns()
+    drive.clock.set_wall(right + 3 * 365 * 86_400 * 10**9)
+    with pytest.raises(TgdavError):
+        drive.fs.trash.purge_expired()
+    drive.clock.set_wall(right)
+    drive.fs.trash.purge_expired()
+    assert drive.paths() == [b"/f"]
+
+
+def test_without_a_trash_what_is_deleted_is_gone(tmp_path: Path) -> None:
+    drive = Drive(tmp_path, trash={"retention_days": 0})
+    drive.mkdir(b"/d")
+    inode = drive.write(b"/d/f")
+    handle = drive.fs.open(inode)
+    drive.later()
+    drive.delete(b"/d")
+    assert drive.items() == []
+    assert handle.read(0, 9) == b"data"
+    handle.close()
+    drive.fs.trash.sweep()
+    assert drive.rows("SELECT count(*) FROM nodes WHERE ino > 2") == [(0,)]
+    drive.volume.close()
+
+
+# ---- made and deleted within a minute ------------------------------------------------------------------------------
+
+
+def test_what_is_made_and_deleted_within_a_minute_leaves_no_trace(drive: Drive) -> None:
+    drive.volume.sync()
+    before = drive.rows("SELECT count(*), coalesce(max(sequence), 0) FROM log")
+    drive.write(b"/tmp", b"")
+    drive.mkdir(b"/d")
+    drive.write(b"/d/below", b"")
+    drive.move(b"/tmp", b"/d/moved")
+    drive.clock.advance(30)
+    drive.delete(b"/d")
+    assert drive.items() == []
+    drive.fs.trash.sweep()
+    assert drive.rows("SELECT count(*) FROM nodes WHERE ino > 2") == [(0,)]
+    blobs = drive.blobs()
+    drive.volume.sync()
+    assert drive.rows("SELECT count(*) FROM tombstones") == [(0,)]
+    assert drive.volume.pending()["operations"] == 0
+    assert drive.blobs() == blobs
+    assert drive.rows("SELECT count(*) FROM log") == [(1,)]
+    drive.restart()
+    drive.write(b"/later", b"")
+    # The numbers go on where they were.
+    [(first,)] = drive.rows("SELECT max(sequence) FROM log")
+    assert isinstance(first, int)
+    assert first > before[0][1] + 6  # type: ignore[operator]
+    drive.volume.sync()
+    assert len(drive.blobs()) > len(blobs)
+
+
+@pytest.mark.parametrize("size", [100, 20_000, 3_000_000])
+def test_its_content_is_not_sent_either(drive: Drive, size: int) -> None:
+    data = os.urandom(size)
+    drive.write(b"/kept", b"kept" * 100)
+    drive.volume.sync(wait=True)
+    blobs = drive.blobs()
+    drive.write(b"/tmp", data)
+    drive.write(b"/again", data)
+    drive.delete(b"/tmp")
+    drive.delete(b"/again")
+    drive.volume.sync(wait=True)
+    assert drive.blobs() == blobs
+    assert drive.volume.pending() == {"bytes": 0, "operations": 0}
+    assert drive.rows("SELECT count(*) FROM chunks") == [(1,)]
+    assert drive.rows("SELECT count(*) FROM packs") == [(1,)]
+    # What else has the content, also in part, keeps it.
+    drive.write(b"/tmp", data)
+    drive.write(b"/saved", data)
+    drive.delete(b"/tmp")
+    drive.volume.sync(wait=True)
+    assert drive.volume.check(read_data=100)["ok"]
+    assert drive.read(b"/saved") == data
+    drive.restart()
+    assert drive.read(b"/saved") == data
+
+
+def test_junk_with_the_same_content_keeps_it(drive: Drive) -> None:
+    data = os.urandom(5000)
+    drive.write(b"/tmp", data)
+    drive.write(b"/.DS_Store", data)
+    drive.delete(b"/tmp")
+    drive.volume.sync(wait=True)
+    assert drive.read(b"/.DS_Store") == data
+
+
+@pytest.mark.parametrize("reason", ["older", "sent", "snapshot", "saved over another"])
+def test_what_is_older_or_sent_or_in_a_snapshot_goes_to_the_trash(drive: Drive, reason: str) -> None:
+    if reason == "saved over another":
+        drive.write(b"/f", b"the text of years")
+        drive.later()
+        drive.write(b"/new", b"text")
+        drive.move(b"/new", b"/f")
+    else:
+        drive.write(b"/f")
+    if reason == "older":
+        drive.clock.advance(60)
+    elif reason == "sent":
+        drive.volume.sync()
+    elif reason == "snapshot":
+        drive.volume.make_snapshot("one")
+    drive.delete(b"/f")
+    assert b"/f" in drive.paths()
+
+
+def test_a_new_directory_is_kept_for_what_was_in_it(drive: Drive) -> None:
+    drive.write(b"/old")
+    drive.later()
+    drive.mkdir(b"/d")
+    drive.move(b"/old", b"/d/old")
+    drive.delete(b"/d/old")
+    drive.delete(b"/d")
+    assert drive.paths() == [b"/d", b"/d/old"]
+    drive.mkdir(b"/e")
+    drive.fs.trash.restore(b"/d/old")
+    drive.move(b"/d/old", b"/e/old")
+    drive.delete(b"/e")
+    assert drive.paths()[0] == b"/e"
+    assert drive.fs.trash.restore(b"/e") == b"/e"
+    assert drive.read(b"/e/old") == b"data"
+
+
+def test_other_machines_see_the_same(drive: Drive, tmp_path: Path) -> None:
+    drive.mkdir(b"/d")
+    drive.write(b"/d/kept")
+    drive.write(b"/d/tmp")
+    drive.delete(b"/d/tmp")
+    drive.write(b"/tmp")
+    drive.fs.link(drive.inode(b"/tmp"), drive.fs.root, b"link")
+    drive.delete(b"/tmp")
+    drive.write(b"/purged", b"12")
+    drive.later()
+    drive.delete(b"/purged")
+    drive.fs.trash.empty()
+    assert drive.rows("SELECT count(*) FROM entries WHERE parent = 0") == [(0,)]
+    drive.volume.sync(wait=True)
+    assert drive.volume.check(drill=True)["ok"]
+
+
+def test_an_open_temporary_file_works_after_it_was_deleted(drive: Drive) -> None:
+    inode = drive.fs.create(drive.fs.root, b"tmp", Kind.FILE, 0o600, OWNER).inode
+    handle = drive.fs.open(inode, writable=True)
+    drive.delete(b"/tmp")
+    handle.write(0, b"x" * 100_000)
+    drive.volume.sync()
+    drive.fs.trash.sweep()
+    handle.write(5, b"y")
+    assert handle.read(4, 3) == b"xyx"
+    handle.fsync()
+    assert drive.fs.attributes(inode).size == 100_000
+    handle.close()
+    drive.fs.trash.sweep()
+    assert drive.rows("SELECT count(*) FROM nodes WHERE ino > 2") == [(0,)]
 
 
 def test_nothing_is_restored_that_is_not_there(drive: Drive) -> None:

@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.metadata.tree import Tree
-from tgdav.crdt.ops import TRASH
+from tests.metadata.tree import Tree, extents
+from tgdav.crdt.ops import TRASH, Place, Purge
 from tgdav.db import Connection
+from tgdav.ids import EntryId, NodeId
 from tgdav.metadata import trash
+from tgdav.metadata.change import Change
 
 DAY = 86_400.0
 
@@ -17,6 +19,29 @@ def tree(tmp_path: Path) -> Tree:
     made = Tree(tmp_path / "tree.db")
     made.clock.set_wall(1_764_547_200 * 1_000_000_000)  # 2025-12-01
     return made
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_what_a_snapshot_shows_of_a_file_stays_until_its_last_name_was_purged(tree: Tree, is_first: bool) -> None:
+    node = tree.make(b"a" if is_first else b"z", content=extents(1))
+    tree.link(node, b"m")
+    first, second = tree.entries(node)
+    ino = tree.ino(node)
+    _purge(tree, node, first, b"a" if is_first else b"z")
+    _, position = tree.snapshot()
+    _purge(tree, node, second, b"m")
+    tree.sweep()
+    assert tree.rows("SELECT count(*) FROM nodes WHERE ino > 2") == [(0,)]
+    [(until, kept)] = tree.rows(f"SELECT until, kept FROM nodes_past WHERE ino = {ino} AND until > {position}")
+    assert (until, kept) == (position + 1, 0)
+
+
+def _purge(tree: Tree, node: NodeId, entry: EntryId, name: bytes) -> None:
+    def work(change: Change) -> None:
+        change.emit(Place(entry, node, TRASH, name))
+        change.emit(Purge((entry,)))
+
+    tree.journal.change(work)
 
 
 def _delete(tree: Tree, name: bytes) -> None:

@@ -45,7 +45,7 @@ _CHECKPOINTS = 2
 _GROUPS = 1000
 _APPLIED = "SELECT coalesce(max(number), 0) FROM chains WHERE incarnation = ?"
 _UNSENT = """SELECT sequence, stamp, time, ops FROM log WHERE incarnation = ? AND (segment IS NULL OR segment > ?)
-ORDER BY position"""
+AND ops != x'90' ORDER BY position"""
 _IN_STORE = """SELECT c.id FROM chunks c JOIN packs p ON p.no = c.pack
 WHERE p.state = 3 AND p.blob IS NOT NULL AND p.damaged = 0 ORDER BY c.id"""
 _CONTENTS = """SELECT n.id, coalesce(m.data, n.content) FROM nodes n LEFT JOIN manifests m ON m.no = n.manifest

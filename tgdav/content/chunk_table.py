@@ -169,6 +169,9 @@ _PUT_STORED_PACK = """INSERT INTO packs
 VALUES (?, ?, ?, NULL, 0, ?, ?, ?, ?, ?, ?, 0)
 ON CONFLICT (name) DO UPDATE SET announced = excluded.announced RETURNING no"""
 
+_DISCARD = """DELETE FROM chunks WHERE id = ? AND local = 0
+AND (data IS NOT NULL OR pack IN (SELECT no FROM packs WHERE state = 0 AND damaged = 0))
+RETURNING stored, data IS NOT NULL"""
 _UNSTAGE = """UPDATE chunks SET pack = ?, offset = ?, stored = ?, codec = ?, epoch = ?, data = NULL
 WHERE id = ? AND data IS NOT NULL AND local = 0"""
 
@@ -323,6 +326,12 @@ def staged_total(connection: Connection) -> tuple[int, int]:
     """Return (count, sealed bytes) of the chunks staged as rows for the store."""
     row = connection.one(_STAGED_TOTAL)
     return (row[0], row[1]) if row else (0, 0)
+
+
+def discard(transaction: Transaction, ids: Iterable[ChunkId]) -> list[int]:
+    """Delete those of these chunks that are staged as rows or in open packs; return the sealed bytes of each row."""
+    dropped = [transaction.one(_DISCARD, (chunk,)) for chunk in ids]
+    return [row[0] for row in dropped if row is not None and row[1]]
 
 
 def entries(connection: Connection, pack: int) -> list[IndexEntry]:

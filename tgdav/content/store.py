@@ -1,7 +1,7 @@
 """The content store: files' content in and out."""
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -189,6 +189,37 @@ class ContentStore:
     def forget_pack(self, name: BlobName, size: int) -> None:
         """Drop what the disk cache has of a pack that was deleted."""
         self.reader.cache.drop(name, 0, size)
+
+    # ---- temporary files ---------------------------------------------------------------------------------------------------
+
+    def discard(
+        self, chunks: Iterable[ChunkId], named: Callable[[Transaction, set[ChunkId]], Collection[ChunkId]]
+    ) -> None:
+        """Delete those of these staged chunks that were stored moments ago, unless a stream pins them or something names them.
+
+        ``named`` returns which of the given chunks the log or local files name. Raises LocalFailure, NoSpace.
+        """
+        context, removing = self._context, set[ChunkId]()
+
+        def drop(transaction: Transaction) -> list[int]:
+            # Inside the change: a stream that finds a chunk later stores it again, one that found it before has pinned it.
+            removing.update(context.pins.start_removal(context.fresh_chunks.among(chunks)))
+            return chunk_table.discard(transaction, removing.difference(named(transaction, removing)))
+
+        try:
+            sizes = self.database.writer.run(drop)
+        finally:
+            context.pins.end_removal(removing)
+        context.quota.charge(-sum(sizes))
+        context.backlog.remove(len(sizes), sum(sizes))
+
+    def on_sealed(self, chunks: Iterable[ChunkId]) -> None:
+        """A segment names these chunks: they are never discarded."""
+        self._context.fresh_chunks.forget(chunks)
+
+    def before_packing(self, action: Callable[[], None]) -> None:
+        """Call ``action`` each time before what is staged is packed; it may ``discard``."""
+        self._context.before_packing = action
 
     # ---- the state of things ---------------------------------------------------------------------------------------------
 

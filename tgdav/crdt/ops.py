@@ -154,6 +154,10 @@ class Prune(msgspec.Struct, array_like=True, frozen=True, tag=18):
     dots: tuple[Dot, ...]
 
 
+class Retracted(msgspec.Struct, array_like=True, frozen=True, tag=22):
+    """Nothing. It has the number of an operation that was retracted before it was sent (``tgdav.crdt.retraction``)."""
+
+
 class Member(msgspec.Struct, array_like=True, frozen=True, tag=16):
     """Make ``machine`` the writer from ``epoch`` on, with this key and incarnation. ``replaces``: the previous writer."""
 
@@ -174,7 +178,7 @@ class Namespace(msgspec.Struct, array_like=True, frozen=True, tag=17):
     time: Number
 
 
-NamespaceOp = Snapshot | Unsnapshot | Purge | Retire | TrashPolicy | VersionPolicy | Member | Namespace
+NamespaceOp = Snapshot | Unsnapshot | Purge | Retire | TrashPolicy | VersionPolicy | Member | Namespace | Retracted
 Op = Make | Place | Write | Attr | Field | Prune | NamespaceOp
 _RESERVED = frozenset(range(1, 128)) - {kind.__struct_config__.tag for kind in Op.__args__}
 """Numbers that a later program may give to operations."""

@@ -32,6 +32,8 @@ from tgdav.metadata.types import DIRECTORY, FILE, SYMLINK, Attributes, Directory
 
 # As ext4.
 LINK_MAX = 65_000
+MOST_FRESH = 1000
+"""Entries in a directory above which it goes to the trash, however new they are: looking at them takes time."""
 
 # UNION, not UNION ALL: it ends even if the entries contained a cycle.
 _IS_BELOW_ROOT = """WITH RECURSIVE up(ino) AS (SELECT :ino UNION SELECT e.parent FROM entries e JOIN up ON e.ino = up.ino)
@@ -182,9 +184,35 @@ def link(change: Change, inode: Inode, directory: Inode, name: bytes) -> Attribu
     return made(change, node.node)
 
 
-def delete(change: Change, entry: DirectoryEntry, name: bytes, because: EntryId | None = None) -> None:
-    """Move an entry, and everything below it, to the trash. ``because``: the entry whose file has its content as a version."""
-    emit(change, Place(entry.entry, entry.attributes.node, TRASH, name, because), local=entry.attributes.local)
+def delete(
+    change: Change, entry: DirectoryEntry, name: bytes, because: EntryId | None = None, *, keeps_new: bool = False
+) -> None:
+    """Move an entry, and everything below it, to the trash. Without a trash, or if all of it is new, delete it for good.
+
+    ``because``: the entry whose file has its content as a version. ``keeps_new``: what is new goes to the trash, too.
+    """
+    node = entry.attributes
+    op = Place(entry.entry, node.node, TRASH, name, because)
+    if node.local or because is not None:
+        emit(change, op, local=node.local)
+    elif not keeps_new and change.is_fresh(node, entry.entry) and (fresh := _all_fresh(change, node)):
+        change.emit_removal(op, fresh)
+    elif change.has_trash:
+        change.emit(op)
+    else:
+        change.emit_removal(op)
+
+
+def _all_fresh(change: Change, top: Attributes) -> list[Inode]:
+    """Return the inodes of a node and all below it; none if something there is not fresh, or very much is there."""
+    fresh, waiting = [top.inode], [top.inode] if top.is_directory else []
+    while waiting:
+        found = queries.children(change.connection, waiting.pop())
+        fresh += [each.attributes.inode for each in found]
+        if len(fresh) > MOST_FRESH or not all(change.is_fresh(each.attributes, each.entry) for each in found):
+            return []
+        waiting += [each.attributes.inode for each in found if each.attributes.is_directory]
+    return fresh
 
 
 def unlink(change: Change, parent: Inode, name: bytes, departures: Departures) -> None:
@@ -246,6 +274,7 @@ def rename(
         _check_no_cycle(change, target, parent)
         takes_over = is_logged_file(source) and is_logged_file(target) and not local
         delete(change, target, new_name, source.entry if takes_over else None)
+        change.keep_versions_of(source.entry)
     after = None
     if source.attributes.is_file and not local:
         if target is None:

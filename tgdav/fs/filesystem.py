@@ -68,7 +68,7 @@ class NamespaceFileSystem(ReadableFileSystem):
         self._junk, self._departures = junk, context.departures
         self._locks = LockTable(context.database, context.clock)
         self.listeners = ChangeListeners()
-        self.trash = Trash(self.journal, self.database, self.keys, self.open_files, self.listeners)
+        self.trash = Trash(self.journal, self.database, self.keys, self.open_files, self.listeners, context.clock)
         self._nonblocking = NonBlocking()
 
     # ---- start and stop ------------------------------------------------------------------------------------------

@@ -116,7 +116,8 @@ class Steps:
         if row is None or node is None:
             return
         changes.require_directory(self._change, row.parent)  # else it has gone with a directory above it
-        changes.delete(self._change, DirectoryEntry(row.name, row.id, node), row.name)
+        # Nobody has deleted it: it must not be gone, however new it is.
+        changes.delete(self._change, DirectoryEntry(row.name, row.id, node), row.name, keeps_new=True)
         self.told.append((node.inode, row.parent, row.name))
 
     # ---- nodes ---------------------------------------------------------------------------------------------------

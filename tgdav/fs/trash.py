@@ -3,20 +3,25 @@
 import os
 import re
 from collections.abc import Callable
+from typing import NamedTuple
 
 import msgspec
 
+from tgdav.clock import Clock
+from tgdav.content.format.manifest import decode
+from tgdav.crdt.clocks import stamp_time_ns
 from tgdav.crdt.ops import Place, Purge
 from tgdav.crypto.keys import NamespaceKeys
 from tgdav.db import Connection, Database
 from tgdav.db.schema import ROOT_INODE
-from tgdav.errors import NotFound
+from tgdav.errors import NotFound, TgdavError
+from tgdav.failpoints import failpoint
 from tgdav.fs import changes
 from tgdav.fs.api import Owner
 from tgdav.fs.files.open_files import OpenFiles
 from tgdav.fs.listeners import ChangeListeners
-from tgdav.ids import EntryId, Inode, NodeId
-from tgdav.metadata import purging, queries
+from tgdav.ids import ChunkId, EntryId, Inode, NodeId
+from tgdav.metadata import purging, queries, settings
 from tgdav.metadata import trash as trash_queries
 from tgdav.metadata.change import Change
 from tgdav.metadata.journal import Journal
@@ -28,6 +33,11 @@ PURGED_AT_ONCE = 200
 _ID = re.compile(rb"[0-9a-f]{32}")
 _RESTORED = b" (restored)"
 _ALL = 2**63 - 1
+_SECOND = 1_000_000_000
+_DAY = 86_400 * _SECOND
+MOST_AHEAD = 30 * _DAY
+"""How far ahead of the last look the clock is believed without waiting."""
+_NEWEST_STAMP = "SELECT max(stamp) FROM chains"
 _NEW_DIRECTORY_MODE = 0o755
 
 
@@ -59,6 +69,25 @@ class _Target(msgspec.Struct, frozen=True):
         return _path(*self.above, *(name for name, _ in self.missing), self.name)
 
 
+class Look(NamedTuple):
+    """When what expired was last purged, by the wall clock, and for how long that has been put off since, both in ns."""
+
+    wall: int
+    waited: int
+
+
+def believe_clock(last: Look, now: int, ran: int) -> tuple[bool, Look]:
+    """Return whether what expired by the clock may be purged, and the look to remember. Pure.
+
+    ``now`` is the wall clock, ``ran`` how long the program ran since the last look, in ns. A clock that was set years ahead must
+    not empty the trash. From outside that looks as if the program had not run for years, so neither is believed before the
+    program has run for a day with that clock.
+    """
+    if now - last.wall <= MOST_AHEAD or last.waited + ran >= _DAY:
+        return True, Look(now, 0)
+    return False, Look(last.wall, last.waited + ran)
+
+
 class Trash:
     """Works on the deleted entries of one namespace. Thread-safe."""
 
@@ -69,9 +98,13 @@ class Trash:
         keys: NamespaceKeys,
         open_files: OpenFiles,
         listeners: ChangeListeners,
+        clock: Clock,
     ) -> None:
         self._journal, self._database, self._keys = journal, database, keys
         self._open_files, self._listeners = open_files, listeners
+        self._clock = clock
+        self._looked: float | None = None
+        self._temporary: set[ChunkId] = set()
 
     def items(self) -> list[TrashItem]:
         """Return what is in the trash, the newest first."""
@@ -131,11 +164,34 @@ class Trash:
         done, limit = 0, _ALL if before is None else before
         while purged := self._journal.change(lambda change: _purge(change, limit)):
             done += purged
+            failpoint("trash.purged")
             if progress is not None:
                 progress(done)
         self._database.writer.sync()
         self.sweep()
         return done
+
+    def purge_expired(self) -> None:
+        """Purge what has been in the trash for longer than the policy says; call it periodically.
+
+        Raises TgdavError while the clock is not believed: it has gone far ahead since the last call.
+        """
+        now, monotonic = self._clock.now_ns(), self._clock.monotonic()
+        ran = 0 if self._looked is None else round((monotonic - self._looked) * _SECOND)
+        self._looked = monotonic
+        with self._database.reading() as connection:
+            days = settings.get(connection, settings.TRASH_POLICY, self._journal.history.retention_days)
+            last = _last_look(connection, now)
+            is_due = bool(trash_queries.deleted_before(connection, now - days * _DAY, 1))
+        is_believed, look = believe_clock(last, now, ran)
+        self._database.writer.run(lambda transaction: settings.put(transaction, settings.TRASH_LOOK, look))
+        if is_due and (is_believed or not days):
+            self.empty(now - days * _DAY)
+        elif is_due:
+            raise TgdavError(
+                f"the clock is {(now - last.wall) // _DAY} days ahead of the last time that the trash was looked at",
+                hint="what expired is deleted once tgdav has run for a day with this clock",
+            )
 
     def sweep(self) -> None:
         """Remove the rows of purged entries, except of files that are open: they stay until a later sweep."""
@@ -151,13 +207,36 @@ class Trash:
         while after is not None:
             step = self._journal.change(lambda change, after=after: self._sweep_step(change, after))  # type: ignore[misc]
             after, rows = step.after, rows + step.rows
+            failpoint("trash.swept")
         return rows > 0
 
     def _sweep_step(self, change: Change, after: purging.Key) -> purging.Swept:
-        return purging.sweep(change.transaction, change.changes, self._is_open, after=after, most=PURGED_AT_ONCE)
+        swept = purging.sweep(change.transaction, change.changes, self._is_open, after=after, most=PURGED_AT_ONCE)
+        for manifest in swept.temporary:
+            self._temporary.update(decode(manifest).chunk_ids())
+        return swept
+
+    def take_temporary(self) -> set[ChunkId]:
+        """Return chunks that temporary files named, which the sweep has removed since the last call. Others may name them too."""
+        taken, self._temporary = self._temporary, set()
+        return taken
 
     def _is_open(self, inode: Inode) -> bool:
         return self._open_files.find(inode) is not None
+
+
+def _last_look(connection: Connection, now: int) -> Look:
+    """Return the last look; before the first one, the time of the newest change that was sent."""
+    found = settings.get(connection, settings.TRASH_LOOK)
+    if found is not None:
+        return Look(*found)
+    row = connection.one(_NEWEST_STAMP)
+    return Look(stamp_time_ns(row[0]) if row is not None and row[0] else now, 0)
+
+
+def chunks_of_local_files(connection: Connection) -> set[ChunkId]:
+    """Return the chunks that files name which stay on this machine."""
+    return {chunk for manifest in queries.local_contents(connection) for chunk in decode(manifest).chunk_ids()}
 
 
 def _purge(change: Change, before: int) -> int:

@@ -24,6 +24,7 @@ from tgdav.crdt.ops import (
     Prune,
     Purge,
     Retire,
+    Retracted,
     Snapshot,
     TrashPolicy,
     Unsnapshot,
@@ -35,7 +36,7 @@ from tgdav.db.schema import ROOT_INODE, entries, fields, machines, manifests, no
 from tgdav.ids import Inode
 from tgdav.metadata import history, pruning, purging, settings, snapshots
 from tgdav.metadata.context import GroupContext
-from tgdav.metadata.entry_moves import EntryMover
+from tgdav.metadata.entry_moves import EntryMover, Removal
 from tgdav.metadata.history import ContentState, HistoryPolicy
 from tgdav.metadata.node_rows import NODE_UPDATES, InodeCounter, NodeRows
 from tgdav.metadata.types import FILE, Kind
@@ -135,12 +136,16 @@ class OperationApplier:
                 return self._add_member(op)
             case Namespace():
                 return self._set_namespace(op)
+            case Retracted():
+                return False
             case _:
                 assert_never(op)
 
-    def remove(self, op: Place) -> bool:
+    def remove(self, op: Place, *, leaves_trace: bool) -> bool:
         """Apply a Place into the trash and the Purge of that entry at once."""
-        return EntryMover(self._rows).place(op, local=False, removed=True)
+        return EntryMover(self._rows).place(
+            op, local=False, removal=Removal.LOGGED if leaves_trace else Removal.TRACELESS
+        )
 
     def _make(self, op: Make, local: bool) -> bool:
         known = None if op.node in self._context.fresh else self._rows.find(op.node)

@@ -1,5 +1,7 @@
 """``Change``: what a caller of ``Journal.change`` uses to read and change the tree."""
 
+from collections.abc import Sequence
+
 from sqlalchemy import bindparam, delete, select, update
 
 from tgdav.crdt.ops import TRASH, Attr, Field, Make, Op, Place, Prune, Purge, Write
@@ -12,6 +14,7 @@ from tgdav.metadata import history, pruning, queries, settings
 from tgdav.metadata.apply import OperationApplier
 from tgdav.metadata.conflict_names import CONFLICT_MARK
 from tgdav.metadata.context import LiveDirectories
+from tgdav.metadata.fresh_nodes import FreshNodes
 from tgdav.metadata.node_rows import NODE_UPDATES, NodeRows
 from tgdav.metadata.tree_cache import TreeChanges, TreeView
 from tgdav.metadata.types import Attributes, DirectoryEntry, Kind
@@ -48,8 +51,10 @@ class IdSource:
 class Change:
     """One change while it is being made. All operations emitted to it become one group."""
 
-    def __init__(self, rows: NodeRows, ids: IdSource, entropy: Entropy, view: TreeView) -> None:
-        self._rows = rows
+    def __init__(
+        self, rows: NodeRows, ids: IdSource, entropy: Entropy, view: TreeView, fresh: FreshNodes, now: float
+    ) -> None:
+        self._rows, self._fresh, self._now = rows, fresh, now
         self._applier = OperationApplier(rows)
         self._view = view
         self._context = rows.context
@@ -82,6 +87,11 @@ class Change:
     def position(self) -> Position:
         """Position of the group in this machine's log."""
         return self._context.position
+
+    @property
+    def has_trash(self) -> bool:
+        """Whether deleted entries stay in the trash for a while."""
+        return self._rows.policy.retention_days > 0
 
     @property
     def changes(self) -> TreeChanges:
@@ -166,9 +176,22 @@ class Change:
         else:
             self._refuse(op)
 
-    def emit_removal(self, op: Place) -> None:
-        """Apply and log a Place into the trash and the Purge of that entry. Raises as ``emit``."""
-        if self._applier.remove(op):
+    def is_fresh(self, node: Attributes, entry: EntryId) -> bool:
+        """Return whether a node was made here in the last minute, never sent, and is in no snapshot; see ``FreshNodes``."""
+        return self._fresh.is_fresh(node.inode, entry, self._now, self._rows.policy.last_pinned)
+
+    def keep_versions_of(self, entry: EntryId) -> None:
+        """The entry has replaced another one: from now on its deletion goes to the trash, however new its file is."""
+        self._context.keep_versions_of(entry)
+
+    def emit_removal(self, op: Place, fresh: Sequence[Inode] = ()) -> None:
+        """Apply and log a Place into the trash and the Purge of that entry. Raises as ``emit``.
+
+        ``fresh`` are the inodes of the node and all below if they are fresh: all operations about them may be retracted.
+        """
+        if self._applier.remove(op, leaves_trace=not fresh):
+            for inode in fresh:
+                self._fresh.remove(inode)
             self._log(op)
             self._log(Purge((op.entry,)))
         else:

@@ -25,7 +25,8 @@ class GroupContext(msgspec.Struct):
     are files whose content this group has set, ``versioned`` those that have a version more.
     ``new_directories`` are reachable from the root. ``changes`` collects what the tree cache must apply. ``found_nodes``
     (inode, kind, local), ``found_empty`` (files without content) and ``found_entries`` (directory, name, inode) are results of
-    the change's own queries that it has not changed since.
+    the change's own queries that it has not changed since. ``made`` are the logged nodes that this group makes, ``replacing``
+    the entries that replace others or are replaced, ``left`` the directories from which entries went to the trash; None: none.
     """
 
     machine: MachineId
@@ -48,6 +49,13 @@ class GroupContext(msgspec.Struct):
     found_nodes: dict[NodeId, tuple[Inode, int, bool]] = msgspec.field(default_factory=dict)
     found_empty: set[NodeId] = msgspec.field(default_factory=set)
     found_entries: dict[EntryId, tuple[Inode, bytes, Inode]] = msgspec.field(default_factory=dict)
+    made: list[Inode] | None = None
+    replacing: list[EntryId] | None = None
+    left: list[Inode] | None = None
+
+    def keep_versions_of(self, *entries: EntryId) -> None:
+        """Record entries that replace others or are replaced."""
+        self.replacing = [*(self.replacing or ()), *entries]
 
 
 class LiveDirectories:

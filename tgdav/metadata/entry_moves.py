@@ -5,6 +5,7 @@ directory below itself is skipped, and of two places of one entry the one with t
 """
 
 from collections.abc import Iterable, Sequence
+from enum import Enum, auto
 from operator import itemgetter
 from typing import Any
 
@@ -94,6 +95,13 @@ class _Target(msgspec.Struct, frozen=True, gc=False):
     known_as: NodeId
 
 
+class Removal(Enum):
+    """How an entry is deleted without the trash. TRACELESS: it was never sent, so all that it did may be retracted."""
+
+    LOGGED = auto()
+    TRACELESS = auto()
+
+
 class EntryMover:
     """Applies ``Place`` operations of one group."""
 
@@ -102,15 +110,17 @@ class EntryMover:
         self._transaction = rows.transaction
         self._context = rows.context
 
-    def place(self, op: Place, local: bool, *, removed: bool = False) -> bool:
+    def place(self, op: Place, local: bool, *, removal: "Removal | None" = None) -> bool:
         """Put an entry at (parent, name). Return False if the move rule skips it or the node is unknown.
 
-        ``removed``: the group also purges the entry, so that it does not enter the trash.
+        With ``removal`` the group also purges the entry, so that it does not enter the trash.
         """
         found = self._rows.find(op.node)
         parent = self._directory(op.parent) if found is not None else None
-        if removed:
+        if removal is not None:
             parent = Inode(PURGED_INODE)
+        if op.because is not None or op.after is not None:
+            self._context.keep_versions_of(op.entry, op.because or op.entry, op.after or op.entry)
         if found is None or parent is None:
             return False
         target = _Target(found[0], found[1] == DIRECTORY, op.node)
@@ -123,8 +133,8 @@ class EntryMover:
         # From now on they are known: another Place of them in this group must query.
         fresh.difference_update((op.entry, op.node))
         if is_known_directory:
-            return self._place_known_directory(op, target, parent, old, local)
-        self._move(op, target, parent, self._own_place(op, target, old), local)
+            return self._place_known_directory(op, target, parent, old, local, removal)
+        self._move(op, target, parent, self._own_place(op, target, old), local, removal)
         return True
 
     def _old(self, entry: EntryId) -> Row | None:
@@ -143,7 +153,9 @@ class EntryMover:
         self._remove(op.entry, old[2], old[0])
         return None
 
-    def _place_known_directory(self, op: Place, target: _Target, parent: Inode, old: Row | None, local: bool) -> bool:
+    def _place_known_directory(
+        self, op: Place, target: _Target, parent: Inode, old: Row | None, local: bool, removal: "Removal | None"
+    ) -> bool:
         """Move a directory. It has one entry only, the latest. The link counts of all files below it may change."""
         # Everything below the directory may become unreachable, or reachable again.
         self._context.directories.clear()
@@ -160,7 +172,7 @@ class EntryMover:
         for entry, directory, _ in others:
             self._remove(entry, target.ino, directory)
         was_in_trash = self._in_trash(target.ino)
-        self._move(op, target, parent, old, local)
+        self._move(op, target, parent, old, local, removal)
         self._relink_below(target.ino, was_in_trash)
         return True
 
@@ -203,7 +215,9 @@ class EntryMover:
             or context.directories.get(directory) is not None
         )
 
-    def _move(self, op: Place, target: _Target, parent: Inode, old: Row | None, local: bool) -> None:
+    def _move(
+        self, op: Place, target: _Target, parent: Inode, old: Row | None, local: bool, removal: "Removal | None"
+    ) -> None:
         before = old[0] if old is not None else None
         outcome = Outcome.DELETED if local else self._keep_versions(op, parent, old)
         if outcome is Outcome.NOTHING:
@@ -215,6 +229,11 @@ class EntryMover:
         if local and parent in _DELETED:
             self._drop(op.entry, target, before)
             return
+        # A directory leaves its id: it may be derived from parent and name, and others may hear of it.
+        keeps_origin = outcome is Outcome.DELETED and (removal is not Removal.TRACELESS or target.is_directory)
+        if parent == TRASH_INODE and before is not None and keeps_origin:
+            # The directory that it was in is kept too: a restore from the trash goes there.
+            self._context.left = [*(self._context.left or ()), before]
         pinned = self._rows.policy.last_pinned
         if pinned and old is not None:
             history.close_entry(self._transaction, op.entry, self._context.position, pinned)
@@ -226,7 +245,7 @@ class EntryMover:
             "since": self._context.position,
             "stamp": self._context.stamp,
             "nfc": nfc(op.name),
-            "origin": self._origin(old) if parent in _DELETED and outcome is Outcome.DELETED else None,
+            "origin": self._origin(old, removal) if parent in _DELETED and keeps_origin else None,
             "local": int(local),
             "deleted": self._context.time if parent == TRASH_INODE and outcome is Outcome.DELETED else None,
             "by": self._context.author,
@@ -318,13 +337,14 @@ class EntryMover:
         self.place(Place(EntryId(node), node, parent, name), local=False)
         return ino
 
-    def _origin(self, old: Row | None) -> bytes:
+    def _origin(self, old: Row | None, removal: "Removal | None") -> bytes:
         """Return the encoded parent and deletion time of a deleted entry; an entry that is in the trash keeps its origin."""
         # The origin is what a restore from the trash needs, so moves inside the trash must not change it.
         if old is not None and old[5] is not None:
             return bytes(old[5])
         parent = self._node_id_of(old[0]) if old is not None else None
-        return _encode((parent or b"", self._context.time))
+        marks = (True,) if removal is Removal.TRACELESS else ()
+        return _encode((parent or b"", self._context.time, *marks))
 
     def _node_id_of(self, directory: Inode) -> NodeId | None:
         live = self._context.directories.get(directory)

@@ -23,6 +23,7 @@ from tgdav.metadata import snapshots
 from tgdav.metadata.apply import apply_group
 from tgdav.metadata.change import Change, IdSource
 from tgdav.metadata.context import FieldCache, GroupContext, LiveDirectories
+from tgdav.metadata.fresh_nodes import FreshNodes
 from tgdav.metadata.history import HistoryPolicy
 from tgdav.metadata.node_rows import NEW_NODES, InodeCounter, NewNode, NodeRows
 from tgdav.metadata.tree_cache import DIRECTORY_LIMIT, TreeCache, TreeChanges, TreeView
@@ -112,6 +113,7 @@ class Journal:
         self._view = TreeView(self.cache)
         self._directories = LiveDirectories()
         self._fields = FieldCache()
+        self.fresh = FreshNodes()
         self._writer.on_loss(self._clear_cache)
         self._ids, self._inodes, self._author = self._writer.run(self._open)
 
@@ -193,9 +195,11 @@ class Journal:
             self._machine, position, stamp, now, self._empty_tag, True, self._author, ends.sequence + 1,
             self._directories, self._fields,
         )  # fmt: skip
+        seconds = self._clock.monotonic()
         change = Change(
-            NodeRows(transaction, context, self.history, self._inodes), self._ids, self._entropy, self._view
-        )
+            NodeRows(transaction, context, self.history, self._inodes),
+            self._ids, self._entropy, self._view, self.fresh, seconds,
+        )  # fmt: skip
         policy = self.history
         before = policy.last_pinned, policy.last_snapshot, policy.retention_days
         try:
@@ -210,6 +214,12 @@ class Journal:
         if ops:
             _log(transaction, context, self._incarnation, ends.sequence + 1, ops, None)
             self._ends = _Ends(ends.position + 1, ends.sequence + len(ops))
+            if context.made is not None:
+                self.fresh.add(context.made, position, seconds)
+            if context.replacing is not None:
+                self.fresh.keep(context.replacing, seconds)
+            if context.left is not None:
+                self.fresh.keep_directories(context.left)
         self._publish(transaction, context.changes)
         return result
 
@@ -279,6 +289,7 @@ class Journal:
         self._directories.clear()
         self._fields.clear()
         self._view.clear()
+        self.fresh.clear()
         # Own groups may be gone from the log already, once a segment that contains them is stored.
         own = {"machine": self._machine, "incarnation": self._incarnation.to_bytes(8, "big")}
         logged = transaction.one(_LAST_OWN, own) or (0, 0)

@@ -202,6 +202,12 @@ class NodeRows:
         """Add the node that ``op`` creates; its row is written at the next flush."""
         new = NewNode.of(op, self._inodes.next(self.transaction), self.context, local=local)
         self.new[op.node] = new
+        if not local:
+            made = self.context.made
+            if made is None:
+                self.context.made = [new.ino]
+            else:
+                made.append(new.ino)
         # A new node has no earlier state that a snapshot could show.
         self.context.touched.add(new.ino)
         self.context.written.add(new.ino)

@@ -9,19 +9,22 @@ What a snapshot shows stays in the ``*_past`` tables. A node that has another na
 """
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import msgspec
 from sqlalchemy import Table
 
 from tgdav.db import Connection, Transaction
-from tgdav.db.schema import TRASH_INODE, entries, entries_past, fields, fields_past, nodes, nodes_past
-from tgdav.ids import EntryId, Inode
+from tgdav.db.connection import Row
+from tgdav.db.schema import PURGED_INODE, TRASH_INODE, entries, entries_past, fields, fields_past, nodes, nodes_past
+from tgdav.ids import EntryId, Inode, NodeId
 from tgdav.metadata import history
 from tgdav.metadata.context import GroupContext
 from tgdav.metadata.history import HistoryPolicy
 from tgdav.metadata.tree_cache import TreeChanges
-from tgdav.metadata.types import DIRECTORY
+from tgdav.metadata.types import DIRECTORY, FILE
 
 IsOpen = Callable[[Inode], bool]
 """Returns whether a node is open, or has unflushed writes, on this machine."""
@@ -47,16 +50,22 @@ EXISTS (SELECT 1 FROM entries o WHERE o.ino = e.ino AND o.id != e.id),
 EXISTS (SELECT 1 FROM predecessors p WHERE p.id = e.id)
 FROM entries e LEFT JOIN nodes n ON n.ino = e.ino
 WHERE e.parent = 0 AND (e.name, e.id) > (?, ?) ORDER BY e.name, e.id LIMIT ?"""
-_LAST_PIN = "SELECT coalesce(max(position), 0) FROM pins WHERE position < ?"
+_PINS = "SELECT position FROM pins WHERE position IS NOT NULL ORDER BY position"
 
 # ---- what is in a purged directory ---------------------------------------------------------------------------------
 _CHILDREN = "SELECT name, id FROM entries WHERE parent = ? ORDER BY name, id LIMIT ?"
+_UNLINK_SUBDIRECTORIES = """UPDATE nodes SET nlink = nlink - (SELECT count(*) FROM entries e
+JOIN nodes n ON n.ino = e.ino AND n.kind = 2 WHERE e.parent = ?1 AND (e.name, e.id) <= (?2, ?3)) WHERE ino = ?1"""
 _PURGE_CHILDREN = """UPDATE entries SET parent = 0, since = ?, origin = ?, deleted = NULL
 WHERE parent = ? AND (name, id) <= (?, ?)"""
 
 # ---- nodes: parameters are JSON arrays of inodes -------------------------------------------------------------------
 _MANIFESTS = """SELECT manifest FROM nodes WHERE ino IN (SELECT value FROM json_each(?1)) AND manifest IS NOT NULL
 UNION SELECT manifest FROM nodes_past WHERE ino IN (SELECT value FROM json_each(?1)) AND manifest IS NOT NULL"""
+_CONTENTS = """SELECT coalesce(m.data, n.content) AS held FROM nodes n LEFT JOIN manifests m ON m.no = n.manifest
+WHERE n.ino IN (SELECT value FROM json_each(?1)) AND held IS NOT NULL
+UNION SELECT coalesce(m.data, n.content) AS held FROM nodes_past n LEFT JOIN manifests m ON m.no = n.manifest
+WHERE n.ino IN (SELECT value FROM json_each(?1)) AND held IS NOT NULL"""
 _DROP = (
     """DELETE FROM nodes_past WHERE ino IN (SELECT value FROM json_each(?)) AND NOT EXISTS
  (SELECT 1 FROM pins WHERE pins.position >= nodes_past.since AND pins.position < nodes_past.until)""",
@@ -71,14 +80,27 @@ _DROP_MANIFESTS = """DELETE FROM manifests WHERE no IN (SELECT value FROM json_e
 AND no NOT IN (SELECT manifest FROM nodes_past WHERE ino IN (SELECT value FROM json_each(?)) AND manifest IS NOT NULL)"""
 
 # ---- entries -------------------------------------------------------------------------------------------------------
+_OTHERS = "SELECT parent, since, id FROM entries WHERE ino = ? AND id != ?"
 _DROP_ENTRY = "DELETE FROM entries WHERE id = ?"
 # The files that the entry's file replaced are its versions: they go with it.
 _REPLACED = """SELECT e.id FROM predecessors p JOIN entries e ON e.id = p.id
 WHERE p.entry = ? AND e.parent = 2 AND e.deleted IS NULL"""
 _FORGET_REPLACED = "DELETE FROM predecessors WHERE entry = ?"
+_HAVE_REPLACED = """SELECT DISTINCT entry FROM predecessors WHERE entry IN
+(SELECT id FROM entries WHERE parent = 0 AND ino IN (SELECT value FROM json_each(?)))"""
 _BURY = "INSERT OR REPLACE INTO tombstones (id, parent, name) VALUES (?, ?, ?)"
+_UNBURY = (
+    "DELETE FROM tombstones WHERE id = ?",
+    "UPDATE entries SET origin = NULL WHERE parent = 0 AND ino = (SELECT ino FROM nodes WHERE id = ?)",
+)
 _FORGET_NAMES = """UPDATE tombstones SET parent = NULL, name = NULL WHERE name IS NOT NULL
 AND NOT EXISTS (SELECT 1 FROM entries WHERE deleted IS NOT NULL)"""
+
+
+def unbury(transaction: Transaction, directory: NodeId) -> None:
+    """Let the id of a purged directory be used again: nothing about it is in the log any more."""
+    for statement in _UNBURY:
+        transaction.execute(statement, (directory,))
 
 
 def _keep(source: Table, target: Table, where: str) -> str:
@@ -128,10 +150,14 @@ def is_pending(connection: Connection) -> bool:
 
 
 class Swept(msgspec.Struct, frozen=True):
-    """What one step did: ``after`` is where the next one goes on, None at the end; ``rows`` counts what moved or was removed."""
+    """What one step did: ``after`` is where the next one goes on, None at the end; ``rows`` counts what moved or was removed.
+
+    ``temporary`` are the encoded manifests of the files among it that leave no trace.
+    """
 
     after: Key | None
     rows: int
+    temporary: list[bytes] = []
 
 
 class _Purged(msgspec.Struct, frozen=True, gc=False):
@@ -148,6 +174,21 @@ class _Purged(msgspec.Struct, frozen=True, gc=False):
     may_be_version: int
 
 
+class _Until(NamedTuple):
+    """The position of a purge, and of the newest snapshot before it; 0 without one."""
+
+    position: int
+    pinned: int
+
+    @classmethod
+    def of(cls, position: int, pins: Sequence[int]) -> "_Until":
+        at = bisect_left(pins, position)
+        return cls(position, pins[at - 1] if at else 0)
+
+
+_NOTHING_PINNED = _Until(0, 0)
+
+
 def sweep(
     transaction: Transaction, changes: TreeChanges, is_open: IsOpen, *, after: Key = FIRST, most: int = 500
 ) -> Swept:
@@ -156,54 +197,69 @@ def sweep(
     Whatever ``is_open`` names stays; so does a directory until the entries in it, which are purged here, are gone.
     """
     found = [_Purged(*row) for row in transaction.all(_PURGED, (*after, most))]
-    rows, leaves = 0, dict[int, list[_Purged]]()
+    pins = [row[0] for row in transaction.all(_PINS)] if found else []
+    rows, leaves = 0, dict[_Until, list[_Purged]]()
     for each in found:
-        if each.kind == DIRECTORY and (moved := _purge_children(transaction, each, most)):
+        until = _Until.of(each.position, pins)
+        if each.kind == DIRECTORY and (moved := _purge_children(transaction, each, until, most)):
             rows += moved
         elif each.may_be_version and _is_version(transaction, each.entry):
             # It was in a purged directory. The file that has its content as a version is elsewhere.
             transaction.execute(_RETURN, (each.entry,))
             rows += 1
-        elif each.has_other:
-            _drop_entry(transaction, each)
-            rows += 1
+        # Asked again: the other entries may be purged too, and removed by now.
+        elif each.has_other and (others := transaction.all(_OTHERS, (each.ino, each.entry))):
+            if _goes_before(each, others):
+                _drop_entry(transaction, each)
+                rows += 1
         elif not is_open(each.ino):
-            leaves.setdefault(each.position, []).append(each)
-    for position, nodes_of in leaves.items():
-        _drop_nodes(transaction, position, nodes_of)
+            leaves.setdefault(until if until.pinned else _NOTHING_PINNED, []).append(each)
+    temporary: list[bytes] = []
+    for until, nodes_of in leaves.items():
+        temporary += _temporary(transaction, nodes_of)
+        _drop_nodes(transaction, until, nodes_of)
         changes.nodes.update(each.ino for each in nodes_of)
         rows += len(nodes_of)
     if len(found) == most:
-        return Swept((found[-1].name, found[-1].entry), rows)
+        return Swept((found[-1].name, found[-1].entry), rows, temporary)
     transaction.execute(_FORGET_NAMES)
-    return Swept(None, rows)
+    return Swept(None, rows, temporary)
 
 
-def _purge_children(transaction: Transaction, directory: _Purged, most: int) -> int:
+def _purge_children(transaction: Transaction, directory: _Purged, until: _Until, most: int) -> int:
     """Purge up to ``most`` of the entries in a purged directory, as of the same position; return how many there were."""
     children = transaction.all(_CHILDREN, (directory.ino, most))
     if children:
-        where, position = (directory.ino, *children[-1]), directory.position
-        pinned = _last_pin(transaction, position)
-        if pinned:
-            transaction.execute(_KEEP_CHILDREN, (position, *where, pinned))
-        origin = msgspec.msgpack.encode((directory.node, 0)) if directory.origin is not None else None
-        transaction.execute(_PURGE_CHILDREN, (position, origin, *where))
+        where = (directory.ino, *children[-1])
+        if until.pinned:
+            transaction.execute(_KEEP_CHILDREN, (until.position, *where, until.pinned))
+        transaction.execute(_UNLINK_SUBDIRECTORIES, where)
+        origin = None
+        if directory.origin is not None:
+            origin = msgspec.msgpack.encode((directory.node, 0, *msgspec.msgpack.decode(directory.origin)[2:]))
+        transaction.execute(_PURGE_CHILDREN, (directory.position, origin, *where))
     return len(children)
+
+
+def _goes_before(purged: _Purged, others: Sequence[Row]) -> bool:
+    """Return whether an entry goes before the other ones of its node. The one that was purged last goes last, with the node."""
+    return any(
+        parent != PURGED_INODE or (since, entry) > (purged.position, purged.entry) for parent, since, entry in others
+    )
 
 
 def _drop_entry(transaction: Transaction, purged: _Purged) -> None:
     """Remove an entry whose node stays."""
-    _purge_versions(transaction, purged)
+    _purge_versions(transaction, purged.entry, purged.position)
     transaction.execute(_DROP_ENTRY, (purged.entry,))
 
 
-def _purge_versions(transaction: Transaction, purged: _Purged) -> None:
-    replaced = transaction.all(_REPLACED, (purged.entry,))
-    transaction.execute(_FORGET_REPLACED, (purged.entry,))
-    for (entry,) in replaced:
-        if not _is_version(transaction, entry):
-            transaction.execute(_PURGE, (purged.position, entry))
+def _purge_versions(transaction: Transaction, entry: bytes, position: int) -> None:
+    replaced = transaction.all(_REPLACED, (entry,))
+    transaction.execute(_FORGET_REPLACED, (entry,))
+    for (each,) in replaced:
+        if not _is_version(transaction, each):
+            transaction.execute(_PURGE, (position, each))
 
 
 def _is_version(connection: Connection, entry: EntryId) -> bool:
@@ -211,27 +267,31 @@ def _is_version(connection: Connection, entry: EntryId) -> bool:
     return connection.one(_IS_VERSION, {"entry": entry}) is not None
 
 
-def _drop_nodes(transaction: Transaction, position: int, purged: Iterable[_Purged]) -> None:
-    """Remove nodes that were purged at a position, and their entries; what a snapshot shows of them moves to the past."""
-    dropped = list(purged)
-    these = json.dumps([each.ino for each in dropped])
-    pinned = _last_pin(transaction, position)
+def _temporary(transaction: Transaction, purged: Sequence[_Purged]) -> list[bytes]:
+    """Return the present and earlier contents, as encoded manifests, of files that leave no trace."""
+    files = json.dumps([each.ino for each in purged if each.kind == FILE and _is_temporary(each.origin)])
+    return [row[0] for row in transaction.all(_CONTENTS, (files,))] if len(files) > len("[]") else []
+
+
+def _is_temporary(origin: bytes | None) -> bool:
+    return origin is None or len(msgspec.msgpack.decode(origin)) > len(("parent", "time"))
+
+
+def _drop_nodes(transaction: Transaction, until: _Until, purged: Sequence[_Purged]) -> None:
+    """Remove nodes and their entries; what a snapshot shows of them moves to the past."""
+    these = json.dumps([each.ino for each in purged])
     manifests = [row[0] for row in transaction.all(_MANIFESTS, (these,))]
-    if pinned:
-        transaction.execute(_KEEP_NODES, (position, these, pinned))
-        transaction.execute(_KEEP_FIELDS, (position, these, pinned))
-    for each in dropped:
-        _purge_versions(transaction, each)
-        # Without an origin no other machine knows the directory.
+    if until.pinned:
+        transaction.execute(_KEEP_NODES, (until.position, these, until.pinned))
+        transaction.execute(_KEEP_FIELDS, (until.position, these, until.pinned))
+    positions = {each.entry: each.position for each in purged}
+    for (entry,) in transaction.all(_HAVE_REPLACED, (these,)):
+        _purge_versions(transaction, entry, positions[entry])
+    for each in purged:
+        # Without an origin the log has nothing of the directory any more.
         if each.kind == DIRECTORY and each.origin is not None:
             transaction.execute(_BURY, (each.node, msgspec.msgpack.decode(each.origin)[0], each.name))
     for statement in _DROP:
         transaction.execute(statement, (these,))
     if manifests:
         transaction.execute(_DROP_MANIFESTS, (json.dumps(manifests), these))
-
-
-def _last_pin(transaction: Transaction, position: int) -> int:
-    """Return the position of the newest snapshot before a position; 0 without one."""
-    row = transaction.one(_LAST_PIN, (position,))
-    return int(row[0]) if row else 0

@@ -79,6 +79,11 @@ _CONTENTS_WITH_HOLES = (
     " WHERE nodes.kind = :kind AND nodes.nlink > 0 AND nodes.size > :least AND instr(held, :hole)"
 )
 _MACHINE_OF = compiled(select(machines.c.name).where(machines.c.incarnation == bindparam("incarnation")).limit(1))
+_LOCAL_CONTENTS = compiled(
+    select(func.coalesce(manifests.c.data, _n.content))
+    .join_from(nodes, manifests, manifests.c.no == _n.manifest, isouter=True)
+    .where(_n.local == 1, _n.kind == int(Kind.FILE), _n.size > 0)
+)
 _UNNAMED_LOCAL = compiled(select(_n.ino).where(_n.local == 1, _n.nlink == 0))
 _ABOVE = (
     "WITH RECURSIVE up(ino) AS (SELECT :ino UNION SELECT entries.parent FROM up JOIN entries ON entries.ino = up.ino)"
@@ -309,6 +314,11 @@ def hole_bytes(c: Connection, least: int) -> int:
         for at in range(0, len(content), _EXTENT_BYTES)
         if content[at + _CHUNK_AT : at + _EXTENT_BYTES] == _HOLE
     )
+
+
+def local_contents(c: Connection) -> list[bytes]:
+    """Return the encoded manifests of the files that stay on this machine."""
+    return [row[0] for row in c.all(_LOCAL_CONTENTS) if row[0]]
 
 
 def unnamed_local(c: Connection) -> list[Inode]:

@@ -23,6 +23,8 @@ WITHDRAWN = "junk.withdrawn"
 """Ids of nodes and entries that became junk here, and that the log deleted: other machines have them in the trash."""
 PRUNED = "versions.pruned"
 """(limit, inode): the limit that versions were pruned to, and the last file that was; None: all files were."""
+TRASH_LOOK = "trash.look"
+"""(wall clock in ns when the trash was last purged of what expired, ns that such a purge has been put off)."""
 IN_CHECKPOINTS = (NAMESPACE, TRASH_POLICY, VERSION_POLICY, LAST_INODE)
 """The settings that belong to the namespace, not to this machine."""
 

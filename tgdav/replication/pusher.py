@@ -32,6 +32,7 @@ from tgdav.replication.format.segment import ClockEntry, PackEntry, PackIndex, S
 from tgdav.replication.format.segment import encode as encode_segment
 from tgdav.replication.log_identity import LogIdentity
 from tgdav.replication.outbox import SealedFile, discard_unnamed, send
+from tgdav.replication.retractions import Retractions
 
 GROUPS_A_SEGMENT = 20_000
 SEGMENT_BYTES = 16 * 1024 * 1024
@@ -117,9 +118,18 @@ class Pusher:
     """Sends the log of one namespace. Thread-safe: one push at a time."""
 
     def __init__(
-        self, database: Database, store: BlobStore, log: LogIdentity, directory: Path, *, entropy: Entropy, disk: Disk
+        self,
+        database: Database,
+        store: BlobStore,
+        log: LogIdentity,
+        directory: Path,
+        retractions: Retractions,
+        *,
+        entropy: Entropy,
+        disk: Disk,
     ) -> None:
         self._database, self._store, self._log, self._directory = database, store, log, directory
+        self._retractions = retractions
         self._entropy, self._disk = entropy, disk
         self._lock = threading.Lock()
 
@@ -143,11 +153,16 @@ class Pusher:
         with self._lock:
             pushed = Pushed()
             self._send_sealed(pushed)  # what an earlier push, or a crash, left unsent
-            while self._seal_next():
+            while self._retract_and_seal():
                 self._send_sealed(pushed)
             return pushed
 
     # ---- sealing -------------------------------------------------------------------------------------------------
+
+    def _retract_and_seal(self) -> bool:
+        with self._retractions.lock:
+            self._retractions.run()
+            return self._seal_next()
 
     def _seal_next(self) -> bool:
         with self._database.reading() as connection:
@@ -257,6 +272,7 @@ class Pusher:
             transaction.execute(sql.INSERT_SEGMENT, row)
             transaction.executemany(sql.MARK_LOG, [(segment.number, each.position) for each in ready])
             transaction.executemany(sql.MARK_PACKS, [(segment.number, no) for no in packs])
+            self._retractions.sealed(ready[-1].position, set().union(*(each.chunks for each in ready)))
 
         self._database.writer.run(write_rows, durable=True, sync=[file])
         failpoint("pusher.sealed")

@@ -22,6 +22,7 @@ from tgdav.replication.format.checkpoint import is_due
 from tgdav.replication.intake import Damage
 from tgdav.replication.log_identity import LogIdentity
 from tgdav.replication.pusher import Pusher
+from tgdav.replication.retractions import Retractions
 from tgdav.replication.writer_check import WriterCheck
 
 JOINING = "joining this vault is not finished: the store does not have this machine's first segment yet"
@@ -45,7 +46,10 @@ class Replicator:
         """``directory`` is the outbox: it holds sealed files until the store has them."""
         self.log, self.journal = log, journal
         self._database, self._store, self._directory, self._platform = database, store, directory, platform
-        self.pusher = Pusher(database, store, log, directory, entropy=platform.entropy, disk=platform.disk)
+        self.retractions = Retractions(database, journal.fresh)
+        self.pusher = Pusher(
+            database, store, log, directory, self.retractions, entropy=platform.entropy, disk=platform.disk
+        )
         self.checkpoints = CheckpointWriter(
             database, store, log, directory, entropy=platform.entropy, disk=platform.disk
         )

@@ -9,9 +9,16 @@ HEADER = 0
 
 # ---- pushing -------------------------------------------------------------------------------------------------------
 
-UNSENT = """SELECT position, sequence, count, stamp, time, ops FROM log WHERE segment IS NULL
+# x'90' is a group of which nothing is left to send.
+UNSENT = """SELECT position, sequence, count, stamp, time, ops FROM log WHERE segment IS NULL AND ops != x'90'
 ORDER BY position LIMIT ?"""
-OLDEST_UNSENT = "SELECT min(position) FROM log WHERE segment IS NULL"
+OLDEST_UNSENT = "SELECT min(position) FROM log WHERE segment IS NULL AND ops != x'90'"
+NEWEST_UNSENT = """SELECT position, ops FROM log WHERE segment IS NULL AND position >= ? AND ops != x'90'
+ORDER BY position DESC LIMIT ?"""
+REPLACE_OPS = "UPDATE log SET ops = ? WHERE position = ? AND segment IS NULL"
+# The last row has the last sequence number, position and stamp.
+FORGET_RETRACTED = """DELETE FROM log WHERE segment IS NULL AND ops = x'90'
+AND position < (SELECT max(position) FROM log)"""
 STORED_CHUNKS = """SELECT c.id FROM chunks c JOIN packs p ON p.no = c.pack
 WHERE p.state = 3 AND p.damaged = 0 AND c.id IN ({})"""
 COMING_CHUNKS = """SELECT c.id FROM chunks c LEFT JOIN packs p ON p.no = c.pack
@@ -51,7 +58,7 @@ RECORD_BLOB = """INSERT INTO blobs (id, name, kind, size, hash, gone) VALUES (?,
 ON CONFLICT (id) DO UPDATE SET name = excluded.name, kind = excluded.kind, size = excluded.size, hash = excluded.hash,
 gone = 0 WHERE blobs.name != excluded.name"""
 PENDING_OPERATIONS = """SELECT
- (SELECT coalesce(sum(count), 0) FROM log WHERE segment IS NULL) +
+ (SELECT coalesce(sum(count), 0) FROM log WHERE segment IS NULL AND ops != x'90') +
  (SELECT coalesce(sum(last - first + 1), 0) FROM segments WHERE blob IS NULL AND file IS NOT NULL)"""
 
 # ---- applying -----------------------------------------------------------------------------------------------------
@@ -90,7 +97,7 @@ PLACE_PACK = "UPDATE packs SET blob = ?, damaged = ? WHERE no = ?"
 FORGET_UNSENT = "DELETE FROM log WHERE incarnation = ? AND sequence = ? AND segment IS NULL"
 FORGET_POSITION = "DELETE FROM log WHERE position = ?"
 OWN_UNSENT = """SELECT position, sequence, stamp, time, ops FROM log
-WHERE machine = ? AND incarnation = ? AND segment IS NULL ORDER BY position"""
+WHERE machine = ? AND incarnation = ? AND segment IS NULL AND ops != x'90' ORDER BY position"""
 OWN_MEMBER = "SELECT incarnation, epoch FROM machines WHERE machine = ?"
 LAST_STAMP = """SELECT max(
  (SELECT coalesce(max(stamp), 0) FROM log),

@@ -20,6 +20,7 @@ from tgdav.crypto.passphrase import Passphrase
 from tgdav.crypto.recovery_key import format_recovery_key, new_recovery_key
 from tgdav.crypto.slots import Secret
 from tgdav.errors import TgdavError, UsageError
+from tgdav.fs import trash
 from tgdav.fs.files.context import OpenFileContext
 from tgdav.fs.filesystem import NamespaceFileSystem
 from tgdav.fs.names import JunkPolicy
@@ -64,6 +65,8 @@ JOIN_SECONDS = 5.0
 HEADER_SECONDS, HEADER_RETRY_SECONDS = 3600.0, 60.0
 POLL_SECONDS, POLL_RETRY_SECONDS = 900.0, 60.0
 CHECKPOINT_SECONDS = 30.0
+PURGE_SECONDS = 3600.0
+SWEEP_SECONDS = 10.0
 SCHEDULE_SECONDS, SCHEDULE_FIRST_SECONDS = 30.0, 1.0
 RESTORE_RETRY_SECONDS = 60.0
 UPKEEP_INTERVAL_SECONDS, UPKEEP_SECONDS = 3.0, 1.0
@@ -132,6 +135,8 @@ class Volume:
         )
         self.background = PeriodicTasks(platform.clock, self._tasks())
         self.replicator.on_joined = self.fs.start
+        self.replicator.retractions.on_sealed = self.content.on_sealed
+        self.content.before_packing(self._discard_temporary)
         self._synchronizer = Synchronizer(
             self.replicator, self.content, self.headers, stores, self.upload_stats, self.background, platform.clock
         )
@@ -197,6 +202,11 @@ class Volume:
         yield PeriodicTask(POLL, replicator.poll, when=writing, **poll)
         yield PeriodicTask("flushing idle files", self.fs.flush_idle, when=writing)
         schedule = {"interval": SCHEDULE_SECONDS, "first": SCHEDULE_FIRST_SECONDS}
+        purging = {"interval": PURGE_SECONDS, "first": CHECKPOINT_SECONDS}
+        yield PeriodicTask("emptying the trash", self.fs.trash.purge_expired, when=self._may_expire, **purging)
+        yield PeriodicTask(
+            "removing what was purged", self.fs.trash.sweep, when=writing, interval=SWEEP_SECONDS, first=SWEEP_SECONDS
+        )
         yield PeriodicTask("making scheduled snapshots", self._schedule.run, when=writing, **schedule)
         retry = RESTORE_RETRY_SECONDS
         yield PeriodicTask("finishing a restore", self.restorer.resume, when=self._may_restore, retry=retry)
@@ -224,6 +234,32 @@ class Volume:
 
     def _is_writing(self) -> bool:
         return self.read_only_reason is None
+
+    def _may_expire(self) -> bool:
+        # Without a clock that is right nothing has expired.
+        return self._is_writing() and self._clock_problem is None
+
+    def _discard_temporary(self) -> None:
+        """Discard what only temporary files contained, before it is packed and sent."""
+        if not self._is_writing():
+            return
+        with suppress(TgdavError):  # then it is sent, which harms nobody
+            self.fs.trash.sweep()
+            found = self.fs.trash.take_temporary()
+            if not found:
+                return
+            retractions = self.replicator.retractions
+            with retractions.lock:
+                retractions.run()
+            # Most of the log is read before the change, in which others wait.
+            with self.database.reading() as connection:
+                named, last = retractions.named(connection, found)
+            self.content.discard(
+                found - named,
+                lambda transaction, chunks: (
+                    retractions.named(transaction, chunks, last)[0] | trash.chunks_of_local_files(transaction)
+                ),
+            )
 
     def _push_if_pending(self) -> object:
         if not self.replicator.pusher.pending_operations():

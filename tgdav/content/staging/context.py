@@ -23,6 +23,8 @@ from tgdav.errors import UsageError
 from tgdav.ids import ChunkId
 
 _BUFFERS_KEPT = 3
+_FRESH_SECONDS = 120.0
+_MOST_FRESH = 100_000
 
 
 class ContentSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -143,6 +145,41 @@ class Backlog:
             self.bytes = max(self.bytes - size, 0)
 
 
+class FreshChunks:
+    """Chunks that streams of this process stored moments ago, and that no segment names. Thread-safe.
+
+    Everything that names such a chunk is in the unsent log, in local files, or pinned; so it can be found out whether nothing
+    does. Of other chunks that is not known.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._times: dict[ChunkId, float] = {}
+
+    def add(self, chunks: Iterable[ChunkId]) -> None:
+        """These were stored just now, and were unknown before."""
+        now = self._clock.monotonic()
+        with self._lock:
+            self._times.update(dict.fromkeys(chunks, now))
+            # The first are the oldest.
+            while len(self._times) > _MOST_FRESH or (
+                self._times and now - self._times[next(iter(self._times))] > _FRESH_SECONDS
+            ):
+                del self._times[next(iter(self._times))]
+
+    def forget(self, chunks: Iterable[ChunkId]) -> None:
+        """A segment names these."""
+        with self._lock:
+            for chunk in chunks:
+                self._times.pop(chunk, None)
+
+    def among(self, chunks: Iterable[ChunkId]) -> set[ChunkId]:
+        """Return those of ``chunks`` that are fresh."""
+        with self._lock:
+            return {chunk for chunk in chunks if chunk in self._times}
+
+
 class BufferPool:
     """Scratch buffers in which chunks of up to ``size`` bytes are sealed and verified. Thread-safe."""
 
@@ -194,10 +231,13 @@ class ContentContext:
         self.buffers = BufferPool(self.sizes.maximum)
         self.pins = Pins()
         self.backlog = Backlog(clock)
+        self.fresh_chunks = FreshChunks(clock)
         self.last_chunk = -1e9
         """Monotonic time at which a writer last added a chunk to a pack."""
         self.on_small: Callable[[ChunkId, bytes], None] = _ignore
         """Called with the plaintext of small content that was committed."""
+        self.before_packing: Callable[[], None] = _nothing
+        """Called before what is staged is packed: now it can still be discarded."""
         self.on_staged: Callable[[], None] = _nothing
         """Called when something was staged; the uploader checks whether that makes anything due."""
 

@@ -114,7 +114,8 @@ class ContentStream:
         known = self._record_entries(transaction)
         published = [] if self._local else chunk_table.publish(transaction, [*self._to_publish, *known])
         if self._rows or self._entries or published or self._small:
-            transaction.after_commit(lambda: self._after_commit(staged, published))
+            packed = [] if self._local else [entry.id for entry in self._entries if entry.id not in known]
+            transaction.after_commit(lambda: self._after_commit(staged, packed, published))
         failpoint("content.recorded")
 
     def close(self) -> None:
@@ -216,7 +217,9 @@ class ContentStream:
             if not chunk_table.put_in_pack(transaction, entry, number, replace=replace)
         ]
 
-    def _after_commit(self, staged: Sequence[chunk_table.NewRow], published: Sequence[int]) -> None:
+    def _after_commit(
+        self, staged: Sequence[chunk_table.NewRow], packed: Sequence[ChunkId], published: Sequence[int]
+    ) -> None:
         """Charge the rows that exist now and are meant for the store; local rows are not staging."""
         self._was_committed = True
         added = [size for row in staged for size in row.added] + [*published]
@@ -224,6 +227,8 @@ class ContentStream:
             self._context.on_small(self._rows[0].id, self._small)
         if self._pack is not None and self._entries:
             self._pack.end = max(self._pack.end, self._pack.length)
+        if not self._local:
+            self._context.fresh_chunks.add([*(row.chunk.id for row in staged if not row.existed), *packed])
         if added and not self._local:
             self._context.quota.charge(sum(added))
             self._context.backlog.add(len(added), sum(added))

@@ -159,6 +159,9 @@ class Uploader:
             self._is_space_needed = False
             pause = self._close_full(with_pauses=not urgent)
             decision = self._decide(flush)
+            if decision.pack_rows or decision.close:
+                self._context.before_packing()
+                decision = self._decide(flush)
             if decision.pack_rows:
                 self._repacker.pack_rows()
                 pause = self._close_full(with_pauses=not urgent)
