@@ -194,6 +194,7 @@ def test_departures() -> None:
 
 def test_a_lowered_limit_is_applied_to_all_files_in_steps(drive: Drive, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tgdav.fs.versions.FILES_A_STEP", 3)
+    monkeypatch.setattr("tgdav.metadata.pruning.DOTS_AT_ONCE", 2)
     names = [b"file %d" % number for number in range(7)]
     for name in names:
         drive.save(name, b"1", b"22", b"333", b"4444")

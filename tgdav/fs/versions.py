@@ -1,9 +1,7 @@
 """The versions of files: listing them, bringing one back, and dropping those that are too many."""
 
-from collections.abc import Iterator
-
 from tgdav.content.format.manifest import decode
-from tgdav.crdt.ops import Attr, Prune, Write
+from tgdav.crdt.ops import Attr, Write
 from tgdav.crypto.keys import NamespaceKeys
 from tgdav.errors import Exists, InvalidArgument, NotFound, UsageError
 from tgdav.fs import changes
@@ -18,7 +16,7 @@ from tgdav.metadata.types import FILE
 from tgdav.metadata.versions import Version
 
 FILES_A_STEP = 100
-"""Files whose versions one change drops: other writers wait for a change, some 10 ms."""
+"""Files that are looked at in one step."""
 _DELETE_OVERLAY = "DELETE FROM overlays WHERE ino = ?"
 
 
@@ -107,19 +105,14 @@ class Versions:
             if most is None or (done == most and after is None):
                 return False
             files = pruning.with_versions(connection, Inode(after if done == most else 0), FILES_A_STEP)
-
-        def work(change: Change) -> None:
-            for op in _too_many(change, files, most):
-                change.emit(op)
-            settings.put(change.transaction, settings.PRUNED, (most, files[-1] if files else None))
-
-        self._journal.change(work)
+            now = self._open_files.context.clock.now_ns()
+            ops = [op for inode in files for op in pruning.beyond(connection, inode, most, now)]
+        # What a file has lost or won meanwhile does no harm: an operation that finds nothing changes nothing.
+        for op in ops:
+            self._journal.change(lambda change, op=op: change.emit(op))  # type: ignore[misc]
+        reached = (most, files[-1] if files else None)
+        self._database.writer.run(lambda transaction: settings.put(transaction, settings.PRUNED, reached))
         return bool(files)
-
-
-def _too_many(change: Change, files: list[Inode], most: int) -> Iterator[Prune]:
-    for inode in files:
-        yield from pruning.beyond(change.connection, inode, most, change.time)
 
 
 def _find(change: Change, inode: Inode, number: int) -> Version:

@@ -13,6 +13,10 @@ from tgdav.metadata import history, purging, retention
 from tgdav.metadata.node_rows import NodeRows
 from tgdav.metadata.versions import versions_of
 
+DOTS_AT_ONCE = 200
+"""Most contents that one operation drops: each takes some statements."""
+
+_NUMBER = "SELECT version FROM nodes WHERE ino = ?"
 _PRESENT = """SELECT n.seq, a.incarnation, n.manifest FROM nodes n LEFT JOIN authors a ON a.no = n.author
 WHERE n.ino = ? AND n.kind = 1"""
 _KEPT = """SELECT until, since, manifest FROM nodes_past WHERE ino = :ino AND kept = 1 AND
@@ -42,6 +46,10 @@ _NEVER = Position(2**62)
 
 def beyond(c: Connection, ino: Inode, most: int, now: int) -> Iterator[Prune]:
     """Yield operations that leave a file at most ``most`` earlier contents."""
+    # A file never has more contents than the number of its present one says. This is the usual case.
+    (number,) = c.one(_NUMBER, (ino,)) or (0,)
+    if number <= most + 1:
+        return
     earlier = [each for each in versions_of(c, ino) if not each.is_current]
     if len(earlier) <= most:
         return
@@ -51,7 +59,8 @@ def beyond(c: Connection, ino: Inode, most: int, now: int) -> Iterator[Prune]:
     for index in retention.thin([each.time for each in earlier], most, now):
         dots.setdefault(earlier[index].attributes.node, []).append(earlier[index].dot)
     for node, pruned in dots.items():
-        yield Prune(node, tuple(pruned))
+        for first in range(0, len(pruned), DOTS_AT_ONCE):
+            yield Prune(node, tuple(pruned[first : first + DOTS_AT_ONCE]))
 
 
 def with_versions(c: Connection, after: Inode, count: int) -> list[Inode]:
