@@ -10,7 +10,7 @@ from msgspec import structs
 from tests.support.vaults import Vault, content, make_folder, put, read
 from tgdav.content.read.reader import ContentReader
 from tgdav.db.schema import ROOT_INODE
-from tgdav.errors import DamageError, NoSpace, UsageError
+from tgdav.errors import DamageError, NoSpace, ReadOnly, UsageError
 from tgdav.fs.api import Owner
 from tgdav.fs.files.handle import Handle
 from tgdav.ids import Inode, Position
@@ -71,6 +71,25 @@ def test_a_file_that_is_being_written_shows_its_last_content(volume: Volume, vau
     assert sizes(volume, "two") == {b"a": 7500}
     assert sizes(volume, "one") == {b"a": 5000}
     handle.close()
+
+
+def test_an_upload_that_is_not_complete(volume: Volume) -> None:
+    put(volume, "a", b"before")
+    fs = volume.fs
+    with fs.upload(fs.root, b"a", owner=Owner()) as upload:
+        upload.write(b"half of the new")
+        assert not volume.snapshots.make("one").settled
+        upload.commit()
+    with fs.upload(fs.root, b"b", owner=Owner()) as upload:
+        upload.write(b"never complete")
+    with fs.upload(fs.root, b"c", owner=Owner()) as upload:
+        volume.journal.read_only = "planted"
+        with pytest.raises(ReadOnly):
+            upload.commit()
+    volume.journal.read_only = None
+    assert volume.snapshots.make("two").settled
+    assert sizes(volume, "one") == {b"a": 6}
+    assert sizes(volume, "two") == {b"a": 15}
 
 
 def test_junk_counts_for_nothing(volume: Volume) -> None:

@@ -38,6 +38,8 @@ class FileUpload:
         self._open_files, self._listeners, self._target = open_files, listeners, target
         self._stream = open_files.context.content.open_stream(local=target.local)
         self._done = False
+        if not target.local:
+            open_files.uploads.add(self)
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Write the next bytes."""
@@ -67,6 +69,7 @@ class FileUpload:
             )
         finally:
             staged.release()
+            self._open_files.uploads.discard(self)
         open_file = self._open_files.find(result[0].inode)
         if open_file is not None:
             open_file.replaced(staged.manifest, staged.tag)
@@ -79,6 +82,7 @@ class FileUpload:
             return self._stream.finish()
         except BaseException:
             self._stream.abort()
+            self._open_files.uploads.discard(self)
             raise
 
     def _change(
@@ -141,6 +145,7 @@ class FileUpload:
 
     def abort(self) -> None:
         """Discard everything."""
+        self._open_files.uploads.discard(self)
         if not self._done:
             self._done = True
             self._stream.abort()

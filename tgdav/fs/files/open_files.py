@@ -38,12 +38,16 @@ DIRTY_SECONDS = 300.0
 
 
 class OpenFiles:
-    """All files that are open or dirty, by inode. Thread-safe."""
+    """All files that are open or dirty, by inode. Thread-safe.
+
+    ``uploads`` are the new contents of logged files that are being received.
+    """
 
     def __init__(self, context: OpenFileContext) -> None:
         self.context = context
         self._lock = threading.Lock()
         self._files: dict[Inode, OpenFile] = {}
+        self.uploads: set[object] = set()
         self._writeback = WritebackThread(context.journal, self._forget_if_idle)
 
     def start(self) -> None:
@@ -186,8 +190,8 @@ class OpenFiles:
         self.flush(lambda file: file.handles <= 0 or now - file.last_write >= IDLE_SECONDS)
 
     def has_unflushed(self) -> bool:
-        """Return whether a file that is logged has unflushed writes. Takes no lock, so that a change may ask."""
-        return any(file.dirty and not file.is_local for file in list(self._files.values()))
+        """Return whether a file that is logged is being written. Takes no lock, so that a change may ask."""
+        return bool(self.uploads) or any(file.dirty and not file.is_local for file in list(self._files.values()))
 
     def flush_idle(self, now: float) -> None:
         """Flush the files that are due at ``now``, in seconds of the monotonic clock."""
