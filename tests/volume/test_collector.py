@@ -17,6 +17,7 @@ from tgdav.errors import DamageError, LocalFailure, StoreUnavailable, WriterRepl
 from tgdav.failpoints import installed
 from tgdav.fs.api import Owner
 from tgdav.ids import ChunkId
+from tgdav.volume import collector
 from tgdav.volume.volume import Volume
 
 SECTIONS = {
@@ -371,6 +372,42 @@ def test_a_stream_after_the_retirement_stores_anew(volume: Volume) -> None:
     volume.content.reader.clear()
     assert read(volume, "again") == data
     assert_sound(volume)
+
+
+def test_writers_and_collections_at_the_same_time(volume: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Writers use a few contents again and again, so that what is deleted is often stored a moment later."""
+    pool = [content(number, 150_000 + 10_000 * number) for number in range(6)]
+    monkeypatch.setattr(collector, "_FLUSH_SECONDS", 0.05)
+
+    def write(writer: int) -> dict[str, bytes]:
+        source, mine = random.Random(writer), {}
+        for turn in range(60):
+            if turn % 6 == writer:
+                volume.sync(wait=True)
+            name = f"{writer}-{source.randrange(4)}"
+            if name in mine and source.random() < 0.3:
+                volume.fs.remove_tree(volume.fs.root, name.encode(), durable=True)
+                volume.fs.trash.empty()
+                del mine[name]
+            else:
+                mine[name] = source.choice(pool)
+                put(volume, name, mine[name])
+        return mine
+
+    collections = deleted = 0
+    with ThreadPoolExecutor(3) as threads:
+        writers = [threads.submit(write, number) for number in range(3)]
+        while not all(each.done() for each in writers):
+            with suppress(StoreUnavailable):  # so much is written
+                deleted += volume.gc()["packs_deleted"]
+            collections += 1
+        files = {name: data for each in writers for name, data in each.result().items()}
+    volume.gc()
+    assert collections
+    volume.content.reader.clear()
+    assert_shows(volume, files)
+    assert_sound(volume)
+    print(f"\ngc: {collections} collections beside writers deleted {deleted} packs")
 
 
 # ---- when something is wrong ----------------------------------------------------------------------------------------

@@ -55,6 +55,7 @@ def spread(total: int, seed: int) -> list[int]:
     return [int(total * weight / sum(weights)) for weight in weights]
 
 
+@pytest.mark.timeout(int(MINUTES * 60) + 1800)
 @pytest.mark.torture
 def test_overwriting_again_and_again(tmp_path: Path) -> None:
     seed = random.randrange(1 << 32)
