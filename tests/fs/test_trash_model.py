@@ -14,10 +14,15 @@ import pytest
 from tests.crash.damaging import any_seed
 from tests.crash.machines import MINUTES
 from tests.support.vaults import Vault, rows
+from tgdav.crdt.ops import Purge
 from tgdav.failpoints import installed
 from tgdav.fs import trash
 from tgdav.fs.api import Owner
 from tgdav.ids import Inode
+from tgdav.metadata import fresh_nodes, purging
+from tgdav.metadata.change import Change
+from tgdav.metadata.fresh_nodes import FreshNodes
+from tgdav.metadata.trash import deleted_before
 from tgdav.metadata.types import Kind
 from tgdav.volume.volume import Volume
 
@@ -148,7 +153,7 @@ class Machine:
         self.number = 0
         self.steps: list[Callable[[], object]] = [
             *[self.write] * 4, *[self.mkdir] * 2, *[self.rename] * 2, self.link, *[self.delete] * 4, *[self.restore] * 3,
-            self.temporary, self.empty, self.empty_older, self.snapshot, self.unsnapshot, self.sync, self.restart,
+            self.temporary, self.sent, self.empty, self.empty_older, self.snapshot, self.unsnapshot, self.sync, self.restart,
             self.crash, self.sweep, self.age,
         ]  # fmt: skip
 
@@ -230,9 +235,11 @@ class Machine:
     def mkdir(self) -> None:
         place = self.place(taken=False)
         if place is not None:
-            above, name = place
-            self.volume.fs.create(self.inode(above), name, Kind.DIRECTORY, 0o755, OWNER)
-            above.children[name] = Directory(above, name)
+            self.mkdir_at(*place)
+
+    def mkdir_at(self, above: Directory, name: bytes) -> None:
+        self.volume.fs.create(self.inode(above), name, Kind.DIRECTORY, 0o755, OWNER)
+        above.children[name] = Directory(above, name)
 
     def rename(self) -> None:
         source, target = self.place(taken=True), self.place(taken=False)
@@ -278,6 +285,15 @@ class Machine:
                 upload.write(data)
                 upload.commit()
         self.volume.fs.remove_tree(inode, place[1])
+
+    def sent(self) -> None:
+        """What was sent goes to the trash, however new it is."""
+        place = self.place(taken=False)
+        if place is not None:
+            self.mkdir_at(*place)
+            self.volume.sync(wait=True)
+            self.volume.fs.remove_tree(self.inode(place[0]), place[1])
+            self.model.delete(*place, self.vault.clock.now_ns())
 
     def restore(self) -> None:
         if self.model.trash:
@@ -394,3 +410,38 @@ def test_the_trash_over_and_over(tmp_path: Path) -> None:
         count += 1
         live(tmp_path / str(count), any_seed(), 200)
     print(f"\ntrash: {count} lives")
+
+
+# ---- planted bugs --------------------------------------------------------------------------------------------------
+
+
+def _purge_unlogged(change: Change, before: int) -> int:
+    found = deleted_before(change.connection, before, 200)
+    change._applier.apply(Purge(tuple(each.entry for each in found)))
+    return len(found)
+
+
+MUTANTS: dict[str, tuple[object, str, object]] = {
+    "a purge is not logged": (trash, "_purge", _purge_unlogged),
+    "what snapshots show is swept": (purging, "_KEEP_NODES", "SELECT ?, ?, ?"),
+    "names that snapshots show are swept": (purging, "_KEEP_CHILDREN", "SELECT ?, ?, ?, ?, ?"),
+    "a file goes with the first of its names": (
+        purging,
+        "_OTHERS",
+        "SELECT 0, 0, x'' FROM entries WHERE ino < -? AND id = ?",
+    ),
+    "what is older is new": (fresh_nodes, "SECONDS", 1e9),
+    "what is sent is new": (FreshNodes, "sealed", property(lambda _: 0, lambda _, __: None)),
+}
+
+
+@pytest.mark.parametrize("mutant", MUTANTS)
+def test_a_planted_bug_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mutant: str) -> None:
+    where, name, bug = MUTANTS[mutant]
+    monkeypatch.setattr(where, name, bug, raising=False)
+    for seed in range(12):
+        try:
+            live(tmp_path / str(seed), 20261201 + seed, 70)
+        except Exception:  # whatever shows it
+            return
+    raise AssertionError(f"nothing shows that {mutant}")
