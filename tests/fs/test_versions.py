@@ -168,6 +168,27 @@ def test_backups_are_known_for_a_while_and_not_after_a_restart(drive: Drive) -> 
     assert drive.versions(b"file") == [(1, 3)]
 
 
+@pytest.mark.parametrize("way", ["rename", "backup"])
+def test_a_file_that_is_deleted_right_after_a_save_is_in_the_trash_with_all_versions(drive: Drive, way: str) -> None:
+    """Its inode is new and was never sent, but what it replaced is not."""
+    drive.save(b"file", b"1", b"22")
+    drive.clock.advance(MINUTE)
+    root = drive.fs.root
+    if way == "rename":
+        drive.access.write_file(b"new", b"333")
+        drive.fs.rename(root, b"new", root, b"file")
+    else:
+        drive.fs.rename(root, b"file", root, b"file~")
+        drive.access.write_file(b"file", b"333")
+        drive.fs.unlink(root, b"file~")
+    drive.clock.advance(1)
+    drive.fs.unlink(root, b"file")
+    [item] = drive.fs.trash.items()
+    drive.fs.trash.sweep()
+    drive.fs.trash.restore(item.path)
+    assert drive.versions(b"file") == [(1, 1), (2, 2), (3, 3)]
+
+
 def test_departures() -> None:
     departures = Departures()
     name = (Inode(1), b"file")
