@@ -63,3 +63,10 @@ def test_what_makes_no_sense_is_exit_2(vault: Machine, words: tuple[str, ...]) -
     refused = vault.run("trash", *words, check=False)
     assert refused.code == 2
     assert len(refused.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("days", ["x", "-1", "nan", "1e3", "1000000", ""])
+def test_an_impossible_age_is_refused_in_words(vault: Machine, days: str) -> None:
+    found = vault.run("trash", "empty", "--older-than", days, check=False)
+    assert (found.code, found.stderr.count("\n")) == (2, 1)
+    assert f"--older-than: give a number of days from 0 to 999999, such as 7 or 0.5, not {days!r};" in found.stderr

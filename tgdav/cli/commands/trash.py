@@ -1,6 +1,7 @@
 """``tgdav trash``."""
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,18 @@ from tgdav.cli.help import Group
 from tgdav.cli.invocation import Invocation, global_options
 from tgdav.cli.session import session
 from tgdav.wording import counted, readable_size
+
+
+class _Days(click.ParamType):  # type: ignore[type-arg] # generic in newer versions of click only
+    """A number of days, with or without decimals."""
+
+    name = "days"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number, or fail with what is allowed."""
+        if re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,12})?", str(value)):
+            return float(value)
+        return self.fail(f"give a number of days from 0 to 999999, such as 7 or 0.5, not {value!r}", param, ctx)
 
 
 @click.group(cls=Group)
@@ -44,7 +57,7 @@ def restore_command(invocation: Invocation, *, wanted: str) -> int:
 @trash.command("empty", example="tgdav trash empty --older-than 7")
 @click.option(
     "--older-than",
-    type=click.FloatRange(min=0, max=1e6),
+    type=_Days(),
     metavar="DAYS",
     help="Only what was deleted more than DAYS days ago.",
 )
