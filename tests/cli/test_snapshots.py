@@ -171,3 +171,18 @@ def test_a_killed_server_leaves_what_was_answered(vault: Machine) -> None:
     with vault.server() as running, running.client() as client:
         assert client.request("GET", "/a").body == b"one"
     assert vault.run("check").code == 0
+
+
+def test_a_deleted_file_comes_back_with_its_last_content_as_a_version(vault: Machine) -> None:
+    with vault.server() as running, running.client() as client:
+        assert client.request("PUT", "/a", body=b"one").status == 201
+        vault.run("snapshot", "s")
+        assert client.request("PUT", "/a", body=b"second").status == 204
+        assert client.request("DELETE", "/a").status == 204
+        vault.run("restore", "s", "--path", "/a")
+        assert client.request("GET", "/a").body == b"one"
+        assert vault.run("check").code == 0
+        found = vault.run("--json", "versions", "/a").json()["versions"]
+        assert [each["bytes"] for each in found] == [3, 6, 3]
+        vault.run("sync", "--wait")
+        assert vault.run("check", "--drill").code == 0

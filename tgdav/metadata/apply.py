@@ -264,7 +264,7 @@ class OperationApplier:
         else:
             is_there = False
         if not is_there and (is_version or policy.pins(old)):
-            history.close_content(transaction, old.ino, position, kept=is_version)
+            history.close_content(transaction, old, position, kept=is_version)
             is_there = True
         if is_version:
             self._context.versioned.add(old.ino)

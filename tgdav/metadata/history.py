@@ -85,6 +85,7 @@ def _copy(source: Table, target: Table, *keys: str, logged: ColumnElement[bool],
 
 _IS_JUNK = select(nodes.c.ino).where(nodes.c.local == 1)
 _CLOSE_NODE = _copy(nodes, nodes_past, "ino", logged=nodes.c.local == 0, given=["kept"])
+_CLOSE_CONTENT = _copy(nodes, nodes_past, "ino", logged=nodes.c.local == 0, given=["kept", "since"])
 _CLOSE_ENTRY = _copy(entries, entries_past, "id", logged=entries.c.local == 0)
 _CLOSE_FIELD = _copy(fields, fields_past, "ino", "field", logged=fields.c.ino.not_in(_IS_JUNK))
 _CLOSE_FIELDS = _copy(fields, fields_past, "ino", logged=fields.c.ino.not_in(_IS_JUNK))
@@ -117,9 +118,13 @@ def close_node(transaction: Transaction, ino: Inode, position: Position, pinned:
     transaction.execute(_CLOSE_NODE, {"ino": ino, "until": position, "pinned": pinned, "kept": 0})
 
 
-def close_content(transaction: Transaction, ino: Inode, position: Position, *, kept: bool) -> None:
+def close_content(transaction: Transaction, old: ContentState, position: Position, *, kept: bool) -> None:
     """Copy a node's row to the past; ``kept``: as a version."""
-    transaction.execute(_CLOSE_NODE, {"ino": ino, "until": position, "pinned": _ALWAYS, "kept": int(kept)})
+    # An earlier operation of the same group, such as a rename, may have moved ``since`` to ``position``: a state that begins
+    # when it ends would not exist as of the position before. No snapshot shows it, or the row would have been copied then.
+    since = min(old.since, position - 1)
+    row = {"ino": old.ino, "until": position, "pinned": _ALWAYS, "kept": int(kept), "since": since}
+    transaction.execute(_CLOSE_CONTENT, row)
 
 
 def keep_as_version(transaction: Transaction, ino: Inode, position: Position, *, kept: bool) -> bool:
