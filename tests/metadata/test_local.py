@@ -112,3 +112,14 @@ def test_unknown_nodes_cannot_be_published_or_withdrawn(tree: Tree) -> None:
         tree.journal.change(
             lambda change: change.emit_local(Place(change.new_local_id(), NodeId(b"g" * 16), ROOT, b"n"))
         )
+
+
+def test_junk_in_a_deleted_directory_stays_with_its_name(tree: Tree) -> None:
+    directory = tree.mkdir(b"directory")
+    node = tree.journal.change(lambda change: make_local(change, b".DS_Store", directory))
+    ino = tree.ino(node)
+    tree.delete(directory)
+    with tree.database.reading() as connection:
+        assert queries.unnamed_local(connection) == []
+    tree.journal.change(lambda change: change.drop_local(ino))
+    assert tree.rows(f"SELECT ino FROM nodes WHERE ino = {ino}") == [(ino,)]

@@ -26,7 +26,11 @@ _SET_LOCAL_NODE = compiled(
 _SET_LOCAL_ENTRIES = compiled(
     update(entries).where(entries.c.ino == bindparam("inode")).values(local=1, since=bindparam("position"))
 )
-_LOCAL_MANIFEST = compiled(select(_n.manifest).where(_n.ino == bindparam("ino"), _n.local == 1, _n.nlink == 0))
+_LOCAL_MANIFEST = compiled(
+    select(_n.manifest).where(
+        _n.ino == bindparam("ino"), _n.local == 1, ~select(entries.c.ino).where(entries.c.ino == _n.ino).exists()
+    )
+)
 _DROP_NODE = compiled(delete(nodes).where(_n.ino == bindparam("ino")))
 _DROP_FIELDS = compiled(delete(fields).where(fields.c.ino == bindparam("ino")))
 

@@ -84,7 +84,10 @@ _LOCAL_CONTENTS = compiled(
     .join_from(nodes, manifests, manifests.c.no == _n.manifest, isouter=True)
     .where(_n.local == 1, _n.kind == int(Kind.FILE), _n.size > 0)
 )
-_UNNAMED_LOCAL = compiled(select(_n.ino).where(_n.local == 1, _n.nlink == 0))
+# A file in a directory that is in the trash has no links, and a name.
+_UNNAMED_LOCAL = compiled(
+    select(_n.ino).where(_n.local == 1, _n.nlink == 0, ~select(_e.ino).where(_e.ino == _n.ino).exists())
+)
 _ABOVE = (
     "WITH RECURSIVE up(ino) AS (SELECT :ino UNION SELECT entries.parent FROM up JOIN entries ON entries.ino = up.ino)"
     " SELECT 1 FROM up WHERE ino = :ancestor"
