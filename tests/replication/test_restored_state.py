@@ -379,3 +379,29 @@ def test_the_store_going_away_in_between_leaves_the_rest_to_the_next_start(
             with pytest.raises(ReadOnly):
                 put(volume, "x", b"x")
     assert_goes_on(vault, expected)
+
+
+def test_what_was_retracted_after_the_backup_is_there_again(vault: Vault) -> None:
+    """The backup has a file that was deleted before it was sent, in a group of which the rest was sent."""
+    with vault.opened() as volume:
+        make_folder(volume, "d")
+        for name in ("x", "y"):
+            put(volume, f"d/{name}", content(ord(name), 5000))
+        volume.sync(wait=True)
+        fs = volume.fs
+        fs.copy(fs.resolve([b"d"]).inode, fs.root, b"e")
+        fs.sync()
+        before = tree(volume)
+        back_up(vault)
+        fs.unlink(fs.resolve([b"e"]).inode, b"x")
+        volume.sync(wait=True)
+        assert fs.trash.items() == []
+    restore(vault)
+    with vault.opened() as volume:
+        assert volume.read_only_reason is None
+        volume.sync(wait=True)
+        assert tree(volume) == before
+        assert volume.check(drill=True)["ok"]
+    vault.join("second")
+    with vault.opened("second") as second:
+        assert {path: row[2:] for path, row in tree(second).items()} == {path: row[2:] for path, row in before.items()}

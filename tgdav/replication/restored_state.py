@@ -22,7 +22,7 @@ from tgdav.config import Config
 from tgdav.content.staging.recovery import rename_unsent
 from tgdav.crdt.clocks import next_stamp
 from tgdav.crdt.membership import Verdict
-from tgdav.crdt.ops import Group, Make, Member, Place, Retire, decode_ops
+from tgdav.crdt.ops import Group, Make, Member, Place, Retire, Retracted, decode_ops
 from tgdav.crypto.label import BlobKind
 from tgdav.db.connection import Connection
 from tgdav.db.database import Database
@@ -68,6 +68,7 @@ class Comparison:
 
     def __init__(self, unsent: Sequence[Unsent]) -> None:
         self._unsent = {each.group.sequence: each for each in unsent}
+        self._rests: list[Unsent] = []
         self.sent: set[int] = set()
         self.changes: set[bytes] = set()
         self._needs: set[bytes] = set()
@@ -78,13 +79,19 @@ class Comparison:
     @property
     def never_sent(self) -> list[Unsent]:
         """The groups that were never sent, in the order in which they were applied here."""
-        return [each for sequence, each in self._unsent.items() if sequence not in self.sent]
+        rest = [each for sequence, each in self._unsent.items() if sequence not in self.sent] + self._rests
+        return sorted(rest, key=lambda each: each.position)
 
     def add(self, group: Group, *, is_own: bool) -> None:
         """Add the next group of the chain; ``is_own``: it has the incarnation of the unsent groups."""
         mine = self._unsent.get(group.sequence) if is_own else None
-        if mine is not None and mine.group == group:
+        if mine is not None and _was_sent(mine.group, group):
             self.sent.add(group.sequence)
+            # What the chain does not have was retracted after the backup. The backup still has what it is about.
+            left_out = zip(mine.group.ops, group.ops, strict=True)
+            rest = tuple(op for op, sent in left_out if isinstance(sent, Retracted) and not isinstance(op, Retracted))
+            if rest:
+                self._rests.append(msgspec.structs.replace(mine, group=msgspec.structs.replace(mine.group, ops=rest)))
             return
         each = Unsent(0, group, 0)
         self._retired.update(name for op in group.ops if isinstance(op, Retire) for name in op.packs)
@@ -116,6 +123,17 @@ class Comparison:
         if changes & self._needs or needs & self.changes:
             return False
         return not any(map(is_folder, self._moves.union(*(_moved(each.group) for each in rest))))
+
+
+def _was_sent(mine: Group, sent: Group) -> bool:
+    """Whether a group of the chain is one of the unsent groups, whole or with some operations retracted."""
+    same = (mine.sequence, mine.stamp, mine.time, len(mine.ops)) == (
+        sent.sequence,
+        sent.stamp,
+        sent.time,
+        len(sent.ops),
+    )
+    return same and all(op in (here, Retracted()) for here, op in zip(mine.ops, sent.ops, strict=True))
 
 
 def _moved(group: Group) -> set[NodeId]:
