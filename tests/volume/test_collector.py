@@ -476,6 +476,30 @@ def test_who_is_not_the_writer_deletes_nothing(vault: Vault) -> None:
             volume.gc()
 
 
+def test_a_machine_that_was_replaced_does_not_miss_what_its_successor_deleted(vault: Vault) -> None:
+    with vault.opened() as volume:
+        put(volume, "kept", content(2, 200_000))
+        garbage(volume, content(1, 300_000))
+        assert volume.replicator.checkpoint()
+    assert not vault.join("second").damage
+    with vault.opened("second") as second:
+        second.sync(wait=True)
+        assert second.gc()["packs_deleted"] == 1
+        for number in range(3):
+            put(second, f"{number}", b"x")
+            second.sync(wait=True)
+            assert second.replicator.checkpoint()
+            second.replicator.trim()
+        ((kept, name),) = rows(second, "SELECT no, name FROM packs WHERE size > 200000")
+        assert kept
+    with vault.opened() as volume:
+        assert volume.read_only_reason is not None
+        found = volume.check(read_data=100.0)
+        assert found["ok"], found["damage"]
+        spoil(vault.blob(name))
+        assert [each["blob"] for each in volume.check(read_data=100.0)["damage"]] == [name.hex()]
+
+
 def test_a_store_that_is_away_loses_nothing(vault: Vault, volume: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
     files = fill(volume)
     overwrite(volume, files, list(files), 5000)

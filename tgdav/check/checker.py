@@ -20,7 +20,7 @@ from tgdav.check.local import LocalCheck
 from tgdav.check.naming import Names, states_naming
 from tgdav.check.repair import Repairer
 from tgdav.crypto.header import HEADER_BYTES, decode, recognise
-from tgdav.crypto.label import decode_label
+from tgdav.crypto.label import BlobKind, decode_label
 from tgdav.db.transaction import Transaction
 from tgdav.errors import BlobMissing, DamageError
 from tgdav.ids import BlobId, BlobName, ChunkId
@@ -107,8 +107,9 @@ class Checker:
         self._examined |= expected_blobs.suspected
         listed = list(self._store.list())
         names = {blob.name for blob in [*expected_blobs.expected, *expected_blobs.lost_packs]}
-        BlobListing(listed, self._vault_keys).refuse_later(names.__contains__)
-        suspects = self._check_listing(listed, expected_blobs)
+        listing = BlobListing(listed, self._vault_keys)
+        listing.refuse_later(names.__contains__)
+        suspects = self._check_listing(listed, expected_blobs, others_delete=self._others_delete(listing))
         if suspects:
             now = ExpectedBlobs.of(self._database)
             for blob, reason in suspects:
@@ -119,7 +120,20 @@ class Checker:
 
     # ---- the listing ---------------------------------------------------------------------------------------------
 
-    def _check_listing(self, listed: list[BlobInfo], expected_blobs: ExpectedBlobs) -> list[tuple[KnownBlob, str]]:
+    def _others_delete(self, listing: BlobListing) -> bool:
+        """Whether this machine is not the writer any more, and the writer may have deleted what this machine knows: it has
+        written checkpoints since.
+        """
+        if self._replicator.writer_check.replaced() is None:
+            return False
+        with self._database.reading() as connection:
+            (known,) = connection.one(_LAST_CHECKPOINT) or (0,)
+        parts = listing.of(self._replicator.log.namespace, BlobKind.CHECKPOINT)
+        return any(found.label.number > known for found in parts)
+
+    def _check_listing(
+        self, listed: list[BlobInfo], expected_blobs: ExpectedBlobs, *, others_delete: bool
+    ) -> list[tuple[KnownBlob, str]]:
         replaced = self._headers.is_superseded(listed)
         by_id = {info.id: info for info in listed}
         by_name = {info.name: info for info in listed}
@@ -127,9 +141,9 @@ class Checker:
         for blob in expected_blobs.expected:
             info = by_id.get(BlobId(blob.id))
             if info is None or info.name != blob.name:
-                if blob.kind == sql.HEADER and replaced:
-                    continue
                 elsewhere = blob.name in by_name
+                if replaced if blob.kind == sql.HEADER else others_delete and not elsewhere:
+                    continue
                 reason = "it is elsewhere in the store" if elsewhere else "the store does not have it any more"
                 suspects.append((blob, reason))
             elif info.size != blob.size:
@@ -256,6 +270,9 @@ class Checker:
             )
 
         self._database.writer.run(write_rows)
+
+
+_LAST_CHECKPOINT = "SELECT coalesce(max(number), 0) FROM checkpoints"
 
 
 def _silent(_what: str, _done: int, _total: int) -> None:
