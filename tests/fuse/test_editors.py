@@ -36,7 +36,7 @@ def call(vault: MountedVault, command: str, **arguments: object) -> dict[str, An
 def contents(mounted: MountedVault, path: Path) -> list[str]:
     """Return the contents of a file's versions, the oldest first, as ``/.versions`` has them."""
     below = path.relative_to(mounted.path)
-    numbers = [each["number"] for each in call(mounted, "versions", path=f"/{below}")["versions"][::-1]]
+    numbers = [each["number"] for each in call(mounted, "versions", path=os.fsencode(f"/{below}"))["versions"][::-1]]
 
     def named() -> list[str]:
         return sorted(os.listdir(mounted.path / ".versions" / below), key=lambda name: int(name.partition("-")[0]))

@@ -149,6 +149,7 @@ def test_a_file_moved_by_mistake_over_one_that_was_just_written_loses_nothing(dr
 def test_a_directory_that_replaces_a_file_sends_it_to_the_trash(drive: Drive) -> None:
     dav = drive.client()
     put(dav, SAVES[0])
+    drive.file_clock.advance(60)
     assert dav("MKCOL", "/directory").status == 201
     assert dav("MOVE", "/directory", Destination="/letter.odt", Overwrite="T").status == 204
     assert drive.trash() == [b"/letter.odt (restored)"]
