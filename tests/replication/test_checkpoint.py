@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tests.replication.histories import do, furnish, steps
 from tests.support.platform import CrashAt, FailingDisk, SimulatedCrash
 from tests.support.vaults import Vault, assert_same, content, folder_of, make_folder, put, read, rows, state
+from tgdav.crdt.ops import Purge
 from tgdav.errors import NoSpace, StoreUnavailable
 from tgdav.failpoints import installed
 from tgdav.replication.format import checkpoint as checkpoint_format
@@ -111,6 +112,19 @@ def test_a_joined_machine_goes_on_where_the_checkpoint_ended(vault: Vault, volum
         vault.join("third")
         with vault.opened("third") as third:
             assert_same(second, third)
+
+
+def test_what_is_purged_and_not_swept_yet_stays_purged(vault: Vault, volume: Volume) -> None:
+    put(volume, "file", b"content")
+    volume.sync(wait=True)
+    vault.clock.advance(100)
+    volume.fs.remove_tree(volume.fs.root, b"file")
+    (deleted,) = volume.fs.trash.items()
+    volume.journal.change(lambda change: change.emit(Purge((deleted.entry,))))
+    checkpoint(volume)
+    vault.join("second")
+    with vault.opened("second") as second:
+        assert second.fs.trash.items() == volume.fs.trash.items() == []
 
 
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(vault: Vault, volume: Volume) -> None:

@@ -271,7 +271,7 @@ class CheckpointLoader:
                 outline.add(batch, checkpoint_format.encode_batch(batch))
             self._insert(checkpoint_format.merged(part.batches, replaced))
         self._insert(Batch(table, number, there) for (table, number), there in replaced.items())
-        self._finish(root, [(base_parts, base_root), (parts, root)], outline)
+        self._finish(root, [(base_parts, base_root), (parts, root)], outline, last.version)
         return root
 
     def _root(self, parts: Parts) -> tuple[Part, Root]:
@@ -303,11 +303,11 @@ class CheckpointLoader:
         self._database.writer.run(insert)
         self._database.checkpoint()
 
-    def _finish(self, root: Root, used: list[tuple[Parts, Root]], outline: Outline) -> None:
+    def _finish(self, root: Root, used: list[tuple[Parts, Root]], outline: Outline, version: int) -> None:
         last_number = max(parts[-1].label.number for parts in self._checkpoints)
 
         def complete(transaction: Transaction) -> None:
-            checkpoint_tables.complete(transaction)
+            checkpoint_tables.complete(transaction, version)
             for key, value in root.settings.items():
                 transaction.execute("INSERT OR REPLACE INTO settings (key, value) VALUES (?, ?)", (key, value))
             settings.put(transaction, OUTLINE, checkpoint_format.encode_outline(outline))

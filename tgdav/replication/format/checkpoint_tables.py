@@ -184,8 +184,9 @@ def clear(transaction: Transaction) -> None:
         transaction.execute(f"DELETE FROM {name}")  # noqa: S608 - a constant
 
 
-def complete(transaction: Transaction) -> None:
-    """Compute, after the last row, the columns that checkpoints do not contain, or did not contain in an earlier version."""
-    migrations.fill_version_2(transaction)
+def complete(transaction: Transaction, version: int) -> None:
+    """Compute, after the last row, the columns that checkpoints of this version do not contain."""
+    if version < 2:
+        migrations.fill_version_2(transaction)
     for statement in _AFTERWARDS:
         transaction.execute(statement)

@@ -1,0 +1,1 @@
+"""The proofs of history as a whole: random walks of a real vault beside a model of plain dictionaries."""

@@ -1,0 +1,152 @@
+"""Judges what a vault shows by the model; each assertion names the promise that is broken."""
+
+from collections import Counter
+from datetime import UTC, datetime
+
+from tests.history.model import Deleted, Model, Node, Path
+from tests.history.showing import Observed, Shown, Tree, Version
+from tgdav.crdt import ops
+
+PRUNES_ARE_LOGGED = hasattr(ops, "Prune")
+
+
+def judge(model: Model, seen: Observed, *, unchanged: bool) -> None:
+    """Assert that a vault shows what the model says, and let the model know what the rules leave open.
+
+    ``unchanged``: nothing was done since the last time but what changes nothing that is shown.
+    """
+    _judge_live(model, seen.live, unchanged=unchanged)
+    _judge_snapshots(model, seen)
+    _judge_versions(model, seen)
+    _judge_trash(model, seen)
+    model.live = seen.live
+
+
+def _judge_live(model: Model, live: Tree, *, unchanged: bool) -> None:
+    expected = model.tree()
+    known = {path: shown._replace(rest=()) for path, shown in live.items()}
+    assert known == expected, f"live tree: {difference(known, expected)}"
+    if unchanged and model.live is not None:
+        assert live == model.live, f"live tree: attributes changed by themselves: {difference(live, model.live)}"
+
+
+def _judge_snapshots(model: Model, seen: Observed) -> None:
+    names = {pin.name for pin in model.pins}
+    assert set(seen.snapshots) == names, f"snapshots: there are {sorted(seen.snapshots)}, not {sorted(names)}"
+    for pin in model.pins:
+        found = seen.snapshots[pin.name]
+        if pin.tree is None:
+            pin.tree = seen.live
+        assert found == pin.tree, f"snapshots: {pin.name} reads otherwise: {difference(found, pin.tree)}"
+
+
+# ---- versions --------------------------------------------------------------------------------------------------------
+
+
+def _judge_versions(model: Model, seen: Observed) -> None:
+    files = {path: node for path, node in model.walk() if node.is_file}
+    for path, node in files.items():
+        _judge_file(model, path, node, seen.versions[path])
+    for path, node in files.items():
+        node.versions, node.must, node.may = seen.versions[path], [], []
+
+
+def _judge_file(model: Model, path: Path, node: Node, found: list[Version]) -> None:
+    if not node.must and not node.may:
+        assert found == node.versions, (
+            f"versions: those of {path} changed: {_brief(found)}, not {_brief(node.versions)}"
+        )
+        return
+    contents = Counter(each.content for each in found)
+    due = Counter([*(each.content for each in node.versions), *node.must])
+    lost, more = due - contents, contents - due - Counter(node.may)
+    assert not more, f"versions: {path} has more than it had: {_lengths(more)}"
+    if len(due) > model.max_versions:
+        if PRUNES_ARE_LOGGED:
+            assert len(found) <= model.max_versions, (
+                f"versions: {path} has {len(found)}, more than {model.max_versions}"
+            )
+        if node.must:
+            assert node.must[-1] in contents, f"versions: the newest earlier content of {path} was pruned"
+        return
+    if model.max_versions <= len(found) and lost:
+        return
+    assert not lost, f"versions: {path} has lost {_lengths(lost)}"
+
+
+def _brief(found: list[Version]) -> list[tuple[int, bytes, int, bytes]]:
+    return [(each.number, each.time, len(each.content), each.content[:4]) for each in found]
+
+
+def _lengths(contents: Counter[bytes]) -> list[tuple[int, bytes]]:
+    return [(len(content), content[:4]) for content in contents.elements()]
+
+
+# ---- trash -----------------------------------------------------------------------------------------------------------
+
+
+def _judge_trash(model: Model, seen: Observed) -> None:
+    _settle_open(model, seen)
+    expected = [_listed(model, each) for each in reversed(model.trash)]
+    found = [tuple(each) for each in seen.trash]
+    assert found == expected, f"trash: it lists {found}, not {expected}"
+    trees = [(_day(each.time), _plain(model.tree(each.node))) for each in model.trash]
+    shown = [(day, _plain(tree)) for day, tree in seen.trees]
+    for each in shown:
+        assert each in trees, f"trash: {each[0]!r} shows what was not deleted: {each[1]}"
+        trees.remove(each)
+    assert not trees, f"trash: it does not show {trees}"
+
+
+def _listed(model: Model, deleted: Deleted) -> tuple[bytes, bytes, int, int]:
+    above, missing, name = model.target(deleted)
+    nodes = {id(node): len(node.content) for _, node in model.walk(deleted.node) if node.is_file}
+    path = (*above, *(each for each, _ in missing), name)
+    return _text(model.former(deleted)), _text(path), deleted.time, sum(nodes.values())
+
+
+def _settle_open(model: Model, seen: Observed) -> None:
+    """Forget entries of which the rules leave open whether they are there, and which are not."""
+    listed = Counter((each.former, each.deleted) for each in seen.trash)
+    # Of several with one name and time, those that must be there are.
+    for each in sorted(reversed(model.trash), key=lambda each: each.is_open):
+        key = _text(model.former(each)), each.time
+        if listed[key]:
+            listed[key] -= 1
+        elif each.is_open:
+            model.trash.remove(each)
+        each.is_open = False
+
+
+def _text(path: Path) -> bytes:
+    return b"/" + b"/".join(path)
+
+
+def _day(time: int) -> bytes:
+    return datetime.fromtimestamp(time // 1_000_000_000, UTC).date().isoformat().encode()
+
+
+def _plain(tree: Tree) -> Tree:
+    """A tree without the numbers of links: names outside the trash count, too."""
+    return {path: shown._replace(links=0, rest=(), twin=()) for path, shown in tree.items()}
+
+
+# ---- saying what differs ---------------------------------------------------------------------------------------------
+
+
+def difference(found: Tree, expected: Tree) -> str:
+    """The first few differences of two trees, in words."""
+    parts = []
+    for path in sorted({*found, *expected}):
+        one, two = found.get(path), expected.get(path)
+        if one is None or two is None:
+            parts.append(f"{_text(path)!r} is {'missing' if one is None else 'there'}")
+        elif one != two:
+            names = [name for name in Shown._fields if getattr(one, name) != getattr(two, name)]
+            values = [(name, _short(getattr(one, name)), _short(getattr(two, name))) for name in names]
+            parts.append(f"{_text(path)!r} differs in {values}")
+    return "; ".join(parts[:4])
+
+
+def _short(value: object) -> object:
+    return (len(value), value[:8]) if isinstance(value, bytes) else value
