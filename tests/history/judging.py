@@ -109,7 +109,7 @@ def _settle_open(model: Model, seen: Observed) -> None:
     """Forget entries of which the rules leave open whether they are there, and which are not."""
     listed = Counter((each.former, each.deleted) for each in seen.trash)
     # Of several with one name and time, those that must be there are.
-    for each in sorted(reversed(model.trash), key=lambda each: each.is_open):
+    for each in sorted(model.trash, key=lambda each: (each.is_open, -each.time)):
         key = _text(model.former(each)), each.time
         if listed[key]:
             listed[key] -= 1

@@ -41,18 +41,18 @@ FURNISHING: tuple[Step, ...] = (
     ("put", (2, 3, 4, 1), 90, 0),
 )
 """The first steps of every walk: some directories and files."""
-CRASHES = 0.12
-"""Part of the steps that are done in a process which is killed at a failpoint."""
+CRASHES, POWER_CUTS = 0.12, 0.3
+"""Part of the steps that are done in a process which is killed at a failpoint, or whose machine loses its power there."""
 UNCHANGED = frozenset({"sync", "checkpoint", "gc", "upkeep", "restart", "join", "check", "policy", "clock", "nothing"})
 IN_THIS_PROCESS = frozenset({"restart", "join", "policy", "clock", "check", "nothing"})
 
 
-def draw(chance: random.Random) -> Step:
+def draw(chance: random.Random, crashes: float) -> Step:
     """Draw a step: its kind, numbers, how much time passes before it, and at which failpoint it is killed (0: it is not)."""
     kind = chance.choices([*WEIGHTS], [*WEIGHTS.values()])[0]
     numbers = tuple(chance.randrange(1 << 16) for _ in range(4))
     seconds = chance.choice(SECONDS) if chance.random() < 0.7 else 0
-    crash = chance.randrange(1, chance.choice((15, 30, 60, 400))) if chance.random() < CRASHES else 0
+    crash = chance.randrange(1, chance.choice((15, 30, 60, 400))) if chance.random() < crashes else 0
     return kind, numbers, seconds, crash
 
 
@@ -298,7 +298,7 @@ def run(steps: Sequence[Step], *, has_power_cuts: bool = False, seed: int = 0) -
 def walk(seed: int, length: int, *, has_power_cuts: bool = False) -> dict[str, int]:
     """Walk ``length`` random steps; if that fails, find fewer steps that fail and name them."""
     chance = random.Random(seed)
-    steps = [*FURNISHING, *(draw(chance) for _ in range(length))]
+    steps = [*FURNISHING, *(draw(chance, POWER_CUTS if has_power_cuts else CRASHES) for _ in range(length))]
 
     def go(some: Sequence[Step]) -> dict[str, int]:
         return run(some, has_power_cuts=has_power_cuts, seed=seed)
