@@ -138,6 +138,19 @@ def test_a_folder_that_was_not_synced_into_its_parent_goes_with_all_in_it(mount:
     assert there == {True, False}
 
 
+def test_what_was_done_in_a_folder_that_is_gone_for_good_is_not_undone(mount: Mount) -> None:
+    for seed in SEEDS:
+        disk = mount(seed)
+        (disk.path / "folder" / "below").mkdir(parents=True)
+        (disk.path / "folder" / "file").write_bytes(b"content")
+        (disk.path / "folder" / "file").unlink()
+        (disk.path / "folder" / "below").rmdir()
+        (disk.path / "folder").rmdir()
+        sync(disk.path)
+        disk.power_cut()
+        assert list(disk.backing.iterdir()) == []
+
+
 def test_what_programs_expect_of_a_file_system(mount: Mount) -> None:
     disk = mount(0)
     path = disk.path / "file"

@@ -6,6 +6,7 @@ A step is a tuple of plain values, its numbers taken modulo what there is, so th
 import random
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from copy import deepcopy
@@ -317,14 +318,14 @@ def promise(error: Exception) -> str:
 
 
 def shrink(
-    steps: Sequence[Step], error: Exception, go: Callable[[Sequence[Step]], object], attempts: int = 60
+    steps: Sequence[Step], error: Exception, go: Callable[[Sequence[Step]], object], seconds: float = 90.0
 ) -> tuple[list[Step], Exception]:
     """Leave out steps while the walk still breaks the same promise."""
-    current, size = [*steps], max(len(steps) // 2, 1)
-    while size and attempts:
+    current, size, until = [*steps], max(len(steps) // 2, 1), time.monotonic() + seconds
+    while size and time.monotonic() < until:
         start = 0
-        while start < len(current) and attempts:
-            some, attempts = current[:start] + current[start + size :], attempts - 1
+        while start < len(current) and time.monotonic() < until:
+            some = current[:start] + current[start + size :]
             try:
                 go(some)
             except Exception as found:

@@ -145,9 +145,13 @@ class NameLog:
     def _durable(self, changes: list[NameChange]) -> None:
         done = {id(change) for change in changes}
         self.pending = [change for change in self.pending if id(change) not in done]
-        for change in changes:
-            for grave in change.graves:
-                self._purge(grave)
+        graves = [grave for change in changes for grave in change.graves]
+        # A folder that is gone for good was empty before, so the changes in it are durable too.
+        for number in [self._buried[grave] for grave in graves]:
+            if any(number in change.folders for change in self.pending):
+                self.synced(number)
+        for grave in graves:
+            self._purge(grave)
 
     def _purge(self, grave: bytes) -> None:
         path = self._graveyard_path / os.fsdecode(grave)
