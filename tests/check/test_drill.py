@@ -219,8 +219,8 @@ HARMS = {
     "INSERT INTO predecessors SELECT id, 1, ino, id FROM entries WHERE ino = {file} LIMIT 1": (
         "earlier files of a name missing in the rebuilt state"
     ),
-    "UPDATE nodes SET author = 0 WHERE ino = {file}": "attributes differs: author",
-    "UPDATE entries SET by = 0 WHERE ino = {file}": "name differs: author",
+    "UPDATE nodes SET author = 77 WHERE ino = {file}": "attributes differs: author",
+    "UPDATE entries SET by = 77 WHERE ino = {file}": "name differs: author",
 }
 
 

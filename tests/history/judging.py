@@ -1,13 +1,11 @@
 """Judges what a vault shows by the model; each assertion names the promise that is broken."""
 
 from collections import Counter
+from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from tests.history.model import Deleted, Model, Node, Path
 from tests.history.showing import Observed, Shown, Tree, Version
-from tgdav.crdt import ops
-
-PRUNES_ARE_LOGGED = hasattr(ops, "Prune")
 
 
 def judge(model: Model, seen: Observed, *, unchanged: bool) -> None:
@@ -45,41 +43,55 @@ def _judge_snapshots(model: Model, seen: Observed) -> None:
 
 def _judge_versions(model: Model, seen: Observed) -> None:
     files = {path: node for path, node in model.walk() if node.is_file}
+    touched: set[bytes] = set()
+    pruned: set[bytes] = set()
+    lost: dict[Path, set[bytes]] = {}
     for path, node in files.items():
-        _judge_file(model, path, node, seen.versions[path])
+        if node.must or node.may or node.is_written:
+            touched.update(node.history())
+        if node.must or node.may:
+            lost[path] = _judge_touched(model, path, node, seen.versions[path])
+            # What is pruned goes from the lists of all files that share it.
+            if len(seen.versions[path]) >= model.max_versions:
+                pruned |= {*node.must, *node.may, *lost[path]} - {each.content for each in seen.versions[path]}
+    for path, gone in lost.items():
+        assert gone <= pruned, f"versions: {path} has lost {_lengths(gone)}, with {len(seen.versions[path])}"
     for path, node in files.items():
-        node.versions, node.must, node.may = seen.versions[path], [], []
+        if not node.must and not node.may:
+            _judge_untouched(path, node, seen.versions[path], touched, pruned)
+    for path, node in files.items():
+        node.versions, node.must, node.may, node.is_written = seen.versions[path], [], [], False
 
 
-def _judge_file(model: Model, path: Path, node: Node, found: list[Version]) -> None:
-    if not node.must and not node.may:
-        assert found == node.versions, (
-            f"versions: those of {path} changed: {_brief(found)}, not {_brief(node.versions)}"
-        )
-        return
-    contents = Counter(each.content for each in found)
-    due = Counter([*(each.content for each in node.versions), *node.must])
-    lost, more = due - contents, contents - due - Counter(node.may)
+def _judge_touched(model: Model, path: Path, node: Node, found: list[Version]) -> set[bytes]:
+    """Judge a file whose content was replaced; return the contents that are gone."""
+    contents = {each.content for each in found}
+    due = {*(each.content for each in node.versions), *node.must}
+    more, lost = contents - due - {*node.may}, due - contents
     assert not more, f"versions: {path} has more than it had: {_lengths(more)}"
-    if len(due) > model.max_versions:
-        if PRUNES_ARE_LOGGED:
-            assert len(found) <= model.max_versions, (
-                f"versions: {path} has {len(found)}, more than {model.max_versions}"
-            )
-        if node.must:
-            assert node.must[-1] in contents, f"versions: the newest earlier content of {path} was pruned"
-        return
-    if model.max_versions <= len(found) and lost:
-        return
-    assert not lost, f"versions: {path} has lost {_lengths(lost)}"
+    assert len(found) <= max(model.max_versions, len(node.versions)), f"versions: {path} has {len(found)}, too many"
+    if node.must:
+        last = node.must[-1]
+        assert last in contents, f"versions: the newest earlier content of {path} is gone: {_lengths([last])}"
+    return lost
+
+
+def _judge_untouched(path: Path, node: Node, found: list[Version], touched: set[bytes], pruned: set[bytes]) -> None:
+    """Judge a file whose content is as it was. It may share earlier contents with a file that has changed."""
+    before = [each for each in node.versions if each.content not in pruned]
+    if touched.isdisjoint(each.content for each in node.versions):
+        assert found == before, f"versions: those of {path} changed: {_brief(found)}, not {_brief(node.versions)}"
+    else:
+        what, expected = ({each.content for each in some} for some in (found, before))
+        assert what >= expected, f"versions: those of {path} are fewer: {_brief(found)}, not {_brief(node.versions)}"
 
 
 def _brief(found: list[Version]) -> list[tuple[int, bytes, int, bytes]]:
     return [(each.number, each.time, len(each.content), each.content[:4]) for each in found]
 
 
-def _lengths(contents: Counter[bytes]) -> list[tuple[int, bytes]]:
-    return [(len(content), content[:4]) for content in contents.elements()]
+def _lengths(contents: Iterable[bytes]) -> list[tuple[int, bytes]]:
+    return [(len(content), content[:4]) for content in contents]
 
 
 # ---- trash -----------------------------------------------------------------------------------------------------------

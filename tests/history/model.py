@@ -18,7 +18,8 @@ class Node:
     """A file, directory or symlink. ``up``: the directory and the name that a directory has, or had when it was deleted.
 
     ``versions``: earlier contents as they were shown last. ``must``: contents that are earlier ones since then; ``may``: those
-    that the rules leave open. ``position`` and ``machine``: when and by whom the content was written.
+    that the rules leave open. ``position`` and ``machine``: when and by whom the content was written; ``is_written``: since it
+    was shown last.
     """
 
     kind: Kind
@@ -31,6 +32,7 @@ class Node:
     children: dict[bytes, "Node"] = field(default_factory=dict)
     up: "tuple[Node, bytes] | None" = None
     is_purged: bool = False
+    is_written: bool = False
     versions: list[Version] = field(default_factory=list)
     must: list[bytes] = field(default_factory=list)
     may: list[bytes] = field(default_factory=list)
@@ -188,7 +190,7 @@ class Model:
             node.must.append(node.content)
             node.burst = self.now
         node.content, node.mtime = new, self.now
-        node.position, node.machine = self.position, self.machine
+        node.position, node.machine, node.is_written = self.position, self.machine, True
 
     def _link(self, source: Path, target: Path) -> None:
         self._put_into(target, self.at(source))
@@ -213,9 +215,12 @@ class Model:
         self._put_into(target, moved)
 
     def _replace(self, new: Node, old: Node) -> None:
-        """Make the contents of a file those of the one that takes its name."""
+        """Make the contents of a file earlier ones of the file that takes its name; it is not in the trash."""
         self.trash[-1].is_open = True
-        new.may += old.history()
+        new.must += [each.content for each in old.versions]
+        if old.content and old.content != new.content and not self.in_burst(old):
+            new.must.append(old.content)
+        new.may += [old.content, new.content]
 
     def _exchange(self, first: Path, second: Path) -> None:
         one, two = self.at(first), self.at(second)

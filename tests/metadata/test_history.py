@@ -54,6 +54,18 @@ def test_a_burst_is_counted_from_its_first_save(tree: Tree) -> None:
     assert tree.rows(f"SELECT version FROM nodes WHERE ino = {tree.ino(node)}") == [(4,)]
 
 
+@pytest.mark.parametrize("pinned", [False, True])
+def test_a_burst_begins_with_the_first_save_not_with_the_creation(tree: Tree, pinned: bool) -> None:
+    node = tree.make(b"file")
+    if pinned:
+        tree.snapshot()
+    tree.clock.advance(BURST * 20)
+    tree.write(node, extents(1))
+    tree.clock.advance(BURST / 5)
+    tree.write(node, extents(1, 2))
+    assert tree.rows("SELECT size FROM nodes_past WHERE kept = 1") == []
+
+
 def test_another_machines_save_is_no_burst(tree: Tree) -> None:
     node = tree.make(b"file", content=extents(1))
     content = extents(1, 2)

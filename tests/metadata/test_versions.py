@@ -273,6 +273,39 @@ def test_exchanged_files_are_purged(tree: Tree, gone: tuple[int, ...]) -> None:
         assert tree.rows("SELECT * FROM predecessors") == []
 
 
+def exchange(tree: Tree, one: NodeId, other: NodeId) -> None:
+    [first], [second] = tree.entries(one), tree.entries(other)
+
+    def work(change: Change) -> None:
+        change.emit(Place(second, other, ROOT, b"one", after=first))
+        change.emit(Place(first, one, ROOT, b"other", after=second))
+
+    later(tree, work)
+
+
+def exchanged(tree: Tree) -> tuple[NodeId, NodeId]:
+    """Return two files that were exchanged; the first had two contents before, of one and of two chunks."""
+    one, other = tree.make(b"one", content=extents(1)), tree.make(b"other", content=extents(1, 2, 3))
+    later(tree, lambda change: write(change, one, extents(1, 2)))
+    exchange(tree, one, other)
+    assert {size for _, size in sizes(tree, one)} == {1, 2, 3}
+    return one, other
+
+
+def test_what_a_file_took_over_after_its_last_kept_content_is_inherited_too(tree: Tree) -> None:
+    one, _ = exchanged(tree)
+    new = save_by_rename(tree, one, extents(1, 2))
+    assert {size for _, size in sizes(tree, new)} == {1, 2, 3}
+
+
+def test_pruning_a_shared_content_leaves_the_others_in_both_lists(tree: Tree) -> None:
+    one, _ = exchanged(tree)
+    new = save_by_rename(tree, one, extents(1, 2, 3, 4))
+    (pruned,) = [each for each in listed(tree, new) if each.attributes.size == 2000]
+    later(tree, lambda change: change.emit(Prune(pruned.attributes.node, (pruned.dot,))))
+    assert {size for _, size in sizes(tree, new)} == {1, 3, 4}
+
+
 @pytest.mark.parametrize("way", ["in place", "rename", "backup", "mixed"])
 @pytest.mark.parametrize("most", [0, 1, 2, 5])
 def test_the_limit_is_hard_and_the_newest_earlier_content_stays(tree: Tree, way: str, most: int) -> None:

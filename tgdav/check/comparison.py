@@ -5,12 +5,12 @@ merged: so a million files need little more memory than one. Left out is what be
 overlays, staged chunks, and states that neither a version nor a snapshot needs, which are swept at different times.
 """
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import msgspec
 
-from tgdav.check.history_rows import AUTHOR, NODE, OF_NODE, Keyed, Meaning, Values, states, versions
+from tgdav.check.history_rows import AUTHOR, BESIDE_AUTHOR, NODE, OF_NODE, Keyed, Meaning, Values, states, versions
 from tgdav.db.connection import Connection
 from tgdav.ids import NodeId
 from tgdav.metadata import settings
@@ -82,12 +82,12 @@ class _Stream(msgspec.Struct, frozen=True):
             yield Difference(self.what, node, ours is not None, theirs is not None, columns)
 
 
-def _query(sql: str, keys: int = 1, author: int | None = None) -> Rows:
+def _query(sql: str, keys: int = 1, author: int | None = None, beside_author: Sequence[int] = ()) -> Rows:
     """Return the rows of a query: its first ``keys`` columns are the key; ``author`` is the column with an author's number."""
 
     def rows(connection: Connection, meaning: Meaning) -> Iterator[Keyed]:
         for row in connection.each(sql):
-            values = row if author is None else meaning.with_author(row, author)
+            values = row if author is None else meaning.with_author(row, author, beside_author)
             yield values[:keys], values[keys:]
 
     return rows
@@ -135,7 +135,7 @@ SELECT id FROM purged UNION ALL SELECT n.id FROM purged p JOIN nodes n ON n.ino 
 WHERE NOT EXISTS (SELECT 1 FROM entries e WHERE e.ino = p.ino AND e.id NOT IN (SELECT id FROM purged))"""
 
 _STREAMS = (
-    _Stream("attributes", (*NODE, "nlink"), _query(_NODES, author=1 + AUTHOR), tolerates=_allow_junk),
+    _Stream("attributes", (*NODE, "nlink"), _query(_NODES, 1, 1 + AUTHOR, BESIDE_AUTHOR), tolerates=_allow_junk),
     _Stream(
         "name",
         ("directory", "name", "node", "stamp", "nfc", "origin", "deleted", "author"),

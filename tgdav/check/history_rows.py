@@ -6,7 +6,7 @@ of a file, and for each run of snapshots the state that they show.
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from heapq import merge
 from itertools import groupby
 from operator import itemgetter
@@ -31,6 +31,21 @@ AUTHOR = NODE.index("author")
 _KIND, _MTIME, _CTIME = (NODE.index(name) for name in ("kind", "mtime", "ctime"))
 
 
+class _Unknown:
+    """What a program that knew the first version of the schema did not record. It differs from nothing."""
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    def __hash__(self) -> int:
+        return 0
+
+
+UNKNOWN = _Unknown()
+BESIDE_AUTHOR = tuple(NODE.index(name) - AUTHOR for name in ("burst", "seq", "version"))
+"""Where the columns are that are not known either if the author of a content is not."""
+
+
 class Meaning:
     """What local numbers of a database mean: positions, by the snapshots that they precede, and authors."""
 
@@ -39,8 +54,14 @@ class Meaning:
         known = connection.all("SELECT no, machine, incarnation FROM authors")
         self._authors = {no: (machine, incarnation) for no, machine, incarnation in known}
 
-    def with_author(self, row: Values, column: int) -> Values:
-        """Return a row with an author's machine and incarnation in the place of his number."""
+    def with_author(self, row: Values, column: int, beside: Sequence[int] = ()) -> Values:
+        """Return a row with an author's machine and incarnation in the place of his number.
+
+        ``beside``: where, from there, columns are that are unknown if the author is.
+        """
+        if row[column] == 0:
+            unknown = {column, *(column + distance for distance in beside)}
+            return tuple(UNKNOWN if at in unknown else value for at, value in enumerate(row))
         return (*row[:column], self._authors.get(row[column], row[column]), *row[column + 1 :])
 
     def seen(self, since: int, until: int | None) -> range:
@@ -60,7 +81,7 @@ def versions(connection: Connection, meaning: Meaning) -> Iterator[Keyed]:
     """Yield (node id, earlier contents, oldest first) of each file that has versions."""
     for node, inodes in groupby(connection.each(_WITH_VERSIONS), key=itemgetter(0)):
         found = (row for _, ino in inodes for row in connection.all(_VERSIONS, (ino,)))
-        yield (node,), (tuple(meaning.with_author(row, 6) for row in found),)
+        yield (node,), (tuple(meaning.with_author(row, 6, BESIDE_AUTHOR[:2]) for row in found),)
 
 
 # ---- snapshots -----------------------------------------------------------------------------------------------------
@@ -125,7 +146,7 @@ def _past_nodes(connection: Connection, meaning: Meaning) -> Iterator[_Row]:
 def _node(columns: list[Any], meaning: Meaning) -> Values:
     if columns[_KIND] == DIRECTORY:
         columns[_MTIME] = columns[_CTIME] = None  # junk in it moves them, on its own machine alone
-    return meaning.with_author(tuple(columns), AUTHOR)
+    return meaning.with_author(tuple(columns), AUTHOR, BESIDE_AUTHOR)
 
 
 def _entries(connection: Connection, meaning: Meaning) -> Iterator[_Row]:

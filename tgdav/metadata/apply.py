@@ -222,7 +222,7 @@ class OperationApplier:
         if op.node in self._context.found_empty and not rows.policy.last_pinned:
             # The change has just seen that the file is empty: there is nothing to keep, and no query is needed.
             self._context.found_empty.discard(op.node)
-            return self._context.found_nodes[op.node][0], None, None
+            return self._context.found_nodes[op.node][0], None, {"burst": self._context.time}
         row = self._transaction.one(_CONTENT_STATE, {"id": op.node})
         if row is None or row[1] != FILE:
             return None
@@ -234,6 +234,8 @@ class OperationApplier:
         is_version = rows.policy.is_version(old, context.machine, context.time, same=is_same, restores=op.restores)
         is_kept = self._keep_content(old, is_version)
         place = {"burst": context.time, "version": old.version + 1} if is_version else None
+        if old.size == 0:  # a burst begins with the first save, not with the creation of the file
+            place = {"burst": context.time}
         return old.ino, None if is_kept else old.manifest, place
 
     def _content(self, op: Write) -> dict[str, object]:

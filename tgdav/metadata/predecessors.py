@@ -113,8 +113,9 @@ def _take(rows: NodeRows, successor: EntryId, new: _File, entry: EntryId, old: _
 def _inherit(transaction: Transaction, successor: EntryId, entry: EntryId, ino: Inode) -> Outcome:
     """Make versions of the successor what was a version of the file already."""
     (last,) = transaction.one(_LAST_KEPT, (ino,)) or (None,)
+    # Also if it has contents of its own: a row that ends with those would hide what the entry took over later.
+    transaction.execute(_INHERIT, (successor, entry))
     if last is None:
-        transaction.execute(_INHERIT, (successor, entry))
         return Outcome.NOTHING
     transaction.execute(_ADD, (successor, last, ino, entry))
     return Outcome.VERSION

@@ -117,8 +117,8 @@ def _leave(transaction: Transaction, ino: Inode, until: Position) -> bool:
         transaction.execute(_LEAVE, (entry, position, ino))
         if last:
             transaction.execute(_TAKE, (entry, last, ino, former))
-        else:
-            transaction.execute(_INHERIT, (entry, former, position))
+        # In any case: a row that ends at ``last`` would hide what ``former`` took over later.
+        transaction.execute(_INHERIT, (entry, former, position))
     return bool(taken)
 
 
