@@ -67,7 +67,7 @@ def _judge_touched(model: Model, path: Path, node: Node, found: list[Version]) -
     """Judge a file whose content was replaced; return the contents that are gone."""
     contents = {each.content for each in found}
     due = {*(each.content for each in node.versions), *node.must}
-    more, lost = contents - due - {*node.may}, due - contents
+    more, lost = contents - due - {*node.may}, due - contents - {node.content}
     assert not more, f"versions: {path} has more than it had: {_lengths(more)}"
     assert len(found) <= max(model.max_versions, len(node.versions)), f"versions: {path} has {len(found)}, too many"
     if node.must:

@@ -19,7 +19,7 @@ class Node:
 
     ``versions``: earlier contents as they were shown last. ``must``: contents that are earlier ones since then; ``may``: those
     that the rules leave open. ``position`` and ``machine``: when and by whom the content was written; ``is_written``: since it
-    was shown last.
+    was shown last. ``was_linked``: it has or had several names.
     """
 
     kind: Kind
@@ -33,6 +33,7 @@ class Node:
     up: "tuple[Node, bytes] | None" = None
     is_purged: bool = False
     is_written: bool = False
+    was_linked: bool = False
     versions: list[Version] = field(default_factory=list)
     must: list[bytes] = field(default_factory=list)
     may: list[bytes] = field(default_factory=list)
@@ -193,6 +194,7 @@ class Model:
         node.position, node.machine, node.is_written = self.position, self.machine, True
 
     def _link(self, source: Path, target: Path) -> None:
+        self.at(source).was_linked = True
         self._put_into(target, self.at(source))
 
     def _take(self, path: Path) -> Node:
@@ -217,7 +219,11 @@ class Model:
     def _replace(self, new: Node, old: Node) -> None:
         """Make the contents of a file earlier ones of the file that takes its name; it is not in the trash."""
         self.trash[-1].is_open = True
-        new.must += [each.content for each in old.versions]
+        earlier = [each.content for each in old.versions]
+        if old.was_linked:  # each name has what it replaced, and the file shows all of it
+            new.may += earlier
+        else:
+            new.must += earlier
         if old.content and old.content != new.content and not self.in_burst(old):
             new.must.append(old.content)
         new.may += [old.content, new.content]
