@@ -18,15 +18,24 @@ from tests.crash.damaging import KINDS, bench, flip_bits, forget, harm_blobs, na
 from tests.crash.machines import CHEAP, Machine, clean, content, folder_of, make_folder, path_of, put, read, tree
 from tests.crash.scenarios import answered, empty, sync
 from tests.crash.test_store_faults import not_a_segment_before_its_packs
+from tests.history.walk import FURNISHING, run
+from tests.metadata.tree import Tree
 from tests.support.damage import flip_bit
 from tests.support.forgetful_disk import ForgetfulDisk
 from tests.support.platform import CrashAt, FailingDisk, ManualClock, SimulatedCrash
 from tests.support.server import Home
+from tgdav.content.format.manifest import Extent, Manifest, encode
+from tgdav.crdt.ops import ROOT, Group, Place, Snapshot, Write
 from tgdav.crypto.passphrase import Argon2Limits, Argon2Parameters, Passphrase, stretch
+from tgdav.db.schema import ROOT_INODE
 from tgdav.errors import DamageError, Exists, LocalFailure, TgdavError, VaultInUse
 from tgdav.failpoints import installed
 from tgdav.fs.api import Owner
+from tgdav.ids import ChunkId, ContentTag, Incarnation, Inode, MachineId, NodeId, Position, SnapshotId
+from tgdav.metadata import as_of
 from tgdav.metadata.types import Attributes
+from tgdav.replication import pusher
+from tgdav.replication.pusher import Unsent
 from tgdav.volume.volume import Volume
 
 
@@ -314,6 +323,52 @@ def versions(folder: Path) -> None:
     assert after == before, f"a machine that joins has other versions: {after}, not {before}"
 
 
+def snapshots(folder: Path) -> None:
+    """A snapshot reads as it was, after every kind of change, a restart, a purge, and on a machine that joins."""
+    del folder
+    run(
+        [
+            *FURNISHING,
+            ("snapshot", (0, 0, 0, 0), 10, 0),
+            ("restart", (0, 0, 0, 0), 10, 0),
+            ("remove", (3, 0, 0, 0), 100, 0),
+            ("empty", (1, 0, 0, 0), 10, 0),
+            ("rewrite", (0, 1, 4, 0), 100, 0),
+            ("rename", (2, 0, 4, 0), 10, 0),
+            ("restart", (0, 0, 0, 0), 10, 0),
+            *(("put", (number, number, number, 1), 10, 0) for number in range(4)),
+            ("sync", (0, 0, 0, 0), 10, 0),
+        ]
+    )
+
+
+def replaced_names(folder: Path) -> None:
+    """An entry that comes to name another node keeps its place in a snapshot."""
+    tree = Tree(folder / "state.db")
+    try:
+        first, second = tree.make(b"first"), tree.make(b"second")
+        (entry,) = tree.entries(first)
+        _, at = tree.snapshot()
+        group = Group(1, 1 << 62, tree.clock.now_ns(), (Place(entry, second, ROOT, b"other"),))
+        tree.journal.apply_groups(MachineId(b"2" * 16), Incarnation(2), [group])
+        with tree.database.reading() as connection:
+            names = [each.name for each in as_of.children(connection, Position(at), Inode(ROOT_INODE))]
+        assert names == [b"first", b"second"], f"the snapshot lacks an entry that names another node now: {names}"
+    finally:
+        tree.close()
+
+
+def order_of_groups(_folder: Path) -> None:
+    """A snapshot is not sent before all groups that it stands on."""
+    lost = ChunkId(b"c" * 32)
+    manifest = encode(Manifest.from_extents([Extent(5, lost)]))
+    write = Write(NodeId(b"n" * 16), 5, ContentTag(bytes(16)), manifest, None, 0)
+    held = Unsent(Position(1), Group(1, 1, 1, (write,)), 100)
+    later = Unsent(Position(2), Group(2, 2, 2, (Snapshot(SnapshotId(bytes(16)), "s", 0),)), 100)
+    ready = pusher.choose_ready([held, later], set(), {lost})
+    assert ready == [], "a snapshot was sent before a group that is held back"
+
+
 def _sizes_of_versions(volume: Volume) -> list[int]:
     found = volume.versions.listed(volume.fs.resolve([b"file"]).inode)
     return [each.attributes.size for each in found[::-1]]
@@ -332,6 +387,7 @@ DETECTORS: dict[str, Callable[[Path], None]] = {
     detector.__name__: detector
     for detector in (
         power_cut, order_of_steps, failed_syncs, segments_follow_packs, crashes, answers, one_of_two_creates, two_owners,
-        a_body_cut_off, damage, rollback, staged_damage, garbage, versions, forged_parameters,
+        a_body_cut_off, damage, rollback, staged_damage, garbage, versions, snapshots,
+        replaced_names, order_of_groups, forged_parameters,
     )
 }  # fmt: skip

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from blake3 import blake3
@@ -26,6 +27,7 @@ from tgdav.crypto.chunk_seal import ChunkBinding
 from tgdav.crypto.passphrase import Argon2Limits
 from tgdav.crypto.sealing import OVERHEAD
 from tgdav.db.redo_log import RedoLog
+from tgdav.db.transaction import Transaction
 from tgdav.db.writer import Writer
 from tgdav.disk import SystemDisk
 from tgdav.fs import liveness
@@ -33,8 +35,9 @@ from tgdav.fs.files.redo import FileRecords
 from tgdav.fs.liveness import LiveChunks
 from tgdav.fs.upload import FileUpload
 from tgdav.http.bodies import SizedBody
-from tgdav.metadata import predecessors, retention
+from tgdav.metadata import history, journal, predecessors, retention
 from tgdav.metadata.change import Change, IdSource
+from tgdav.metadata.node_rows import InodeCounter
 from tgdav.vault.lock import StateLock
 from tgdav.volume import collector
 
@@ -300,6 +303,38 @@ def packs_are_deleted_before_their_retirement_is_stored() -> None:
 @mutant("garbage", r"gc deleted what is in use|a machine that joins misses")
 def dead_and_live_packs_are_the_same() -> None:
     _replace(LiveChunks, "__contains__", lambda _live, _chunk: False)
+
+
+# ---- snapshots -------------------------------------------------------------------------------------------------------
+
+
+@mutant("snapshots", r"snapshots: s1 reads otherwise")
+def moved_entries_are_not_kept_for_snapshots() -> None:
+    _replace(history, "close_entry", _nothing)
+
+
+@mutant("replaced_names", r"the snapshot lacks an entry that names another node now")
+def replaced_entries_are_not_kept_for_snapshots() -> None:
+    _replace(history, "close_entry", _nothing)
+
+
+@mutant("snapshots", r"snapshots: (s1 reads otherwise|cannot be read)")
+def snapshots_are_forgotten_at_a_restart() -> None:
+    _replace(journal, "snapshots", SimpleNamespace(read_policy=_nothing))
+
+
+@mutant("snapshots", r"inodes: number \d+ names .* now, and named another node before")
+def inode_numbers_are_used_twice() -> None:
+    def largest_of_present(counter: InodeCounter, transaction: Transaction) -> None:
+        (row,) = transaction.all("SELECT max(ino) FROM nodes")
+        counter._last = counter._reserved = row[0]
+
+    _replace(InodeCounter, "__init__", largest_of_present)
+
+
+@mutant("order_of_groups", r"a snapshot was sent before a group that is held back")
+def snapshots_overtake_what_is_held_back() -> None:
+    _replace(pusher_module, "BARRIERS", ())
 
 
 # ---- versions --------------------------------------------------------------------------------------------------------

@@ -6,18 +6,44 @@ from datetime import UTC, datetime
 
 from tests.history.model import Deleted, Model, Node, Path
 from tests.history.showing import Observed, Shown, Tree, Version
+from tgdav.metadata.types import Kind
 
 
-def judge(model: Model, seen: Observed, *, unchanged: bool) -> None:
+def judge(model: Model, seen: Observed, *, unchanged: bool, joined: bool = False) -> None:
     """Assert that a vault shows what the model says, and let the model know what the rules leave open.
 
-    ``unchanged``: nothing was done since the last time but what changes nothing that is shown.
+    ``unchanged``: nothing was done since the last time but what changes nothing that is shown. ``joined``: by another machine.
     """
+    if joined:
+        _adopt_times(model, seen)
     _judge_live(model, seen.live, unchanged=unchanged)
+    _judge_inodes(model, seen.inodes)
     _judge_snapshots(model, seen)
     _judge_versions(model, seen)
     _judge_trash(model, seen)
     model.live = seen.live
+
+
+def _adopt_times(model: Model, seen: Observed) -> None:
+    """Let directories have other times: what was made and deleted before it was sent moved them on the first machine alone."""
+    for path, node in model.walk():
+        if node.is_directory and path in seen.live:
+            node.mtime = seen.live[path].mtime
+    if model.live is not None:
+        model.live = _with_times_of(model.live, seen.live)
+    for pin in model.pins:
+        if pin.tree is not None and pin.name in seen.snapshots:
+            pin.tree = _with_times_of(pin.tree, seen.snapshots[pin.name])
+
+
+def _with_times_of(tree: Tree, other: Tree) -> Tree:
+    adopted = dict(tree)
+    for path, shown in tree.items():
+        there = other.get(path)
+        if there is not None and shown.kind == there.kind == Kind.DIRECTORY:
+            *others, _, btime = shown.rest
+            adopted[path] = shown._replace(mtime=there.mtime, rest=(*others, there.rest[-2], btime))
+    return adopted
 
 
 def _judge_live(model: Model, live: Tree, *, unchanged: bool) -> None:
@@ -26,6 +52,12 @@ def _judge_live(model: Model, live: Tree, *, unchanged: bool) -> None:
     assert known == expected, f"live tree: {difference(known, expected)}"
     if unchanged and model.live is not None:
         assert live == model.live, f"live tree: attributes changed by themselves: {difference(live, model.live)}"
+
+
+def _judge_inodes(model: Model, inodes: dict[Path, int]) -> None:
+    for path, node in model.walk():
+        known = model.inodes.setdefault(inodes[path], node)
+        assert known is node, f"inodes: number {inodes[path]} names {path} now, and named another node before"
 
 
 def _judge_snapshots(model: Model, seen: Observed) -> None:
@@ -139,8 +171,11 @@ def _day(time: int) -> bytes:
 
 
 def _plain(tree: Tree) -> Tree:
-    """A tree without the numbers of links: names outside the trash count, too."""
-    return {path: shown._replace(links=0, rest=(), twin=()) for path, shown in tree.items()}
+    """A tree without the numbers of links, as names outside the trash count, too, and without the times of directories."""
+    return {
+        path: shown._replace(links=0, rest=(), twin=(), mtime=0 if shown.kind == Kind.DIRECTORY else shown.mtime)
+        for path, shown in tree.items()
+    }
 
 
 # ---- saying what differs ---------------------------------------------------------------------------------------------

@@ -88,6 +88,7 @@ class Model:
         self.pins: list[Pin] = []
         self.vacated: dict[tuple[int, bytes], tuple[int, Node]] = {}
         self.live: Tree | None = None
+        self.inodes: dict[int, Node] = {}
         self.made_snapshots = 0
 
     # ---- looking -------------------------------------------------------------------------------------------------
@@ -330,6 +331,7 @@ class Model:
 
     def _join(self) -> None:
         self.machine += 1
+        self.inodes.clear()  # each machine has numbers of its own
 
     def _policy(self, max_versions: int) -> None:
         self.max_versions = max_versions

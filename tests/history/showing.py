@@ -1,9 +1,11 @@
 """Reads all that a vault shows, present and past, as plain values."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from tgdav.errors import NotFound
+from tgdav.errors import TgdavError
 from tgdav.fs.filesystem import NamespaceFileSystem
 from tgdav.metadata.types import Attributes, Kind
 
@@ -46,9 +48,10 @@ class Trashed(NamedTuple):
 
 @dataclass
 class Observed:
-    """All that a vault shows. ``trees``: the day and the tree of each entry in the trash."""
+    """All that a vault shows. ``trees``: the day and the tree of each entry in the trash. ``inodes``: those of the live tree."""
 
     live: Tree
+    inodes: dict[Path, int] = field(default_factory=dict)
     snapshots: dict[str, Tree] = field(default_factory=dict)
     versions: dict[Path, list[Version]] = field(default_factory=dict)
     trash: list[Trashed] = field(default_factory=list)
@@ -56,18 +59,39 @@ class Observed:
 
 
 def observe(fs: NamespaceFileSystem) -> Observed:
-    """Read everything."""
-    found = Observed(read_tree(fs, fs.attributes(fs.root)))
-    for name, top in _list(fs, b".snapshots"):
-        found.snapshots[name.decode()] = read_tree(fs, top)
+    """Read everything. What cannot be read is a broken promise."""
+    with _named("live tree"):
+        found = Observed(read_tree(fs, fs.attributes(fs.root)))
+        found.inodes = {path: fs.resolve(path).inode for path in found.live}
+    with _named("snapshots"):
+        for name, top in _list(fs, b".snapshots"):
+            found.snapshots[name.decode()] = read_tree(fs, top)
+    with _named("versions"):
+        _read_versions(fs, found)
+    with _named("trash"):
+        _read_trash(fs, found)
+    return found
+
+
+@contextmanager
+def _named(what: str) -> Iterator[None]:
+    try:
+        yield
+    except TgdavError as error:
+        raise AssertionError(f"{what}: cannot be read: {error!r}") from error
+
+
+def _read_versions(fs: NamespaceFileSystem, found: Observed) -> None:
     for path, shown in found.live.items():
         if shown.kind == Kind.FILE:
             found.versions[path] = _versions(fs, path, shown)
+
+
+def _read_trash(fs: NamespaceFileSystem, found: Observed) -> None:
     found.trash = [Trashed(each.former, each.path, each.deleted, each.bytes) for each in fs.trash.items()]
     for day, top in _list(fs, b".trash"):
         for entry in fs.list_directory(top.inode):
             found.trees.append((day, read_tree(fs, entry.attributes)))
-    return found
 
 
 def _list(fs: NamespaceFileSystem, name: bytes) -> list[tuple[bytes, Attributes]]:
@@ -128,11 +152,3 @@ def _versions(fs: NamespaceFileSystem, path: Path, shown: Shown) -> list[Version
     numbers = [each.number for each in found]
     assert len(set(numbers)) == len(numbers), f"versions: {path} has two of one number: {numbers}"
     return found[:-1]
-
-
-def is_there(fs: NamespaceFileSystem, path: Path) -> bool:
-    try:
-        fs.resolve(path)
-    except NotFound:
-        return False
-    return True

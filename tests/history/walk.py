@@ -235,7 +235,7 @@ class Walk:
             return
         for action in actions:
             self._do(*action)
-            self._judge(unchanged=action[0] in UNCHANGED)
+            self._judge(unchanged=action[0] in UNCHANGED, joined=action[0] == "join")
         if kind in ("gc", "checkpoint", "join"):
             self._do("check", None, True)
 
@@ -243,9 +243,9 @@ class Walk:
         self.subject.do(action, *arguments)
         self.model.do(action, *arguments)
 
-    def _judge(self, *, unchanged: bool) -> None:
+    def _judge(self, *, unchanged: bool, joined: bool = False) -> None:
         self.subject.check_structure()
-        judge(self.model, observe(self.subject.volume.fs), unchanged=unchanged)
+        judge(self.model, observe(self.subject.volume.fs), unchanged=unchanged, joined=joined)
 
     def _crash(self, actions: Sequence[Action], number: int) -> None:
         """Kill the process that does the actions; it must have done all that it answered, and nothing by halves."""
@@ -273,7 +273,7 @@ class Walk:
         self._do("sync")
         self._do("check", 100.0, True)
         self._do("join")
-        self._judge(unchanged=True)
+        self._judge(unchanged=True, joined=True)
         self._do("check", 100.0, True)
 
 
