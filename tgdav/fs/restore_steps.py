@@ -4,7 +4,7 @@ from contextlib import suppress
 
 import msgspec
 
-from tgdav.crdt.ops import TRASH, Attr, Field, Make, Place, Write
+from tgdav.crdt.ops import Attr, Field, Make, Place, Write
 from tgdav.errors import InvalidArgument, NotADirectory, NotFound
 from tgdav.fs import changes
 from tgdav.ids import ContentTag, EntryId, Inode, NodeId
@@ -108,7 +108,8 @@ class Steps:
                 continue
             replaces = other.is_file and node.is_file
             because = want.entry if replaces else None
-            self._change.emit(Place(row.id, other.node, TRASH, row.name, because))
+            entry = DirectoryEntry(row.name, row.id, other)
+            changes.delete(self._change, entry, row.name, because, keeps_new=True)
 
     def _remove(self, entry: EntryId) -> None:
         row = now_entry(self._change.connection, entry)
