@@ -221,6 +221,7 @@ def test_every_place_of_history_is_there(bench: Bench) -> None:
         bench.right
     )
     assert any(path.startswith("/.versions/replaced/1-") for path in bench.right)
+    assert any(path.startswith("/.versions/target/1-") for path in bench.right)
     assert any(path.startswith("/.trash/") and path.endswith("/removed/within") for path in bench.right)
     assert "/moved" in bench.right
 

@@ -82,6 +82,7 @@ WRONG = [
     ("bogus",),
     ("status", "--bogus"),
     ("check", "--read-data=0"),
+    ("check", "--dry-run"),
     ("serve", "--port", "70000"),
     ("init", "extra"),
 ]
@@ -182,6 +183,33 @@ def test_check_finds_a_missing_blob(vault: Machine, tmp_path: Path) -> None:
     assert set(found.json()["damage"][0]) >= {"blob", "kind", "reason", "paths"}
     shutil.move(tmp_path / "away", blobs[-1])
     assert vault.run("check").code == 0
+
+
+def test_a_drill_and_a_dry_run_beside_a_server(vault: Machine, tmp_path: Path) -> None:
+    with Server(vault) as server, server.client() as client:
+        assert client.request("PUT", "/file", body=b"x" * 100_000).status == 201
+        vault.run("sync", "--wait")
+        assert client.request("PUT", "/unsent", body=b"y").status == 201
+        found = vault.run("--json", "check", "--drill").json()
+        assert [(each["checkpoint"], each["ok"], each["unsent"]) for each in found["drills"]] == [(None, True, 1)]
+        told = vault.run("check", "--drill").stdout
+        assert "drill from the beginning of the log, with 1 change that this machine has not sent: equal" in told
+        vault.run("sync", "--wait")
+        blob = max((tmp_path / "store").iterdir(), key=lambda path: path.stat().st_size)
+        shutil.move(blob, tmp_path / "away")
+        planned = vault.run("--json", "check", "--repair", "--dry-run", check=False)
+        assert planned.code == 4
+        assert planned.json()["repaired"] == []
+        [repair] = planned.json()["repairs"]
+        assert set(repair) == {"blob", "kind", "action", "done"}
+        assert repair["blob"] in blob.name
+        assert (
+            f"repair: {repair['kind']} {repair['blob']}: "
+            in vault.run("check", "--repair", "--dry-run", check=False).stdout
+        )
+        assert vault.run("--json", "check", "--drill", check=False).code == 4
+        assert vault.run("--json", "check", "--repair").json()["repaired"] == [repair["blob"]]
+        assert vault.run("check", "--drill").code == 0
 
 
 def test_check_reports_damage_that_keeps_the_vault_shut(vault: Machine) -> None:
