@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.vaults import Vault, content, put, read, rows
+from tests.support.vaults import Vault, content, make_folder, put, read, rows
 from tgdav.errors import NotFound
 from tgdav.fs.api import Owner
 from tgdav.metadata.types import Kind
@@ -77,3 +77,23 @@ def test_a_junk_file_with_two_names_of_which_one_becomes_an_ordinary_name(vault:
     with vault.opened("second") as second:
         assert second.check(read_data=100.0)["ok"]
         assert read(second, "file") == DATA
+
+
+def test_junk_in_a_deleted_directory_stays_until_the_directory_is_purged(vault: Vault) -> None:
+    with vault.opened() as volume:
+        make_folder(volume, "directory")
+        put(volume, "directory/file", DATA)
+        put(volume, "directory/.DS_Store", b"junk")
+        volume.sync(wait=True)
+        volume.fs.remove_tree(volume.fs.root, b"directory", durable=True)
+        volume.fs.sweep_local()
+        assert volume.check()["ok"]
+    with vault.opened() as volume:
+        assert volume.check()["ok"], "nor does a restart sweep it"
+        (deleted,) = volume.fs.trash.items()
+        volume.fs.trash.restore(deleted.entry.hex().encode())
+        assert read(volume, "directory/.DS_Store") == b"junk"
+        volume.fs.remove_tree(volume.fs.root, b"directory", durable=True)
+        volume.fs.trash.empty()
+        assert rows(volume, "SELECT count(*) FROM nodes") == [(2,)]
+        assert volume.check()["ok"]
