@@ -13,6 +13,7 @@ from rich.console import Console
 from benchmarks import report
 from benchmarks.counts import counts
 from benchmarks.fuse import fuse
+from benchmarks.history import history
 from benchmarks.pipeline import pipeline
 from benchmarks.results import Results, as_json
 from benchmarks.scale import QUICK, Scale
@@ -26,6 +27,7 @@ WORKLOADS: dict[str, Callable[[Path, Scale], Results]] = {
     "pipeline": pipeline,
     "counts": counts,
     "fuse": fuse,
+    "history": history,
     "telegram": telegram,
 }
 

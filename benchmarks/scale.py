@@ -22,6 +22,7 @@ class Scale(msgspec.Struct, frozen=True):
     listings: int = 5
     pipeline: int = 256 * MIB
     telegram: int = 500 * MIB
+    garbage: int = 10 * 1024 * MIB
     judged: bool = True
 
 
@@ -34,6 +35,7 @@ QUICK = Scale(
     listings=1,
     pipeline=8 * MIB,
     telegram=12 * MIB,
+    garbage=8 * MIB,
     judged=False,
 )
 
