@@ -66,7 +66,7 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="tiny sizes, nothing judged: does it run at all?")
     parser.add_argument("--rounds", type=int, metavar="N", help="how often everyone's turn comes (default: 3)")
     parser.add_argument(
-        "--folder", type=Path, metavar="DIR", help="where the data goes; needs 15 GiB (default: the system's)"
+        "--folder", type=Path, metavar="DIR", help="where the data goes; needs 40 GiB (default: the system's)"
     )
     return parser.parse_args(arguments)
 
