@@ -79,9 +79,9 @@ def _judge_versions(model: Model, seen: Observed) -> None:
     pruned: set[bytes] = set()
     lost: dict[Path, set[bytes]] = {}
     for path, node in files.items():
-        if node.must or node.may or node.is_written:
+        if node.must or node.may or node.is_written or node.is_too_long:
             touched.update(node.history())
-        if node.must or node.may:
+        if node.must or node.may or node.is_too_long:
             lost[path] = _judge_touched(model, path, node, seen.versions[path])
             # What is pruned goes from the lists of all files that share it.
             if len(seen.versions[path]) >= model.max_versions:
@@ -89,10 +89,11 @@ def _judge_versions(model: Model, seen: Observed) -> None:
     for path, gone in lost.items():
         assert gone <= pruned, f"versions: {path} has lost {_lengths(gone)}, with {len(seen.versions[path])}"
     for path, node in files.items():
-        if not node.must and not node.may:
+        if not node.must and not node.may and not node.is_too_long:
             _judge_untouched(path, node, seen.versions[path], touched, pruned)
     for path, node in files.items():
-        node.versions, node.must, node.may, node.is_written = seen.versions[path], [], [], False
+        node.versions, node.must, node.may = seen.versions[path], [], []
+        node.is_written = node.is_too_long = False
 
 
 def _judge_touched(model: Model, path: Path, node: Node, found: list[Version]) -> set[bytes]:

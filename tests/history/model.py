@@ -10,6 +10,7 @@ from tgdav.metadata.types import Kind
 
 BURST_NS = 5_000_000_000
 FRESH_NS = 60_000_000_000
+BACKUP_NS = 600_000_000_000
 Path = tuple[bytes, ...]
 
 
@@ -19,7 +20,8 @@ class Node:
 
     ``versions``: earlier contents as they were shown last. ``must``: contents that are earlier ones since then; ``may``: those
     that the rules leave open. ``position`` and ``machine``: when and by whom the content was written; ``is_written``: since it
-    was shown last. ``was_linked``: it has or had several names.
+    was shown last. ``was_linked``: it has or had several names. ``is_too_long``: it may be pruned.
+    ``successor``: when it became the backup of which file.
     """
 
     kind: Kind
@@ -34,6 +36,8 @@ class Node:
     is_purged: bool = False
     is_written: bool = False
     was_linked: bool = False
+    is_too_long: bool = False
+    successor: "tuple[int, Node] | None" = None
     versions: list[Version] = field(default_factory=list)
     must: list[bytes] = field(default_factory=list)
     may: list[bytes] = field(default_factory=list)
@@ -161,6 +165,7 @@ class Model:
         time, before = self.vacated.pop((id(parent), name), (0, node))
         if node.is_file and before is not node and self.now - time < FRESH_NS:
             node.may += before.history()
+            before.successor = (self.now, node)
 
     def _create(self, path: Path) -> None:
         self._new(path, Kind.FILE, 0o644)
@@ -244,7 +249,11 @@ class Model:
         parent = self.at(path[:-1])
         node = self._take(path)
         is_new = all(self.now - each.made < FRESH_NS for _, each in self.walk(node))
-        self.trash.append(Deleted(node, parent, path[-1], self.now, is_open=is_new))
+        since, successor = node.successor or (0, node)
+        is_backup = successor is not node and self.now - since < BACKUP_NS
+        if is_backup:  # it is a version of the file whose backup it is, and need not be in the trash
+            successor.may += node.history()
+        self.trash.append(Deleted(node, parent, path[-1], self.now, is_open=is_new or is_backup))
 
     def _chmod(self, path: Path, mode: int) -> None:
         self.at(path).mode = mode
@@ -324,7 +333,11 @@ class Model:
     def _nothing(self, *_: object) -> None:
         return
 
-    _sync = _checkpoint = _gc = _upkeep = _restart = _check = _nothing
+    _sync = _checkpoint = _upkeep = _restart = _check = _nothing
+
+    def _gc(self) -> None:
+        for _, node in self.walk():
+            node.is_too_long = len(node.versions) > self.max_versions
 
     def _clock(self, seconds: float) -> None:
         self.now += round(seconds * 1_000_000_000)

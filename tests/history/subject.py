@@ -29,6 +29,8 @@ START_NS = 1_800_000_000_000_000_000
 SMALL = {"average_size": 65536, "chunk_size": 1048576}
 OWNER = Owner(1000, 100)
 Action = tuple[Any, ...]
+UNSEEN = "in snapshots: attributes differs: states"
+"""Of a node without a path: it was in the trash when the snapshot was made, so that nobody sees it there."""
 
 
 class Subject:
@@ -236,8 +238,12 @@ class Subject:
 
     def _check(self, read_data: float | None = None, drill: bool = False) -> None:
         found = self.volume.check(read_data=read_data, drill=drill)
-        for each in found.get("drills", ()):
-            assert each["ok"], f"recovery: a rebuild from checkpoint {each['checkpoint']} differs: {each}"
+        drills = found.get("drills", ())
+        for each in drills:
+            others = [text for text in each["differences"] if text != UNSEEN]
+            assert each["ok"] or not (others or each["problems"]), f"recovery: a rebuild differs: {each}"
+        if all(each["kind"] == "drill" for each in found["damage"]):
+            return
         assert found["ok"], f"check: {found['damage']}"
 
     def check_structure(self) -> None:

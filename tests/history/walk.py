@@ -42,6 +42,8 @@ FURNISHING: tuple[Step, ...] = (
     ("put", (2, 3, 4, 1), 90, 0),
 )
 """The first steps of every walk: some directories and files."""
+MOST_AT_ONCE = 5000
+"""Bytes that are written at once through a handle. Of more, a crash may leave a beginning."""
 CRASHES, POWER_CUTS = 0.12, 0.3
 """Part of the steps that are done in a process which is killed at a failpoint, or whose machine loses its power there."""
 UNCHANGED = frozenset({"sync", "checkpoint", "gc", "upkeep", "restart", "join", "check", "policy", "clock", "nothing"})
@@ -61,6 +63,12 @@ def data(number: int, other: int) -> bytes:
     """Content of a number; few numbers, so that equal contents come about."""
     size = SIZES[other % len(SIZES)]
     return random.Random(number % 7 * 1000 + size).randbytes(size)
+
+
+def _is_spared(action: Action) -> bool:
+    """Whether an action is never interrupted: it is none of the vault's, or may leave a beginning of what it writes."""
+    name, *arguments = action
+    return name in IN_THIS_PROCESS or (name in ("write", "rewrite") and len(arguments[-1]) > MOST_AT_ONCE)
 
 
 # ---- what a step does to the present state ---------------------------------------------------------------------------
@@ -230,7 +238,7 @@ class Walk:
         self._do("clock", seconds)
         actions = Plan(self.model).actions(step)
         self.count(kind if actions else "nothing to do")
-        if crash and not any(name in IN_THIS_PROCESS for name, *_ in actions):
+        if crash and not any(_is_spared(action) for action in actions):
             self._crash(actions, crash)
             return
         for action in actions:
