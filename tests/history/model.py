@@ -21,7 +21,8 @@ class Node:
     ``versions``: earlier contents as they were shown last. ``must``: contents that are earlier ones since then; ``may``: those
     that the rules leave open. ``position`` and ``machine``: when and by whom the content was written; ``is_written``: since it
     was shown last. ``was_linked``: it has or had several names. ``is_too_long``: it may be pruned.
-    ``successor``: when it became the backup of which file.
+    ``successor``: when it became the backup of which
+    file; ``took_over``: it continues the history of another file, and the burst of that one.
     """
 
     kind: Kind
@@ -37,6 +38,7 @@ class Node:
     is_written: bool = False
     was_linked: bool = False
     is_too_long: bool = False
+    took_over: bool = False
     successor: "tuple[int, Node] | None" = None
     versions: list[Version] = field(default_factory=list)
     must: list[bytes] = field(default_factory=list)
@@ -165,7 +167,7 @@ class Model:
         time, before = self.vacated.pop((id(parent), name), (0, node))
         if node.is_file and before is not node and self.now - time < FRESH_NS:
             node.may += before.history()
-            before.successor = (self.now, node)
+            before.successor, node.took_over = (self.now, node), True
 
     def _create(self, path: Path) -> None:
         self._new(path, Kind.FILE, 0o644)
@@ -196,6 +198,8 @@ class Model:
         elif node.content != new and not self.in_burst(node):
             node.must.append(node.content)
             node.burst = self.now
+        elif node.content != new and node.took_over:
+            node.may.append(node.content)
         node.content, node.mtime = new, self.now
         node.position, node.machine, node.is_written = self.position, self.machine, True
 
@@ -224,7 +228,7 @@ class Model:
 
     def _replace(self, new: Node, old: Node) -> None:
         """Make the contents of a file earlier ones of the file that takes its name; it is not in the trash."""
-        self.trash[-1].is_open = True
+        self.trash[-1].is_open = new.took_over = True
         earlier = [each.content for each in old.versions]
         if old.was_linked:  # each name has what it replaced, and the file shows all of it
             new.may += earlier
@@ -244,6 +248,7 @@ class Model:
                 node.up = (parent, path[-1])
             elif node.is_file and other.is_file:
                 node.may += other.history()
+                node.took_over = True
 
     def _remove(self, path: Path) -> None:
         parent = self.at(path[:-1])

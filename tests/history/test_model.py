@@ -21,15 +21,14 @@ def report(kind: str, seed: int, counts: dict[str, int]) -> None:
     print(f"\n{kind}, seed {seed}: {sum(counts.values())} steps, {dict(sorted(counts.items()))}")
 
 
-@pytest.mark.parametrize("number", range(3))
-def test_a_walk(number: int) -> None:
-    seed = random.randrange(1 << 32)
+@pytest.mark.parametrize("seed", [1000, 1001, 1002])
+def test_a_walk(seed: int) -> None:
     report("walk", seed, walk(seed, STEPS))
 
 
 @needs_fuse
 def test_a_walk_with_power_cuts() -> None:
-    seed = random.randrange(1 << 32)
+    seed = 1950
     report("walk with power cuts", seed, walk(seed, STEPS // 2, has_power_cuts=True))
 
 
