@@ -10,7 +10,18 @@ from typing import Any
 
 import msgspec
 
-from tgdav.check.history_rows import AUTHOR, BESIDE_AUTHOR, NODE, OF_NODE, Keyed, Meaning, Values, states, versions
+from tgdav.check.history_rows import (
+    AUTHOR,
+    BESIDE_AUTHOR,
+    NODE,
+    OF_NODE,
+    Keyed,
+    Meaning,
+    Values,
+    reachable,
+    states,
+    versions,
+)
 from tgdav.db.connection import Connection
 from tgdav.ids import NodeId
 from tgdav.metadata import settings
@@ -66,11 +77,21 @@ class _Stream(msgspec.Struct, frozen=True):
     tolerates: Callable[[Values, Values], Values] = lambda _live, rebuilt: rebuilt
     """Returns the rebuilt values, with those of ``live`` where they may differ."""
 
+    history: str | None = None
+    """The table, if the values are states that snapshots show."""
+
     def differences(self, live: Connection, rebuilt: Connection, left_out: Collection[bytes]) -> Iterator[Difference]:
-        streams = (self.rows(connection, Meaning(connection)) for connection in (live, rebuilt))
-        for key, ours, theirs in merged(*streams):
+        meanings = Meaning(live), Meaning(rebuilt)
+        for key, ours, theirs in merged(self.rows(live, meanings[0]), self.rows(rebuilt, meanings[1])):
             if key[0] in left_out:
                 continue
+            if self.history is not None:
+                both = ((live, meanings[0], ours), (rebuilt, meanings[1], theirs))
+                one, other = (
+                    {} if each is None else reachable(c, m, key[0], each, self.history) for c, m, each in both
+                )
+                if one == other:
+                    continue
             columns: tuple[str, ...] = ()
             if ours is not None and theirs is not None:
                 theirs = self.tolerates(ours, theirs)
@@ -145,10 +166,19 @@ _STREAMS = (
     _Stream("extended attribute or property", ("value",), _query(_FIELDS, keys=2)),
     _Stream("versions", ("versions",), versions),
     _Stream("earlier files of a name", (), _query(_PREDECESSORS, keys=4), node=2),
-    _Stream("in snapshots: attributes", ("states",), lambda c, meaning: states(c, meaning, "nodes")),
-    _Stream("in snapshots: name", ("states", "node"), lambda c, meaning: states(c, meaning, "entries"), node=2),
+    _Stream("in snapshots: attributes", ("states",), lambda c, meaning: states(c, meaning, "nodes"), history="nodes"),
     _Stream(
-        "in snapshots: extended attribute or property", ("states",), lambda c, meaning: states(c, meaning, "fields")
+        "in snapshots: name",
+        ("states", "node"),
+        lambda c, meaning: states(c, meaning, "entries"),
+        node=2,
+        history="entries",
+    ),
+    _Stream(
+        "in snapshots: extended attribute or property",
+        ("states",),
+        lambda c, meaning: states(c, meaning, "fields"),
+        history="fields",
     ),
     _Stream("snapshot", ("name", "time", "settled", "order", "author"), _query(_PINS, author=5), node=None),
     _Stream("purged directory", (), _query("SELECT id FROM tombstones ORDER BY id"), node=None),

@@ -13,6 +13,8 @@ from operator import itemgetter
 from typing import Any
 
 from tgdav.db.connection import Connection
+from tgdav.ids import Inode, Position
+from tgdav.metadata import as_of
 from tgdav.metadata.types import DIRECTORY
 
 Values = tuple[Any, ...]
@@ -98,7 +100,7 @@ _ENTRIES = f"""SELECT e.id, e.since, {_PARENT}, e.name, {_NODE}, e.stamp, e.nfc,
 FROM entries e WHERE e.local = 0 ORDER BY e.id"""  # noqa: S608 - constants
 _PAST_ENTRIES = f"""SELECT e.id, e.since, e.until, {_PARENT}, e.name, {_NODE}, e.stamp, e.nfc, e.by
 FROM entries_past e ORDER BY e.id"""  # noqa: S608 - constants
-_ENTRY_NODE, _ENTRY_AUTHOR = 2, 5
+_ENTRY_PARENT, _ENTRY_NODE, _ENTRY_AUTHOR = 0, 2, 5
 _FIELDS = """SELECT n.id, f.field, f.since, f.value FROM nodes n CROSS JOIN fields f ON f.ino = n.ino
 WHERE n.local = 0 ORDER BY n.id, f.field"""
 _PAST_FIELDS = (
@@ -120,6 +122,26 @@ def states(connection: Connection, meaning: Meaning, table: str) -> Iterator[Key
         seen = list(_runs(same, meaning))
         if seen:
             yield key, (tuple(seen), *([seen[-1][2][_ENTRY_NODE]] if table == "entries" else []))
+
+
+_INODES = "SELECT ino FROM nodes WHERE id = ?1 UNION SELECT ino FROM nodes_past WHERE id = ?1"
+
+
+def reachable(connection: Connection, meaning: Meaning, node: bytes, values: Values, table: str) -> dict[int, Values]:
+    """Return, by the numbers of the snapshots, those states of a row of ``states`` that someone who browses them can reach.
+
+    The others are of what was in the trash already when the snapshot was made: they are swept at different times. ``node`` is
+    the node's id, ``values`` those of the row. Looks at each state, so it is meant for few rows.
+    """
+    found = {}
+    for first, last, state in values[0]:
+        shown = state[_ENTRY_PARENT] if table == "entries" else node
+        inodes = [Inode(row[0]) for row in connection.all(_INODES, (shown,))]
+        for number in range(first, last + 1):
+            at = Position(meaning.pins[number])
+            if any(as_of.paths_of(connection, at, ino) for ino in inodes):
+                found[number] = state
+    return found
 
 
 def _runs(rows: Iterator[_Row], meaning: Meaning) -> Iterator[tuple[int, int, Values]]:
