@@ -88,7 +88,7 @@ class _Stream(msgspec.Struct, frozen=True):
             if self.history is not None:
                 both = ((live, meanings[0], ours), (rebuilt, meanings[1], theirs))
                 one, other = (
-                    {} if each is None else reachable(c, m, key[0], each, self.history) for c, m, each in both
+                    [] if each is None else reachable(c, m, key[0], each, self.history) for c, m, each in both
                 )
                 if one == other:
                     continue

@@ -127,20 +127,22 @@ def states(connection: Connection, meaning: Meaning, table: str) -> Iterator[Key
 _INODES = "SELECT ino FROM nodes WHERE id = ?1 UNION SELECT ino FROM nodes_past WHERE id = ?1"
 
 
-def reachable(connection: Connection, meaning: Meaning, node: bytes, values: Values, table: str) -> dict[int, Values]:
-    """Return, by the numbers of the snapshots, those states of a row of ``states`` that someone who browses them can reach.
+def reachable(
+    connection: Connection, meaning: Meaning, node: bytes, values: Values, table: str
+) -> list[tuple[int, Values]]:
+    """Return (number of the snapshot, state) of those states of a row of ``states`` that someone who browses them can reach.
 
     The others are of what was in the trash already when the snapshot was made: they are swept at different times. ``node`` is
     the node's id, ``values`` those of the row. Looks at each state, so it is meant for few rows.
     """
-    found = {}
+    found = []
     for first, last, state in values[0]:
         shown = state[_ENTRY_PARENT] if table == "entries" else node
         inodes = [Inode(row[0]) for row in connection.all(_INODES, (shown,))]
         for number in range(first, last + 1):
             at = Position(meaning.pins[number])
             if any(as_of.paths_of(connection, at, ino) for ino in inodes):
-                found[number] = state
+                found.append((number, state))
     return found
 
 
